@@ -1,0 +1,1 @@
+"""KAN-based collaboration of small and large models: the method, without Ray or MLflow."""

@@ -1,0 +1,46 @@
+"""Errors that a person can act on: what happened, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class KcmError(Exception):
+    """Base of every error that is the user's to mend; printed as one line, without a traceback.
+
+    `what` states the fault with the offending value, `where` the file, field or item, `mend` the next step.
+    """
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        remedy = f". {self.mend}" if self.mend else ""
+        return f"{self.what}{place}{remedy}"
+
+    def __reduce__(self) -> tuple[object, ...]:  # crosses Ray's process boundaries unharmed
+        return _rebuild, (type(self), self.what, self.where, self.mend)
+
+
+def _rebuild(kind: type[KcmError], what: str, where: str, mend: str) -> KcmError:
+    return kind(what, where=where, mend=mend)
+
+
+class ConfigError(KcmError):
+    """A configuration that cannot be used."""
+
+
+class DataError(KcmError):
+    """Rows, files or splits that cannot be used."""
+
+
+class AssetError(KcmError):
+    """Weights or data that could not be fetched or are not what their hash says."""
+
+
+class ArtefactError(KcmError):
+    """A stored artefact, checkpoint or bundle that is missing, damaged or of another config."""
+
+
+class LockedError(KcmError):
+    """Somebody else is writing here."""

@@ -1,0 +1,80 @@
+"""A configuration is strict, and its errors name the key, the value and what was probably meant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from kcm.config import Config, load_config, parse_config
+from kcm.errors import ConfigError
+
+
+class Cat(Config):
+    kind: Literal["cat"] = "cat"
+    whiskers: int = 12
+
+
+class Dog(Config):
+    kind: Literal["dog"] = "dog"
+    barking: float = Field(1.0, gt=0)
+
+
+class Home(Config):
+    name: str
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")] = Cat()
+    rooms: tuple[str, ...] = ()
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "home.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_its_overrides_make_a_configuration(tmp_path) -> None:
+    path = write(tmp_path, "name: cottage\npet: {kind: dog}\n")
+    home = load_config(Home, path, ["pet.barking=2.5", "rooms=[hall, attic]"])
+    assert home == Home(name="cottage", pet=Dog(barking=2.5), rooms=("hall", "attic"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nme": "x"}, r"unknown key 'nme', did you mean 'name'\?"),
+        ({"name": "x", "pet": {"kind": "cat", "whisker": 3}}, r"did you mean 'pet\.cat\.whiskers'\?"),
+        ({"name": "x", "pet": {"kind": "dog", "barking": -1}}, r"pet\.dog\.barking = -1: .*greater than 0"),
+        ({"name": "x", "pet": {"kind": "cow"}}, r"'cow'"),
+        ({}, r"name.*[Ff]ield required"),
+        ({"name": "x", "pet": {"kind": "dog", "barking": float("nan")}}, r"barking"),
+    ],
+)
+def test_bad_values_are_named(values, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(Home, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("name: [", [], "not a YAML file"),
+        ("- a\n- b\n", [], "mapping"),
+        ("name: x", ["name"], r"key\.path=value"),
+        ("name: x", ["name.first=y"], "not a section"),
+        ("name: x", ["rooms=[a"], "not YAML"),
+    ],
+)
+def test_bad_files_and_overrides_are_explained(tmp_path, text, overrides, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(Home, write(tmp_path, text), overrides)
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"no such configuration file .*absent\.yaml"):
+        load_config(Home, tmp_path / "absent.yaml")
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Home(name="x").name = "y"

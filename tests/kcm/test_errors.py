@@ -1,0 +1,20 @@
+"""An error is one line that says what, where and how to mend it, in any process."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from kcm.errors import ArtefactError, ConfigError, DataError, KcmError
+
+
+@pytest.mark.parametrize("kind", [KcmError, ConfigError, DataError, ArtefactError])
+def test_an_error_crosses_processes_unharmed(kind) -> None:
+    error = pickle.loads(pickle.dumps(kind("it broke", where="here", mend="Glue it")))
+    assert type(error) is kind
+    assert str(error) == "it broke (here). Glue it"
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert str(KcmError("it broke")) == "it broke"
