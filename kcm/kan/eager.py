@@ -1,0 +1,109 @@
+"""The layer's forward and backward on a CPU without a compiler: little memory traffic, nothing large stored.
+
+A step of plain autograd writes some ten arrays of [batch, splines, inputs] and reads them back; here it writes one
+(few rows) or none (many rows).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kcm.kan.basis import Grid, edge_features_in_place
+from kcm.kan.powers import fold_matrix, power_gradient, power_terms
+
+
+def kan_linear(x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
+    """Output [N, O] of a KAN layer with packed weight [O, (1 + K) * I], on a CPU in float32 or float64.
+
+    Changing the basis costs by the output, storing splines costs by the row: the first pays above two rows an output.
+    """
+    few = x_NI.shape[0] <= 2 * weight_OF.shape[0]
+    return (_FewRows if few else _ManyRows).apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _FewRows(torch.autograd.Function):
+    """B-splines, evaluated in place and kept for the backward pass: one GEMM each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
+        features_NF = edge_features_in_place(x_NI, grid).flatten(1)
+        ctx.save_for_backward(x_NI, weight_OF, features_NF)
+        ctx.grid = grid
+        return torch.mm(features_NF, weight_OF.t())
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_NI, weight_OF, features_NF = ctx.saved_tensors
+        x_gradient = weight_gradient = None
+        if ctx.needs_input_grad[0]:
+            by_spline_NFI = torch.mm(gradient_NO, weight_OF).unflatten(1, (-1, x_NI.shape[1]))
+            by_power_NFI = torch.matmul(fold_matrix(ctx.grid, x_NI.dtype)[:-1], by_spline_NFI)
+            x_gradient = power_gradient(by_power_NFI, x_NI, ctx.grid)
+        if ctx.needs_input_grad[1]:
+            weight_gradient = torch.mm(gradient_NO.t(), features_NF)
+        return x_gradient, weight_gradient, None
+
+
+class _ManyRows(torch.autograd.Function):
+    """Powers, with the weights folded to match, one GEMM per term while it is in cache; evaluated again in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
+        num_outputs, num_inputs = weight_OF.shape[0], x_NI.shape[1]
+        folded_OTI = torch.matmul(fold_matrix(grid, x_NI.dtype), weight_OF.view(num_outputs, -1, num_inputs))
+        constant_O = folded_OTI[:, -1].sum(-1)
+        out_NO = constant_O.expand(x_NI.shape[0], -1).contiguous()
+        for index, term_NI in enumerate(power_terms(x_NI, grid)):
+            out_NO.addmm_(term_NI, folded_OTI[:, index].t())
+        ctx.save_for_backward(x_NI, folded_OTI if ctx.needs_input_grad[0] else None)
+        ctx.grid = grid
+        return out_NO
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_NI, folded_OTI = ctx.saved_tensors
+        x_gradient = weight_gradient = None
+        if ctx.needs_input_grad[0]:
+            terms_OF = folded_OTI[:, :-1].flatten(1)
+            by_power_NFI = torch.mm(gradient_NO, terms_OF).unflatten(1, (-1, x_NI.shape[1]))
+            x_gradient = power_gradient(by_power_NFI, x_NI, ctx.grid)
+        if ctx.needs_input_grad[1]:
+            weight_gradient = _weight_gradient(x_NI, gradient_NO, ctx.grid)
+        return x_gradient, weight_gradient, None
+
+
+def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor, grid: Grid) -> Tensor:
+    fold_TF, gradient_ON = fold_matrix(grid, x_NI.dtype), gradient_NO.t()
+    by_power_OTI = x_NI.new_empty(gradient_NO.shape[1], fold_TF.shape[0], x_NI.shape[1])
+    for index, term_NI in enumerate(power_terms(x_NI, grid)):
+        torch.mm(gradient_ON, term_NI, out=by_power_OTI[:, index])
+    by_power_OTI[:, -1] = gradient_NO.sum(0).unsqueeze(1)
+    by_spline_OFI = torch.matmul(fold_TF.t(), by_power_OTI)
+    # A spline that no row touches has gradient zero, where the powers leave rounding errors. Adam would blow those
+    # up to full steps and so move a curve where there are no data. A product, unlike a choice, lets NaN through.
+    by_spline_OFI[:, 1:].mul_(touched_splines(x_NI, grid))
+    return by_spline_OFI.flatten(1)
+
+
+def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
+    """Which splines are non-zero for at least one row, bool [K, I]."""
+    lowest_I, highest_I = grid.position(x_NI.amin(0)), grid.position(x_NI.amax(0))
+    centres_K1 = grid.centres(x_NI).unsqueeze(1)
+    start_K1, end_K1 = centres_K1 - grid.reach, centres_K1 + grid.reach
+    touched_KI = (highest_I > start_K1) & (lowest_I < end_K1)
+    # Rows on both sides of a spline need not touch it; nearly always the first hundred rows settle that they do.
+    doubtful_KI = (lowest_I <= start_K1) & (highest_I >= end_K1)
+    for k in doubtful_KI.any(1).nonzero().flatten().tolist():
+        found_I = ~doubtful_KI[k]
+        for rows_NI in x_NI.split(128):
+            found_I |= (grid.position(rows_NI) - centres_K1[k]).abs_().amin(0) < grid.reach
+            if found_I.all():
+                break
+        touched_KI[k] &= found_I
+    return touched_KI
