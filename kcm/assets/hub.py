@@ -1,0 +1,111 @@
+"""The model hub, asked in a process of its own so that a hub that hangs can be left behind.
+
+Socket time-outs do not cover name resolution, nor a server that sends a byte now and then; killing a process does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from kcm.errors import AssetError
+
+_START_SECONDS = 20.0  # for a busy machine to start Python and import the client
+
+_ASK = """
+import json, sys
+from huggingface_hub import HfApi
+repo, repo_type, timeout = json.loads(sys.argv[1])
+HfApi().repo_info(repo, repo_type=repo_type, timeout=timeout)
+"""
+
+_DOWNLOAD = """
+import json, sys
+from huggingface_hub import snapshot_download
+repo, folder, patterns = json.loads(sys.argv[1])
+print(snapshot_download(repo, local_dir=folder, allow_patterns=patterns, max_workers=2))
+"""
+
+_EXPORT = """
+import json, sys
+import datasets
+repo, subset, revision, folder = json.loads(sys.argv[1])
+loaded = datasets.load_dataset(repo, subset, revision=revision)
+for split, data in loaded.items():
+    data.to_parquet(f"{folder}/{split}.parquet")
+print(json.dumps(list(loaded)))
+"""
+
+
+def download(
+    repo: str, *, folder: Path | None, patterns: Sequence[str], connect_timeout: float, timeout: float
+) -> Path:
+    """Download the files of a model that match `patterns` into `folder`, or into the hub's own cache when it is None.
+
+    Raises AssetError when the hub does not answer within about `connect_timeout` seconds, or does not deliver within
+    `timeout` seconds.
+    """
+    _ask(repo, "model", connect_timeout)
+    printed = _run(_DOWNLOAD, [repo, folder and str(folder), patterns], where=repo, timeout=timeout)
+    return Path(printed.splitlines()[-1])
+
+
+def export_data_set(
+    repo: str, subset: str | None, revision: str | None, *, folder: Path, connect_timeout: float, timeout: float
+) -> dict[str, Path]:
+    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache where the hub is silent.
+
+    Raises AssetError, as `download` does, when there is no cached copy either.
+    """
+    offline, silence = {}, ""
+    try:
+        _ask(repo, "dataset", connect_timeout)
+    except AssetError as error:
+        offline, silence = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}, error.what
+    try:
+        printed = _run(_EXPORT, [repo, subset, revision, str(folder)], where=repo, timeout=timeout, environment=offline)
+    except AssetError as error:
+        raise AssetError(f"{silence}, and its cache holds no copy" if silence else error.what, where=repo) from None
+    return {split: folder / f"{split}.parquet" for split in json.loads(printed.splitlines()[-1])}
+
+
+def _ask(repo: str, repo_type: str, connect_timeout: float) -> None:
+    _run(_ASK, [repo, repo_type, connect_timeout], where=repo, timeout=connect_timeout + _START_SECONDS)
+
+
+def _run(
+    script: str,
+    arguments: Sequence[object],
+    *,
+    where: str,
+    timeout: float,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    command = [sys.executable, "-c", script, json.dumps(arguments)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**_environment(), **environment},
+        )
+    except subprocess.TimeoutExpired:
+        raise AssetError(f"the hub did not answer within {timeout:g} s", where=where) from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise AssetError(f"the hub failed: {lines[-1] if lines else f'exit status {done.returncode}'}", where=where)
+    return done.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "10", "HF_HUB_ETAG_TIMEOUT": "10"}
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    plain = {"HF_HUB_DISABLE_XET": "1"}  # its transfers heed none of the time-outs above
+    return {**limits, **os.environ, **quiet, **plain}

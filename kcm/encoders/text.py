@@ -1,0 +1,86 @@
+"""Text encoders: any transformers model with a tokenizer, pooled to one unit vector per text.
+
+Shapes: N texts, B texts of a batch, T tokens, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from kcm.encoders.base import EncoderConfig
+from kcm.encoders.identity import encoder_identity
+from kcm.errors import AssetError, ConfigError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TextEncoder:
+    """A frozen text encoder on one device.
+
+    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`. Raises AssetError when transformers
+    cannot load the folder or it lacks weights, ConfigError when the model takes fewer tokens than `max_length`.
+    """
+
+    def __init__(self, config: EncoderConfig, model_path: Path, device: str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        self.identity = encoder_identity(config, model_path)
+        self._tokenizer, model = _load(model_path)
+        longest = self._tokenizer.model_max_length
+        if config.max_length > longest:
+            raise ConfigError(
+                f"max_length = {config.max_length}, but {config.model!r} takes {longest} tokens",
+                where="encoder.max_length",
+            )
+        # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
+        self._model = model.to(device=self.device, dtype=_DTYPES[config.dtype]).eval()
+        self.dim = int(self._model.config.hidden_size)
+
+    @torch.inference_mode()
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""
+        features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
+        if not len(inputs):
+            return features_ND
+        tokens = self._tokenizer(list(inputs), truncation=True, max_length=self.config.max_length)
+        by_length = np.argsort([-len(ids) for ids in tokens["input_ids"]], kind="stable")
+        for start in range(0, len(by_length), self.config.batch_size):
+            index = by_length[start : start + self.config.batch_size]
+            batch = self._tokenizer.pad(
+                {key: [column[i] for i in index] for key, column in tokens.items()}, return_tensors="pt"
+            )
+            features_ND[index] = self._forward(batch.to(self.device)).cpu().numpy()
+        return features_ND
+
+    def _forward(self, batch: dict[str, Tensor]) -> Tensor:
+        hidden_BTD = self._model(**batch).last_hidden_state.float()
+        pooled_BD = hidden_BTD[:, 0] if self.config.pooling == "cls" else _mean(hidden_BTD, batch["attention_mask"])
+        return torch.nn.functional.normalize(pooled_BD, dim=-1)
+
+
+def _load(model_path: Path) -> tuple[Any, Any]:
+    disable_progress_bar()  # of loading weights; it would break into the bars of the stages
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        model, report = AutoModel.from_pretrained(
+            model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
+    # transformers would only warn, and draw at random what is missing; the pooler is not used here.
+    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
+        raise AssetError(f"the encoder lacks weights, such as {missing[0]!r}", where=str(model_path))
+    return tokenizer, model
+
+
+def _mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    weights_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
+    return (hidden_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)

@@ -1,0 +1,61 @@
+"""The protocol of large models: a batch of items in, one answer per item out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: the item's id, its text, and what the small side adds to it."""
+
+    id: str
+    text: str
+    prompt: Prompt = NO_PROMPT
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one answer cost: seconds of the model's time, tokens read and written, currency."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    currency: float = 0.0
+
+
+@dataclass(frozen=True)
+class LargeAnswer:
+    """One answer. `label` counts in the model's label list; it is None exactly when `error` says why there is none.
+
+    `probabilities` float32 [C] sum to 1, or are None where the model gives only a label.
+    """
+
+    label: int | None
+    probabilities: np.ndarray | None = None
+    cost: Cost = field(default=Cost())
+    error: str | None = None
+
+
+class LargeModel(Protocol):
+    """A pretrained large model, ready to answer. `identity` names what decides its answers."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that answers count in."""
+
+    @property
+    def prompt_modes(self) -> frozenset[PromptMode]:
+        """The prompt modes that change the answers; `check_prompt_modes` refuses others before work starts."""
+
+    @property
+    def identity(self) -> str:
+        """Digest that two models share only if they answer alike."""
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item, in their order. The failure of an item is an answer with `error`, not an exception."""

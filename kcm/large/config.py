@@ -1,0 +1,26 @@
+"""The configuration of the large model, told apart by its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from kcm.errors import ConfigError
+from kcm.large.classifier import ClassifierConfig
+from kcm.large.prompts import PromptMode
+from kcm.large.recorded import RecordedConfig
+
+LargeConfig = Annotated[ClassifierConfig | RecordedConfig, Field(discriminator="adapter")]
+
+
+def check_prompt_modes(config: ClassifierConfig | RecordedConfig, modes: Iterable[PromptMode]) -> None:
+    """Raise ConfigError for a prompt mode that the adapter cannot follow."""
+    for mode in modes:
+        if mode not in config.prompt_modes:
+            raise ConfigError(
+                f"adapter {config.adapter!r} cannot use prompt mode {mode!r}",
+                where="large.adapter",
+                mend=f"Use {' or '.join(sorted(config.prompt_modes))}",
+            )

@@ -1,0 +1,130 @@
+"""A multinomial logistic head on frozen features, with its strength and its out-of-fold outputs by cross-validation.
+
+Shapes: N rows, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from kcm.errors import ArtefactError, DataError
+from kcm.large.folds import assign_folds
+
+C_GRID = (1.0, 10.0, 100.0)
+"""Inverse strengths of the L2 penalty that are tried; features are unit vectors."""
+
+_ABSENT = -1e4  # logit of a class without train rows: probability 0, and still finite
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A linear classifier: weight float32 [C, D], bias float32 [C]."""
+
+    weight_CD: np.ndarray
+    bias_C: np.ndarray
+
+    def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
+        """Class probabilities, float32 [N, C]."""
+        probabilities_NC: np.ndarray = softmax(features_ND @ self.weight_CD.T + self.bias_C, axis=1)
+        return probabilities_NC.astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write the two tensors as safetensors."""
+        save_file({"weight": self.weight_CD, "bias": self.bias_C}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> LinearHead:
+        """Read what `save` wrote. Raises ArtefactError when it is missing or damaged."""
+        try:
+            tensors = load_file(path)
+            return cls(tensors["weight"], tensors["bias"])
+        except Exception as error:  # safetensors' own error kind is not exported
+            raise ArtefactError(f"not a large-model head: {error}", where=str(path)) from None
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A head fitted on all train rows, the strength chosen, and for every train row what heads that never saw it say.
+
+    Distillation must use `out_of_fold_NC` (float32): on its own train rows the head is surer than it will ever be.
+    """
+
+    head: LinearHead
+    c: float
+    out_of_fold_NC: np.ndarray
+
+
+def fit_head(
+    features_ND: np.ndarray,
+    labels_N: np.ndarray,
+    groups_N: Sequence[str],
+    num_classes: int,
+    *,
+    num_folds: int = 5,
+    seed: int = 0,
+    grid: Sequence[float] = C_GRID,
+) -> HeadFit:
+    """Fit a head on train rows; the strength with the least out-of-fold log loss wins.
+
+    `groups_N` names what must not be torn between folds; give row ids where rows stand alone. The out-of-fold outputs
+    are those of the winner. Raises DataError when there are fewer than two classes or groups, or features are not
+    finite.
+    """
+    _check(features_ND, labels_N, groups_N)
+    fold_N = assign_folds(labels_N, groups_N, num_folds, seed)
+    outputs = {c: np.zeros((len(labels_N), num_classes), dtype=np.float32) for c in sorted(grid)}
+    for fold in np.unique(fold_N):
+        held_out = fold_N == fold
+        for c, head in _path(features_ND[~held_out], labels_N[~held_out], num_classes, sorted(grid)):
+            outputs[c][held_out] = head.probabilities(features_ND[held_out])
+    best = min(outputs, key=lambda c: _log_loss(outputs[c], labels_N))
+    *_, (_, head) = _path(features_ND, labels_N, num_classes, [c for c in sorted(grid) if c <= best])
+    return HeadFit(head, best, outputs[best])
+
+
+def _check(features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str]) -> None:
+    if not np.isfinite(features_ND).all():
+        bad = np.flatnonzero(~np.isfinite(features_ND).all(axis=1))
+        raise DataError(f"features of {len(bad)} rows are not finite, the first is row {bad[0]}", where="large head")
+    if len(set(groups_N)) < 2 or len(np.unique(labels_N)) < 2:
+        raise DataError("the large model's head needs train rows of at least two classes and two groups", where="train")
+
+
+def _path(
+    features_ND: np.ndarray, labels_N: np.ndarray, num_classes: int, strengths: Sequence[float]
+) -> Iterator[tuple[float, LinearHead]]:
+    """Heads from the strongest penalty to the weakest, each started from the one before."""
+    present = np.unique(labels_N)
+    if len(present) == 1:
+        yield from ((c, _constant(present[0], num_classes, features_ND.shape[1])) for c in strengths)
+        return
+    model = LogisticRegression(max_iter=1000, warm_start=True)
+    for c in strengths:
+        model.set_params(C=c).fit(features_ND, labels_N)
+        yield c, _scattered(model.coef_, model.intercept_, present, num_classes)
+
+
+def _constant(label: int, num_classes: int, dim: int) -> LinearHead:
+    return _scattered(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
+
+
+def _scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
+    """The fitted rows at their places among all classes; scikit-learn gives two classes a single row."""
+    if len(present) == 2:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight_CD = np.zeros((num_classes, weight.shape[1]), dtype=np.float32)
+    bias_C = np.full(num_classes, _ABSENT, dtype=np.float32)
+    weight_CD[present], bias_C[present] = weight, bias
+    return LinearHead(weight_CD, bias_C)
+
+
+def _log_loss(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> float:
+    right = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
+    return float(-np.log(np.maximum(right, 1e-12)).mean())

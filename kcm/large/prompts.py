@@ -1,0 +1,75 @@
+"""Prompt modification: what the small model adds to, or takes from, the question put to the large one.
+
+KCM (arXiv 2510.20278) and its ancestor Data Shunt+ (arXiv 2406.15471) describe the three modes; how the candidates of
+the hard mode are chosen is made exact here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+PromptMode = Literal["none", "soft", "hard"]
+
+_OPENING, _CLOSING = "<<<", ">>>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one item's question carries besides its text.
+
+    `suggestions` (soft) are labels with the small model's probabilities, the likeliest first; `candidates` (hard) are
+    the labels left to choose from, all of them when empty. Labels count in the label list.
+    """
+
+    mode: PromptMode = "none"
+    suggestions: tuple[tuple[int, float], ...] = field(default=())
+    candidates: tuple[int, ...] = field(default=())
+
+    def allowed(self, num_labels: int) -> tuple[int, ...]:
+        """Labels that an answer may give: the candidates, or all where fewer than two are left."""
+        if self.mode == "hard" and len(self.candidates) >= 2:
+            return self.candidates
+        return tuple(range(num_labels))
+
+
+NO_PROMPT = Prompt()
+
+
+def hard_candidates(
+    labels: np.ndarray, kept_and_right: np.ndarray, num_labels: int, reliability: float
+) -> tuple[int, ...]:
+    """The classes for which the large model is still asked, from the validate split.
+
+    A class c leaves the list when the small side deals with it: P(kept and right | c) >= `reliability`. A class without
+    a validate row stays. `labels` int [N], `kept_and_right` bool [N].
+    """
+    counts = np.bincount(labels, minlength=num_labels)
+    dealt_with = np.bincount(labels, weights=kept_and_right, minlength=num_labels)
+    leaves = (counts > 0) & (dealt_with >= reliability * counts)
+    return tuple(int(label) for label in np.flatnonzero(~leaves))
+
+
+def render(text: str, label_names: Sequence[str], prompt: Prompt, *, max_chars: int = 4000) -> str:
+    """The question as text for a generative model.
+
+    Only names of the label list and formatted numbers are inserted. The item's text is cut at `max_chars` characters
+    and stands between marks that it cannot contain, so that it is read as data.
+    """
+    choices = ", ".join(label_names[label] for label in prompt.allowed(len(label_names)))
+    hints = "".join(
+        f"A smaller model suggests {label_names[label]} with probability {probability:.2f}.\n"
+        for label, probability in (prompt.suggestions if prompt.mode == "soft" else ())
+    )
+    return (
+        f"Classify the text between {_OPENING} and {_CLOSING}. Answer with one of these labels and nothing else: "
+        f"{choices}.\n{hints}{_OPENING}\n{delimited(text, max_chars)}\n{_CLOSING}\nLabel:"
+    )
+
+
+def delimited(text: str, max_chars: int) -> str:
+    """The text cut to `max_chars` characters, without the marks that close it."""
+    return text[:max_chars].replace(_OPENING, "<").replace(_CLOSING, ">")

@@ -1,0 +1,148 @@
+"""Labelled rows from local files: CSV, TSV, JSON, JSON Lines, Parquet; one file, or a folder with a file per split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from kcm.errors import DataError
+from kcm.tasks.columns import ColumnsConfig, Table
+
+_CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
+
+
+class FilesSource(ColumnsConfig):
+    """A file, or a folder whose files are named after their splits (train.csv, test.csv, as Banking77 has them).
+
+    A JSON file holds a list of objects, or a mapping from split to a list of objects or of [text, label] pairs
+    (CLINC150's own layout).
+    """
+
+    kind: Literal["files"] = "files"
+    path: str = Field(description="CSV, TSV, JSON, JSONL or Parquet file, or a folder of them.")
+
+
+def read_files(config: FilesSource) -> list[Table]:
+    """All tables of the source. Raises DataError for a missing, unreadable or empty file."""
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return [table for file, split in _split_files(path) for table in _read(file, split, config)]
+    if not path.is_file():
+        raise DataError(f"no such file {config.path!r}", where="source.path", mend=_similar(path))
+    return _read(path, "", config)
+
+
+def out_of_scope_label(config: FilesSource, tables: Iterable[Table]) -> str | None:
+    """The configured label, or the one of CLINC150 when the tables have the names that its layout gives them."""
+    is_clinc = any(table.name.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for table in tables)
+    return config.out_of_scope_label or (_CLINC_OUT_OF_SCOPE if is_clinc else None)
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"The folder {str(path.parent)!r} does not exist either"
+    names = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _READERS)
+    return f"The folder holds {', '.join(names[:5])}" if names else "The folder holds no data file"
+
+
+def _split_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    names = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+    found = [
+        (file, names[file.stem.lower()])
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _READERS and file.stem.lower() in names
+    ]
+    if not found:
+        raise DataError(
+            "the folder holds no file named after a split", where=str(folder), mend="Name them train.csv, test.csv, …"
+        )
+    yield from found
+
+
+def _read(path: Path, split: str, config: FilesSource) -> list[Table]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"unknown kind of file {path.suffix!r}", where=str(path), mend=f"Use {', '.join(_READERS)}")
+    try:
+        tables = reader(path, split, config)
+    except UnicodeDecodeError:
+        raise DataError("the file is not UTF-8", where=str(path), mend="Convert it, for example with iconv") from None
+    except (OSError, ValueError, pa.ArrowException) as error:  # pandas' and json's parse errors are ValueErrors
+        raise DataError(f"cannot read the file: {' '.join(str(error).split())}", where=str(path)) from None
+    if not any(table.rows for table in tables):
+        raise DataError("the file holds no rows", where=str(path))
+    return tables
+
+
+def _read_csv(path: Path, split: str, config: FilesSource) -> list[Table]:
+    # Everything stays text: "NA" and "007" are labels like any other.
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        return []
+    return [Table(path.name, tuple(map(str, frame.columns)), frame.to_dict("records"), split)]
+
+
+def _read_parquet(path: Path, split: str, config: FilesSource) -> list[Table]:
+    table = pq.read_table(path)
+    return [Table(path.name, tuple(table.column_names), table.to_pylist(), split)]
+
+
+def _read_jsonl(path: Path, split: str, config: FilesSource) -> list[Table]:
+    rows = []
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg}") from None
+    return [_objects(rows, path.name, split, config)]
+
+
+def _read_json(path: Path, split: str, config: FilesSource) -> list[Table]:
+    content = _json(path)
+    if isinstance(content, list):
+        return [_objects(content, path.name, split, config)]
+    if isinstance(content, dict) and all(isinstance(rows, list) for rows in content.values()):
+        return [
+            _objects(rows, key, key.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_"), config) for key, rows in content.items()
+        ]
+    raise ValueError("expected a list of objects, or a mapping from split to a list")
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def _objects(rows: list[Any], name: str, split: str, config: FilesSource) -> Table:
+    """Rows that are objects as they are; [text, label] pairs under the configured column names."""
+    pair_columns = (config.text_column, config.label_column or "label")
+    objects: list[Mapping[str, object]] = []
+    columns: dict[str, None] = {}
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, list) and len(row) == len(pair_columns):
+            row = dict(zip(pair_columns, row, strict=True))
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is neither an object nor a [text, label] pair")
+        objects.append(row)
+        columns.update(dict.fromkeys(row))
+    return Table(name, tuple(columns), objects, split)
+
+
+_READERS: dict[str, Callable[[Path, str, FilesSource], list[Table]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,55 @@
+"""The packaged reviews: sentences of four domains with mean human ratings from -4 to 4 (Hutto and Gilbert, ICWSM 2014).
+
+A sentence rated above 0.5 is positive, below -0.5 negative; what lies between is left out as undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from kcm.assets import is_complete
+from kcm.config import Config
+from kcm.errors import AssetError
+from kcm.tasks.rows import Record
+
+LABELS = ("negative", "positive")
+_UNDECIDED = 0.5
+
+# Ids of reviews and editorials are document_sentence, so that sentences of one document stay together.
+_DOMAINS = {
+    "reviews": ("amazonReviewSnippets_GroundTruth.txt", True),
+    "movies": ("movieReviewSnippets_GroundTruth.txt", False),
+    "editorials": ("nytEditorialSnippets_GroundTruth.txt", True),
+    "tweets": ("tweets_GroundTruth.txt", False),
+}
+
+
+class ReviewsSource(Config):
+    """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
+
+    kind: Literal["reviews"] = "reviews"
+
+
+def read_reviews(assets_dir: Path) -> Iterator[Record]:
+    """Records of all four domains, in the order of the files. Raises AssetError when the asset has not been fetched."""
+    if not is_complete("reviews", assets_dir):
+        raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), mend="Run `kcm assets`")
+    for domain, (file, has_documents) in _DOMAINS.items():
+        yield from _domain(domain, assets_dir / "reviews" / file, has_documents)
+
+
+def _domain(domain: str, path: Path, has_documents: bool) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            number, rating, text = line.rstrip("\n").split("\t", maxsplit=2)
+            if abs(float(rating)) <= _UNDECIDED:
+                continue
+            yield Record(
+                id=f"{domain}/{number}",
+                text=text,
+                label=LABELS[float(rating) > 0],
+                group=f"{domain}/{number.partition('_')[0]}" if has_documents else "",
+                task=domain,
+            )

@@ -1,0 +1,127 @@
+"""Rows: as a source gives them, and as the rest of the room uses them once the bad ones are told apart."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcm.errors import DataError
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validate",
+    "valid": "validate",
+    "validation": "validate",
+    "validate": "validate",
+    "dev": "validate",
+    "certify": "certify",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a source. None is a missing value; an empty `group`, `task` or `split` stands for no such column."""
+
+    id: str | None
+    text: str | None
+    label: str | None
+    group: str | None = ""
+    task: str | None = ""
+    split: str | None = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One usable row; `group`, `task` and `split` are empty where there is none, `label` where it is out of scope."""
+
+    id: str
+    text: str
+    label: str
+    group: str
+    task: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was left out, and why."""
+
+    id: str
+    reason: str
+
+
+def clean(records: Iterable[Record], known_labels: Sequence[str]) -> tuple[list[Row], list[BadRow]]:
+    """Tell usable rows from bad ones: missing value, empty text, unknown label or split, duplicate id.
+
+    `known_labels` empty means that every label is known. A bad row without an id is called by its number, from 1.
+    """
+    known, seen = frozenset(known_labels), set[str]()
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    for number, record in enumerate(records, start=1):
+        fault = _fault(record, known)
+        if not fault and record.id in seen:
+            fault = "duplicate id"
+        if fault:
+            bad.append(BadRow(record.id or f"row {number}", fault))
+            continue
+        seen.add(str(record.id))
+        rows.append(_row(record))
+    return rows, bad
+
+
+def _fault(record: Record, known: frozenset[str]) -> str:
+    for field in ("id", "text", "label", "group", "task", "split"):
+        if getattr(record, field) is None:
+            return f"missing {field}"
+    if not record.id:
+        return "missing id"
+    if not str(record.text).strip():
+        return "empty text"
+    if not record.label:
+        return "missing label"
+    if known and record.label not in known:
+        nearest = difflib.get_close_matches(record.label, known, n=1)
+        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+        return f"label {record.label!r} is not in the label list{hint}"
+    if record.split and record.split.strip().lower() not in _SPLIT_NAMES:
+        return f"unknown split {record.split!r}, known are {', '.join(_SPLIT_NAMES)}"
+    return ""
+
+
+def _row(record: Record) -> Row:
+    split = _SPLIT_NAMES[record.split.strip().lower()] if record.split else ""
+    return Row(str(record.id), str(record.text), str(record.label), record.group or "", record.task or "", split)
+
+
+def write_bad_rows(bad_rows: Sequence[BadRow], path: Path) -> None:
+    """List bad rows in a CSV file with the columns id and reason."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "reason"])
+        writer.writerows([row.id, row.reason] for row in bad_rows)
+
+
+def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
+    """The rows that `write_bad_rows` listed."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return tuple(BadRow(row["id"], row["reason"]) for row in csv.DictReader(stream))
+
+
+def check_bad_rows(bad_rows: Sequence[BadRow], num_rows: int, limit: int | str, where: str) -> None:
+    """Raise DataError when there are more bad rows than `limit`: a count, or a share of all rows such as "1%"."""
+    allowed = limit if isinstance(limit, int) else int(float(limit.rstrip("%")) / 100 * num_rows)
+    if len(bad_rows) <= allowed:
+        return
+    shown = "; ".join(f"{row.id}: {row.reason}" for row in bad_rows[:3]) + ("; …" if len(bad_rows) > 3 else "")
+    raise DataError(
+        f"{len(bad_rows)} of {num_rows} rows are bad, more than max_bad_rows = {limit} allows: {shown}",
+        where=where,
+        mend="Mend the rows, or raise max_bad_rows",
+    )

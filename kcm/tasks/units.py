@@ -1,0 +1,53 @@
+"""Units: rows that must stay together because they share their text or their group."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from kcm.tasks.rows import Row
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows, by position, connected by shared text or group. `name` stays when rows are added to its groups."""
+
+    name: str
+    positions: tuple[int, ...]
+    num_groups: int
+
+
+def content_key(text: str) -> str:
+    """The text without what does not make it another text: case, width of characters, runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def find_units(rows: Sequence[Row], positions: Sequence[int]) -> list[Unit]:
+    """The units of the rows at `positions`, in the order of their first rows."""
+    keys: dict[str, int] = {}
+    edges: list[tuple[int, int]] = []
+    for node, position in enumerate(positions):
+        row = rows[position]
+        names = [f"text\0{content_key(row.text)}", *([f"group\0{row.group}"] if row.group else [])]
+        edges.extend((node, keys.setdefault(name, len(keys))) for name in names)
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    size = len(positions) + len(keys)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], len(positions) + ends[:, 1])), shape=(size, size))
+    _, component = connected_components(graph.tocsr(), directed=False)
+
+    members: dict[int, list[int]] = {}
+    for position, number in zip(positions, component, strict=False):
+        members.setdefault(int(number), []).append(position)
+    names_of: dict[int, list[str]] = {}
+    for name, index in keys.items():
+        names_of.setdefault(int(component[len(positions) + index]), []).append(name)
+    return [
+        # "group" sorts before "text": a unit with groups is called by the first of them.
+        Unit(min(names_of[number]), tuple(rows_of), sum(name.startswith("group\0") for name in names_of[number]))
+        for number, rows_of in members.items()
+    ]

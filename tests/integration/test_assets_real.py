@@ -1,0 +1,70 @@
+"""The real assets: fetched, whole, with the rows they are known to have and the sense they are known to make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kcm.assets import ASSETS, fetch, resolve
+from kcm.assets.digest import sha256_of
+from kcm.encoders import EncoderConfig, TextEncoder
+from kcm.large import fit_head
+from kcm.tasks import TasksConfig, build_sequence
+
+pytestmark = pytest.mark.integration
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fetched(assets_dir):
+    for name in ASSETS:
+        fetch(name, assets_dir)
+
+
+@pytest.fixture(scope="module")
+def encoder(assets_dir) -> TextEncoder:
+    return TextEncoder(EncoderConfig(model=MINILM), resolve(MINILM, assets_dir))
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_an_asset_has_its_files_and_the_pinned_hash(name, assets_dir):
+    assert all((assets_dir / name / file).is_file() for file in ASSETS[name].files)
+    assert {file: sha256_of(assets_dir / name / file) for file in ASSETS[name].sha256} == ASSETS[name].sha256
+
+
+def test_the_source_distribution_gives_the_reviews_anew(tmp_path):
+    folder = fetch("reviews", tmp_path, offline=True)
+    assert (folder / "tweets_GroundTruth.txt").read_bytes().startswith(b"1\t2.726315789\tSomehow I was blessed")
+
+
+def test_the_reviews_have_four_domains_of_the_published_sizes(assets_dir):
+    sequence = build_sequence(TasksConfig(), assets_dir, seed=0)
+    assert [(task.name, len(sequence.rows(i))) for i, task in enumerate(sequence.tasks)] == [
+        ("reviews", 2943),
+        ("movies", 10043),
+        ("editorials", 2788),
+        ("tweets", 3362),
+    ]
+    assert sequence.label_names == ("negative", "positive")
+    assert not sequence.bad_rows
+
+
+def test_like_sentences_are_closer_than_unlike_ones(encoder):
+    good, better, bank = encoder.encode(["a good film", "I loved this movie", "the bank closed my account"])
+    assert good @ better > 0.5 > 0.2 > good @ bank
+
+
+def test_a_feature_of_minilm_that_never_varies_is_known(encoder, assets_dir):
+    texts = build_sequence(TasksConfig(max_rows_per_task=100), assets_dir, seed=0).rows(1)["text"].to_pylist()
+    features = encoder.encode(texts)
+    assert features.shape == (len(texts), 384)
+    assert features.std(0).min() < 1e-3 * np.median(features.std(0))
+
+
+def test_a_linear_head_on_minilm_tells_good_tweets_from_bad(encoder, assets_dir):
+    rows = build_sequence(TasksConfig(max_rows_per_task=800), assets_dir, seed=0).rows(3).to_pandas()
+    features, labels = encoder.encode(rows.text.tolist()), rows.label.to_numpy()
+    train, test = (rows.split == "train").to_numpy(), (rows.split == "test").to_numpy()
+    head = fit_head(features[train], labels[train], rows.id[train].tolist(), 2).head
+    assert (head.probabilities(features[test]).argmax(1) == labels[test]).mean() > 0.75

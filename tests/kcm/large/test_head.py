@@ -1,0 +1,128 @@
+"""The head is scikit-learn's, its strength is chosen on train rows, and no row is judged by a head that saw it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from kcm.errors import ArtefactError, DataError
+from kcm.large import LinearHead, fit_head
+from kcm.large.folds import assign_folds
+
+
+def unit_vectors(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """400 digits as unit vectors."""
+    features, labels = load_digits(return_X_y=True)
+    return unit_vectors(features[:400]), labels[:400]
+
+
+def own_groups(num_rows: int) -> list[str]:
+    return [f"row {i}" for i in range(num_rows)]
+
+
+@pytest.mark.parametrize("classes", [10, 2])
+def test_probabilities_are_those_of_scikit_learn(classes, digits):
+    features, labels = digits[0][digits[1] < classes], digits[1][digits[1] < classes]
+    fit = fit_head(features, labels, own_groups(len(labels)), classes, grid=[10.0], num_folds=3)
+    expected = LogisticRegression(C=10.0, max_iter=1000).fit(features, labels).predict_proba(features)
+    np.testing.assert_allclose(fit.head.probabilities(features), expected, atol=2e-3)
+    assert fit.head.weight_CD.shape == (classes, 64)
+
+
+def test_the_strength_that_predicts_unseen_rows_best_is_chosen(digits):
+    rng = np.random.default_rng(0)
+    noise = unit_vectors(rng.normal(size=(200, 20)))
+    coin = rng.integers(0, 2, 200)
+    assert fit_head(noise, coin, own_groups(200), 2, grid=[1e-3, 1e3]).c == 1e-3
+    assert fit_head(*digits, own_groups(400), 10, grid=[1e-3, 1e2]).c == 1e2
+
+
+def test_out_of_fold_outputs_never_come_from_a_head_that_saw_the_group():
+    # Labels are a coin per group and features give the group away: in-sample a head is right, out of fold it cannot be.
+    rng = np.random.default_rng(1)
+    coin = rng.integers(0, 2, 80)
+    features = np.repeat(unit_vectors(rng.normal(size=(80, 200))), 3, axis=0)
+    labels, groups = np.repeat(coin, 3), [f"group {i // 3}" for i in range(240)]
+    fit = fit_head(features, labels, groups, 2, grid=[1e4])
+    assert (fit.head.probabilities(features).argmax(1) == labels).mean() > 0.99
+    assert (fit.out_of_fold_NC.argmax(1) == labels).mean() < 0.7
+    torn = fit_head(features, labels, own_groups(240), 2, grid=[1e4])
+    assert (torn.out_of_fold_NC.argmax(1) == labels).mean() > 0.9
+
+
+def test_out_of_fold_outputs_are_probabilities_of_every_row(digits):
+    outputs = fit_head(*digits, own_groups(400), 10, grid=[10.0]).out_of_fold_NC
+    np.testing.assert_allclose(outputs.sum(1), 1, atol=1e-5)
+    assert (outputs.argmax(1) == digits[1]).mean() > 0.85
+
+
+def test_classes_without_train_rows_are_never_answered(digits):
+    features, labels = digits
+    known = labels < 8
+    fit = fit_head(features[known], labels[known], own_groups(int(known.sum())), 10, grid=[10.0])
+    assert fit.head.probabilities(features)[:, 8:].max() == 0
+    assert np.isfinite(fit.head.weight_CD).all()
+    assert np.isfinite(fit.head.bias_C).all()
+
+
+def test_a_class_of_a_single_group_does_not_break_the_folds():
+    features = unit_vectors(np.random.default_rng(0).normal(size=(12, 4)))
+    labels, groups = np.array([0] * 10 + [1] * 2), [f"row {i}" for i in range(10)] + ["one"] * 2
+    fit = fit_head(features, labels, groups, 2)
+    assert np.isfinite(fit.out_of_fold_NC).all()
+    assert fit.out_of_fold_NC[10:, 1].max() == 0  # the heads that judged them had never seen their class
+
+
+def test_the_same_rows_give_the_same_head(digits):
+    first, second = (fit_head(*digits, own_groups(400), 10, grid=[1.0], seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.head.weight_CD, second.head.weight_CD)
+    np.testing.assert_array_equal(first.out_of_fold_NC, second.out_of_fold_NC)
+
+
+def test_a_head_survives_the_disk(digits, tmp_path):
+    head = fit_head(*digits, own_groups(400), 10, grid=[1.0]).head
+    head.save(tmp_path / "head.safetensors")
+    loaded = LinearHead.load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(loaded.probabilities(digits[0]), head.probabilities(digits[0]))
+    (tmp_path / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ArtefactError, match="not a large-model head"):
+        LinearHead.load(tmp_path / "head.safetensors")
+
+
+def test_rows_that_cannot_be_fitted_are_refused(digits):
+    features, labels = digits[0].copy(), digits[1]
+    with pytest.raises(DataError, match="two classes and two groups"):
+        fit_head(features, np.zeros_like(labels), own_groups(400), 10)
+    with pytest.raises(DataError, match="two classes and two groups"):
+        fit_head(features, labels, ["one"] * 400, 10)
+    features[7, 3] = np.nan
+    with pytest.raises(DataError, match="features of 1 rows are not finite, the first is row 7"):
+        fit_head(features, labels, own_groups(400), 10)
+
+
+def test_folds_tear_no_group_and_share_out_every_class():
+    labels = np.array([0, 1, 2] * 40)
+    groups = [f"group {i // 2}" for i in range(120)]
+    folds = assign_folds(labels, groups, 5, seed=0)
+    assert all(
+        len({fold for fold, other in zip(folds, groups, strict=True) if other == group}) == 1 for group in groups
+    )
+    for label in range(3):
+        assert set(folds[labels == label]) == set(range(5))
+    assert np.bincount(folds).tolist() == [24] * 5
+
+
+def test_lone_rows_are_shared_out_class_by_class():
+    labels = np.array([0] * 23 + [1] * 7)
+    folds = assign_folds(labels, own_groups(30), 5, seed=0)
+    for label, least, most in ((0, 4, 5), (1, 1, 2)):
+        counts = np.bincount(folds[labels == label], minlength=5)
+        assert counts.min() >= least
+        assert counts.max() <= most

@@ -1,0 +1,225 @@
+"""From a file to a task sequence, with every fault of the data found on the way."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError, DataError
+from kcm.tasks import OUT_OF_SCOPE, SPLITS, TasksConfig, TaskSequence
+
+
+def ids(sequence: TaskSequence, split: str) -> set[str]:
+    return {row for task in sequence.tasks for row in task.splits[split]["id"]}
+
+
+def test_every_row_lies_in_one_split_of_one_task_under_its_own_label(write_csv, build, labelled):
+    sequence = build(write_csv(labelled(400, 8)), num_tasks=4)
+    rows = [row for task in range(4) for row in sequence.rows(task).to_pylist()]
+    assert sorted(row["id"] for row in rows) == sorted(f"data-{i + 1}" for i in range(400))
+    for row in rows:
+        number = int(row["id"].removeprefix("data-")) - 1
+        assert (row["text"], sequence.label_names[row["label"]]) == (f"sentence number {number}", f"class-{number % 8}")
+    for number, task in enumerate(sequence.tasks):
+        assert {sequence.label_names[label] for label in sequence.rows(number)["label"].to_pylist()} == set(
+            task.label_names
+        )
+
+
+def test_another_order_of_tasks_changes_neither_ids_nor_labels_nor_splits(write_csv, build, labelled):
+    path = write_csv(labelled(300, 6))
+    first, second = (build(path, num_tasks=3, order="shuffled", order_seed=seed) for seed in (1, 2))
+    assert [task.label_names for task in first.tasks] != [task.label_names for task in second.tasks]
+    assert first.label_names == second.label_names
+    assert all(ids(first, split) == ids(second, split) for split in SPLITS)
+
+
+def test_another_process_with_another_hash_seed_builds_the_same(write_csv, labelled, tmp_path):
+    path = write_csv(labelled(200, 4))
+    script = (
+        "import sys; from pathlib import Path; from kcm.tasks import *; from kcm.tasks.files import FilesSource\n"
+        "config = TasksConfig(source=FilesSource(path=sys.argv[1]), scenario='class_incremental', num_tasks=2,"
+        " order='shuffled', max_rows_per_task=80)\n"
+        "build_sequence(config, Path('none'), 5).save(Path(sys.argv[2]))"
+    )
+    digests = set()
+    for hash_seed in ("1", "2"):
+        folder = tmp_path / hash_seed
+        subprocess.run(
+            [sys.executable, "-c", script, str(path), str(folder)], check=True, env={"PYTHONHASHSEED": hash_seed}
+        )
+        digests.add(hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.iterdir()))).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_cap_holds_per_task(write_csv, build, labelled):
+    sequence = build(write_csv(labelled(400, 4)), max_rows_per_task=60)
+    assert [len(sequence.rows(task)) for task in range(2)] == [60, 60]
+
+
+def test_a_split_column_is_honoured_and_certify_is_carved_from_validation(write_csv, build):
+    rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "train", "val", "test")[i // 4 % 4]) for i in range(320)]
+    sequence = build(write_csv(rows, ("text", "label", "split")))
+    given = {"train": "train", "validate": "val", "certify": "val", "test": "test"}
+    for split in SPLITS:
+        assert {rows[int(row.removeprefix("data-")) - 1][2] for row in ids(sequence, split)} == {given[split]}
+    assert len(ids(sequence, "validate") | ids(sequence, "certify")) == 80
+
+
+def test_a_text_that_is_also_in_test_is_taken_out_of_train_and_listed_but_not_held_against_the_data(write_csv, build):
+    rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "val", "test")[i % 3]) for i in range(240)]
+    rows[0] = ("SENTENCE  2", "class-0", "train")
+    sequence = build(write_csv(rows, ("text", "label", "split")), max_bad_rows=0)
+    assert [(bad.id, bad.reason) for bad in sequence.bad_rows] == [
+        ("data-1", "its text or group is also in split test")
+    ]
+    assert "data-1" not in ids(sequence, "train")
+
+
+def test_domains_share_the_label_list(write_csv, build, labelled):
+    rows = [(text, label, domain) for domain in ("mail", "chat") for text, label in labelled(80, 2, domain)]
+    sequence = build(
+        write_csv(rows, ("text", "label", "domain")), source={"task_column": "domain"}, scenario="domain_incremental"
+    )
+    assert [(task.name, task.label_names) for task in sequence.tasks] == [
+        ("mail", ("class-0", "class-1")),
+        ("chat", ("class-0", "class-1")),
+    ]
+
+
+def test_the_same_text_in_two_domains_lies_in_the_same_split_of_both(write_csv, build):
+    rows = [(f"sentence {i}", f"class-{i % 2}", domain) for domain in ("mail", "chat") for i in range(100)]
+    sequence = build(
+        write_csv(rows, ("text", "label", "domain")), source={"task_column": "domain"}, scenario="domain_incremental"
+    )
+    for split in SPLITS:
+        assert set(sequence.tasks[0].splits[split]["text"]) == set(sequence.tasks[1].splits[split]["text"])
+
+
+def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv, build, labelled):
+    path = write_csv(labelled(800, 4))
+    whole = build(path)
+    sequence = build(path, long_tail={"imbalance_factor": 8, "order": "tail_first"})
+    assert sequence.long_tail == ("class-3", "class-2", "class-1", "class-0")
+    assert all(ids(sequence, split) == ids(whole, split) for split in ("validate", "certify", "test"))
+
+    def counts(sequence):
+        return Counter(label for task in sequence.tasks for label in task.splits["train"]["label"])
+
+    largest = max(counts(whole).values())
+    # the formula by hand: factor 8 over 3 steps halves from class to class
+    assert [counts(sequence)[label] for label in (2, 1, 0)] == [
+        round(largest / 2),
+        round(largest / 4),
+        round(largest / 8),
+    ]
+    assert counts(sequence)[3] == counts(whole)[3]
+
+
+@pytest.fixture
+def clinc(tmp_path):
+    """A file in CLINC150's layout: four intents and out-of-scope rows."""
+    content = {
+        split: [[f"{split} {intent} {i}", intent] for intent in ("a", "b", "c", "d") for i in range(20)]
+        for split in ("train", "val", "test")
+    }
+    content |= {
+        f"oos_{split}": [[f"outside {split} {i}", "oos"] for i in range(12)] for split in ("train", "val", "test")
+    }
+    path = tmp_path / "data_full.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_out_of_scope_rows_are_dropped_unless_wanted(clinc, build):
+    sequence = build(clinc)
+    assert sequence.label_names == ("a", "b", "c", "d")
+    assert not any("oos" in row for split in SPLITS for row in ids(sequence, split))
+    assert not sequence.bad_rows
+
+
+def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
+    sequence = build(clinc, out_of_scope="keep")
+    assert sequence.label_names == ("a", "b", "c", "d")
+    outside = {
+        row["id"]: row["label"] for task in range(2) for row in sequence.rows(task).to_pylist() if "oos" in row["id"]
+    }
+    assert set(outside.values()) == {OUT_OF_SCOPE}
+    assert len(outside) == 24
+    assert not any("oos" in row for row in ids(sequence, "train"))
+    assert all(OUT_OF_SCOPE in task.splits["test"]["label"] for task in sequence.tasks)
+
+
+def test_bad_rows_are_counted_listed_and_fail_the_run_above_the_limit(write_csv, build, labelled, tmp_path):
+    path = write_csv([*labelled(100, 4), ("", "class-0"), ("no label", "")])
+    sequence = build(path, max_bad_rows=2)
+    assert [bad.id for bad in sequence.bad_rows] == ["data-101", "data-102"]
+    with pytest.raises(DataError, match=r"2 of 102 rows are bad.*data-101: empty text.*bad_rows\.csv"):
+        build(path, max_bad_rows=1)
+    with (tmp_path / "bad_rows.csv").open() as stream:
+        assert list(csv.reader(stream)) == [["id", "reason"], ["data-101", "empty text"], ["data-102", "missing label"]]
+
+
+@pytest.mark.parametrize("limit", [-1, 0.01, "1", "101%", "some", True, None])
+def test_a_limit_of_bad_rows_is_a_count_or_a_share(limit):
+    with pytest.raises(ConfigError, match=r"max_bad_rows.*must be a count such as 20, or a share such as 1%"):
+        parse_config(TasksConfig, {"max_bad_rows": limit})
+
+
+def test_a_label_outside_the_list_is_a_bad_row(write_csv, build, labelled):
+    path = write_csv([*labelled(100, 2), ("another", "class_0")])
+    with pytest.raises(DataError, match="'class_0' is not in the label list, did you mean 'class-0'"):
+        build(path, source={"labels": ["class-1", "class-0"]}, max_bad_rows=0)
+    assert build(path, source={"labels": ["class-1", "class-0"]}).label_names == ("class-1", "class-0")
+
+
+def test_a_label_without_rows_is_refused(write_csv, build, labelled):
+    with pytest.raises(DataError, match="label 'class-9' of the label list has no row"):
+        build(write_csv(labelled(100, 2)), source={"labels": ["class-0", "class-1", "class-9"]})
+
+
+def test_one_class_is_refused(write_csv, build, labelled):
+    with pytest.raises(DataError, match="only one class, 'class-0'"):
+        build(write_csv(labelled(50, 1)), num_tasks=1)
+
+
+def test_fewer_rows_than_classes_are_refused(write_csv, build, labelled):
+    with pytest.raises(DataError, match="task 'task-1' has 4 rows for 6 classes"):
+        build(write_csv(labelled(120, 6)), num_tasks=1, max_rows_per_task=4)
+
+
+@pytest.mark.parametrize(
+    ("test_labels", "message"),
+    [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],
+)
+def test_a_task_without_test_rows_or_with_one_class_of_them_is_refused(test_labels, message, write_csv, build):
+    rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val") for i in range(40)]
+    rows += [(f"test {label} {i}", label, "test") for label in test_labels for i in range(10)]
+    rows += [(f"test other {i}", f"class-{2 + i % 2}", "test") for i in range(10)]
+    rows += [(f"{split} other {i}", f"class-{2 + i % 2}", split) for split in ("train", "val") for i in range(40)]
+    with pytest.raises(DataError, match=message):
+        build(write_csv(rows, ("text", "label", "split")))
+
+
+def test_a_class_that_given_splits_leave_out_of_train_is_refused(write_csv, build):
+    rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "test") for i in range(40)]
+    rows += [(f"late {i}", "class-9", "test") for i in range(10)]
+    with pytest.raises(DataError, match="class 'class-9' of task 'task-1' has no train rows"):
+        build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
+
+
+def test_an_imbalance_factor_under_1_is_a_configuration_error():
+    with pytest.raises(ConfigError, match=r"long_tail\.imbalance_factor = 0\.5"):
+        parse_config(TasksConfig, {"long_tail": {"imbalance_factor": 0.5}})
+
+
+def test_a_mistyped_key_of_a_source_names_the_right_one():
+    with pytest.raises(ConfigError, match=r"text_colum'.*did you mean 'source.*text_column'"):
+        parse_config(TasksConfig, {"source": {"kind": "files", "path": "x.csv", "text_colum": "text"}})

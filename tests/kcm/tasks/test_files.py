@@ -1,0 +1,131 @@
+"""The same rows come out of every kind of file, and a file that cannot be used says why."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from kcm.errors import DataError
+from kcm.tasks.columns import to_records
+from kcm.tasks.files import FilesSource, out_of_scope_label, read_files
+from kcm.tasks.rows import Record
+
+ROWS = [{"text": 'Größe, "ok"', "label": "NA", "who": "x"}, {"text": "007", "label": "1", "who": "y"}]
+
+
+def records(path, **columns):
+    config = FilesSource(path=str(path), **columns)
+    return list(to_records(read_files(config), config, where=config.path))
+
+
+def write(path, rows):
+    frame = pd.DataFrame(rows)
+    match path.suffix:
+        case ".csv":
+            frame.to_csv(path, index=False)
+        case ".tsv":
+            frame.to_csv(path, index=False, sep="\t")
+        case ".json":
+            path.write_text(json.dumps(rows), encoding="utf-8")
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+        case ".parquet":
+            frame.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_kind_of_file_gives_the_same_rows_as_text(kind, tmp_path):
+    found = records(write(tmp_path / f"data.{kind}", ROWS), group_column="who")
+    assert found == [
+        Record("data-1", 'Größe, "ok"', "NA", group="x"),
+        Record("data-2", "007", "1", group="y"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
+def test_numbers_become_text_and_null_is_missing(kind, tmp_path):
+    rows = [{"text": "a", "label": 3, "id": 10}, {"text": None, "label": 4, "id": 11}]
+    assert records(write(tmp_path / f"data.{kind}", rows), id_column="id") == [
+        Record("10", "a", "3"),
+        Record("11", None, "4"),
+    ]
+
+
+def test_an_empty_cell_of_a_named_column_is_missing(write_csv):
+    path = write_csv([("a", "x", "", "d1"), ("b", "x", "t", "")], ("text", "label", "topic", "doc"))
+    first, second = records(path, task_column="topic", group_column="doc")
+    assert (first.task, first.group) == (None, "d1")
+    assert (second.task, second.group) == ("t", None)
+
+
+def test_a_column_called_split_is_honoured_without_being_named(write_csv):
+    path = write_csv([("a", "x", "train"), ("b", "x", "test")], ("text", "label", "split"))
+    assert [record.split for record in records(path)] == ["train", "test"]
+
+
+def test_the_layout_of_clinc150_is_recognised(tmp_path):
+    path = tmp_path / "data_full.json"
+    content = {"train": [["pay my bill", "pay_bill"]], "val": [["balance", "balance"]], "oos_test": [["moo", "oos"]]}
+    path.write_text(json.dumps(content))
+    assert records(path) == [
+        Record("train-1", "pay my bill", "pay_bill", split="train"),
+        Record("val-1", "balance", "balance", split="val"),
+        Record("oos_test-1", "moo", "oos", split="test"),
+    ]
+    config = FilesSource(path=str(path))
+    assert out_of_scope_label(config, read_files(config)) == "oos"
+
+
+def test_the_layout_of_banking77_is_recognised(write_csv, tmp_path):
+    write_csv([("where is my card", "card_arrival")], ("text", "category"), "bank/train.csv")
+    write_csv([("card lost", "lost_card")], ("text", "category"), "bank/test.csv")
+    (tmp_path / "bank" / "categories.json").write_text('["card_arrival", "lost_card"]')
+    assert records(tmp_path / "bank") == [
+        Record("test-1", "card lost", "lost_card", split="test"),
+        Record("train-1", "where is my card", "card_arrival", split="train"),
+    ]
+    config = FilesSource(path=str(tmp_path / "bank"))
+    assert out_of_scope_label(config, read_files(config)) is None
+
+
+def test_a_wrong_column_names_the_nearest_and_all(write_csv):
+    path = write_csv([("a", "x")], ("sentence_text", "label"))
+    with pytest.raises(DataError, match=r"no column 'txt' \(text_column\).*mean 'sentence_text'.*sentence_text, label"):
+        records(path, text_column="txt")
+
+
+def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
+    write_csv([("a", "x")], name="reviews.csv")
+    with pytest.raises(DataError, match=r"no such file.*revews\.csv.*holds reviews\.csv"):
+        records(tmp_path / "revews.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data.csv", "text,label\nGr\xf6\xdfe,a\n".encode("latin-1"), "not UTF-8"),
+        ("data.csv", b"", "no rows"),
+        ("data.csv", b"text,label\n", "no rows"),
+        ("data.csv", b'text,label\n"open,a\n', "cannot read the file"),
+        ("data.json", b'{"train": [', "cannot read the file"),
+        ("data.json", b'{"train": 3}', "expected a list of objects"),
+        ("data.json", b'["text only"]', "row 1 is neither"),
+        ("data.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
+        ("data.parquet", b"not parquet", "cannot read the file"),
+        ("data.xlsx", b"", r"unknown kind of file '\.xlsx'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        records(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_a_folder_without_split_files_says_how_to_name_them(write_csv, tmp_path):
+    write_csv([("a", "x")], name="folder/everything.csv")
+    with pytest.raises(DataError, match=r"train\.csv"):
+        records(tmp_path / "folder")

@@ -1,0 +1,86 @@
+"""A task sequence survives the disk, and what is damaged there is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kcm.errors import ArtefactError
+from kcm.tasks import SPLITS, BadRow, Task, TaskSequence
+from kcm.tasks.sequence import dataset_of
+
+
+@pytest.fixture
+def sequence() -> TaskSequence:
+    def task(name, labels, start):
+        splits = {
+            split: dataset_of(
+                {
+                    "id": [f"{name}-{split}-{i}" for i in range(3)],
+                    "text": [f"Größe {start + i} of {split}" for i in range(3)],
+                    "label": [start, start + 1, -1],
+                    "group": ["d", "", ""],
+                }
+            )
+            for split in SPLITS
+        }
+        return Task(name, labels, splits)
+
+    return TaskSequence(
+        name="tiny",
+        scenario="class_incremental",
+        label_names=("a", "b", "c", "d"),
+        tasks=(task("first/one", ("a", "b"), 0), task("second", ("c", "d"), 2)),
+        order="shuffled",
+        seed=3,
+        bad_rows=(BadRow("x", "empty text"),),
+        long_tail=("d", "c", "b", "a"),
+    )
+
+
+def test_a_sequence_survives_the_disk(sequence, tmp_path):
+    sequence.save(tmp_path / "sequence")
+    loaded = TaskSequence.load(tmp_path / "sequence")
+    for field in ("name", "scenario", "label_names", "order", "seed", "bad_rows", "long_tail"):
+        assert getattr(loaded, field) == getattr(sequence, field)
+    assert [(task.name, task.label_names) for task in loaded.tasks] == [
+        ("first/one", ("a", "b")),
+        ("second", ("c", "d")),
+    ]
+    for before, after in zip(sequence.tasks, loaded.tasks, strict=True):
+        assert {split: after.splits[split].to_dict() for split in SPLITS} == {
+            split: before.splits[split].to_dict() for split in SPLITS
+        }
+
+
+def test_rows_come_split_by_split_in_their_order(sequence, tmp_path):
+    table = sequence.rows(1)
+    assert table.column_names == ["id", "text", "label", "group", "split"]
+    assert table.column("id").to_pylist() == [f"second-{split}-{i}" for split in SPLITS for i in range(3)]
+    assert table.column("split").to_pylist() == [split for split in SPLITS for _ in range(3)]
+    sequence.save(tmp_path)
+    assert TaskSequence.load(tmp_path).rows(1) == table
+
+
+def test_two_saves_are_the_same_bytes(sequence, tmp_path):
+    sequence.save(tmp_path / "a")
+    sequence.save(tmp_path / "b")
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["bad_rows.csv", "sequence.json", "task-0000.parquet", "task-0001.parquet"]
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+def test_a_missing_or_damaged_sequence_is_refused(sequence, tmp_path):
+    with pytest.raises(ArtefactError, match="not a task sequence"):
+        TaskSequence.load(tmp_path / "gone")
+    sequence.save(tmp_path)
+    (tmp_path / "task-0001.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(ArtefactError, match=str(tmp_path)):
+        TaskSequence.load(tmp_path)
+    sequence.save(tmp_path)
+    description = json.loads((tmp_path / "sequence.json").read_text())
+    del description["tasks"]
+    (tmp_path / "sequence.json").write_text(json.dumps(description))
+    with pytest.raises(ArtefactError):
+        TaskSequence.load(tmp_path)

@@ -1,0 +1,28 @@
+"""Rows that share a text or a group make one unit."""
+
+from __future__ import annotations
+
+from kcm.tasks.units import content_key, find_units
+
+
+def test_case_white_space_and_width_make_no_other_text():
+    assert content_key("  The\tGOOD film\n") == content_key("the good ｆｉｌｍ")
+    assert content_key("the good film") != content_key("the good film!")
+
+
+def test_units_follow_chains_of_texts_and_groups(rows_of):
+    rows = rows_of(["x", "y", "Y", "z", "w", "x"], group=["d1", "d1", "d2", "d2", "", ""])
+    units = find_units(rows, range(6))
+    assert [(unit.positions, unit.num_groups) for unit in units] == [((0, 1, 2, 3, 5), 2), ((4,), 0)]
+
+
+def test_only_the_given_positions_are_joined(rows_of):
+    rows = rows_of(["x", "x", "x"])
+    assert [unit.positions for unit in find_units(rows, [0, 2])] == [(0, 2)]
+    assert find_units(rows, []) == []
+
+
+def test_a_unit_keeps_its_name_when_its_document_grows(rows_of):
+    small = find_units(rows_of(["middle"], group=["d"]), [0])
+    grown = find_units(rows_of(["middle", "a", "z"], group=["d"] * 3), range(3))
+    assert [unit.name for unit in small] == [unit.name for unit in grown]
