@@ -1,0 +1,1 @@
+"""The cascade: outcome table, gate scores, policy, frontier and certificate."""

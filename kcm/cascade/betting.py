@@ -1,0 +1,87 @@
+"""Testing by betting: p-values for the mean of values in [0, 1] that adapt to their variance."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+
+class BettingTest:
+    """The betting test of Waudby-Smith and Ramdas (arXiv 2010.09686, section 4.2) on values X_1..X_n in [0, 1].
+
+    The wealth K_m = prod_{i<=m} (1 - nu_i (X_i - level)) is a supermartingale while the mean is at least `level`, so
+    p = 1 / max_m K_m. The bets look at earlier values only and adapt to their variance:
+
+        nu_i = min(0.9 / (1 - level), sqrt(2 ln(1/delta) / (n s2_{i-1})))
+        mu_i = (1/2 + sum_{j<=i} X_j) / (i + 1)     s2_i = (1/4 + sum_{j<=i} (X_j - mu_j)^2) / (i + 1)     s2_0 = 1/4
+
+    `values(start, stop)` gives a slice of X, in an order drawn at random; no more is read than a decision needs.
+    """
+
+    def __init__(self, values: Callable[[int, int], NDArray[np.float64]], num_units: int, delta: float) -> None:
+        self._values, self._num_units, self._log_target = values, num_units, -math.log(delta)
+        self._sum = self._squares = 0.0
+        self._read: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # blocks of X and of uncapped bets
+
+    def rejects(self, level: float) -> bool:
+        """Whether p <= delta at `level`; stops reading at the first unit where the wealth suffices."""
+        return self._log_wealth(level, enough=self._log_target) >= self._log_target
+
+    def p_value(self, level: float) -> float:
+        """p = min(1, 1 / max_m K_m)."""
+        return math.exp(-self._log_wealth(level))
+
+    def upper_bound(self) -> float:
+        """The largest level that is not rejected at `delta`; unique, because the wealth only grows with the level."""
+        top = 1 - 1e-6
+
+        def excess(level: float) -> float:
+            return self._log_wealth(level) - self._log_target
+
+        if excess(top) <= 0:
+            return 1.0
+        return float(brentq(excess, 0.0, top, xtol=1e-7)) + 1e-7
+
+    def _log_wealth(self, level: float, enough: float = math.inf) -> float:
+        """max_m ln K_m over all units, or the first that reach `enough`; at least 0, the wealth before any bet."""
+        wealth, best = 0.0, 0.0
+        for x, bet in self._blocks():
+            path = np.cumsum(np.log1p(-np.minimum(0.9 / (1 - level), bet) * (x - level)))
+            best = max(best, wealth + float(path.max()))
+            wealth += float(path[-1])
+            if best >= enough:
+                break
+        return best
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """X and sqrt(2 ln(1/delta) / (n s2)), in blocks that double from 1,024 units; read once."""
+        yield from self._read
+        start = sum(len(x) for x, _ in self._read)
+        while start < self._num_units:
+            stop = min(self._num_units, max(1024, 2 * start))
+            x = self._values(start, stop)
+            index = np.arange(start + 1, stop + 1)
+            mean = (0.5 + self._sum + np.cumsum(x)) / (index + 1)
+            squares = 0.25 + self._squares + np.concatenate([[0.0], np.cumsum((x - mean) ** 2)])
+            bet = np.sqrt(2 * self._log_target / self._num_units * index / squares[:-1])
+            self._sum, self._squares = self._sum + float(x.sum()), float(squares[-1]) - 0.25
+            self._read.append((x, bet))
+            yield x, bet
+            start = stop
+
+
+def fewest_betting(level: float, delta: float, value: float = 0.5) -> int:
+    """Fewest units that `BettingTest` can reject `level` with, when every X is `value`."""
+
+    def rejects(num_units: int) -> bool:
+        return BettingTest(lambda start, stop: np.full(stop - start, value), num_units, delta).rejects(level)
+
+    high = 1
+    while not rejects(high):
+        high *= 2
+    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=rejects)

@@ -1,0 +1,139 @@
+"""The deferral head: a small KAN that estimates what a large call would gain, and what it would cost.
+
+Confidence is not the best rule for deferring (arXiv 2307.02764): an input should be escalated iff
+P(large right) - P(small right) > weight * cost. With d the left side and c the cost, the gate score is
+
+    g = weight * c(x) - d(x)
+
+The head is one KAN layer, linear in its coefficients. It is fitted in closed form by ridge regression, its strength
+chosen by leave-one-out error, which has a closed form too; so do the out-of-fold estimates that a search has to use,
+since a head looks better on the rows it was fitted on. Groups are left out whole.
+Shapes: N rows, D features, C labels, P coefficients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kcm.cascade.ridge import fit_ridge
+from kcm.cascade.scores import SCORES
+from kcm.cascade.units import Units
+from kcm.errors import DataError
+from kcm.kan import KAN, KANLinear
+from kcm.normalizer import FrozenNormalizer, UnitNormalizer
+
+_SURE = 30.0  # log-odds beyond which nothing is left to tell apart
+_MAX_ROWS = 20_000  # fitted on; more would cost memory and tell little
+
+
+class DeferralHead(nn.Module):
+    """Estimates gain d(x) and relative cost c(x) from `in_features` features and the judge's `num_labels` logits."""
+
+    def __init__(self, in_features: int, num_labels: int) -> None:
+        super().__init__()
+        self.in_features, self.num_labels = in_features, num_labels
+        num_judge = len(SCORES) + num_labels if num_labels else 0
+        self.normalizer = UnitNormalizer()
+        self.judge_normalizer = FrozenNormalizer(num_judge)
+        self.network = KAN([in_features + num_judge, 2], grid_size=2, spline_order=2).double()
+        self.double().requires_grad_(False)
+
+    def forward(self, features_ND: Tensor, judge_logits_NC: Tensor) -> Tensor:
+        """Gain and cost, [N, 2], in float64."""
+        estimates_N2: Tensor = self.network(self.inputs(features_ND, judge_logits_NC))
+        return estimates_N2
+
+    def inputs(self, features_ND: Tensor, judge_logits_NC: Tensor) -> Tensor:
+        """What the KAN reads: scaled features, then scaled judge outputs."""
+        judge_NJ = self.judge_normalizer(judge_outputs(judge_logits_NC))
+        return torch.cat([self.normalizer(features_ND.double()), judge_NJ], -1)
+
+    def score(
+        self, features_ND: NDArray[Any] | None, judge_logits_NC: NDArray[np.float64], weight: float
+    ) -> NDArray[np.float64]:
+        """Gate score g = weight * c - d, [N]. Raises DataError when the features are not those of the head."""
+        num_rows = len(judge_logits_NC)
+        features = np.zeros((num_rows, 0)) if features_ND is None else np.asarray(features_ND)
+        if features.shape != (num_rows, self.in_features):
+            raise DataError(
+                f"features of shape {features.shape}, the deferral head reads ({num_rows}, {self.in_features})",
+                where="gate",
+            )
+        return gate_score(self(torch.from_numpy(features), torch.from_numpy(judge_logits_NC)).numpy(), weight)
+
+
+def gate_score(estimates_N2: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """g = weight * c - d from gain d and cost c; larger = surer. A cost is never negative."""
+    return np.asarray(weight * np.maximum(estimates_N2[:, 1], 0) - estimates_N2[:, 0])
+
+
+def fit_deferral(
+    features_ND: NDArray[Any] | None,
+    judge_logits_NC: NDArray[np.float64],
+    small_correct: NDArray[np.bool_],
+    large_correct: NDArray[np.bool_],
+    cost: NDArray[np.float64] | None = None,
+    group: NDArray[np.object_] | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[DeferralHead, NDArray[np.float64]]:
+    """A head fitted on validate rows, and its out-of-fold estimates [N, 2] of gain and cost for the same rows.
+
+    `cost` [N] is what the large model took for each row, in any unit; the head estimates it relative to its mean, from
+    the same inputs, since it is not known when the gate decides. A search scores these rows by `gate_score` of the
+    out-of-fold estimates. Raises DataError when there are fewer than two rows.
+    """
+    num_rows = len(judge_logits_NC)
+    if num_rows < 2:
+        raise DataError(f"a deferral head needs validate rows, got {num_rows}", where="deferral")
+    features = torch.from_numpy(np.zeros((num_rows, 0)) if features_ND is None else np.asarray(features_ND))
+    logits = torch.from_numpy(np.asarray(judge_logits_NC, dtype=np.float64))
+    head = DeferralHead(features.shape[1], logits.shape[1])
+    head.judge_normalizer.fit([judge_outputs(logits)])
+
+    rows = _fitted_rows(Units(group, num_rows), num_rows, seed)
+    layer = head.network.layers[0]
+    assert isinstance(layer, KANLinear)
+    targets = np.stack([large_correct.astype(np.float64) - small_correct, relative_cost(cost, num_rows)], -1)[rows]
+    inputs = layer.features(head.inputs(features[rows], logits[rows])).numpy()
+    fits = fit_ridge(inputs, targets, Units(None if group is None else group[rows], len(rows)))
+    for output, fit in enumerate(fits):
+        layer.weight[output] = torch.from_numpy(fit.weight)
+        # The splines of an input sum to one, so a constant is spread over them; the base curves come first.
+        layer.weight[output, layer.in_features :] += fit.constant / layer.in_features
+
+    estimates_N2 = head(features, logits).numpy()
+    estimates_N2[rows] = np.stack([fit.left_out for fit in fits], -1)
+    return head, estimates_N2
+
+
+def relative_cost(cost: NDArray[np.float64] | None, num_rows: int) -> NDArray[np.float64]:
+    """Cost of a large call relative to the mean call, [N]; 1 where nothing is known of it."""
+    if cost is None or cost.mean() == 0:
+        return np.ones(num_rows)
+    return np.asarray(cost / cost.mean())
+
+
+def _fitted_rows(units: Units, num_rows: int, seed: int) -> NDArray[np.intp]:
+    """All rows, or those of randomly drawn whole units up to the limit; all others are out of fold as they are."""
+    if num_rows <= _MAX_ROWS:
+        return np.arange(num_rows)
+    order = np.random.default_rng(seed).permutation(units.count)
+    if not units.grouped:
+        return np.sort(order[:_MAX_ROWS])
+    chosen = order[np.cumsum(units.size[order]) <= _MAX_ROWS]
+    return np.flatnonzero(np.isin(units.code, chosen))
+
+
+def judge_outputs(judge_logits_NC: Tensor) -> Tensor:
+    """The judge's scores and probabilities, [N, 3 + C]; nothing where there is no judge."""
+    if judge_logits_NC.shape[-1] == 0:
+        return judge_logits_NC.double()
+    logits_NC = judge_logits_NC.double()
+    scores = [torch.from_numpy(gate.score(logits_NC.numpy())).clamp(-_SURE, _SURE) for gate in SCORES.values()]
+    return torch.cat([torch.stack(scores, -1), logits_NC.softmax(-1)], -1)

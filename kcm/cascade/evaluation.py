@@ -1,0 +1,94 @@
+"""What a gate and a policy are worth on rows that they were not chosen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.metrics import routing
+from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
+
+
+@dataclass(frozen=True)
+class RouterQuality:
+    """How well a gate score orders rows, whatever the threshold; None where that is not defined."""
+
+    small_accuracy: float
+    large_accuracy: float
+    area: float
+    apgr: float | None
+    cpt_50: float | None
+    cpt_80: float | None
+    auroc: float | None
+    oracle_accuracy: float
+    oracle_call_rate: float
+
+
+@dataclass(frozen=True)
+class RouteQuality:
+    """What a route does: `difference` is cascade minus large-only accuracy, on the same rows."""
+
+    num_rows: int
+    call_rate: float
+    calls_saved: float
+    cost_saved: float | None
+    small: Interval
+    large: Interval
+    cascade: Interval
+    difference: Interval
+
+
+def router_quality(rows: ScoredOutcomes) -> RouterQuality:
+    """Measure a gate score; the AUROC is of the score for `the small model is right`. Raises DataError without rows."""
+    frontier = Frontier.of(rows)
+    oracle = routing.oracle_router(rows.small_correct, rows.large_correct)
+    assert oracle is not None
+    return RouterQuality(
+        small_accuracy=frontier.small_accuracy,
+        large_accuracy=frontier.large_accuracy,
+        area=frontier.area(),
+        apgr=routing.apgr(frontier.call_rate, frontier.accuracy),
+        cpt_50=routing.cpt(frontier.call_rate, frontier.accuracy, 0.5),
+        cpt_80=routing.cpt(frontier.call_rate, frontier.accuracy, 0.8),
+        auroc=routing.auroc(rows.score, rows.small_correct),
+        oracle_accuracy=oracle.accuracy,
+        oracle_call_rate=oracle.call_rate,
+    )
+
+
+def route_quality(
+    rows: ScoredOutcomes, kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0.0
+) -> RouteQuality | None:
+    """Measure what is kept, `kept` bool [N]; costs as in `kcm.metrics.routing.cost_saved`. None without rows."""
+    kept_N = np.asarray(kept, dtype=bool)
+    large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
+    cascade_N = np.where(kept_N, rows.small_correct, large_N)
+    small = accuracy_interval(rows.small_correct, rows.group)
+    large = accuracy_interval(rows.baseline_correct, rows.group)
+    cascade = accuracy_interval(cascade_N, rows.group)
+    difference = paired_difference(cascade_N, rows.baseline_correct, rows.group)
+    if small is None or large is None or cascade is None or difference is None:
+        return None
+    return RouteQuality(
+        num_rows=len(rows),
+        call_rate=float((~kept_N).mean()),
+        calls_saved=float(kept_N.mean()),
+        cost_saved=routing.cost_saved(kept_N, large_cost, small_cost),
+        small=small,
+        large=large,
+        cascade=cascade,
+        difference=difference,
+    )
+
+
+def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:
+    """Share of calls saved and accuracy lost on `test`, at the threshold that is cheapest on `validate`.
+
+    `max_loss` is what may be lost on validate; what is lost on test is measured.
+    """
+    point = Frontier.of(test).at(Frontier.of(validate).cheapest(max_loss).threshold)
+    return 1 - point.call_rate, point.loss

@@ -1,0 +1,111 @@
+"""The exact trade-off between large-model calls and accuracy, over every threshold there is.
+
+A threshold t keeps the rows with gate score > t. Rows with equal scores can only move together, so a table with K
+distinct scores has K + 1 routes; one sort finds them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.errors import DataError
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One route: -inf keeps all, +inf escalates all. `loss` is large-only accuracy minus the cascade's."""
+
+    threshold: float
+    call_rate: float
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """All routes of a table from `escalate all` (first) to `keep all` (last); columns have shape [K + 1].
+
+    Counts are exact integers out of `num_rows`. To escalate all is to use the large model alone, under the task
+    prompt; the hint of a prompt mode is shown only where some rows are kept.
+    """
+
+    scores: NDArray[np.float64]  # [K], the distinct gate scores, descending
+    num_kept: NDArray[np.int64]
+    num_correct: NDArray[np.int64]
+    num_rows: int
+
+    @classmethod
+    def of(cls, rows: ScoredOutcomes) -> Frontier:
+        """Sort once, O(N log N). Raises DataError when there are no rows."""
+        if len(rows) == 0:
+            raise DataError("no rows to route", where="frontier")
+        order = np.argsort(rows.score)[::-1]
+        score = rows.score[order]
+        gain = rows.small_correct.view(np.int8)[order] - rows.large_correct.view(np.int8)[order]
+        last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(rows) - 1)  # last row of each run of ties
+        cascade = int(rows.large_correct.sum()) + np.cumsum(gain, dtype=np.int64)[last]
+        return cls(
+            scores=score[last],
+            num_kept=np.append(0, last + 1),
+            num_correct=np.append(rows.baseline_correct.sum(), cascade),
+            num_rows=len(rows),
+        )
+
+    @cached_property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Descending from +inf to -inf, [K + 1]; midway between adjacent scores."""
+        return np.concatenate([[np.inf], midway(self.scores[:-1], self.scores[1:]), [-np.inf]])
+
+    @property
+    def call_rate(self) -> NDArray[np.float64]:
+        """Share of rows escalated, [K + 1], descending from 1 to 0."""
+        return np.asarray(1 - self.num_kept / self.num_rows)
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Accuracy of the cascade, [K + 1]."""
+        return np.asarray(self.num_correct / self.num_rows)
+
+    @property
+    def large_accuracy(self) -> float:
+        """Accuracy of escalating everything under the task prompt alone."""
+        return int(self.num_correct[0]) / self.num_rows
+
+    @property
+    def small_accuracy(self) -> float:
+        """Accuracy of keeping everything."""
+        return int(self.num_correct[-1]) / self.num_rows
+
+    def area(self) -> float:
+        """Accuracy integrated over the call rate; between two routes lies a random mix of them."""
+        return float(-np.trapezoid(self.accuracy, self.call_rate))
+
+    def at(self, threshold: float) -> FrontierPoint:
+        """What `threshold` does on these rows."""
+        return self.point(int(np.searchsorted(-self.scores, -threshold)), threshold)
+
+    def cheapest(self, max_loss: float) -> FrontierPoint:
+        """The route with the fewest calls among those that lose at most `max_loss` accuracy against large-only."""
+        allowed = np.flatnonzero(self.num_correct >= self.num_correct[0] - max_loss * self.num_rows - 1e-9)
+        return self.point(int(allowed[-1]))
+
+    def point(self, index: int, threshold: float | None = None) -> FrontierPoint:
+        """Route number `index`, described by its own threshold or by another one that routes alike."""
+        correct = int(self.num_correct[index])
+        return FrontierPoint(
+            threshold=float(self.thresholds[index]) if threshold is None else threshold,
+            call_rate=1 - int(self.num_kept[index]) / self.num_rows,
+            accuracy=correct / self.num_rows,
+            loss=(int(self.num_correct[0]) - correct) / self.num_rows,
+        )
+
+
+def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thresholds between adjacent scores `upper` > `lower`: at or above `lower` and below `upper`, for any floats."""
+    middle = np.maximum(upper / 2 + lower / 2, lower)  # halves first: the sum may overflow
+    return np.where(middle < upper, middle, lower)

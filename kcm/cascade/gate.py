@@ -1,0 +1,62 @@
+"""The gate: turns what the judge says of an input into the one score that the threshold is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.scores import SCORES
+from kcm.errors import ConfigError, DataError
+
+GateName = Literal["confidence", "margin", "entropy", "deferral"]
+
+# Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
+SCORE_LIMIT = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """The gate of a policy; search, certificate and serving call the same `score`.
+
+    `deferral` is needed by the gate of that name alone, as is `deferral_weight`, its price of a large call in accuracy.
+    The head sees the judge's logits over the temperature, and is to be fitted on them.
+    """
+
+    name: GateName = "confidence"
+    temperature: float = 1.0
+    deferral: DeferralHead | None = None
+    deferral_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(f"temperature must be finite and positive, got {self.temperature}", where="gate")
+        if self.name == "deferral" and self.deferral is None:
+            raise ConfigError("the gate 'deferral' needs its fitted head", where="gate", mend="Fit one on validate")
+
+    def score(self, features_ND: NDArray[Any] | None, judge_logits_NC: ArrayLike) -> NDArray[np.float64]:
+        """Gate score [N], float64 and finite; larger is surer.
+
+        `features_ND` are the encoder's features, read by the gate `deferral` alone.
+        Raises DataError for NaN, or when the gate needs features and has none.
+        """
+        scaled_NC = np.asarray(judge_logits_NC, dtype=np.float64) / self.temperature
+        if np.isnan(scaled_NC).any():
+            raise DataError("judge logits contain NaN", where="gate")
+        if self.name == "deferral":
+            assert self.deferral is not None
+            return self.deferral.score(features_ND, scaled_NC, self.deferral_weight)
+        return np.asarray(np.clip(SCORES[self.name].score(scaled_NC), -SCORE_LIMIT, SCORE_LIMIT))
+
+
+def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName, ...]:
+    """Those of `names` that order rows differently: over two labels all scores of the judge alone are one order."""
+    unique = tuple(dict.fromkeys(names))
+    if num_labels > 2:
+        return unique
+    alike = [name for name in unique if name in SCORES]
+    return tuple(name for name in unique if name not in alike[1:])

@@ -1,0 +1,97 @@
+"""What a deployed cascade does: which rows the small model answers, and what the large model is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+
+from kcm.cascade.gate import GateName
+from kcm.cascade.table import PromptMode
+from kcm.config import Config
+
+DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
+
+
+class Decision(Config):
+    """Keep above a threshold, keep all, or escalate all; only the first has a threshold, so JSON needs no infinity."""
+
+    decision: DecisionKind
+    threshold: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Decision:
+        if (self.threshold is not None) != (self.decision == "threshold"):
+            raise ValueError(f"decision {self.decision!r} with threshold {self.threshold}: only 'threshold' has one")
+        return self
+
+    @classmethod
+    def of(cls, threshold: float) -> Decision:
+        """The decision that `threshold` stands for: -inf keeps all, +inf escalates all."""
+        if math.isinf(threshold):
+            return cls(decision="escalate_all" if threshold > 0 else "keep_all")
+        return cls(decision="threshold", threshold=threshold)
+
+    @property
+    def cut(self) -> float:
+        """The threshold as a number: -inf for `keep_all`, +inf for `escalate_all`."""
+        if self.decision == "threshold":
+            assert self.threshold is not None
+            return self.threshold
+        return math.inf if self.decision == "escalate_all" else -math.inf
+
+    def keep(self, score: ArrayLike) -> NDArray[np.bool_]:
+        """Rows the small model answers, in the shape of `score`."""
+        return np.asarray(np.asarray(score, dtype=np.float64) > self.cut)
+
+
+ESCALATE_ALL = Decision(decision="escalate_all")
+KEEP_ALL = Decision(decision="keep_all")
+
+
+class Policy(Config):
+    """A frozen route, with a JSON round trip (`model_dump_json`, `model_validate_json`).
+
+    `prompt` is what escalated items are shown.
+
+    `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Where the
+    decision is to escalate all, the large model is used alone, under the task prompt: see `prompt_for`.
+    """
+
+    gate: GateName = "confidence"
+    temperature: float = Field(1.0, gt=0, description="Softmax temperature of the judge inside the gate score.")
+    deferral_weight: float = Field(0.0, ge=0, description="Price of a large call in the deferral score.")
+    decision: Decision = ESCALATE_ALL
+    task_decisions: dict[str, Decision] = Field(default_factory=dict)
+    prompt: PromptMode = "none"
+    on_large_failure: Literal["answer_small", "error"] = "answer_small"
+
+    @property
+    def scope(self) -> Literal["global", "per_task"]:
+        """Whether requests that carry their task have thresholds of their own."""
+        return "per_task" if self.task_decisions else "global"
+
+    def decision_for(self, task: str | None) -> Decision:
+        """The decision for a request that carries `task`, or none."""
+        return self.decision if task is None else self.task_decisions.get(task, self.decision)
+
+    def prompt_for(self, task: str | None) -> PromptMode:
+        """What an escalated request is shown."""
+        return "none" if self.decision_for(task) == ESCALATE_ALL else self.prompt
+
+    def cuts(self, tasks: Sequence[str | None] | NDArray[np.object_] | None, num_rows: int) -> NDArray[np.float64]:
+        """Threshold of every row, [N], infinite where all or nothing is kept."""
+        if tasks is None or not self.task_decisions:
+            return np.full(num_rows, self.decision.cut)
+        return np.array([self.decision_for(task).cut for task in tasks], dtype=np.float64)
+
+    def keep(
+        self, score: ArrayLike, tasks: Sequence[str | None] | NDArray[np.object_] | None = None
+    ) -> NDArray[np.bool_]:
+        """Rows the small model answers, [N], from gate scores [N] and, where requests carry them, their tasks [N]."""
+        score_N = np.asarray(score, dtype=np.float64)
+        return np.asarray(score_N > self.cuts(tasks, len(score_N)))

@@ -1,0 +1,250 @@
+"""The cascade at work on new inputs: what evaluation, batch prediction and serving share.
+
+The small side judges every input in one pass; what it does not keep goes to the large model.
+Shapes: N inputs, D features, C labels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from kcm.assets import resolve
+from kcm.bundle import Bundle
+from kcm.collaborator import Collaborator
+from kcm.encoders import Encoder, TextEncoder, encoder_identity
+from kcm.errors import ArtefactError
+from kcm.large import ClassifierConfig, ClassifierModel, Item, LargeAnswer, LargeModel, LinearHead, RecordedModel
+from kcm.large.classifier import classifier_identity
+
+Route = Literal["small", "large", "small_degraded"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up."""
+
+    text: str
+    task: str | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the small side says of one input.
+
+    `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
+    probabilities are at the policy's temperature.
+    """
+
+    label: int
+    probabilities_C: NDArray[np.float64]
+    confidence: float
+    gate_score: float
+    threshold: float  # infinite where the policy keeps or escalates all
+    keeps: bool
+    cost_s: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The cascade's answer to one input.
+
+    `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
+    `confidence` is the judge's, `threshold` null where all inputs take one route. `degraded` marks an answer of the
+    small model in place of a large one that failed. `cost_s` are the seconds of computation that the answer took.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    confidence: float
+    gate_score: float
+    threshold: float | None
+    route: Route
+    degraded: bool
+    cost_s: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """No answer: the large model failed, and the policy does not let the small one answer in its place."""
+
+    reason: str
+
+
+class SmallSide:
+    """Encoder, judge, small model and gate of a bundle."""
+
+    def __init__(self, bundle: Bundle, encoder: Encoder[str], device: str = "cpu", top_k: int | None = None) -> None:
+        self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
+        self._encoder = encoder
+        self._collaborator = bundle.collaborator.to(device)
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+        """Judge all inputs in one pass; each costs its share of the seconds.
+
+        Raises DataError when the judge's logits are not numbers.
+        """
+        if not inputs:
+            return []
+        started = time.perf_counter()
+        features_ND = self._encoder.encode([item.text for item in inputs])
+        judge_NC, small_NC = logits(self._collaborator, features_ND)
+        score_N = self.gate.score(features_ND, judge_NC)
+        tasks = [item.task for item in inputs]
+        threshold_N, keeps_N = self.policy.cuts(tasks, len(inputs)), self.policy.keep(score_N, tasks)
+        label_N = small_NC.argmax(axis=1)
+        confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
+        probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)
+        cost_s = (time.perf_counter() - started) / len(inputs)
+        return [
+            Judgement(
+                label=int(label_N[row]),
+                probabilities_C=probabilities_NC[row],
+                confidence=float(confidence_N[row]),
+                gate_score=float(score_N[row]),
+                threshold=float(threshold_N[row]),
+                keeps=bool(keeps_N[row]),
+                cost_s=cost_s,
+            )
+            for row in range(len(inputs))
+        ]
+
+    def answers(
+        self, judgements: Sequence[Judgement], large: Sequence[LargeAnswer | Failure]
+    ) -> list[Answer | Failure]:
+        """Answers from all judgements, in order, and what became of the escalated ones among them, in order."""
+        escalated = iter(large)
+        return [self._kept(j) if j.keeps else self._escalated(j, next(escalated)) for j in judgements]
+
+    def _kept(self, judgement: Judgement) -> Answer:
+        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
+
+    def _escalated(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
+        if isinstance(large, LargeAnswer) and large.label is not None:
+            return self._answer(judgement, large.label, large.probabilities, "large", large.cost.seconds)
+        if self.policy.on_large_failure == "error":
+            return large if isinstance(large, Failure) else Failure(large.error or "the large model gave no answer")
+        spent_s = large.cost.seconds if isinstance(large, LargeAnswer) else 0.0
+        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small_degraded", spent_s)
+
+    def _answer(
+        self,
+        judgement: Judgement,
+        label: int,
+        probabilities_C: NDArray[np.floating] | None,
+        route: Route,
+        large_cost_s: float = 0.0,
+    ) -> Answer:
+        return Answer(
+            label=self.bundle.label_names[label],
+            probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
+            confidence=judgement.confidence,
+            gate_score=judgement.gate_score,
+            threshold=judgement.threshold if math.isfinite(judgement.threshold) else None,
+            route=route,
+            degraded=route == "small_degraded",
+            cost_s=judgement.cost_s + large_cost_s,
+        )
+
+    def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
+        order = np.argsort(-probabilities_C, kind="stable")[: self.top_k]
+        return {self.bundle.label_names[label]: float(probabilities_C[label]) for label in order}
+
+
+class Cascade:
+    """Both sides in one process."""
+
+    def __init__(self, small_side: SmallSide, large_model: LargeModel) -> None:
+        self.small_side, self.large_model = small_side, large_model
+
+    def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
+        """One answer per input, in their order; only escalated inputs are put to the large model."""
+        judgements = self.small_side.judge(inputs)
+        return self.small_side.answers(judgements, self.large_model.answer(escalated_items(inputs, judgements)))
+
+
+def escalated_items(inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
+    """The inputs that the small side does not keep, as questions to the large model."""
+    return [Item(i.id, i.text) for i, judgement in zip(inputs, judgements, strict=True) if not judgement.keeps]
+
+
+@torch.inference_mode()
+def logits(
+    collaborator: Collaborator, features_ND: NDArray[np.float32], rows_per_batch: int = 4096
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Judge and small logits [N, C] of raw features, computed in float32 and widened to float64."""
+    device = next(collaborator.parameters()).device
+    chunks = [
+        collaborator(torch.from_numpy(features_ND[start : start + rows_per_batch]).to(device))
+        for start in range(0, len(features_ND), rows_per_batch)
+    ]
+    judge_NC, small_NC = (torch.cat([chunk[side] for chunk in chunks]).double().cpu().numpy() for side in (0, 1))
+    return judge_NC, small_NC
+
+
+def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
+    """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
+    path = resolve(bundle.encoder.model, assets_dir)
+    encoder = TextEncoder(bundle.encoder, path, device)
+    _require_same("encoder", encoder.identity, bundle.encoder_identity, path)
+    return SmallSide(bundle, encoder, device, top_k)
+
+
+def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeModel:
+    """The large model; ArtefactError when it is not the one the bundle was certified with."""
+    model: LargeModel
+    if isinstance(bundle.large, ClassifierConfig):
+        path = resolve(bundle.large.encoder.model, assets_dir)
+        encoder = TextEncoder(bundle.large.encoder, path, device)
+        model = ClassifierModel(encoder, _head(bundle), bundle.label_names)
+    else:
+        path = Path(bundle.large.path)
+        model = RecordedModel(bundle.large, bundle.label_names)
+    _require_same("large model", model.identity, bundle.large_identity, path)
+    return model
+
+
+def load_cascade(folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> Cascade:
+    """Both sides of the bundle in `folder`.
+
+    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own.
+    """
+    bundle = Bundle.read(folder)
+    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device))
+
+
+def require_models(bundle: Bundle, assets_dir: Path) -> None:
+    """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
+    path = resolve(bundle.encoder.model, assets_dir)
+    _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
+    if not isinstance(bundle.large, ClassifierConfig):
+        load_large(bundle, assets_dir)
+        return
+    path = resolve(bundle.large.encoder.model, assets_dir)
+    identity = classifier_identity(encoder_identity(bundle.large.encoder, path), _head(bundle), bundle.label_names)
+    _require_same("large model", identity, bundle.large_identity, path)
+
+
+def _head(bundle: Bundle) -> LinearHead:
+    if bundle.large_head is None:
+        raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
+    return bundle.large_head
+
+
+def _require_same(what: str, found: str, expected: str, path: Path) -> None:
+    if found != expected:
+        raise ArtefactError(
+            f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
+            where=str(path),
+            mend="Fetch the original, or train and certify again with this one",
+        )

@@ -1,0 +1,98 @@
+"""Rows as the frontier and the certificate see them: a gate score, and who would have been right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.cascade.table import OutcomeTable
+from kcm.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredOutcomes:
+    """One row per item, all of one prompt mode; every column has shape [N].
+
+    `score`: gate score, larger = surer. `small_correct`: S. `large_correct`: L under the deployed prompt.
+    `large_none_correct`: L_none, under the task prompt alone; equal to L unless given.
+    `large_none_error`: the large model failed under the task prompt (its answer counts as wrong in L_none).
+    `group`: rows drawn together, such as the sentences of one review; a row without one (None) stands alone.
+    `task`: the row's task, where there is one.
+
+    Raises DataError for NaN or infinite scores and for columns of different lengths.
+    """
+
+    score: NDArray[np.float64]
+    small_correct: NDArray[np.bool_]
+    large_correct: NDArray[np.bool_]
+    large_none_correct: NDArray[np.bool_] | None = None
+    large_none_error: NDArray[np.bool_] | None = None
+    group: NDArray[np.object_] | None = None
+    task: NDArray[np.object_] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
+        for name in ("small_correct", "large_correct", "large_none_correct", "large_none_error"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.bool_))
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if column is not None and column.shape != self.score.shape:
+                raise DataError(f"column has shape {column.shape}, expected {self.score.shape}", where=field.name)
+        bad = np.flatnonzero(~np.isfinite(self.score))
+        if len(bad):
+            raise DataError(
+                f"gate scores must be finite: {len(bad)} are not, the first in row {bad[0]} ({self.score[bad[0]]})",
+                where="score",
+            )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @classmethod
+    def of(cls, table: OutcomeTable, score: ArrayLike) -> ScoredOutcomes:
+        """The rows of `table`, all of one prompt mode, with their gate scores [N]."""
+        modes = sorted(set(table.prompt))
+        if len(modes) > 1:
+            raise DataError(f"rows of several prompt modes: {', '.join(modes)}", where="prompt", mend="Select one")
+        changed = modes != ["none"]
+        return cls(
+            score=np.asarray(score, dtype=np.float64),
+            small_correct=table.small_correct,
+            large_correct=table.large_correct,
+            large_none_correct=table.large_none_correct if changed else None,
+            large_none_error=table.large_none_error,
+            group=table.group,
+            task=table.task,
+        )
+
+    @property
+    def prompted(self) -> bool:
+        """Whether escalated rows are shown another prompt than the baseline's."""
+        return self.large_none_correct is not None
+
+    @property
+    def baseline_correct(self) -> NDArray[np.bool_]:
+        """L_none, [N]: the large model under the task prompt alone, which `large-only` always means."""
+        return self.large_correct if self.large_none_correct is None else self.large_none_correct
+
+    @property
+    def certified_baseline(self) -> NDArray[np.bool_]:
+        """L_none as a certificate counts it, [N]: a failed answer is taken as right, against the cascade."""
+        return self.baseline_correct if self.large_none_error is None else self.baseline_correct | self.large_none_error
+
+    def select(self, rows: ArrayLike) -> ScoredOutcomes:
+        """The rows of a boolean mask or of an array of positions."""
+        index = np.asarray(rows)
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
+        return replace(self, **chosen)
+
+    def by_task(self) -> dict[str, ScoredOutcomes]:
+        """The rows of every task; raises DataError where rows carry none."""
+        if self.task is None:
+            raise DataError("rows carry no task", where="task", mend="Give a task column or use the global scope")
+        return {str(name): self.select(self.task == name) for name in dict.fromkeys(self.task)}

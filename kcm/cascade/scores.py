@@ -1,0 +1,58 @@
+"""How sure the judge is, from its logits alone, in float64; larger is surer.
+
+Scores keep the order of the judge's certainty where probabilities no longer can: in float32 the largest probability is
+exactly 1 from a logit gap of 17 on. A row with a single label that can be answered is infinitely sure.
+Shapes: N rows, C labels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class GateScore(Protocol):
+    """Turns the judge's logits into one score per row."""
+
+    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score [N]; larger is surer."""
+
+
+class Confidence:
+    """Log-odds of the winner, z_max - logsumexp(the others): the largest probability, without its saturation."""
+
+    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score [N]; larger is surer."""
+        return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
+
+
+class Margin:
+    """Distance z_1 - z_2 between the two largest logits."""
+
+    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score [N]; larger is surer."""
+        gap_NC = _sorted_gaps(judge_logits_NC)
+        return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
+
+
+class Entropy:
+    """Negative entropy -H(p) of the judge's distribution, in nats."""
+
+    def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score [N]; larger is surer."""
+        gap_NC = _sorted_gaps(judge_logits_NC)
+        weight_NC = np.exp(gap_NC)
+        others_N = weight_NC[:, 1:].sum(1)
+        mean_gap_N = (weight_NC * np.where(weight_NC > 0, gap_NC, 0)).sum(1) / (1 + others_N)
+        return np.asarray(mean_gap_N - np.log1p(others_N))
+
+
+SCORES: dict[str, GateScore] = {"confidence": Confidence(), "margin": Margin(), "entropy": Entropy()}
+
+
+def _sorted_gaps(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits relative to the row's largest, descending: 0 first."""
+    ordered_NC = -np.sort(-logits_NC, axis=1)
+    return np.asarray(ordered_NC - ordered_NC[:, :1])

@@ -1,0 +1,1 @@
+"""Metrics as pure functions: continual learning, routing, calibration, prompts, and their intervals."""

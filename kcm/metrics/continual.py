@@ -1,0 +1,137 @@
+"""Metrics of continual learning, from what every model along the way knew of every task.
+
+`R` [T, T] holds in R[i, j] the accuracy on task j after learning task i; entries above the diagonal (tasks not learned
+yet) may be NaN. `b` [T] is the accuracy at initialisation. A metric that is not defined is None.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.errors import DataError
+
+MANY_SHOT, FEW_SHOT = 100, 20
+
+
+def average_accuracy(R: ArrayLike) -> float:
+    """mean_j R[T, j], after the last task (Lopez-Paz and Ranzato, arXiv 1706.08840, ACC)."""
+    return float(_accuracies(R)[-1].mean())
+
+
+def average_incremental_accuracy(R: ArrayLike) -> float:
+    """mean_i mean_{j<=i} R[i, j] (Rebuffi et al., iCaRL, arXiv 1611.07725)."""
+    matrix = _accuracies(R)
+    return float(np.mean([matrix[i, : i + 1].mean() for i in range(len(matrix))]))
+
+
+def learning_accuracy(R: ArrayLike) -> float:
+    """mean_j R[j, j]: every task when it has just been learned (Riemer et al., arXiv 1810.11910)."""
+    return float(np.diag(_accuracies(R)).mean())
+
+
+def forgetting_first(R: ArrayLike) -> float | None:
+    """mean_{j<T} (R[j, j] - R[T, j]): what was lost since each task was learned; None for a single task."""
+    matrix = _accuracies(R)
+    return float((np.diag(matrix) - matrix[-1])[:-1].mean()) if len(matrix) > 1 else None
+
+
+def forgetting_max(R: ArrayLike) -> float | None:
+    """mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]) (Chaudhry et al., arXiv 1801.10112); None for a single task."""
+    matrix = _accuracies(R)
+    last = len(matrix) - 1
+    drops = [matrix[j:last, j].max() - matrix[last, j] for j in range(last)]
+    return float(np.mean(drops)) if drops else None
+
+
+def bwt(R: ArrayLike) -> float | None:
+    """Backward transfer, minus `forgetting_first` (arXiv 1706.08840); None for a single task."""
+    forgetting = forgetting_first(R)
+    return None if forgetting is None else -forgetting
+
+
+def fwt(R: ArrayLike, b: ArrayLike | None) -> float | None:
+    """Forward transfer, mean_{j>=2} (R[j-1, j] - b_j) (arXiv 1706.08840).
+
+    None for a single task, without `b`, and where tasks were not evaluated before they were learned: under seen-class
+    masking there is nothing to evaluate.
+    """
+    matrix = np.asarray(R, dtype=np.float64)
+    _accuracies(R)
+    before = np.diag(matrix, 1)
+    if b is None or len(before) == 0 or np.isnan(before).any():
+        return None
+    initial = np.asarray(b, dtype=np.float64)
+    if initial.shape != (len(matrix),):
+        raise DataError(f"b has shape {initial.shape}, expected ({len(matrix)},)", where="fwt")
+    transfer = float((before - initial[1:]).mean())
+    return None if np.isnan(transfer) else transfer
+
+
+def gap_to_joint(R: ArrayLike, joint: ArrayLike) -> float:
+    """Average accuracy after the last task of joint training, minus that of `R`; `joint` is its own R matrix."""
+    return average_accuracy(joint) - average_accuracy(R)
+
+
+def summarise(R: ArrayLike, b: ArrayLike | None = None, joint: ArrayLike | None = None) -> dict[str, float | None]:
+    """All metrics of one run by name. Raises DataError when R is not square or lacks accuracies of learned tasks."""
+    return {
+        "average_accuracy": average_accuracy(R),
+        "average_incremental_accuracy": average_incremental_accuracy(R),
+        "learning_accuracy": learning_accuracy(R),
+        "forgetting_first": forgetting_first(R),
+        "forgetting_max": forgetting_max(R),
+        "bwt": bwt(R),
+        "fwt": fwt(R, b),
+        "gap_to_joint": None if joint is None else gap_to_joint(R, joint),
+    }
+
+
+def shot_accuracies(labels: ArrayLike, correct: ArrayLike, train_counts: ArrayLike) -> dict[str, float | None]:
+    """Accuracy over many- (> 100), medium- (20-100) and few-shot (< 20) classes (Liu et al., arXiv 1904.05160).
+
+    `labels` int [N] and `correct` [N] are test rows, `train_counts` int [C] the train rows per class. A band is the
+    mean over its classes that have test rows, None where there are none.
+    """
+    counts = np.asarray(train_counts)
+    bands = {
+        "many": counts > MANY_SHOT,
+        "medium": (counts >= FEW_SHOT) & (counts <= MANY_SHOT),
+        "few": counts < FEW_SHOT,
+    }
+    by_class = _class_accuracies(labels, correct, len(counts))
+    return {name: _mean(by_class[band]) for name, band in bands.items()}
+
+
+def third_accuracies(labels: ArrayLike, correct: ArrayLike, train_counts: ArrayLike) -> dict[str, float | None]:
+    """Accuracy over the head, middle and tail third of the classes, by train rows; ties in the order of the labels.
+
+    Arguments as for `shot_accuracies`. Where the classes do not divide by three the head takes the remainder first.
+    """
+    counts = np.asarray(train_counts)
+    by_class = _class_accuracies(labels, correct, len(counts))
+    thirds = np.array_split(np.argsort(-counts, kind="stable"), 3)
+    return {name: _mean(by_class[third]) for name, third in zip(("head", "middle", "tail"), thirds, strict=True)}
+
+
+def _accuracies(R: ArrayLike) -> NDArray[np.float64]:
+    """R as float64 [T, T], with an accuracy of every learned task."""
+    matrix = np.asarray(R, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise DataError(f"the R matrix must be square, got shape {matrix.shape}", where="R")
+    missing = np.argwhere(np.isnan(np.tril(matrix)))
+    if len(missing):
+        raise DataError(f"no accuracy on learned tasks: R{missing[0].tolist()} is NaN", where="R")
+    return matrix
+
+
+def _class_accuracies(labels: ArrayLike, correct: ArrayLike, num_labels: int) -> NDArray[np.float64]:
+    """Accuracy of every class, [C]; NaN without test rows."""
+    rows = np.bincount(np.asarray(labels), minlength=num_labels)
+    right = np.bincount(np.asarray(labels), np.asarray(correct, dtype=np.float64), num_labels)
+    return np.asarray(np.divide(right, rows, out=np.full(num_labels, np.nan), where=rows > 0))
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else None

@@ -1,0 +1,143 @@
+"""Intervals for accuracies and their paired differences that hold for few rows, for none wrong, and for grouped rows.
+
+Score intervals do not collapse where every row is right. Rows that come in groups (sentences of one review) carry less
+information than their number says: an interval is computed at the effective number of rows, n / deff, where the design
+effect deff compares the variance over groups with that of independent rows, and t replaces z for few groups (Korn and
+Graubard, Survey Methodology 24, 1998).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm, t, ttest_rel
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SeedInterval(Interval):
+    """A paired t interval over seeds, with its degrees of freedom."""
+
+    degrees_of_freedom: int
+
+
+def accuracy_interval(correct: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> Interval | None:
+    """Wilson's score interval (JASA 22, 1927) of the mean of `correct` [N]; None without rows."""
+    correct_N = np.asarray(correct, dtype=np.float64)
+    if len(correct_N) == 0:
+        return None
+    mean = float(correct_N.mean())
+    num_rows = effective_rows(correct_N, group, level)
+    if num_rows == 0:
+        return Interval(mean, 0.0, 1.0)
+    z2 = _z(level) ** 2
+    centre = (mean + z2 / (2 * num_rows)) / (1 + z2 / num_rows)
+    half = math.sqrt(z2 * (mean * (1 - mean) + z2 / (4 * num_rows)) / num_rows) / (1 + z2 / num_rows)
+    return Interval(mean, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, group: ArrayLike | None = None, level: float = 0.95
+) -> Interval | None:
+    """Tango's score interval (Statistics in Medicine 17, 1998) of accuracy `first` minus accuracy `second`.
+
+    Both are correctness [N] on the same rows. None without rows.
+    """
+    difference_N = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if len(difference_N) == 0:
+        return None
+    mean = float(difference_N.mean())
+    num_rows = effective_rows(difference_N, group, level)
+    if num_rows == 0:
+        return Interval(mean, -1.0, 1.0)
+    wins, losses = float((difference_N > 0).mean()) * num_rows, float((difference_N < 0).mean()) * num_rows
+
+    def excess(delta: float) -> float:
+        variance = num_rows * (2 * _nuisance(delta, wins, losses, num_rows) + delta * (1 - delta))
+        return (wins - losses - num_rows * delta) ** 2 - _z(level) ** 2 * variance
+
+    return Interval(mean, _end(excess, mean, -1.0), _end(excess, mean, 1.0))
+
+
+def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> SeedInterval | None:
+    """Paired t interval of `first` minus `second`, one figure per seed each; None for fewer than two seeds."""
+    first_S, second_S = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(first_S) < 2:
+        return None
+    mean = float((first_S - second_S).mean())
+    if np.ptp(first_S - second_S) == 0:
+        return SeedInterval(mean, mean, mean, len(first_S) - 1)
+    ends = ttest_rel(first_S, second_S).confidence_interval(level)
+    return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
+
+
+def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
+    """How many independent rows tell as much about the mean of `values` [N] as these do; 0 for a single group."""
+    values_N = np.asarray(values, dtype=np.float64)
+    if group is None:
+        return float(len(values_N))
+    code_N = _group_codes(group)
+    num_groups = int(code_N.max()) + 1
+    if num_groups < 2:
+        return 0.0
+    few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
+    return len(values_N) / _design_effect(values_N, code_N) * few_groups
+
+
+def design_effect(values: ArrayLike, group: ArrayLike) -> float:
+    """Variance of the mean of `values` [N], drawn in groups, over that of as many independent rows, at least 1.
+
+    Values that do not vary say nothing of it; rows of a group then count as copies of each other (Kish, 1965).
+    """
+    return _design_effect(np.asarray(values, dtype=np.float64), _group_codes(group))
+
+
+def _design_effect(values_N: NDArray[np.float64], code_N: NDArray[np.intp]) -> float:
+    size_G, num_rows = np.bincount(code_N), len(values_N)
+    residual_N = values_N - values_N.mean()
+    within = float(np.square(residual_N).sum())
+    if within == 0 or len(size_G) < 2:
+        return float(np.square(size_G).sum() / num_rows)
+    between = float(np.square(np.bincount(code_N, residual_N)).sum()) * len(size_G) / (len(size_G) - 1)
+    return max(1.0, between / (within * num_rows / (num_rows - 1)))
+
+
+def _group_codes(group: ArrayLike) -> NDArray[np.intp]:
+    """Number of every row's group, [N]; a row whose group is None stands alone."""
+    codes, names = pd.factorize(np.asarray(group, dtype=object))
+    alone = codes < 0
+    codes[alone] = len(names) + np.arange(alone.sum())
+    return np.asarray(codes)
+
+
+def _nuisance(delta: float, wins: float, losses: float, num_rows: float) -> float:
+    """Maximum likelihood estimate of the probability of a loss when the difference is `delta`."""
+    b = -wins - losses + (2 * num_rows - wins + losses) * delta
+    c = -losses * delta * (1 - delta)
+    return (math.sqrt(max(0.0, b * b - 8 * num_rows * c)) - b) / (4 * num_rows)
+
+
+def _end(excess: Callable[[float], float], inside: float, outermost: float) -> float:
+    """Where the score statistic leaves its acceptance region, between the estimate and the end of the scale."""
+    if inside == outermost or excess(outermost) <= 0:
+        return outermost
+    start = inside + 1e-9 * (outermost - inside)  # without wins or losses the statistic is 0/0 at the estimate itself
+    return float(brentq(excess, start, outermost, xtol=1e-10))
+
+
+def _z(level: float) -> float:
+    return float(norm.ppf((1 + level) / 2))

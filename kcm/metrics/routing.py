@@ -1,0 +1,82 @@
+"""Metrics of a router between a small and a large model (RouteLLM, arXiv 2406.18665).
+
+A deferral curve is a pair of arrays, call rate and accuracy, one entry per threshold, with the small model alone at
+call rate 0 and the large model alone at call rate 1. Where the large model is not better than the small one there is
+no gap to recover: what is measured in parts of it is None, and the best route never escalates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
+
+
+def performance_gap_recovered(accuracy: float, small_accuracy: float, large_accuracy: float) -> float | None:
+    """PGR = (accuracy - small) / (large - small) (arXiv 2406.18665, equation 3); None unless large > small."""
+    gap = large_accuracy - small_accuracy
+    return (accuracy - small_accuracy) / gap if gap > 0 else None
+
+
+def apgr(call_rate: ArrayLike, accuracy: ArrayLike) -> float | None:
+    """Average PGR, its integral over the call rate (arXiv 2406.18665, equation 4); a random router has 1/2."""
+    rate_K, accuracy_K = _curve(call_rate, accuracy)
+    area = float(np.trapezoid(accuracy_K, rate_K))
+    return performance_gap_recovered(area, float(accuracy_K[0]), float(accuracy_K[-1]))
+
+
+def cpt(call_rate: ArrayLike, accuracy: ArrayLike, recovered: float) -> float | None:
+    """Call-performance threshold: the least call rate of a threshold with PGR >= `recovered` (arXiv 2406.18665)."""
+    rate_K, accuracy_K = _curve(call_rate, accuracy)
+    gap = accuracy_K[-1] - accuracy_K[0]
+    if gap <= 0:
+        return None
+    reached = accuracy_K - accuracy_K[0] >= recovered * gap - 1e-12
+    return float(rate_K[reached].min())
+
+
+def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
+    """Probability that a right row scores above a wrong one, ties half; None where all are right or all wrong."""
+    correct_N = np.asarray(correct, dtype=bool)
+    if correct_N.all() or not correct_N.any():
+        return None
+    return float(roc_auc_score(correct_N, np.asarray(score, dtype=np.float64)))
+
+
+@dataclass(frozen=True)
+class OracleRouter:
+    """The router that knows who is right: it calls only where the large model is right and the small one wrong."""
+
+    accuracy: float
+    call_rate: float
+
+
+def oracle_router(small_correct: ArrayLike, large_correct: ArrayLike) -> OracleRouter | None:
+    """The best that any router can do on these rows; None without rows."""
+    small_N, large_N = np.asarray(small_correct, dtype=bool), np.asarray(large_correct, dtype=bool)
+    if len(small_N) == 0:
+        return None
+    return OracleRouter(float((small_N | large_N).mean()), float((large_N & ~small_N).mean()))
+
+
+def cost_saved(kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0.0) -> float | None:
+    """Share of the cost of large-only that the cascade saves.
+
+    `kept` bool [N] and `large_cost` [N]. The small side is paid for every row: `small_cost` [N] or one figure per row,
+    in the same unit. It is negative where the small side costs more than it saves, None where the large model is free.
+    """
+    kept_N, large_N = np.asarray(kept, dtype=bool), np.asarray(large_cost, dtype=np.float64)
+    total = float(large_N.sum())
+    if total == 0:
+        return None
+    small = float(np.broadcast_to(np.asarray(small_cost, dtype=np.float64), kept_N.shape).sum())
+    return 1 - (small + float(large_N[~kept_N].sum())) / total
+
+
+def _curve(call_rate: ArrayLike, accuracy: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The curve in the order of the call rate."""
+    rate_K, accuracy_K = np.asarray(call_rate, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    order = np.argsort(rate_K, kind="stable")
+    return rate_K[order], accuracy_K[order]

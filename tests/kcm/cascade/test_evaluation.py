@@ -1,0 +1,64 @@
+"""What a gate and a route are worth, by hand and where nothing can be gained."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kcm.cascade.evaluation import calls_saved_at, route_quality, router_quality
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
+
+
+def test_a_router_of_four_rows_is_the_hand_worked_one():
+    # Kept first: right, wrong, right, wrong; the large model is always right.
+    rows = ScoredOutcomes(score=[4, 3, 2, 1], small_correct=[1, 0, 1, 0], large_correct=[1, 1, 1, 1])
+    quality = router_quality(rows)
+    assert (quality.small_accuracy, quality.large_accuracy) == (0.5, 1.0)
+    # Accuracies 1, 1, 3/4, 3/4, 1/2 at call rates 1, 3/4, 1/2, 1/4, 0.
+    assert quality.area == pytest.approx((1 + 7 / 8 + 3 / 4 + 5 / 8) / 4)
+    assert quality.apgr == pytest.approx((quality.area - 0.5) / 0.5)
+    assert (quality.cpt_50, quality.cpt_80) == (0.25, 0.75)
+    assert quality.auroc == 0.75
+    assert (quality.oracle_accuracy, quality.oracle_call_rate) == (1.0, 0.5)
+
+
+def test_a_better_small_model_leaves_no_gap_and_calls_nobody():
+    rows = ScoredOutcomes(score=[2, 1], small_correct=[1, 1], large_correct=[1, 0])
+    quality = router_quality(rows)
+    assert (quality.apgr, quality.cpt_50, quality.auroc) == (None, None, None)
+    assert calls_saved_at(rows, rows, 0.0) == (1.0, -0.5)
+
+
+def test_a_route_is_measured_against_the_large_model_on_the_same_rows():
+    rows = ScoredOutcomes(
+        score=[4, 3, 2, 1], small_correct=[1, 0, 1, 0], large_correct=[0, 1, 1, 1], large_none_correct=[0, 1, 0, 1]
+    )
+    quality = route_quality(rows, [True, True, False, False], [1.0, 2.0, 3.0, 4.0], 0.25)
+    assert (quality.call_rate, quality.calls_saved) == (0.5, 0.5)
+    assert quality.cost_saved == pytest.approx(1 - (1 + 7) / 10)
+    assert (quality.small.estimate, quality.large.estimate, quality.cascade.estimate) == (0.5, 0.5, 0.75)
+    assert quality.difference.estimate == 0.25
+    assert quality.difference.low < 0.25 < quality.difference.high
+
+
+def test_to_keep_nothing_is_the_large_model_alone():
+    rows = ScoredOutcomes(score=[2, 1], small_correct=[1, 1], large_correct=[0, 0], large_none_correct=[1, 0])
+    quality = route_quality(rows, [False, False], [1.0, 1.0])
+    assert quality.difference.estimate == 0
+    assert quality.cost_saved == 0
+
+
+def test_no_rows_have_no_quality():
+    assert route_quality(ScoredOutcomes(score=[], small_correct=[], large_correct=[]), [], []) is None
+
+
+def test_calls_are_saved_at_the_threshold_that_validate_chose(draw):
+    validate, test = draw(2000, 0), draw(2000, 1)
+    saved, loss = calls_saved_at(validate, test, 0.01)
+    threshold = Frontier.of(validate).cheapest(0.01).threshold
+    kept = test.score > threshold
+    assert -math.inf < threshold < math.inf
+    assert saved == pytest.approx(kept.mean())
+    cascade = np.where(kept, test.small_correct, test.large_correct)
+    assert loss == pytest.approx(test.large_correct.mean() - cascade.mean())

@@ -1,0 +1,121 @@
+"""The frontier against every threshold tried one by one."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kcm.cascade.frontier import Frontier, midway
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.errors import DataError
+
+rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)
+any_float = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)
+
+
+def _scored(rows, *, prompted):
+    score, small, large, none = (np.array(column) for column in zip(*rows, strict=True))
+    return ScoredOutcomes(
+        score=score, small_correct=small, large_correct=large, large_none_correct=none if prompted else None
+    )
+
+
+def _route(rows, threshold):
+    """Call rate and accuracy of a threshold, by its definition."""
+    kept = rows.score > threshold
+    large = rows.large_correct if kept.any() else rows.baseline_correct
+    return 1 - kept.mean(), np.where(kept, rows.small_correct, large).mean()
+
+
+@settings(deadline=None)
+@given(rows_of, st.booleans())
+def test_the_frontier_holds_every_route_there_is(rows, prompted):
+    scored = _scored(rows, prompted=prompted)
+    frontier = Frontier.of(scored)
+    every = {_route(scored, t) for t in [np.inf, -np.inf, *scored.score]}
+    assert set(zip(frontier.call_rate, frontier.accuracy, strict=True)) == every
+    for threshold, rate, accuracy in zip(frontier.thresholds, frontier.call_rate, frontier.accuracy, strict=True):
+        assert (rate, accuracy) == _route(scored, threshold)
+
+
+@settings(deadline=None)
+@given(rows_of, st.booleans(), st.floats(-1, 1))
+def test_the_cheapest_route_calls_least_of_those_that_lose_little(rows, prompted, max_loss):
+    scored = _scored(rows, prompted=prompted)
+    point = Frontier.of(scored).cheapest(max(max_loss, 0))
+    allowed = [
+        _route(scored, t)[0]
+        for t in [np.inf, -np.inf, *scored.score]
+        if scored.baseline_correct.mean() - _route(scored, t)[1] <= max(max_loss, 0) + 1e-9
+    ]
+    assert point.call_rate == min(allowed)
+    assert point.loss <= max(max_loss, 0) + 1e-9
+
+
+@settings(deadline=None)
+@given(rows_of, st.floats(-1, 6))
+def test_any_threshold_is_located_exactly(rows, threshold):
+    scored = _scored(rows, prompted=False)
+    point = Frontier.of(scored).at(threshold)
+    assert (point.call_rate, point.accuracy) == pytest.approx(_route(scored, threshold))
+    assert point.threshold == threshold
+
+
+@settings(deadline=None)
+@given(any_float, any_float)
+def test_a_threshold_between_two_scores_separates_them_whatever_the_floats(a, b):
+    lower, upper = min(a, b), max(a, b)
+    if lower < upper:
+        middle = midway(np.array([upper]), np.array([lower]))[0]
+        assert lower <= middle < upper
+
+
+def test_a_threshold_lies_midway_where_floats_allow():
+    assert midway(np.array([3.0]), np.array([1.0])) == 2.0
+    huge = sys.float_info.max
+    assert midway(np.array([huge]), np.array([-huge])) == 0.0
+
+
+def test_tied_rows_move_together():
+    frontier = Frontier.of(ScoredOutcomes(score=[1, 1, 1], small_correct=[1, 0, 0], large_correct=[1, 1, 1]))
+    assert frontier.call_rate.tolist() == [1, 0]
+    assert frontier.accuracy.tolist() == pytest.approx([1, 1 / 3])
+
+
+def test_the_area_is_the_trapezoid_worked_by_hand():
+    # Kept in this order: win, nothing, loss; accuracies 1/3, 2/3, 2/3, 1/3 at call rates 1, 2/3, 1/3, 0.
+    frontier = Frontier.of(ScoredOutcomes(score=[3, 2, 1], small_correct=[1, 0, 0], large_correct=[0, 0, 1]))
+    assert frontier.accuracy.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1 / 3])
+    assert frontier.area() == pytest.approx((1 / 2 + 2 / 3 + 1 / 2) / 3)
+
+
+def test_a_score_that_knows_more_has_a_larger_area(draw):
+    areas = [Frontier.of(draw(5000, skill=skill, ease=0.5)).area() for skill in (0.0, 1.0, 4.0)]
+    assert areas == sorted(areas)
+
+
+def test_a_small_model_that_is_always_better_never_escalates():
+    rows = ScoredOutcomes(score=np.arange(10), small_correct=np.ones(10), large_correct=np.arange(10) % 2)
+    assert Frontier.of(rows).cheapest(0.0).threshold == -np.inf
+
+
+def test_losing_exactly_what_is_allowed_is_allowed():
+    # 1 lost row of 10 is a loss of 0.1, which no float equals.
+    rows = ScoredOutcomes(score=np.arange(10), small_correct=np.arange(10) > 0, large_correct=np.ones(10))
+    assert Frontier.of(rows).cheapest(0.1).threshold == -np.inf
+    assert Frontier.of(rows).cheapest(0.0999).call_rate == pytest.approx(0.1)
+
+
+def test_to_escalate_all_is_to_use_the_large_model_without_a_hint():
+    rows = ScoredOutcomes(score=[2, 1], small_correct=[0, 0], large_correct=[0, 0], large_none_correct=[1, 1])
+    frontier = Frontier.of(rows)
+    assert frontier.large_accuracy == 1
+    assert frontier.accuracy.tolist() == [1, 0, 0]
+    assert frontier.cheapest(0.5).threshold == np.inf
+
+
+def test_no_rows_have_no_frontier():
+    with pytest.raises(DataError, match="no rows"):
+        Frontier.of(ScoredOutcomes(score=[], small_correct=[], large_correct=[]))

@@ -1,0 +1,86 @@
+"""The policy: decisions, their JSON, and who answers which row."""
+
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+
+
+def _at(threshold):
+    return Decision(decision="threshold", threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "decision"), [(0.5, _at(0.5)), (math.inf, ESCALATE_ALL), (-math.inf, KEEP_ALL), (0.0, _at(0.0))]
+)
+def test_a_threshold_and_its_decision_are_one(threshold, decision):
+    assert Decision.of(threshold) == decision
+    assert decision.cut == threshold
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"decision": "threshold"},
+        {"decision": "keep_all", "threshold": 1.0},
+        {"decision": "threshold", "threshold": math.inf},
+        {"decision": "threshold", "threshold": math.nan},
+        {"decision": "sometimes"},
+    ],
+)
+def test_a_decision_that_contradicts_itself_is_refused(bad):
+    with pytest.raises(ValidationError):
+        Decision.model_validate(bad)
+
+
+def test_json_gives_back_the_policy_and_holds_no_infinity():
+    policy = Policy(
+        gate="deferral",
+        temperature=1.7,
+        deferral_weight=0.1,
+        decision=KEEP_ALL,
+        task_decisions={"a": _at(0.1 + 0.2), "b": ESCALATE_ALL},
+        prompt="soft",
+        on_large_failure="error",
+    )
+    text = policy.model_dump_json()
+    assert Policy.model_validate_json(text) == policy
+    assert json.loads(text)["decision"] == {"decision": "keep_all", "threshold": None}
+    assert "Infinity" not in text
+
+
+def test_a_row_at_the_threshold_is_escalated():
+    assert Policy(decision=_at(1.0)).keep([0.9, 1.0, 1.1]).tolist() == [False, False, True]
+
+
+def test_all_or_nothing_is_kept_whatever_the_score():
+    assert Policy(decision=KEEP_ALL).keep([-1e300, 1e300]).all()
+    assert not Policy(decision=ESCALATE_ALL).keep([-1e300, 1e300]).any()
+
+
+def test_a_request_follows_its_task_where_it_carries_one():
+    policy = Policy(decision=_at(0.0), task_decisions={"strict": _at(2.0), "never": ESCALATE_ALL})
+    tasks = ["strict", "never", "unknown", None]
+    assert policy.scope == "per_task"
+    assert policy.keep([1.0] * 4, tasks).tolist() == [False, False, True, True]
+    assert policy.keep([3.0] * 4, tasks).tolist() == [True, False, True, True]
+    assert policy.keep([1.0] * 4).tolist() == [True] * 4
+
+
+def test_a_global_policy_does_not_look_at_tasks():
+    policy = Policy(decision=_at(0.0))
+    assert policy.scope == "global"
+    assert policy.keep([1.0, -1.0], ["a", None]).tolist() == [True, False]
+
+
+def test_the_large_model_alone_is_given_no_hint():
+    policy = Policy(decision=_at(0.0), task_decisions={"never": ESCALATE_ALL}, prompt="soft")
+    assert [policy.prompt_for(task) for task in (None, "other", "never")] == ["soft", "soft", "none"]
+
+
+def test_a_policy_that_nothing_was_said_of_escalates_everything():
+    assert Policy().decision == ESCALATE_ALL
+    assert Policy(prompt="hard").prompt_for(None) == "none"

@@ -1,0 +1,69 @@
+"""Ridge regression and its left-out predictions against scikit-learn, refitted once per unit."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+from kcm.cascade.ridge import fit_ridge
+from kcm.cascade.units import Units
+
+
+def _data(num_rows, num_inputs, seed=0):
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(num_rows, num_inputs)) + 3
+    return inputs, inputs[:, 0] - 2 * inputs[:, 1] + rng.normal(size=num_rows) * 2
+
+
+def _strength(inputs, target, fit):
+    """The ridge strength behind a fit, from its normal equations."""
+    centred = inputs - inputs.mean(0)
+    residual = target - target.mean() - centred @ fit.weight
+    return (centred.T @ residual) @ fit.weight / (fit.weight @ fit.weight)
+
+
+@pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
+def test_the_fit_is_scikit_learns(num_rows, num_inputs):
+    inputs, target = _data(num_rows, num_inputs)
+    fit = fit_ridge(inputs, target[:, None], Units(None, num_rows))[0]
+    theirs = Ridge(_strength(inputs, target, fit), tol=1e-12).fit(inputs, target)
+    np.testing.assert_allclose(fit.weight, theirs.coef_, rtol=1e-6, atol=1e-9)
+    assert fit.constant == pytest.approx(theirs.intercept_)
+
+
+@pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
+@pytest.mark.parametrize("sizes", [[1], [1, 2, 3]], ids=["rows", "groups"])
+def test_left_out_predictions_are_those_of_refits_without_the_unit(num_rows, num_inputs, sizes):
+    inputs, target = _data(num_rows, num_inputs)
+    group = np.repeat([f"g{i}" for i in range(num_rows)], np.resize(sizes, num_rows))[:num_rows].astype(object)
+    fit = fit_ridge(inputs, target[:, None], Units(group, num_rows))[0]
+    # The means of all rows are not left out: they are the same for every row.
+    centred, offset = inputs - inputs.mean(0), target.mean()
+    model = Ridge(_strength(inputs, target, fit), fit_intercept=False, solver="cholesky")
+    refits = cross_val_predict(model, centred, target - offset, cv=LeaveOneGroupOut(), groups=group)
+    np.testing.assert_allclose(fit.left_out, offset + refits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_strength_has_the_least_left_out_error():
+    inputs, target = _data(80, 10)
+    fit = fit_ridge(inputs, target[:, None], Units(None, 80))[0]
+    best = np.square(fit.left_out - target).sum()
+    centred, y = inputs - inputs.mean(0), target - target.mean()
+    for strength in np.geomspace(1e-3, 1e3, 30):
+        hat = centred @ np.linalg.solve(centred.T @ centred + strength * np.eye(10), centred.T)
+        error = np.square((y - hat @ y) / (1 - np.diag(hat))).sum()
+        assert best <= error * 1.02  # the grid of strengths is coarser than this one
+
+
+def test_columns_are_fitted_each_for_itself():
+    inputs, target = _data(40, 5)
+    both = fit_ridge(inputs, np.stack([target, np.ones(40)], 1), Units(None, 40))
+    np.testing.assert_allclose(both[0].weight, fit_ridge(inputs, target[:, None], Units(None, 40))[0].weight)
+    np.testing.assert_allclose(both[1].weight, 0, atol=1e-12)
+    assert both[1].constant == pytest.approx(1)
+
+
+def test_inputs_that_never_vary_are_harmless():
+    fit = fit_ridge(np.ones((10, 3)), np.arange(10.0)[:, None], Units(None, 10))[0]
+    np.testing.assert_allclose(fit.left_out, 4.5)
+    assert np.isfinite(fit.weight).all()

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from kcm.bundle import Bundle
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.cascade.runtime import Answer, Cascade, Failure, Input, SmallSide, load_cascade
+from kcm.cascade.table import OutcomeTable
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import EncoderConfig, encoder_identity
+from kcm.errors import ArtefactError
+from kcm.large import ClassifierConfig, Item, LargeAnswer, LinearHead
+from kcm.large.base import Cost
+from kcm.large.classifier import classifier_identity
+from kcm.learners import FinetuneConfig
+
+LABELS = ("bad", "good", "unclear")
+DIM = 8
+TEXTS = [f"text number {number}" for number in range(40)]
+
+
+class StubEncoder:
+    """Features that depend on the text alone."""
+
+    dim, identity = DIM, "stub"
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in inputs]
+        return np.stack([np.random.default_rng(seed).normal(size=DIM) for seed in seeds]).astype(np.float32)
+
+
+class ScriptedModel:
+    """A large model that gives the answers it was told to, and remembers what it was asked."""
+
+    label_names, prompt_modes, identity = LABELS, frozenset({"none"}), "scripted"
+
+    def __init__(self, answer: LargeAnswer | None = None) -> None:
+        self.asked: list[Item] = []
+        self._answer = answer or LargeAnswer(2, np.array([0.1, 0.2, 0.7], np.float32), Cost(seconds=3.0))
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        self.asked += items
+        return [self._answer for _ in items]
+
+
+def bundle(policy: Policy | None = None, dim: int = DIM, **changes: Any) -> Bundle:
+    collaborator = Collaborator(dim, len(LABELS), NetworkConfig(hidden=(4,)), "kan", seed=0)
+    with torch.no_grad():  # judge and small start as copies; here they have to differ
+        for parameter in collaborator.small.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    parts: dict[str, Any] = {
+        "collaborator": collaborator,
+        "seed": 0,
+        "label_names": LABELS,
+        "task_names": ("movies", "tweets"),
+        "encoder": EncoderConfig(model="stub"),
+        "encoder_identity": "stub",
+        "large": ClassifierConfig(),
+        "large_identity": "scripted",
+        "policy": policy or Policy(),
+        "learner": FinetuneConfig(),
+    }
+    return Bundle(**parts | changes)
+
+
+def answers(policy: Policy, inputs: Sequence[Input], large: ScriptedModel | None = None) -> list[Answer | Failure]:
+    return Cascade(SmallSide(bundle(policy), StubEncoder()), large or ScriptedModel()).answer(inputs)
+
+
+def outcome_table(texts: Sequence[str]) -> OutcomeTable:
+    """What an evaluation would record of the same rows, from the collaborator called directly."""
+    with torch.inference_mode():
+        judge, small = bundle().collaborator(torch.from_numpy(StubEncoder().encode(texts)))
+    num_rows = len(texts)
+    return OutcomeTable(
+        id=np.array(texts, dtype=object),
+        task=np.array(["movies"] * num_rows, dtype=object),
+        split=np.array(["test"] * num_rows, dtype=object),
+        label=np.zeros(num_rows, dtype=np.int64),
+        judge_logits=judge.double().numpy(),
+        small_logits=small.double().numpy(),
+        large_label=np.full(num_rows, 2),
+        large_probabilities=np.tile([0.1, 0.2, 0.7], (num_rows, 1)),
+        large_cost=np.full(num_rows, 3.0),
+        large_error=np.zeros(num_rows, dtype=bool),
+        prompt=np.array(["none"] * num_rows, dtype=object),
+        label_names=LABELS,
+    )
+
+
+def middle(temperature: float = 1.0) -> Decision:
+    """A threshold that sends half of TEXTS either way."""
+    judge = outcome_table(TEXTS).judge_logits
+    scores = bundle(Policy(temperature=temperature)).gate.score(None, judge)
+    return Decision(decision="threshold", threshold=float(np.median(scores)))
+
+
+def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() -> None:
+    table, policy = outcome_table(TEXTS), Policy(temperature=2.0, decision=middle(2.0))
+    kept = policy.keep(bundle(policy).gate.score(None, table.judge_logits))
+    found = answers(policy, [Input(text) for text in TEXTS])
+    assert [answer.route for answer in found] == ["small" if keeps else "large" for keeps in kept]
+    expected = np.where(kept, table.small_label, table.large_label)
+    assert [LABELS.index(answer.label) for answer in found] == expected.tolist()
+    assert 0 < kept.sum() < len(kept)
+
+
+def test_confidence_is_the_judge_s_largest_probability_at_the_policy_s_temperature() -> None:
+    logits = torch.from_numpy(outcome_table(TEXTS).judge_logits)
+    found = answers(Policy(temperature=2.0, decision=KEEP_ALL), [Input(text) for text in TEXTS])
+    torch.testing.assert_close(
+        torch.tensor([answer.confidence for answer in found], dtype=torch.float64), (logits / 2).softmax(-1).amax(-1)
+    )
+
+
+def test_probabilities_are_those_of_the_model_that_answered() -> None:
+    logits = torch.from_numpy(outcome_table(TEXTS[:1]).small_logits)
+    (kept,) = answers(Policy(decision=KEEP_ALL), [Input(TEXTS[0])])
+    assert kept.probabilities == pytest.approx(dict(zip(LABELS, logits.softmax(-1)[0].tolist(), strict=True)))
+    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input(TEXTS[0])])
+    assert escalated.probabilities == pytest.approx({"unclear": 0.7, "good": 0.2, "bad": 0.1})
+    assert list(escalated.probabilities) == ["unclear", "good", "bad"]
+
+
+def test_only_the_likeliest_labels_are_listed_where_asked() -> None:
+    side = SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder(), top_k=2)
+    (answer,) = Cascade(side, ScriptedModel()).answer([Input("a")])
+    assert list(answer.probabilities) == ["unclear", "good"]
+
+
+def test_only_escalated_inputs_reach_the_large_model() -> None:
+    large = ScriptedModel()
+    found = answers(Policy(decision=middle()), [Input(text, id=f"id {text}") for text in TEXTS], large)
+    escalated = [text for text, answer in zip(TEXTS, found, strict=True) if answer.route == "large"]
+    assert [(item.id, item.text) for item in large.asked] == [(f"id {text}", text) for text in escalated]
+    assert {item.prompt.mode for item in large.asked} == {"none"}
+
+
+def test_a_task_has_its_own_threshold_only_where_the_request_carries_it() -> None:
+    policy = Policy(decision=ESCALATE_ALL, task_decisions={"movies": KEEP_ALL})
+    found = answers(policy, [Input("a", "movies"), Input("a", "tweets"), Input("a")])
+    assert [answer.route for answer in found] == ["small", "large", "large"]
+
+
+def test_a_threshold_is_shown_where_there_is_one() -> None:
+    decision = middle()
+    assert {answer.threshold for answer in answers(Policy(decision=decision), [Input("a")])} == {decision.threshold}
+    assert {answer.threshold for answer in answers(Policy(decision=KEEP_ALL), [Input("a")])} == {None}
+
+
+def test_an_answer_costs_the_seconds_of_both_sides() -> None:
+    (kept,) = answers(Policy(decision=KEEP_ALL), [Input("a")])
+    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input("a")])
+    assert 0 < kept.cost_s < 3.0 < escalated.cost_s
+
+
+def test_a_failed_large_answer_is_replaced_and_flagged_or_reported_as_the_policy_says() -> None:
+    failed = ScriptedModel(LargeAnswer(None, None, error="no tokens left"))
+    (replaced,) = answers(Policy(on_large_failure="answer_small"), [Input("a")], failed)
+    (small,) = answers(Policy(decision=KEEP_ALL), [Input("a")])
+    assert (replaced.label, replaced.route, replaced.degraded) == (small.label, "small_degraded", True)
+    assert not small.degraded
+    assert answers(Policy(on_large_failure="error"), [Input("a")], failed) == [Failure("no tokens left")]
+
+
+def test_a_large_model_may_give_only_a_label() -> None:
+    (answer,) = answers(Policy(decision=ESCALATE_ALL), [Input("a")], ScriptedModel(LargeAnswer(1, None)))
+    assert (answer.label, answer.probabilities) == ("good", {})
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    assert answers(Policy(), []) == []
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def tiny_model(folder: Path, seed: int) -> Path:
+    words = ["[PAD]", "[UNK]", "a", "b", "c", "d"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(seed)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **size)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """A bundle whose two models lie in folders."""
+    root = tmp_path_factory.mktemp("loadable")
+    small = EncoderConfig(model=str(tiny_model(root / "small", 0)), max_length=16)
+    large = EncoderConfig(model=str(tiny_model(root / "large", 1)), max_length=16)
+    head = LinearHead(np.eye(3, 8, dtype=np.float32), np.zeros(3, np.float32))
+    made = bundle(
+        encoder=small,
+        encoder_identity=encoder_identity(small, root / "small"),
+        large=ClassifierConfig(encoder=large),
+        large_identity=classifier_identity(encoder_identity(large, root / "large"), head, LABELS),
+        large_head=head,
+    )
+    return made, root
+
+
+def test_a_loaded_cascade_answers(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
+    cascade = load_cascade(loadable[0].write(tmp_path / "bundle"), tmp_path)
+    (answer,) = cascade.answer([Input("a b")])
+    assert answer.route == "large"
+    assert answer.label in LABELS
+
+
+@pytest.mark.parametrize(
+    ("side", "message"), [("small", "the encoder is another one"), ("large", "the large model is")]
+)
+def test_a_model_other_than_the_bundle_s_own_is_refused(
+    loadable: tuple[Bundle, Path], tmp_path: Path, side: str, message: str
+) -> None:
+    made, root = loadable
+    shutil.copytree(root, tmp_path / "models")
+    tiny_model(tmp_path / "models" / side, seed=7)
+    moved = replace(
+        made,
+        encoder=made.encoder.model_copy(update={"model": str(tmp_path / "models/small")}),
+        large=ClassifierConfig(encoder=EncoderConfig(model=str(tmp_path / "models/large"), max_length=16)),
+    )
+    with pytest.raises(ArtefactError, match=message):
+        load_cascade(moved.write(tmp_path / "bundle"), tmp_path)
+
+
+def test_a_classifier_without_its_head_is_refused(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="the bundle holds no head"):
+        load_cascade(replace(loadable[0], large_head=None).write(tmp_path / "bundle"), tmp_path)

@@ -1,0 +1,53 @@
+"""Scored rows: what counts as right for accuracy, and what for a certificate."""
+
+import numpy as np
+import pytest
+
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.errors import DataError
+
+
+def test_rows_of_a_table_carry_its_outcomes(table):
+    rows = ScoredOutcomes.of(table.where(prompt="none"), [4, 3, 2, 1])
+    assert rows.small_correct.tolist() == [True, False, True, False]
+    assert rows.baseline_correct.tolist() == rows.large_correct.tolist() == [True, True, False, False]
+    assert not rows.prompted
+
+
+def test_a_failed_answer_is_wrong_for_accuracy_and_right_for_a_certificate(table):
+    rows = ScoredOutcomes.of(table.where(prompt="none"), [4, 3, 2, 1])
+    assert rows.baseline_correct[2] == False  # noqa: E712
+    assert rows.certified_baseline.tolist() == [True, True, True, False]
+
+
+def test_rows_under_a_changed_prompt_keep_their_baseline_apart(table):
+    rows = ScoredOutcomes.of(table.where(prompt="soft"), [1])
+    assert rows.prompted
+    assert (rows.large_correct.tolist(), rows.baseline_correct.tolist()) == ([True], [False])
+
+
+def test_rows_of_several_prompts_are_not_mixed(table):
+    with pytest.raises(DataError, match="several prompt modes: none, soft"):
+        ScoredOutcomes.of(table, np.zeros(5))
+
+
+def test_rows_are_split_by_task(table):
+    parts = ScoredOutcomes.of(table.where(prompt="none"), [4, 3, 2, 1]).by_task()
+    assert {task: part.score.tolist() for task, part in parts.items()} == {"one": [4, 3], "two": [2, 1]}
+
+
+def test_rows_without_tasks_cannot_be_split():
+    rows = ScoredOutcomes(score=[1.0], small_correct=[True], large_correct=[True])
+    with pytest.raises(DataError, match="carry no task"):
+        rows.by_task()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_have_to_be_finite(bad):
+    with pytest.raises(DataError, match="1 are not, the first in row 1"):
+        ScoredOutcomes(score=[0.0, bad], small_correct=[True, True], large_correct=[True, True])
+
+
+def test_columns_have_to_be_equally_long():
+    with pytest.raises(DataError, match="large_correct"):
+        ScoredOutcomes(score=[0.0, 1.0], small_correct=[True, True], large_correct=[True])

@@ -1,0 +1,92 @@
+"""Every metric of the continual learner against matrices worked out by hand."""
+
+import numpy as np
+import pytest
+
+from kcm.errors import DataError
+from kcm.metrics import continual
+
+# Rows: after task 1, 2, 3. Task 1 rises to 0.9 after task 2 before it falls, so the two kinds of forgetting differ.
+R = [
+    [0.8, 0.3, 0.2],
+    [0.9, 0.7, 0.4],
+    [0.5, 0.6, 1.0],
+]
+B = [0.1, 0.2, 0.25]
+NAN = float("nan")
+
+
+def test_the_summary_of_three_tasks_is_the_hand_worked_one():
+    assert continual.summarise(R, B, joint=[[0.9, NAN, NAN], [0.9, 0.9, NAN], [0.9, 0.9, 0.9]]) == pytest.approx(
+        {
+            "average_accuracy": (0.5 + 0.6 + 1.0) / 3,
+            "average_incremental_accuracy": (0.8 + (0.9 + 0.7) / 2 + (0.5 + 0.6 + 1.0) / 3) / 3,
+            "learning_accuracy": (0.8 + 0.7 + 1.0) / 3,
+            "forgetting_first": ((0.8 - 0.5) + (0.7 - 0.6)) / 2,
+            "forgetting_max": ((0.9 - 0.5) + (0.7 - 0.6)) / 2,
+            "bwt": -((0.8 - 0.5) + (0.7 - 0.6)) / 2,
+            "fwt": ((0.3 - 0.2) + (0.4 - 0.25)) / 2,
+            "gap_to_joint": 0.9 - 0.7,
+        }
+    )
+
+
+def test_a_single_task_can_neither_be_forgotten_nor_transferred_to():
+    summary = continual.summarise([[0.75]], [0.5])
+    undefined = {"forgetting_first", "forgetting_max", "bwt", "fwt", "gap_to_joint"}
+    assert {name for name, value in summary.items() if value is None} == undefined
+    assert all(value == 0.75 for name, value in summary.items() if name not in undefined)
+
+
+def test_improvement_after_learning_counts_as_negative_forgetting():
+    assert continual.forgetting_first([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(-0.2)
+    assert continual.bwt([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(0.2)
+
+
+def test_the_last_row_is_no_part_of_the_best_that_was_ever_known():
+    rising = [[0.5, NAN], [0.7, 0.9]]
+    assert continual.forgetting_max(rising) == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "initial"),
+    [(R, None), ([[0.8, NAN], [0.5, 1.0]], [0.1, 0.2]), ([[0.8, 0.3], [0.5, 1.0]], [0.1, NAN])],
+    ids=["no initial accuracy", "tasks not evaluated before they are learned", "initial accuracy unknown"],
+)
+def test_forward_transfer_is_undefined_where_nothing_was_measured_before_learning(matrix, initial):
+    assert continual.fwt(matrix, initial) is None
+
+
+def test_tasks_not_learned_yet_do_not_enter_any_other_metric():
+    masked = np.where(np.triu(np.ones((3, 3)), 1) > 0, NAN, R)
+    full, seen = continual.summarise(R, B), continual.summarise(masked, B)
+    assert seen == {**full, "fwt": None}
+
+
+@pytest.mark.parametrize("bad", [[[0.5, 0.5]], [], [0.5], [[0.5, NAN], [NAN, 0.5]]])
+def test_a_matrix_that_is_not_square_or_lacks_learned_tasks_is_refused(bad):
+    with pytest.raises(DataError, match="R"):
+        continual.summarise(bad)
+
+
+def test_initial_accuracies_of_another_number_of_tasks_are_refused():
+    with pytest.raises(DataError, match=r"expected \(3,\)"):
+        continual.fwt(R, [0.1, 0.2])
+
+
+def test_bands_follow_the_train_counts_and_weigh_classes_equally():
+    # Train rows per class: many (101), medium at both edges (100, 20), few (19); class 3 has test rows of both kinds.
+    labels = [0, 0, 0, 0, 1, 2, 2, 3, 3]
+    correct = [1, 1, 1, 0, 0, 1, 1, 1, 0]
+    assert continual.shot_accuracies(labels, correct, [101, 100, 20, 19]) == {"many": 0.75, "medium": 0.5, "few": 0.5}
+
+
+def test_empty_bands_and_classes_without_test_rows_are_undefined_not_zero():
+    assert continual.shot_accuracies([0, 0], [1, 0], [500, 500, 3]) == {"many": 0.5, "medium": None, "few": None}
+
+
+def test_thirds_go_by_train_rows_whatever_the_order_of_the_labels():
+    counts = [5, 50, 500, 10, 100, 1000]  # head: 5, 2; middle: 4, 1; tail: 3, 0
+    correct_by_class = {5: 1, 2: 1, 4: 1, 1: 0, 3: 0, 0: 0}
+    thirds = continual.third_accuracies(list(correct_by_class), list(correct_by_class.values()), counts)
+    assert thirds == {"head": 1.0, "middle": 0.5, "tail": 0.0}

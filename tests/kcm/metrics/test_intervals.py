@@ -1,0 +1,136 @@
+"""Intervals against scipy, the likelihood maximised numerically, and repeated draws."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest, chi2, norm, t
+
+from kcm.metrics.intervals import (
+    Interval,
+    accuracy_interval,
+    design_effect,
+    effective_rows,
+    paired_difference,
+    paired_over_seeds,
+)
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 5), (5, 5), (37, 50), (1, 1000)])
+def test_accuracy_has_scipys_wilson_interval(right, rows):
+    correct = np.arange(rows) < right
+    interval = accuracy_interval(correct)
+    expected = binomtest(right, rows).proportion_ci(method="wilson")
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert interval.estimate == right / rows
+
+
+def _score_statistic(wins, losses, rows, delta):
+    """Squared score statistic at `delta`, its nuisance parameter found by maximising the likelihood numerically."""
+
+    def unlikely(q):
+        cells = np.array([q + delta, q, 1 - 2 * q - delta])
+        counts = np.array([wins, losses, rows - wins - losses])
+        return -sum(n * np.log(max(p, 1e-300)) for n, p in zip(counts, cells, strict=True) if n)
+
+    bounds = (max(0, -delta), (1 - delta) / 2)
+    q = minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    return (wins - losses - rows * delta) ** 2 / (rows * (2 * q + delta * (1 - delta)))
+
+
+@pytest.mark.parametrize(("wins", "losses", "rows"), [(4, 9, 60), (1, 12, 40), (30, 10, 200)])
+def test_both_ends_of_a_paired_interval_lie_where_the_score_test_just_rejects(wins, losses, rows):
+    first = np.arange(rows) < wins
+    second = (np.arange(rows) >= wins) & (np.arange(rows) < wins + losses)
+    interval = paired_difference(first, second)
+    assert interval.estimate == pytest.approx((wins - losses) / rows)
+    for end in (interval.low, interval.high):
+        assert _score_statistic(wins, losses, rows, end) == pytest.approx(chi2.ppf(0.95, 1), rel=1e-4)
+
+
+def test_two_models_that_never_differ_have_an_interval_that_shrinks_with_the_rows():
+    z2 = norm.ppf(0.975) ** 2
+    for rows in (10, 1000):
+        interval = paired_difference(np.ones(rows), np.ones(rows))
+        assert (interval.low, interval.high) == pytest.approx((-z2 / (rows + z2), z2 / (rows + z2)), abs=1e-8)
+
+
+def test_a_model_that_wins_every_row_reaches_the_end_of_the_scale():
+    interval = paired_difference(np.ones(20), np.zeros(20))
+    assert interval.high == 1
+    assert 0.6 < interval.low < 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_a_difference_changes_sign_with_its_sides_and_lies_inside_its_interval(pairs):
+    first, second = np.array(pairs).T
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert -1 <= there.low <= there.estimate <= there.high <= 1
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-7)
+
+
+def test_paired_intervals_cover_the_true_difference():
+    rng = np.random.default_rng(0)
+    truth, hits = 0.02 - 0.05, 0
+    for _ in range(600):
+        draw = rng.random(150)
+        interval = paired_difference(draw < 0.02, (draw >= 0.02) & (draw < 0.07))
+        hits += interval.low <= truth <= interval.high
+    assert 0.93 <= hits / 600 <= 0.99
+
+
+def test_grouped_rows_cover_where_rows_taken_alone_would_not():
+    rng = np.random.default_rng(1)
+    hits = {"grouped": 0, "alone": 0}
+    group = np.repeat(np.arange(40).astype(str), 10)
+    for _ in range(300):
+        correct = np.repeat(rng.random(40) < 0.7, 10)  # the rows of a group are copies of each other
+        grouped, alone = accuracy_interval(correct, group), accuracy_interval(correct)
+        hits["grouped"] += grouped.low <= 0.7 <= grouped.high
+        hits["alone"] += alone.low <= 0.7 <= alone.high
+    assert hits["grouped"] / 300 >= 0.92
+    assert hits["alone"] / 300 <= 0.6
+
+
+def test_copied_rows_have_their_number_as_design_effect():
+    correct = np.repeat(np.random.default_rng(0).random(500) < 0.6, 4)
+    assert design_effect(correct, np.repeat(np.arange(500), 4)) == pytest.approx(4, rel=0.01)
+
+
+def test_rows_in_groups_of_one_are_independent_rows():
+    correct = np.random.default_rng(0).random(50) < 0.6
+    assert design_effect(correct, [None] * 50) == pytest.approx(1)
+    few = (norm.ppf(0.975) / t.ppf(0.975, 49)) ** 2
+    assert effective_rows(correct, [None] * 50) == pytest.approx(50 * few)
+
+
+def test_groups_that_are_all_right_count_as_one_row_each():
+    assert effective_rows(np.ones(40), np.repeat(np.arange(10), 4)) == pytest.approx(
+        10 * (norm.ppf(0.975) / t.ppf(0.975, 9)) ** 2
+    )
+
+
+def test_a_single_group_tells_nothing():
+    alone = ["a"] * 5
+    assert accuracy_interval(np.ones(5), alone) == Interval(1.0, 0.0, 1.0)
+    assert paired_difference(np.ones(5), np.zeros(5), alone) == Interval(1.0, -1.0, 1.0)
+
+
+def test_no_rows_have_no_interval():
+    assert accuracy_interval([]) is None
+    assert paired_difference([], []) is None
+
+
+def test_the_interval_over_seeds_is_the_hand_worked_t_interval():
+    interval = paired_over_seeds([0.9, 0.8, 0.85], [0.8, 0.75, 0.85])
+    differences = np.array([0.1, 0.05, 0.0])
+    half = t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3)
+    assert (interval.low, interval.high) == pytest.approx((0.05 - half, 0.05 + half))
+    assert interval.degrees_of_freedom == 2
+
+
+def test_seeds_that_all_differ_alike_have_a_point_and_one_seed_has_none():
+    assert paired_over_seeds([1.0, 2.0], [0.5, 1.5]).low == 0.5
+    assert paired_over_seeds([1.0], [0.5]) is None
