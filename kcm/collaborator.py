@@ -1,0 +1,65 @@
+"""The collaborator: the small side of the cascade, a judge and a small model over the same frozen features."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from kcm.config import Config
+from kcm.kan import KAN, MLP
+from kcm.normalizer import FrozenNormalizer, UnitNormalizer
+
+NetworkKind = Literal["kan", "mlp"]
+
+
+class NetworkConfig(Config):
+    """Shape of the judge and of the small model; an MLP takes the widths that match the KAN's parameter count."""
+
+    hidden: tuple[int, ...] = Field((16,), description="Widths of the KAN's hidden layers; empty for a single layer.")
+    grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
+    spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
+    grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
+    scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
+    shared: bool = Field(False, description="Judge and small are one network (an ablation).")
+
+    @field_validator("hidden")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(width < 1 for width in value):
+            raise ValueError("widths must be positive")
+        return value
+
+
+class Collaborator(nn.Module):
+    """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
+
+    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters.
+    """
+
+    def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
+        super().__init__()
+        self.in_features, self.num_labels, self.kind, self.network = in_features, num_labels, kind, network
+        self.normalizer = FrozenNormalizer(in_features) if network.scaling == "first_task" else UnitNormalizer()
+        self.judge = build_network(in_features, num_labels, network, kind, seed)
+        self.small = self.judge if network.shared else copy.deepcopy(self.judge)
+
+    def forward(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge and small logits, each [N, num_labels], from raw encoder features [N, in_features]."""
+        scaled_ND = self.normalizer(features_ND)
+        judge_NC = self.judge(scaled_ND)
+        return judge_NC, judge_NC if self.network.shared else self.small(scaled_ND)
+
+
+def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
+    """A KAN of the configured widths, or the MLP of equal depth whose parameter count comes closest to it."""
+    kan = KAN(
+        [in_features, *network.hidden, num_labels],
+        grid_size=network.grid_size,
+        spline_order=network.spline_order,
+        grid_range=network.grid_range,
+        seed=seed,
+    )
+    return kan if kind == "kan" else MLP.matching(kan, seed=seed)

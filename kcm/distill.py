@@ -1,0 +1,87 @@
+"""Collaboration losses: the large model teaches the small one, and the judge anchors it (arXiv 2510.20278, section 3).
+
+With judge `F_j`, small `F_s` and large `F_l` on a distillation pool:
+
+    L = CE(labels) + large_weight * L_ls + judge_weight * L_js
+    L_ls = KL(p_l || p_s) where the judge escalates and max p_l > large_confidence
+    L_js = KL(p_j || p_s) where the judge keeps
+
+Softmax is taken once, from logits, and the teachers are detached.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from kcm.config import Config
+
+
+class DistillConfig(Config):
+    """Weights and conditions of the two distillation losses."""
+
+    large_weight: float = Field(1.0, ge=0, description="Weight of L_ls: the large model teaches the small one.")
+    judge_weight: float = Field(0.5, ge=0, description="Weight of L_js: the judge anchors the small one.")
+    keep_confidence: float = Field(0.9, gt=0, lt=1, description="The judge keeps, in training, above this confidence.")
+    large_confidence: float = Field(0.5, ge=0, lt=1, description="Only surer answers of the large model are taught.")
+    temperature: float = Field(1.0, gt=0, description="Shared softmax temperature of teacher and student.")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="Mass spread evenly where a teacher has no probabilities.")
+    kl: Literal["teacher_student", "student_teacher"] = Field(
+        "teacher_student", description="Direction of the divergence; student_teacher is the paper's writing."
+    )
+
+    @model_validator(mode="after")
+    def _support(self) -> DistillConfig:
+        if self.kl == "student_teacher" and self.smoothing == 0:
+            raise ValueError("kl: student_teacher needs smoothing > 0, else a zero of the teacher costs infinity")
+        return self
+
+
+def distillation_loss(
+    judge_NC: Tensor, small_NC: Tensor, large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None = None
+) -> Tensor:
+    """Weighted L_ls + L_js per row, [N].
+
+    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer.
+    `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far.
+    """
+    judge_NC = judge_NC.detach()
+    keeps_N = judge_NC.softmax(-1).amax(-1) > config.keep_confidence
+    student_NC = F.log_softmax(small_NC / config.temperature, -1)
+    judge_teacher_NC = F.log_softmax(judge_NC / config.temperature, -1)
+
+    answered_N = large_NC.isfinite().all(-1)
+    large_NC = _teacher(torch.where(answered_N[:, None], large_NC, 1.0), config, seen_C)
+    teaches_N = answered_N & ~keeps_N & (large_NC.amax(-1) > config.large_confidence)
+
+    floor = torch.finfo(student_NC.dtype).tiny
+    by_large_N = _divergence(large_NC.clamp_min(floor).log(), student_NC, config)
+    by_judge_N = _divergence(judge_teacher_NC, student_NC, config)
+    return config.large_weight * by_large_N * teaches_N + config.judge_weight * by_judge_N * keeps_N
+
+
+def smooth_labels(labels_N: Tensor, num_labels: int, smoothing: float) -> Tensor:
+    """Probabilities [N, C] for a teacher that gave only labels: 1 - smoothing on the label, the rest spread evenly."""
+    one_hot_NC = F.one_hot(labels_N, num_labels).to(torch.get_default_dtype())
+    return one_hot_NC * (1 - smoothing) + smoothing / num_labels
+
+
+def _teacher(large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None) -> Tensor:
+    """The large model's probabilities at the shared temperature, over the seen classes only."""
+    softened_NC = large_NC if config.temperature == 1 else large_NC ** (1 / config.temperature)
+    if seen_C is not None:
+        softened_NC = softened_NC * seen_C
+    softened_NC = softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
+    if config.kl == "teacher_student":
+        return softened_NC
+    return softened_NC * (1 - config.smoothing) + config.smoothing / softened_NC.shape[-1]
+
+
+def _divergence(teacher_NC: Tensor, student_NC: Tensor, config: DistillConfig) -> Tensor:
+    """KL per row of two log-probabilities, in the configured direction, scaled by T^2 (Hinton et al., 1503.02531)."""
+    p_NC, q_NC = (teacher_NC, student_NC) if config.kl == "teacher_student" else (student_NC, teacher_NC)
+    return config.temperature**2 * (p_NC.exp() * (p_NC - q_NC)).sum(-1)

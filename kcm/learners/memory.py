@@ -1,0 +1,120 @@
+"""Replay memory as a bottom-k sketch: the same content for any number of workers, any order and any resume.
+
+Every row has a key, a hash of the seed and its id. Within a group (task, label) the smallest keys stay; the global
+capacity is shared out by water-filling, and what is left over goes to the smallest next keys. Because the smallest
+keys of a union lie among the smallest keys of its parts, sketches of parts merge into the sketch of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One remembered row: its raw id, its group, its features and what the large model said of it."""
+
+    key: int
+    id: str
+    task: int
+    label: int
+    features: np.ndarray  # float32 [D]
+    large_probabilities: np.ndarray  # float32 [C], NaN where there is no answer
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """(task, label): the unit of the quotas."""
+        return self.task, self.label
+
+
+def row_key(seed: int, row_id: str) -> int:
+    """A 63-bit hash of (seed, id), uniform and the same on every machine."""
+    digest = hashlib.blake2b(f"{seed}\0{row_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def select(keys: Sequence[int], groups: Sequence[tuple[int, int]], capacity: int) -> list[int]:
+    """Positions that a memory of `capacity` keeps among rows with these keys and groups, in key order.
+
+    Water-filling: the largest level q with sum_g min(n_g, q) <= capacity; the remainder goes to the groups whose
+    next key is smallest.
+    """
+    members: dict[tuple[int, int], list[int]] = {}
+    for position in sorted(range(len(keys)), key=lambda i: keys[i]):
+        members.setdefault(groups[position], []).append(position)
+    level = _water_level([len(rows) for rows in members.values()], capacity)
+    kept = [position for rows in members.values() for position in rows[:level]]
+    nexts = sorted((rows[level] for rows in members.values() if len(rows) > level), key=lambda i: keys[i])
+    kept += nexts[: capacity - len(kept)]
+    return sorted(kept, key=lambda i: keys[i])
+
+
+def _water_level(sizes: Sequence[int], capacity: int) -> int:
+    level, left, remaining = 0, capacity, sorted(sizes)
+    while remaining and left >= len(remaining):
+        rise = min(remaining[0] - level, left // len(remaining))
+        level, left = level + rise, left - rise * len(remaining)
+        if level < remaining[0]:
+            break
+        remaining = [size for size in remaining if size > level]
+    return level
+
+
+class Memory:
+    """At most `capacity` rows of the tasks so far, chosen by key."""
+
+    def __init__(self, capacity: int, seed: int, rows: Iterable[MemoryRow] = ()) -> None:
+        self.capacity, self.seed = capacity, seed
+        self.rows: list[MemoryRow] = []
+        self._tensors: tuple[Tensor, Tensor, Tensor] | None = None
+        self.add(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, rows: Iterable[MemoryRow]) -> None:
+        """Offer rows; those with the smallest keys of their group stay. Offering a row twice changes nothing."""
+        unique = {row.id: row for row in (*self.rows, *rows)}
+        candidates = list(unique.values())
+        kept = select([row.key for row in candidates], [row.group for row in candidates], self.capacity)
+        self.rows, self._tensors = [candidates[position] for position in kept], None
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [M, D], labels [M] and large probabilities [M, C] of the remembered rows, in key order."""
+        if self._tensors is None:
+            features = torch.from_numpy(np.stack([row.features for row in self.rows]))
+            labels = torch.tensor([row.label for row in self.rows])
+            large = torch.from_numpy(np.stack([row.large_probabilities for row in self.rows]))
+            self._tensors = features, labels, large
+        return self._tensors
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain lists, loadable with `weights_only=True`."""
+        state: dict[str, Any] = {
+            "ids": [row.id for row in self.rows],
+            "tasks": [row.task for row in self.rows],
+        }
+        if self.rows:
+            state |= dict(zip(("features", "labels", "large_probabilities"), self.tensors(), strict=True))
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; keys are recomputed from the ids."""
+        ids, tasks = state["ids"], state["tasks"]
+        self.rows, self._tensors = [], None
+        if not ids:
+            return
+        features, labels, large = (state[name] for name in ("features", "labels", "large_probabilities"))
+        self.rows = [
+            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities)
+            for row_id, task, label, vector, probabilities in zip(
+                ids, tasks, labels.tolist(), features.numpy(), large.numpy(), strict=True
+            )
+        ]

@@ -1,0 +1,271 @@
+"""The walk of one collaborator over a task sequence: a step at a time, resumable at any step, by any number of ranks.
+
+Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its slice of them; gradients are
+sums over the real rows divided by the global count, added up over ranks, so they do not depend on the rank count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from kcm.collaborator import Collaborator
+from kcm.config import Config
+from kcm.distill import DistillConfig, distillation_loss
+from kcm.errors import ArtefactError, DataError
+from kcm.learners.base import Batch, Learner
+from kcm.learners.memory import MemoryRow, row_key
+from kcm.learners.ranks import Ranks
+from kcm.learners.stream import TaskRows, train_order
+from kcm.normalizer import FrozenNormalizer
+
+
+class TrainConfig(Config):
+    """How every task is trained."""
+
+    num_epochs: int = Field(20, ge=1, description="Passes over the train rows of a task.")
+    batch_size: int = Field(64, ge=1, description="Rows of a step, over all workers together.")
+    learning_rate: float = Field(3e-3, gt=0, description="Peak rate of AdamW; a cosine takes it to zero in each task.")
+    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay of AdamW.")
+    window: int = Field(16, ge=1, description="Row groups of 1,024 rows among which rows are shuffled.")
+
+    def rate_at(self, progress: float) -> float:
+        """Learning rate at `progress` in [0, 1] through a task: a cosine from the peak to zero."""
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass
+class Position:
+    """Where a walk stands: the task, the step within it, and the steps taken in all."""
+
+    task: int = 0
+    step: int = 0
+    total: int = 0
+
+
+class Walk:
+    """Trains `collaborator` on `tasks`, one after the other, as `learner` says.
+
+    After each task, row i of the matrix R holds the accuracy on the test split of every task; `baseline` is the same
+    at initialisation.
+    """
+
+    def __init__(
+        self,
+        collaborator: Collaborator,
+        learner: Learner,
+        tasks: Sequence[TaskRows],
+        train: TrainConfig,
+        distill: DistillConfig,
+        *,
+        seed: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        for task in tasks:
+            if task.num_rows("train") == 0 or task.num_rows("test") == 0:
+                raise DataError(f"task {task.name!r} has no train or no test rows")
+        self.collaborator, self.learner, self.tasks = collaborator, learner, list(tasks)
+        self.train, self.distill, self.seed = train, distill, seed
+        self.ranks = ranks or Ranks()
+        self.position = Position()
+        self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
+        self.accuracy: dict[str, list[list[float]]] = {"judge": [], "small": []}
+        self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
+        self._fit_normalizer()
+        self.baseline = self._evaluate()
+        self._begin_task()
+
+    @property
+    def done(self) -> bool:
+        """Whether every task has been learned."""
+        return self.position.task == len(self.tasks)
+
+    @property
+    def steps_in_task(self) -> int:
+        """Steps that the current task takes, over all its epochs."""
+        return self.train.num_epochs * self._steps_per_epoch
+
+    @property
+    def steps_in_all(self) -> int:
+        """Steps of the whole walk."""
+        return sum(self.train.num_epochs * self._count_steps(task) for task in range(len(self.tasks)))
+
+    def step(self) -> bool:
+        """Take one step; True when it finished a task."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
+        self._optimizer.zero_grad(set_to_none=False)
+        self._loss().backward()  # type: ignore[no-untyped-call]
+        self.ranks.sum_(p.grad for p in self.collaborator.parameters() if p.grad is not None)
+        self._optimizer.step()
+        self.position.step += 1
+        self.position.total += 1
+        if self.position.step < self.steps_in_task:
+            return False
+        self._finish_task()
+        return True
+
+    def run(self) -> None:
+        """Take all the steps that are left."""
+        while not self.done:
+            self.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed walk needs, loadable with `weights_only=True`."""
+        return {
+            "collaborator": self.collaborator.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "learner": self.learner.state_dict(),
+            "accuracy": self.accuracy,
+            "baseline": self.baseline,
+            "position": [self.position.task, self.position.step, self.position.total],
+            "tasks": [task.name for task in self.tasks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ArtefactError for the state of another task sequence."""
+        names = [task.name for task in self.tasks]
+        if state["tasks"] != names:
+            raise ArtefactError(f"the checkpoint is of the tasks {state['tasks']}, not of {names}")
+        self.learner.load_state_dict(state["learner"])
+        self.accuracy, self.baseline = state["accuracy"], state["baseline"]
+        self.position = Position(*state["position"])
+        if not self.done:
+            self._begin_task()
+        self.collaborator.load_state_dict(state["collaborator"])  # after a restart of the networks, not before
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def _loss(self) -> Tensor:
+        """The collaboration loss of this rank's share of the step, divided by the global count."""
+        streams, positions = self._step_rows()
+        index, weights = self.ranks.share(torch.arange(len(positions)))
+        batch = self._take(streams[index], positions[index]).reweighted(weights)
+        count = len(positions)
+        if (extra := self.learner.extra_rows(self.position.total)) is not None:
+            index, weights = self.ranks.share(torch.arange(len(extra)))
+            batch = batch.join(extra.take(index, weights))
+            count += len(extra)
+        judge_NC, small_NC = self.collaborator(batch.features)
+        loss_N = F.cross_entropy(judge_NC, batch.labels, reduction="none")
+        if not self.collaborator.network.shared:
+            loss_N = loss_N + F.cross_entropy(small_NC, batch.labels, reduction="none")
+            loss_N = loss_N + distillation_loss(judge_NC, small_NC, batch.large_probabilities, self.distill, self._seen)
+        return (loss_N * batch.weights).sum() / count
+
+    def _step_rows(self) -> tuple[Tensor, Tensor]:
+        epoch, step = divmod(self.position.step, self._steps_per_epoch)
+        if epoch != self._order_epoch:
+            task, window = self.position.task, self.train.window
+            chunks = list(train_order(self._sizes, seed=self.seed, task=task, epoch=epoch, window=window))
+            self._order = (torch.cat([streams for streams, _ in chunks]), torch.cat([rows for _, rows in chunks]))
+            self._order_epoch = epoch
+        streams, positions = self._order
+        rows = slice(step * self.train.batch_size, (step + 1) * self.train.batch_size)
+        return streams[rows], positions[rows]
+
+    def _take(self, streams: Tensor, positions: Tensor) -> Batch:
+        tasks = self.learner.tasks_to_stream(self.position.task)
+        if len(tasks) == 1:
+            return self.tasks[tasks[0]].take("train", positions)
+        parts = [
+            (mask.nonzero()[:, 0], self.tasks[tasks[stream]].take("train", positions[mask]))
+            for stream in range(len(tasks))
+            if (mask := streams == stream).any()
+        ]
+        back = torch.cat([index for index, _ in parts]).argsort()
+        joined = parts[0][1]
+        for _, part in parts[1:]:
+            joined = joined.join(part)
+        return joined.take(back, torch.ones(len(back)))
+
+    # -- task boundaries -----------------------------------------------------------------------------------------------
+
+    def _begin_task(self) -> None:
+        task = self.position.task
+        if self.learner.restarts:
+            self.collaborator.load_state_dict(self._initial)
+        streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
+        self._sizes = [rows.num_rows("train") for rows in streamed]
+        self._steps_per_epoch = self._count_steps(task)
+        self._order_epoch = -1  # the order is drawn at the first step of each epoch
+        self._seen = torch.zeros(self.collaborator.num_labels, dtype=torch.bool)
+        self._seen[[label for rows in self.tasks[: task + 1] for label in set(rows.labels("train"))]] = True
+        self._optimizer = torch.optim.AdamW(
+            self.collaborator.parameters(), lr=self.train.learning_rate, weight_decay=self.train.weight_decay
+        )
+
+    def _count_steps(self, task: int) -> int:
+        rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
+        return math.ceil(rows / self.train.batch_size)
+
+    def _finish_task(self) -> None:
+        if self.learner.remembers():
+            self._remember(self.position.task)
+        for network, row in self._evaluate().items():
+            self.accuracy[network].append(row)
+        self.position.task, self.position.step = self.position.task + 1, 0
+        if not self.done:
+            self._begin_task()
+
+    def _remember(self, task: int) -> None:
+        """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most."""
+        rows = self.tasks[task]
+        ids, labels = rows.ids("train"), rows.labels("train")
+        mine = range(self.ranks.rank, len(ids), self.ranks.world_size)
+        chosen = self.learner.candidates([ids[i] for i in mine], [labels[i] for i in mine], task)
+        sketch: list[MemoryRow] = []
+        if chosen:
+            positions = torch.tensor([mine[i] for i in chosen])
+            batch = rows.take("train", positions)
+            sketch = [
+                MemoryRow(row_key(self.seed, ids[position]), ids[position], task, int(label), features, large)
+                for position, label, features, large in zip(
+                    positions.tolist(),
+                    batch.labels,
+                    batch.features.numpy(),
+                    batch.large_probabilities.numpy(),
+                    strict=True,
+                )
+            ]
+        self.learner.remember(row for part in self.ranks.gather(sketch) for row in part)
+
+    @torch.inference_mode()
+    def _evaluate(self) -> dict[str, list[float]]:
+        """Accuracy of judge and small on the test split of every task, each rank counting its share."""
+        right = torch.zeros(2, len(self.tasks), dtype=torch.float64)
+        for column, task in enumerate(self.tasks):
+            positions, weights = self.ranks.share(torch.arange(task.num_rows("test")))
+            for part, weight in zip(_chunks(positions), _chunks(weights), strict=True):
+                batch = task.take("test", part)
+                for line, logits in enumerate(self.collaborator(batch.features)):
+                    right[line, column] += ((logits.argmax(-1) == batch.labels) * weight).sum()
+        self.ranks.sum_([right])
+        counts = torch.tensor([task.num_rows("test") for task in self.tasks])
+        return dict(zip(("judge", "small"), (right / counts).tolist(), strict=True))
+
+    def _fit_normalizer(self) -> None:
+        if not isinstance(self.collaborator.normalizer, FrozenNormalizer):
+            return
+        first = self.tasks[0]
+        parts = _chunks(torch.arange(first.num_rows("train")))
+        self.collaborator.normalizer.fit(first.take("train", part).features for part in parts)
+        self._initial |= {f"normalizer.{k}": v.clone() for k, v in self.collaborator.normalizer.state_dict().items()}
+
+
+def _chunks(rows: Tensor, size: int = 4096) -> tuple[Tensor, ...]:
+    return torch.tensor_split(rows, tuple(range(size, len(rows), size)))
+
+
+def accuracy_matrix(rows: list[list[float]]) -> np.ndarray:
+    """The matrix R [T, T] of a finished walk: row i after task i, column j the accuracy on task j."""
+    return np.asarray(rows, dtype=np.float64)

@@ -1,0 +1,52 @@
+"""The scaling between an encoder's features and the networks: fixed, so that a new task never moves an old function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class UnitNormalizer(nn.Module):
+    """Scales every row to length sqrt(D), so that a typical coordinate has unit variance.
+
+    It needs no statistics: the order of tasks cannot matter, and a feature that never varies stays harmless.
+    """
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        """Scale `features_ND`; a row of zeros stays zero, NaN stays NaN."""
+        length_N1 = features_ND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return features_ND * (features_ND.shape[-1] ** 0.5 / length_N1)
+
+
+class FrozenNormalizer(nn.Module):
+    """Standardises every feature by the mean and deviation of the first task's train rows, frozen from then on."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("scale", torch.ones(in_features))
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        """Standardise `features_ND`."""
+        return (features_ND - self.mean) * self.scale
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and deviation from a stream of feature batches [n, D], summed in float64.
+
+        A feature that does not vary keeps scale 1: it is centred, never divided by zero.
+        """
+        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        for batch in batches:
+            wide = batch.to(total)
+            count, total, squares = count + len(wide), total + wide.sum(0), squares + wide.square().sum(0)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        varies = deviation > 1e-6 * mean.abs().clamp_min(1e-6)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(varies, 1 / deviation.clamp_min(1e-12), torch.ones_like(deviation)))

@@ -1,0 +1,170 @@
+"""A sealed folder: JSON, text and safetensors files, and a manifest of their hashes that is checked before any is read.
+
+Nothing in it is a pickle. It appears whole or not at all, and is never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kcm.config import Config, parse_config
+from kcm.errors import ArtefactError
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors file beside it
+
+
+class SealedFolder:
+    """The files of a sealed folder; each is what the manifest says, or ArtefactError names it."""
+
+    def __init__(self, folder: Path, manifest: str, format_version: int) -> None:
+        self.folder = folder
+        try:
+            text = (folder / manifest).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArtefactError(f"no {manifest} here", where=str(folder), mend="Give the folder of a bundle") from None
+        self.digest = hashlib.sha256(text).hexdigest()
+        try:
+            content = json.loads(text)
+            written, self.files = content["format"], dict(content["files"])
+        except (ValueError, KeyError, TypeError):
+            raise ArtefactError("the manifest is damaged", where=str(folder / manifest)) from None
+        if written != format_version:
+            raise ArtefactError(
+                f"written in format {written!r}, this version reads {format_version}",
+                where=str(folder / manifest),
+                mend="Write the bundle again with this version",
+            )
+        for name, expected in self.files.items():
+            self._verify(name, expected)
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds a file of this name."""
+        return name in self.files
+
+    def json(self, name: str) -> Any:
+        """The content of a JSON file."""
+        return json.loads(self._path(name).read_text(encoding="utf-8"))
+
+    def config(self, model: type[ConfigT], name: str) -> ConfigT:
+        """A JSON file as the configuration model it was written from."""
+        return parse_config(model, self.json(name), where=str(self.folder / name))
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file."""
+        try:
+            tensors: dict[str, Tensor] = load_file(self._path(name))
+            return tensors
+        except SafetensorError as error:
+            raise ArtefactError(f"not a safetensors file: {error}", where=str(self.folder / name)) from None
+
+    def state(self, parent: str) -> dict[str, object]:
+        """A nested state that `write_state` wrote."""
+        tensors = self.tensors(f"{parent}/state.safetensors") if self.has(f"{parent}/state.safetensors") else {}
+        state = _join(self.json(f"{parent}/state.json"), tensors)
+        assert isinstance(state, dict)
+        return state
+
+    def _path(self, name: str) -> Path:
+        if name not in self.files:
+            raise ArtefactError("a file is missing from the manifest", where=str(self.folder / name))
+        return self.folder / name
+
+    def _verify(self, name: str, expected: str) -> None:
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ArtefactError(f"the manifest points outside the folder: {name!r}", where=str(self.folder))
+        try:
+            found = _digest(path)
+        except OSError:
+            raise ArtefactError("a file is missing", where=str(path), mend="Fetch the bundle again") from None
+        if found != expected:
+            raise ArtefactError("a file is not what the manifest says", where=str(path), mend="Fetch the bundle again")
+
+
+@contextmanager
+def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
+    """A draft folder to fill; at the end it is hashed, given its manifest and moved to `folder`.
+
+    Raises ArtefactError when something lies there already: a sealed folder is never changed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtefactError("there is something here already", where=str(folder), mend="Choose a new folder")
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        paths = sorted(path for path in draft.rglob("*") if path.is_file())
+        hashes = {path.relative_to(draft).as_posix(): _digest(path) for path in paths}
+        write_json(draft / manifest, {"format": format_version, "files": hashes})
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file; NaN and infinity are refused, since other readers of JSON do not know them."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def write_state(folder: Path, state: Mapping[str, object]) -> None:
+    """Write a nested state of tensors, numbers, strings, lists and dicts as JSON beside safetensors.
+
+    Raises TypeError for anything else: what is not plain data would need a pickle.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _split(state, "", tensors)
+    folder.mkdir()
+    write_json(folder / "state.json", plain)
+    if tensors:
+        write_tensors(folder / "state.safetensors", tensors)
+
+
+def _split(value: object, path: str, tensors: dict[str, Tensor]) -> object:
+    """`value` with every tensor replaced by a reference to its entry in `tensors`."""
+    if isinstance(value, Tensor):
+        name = f"{len(tensors)}.{path}"  # numbered, since a key may hold a dot
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) and key != _TENSOR for key in value):
+            raise TypeError(f"keys of a state must be strings, at {path or 'its root'!r}")
+        return {key: _split(child, f"{path}.{key}" if path else key, tensors) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(child, f"{path}.{position}", tensors) for position, child in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a state may not hold {type(value).__name__}, at {path!r}")
+
+
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> object:
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _join(child, tensors) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_join(child, tensors) for child in value]
+    return value
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,28 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def assets_dir() -> Path:
+    """Where the real models and data lie; integration tests fetch what is missing."""
+    return Path(os.environ.get("KCM_ASSETS", ROOT / "assets"))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The one local Ray cluster of the session."""
+    from pipelines.cluster import ClusterConfig, connected
+
+    with connected(ClusterConfig()):
+        yield

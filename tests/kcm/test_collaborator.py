@@ -1,0 +1,44 @@
+"""Judge and small start as copies, and KCM differs from its control MCM in its networks alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.kan import num_parameters
+
+FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_judge_and_small_start_as_copies_that_learn_apart(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,)), kind, seed=0)
+    judge, small = collaborator(FEATURES)
+    assert judge.shape == (5, 3)
+    assert torch.equal(judge, small)
+    small.sum().backward()
+    assert all(parameter.grad is None for parameter in collaborator.judge.parameters())
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_a_shared_network_is_one_network(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), shared=True), kind, seed=0)
+    assert collaborator.judge is collaborator.small
+    judge, small = collaborator(FEATURES)
+    assert judge is small
+
+
+@pytest.mark.parametrize("hidden", [(4,), (16,), (8, 8)])
+def test_mcm_has_as_many_parameters_as_kcm(hidden) -> None:
+    network = NetworkConfig(hidden=hidden)
+    kcm, mcm = (num_parameters(Collaborator(384, 20, network, kind, 0).judge) for kind in ("kan", "mlp"))
+    assert mcm == pytest.approx(kcm, rel=0.02)
+
+
+def test_the_seed_alone_decides_the_initial_weights() -> None:
+    def weights(seed: int) -> list[float]:
+        return Collaborator(12, 3, NetworkConfig(), "kan", seed)(FEATURES)[0].flatten().tolist()
+
+    assert weights(1) == weights(1)
+    assert weights(1) != weights(2)
