@@ -1,0 +1,47 @@
+"""The certificate's path: the p-value of each tested threshold, from the strictest towards keeping more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from kcm.report import words
+from kcm.report.figures.frame import empty, figure
+from kcm.report.formats import known, number
+from kcm.report.markup import Html
+from kcm.report.plot import Axis, Plot, Point, drawable
+from kcm.report.reading import Numbers
+
+TITLE = "Which thresholds hold"
+SMALLEST_P = 1e-4  # anything below is drawn here: what matters happens near delta
+
+
+def certificate_path(path: Mapping[str, Sequence[float]], certificate: Numbers) -> Html:
+    """p-values on a logarithmic scale against the thresholds, with delta, the certified part and the deployed one."""
+    tested = drawable(path.get("threshold", ()), path.get("p_value", ()))
+    if not tested:
+        return empty(TITLE, words.untested(certificate))
+    decades = range(round(math.log10(SMALLEST_P)), 1)
+    y_axis = Axis("p-value", decades[0] - 0.15, 0.15, [(decade, f"{10.0**decade:g}") for decade in decades])
+    x_axis = Axis.over("threshold on the gate score", [t for t, _ in tested], number, padding=0.03)
+    plot = Plot(x_axis, y_axis, left=72.0)
+    delta, threshold = certificate.get("delta"), certificate.get("threshold")
+    if known(delta):
+        _delta(plot, tested, delta)
+    plot.line([(t, math.log10(max(p, SMALLEST_P))) for t, p in tested], "kcm")
+    plot.explain("p-value", "kcm", "line")
+    if known(threshold):
+        plot.upright(threshold, "ink dashed")
+        plot.explain(f"deployed threshold, {number(threshold)}", "ink dashed", "line")
+    return figure(TITLE, words.certificate_path(certificate), plot)
+
+
+def _delta(plot: Plot, tested: Sequence[Point], delta: float) -> None:
+    """The limit, and the part of the path above the first threshold that fails."""
+    first_failed = max((t for t, p in tested if p > delta), default=-math.inf)
+    certified = [t for t, _ in tested if t > first_failed]
+    if certified:
+        plot.band(min(certified), plot.x_axis.high, "kcm")
+        plot.explain("certified", "kcm", "band")
+    plot.across(math.log10(max(delta, SMALLEST_P)), "limit dashed")
+    plot.explain(f"δ = {delta:g}", "limit dashed", "line")

@@ -1,0 +1,58 @@
+"""What each metric is called on the page, how it is written, and why it may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kcm.report.formats import lost_points, number, percent, points
+
+UNMEASURED = "not measured in this run"
+_ONE_TASK = "needs at least two tasks"
+_NO_GAIN = "undefined where the large model is no better than the small one"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's words; `reason` is why it is missing when it is."""
+
+    label: str
+    show: Callable[[float | None], str] = number
+    reason: str = UNMEASURED
+
+
+METRICS: dict[str, Metric] = {
+    "large_accuracy": Metric("Large alone", percent),
+    "small_accuracy": Metric("Small alone", percent),
+    "cascade_accuracy": Metric("Cascade", percent),
+    "difference": Metric("Difference, points", points),
+    "call_rate": Metric("Call rate", percent),
+    "calls_saved": Metric("Calls saved", percent),
+    "cost_saved": Metric("Cost saved", percent),
+    "average_accuracy": Metric("Average accuracy after the last task", percent),
+    "average_incremental_accuracy": Metric("Average incremental accuracy", percent),
+    "learning_accuracy": Metric("Learning accuracy", percent),
+    "forgetting_first": Metric("Forgetting since learned, points", lost_points, _ONE_TASK),
+    "forgetting_max": Metric("Forgetting since best, points", lost_points, _ONE_TASK),
+    "bwt": Metric("Backward transfer, points", points, _ONE_TASK),
+    "fwt": Metric("Forward transfer, points", points, "needs two tasks and labels that are all known beforehand"),
+    "gap_to_joint": Metric("Gap to joint training, points", points, "no joint training to compare with"),
+    "many": Metric("Many-shot accuracy", percent, "no label has more than 100 train rows"),
+    "medium": Metric("Medium-shot accuracy", percent, "no label has 20 to 100 train rows"),
+    "few": Metric("Few-shot accuracy", percent, "no label has fewer than 20 train rows"),
+    "pgr": Metric("Performance gap recovered (PGR)", number, _NO_GAIN),
+    "apgr": Metric("Average PGR over call rates", number, _NO_GAIN),
+    "cpt_50": Metric("Least call rate for PGR 0.5", percent, _NO_GAIN),
+    "cpt_80": Metric("Least call rate for PGR 0.8", percent, _NO_GAIN),
+    "auroc": Metric(
+        "AUROC of the gate score", number, "needs rows that the small model gets right and rows it gets wrong"
+    ),
+    "oracle_accuracy": Metric("Oracle router, accuracy", percent),
+    "oracle_call_rate": Metric("Oracle router, call rate", percent),
+    "num_parameters": Metric("Trainable parameters"),
+}
+
+
+def metric(key: str) -> Metric:
+    """The words of `key`; a metric that is not in the glossary goes by its own name."""
+    return METRICS.get(key, Metric(key.replace("_", " ")))

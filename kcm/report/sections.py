@@ -1,0 +1,100 @@
+"""The sections of the page: which figures and tables stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kcm.report import figures, tables, words
+from kcm.report.formats import known, unsigned_points
+from kcm.report.markup import Html, element, join
+from kcm.report.reading import Numbers, certificate_of, collaborators, is_scored, task_names
+
+Columns = Mapping[str, Sequence[float]]
+
+
+def outcomes(result: Numbers, frontiers: Mapping[str, Columns]) -> Html:
+    """Accuracy and cost, over all thresholds and task by task."""
+    return join(
+        _pair(figures.frontier(frontiers, result), figures.differences(result)),
+        tables.outcome_table(result),
+    )
+
+
+def certificate(result: Numbers, path: Columns) -> Html:
+    """What is promised, and the path that led there."""
+    found = certificate_of(result)
+    if not found:
+        return element("p", "This run has no certificate.")
+    bound, reason = found.get("bound"), found.get("reason")
+    shown = {
+        "Method": found.get("method"),
+        "Loss allowed, ε": words.epsilon_words(found),
+        "Risk, δ": found.get("delta"),
+        "Certify rows": found.get("num_rows"),
+        "Decision": str(found.get("decision") or "none").replace("_", " "),
+        "Threshold": found.get("threshold"),
+        "Upper bound on the loss": unsigned_points(bound) if known(bound) else None,
+        "Valid": found.get("valid"),
+    }
+    return join(
+        _pair(figures.certificate_path(path, found), figures.regret(path, found)),
+        tables.facts({**shown, "Reason": reason} if reason else shown),
+    )
+
+
+def continual(result: Numbers) -> Html:
+    """What was learned and forgotten; the matrices of both collaborators share their shades."""
+    found, names = collaborators(result), task_names(result)
+    matrices = {who: c["accuracy_matrix"] for who, c in found.items() if c.get("accuracy_matrix")}
+    values = [value for matrix in matrices.values() for row in matrix for value in row if known(value)]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    measured = {who: c.get("continual") or {} for who, c in found.items()}
+    return join(
+        _pair(*(tables.accuracy_matrix(who, matrix, names, low, high) for who, matrix in matrices.items())),
+        _pair(
+            figures.forgetting(result, names), tables.metric_table("Metrics of continual learning, on test.", measured)
+        ),
+    )
+
+
+def routing(result: Numbers, reliability: Mapping[str, Sequence[Numbers]]) -> Html:
+    """Whether the gate ranks the inputs well, and whether its confidence means what it says."""
+    measured = {
+        who: {**(c.get("routing") or {}), "num_parameters": c.get("num_parameters")}
+        for who, c in collaborators(result).items()
+    }
+    return _pair(
+        figures.reliability(reliability),
+        tables.metric_table("How well the gate ranks the inputs, on test.", measured),
+    )
+
+
+def tuning(result: Numbers, trials: Sequence[Numbers]) -> Html:
+    """What was tried, what is deployed, and what would have been as good."""
+    front = [trial for trial in trials if trial["pareto"] and is_scored(trial)]
+    policies = {who: c.get("policy") or {} for who, c in collaborators(result).items()}
+    return join(
+        _pair(figures.trials(trials), tables.setting_table("What is deployed.", policies)),
+        tables.pareto_table(front) if front else None,
+    )
+
+
+def provenance(result: Numbers, lineage: Mapping[str, str], config_yaml: str, machine: str) -> Html:
+    """Where the figures come from, down to the fingerprints and the configuration."""
+    mlflow = result.get("mlflow") or {}
+    tracked = {
+        "Machine": machine,
+        "MLflow": mlflow.get("tracking_uri"),
+        "MLflow run": mlflow.get("run_id"),
+        "Registered model": mlflow.get("model"),
+        "Version": mlflow.get("version"),
+    }
+    return join(
+        tables.stage_table(result.get("seconds") or {}, result.get("cached") or {}, lineage),
+        tables.facts(tracked),
+        element("details", element("summary", "Configuration"), element("pre", element("code", config_yaml))),
+    )
+
+
+def _pair(*parts: Html) -> Html:
+    return element("div", *parts, class_="pair")

@@ -1,0 +1,204 @@
+"""The report in sentences: the headline, what a reader must be told, and what each figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kcm.report.formats import (
+    known,
+    percent,
+    plural,
+    points,
+    points_interval,
+    rounds_to_zero,
+    unsigned_points,
+    whole_percent,
+)
+from kcm.report.reading import (
+    NAMES,
+    Numbers,
+    certificate_of,
+    collaborators,
+    filled_bins,
+    first_and_last,
+    is_certified,
+    is_scored,
+)
+
+
+def headline(result: Numbers) -> str:
+    """What KCM does, what it costs in accuracy, and what is certified."""
+    overall, certificate = result["kcm"]["overall"], certificate_of(result)
+    if certificate.get("decision") == "escalate_all":
+        return (
+            f"KCM sends every input to the large model: no threshold could be certified to lose at most"
+            f" {epsilon_words(certificate)} with a probability of at least {confidence_words(certificate)}"
+            f"{_because(certificate)}."
+        )
+    return f"KCM {_does(overall)}. {_promise(certificate)}"
+
+
+def control(result: Numbers) -> str:
+    """What MCM does in KCM's place."""
+    if not result.get("mcm"):
+        return "This run has no MCM, so there is no control to compare KCM with."
+    return f"MCM, the control with MLPs in place of KANs, {_does(result['mcm']['overall'])}."
+
+
+def notices(result: Numbers) -> list[str]:
+    """What would mislead if it were left unsaid; empty for an ordinary run."""
+    overall, certificate = result["kcm"]["overall"], certificate_of(result)
+    found = [_small_is_better(overall), _test_exceeds(overall, certificate), _bad_rows(result.get("bad_rows"))]
+    return [notice for notice in found if notice]
+
+
+def epsilon_words(certificate: Numbers) -> str:
+    """Epsilon as `2 points`."""
+    epsilon = certificate.get("epsilon")
+    return unsigned_points(epsilon) if known(epsilon) else "an unstated loss"
+
+
+def confidence_words(certificate: Numbers) -> str:
+    """1 - delta as `90%`."""
+    delta = certificate.get("delta")
+    return f"{100 * (1 - delta):.4g}%" if known(delta) else "an unstated share"
+
+
+def frontier(result: Numbers) -> str:
+    """Where the deployed cascades stand."""
+    parts = [
+        f"{NAMES[who]} deployed: {percent(c['overall'].get('cascade_accuracy'))} correct at a call rate of"
+        f" {percent(c['overall'].get('call_rate'))}."
+        for who, c in collaborators(result).items()
+    ]
+    large = percent(result["kcm"]["overall"].get("large_accuracy"))
+    return " ".join([*parts, f"Large alone: {large}. On test; small alone is the left end of each curve."])
+
+
+def differences(result: Numbers) -> str:
+    """The paired difference over all tasks."""
+    parts = [
+        f"{NAMES[who]} over all tasks: {points(c['overall'].get('difference'))} points"
+        f" ({points_interval(c['overall'].get('difference_interval'))})."
+        for who, c in collaborators(result).items()
+    ]
+    return " ".join([*parts, "Left of zero the cascade is less accurate than the large model alone."])
+
+
+def certificate_path(certificate: Numbers) -> str:
+    """What was tested, and where the path stopped."""
+    return (
+        f"The p-value of “the loss exceeds {epsilon_words(certificate)}”, from the strictest threshold (right) towards"
+        " keeping more (left). Certified is what comes before the first p-value above δ."
+    )
+
+
+def regret(certificate: Numbers) -> str:
+    """What the certify rows themselves lost."""
+    return (
+        "Accuracy lost on the certify rows, route by route. A certified route stays below"
+        f" {epsilon_words(certificate)} by as much as the luck of the draw may hide."
+    )
+
+
+def untested(certificate: Numbers) -> str:
+    """Why there is no path."""
+    return f"No threshold was tested{_because(certificate)}."
+
+
+def forgetting(result: Numbers, names: Sequence[str]) -> str:
+    """The task that lost the most, per collaborator."""
+    parts = []
+    for who, c in collaborators(result).items():
+        losses = [(pair[0] - pair[1], j) for j, pair in enumerate(first_and_last(c)) if pair]
+        if losses:
+            loss, j = max(losses)
+            lost = "no task lost accuracy" if loss <= 0 else f"{names[j]} lost the most, {unsigned_points(loss)}"
+            parts.append(f"{NAMES[who]}: {lost}.")
+    return " ".join(parts)
+
+
+def reliability(bins: Mapping[str, Sequence[Numbers]]) -> str:
+    """Where confidence and accuracy part the most, among bins that hold enough rows to tell."""
+    parts = []
+    for who, name in NAMES.items():
+        filled = filled_bins(bins.get(who, ()))
+        num_rows = sum(b["count"] for b in filled)
+        telling = [b for b in filled if b["count"] >= 0.02 * num_rows]
+        if telling:
+            worst = max(telling, key=lambda b: abs(b["confidence"] - b["accuracy"]))
+            sure, right = percent(worst["confidence"], 0), percent(worst["accuracy"], 0)
+            parts.append(f"{name} is furthest off where it is {sure} sure: it is right {right} of the time.")
+    return " ".join([*parts, "Larger marks hold more rows."])
+
+
+def trials(tried: Sequence[Numbers]) -> str:
+    """How many trials there were, how many have no score, and the best of them."""
+    scored = [trial for trial in tried if is_scored(trial)]
+    best = percent(max(trial["calls_saved"] for trial in scored))
+    gone = len(tried) - len(scored)
+    rest = f" {plural(gone, 'trial')} without a score {'is' if gone == 1 else 'are'} not drawn." if gone else ""
+    return (
+        f"{plural(len(tried), 'trial')} on validate. The best saves {best} of the calls at no more than half a point"
+        f" lost.{rest}"
+    )
+
+
+def _does(overall: Numbers) -> str:
+    difference, bounds = overall.get("difference"), points_interval(overall.get("difference_interval"))
+    answers = f"answers {_kept(overall.get('call_rate'))} itself"
+    if not known(difference):
+        return f"{answers}; its accuracy was not compared with the large model's"
+    interval = f"(95% interval of the difference: {bounds})"
+    if rounds_to_zero(100 * difference, 1):
+        return f"{answers} and is as accurate as the large model alone {interval}"
+    verb, against = ("gains", "over") if difference > 0 else ("loses", "against")
+    return f"{answers} and {verb} {unsigned_points(difference)} {against} the large model alone {interval}"
+
+
+def _kept(call_rate: float | None) -> str:
+    if not known(call_rate):
+        return "an unmeasured share of the inputs"
+    if call_rate in (0, 1):
+        return "no input" if call_rate else "every input"
+    return f"{whole_percent(1 - call_rate)} of the inputs"
+
+
+def _promise(certificate: Numbers) -> str:
+    if not is_certified(certificate):
+        return f"The loss is not certified{_because(certificate)}."
+    confidence, epsilon = confidence_words(certificate), epsilon_words(certificate)
+    return f"With a probability of at least {confidence} the loss is at most {epsilon}."
+
+
+def _because(certificate: Numbers) -> str:
+    reason = str(certificate.get("reason") or "").strip().rstrip(".")
+    return f": {reason}" if reason else ""
+
+
+def _small_is_better(overall: Numbers) -> str:
+    small, large = overall.get("small_accuracy"), overall.get("large_accuracy")
+    if not (known(small) and known(large)) or small < large:
+        return ""
+    compared = "as accurate as" if small == large else "more accurate than"
+    return (
+        f"On the test rows the small model alone ({percent(small)}) is {compared} the large model ({percent(large)})."
+        " Never escalating would be at least as accurate, and cheaper."
+    )
+
+
+def _test_exceeds(overall: Numbers, certificate: Numbers) -> str:
+    difference, epsilon = overall.get("difference"), certificate.get("epsilon")
+    if not (is_certified(certificate) and known(difference) and known(epsilon)) or -difference <= epsilon:
+        return ""
+    return (
+        f"On the test rows the cascade loses {unsigned_points(difference)}, more than the certified"
+        f" {unsigned_points(epsilon)}. The test rows may be unlike the certify rows, or chance was against the"
+        " certificate: look before you deploy."
+    )
+
+
+def _bad_rows(count: int | None) -> str:
+    if not count:
+        return ""
+    return f"{plural(count, 'row')} could not be used and {'was' if count == 1 else 'were'} left out."

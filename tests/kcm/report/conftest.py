@@ -1,0 +1,190 @@
+"""A run as the pipeline reports it, and a reader that looks at a drawing the way a person does: by its ticks."""
+
+from __future__ import annotations
+
+import copy
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from kcm.report.page import ReportInputs
+
+TASKS = ("reviews", "movies", "editorials")
+
+
+def outcome(small: float, large: float, cascade: float, call_rate: float, num_rows: int = 1000) -> dict[str, Any]:
+    difference = cascade - large
+    return {
+        "num_rows": num_rows,
+        "small_accuracy": small,
+        "small_accuracy_interval": [small - 0.02, small + 0.02],
+        "large_accuracy": large,
+        "large_accuracy_interval": [large - 0.015, large + 0.015],
+        "cascade_accuracy": cascade,
+        "cascade_accuracy_interval": [cascade - 0.01, cascade + 0.01],
+        "difference": difference,
+        "difference_interval": [difference - 0.006, difference + 0.005],
+        "call_rate": call_rate,
+        "calls_saved": 1 - call_rate,
+        "cost_saved": 0.9 * (1 - call_rate),
+    }
+
+
+def collaborator(small: float, cascade: float, call_rate: float, matrix: list[list[float]]) -> dict[str, Any]:
+    return {
+        "overall": outcome(small, 0.92, cascade, call_rate, 3000) | {"forgetting_first": 0.021},
+        "tasks": {name: outcome(small, 0.92, cascade, call_rate) for name in TASKS},
+        "continual": {"average_accuracy": 0.81, "forgetting_first": 0.021, "fwt": None},
+        "accuracy_matrix": matrix,
+        "routing": {"pgr": 0.95, "apgr": 0.8, "cpt_50": 0.11, "cpt_80": 0.25, "auroc": 0.81},
+        "policy": {"gate": "confidence", "decision": {"decision": "threshold", "threshold": 2.0}, "prompt": "none"},
+        "num_parameters": 110592,
+    }
+
+
+RESULT: dict[str, Any] = {
+    "name": "reviews",
+    "kcm": collaborator(0.82, 0.917, 0.29, [[0.85, 0.60, 0.55], [0.83, 0.80, 0.58], [0.81, 0.79, 0.84]]),
+    "mcm": collaborator(0.80, 0.913, 0.36, [[0.84, 0.60, 0.55], [0.79, 0.80, 0.58], [0.75, 0.77, 0.83]]),
+    "certificate": {
+        "method": "regret",
+        "epsilon": 0.02,
+        "delta": 0.1,
+        "threshold": 2.0,
+        "decision": "threshold",
+        "bound": 0.018,
+        "valid": True,
+        "num_rows": 1400,
+        "reason": "",
+    },
+    "seconds": {"features": 41.0, "train": 96.0, "evaluate": 4.0},
+    "cached": {"features": True, "train": False, "evaluate": False},
+    "mlflow": {"tracking_uri": "sqlite:///mlflow.db", "run_id": "4f1c0d8d", "model": "kcm-reviews", "version": 3},
+    "bad_rows": 0,
+}
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return copy.deepcopy(RESULT)
+
+
+@pytest.fixture
+def inputs(result: dict[str, Any]) -> ReportInputs:
+    frontier = {
+        "call_rate": [1.0, 0.6, 0.3, 0.0],
+        "accuracy": [0.92, 0.922, 0.917, 0.82],
+        "threshold": [float("inf"), 4.0, 2.0, float("-inf")],
+    }
+    bins = [
+        {"confidence": 0.6, "accuracy": 0.5, "count": 100},
+        {"confidence": 0.95, "accuracy": 0.93, "count": 900},
+        {"confidence": None, "accuracy": None, "count": 0},
+    ]
+    trial = {"collaborator": "kcm", "params": {"gate": "deferral", "weight": 0.25}, "pareto": True}
+    return ReportInputs(
+        result=result,
+        frontiers={"kcm": frontier, "mcm": frontier},
+        reliability={"kcm": bins, "mcm": bins},
+        trials=[
+            trial | {"number": 0, "area": 0.91, "calls_saved": 0.5},
+            trial | {"number": 1, "area": 0.90, "calls_saved": 0.7},
+            trial | {"number": 2, "area": 0.89, "calls_saved": 0.4, "pareto": False},
+        ],
+        certificate_path={
+            "threshold": [float("inf"), 5.0, 3.0, 2.0, 1.0],
+            "p_value": [0.0, 0.001, 0.02, 0.09, 0.4],
+            "regret": [0.0, 0.001, 0.005, 0.012, 0.018],
+            "call_rate": [1.0, 0.8, 0.5, 0.3, 0.2],
+        },
+        config_yaml="name: reviews\nseed: 0\n",
+        lineage={"features": "a1b2c3", "train": "d4e5f6"},
+        machine="2 CPU cores",
+    )
+
+
+@dataclass
+class Drawing:
+    """A plot, read by its ticks: where marks and rules stand in the units of the axes."""
+
+    svg: ElementTree.Element
+    legend: list[str]
+
+    def ticks(self, axis: str) -> list[tuple[str, float]]:
+        """Label and position of the ticks of `x` or `y`, in the order drawn."""
+        style, other = ("x", "y") if axis == "x" else ("tick y", "x")
+        texts = [text for text in self.svg.iter("text") if text.get("class") == style]
+        lines = texts if axis == "y" else [t for t in texts if t.get(other) == texts[0].get(other)]
+        return [(text.text or "", float(text.attrib[axis])) for text in lines]
+
+    def at(self, axis: str, position: float) -> float:
+        """The value at a position, from the first and the last tick: percent signs and true minus signs are read."""
+        (first, start), *_, (last, end) = self.ticks(axis)
+        low, high = (float(label.strip("%").replace("−", "-")) for label in (first, last))
+        return low + (position - start) / (end - start) * (high - low)
+
+    def mark(self, title: str) -> tuple[float, float]:
+        """Value of the one mark whose tip starts with `title`."""
+        (found,) = [mark for mark in self.marks() if (mark.findtext("title") or "").startswith(title)]
+        x, y = centre(found)
+        return self.at("x", x), self.at("y", y)
+
+    def marks(self, style: str = "") -> list[ElementTree.Element]:
+        """Marks that are drawn with all words of `style`."""
+        styles = {"mark", *style.split()}
+        return [element for element in self.svg.iter() if styles <= set(element.get("class", "").split())]
+
+    def lines(self, style: str) -> list[ElementTree.Element]:
+        """Lines that are drawn with all words of `style`."""
+        styles = {"line", *style.split()}
+        return [element for element in self.svg.iter() if styles <= set(element.get("class", "").split())]
+
+
+def centre(mark: ElementTree.Element) -> tuple[float, float]:
+    if mark.tag == "circle":
+        return float(mark.attrib["cx"]), float(mark.attrib["cy"])
+    corners = [tuple(map(float, corner.split(","))) for corner in mark.attrib["points"].split()]
+    return sum(x for x, _ in corners) / 4, sum(y for _, y in corners) / 4
+
+
+@pytest.fixture
+def read_drawing() -> Callable[[str], Drawing]:
+    def read(figure: str) -> Drawing:
+        root = ElementTree.fromstring(figure)
+        (svg,) = [child for child in root if child.tag == "svg"]
+        legend = ["".join(item.itertext()) for item in root.iter("li")]
+        return Drawing(svg, legend)
+
+    return read
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text, as a browser would take them from a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.open = "", []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture
+def read_page() -> type[Reader]:
+    return Reader

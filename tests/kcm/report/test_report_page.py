@@ -1,0 +1,173 @@
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.errors import ArtefactError
+from kcm.report.page import render_report, write_report
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '" onload="alert(1)',
+    "'><img src=x onerror=alert(1)>",
+    "</style><script>alert(2)</script>",
+    "</title></code></pre><iframe src='javascript:alert(3)'>",
+    "&lt;b&gt;",
+]
+
+
+def without_numbers(value: Any) -> Any:
+    """The same structure with every number unknown."""
+    if isinstance(value, dict):
+        return {key: without_numbers(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [without_numbers(child) for child in value]
+    return None if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def test_the_page_tells_the_run_from_headline_to_config(inputs, read_page) -> None:
+    text = read_page(render_report(inputs)).text
+    for said in ("KCM answers 71%", "editorials", "≤ 2 points", "kcm-reviews", "d4e5f6", "seed: 0", "2 CPU cores"):
+        assert said in text
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(inputs, read_page) -> None:
+    page = render_report(inputs)
+    tags = read_page(page).tags
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in tags}
+    assert all(attributes.get("href", "#").startswith("#") for _, attributes in tags)
+    assert not {"src", "srcset", "action", "data"} & {name for _, attributes in tags for name in attributes}
+    assert not re.search(r"url\(|@import", page)
+    policies = [a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_hostile_names_are_text(inputs, read_page) -> None:
+    result = inputs.result
+    for who in ("kcm", "mcm"):
+        task = result[who]["tasks"]["reviews"]
+        result[who]["tasks"] = dict.fromkeys(HOSTILE[:3], task)
+        result[who]["policy"] = {name: name for name in HOSTILE}
+        result[who]["continual"][HOSTILE[0]] = 0.5
+    result["name"] = HOSTILE[3]
+    result["certificate"] |= {"method": HOSTILE[0], "reason": HOSTILE[1], "valid": False}
+    result["mlflow"] = dict.fromkeys(result["mlflow"], HOSTILE[2])
+    result["seconds"], result["cached"] = {HOSTILE[0]: 1.0}, {HOSTILE[0]: True}
+    for trial in inputs.trials:
+        trial["params"] = {HOSTILE[0]: HOSTILE[1]}
+    hostile = replace(
+        inputs, config_yaml=HOSTILE[4], machine=HOSTILE[2], lineage={HOSTILE[0]: HOSTILE[1], HOSTILE[3]: HOSTILE[5]}
+    )
+
+    page = read_page(render_report(hostile))
+
+    assert not {"script", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert [tag for tag, _ in page.tags].count("style") == 1
+    for name in HOSTILE:
+        assert name in page.text
+
+
+def test_links_lead_to_sections_and_ids_are_unique(inputs, read_page) -> None:
+    tags = read_page(render_report(inputs)).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {attributes["href"][1:] for tag, attributes in tags if tag == "a"} <= set(ids)
+    labelled = {attributes["aria-labelledby"] for tag, attributes in tags if tag == "section"}
+    assert len(labelled) == 6
+    assert labelled <= set(ids)
+
+
+def test_the_page_can_be_read_without_seeing_it(inputs, read_page) -> None:
+    tags = read_page(render_report(inputs)).tags
+    names = [tag for tag, _ in tags]
+    assert ("html", {"lang": "en"}) in tags
+    assert names.count("h1") == names.count("main") == names.count("title") - names_in_svg(tags) == 1
+    assert names.count("table") == names.count("caption")
+    plots = [attributes for tag, attributes in tags if tag == "svg" and attributes.get("class") == "plot"]
+    assert len(plots) == names.count("figure") == 7
+    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 40 for plot in plots)
+    levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def names_in_svg(tags) -> int:
+    """Titles that are the tips of marks."""
+    start = [tag for tag, _ in tags].index("body")
+    return [tag for tag, _ in tags[start:]].count("title")
+
+
+def test_a_run_of_which_nothing_was_measured_still_has_a_page(inputs, read_page) -> None:
+    result = without_numbers(inputs.result)
+    bare = replace(inputs, result=result, frontiers={}, reliability={}, trials=[], certificate_path={}, lineage={})
+    text = read_page(render_report(bare)).text
+    for said in (
+        "No frontier was measured.",
+        "No threshold was tested",
+        "Tuning did not run.",
+        "needs at least two tasks",
+    ):
+        assert said in text
+    assert not re.search(r"\bNone\b|\bnan\b", text)
+
+
+def test_a_run_with_little_more_than_its_total_still_has_a_page(inputs, read_page) -> None:
+    total = {key: inputs.result["kcm"]["overall"][key] for key in ("cascade_accuracy", "call_rate")}
+    bare = replace(
+        inputs, result={"kcm": {"overall": total}}, frontiers={}, reliability={}, trials=[], certificate_path={}
+    )
+    text = read_page(render_report(bare)).text
+    assert "Unnamed run" in text
+    assert "This run has no MCM" in text
+    assert "This run has no certificate." in text
+
+
+def test_a_large_run_makes_a_small_page(inputs) -> None:
+    count = 200_000
+    shares = [index / (count - 1) for index in range(count)]
+    columns = {"call_rate": shares, "accuracy": shares, "threshold": shares}
+    path = {"threshold": shares, "p_value": shares, "regret": shares, "call_rate": shares}
+    trial = inputs.trials[2]
+    large = replace(
+        inputs,
+        frontiers={"kcm": columns, "mcm": columns},
+        certificate_path=path,
+        trials=[trial | {"number": index} for index in range(500)],
+    )
+    assert len(render_report(large)) < 500_000
+
+
+def test_the_page_is_written_into_a_new_folder(inputs, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    write_report(inputs, path)
+    assert path.read_text(encoding="utf-8") == render_report(inputs)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_half_a_character_in_the_data_does_not_stop_the_page(inputs, tmp_path: Path) -> None:
+    inputs.result["name"] = "broken \ud800 name"
+    write_report(inputs, tmp_path / "report.html")
+    assert "broken ? name" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(inputs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match=r"the report cannot be written: .*\(.*file/report\.html\)\. Free space"):
+        write_report(inputs, tmp_path / "file" / "report.html")
+
+
+def test_a_disk_that_fills_up_leaves_the_old_page(inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ArtefactError, match="No space left on device"):
+        write_report(inputs, path)
+    assert path.read_bytes() == b"old"
