@@ -1,0 +1,1 @@
+"""The method on Ray: one module per stage."""

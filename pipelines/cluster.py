@@ -1,0 +1,98 @@
+"""The Ray cluster that the stages run on: an existing one where an address is given, else a local one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import KcmError
+
+MIB = 2**20
+
+
+class ClusterConfig(Config):
+    """Where the work runs, and on how much; nothing here changes a result."""
+
+    address: str | None = Field(None, description="An existing cluster; without one a local cluster is started.")
+    num_cpus: int = Field(
+        4, ge=1, description="Logical CPUs of a local cluster; more than cores, since workers share them."
+    )
+    object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
+    num_workers: int = Field(2, ge=1, description="Train workers.")
+    cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
+    max_failures: int = Field(3, ge=0, description="Times that a dead train worker is replaced.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
+    num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
+    num_trials: int = Field(2, ge=1, description="Tune trials that run at once.")
+    use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
+    gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
+
+    @property
+    def device(self) -> str:
+        """The torch device of encoders; its class is part of a feature's fingerprint."""
+        return "cuda" if self.use_gpu else "cpu"
+
+
+def prepare_environment() -> None:
+    """Settings that Ray reads when its processes start; a person's own settings win."""
+    for name, value in {
+        "RAY_AUTH_MODE": "disabled",  # else a token left in the home folder silently changes how clients must connect
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # saves 4 s at every start of a trainer
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side warns on the terminal about its own actors
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected(config: ClusterConfig) -> Iterator[None]:
+    """A connection to the cluster for as long as the block runs; one that is open already is left as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    prepare_environment()
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    try:
+        with _silent_stderr():
+            _init(address, config)
+    except ConnectionError as error:
+        raise KcmError(
+            f"no Ray cluster answers: {error}", where=str(address), mend="Start one, or drop the address"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(address: str | None, config: ClusterConfig) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    store = config.object_store_mib * MIB
+    ray.init(num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ side announces its log level on the terminal while it starts; what goes wrong is raised anyway."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

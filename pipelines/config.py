@@ -1,0 +1,62 @@
+"""The configuration of one run: every section is the model of the component that it configures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from kcm.cascade.certificate import CertificateConfig
+from kcm.collaborator import NetworkConfig
+from kcm.config import Config
+from kcm.distill import DistillConfig
+from kcm.encoders import EncoderConfig
+from kcm.large import LargeConfig
+from kcm.learners import LearnerConfig, ReplayConfig
+from kcm.learners.walk import TrainConfig
+from kcm.tasks import TasksConfig
+from pipelines.cluster import ClusterConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.tracking import TrackingConfig
+from pipelines.tune import TuneConfig
+
+CollaboratorName = Literal["kcm", "mcm"]
+
+
+class RunConfig(Config):
+    """One run of the pipeline, from rows to a registered bundle."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder and its model.")
+    storage_path: Path = Field(Path("storage"), description="Artefacts, runs and records; seen by all nodes.")
+    assets_path: Path = Field(Path("assets"), description="Models and data that `kcm assets` fetched.")
+    seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
+    collaborators: tuple[CollaboratorName, ...] = Field(
+        ("kcm", "mcm"),
+        description="What is trained; the first one is certified for deployment, the others are controls.",
+    )
+    tasks: TasksConfig
+    encoder: EncoderConfig
+    large: LargeConfig
+    network: NetworkConfig = NetworkConfig()
+    learner: LearnerConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+    distill: DistillConfig = DistillConfig()
+    tune: TuneConfig = TuneConfig()
+    certificate: CertificateConfig = CertificateConfig()
+    serve: ServeConfig = ServeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("storage_path", "assets_path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """Workers run in folders of their own, so no path may be relative."""
+        return value.expanduser().absolute()
+
+    @field_validator("collaborators")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name at least one collaborator, each once")
+        return value

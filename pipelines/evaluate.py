@@ -1,0 +1,256 @@
+"""Stage `evaluate`: the certificate on the certify split, then everything that is reported, on the test split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.evaluation import RouteQuality, calls_saved_at, route_quality, router_quality
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate import Gate
+from kcm.cascade.ledger import Ledger, split_fingerprint
+from kcm.cascade.policy import Policy
+from kcm.cascade.regret import RegretPath
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.table import OutcomeTable
+from kcm.collaborator import Collaborator
+from kcm.kan import num_parameters
+from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
+from kcm.metrics.continual import summarise
+from kcm.metrics.intervals import Interval
+from pipelines.artefact import Artefact, Recipe, write_json
+from pipelines.outcome_table import outcome_table
+from pipelines.progress import Bar
+from pipelines.stage import Context
+from pipelines.train_worker import WalkPlan
+from pipelines.trial import load_collaborator
+
+VERSION = 1
+POINTS = 300  # of a curve in the report
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the search found for one collaborator."""
+
+    collaborator: Collaborator
+    gate: Gate
+    policy: Policy
+    state: dict[str, Any]
+    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on validate
+
+    @classmethod
+    def load(cls, folder: Path, plan: WalkPlan, name: str) -> Tuned:
+        """Read what the tune stage wrote."""
+        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        policy = Policy.model_validate_json((folder / "policy.json").read_text(encoding="utf-8"))
+        deferral = None
+        if (folder / "gate.safetensors").exists():
+            deferral = DeferralHead(plan.in_features, plan.num_labels)
+            deferral.load_state_dict(load_file(folder / "gate.safetensors"))
+        return cls(
+            collaborator=load_collaborator(plan, name, state),
+            gate=Gate(policy.gate, policy.temperature, deferral, policy.deferral_weight),
+            policy=policy,
+            state=state,
+            validate_scores=np.load(folder / "validate_scores.npy"),
+        )
+
+
+def evaluate(
+    context: Context, plan: WalkPlan, label_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
+) -> Artefact:
+    """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
+
+    `inputs` are the artefacts of features, outcomes and tune. The certify rows are read once, after everything is
+    frozen: a look at them is written into the ledger first, and a later look at the same rows may spend less.
+    """
+    encoded, answered, tuned = inputs
+    config = context.config.certificate
+    recipe = Recipe("evaluate", VERSION, {"certificate": config.model_dump(mode="json")}, inputs)
+
+    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+        result, report = {}, {}
+        for number, name in enumerate(plan.collaborators):
+            bar.update(number, len(plan.collaborators))
+            found = Tuned.load(tuned.folder / name, plan, name)
+            names = [task.name for task in plan.tasks]
+            table, features_ND, encode_s = outcome_table(
+                found.collaborator, encoded.folder, answered.folder, names, label_names, ("validate", "certify", "test")
+            )
+            spend = _spend(context, table, config, recipe.fingerprint)
+            judged = Judged.of(found, table, features_ND, encode_s)
+            policy, certificates = certify_policy(
+                judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend
+            )
+            (folder / name).mkdir()
+            table.to_parquet(folder / name / "outcomes.parquet")
+            write_json(folder / name / "policy.json", policy.model_dump(mode="json"))
+            write_json(folder / name / "certificates.json", _as_json(certificates))
+            result[name] = _measured(judged, policy, certificates, found, names)
+            report[name] = _curves(judged, config)
+        write_json(folder / "result.json", result)
+        write_json(folder / "report.json", report)
+
+    return context.build(recipe, write, unit="collaborators")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An outcome table with its gate scores and the small side's cost; validate scores are out-of-fold."""
+
+    table: OutcomeTable
+    scores: np.ndarray
+    small_cost: np.ndarray
+
+    @classmethod
+    def of(cls, found: Tuned, table: OutcomeTable, features_ND: np.ndarray, small_cost: np.ndarray) -> Judged:
+        """Score every row as it is served, but validate rows as the search saw them."""
+        scores = found.gate.score(features_ND, table.judge_logits)
+        scores[table.split == "validate"] = found.validate_scores
+        return cls(table, scores, small_cost)
+
+    def mask(self, split: str, task: str | None = None) -> np.ndarray:
+        """Rows of a split, and of a task where one is named."""
+        rows: np.ndarray = self.table.split == split
+        return rows if task is None else rows & (self.table.task == task)
+
+    def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
+        """The scored rows of a split, and of a task where one is named."""
+        mask = self.mask(split, task)
+        return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
+
+
+def _spend(context: Context, table: OutcomeTable, config: CertificateConfig, purpose: str) -> float:
+    """What this look at the certify rows may spend; the same evaluation started again is the same look.
+
+    All collaborators share a look: only the first is deployed, none is chosen by its certificate.
+    """
+    ledger = Ledger(context.store.root / "ledger.json")
+    fingerprint = split_fingerprint(table.where(split="certify").id)
+    earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
+    look = earlier[0] if earlier else ledger.open_look(fingerprint, config.delta, purpose)
+    return look.spend
+
+
+def _measured(
+    judged: Judged,
+    policy: Policy,
+    certificates: dict[str | None, Certificate],
+    found: Tuned,
+    task_names: list[str],
+) -> dict[str, Any]:
+    """One collaborator's part of the result."""
+    accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
+    continual = summarise(accuracy, baseline)
+    validate, test = judged.rows("validate"), judged.rows("test")
+    saved_half, saved_one = calls_saved_at(validate, test, 0.005), calls_saved_at(validate, test, 0.01)
+    overall = _quality(judged, policy, None)
+    return {
+        "overall": overall | {"forgetting_first": continual["forgetting_first"]},
+        "tasks": {task: _quality(judged, policy, task) for task in task_names},
+        "continual": continual,
+        "accuracy_matrix": accuracy,
+        "routing": asdict(router_quality(test))
+        | {
+            "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
+            "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
+            "expected_calibration_error": _calibration_error(judged, policy.temperature),
+        },
+        "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
+        "certificate": _as_json(certificates),
+        "num_parameters": num_parameters(found.collaborator.judge),
+    }
+
+
+def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]:
+    mask = judged.mask("test", task)
+    table, rows = judged.table.select(mask), judged.rows("test", task)
+    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
+    assert quality is not None  # a task without test rows was refused when the tasks were built
+    return _flat(quality)
+
+
+def _flat(quality: RouteQuality) -> dict[str, Any]:
+    """A RouteQuality under the names of `result.json`."""
+
+    def ends(interval: Interval) -> list[float]:
+        return [interval.low, interval.high]
+
+    return {
+        "num_rows": quality.num_rows,
+        "small_accuracy": quality.small.estimate,
+        "small_accuracy_interval": ends(quality.small),
+        "large_accuracy": quality.large.estimate,
+        "large_accuracy_interval": ends(quality.large),
+        "cascade_accuracy": quality.cascade.estimate,
+        "cascade_accuracy_interval": ends(quality.cascade),
+        "difference": quality.difference.estimate,
+        "difference_interval": ends(quality.difference),
+        "call_rate": quality.call_rate,
+        "calls_saved": quality.calls_saved,
+        "cost_saved": quality.cost_saved,
+    }
+
+
+def _as_json(certificates: dict[str | None, Certificate]) -> dict[str, Any]:
+    """The common certificate, and below `tasks` those of tasks with a decision of their own."""
+    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
+    return certificates[None].model_dump(mode="json") | {"tasks": own}
+
+
+def _calibration_error(judged: Judged, temperature: float) -> float | None:
+    table = judged.table.where(split="test")
+    return expected_calibration_error(
+        confidences(table.judge_logits, temperature), table.judge_logits.argmax(1) == table.label
+    )
+
+
+def _curves(judged: Judged, config: CertificateConfig) -> dict[str, Any]:
+    """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
+    frontier = Frontier.of(judged.rows("test"))
+    points = _thinned(len(frontier.scores) + 1)
+    table = judged.table.where(split="test")
+    bins = reliability(confidences(table.judge_logits), table.judge_logits.argmax(1) == table.label)
+    rows = judged.rows("certify")
+    grid = Frontier.of(rows)
+    path = RegretPath(rows, config.epsilon, config.delta)
+    thresholds = [float(t) for t in grid.thresholds[_thinned(len(grid.scores) + 1)] if np.isfinite(t)]
+    lost = rows.certified_baseline & ~rows.small_correct
+    return {
+        "frontier": {
+            "call_rate": frontier.call_rate[points].tolist(),
+            "accuracy": frontier.accuracy[points].tolist(),
+            "threshold": np.nan_to_num(frontier.thresholds[points]).tolist(),
+        },
+        "reliability": [
+            {"confidence": float(c), "accuracy": float(a), "count": int(n)}
+            for c, a, n in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
+            if n
+        ],
+        "certificate_path": {
+            "threshold": thresholds,
+            "p_value": [path.p_value(t) for t in thresholds],
+            "regret": [float((lost & (rows.score > t)).mean()) for t in thresholds],
+            "call_rate": [float((rows.score <= t).mean()) for t in thresholds],
+        },
+    }
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Up to POINTS positions among `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
+
+
+def read_result(artefact: Artefact) -> dict[str, Any]:
+    """What was measured, by collaborator."""
+    result: dict[str, Any] = json.loads((artefact.folder / "result.json").read_text(encoding="utf-8"))
+    return result

@@ -1,0 +1,119 @@
+"""Stage `features`: every row through the frozen encoder, once, by a pool of Ray Data actors."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from kcm.assets import resolve
+from kcm.encoders import EncoderConfig, TextEncoder, encoder_identity
+from kcm.errors import DataError
+from kcm.learners.stream import ROWS_PER_GROUP, list_column, matrix
+from kcm.tasks import TaskSequence
+from pipelines.artefact import Artefact, Recipe
+from pipelines.pool import ROW, map_rows
+from pipelines.progress import Bar
+from pipelines.stage import Context
+
+VERSION = 1
+SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
+
+
+class Encode:
+    """Actor that adds `features` [N, D] and the seconds each row took."""
+
+    def __init__(self, encoder: EncoderConfig, model_path: Path, device: str) -> None:
+        self._encoder = TextEncoder(encoder, model_path, device=device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Encode the column `text`; the other columns of the result are `row` and `seconds`."""
+        started = time.perf_counter()
+        features = self._encoder.encode(batch["text"].tolist())
+        seconds = np.full(len(features), (time.perf_counter() - started) / len(features))
+        return {ROW: batch[ROW], "features": features, SECONDS: seconds}
+
+
+def features(context: Context, tasks: Artefact, encoder: EncoderConfig, *, label: str = "features") -> Artefact:
+    """One Parquet file per task, in the order of its rows: id, split, label, group, features [D], seconds.
+
+    DataError naming the row ids when the encoder gives a NaN.
+    """
+    model_path = resolve(encoder.model, context.config.assets_path)
+    cluster = context.config.cluster
+    section = {
+        "encoder": encoder.model_dump(mode="json", exclude={"batch_size", "model"}),
+        "identity": encoder_identity(encoder, model_path),
+        "device": cluster.device,
+    }
+
+    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+        sequence = TaskSequence.load(tasks.folder)
+        rows = [sequence.rows(number) for number in range(len(sequence.tasks))]
+        texts = pa.concat_tables([table.select(["text"]) for table in rows])
+        parts = map_rows(
+            texts,
+            pc.utf8_length(texts["text"]).to_numpy(),
+            Encode,
+            {"encoder": encoder, "model_path": model_path, "device": cluster.device},
+            batch_size=encoder.batch_size,
+            cluster=cluster,
+            scratch=scratch,
+            bar=bar,
+        )
+        start = 0
+        for number, table in enumerate(rows):
+            _write_task(task_file(folder, number), table, parts, start)
+            start += len(table)
+
+    return context.build(Recipe("features", VERSION, section, (tasks,)), write, label=label)
+
+
+def task_file(folder: Path, number: int) -> Path:
+    """Where an artefact keeps the rows of task `number`."""
+    return folder / f"task-{number:04d}.parquet"
+
+
+def write_rows(path: Path, table: pa.Table) -> None:
+    """Write a task's rows in the row groups that training reads by index."""
+    pq.write_table(table, path, row_group_size=ROWS_PER_GROUP)
+
+
+def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:
+    mine = (pc.field(ROW) >= start) & (pc.field(ROW) < start + len(table))
+    encoded = parts.to_table(filter=mine).sort_by(ROW)
+    values_ND = _rows_of_lists(encoded["features"])
+    if len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
+        ids = ", ".join(table["id"][int(i)].as_py() for i in bad[:5])
+        raise DataError(
+            f"the encoder gave NaN for {len(bad)} rows: {ids}", mend="Check the encoder's dtype and weights"
+        )
+    group = pc.if_else(pc.equal(table["group"], ""), None, table["group"])  # a row without one stands alone
+    columns = table.drop_columns(["text", "group"]).append_column("group", group)
+    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, encoded[SECONDS])
+    write_rows(path, columns)
+
+
+def _rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:
+    """Ray Data stores matrices as tensors or lists, by version; either way one row each."""
+    chunks = [chunk.to_numpy_ndarray() if hasattr(chunk, "to_numpy_ndarray") else None for chunk in column.chunks]
+    if all(chunk is not None for chunk in chunks):
+        return np.concatenate(chunks).astype(np.float32, copy=False)
+    return np.stack([np.asarray(value, dtype=np.float32) for value in column.to_pylist()])
+
+
+def read_features(folder: Path, number: int, *, split: str | None = None) -> pa.Table:
+    """The rows of one task, or of one of its splits."""
+    where = None if split is None else pc.field("split") == split
+    return pq.read_table(task_file(folder, number), filters=where)
+
+
+def feature_matrix(table: pa.Table) -> np.ndarray:
+    """The features of a table's rows as float32 [N, D]."""
+    return matrix(table["features"])

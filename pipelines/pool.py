@@ -1,0 +1,112 @@
+"""Rows through a pool of actors: a frozen model applied once to every row, by Ray Data.
+
+Rows come sorted by length, so that a batch is padded little. Every finished batch is committed to a scratch folder:
+an interrupted pass goes on with the rows that are missing, and nothing is computed or paid for twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from pipelines.cluster import ClusterConfig
+from pipelines.progress import Bar
+
+ROW = "row"  # position of a row among all rows of the pass
+
+Actor = Callable[[dict[str, np.ndarray]], dict[str, Any]]
+
+
+def map_rows(
+    rows: pa.Table,
+    lengths: np.ndarray,
+    actor: type,
+    arguments: Mapping[str, Any],
+    *,
+    batch_size: int,
+    cluster: ClusterConfig,
+    scratch: Path,
+    bar: Bar,
+) -> ds.Dataset:
+    """Apply `actor(**arguments)` to batches of `rows`; the results as a dataset of Parquet files with a `row` column.
+
+    `lengths` [N] orders the rows; `actor` maps a dict of columns to a dict of columns of the same length, and the
+    column `row` is carried along for it.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    done = _rows_done(scratch)
+    order = np.argsort(-lengths, kind="stable")
+    order = order[~np.isin(order, done)]
+    bar.update(len(done), len(rows))
+    if len(order):
+        table = rows.take(pa.array(order)).append_column(ROW, pa.array(order))
+        _run(table, actor, arguments, batch_size, cluster, scratch, bar, finished=len(done), total=len(rows))
+    return _parts(scratch)
+
+
+def _run(
+    table: pa.Table,
+    actor: type,
+    arguments: Mapping[str, Any],
+    batch_size: int,
+    cluster: ClusterConfig,
+    scratch: Path,
+    bar: Bar,
+    *,
+    finished: int,
+    total: int,
+) -> None:
+    _silence()
+    num_actors = min(cluster.num_encoders, -(-len(table) // batch_size))
+    # Contiguous blocks keep rows of like length together; several per actor keep the actors equally busy.
+    blocks = [table.slice(start, batch_size) for start in range(0, len(table), batch_size)]
+    results = ray.data.from_arrow(blocks).map_batches(
+        actor,
+        fn_constructor_kwargs=dict(arguments),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        num_cpus=0 if cluster.use_gpu else 1,
+        num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+    )
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        _commit(batch, scratch)
+        finished += len(batch)
+        bar.update(finished, total)
+
+
+def _silence() -> None:
+    """Our own bar says all that Ray Data would."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _commit(batch: pa.Table, scratch: Path) -> None:
+    """Write one part; a reader sees it whole or not at all."""
+    name = f"{uuid.uuid4().hex}.parquet"
+    draft = scratch / f".{name}"
+    pq.write_table(batch, draft)
+    os.replace(draft, scratch / name)
+
+
+def _parts(scratch: Path) -> ds.Dataset:
+    return ds.dataset(sorted(str(path) for path in scratch.glob("[!.]*.parquet")), format="parquet")
+
+
+def _rows_done(scratch: Path) -> np.ndarray:
+    parts = sorted(scratch.glob("[!.]*.parquet"))
+    if not parts:
+        return np.empty(0, dtype=np.int64)
+    return np.concatenate([pq.read_table(part, columns=[ROW])[ROW].to_numpy() for part in parts])

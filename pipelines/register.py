@@ -1,0 +1,89 @@
+"""Stage `register`: the first collaborator's cascade as a bundle, with the report, in the model registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kcm.bundle import Bundle, Lineage
+from kcm.cascade.certificate import Certificate
+from kcm.cascade.policy import Policy
+from kcm.large import LinearHead
+from pipelines.artefact import Artefact, Recipe
+from pipelines.evaluate import Tuned, read_result
+from pipelines.outcomes import HEAD, IDENTITY
+from pipelines.progress import Bar
+from pipelines.stage import Context
+from pipelines.train_worker import WalkPlan
+
+VERSION = 1
+BUNDLE = "bundle"
+
+
+def register(
+    context: Context,
+    plan: WalkPlan,
+    label_names: tuple[str, ...],
+    inputs: tuple[Artefact, Artefact, Artefact, Artefact],
+) -> Artefact:
+    """The bundle, in the store and as the champion of the registry; registered once, however often it is run.
+
+    `inputs` are the artefacts of features, outcomes, tune and evaluate.
+    """
+    recipe = Recipe("register", VERSION, {"name": context.config.name}, inputs)
+
+    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+        make_bundle(context, plan, label_names, inputs).write(folder / BUNDLE)
+
+    artefact = context.build(recipe, write, unit="bundles")
+    if context.tracking:
+        context.tracking.publish(model_name(context), artefact.folder / BUNDLE, artefact.fingerprint)
+    return artefact
+
+
+def model_name(context: Context) -> str:
+    """Name of the registered model."""
+    return context.config.tracking.model_name or context.config.name
+
+
+def make_bundle(
+    context: Context,
+    plan: WalkPlan,
+    label_names: tuple[str, ...],
+    inputs: tuple[Artefact, Artefact, Artefact, Artefact],
+) -> Bundle:
+    """The bundle of the first collaborator."""
+    encoded, answered, tuned, evaluated = inputs
+    name, config = plan.collaborators[0], context.config
+    found = Tuned.load(tuned.folder / name, plan, name)
+    head = answered.folder / HEAD
+    return Bundle(
+        collaborator=found.collaborator,
+        seed=plan.seed,
+        label_names=label_names,
+        task_names=tuple(task.name for task in plan.tasks),
+        encoder=config.encoder,
+        encoder_identity=encoded.manifest["section"]["identity"],
+        large=config.large,
+        large_identity=_json(answered.folder / IDENTITY)["identity"],
+        policy=Policy.model_validate(_json(evaluated.folder / name / "policy.json")),
+        learner=config.learner,
+        large_head=LinearHead.load(head) if head.exists() else None,
+        deferral=found.gate.deferral,
+        certificates=_certificates(_json(evaluated.folder / name / "certificates.json")),
+        metrics=read_result(evaluated)[name],
+        learner_state=found.state["learner"],
+        lineage=Lineage(artefacts={artefact.stage: artefact.fingerprint for artefact in inputs}),
+    )
+
+
+def _certificates(stored: dict[str, Any]) -> dict[str | None, Certificate]:
+    tasks = stored.pop("tasks")
+    own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
+    return {None: Certificate.model_validate(stored)} | own
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

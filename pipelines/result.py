@@ -1,0 +1,67 @@
+"""The result of a run as one dictionary, and the report that is drawn from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import yaml
+
+from kcm.report.page import ReportInputs, write_report
+from pipelines.artefact import Artefact
+from pipelines.evaluate import read_result
+from pipelines.register import model_name
+from pipelines.stage import Context
+from pipelines.tasks import load_sequence
+from pipelines.tracking import champion_of
+
+
+def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
+    """What is known once the stages in `done` are finished; a whole run also has its report and registered version."""
+    result: dict[str, Any] = {"name": context.config.name}
+    if "evaluate" in done:
+        measured = read_result(done["evaluate"])
+        result |= measured
+        result["certificate"] = measured[context.config.collaborators[0]]["certificate"]
+    result |= {
+        "seconds": context.seconds,
+        "cached": context.cached,
+        "bad_rows": len(load_sequence(done["tasks"]).bad_rows),
+        "artefacts": {stage: str(artefact.folder) for stage, artefact in done.items()},
+    }
+    if "register" not in done:
+        return result
+    if tracking := context.tracking:
+        result["mlflow"] = {
+            "tracking_uri": tracking.uri,
+            "run_id": tracking.run_id,
+            "model": model_name(context),
+            "version": champion_of(tracking.uri, model_name(context)),
+        }
+    result["report"] = str(context.run_folder / "report.html")
+    write_report(_report_inputs(context, done, result), context.run_folder / "report.html")
+    return result
+
+
+def _report_inputs(context: Context, done: Mapping[str, Artefact], result: dict[str, Any]) -> ReportInputs:
+    curves = json.loads((done["evaluate"].folder / "report.json").read_text(encoding="utf-8"))
+    trials = json.loads((done["tune"].folder / "trials.json").read_text(encoding="utf-8"))
+    return ReportInputs(
+        result=result,
+        frontiers={name: curve["frontier"] for name, curve in curves.items()},
+        reliability={name: curve["reliability"] for name, curve in curves.items()},
+        trials=trials,
+        certificate_path=curves[context.config.collaborators[0]]["certificate_path"],
+        config_yaml=yaml.safe_dump(context.config.model_dump(mode="json"), sort_keys=False),
+        lineage={stage: artefact.fingerprint for stage, artefact in done.items()},
+        machine=_machine(),
+    )
+
+
+def _machine() -> str:
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB"

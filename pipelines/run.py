@@ -1,0 +1,95 @@
+"""The main job: every stage in turn, from rows to a registered bundle, each from the store where it is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from kcm.learners.stream import matrix
+from pipelines.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
+from pipelines.cluster import connected
+from pipelines.config import RunConfig
+from pipelines.evaluate import evaluate
+from pipelines.features import features, task_file
+from pipelines.lock import locked
+from pipelines.outcomes import outcomes
+from pipelines.progress import Reporter
+from pipelines.register import register
+from pipelines.result import collect
+from pipelines.stage import Context
+from pipelines.tasks import load_sequence, tasks
+from pipelines.tracking import Tracking
+from pipelines.train import train
+from pipelines.train_worker import TaskFiles, WalkPlan
+from pipelines.tune import tune
+
+STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")
+
+
+def run(config: RunConfig, until: str | None = None, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run the stages up to `until`, or all of them, and give the result.
+
+    A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
+    LockedError while another process runs the same name on the same storage path.
+    """
+    context = Context(config, ArtefactStore(config.storage_path), reporter or Reporter())
+    folder = context.run_folder
+    with explained(folder), locked(folder, f"the run {config.name!r}"), connected(config.cluster):
+        folder.mkdir(parents=True, exist_ok=True)
+        key = Recipe("run", 1, config.model_dump(mode="json", exclude={"cluster", "tracking", "serve"})).fingerprint
+        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
+        done: dict[str, Artefact] = {}
+        for stage, artefact in stages(context):
+            done[stage] = artefact
+            if stage == until:
+                break
+        result = collect(context, done)
+        if "register" in done:
+            result["result_path"] = str(folder / "result.json")
+            write_json(folder / "result.json", result)
+            context.tracking.finish()
+    return result
+
+
+def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
+    """Each stage's name and artefact, computed when asked for."""
+    sequence = tasks(context)
+    yield "tasks", sequence
+    encoded = features(context, sequence, context.config.encoder)
+    yield "features", encoded
+    answered = outcomes(context, sequence)
+    yield "outcomes", answered
+    plan, label_names = walk_plan(context.config, sequence, encoded, answered)
+    trained = train(context, plan, encoded, answered)
+    yield "train", trained
+    tuned = tune(context, plan, label_names, (encoded, answered, trained))
+    yield "tune", tuned
+    evaluated = evaluate(context, plan, label_names, (encoded, answered, tuned))
+    yield "evaluate", evaluated
+    yield "register", register(context, plan, label_names, (encoded, answered, tuned, evaluated))
+
+
+def walk_plan(
+    config: RunConfig, sequence: Artefact, encoded: Artefact, answered: Artefact
+) -> tuple[WalkPlan, tuple[str, ...]]:
+    """How the collaborators are trained on the files of finished stages, and the label names of the sequence."""
+    loaded = load_sequence(sequence)
+    files = tuple(
+        TaskFiles(task.name, task_file(encoded.folder, number), task_file(answered.folder, number))
+        for number, task in enumerate(loaded.tasks)
+    )
+    first = pq.ParquetFile(files[0].features).read_row_group(0, columns=["features"])
+    plan = WalkPlan(
+        collaborators=config.collaborators,
+        tasks=files,
+        in_features=matrix(first["features"]).shape[1],
+        num_labels=len(loaded.label_names),
+        network=config.network,
+        learner=config.learner,
+        train=config.train,
+        distill=config.distill,
+        seed=config.seed,
+    )
+    return plan, loaded.label_names

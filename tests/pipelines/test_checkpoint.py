@@ -1,0 +1,66 @@
+"""A resumed run takes the newest sound checkpoint of its own configuration, and says what it passed over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kcm.errors import ArtefactError
+from pipelines.checkpoint import MANIFEST, STATE, checkpoints, newest_checkpoint, write_checkpoint
+
+
+def write(root, steps: int, fingerprint: str = "mine") -> None:
+    state = {"steps": steps, "weights": torch.full((3,), float(steps))}
+    write_checkpoint(root / f"attempt-1/checkpoint-{steps}", state, fingerprint=fingerprint, steps=steps)
+
+
+def newest(root, said: list[str] | None = None):
+    return newest_checkpoint(root, fingerprint="mine", say=(said if said is not None else []).append)
+
+
+def test_the_checkpoint_with_the_most_steps_wins(tmp_path) -> None:
+    for steps in (90, 1000, 200):
+        write(tmp_path, steps)
+    state = newest(tmp_path)
+    assert state["steps"] == 1000
+    assert state["weights"].tolist() == [1000.0] * 3
+
+
+def test_without_checkpoints_a_run_starts_anew(tmp_path) -> None:
+    assert newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "no manifest", "torn manifest"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage) -> None:
+    write(tmp_path, 100)
+    write(tmp_path, 200)
+    folder = tmp_path / "attempt-1/checkpoint-200"
+    content = (folder / STATE).read_bytes()
+    match damage:
+        case "truncated":
+            (folder / STATE).write_bytes(content[:-10])
+        case "flipped":
+            (folder / STATE).write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+        case "no state":
+            (folder / STATE).unlink()
+        case "no manifest":
+            (folder / MANIFEST).unlink()
+        case "torn manifest":
+            (folder / MANIFEST).write_text('{"steps": 2')
+    said: list[str] = []
+    assert newest(tmp_path, said)["steps"] == 100
+    if damage in ("truncated", "flipped", "no state"):
+        assert len(said) == 1
+        assert str(folder) in said[0]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path) -> None:
+    write(tmp_path, 100, fingerprint="theirs")
+    with pytest.raises(ArtefactError, match=r"theirs.*mine"):
+        newest(tmp_path)
+
+
+def test_checkpoints_are_listed_newest_first(tmp_path) -> None:
+    for steps in (5, 500, 50):
+        write(tmp_path, steps)
+    assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-500", "checkpoint-50", "checkpoint-5"]
