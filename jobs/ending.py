@@ -1,0 +1,73 @@
+"""How a command ends: its exit code, one line for a person, and its result as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kcm.errors import KcmError
+
+UNEXPECTED, MENDABLE, INTERRUPTED = 1, 2, 130
+_IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
+
+
+@contextmanager
+def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
+    """Run the body of a command; what it puts into the yielded dict is its JSON result.
+
+    An error that a person can mend exits with 2, any other with 1, an interruption with 130, each after one line on
+    stderr (below the traceback with `debug`). The JSON file is written in every case: a killed command leaves the
+    content it was given at the start, which says that the command did not finish.
+    """
+    result: dict[str, Any] = {}
+    try:
+        _write(json_file, {"error": "the command did not finish"})
+        yield result
+        _write(json_file, result)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as interruption:
+        _fail(str(interruption) or "interrupted; start again to continue", INTERRUPTED, json_file, debug)
+    except SystemExit:  # how Ray's own handlers of signals leave
+        _fail("interrupted; start again to continue", INTERRUPTED, json_file, debug)
+    except Exception as error:
+        if mendable := _mendable(error):
+            _fail(f"error: {mendable}", MENDABLE, json_file, debug)
+        hint = "" if debug else " (--debug for the traceback)"
+        _fail(f"error: unexpected {type(error).__name__}: {error}{hint}", UNEXPECTED, json_file, debug)
+
+
+def _mendable(error: Exception) -> str | None:
+    """What a KcmError says, also one that crossed Ray's processes: some wrappers keep only its traceback's text."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, KcmError):
+        return str(cause)
+    found = _IN_TRACEBACK.findall(str(error))
+    return found[-1] if found else None
+
+
+def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    line = " ".join(text.split())
+    typer.secho(line, fg=typer.colors.RED, err=True)
+    with suppress(KcmError):  # the line above is what counts, and may be about this very file
+        _write(json_file, {"error": line.removeprefix("error: ")})
+    raise typer.Exit(code) from None
+
+
+def _write(json_file: Path | None, result: dict[str, Any]) -> None:
+    if json_file is None:
+        return
+    try:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise KcmError(f"cannot write the JSON result: {error.strerror}", where=str(json_file)) from error

@@ -1,0 +1,134 @@
+"""The configuration reference: one Markdown table per model, generated from the models themselves."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from enum import Enum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+HEAD = """# Configuration
+
+One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
+An unknown key is an error that names the nearest known one. This page is printed by `kcm config`.
+"""
+_BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+
+
+def configuration_reference(model: type[BaseModel]) -> str:
+    """Markdown for `model` and every model below it, in the order of their fields; a union gives a section each."""
+    return "\n".join([HEAD, *_section(model, path="")])
+
+
+def _section(model: type[BaseModel], path: str) -> Iterator[str]:
+    fields = model.model_fields.items()
+    yield f"## {f'`{path}`' if path else 'The run'}{_variant(model)}\n"
+    yield f"{_prose(model)}\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    for name, field in fields:
+        cells = (f"`{name}`", _type(field), _default(field), _meaning(field))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
+    for name, field in fields:
+        for part in _models(field.annotation):
+            yield from _section(part, f"{path}.{name}" if path else name)
+
+
+def _variant(model: type[BaseModel]) -> str:
+    """` with KEY: VALUE` for a member of a tagged union."""
+    tags = [f"`{name}: {field.default}`" for name, field in model.model_fields.items() if _is_tag(field)]
+    return f" with {tags[0]}" if tags else ""
+
+
+def _is_tag(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+
+
+def _meaning(field: FieldInfo) -> str:
+    if field.description:
+        return field.description
+    if _is_tag(field):
+        return "Chooses this form of the section."
+    models = _models(field.annotation)
+    return "One of the forms below." if models[1:] else _prose(models[0]) if models else ""
+
+
+def _prose(model: type[BaseModel]) -> str:
+    """The first paragraph of a model's docstring."""
+    return " ".join((model.__doc__ or "").partition("\n\n")[0].split())
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _type(field: FieldInfo) -> str:
+    name, null = _named(field.annotation), " or null"
+    bounded = " ".join([name.removesuffix(null), *filter(None, map(_bound, field.metadata))])
+    return bounded + null if name.endswith(null) else bounded
+
+
+def _named(annotation: Any) -> str:
+    """A type as a person writes it: `integer`, `list of text`, `one of a, b`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        bounds = [bound for item in arguments[1:] if (bound := _bound(item))]
+        return " ".join([_named(arguments[0]), *bounds])
+    if origin is Literal:
+        return (
+            "one of " + ", ".join(f"`{_scalar(value)}`" for value in arguments)
+            if arguments[1:]
+            else f"`{arguments[0]}`"
+        )
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_named(argument) for argument in arguments))
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_named(arguments[0])}"
+    if origin is dict:
+        return f"map from {_named(arguments[0])} to {_named(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section below"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return "one of " + ", ".join(f"`{member.value}`" for member in annotation)
+    plain = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)).lower())
+
+
+def _bound(item: Any) -> str:
+    for kind, (sign, attribute) in _BOUNDS.items():
+        if isinstance(item, kind):
+            return f"{sign} {getattr(item, attribute):g}"
+    if isinstance(item, (MinLen, Len)) and item.min_length:
+        return f"(at least {item.min_length})"
+    if isinstance(item, MaxLen):
+        return f"(at most {item.max_length})"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        given = value.model_dump(mode="json", exclude_unset=True)
+        if _models(field.annotation)[1:]:
+            given = {name: part.default for name, part in type(value).model_fields.items() if _is_tag(part)} | given
+        return f"`{_scalar(given)}`" if given else "see below"
+    return f"`{_scalar(value)}`"
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML on one line."""
+    plain = (
+        value.value if isinstance(value, Enum) else list(value) if isinstance(value, (tuple, set, frozenset)) else value
+    )
+    if not isinstance(plain, (list, dict, str, int, float, bool, type(None))):
+        plain = str(plain)
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False).replace("\n...", "").strip()

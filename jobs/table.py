@@ -1,0 +1,114 @@
+"""The end of a run for a person: KCM beside MCM, per task and overall, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+Numbers = Mapping[str, Any]
+
+WIDTH = 100
+NETWORKS = {"kcm": "KCM", "mcm": "MCM"}
+_NONE = "–"
+_SPELT = {"bwt": "backward transfer", "fwt": "forward transfer"}
+
+
+def result_console() -> Console:
+    """Standard output, wide enough for the table also where it is a file or a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal and console.width >= WIDTH else Console(highlight=False, width=WIDTH)
+
+
+def result_view(result: Numbers) -> Group:
+    """The tables and lines of a finished run's result."""
+    return Group(_cascade_table(result), _continual_table(result), *_lines(result))
+
+
+def _cascade_table(result: Numbers) -> Table:
+    table = _table("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
+    table.add_column("task\nrows", overflow="fold", min_width=12)
+    table.add_column("\n", no_wrap=True)
+    for heading in ("small", "large", "cascade", "cascade\n- large", "call\nrate %", "calls\nsaved %", "cost\nsaved %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    sides = _sides(result)
+    for task in sides[0]["tasks"]:
+        _add_rows(table, task, {side["name"]: side["tasks"][task] for side in sides})
+    _add_rows(table, "overall", {side["name"]: side["overall"] for side in sides}, style="bold")
+    return table
+
+
+def _add_rows(table: Table, task: str, sides: Mapping[str, Numbers], style: str | None = None) -> None:
+    for position, (name, numbers) in enumerate(sides.items()):
+        first = "" if position else f"{escape(task)}\n{numbers['num_rows']:,} rows"
+        table.add_row(first, name, *_cells(numbers), style=style)
+    table.add_section()
+
+
+def _cells(numbers: Numbers) -> Iterator[str]:
+    for who in ("small", "large", "cascade"):
+        low, high = numbers[f"{who}_accuracy_interval"]
+        yield f"{_percent(numbers[f'{who}_accuracy'])}\n[dim]{_percent(low)}–{_percent(high)}[/dim]"
+    low, high = numbers["difference_interval"]
+    yield f"{_percent(numbers['difference'], '+.1f')}\n[dim]{_percent(low, '+.1f')} to {_percent(high, '+.1f')}[/dim]"
+    for key in ("call_rate", "calls_saved", "cost_saved"):
+        yield _percent(numbers[key])
+
+
+def _continual_table(result: Numbers) -> Table:
+    table = _table("Continual learning, in points")
+    table.add_column("measure", min_width=28)
+    sides = _sides(result)
+    for side in sides:
+        table.add_column(side["name"], justify="right", min_width=10)
+    for measure in sides[0]["continual"]:
+        values = [side["continual"][measure] for side in sides]
+        table.add_row(_SPELT.get(measure, measure.replace("_", " ")), *(_percent(value) for value in values))
+    table.add_row("trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))
+    return table
+
+
+def _sides(result: Numbers) -> list[Numbers]:
+    """The collaborators that the run trained, each with its name."""
+    return [{"name": name, **result[key]} for key, name in NETWORKS.items() if key in result]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _lines(result: Numbers) -> Iterator[Text]:
+    yield _line("certificate", _certificate(result["certificate"]))
+    if mlflow := result.get("mlflow"):
+        yield _line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
+        yield _line("registered", f"{mlflow['model']} version {mlflow['version']}")
+    if result.get("bad_rows"):
+        yield _line("bad rows", f"{result['bad_rows']} left out, listed by id")
+    if cached := [stage for stage, hit in result["cached"].items() if hit]:
+        yield _line("cached", ", ".join(cached))
+    yield _line("seconds", f"{sum(result['seconds'].values()):.0f}")
+    if result.get("report"):
+        yield _line("report", str(result["report"]))
+
+
+def _certificate(certificate: Numbers) -> str:
+    promise = f"at most {_percent(certificate['epsilon'])} points lost, with probability {1 - certificate['delta']:.4g}"
+    if not certificate["valid"]:
+        return f"the promised call rate cannot be kept; {promise}, since all is escalated"
+    if certificate["decision"] == "escalate_all":
+        return f"{promise}, since all is escalated"
+    keeps = "all" if certificate["decision"] == "keep_all" else f"scores above {certificate['threshold']:.3f}"
+    return f"{promise} (bound {_percent(certificate['bound'])}); keeps {keeps}"
+
+
+def _line(name: str, value: str) -> Text:
+    return Text.assemble((f"{name:<12}", "bold"), value, overflow="fold")
+
+
+def _percent(value: float | None, form: str = ".1f") -> str:
+    return _NONE if value is None else f"{100 * value:{form}}"

@@ -1,0 +1,68 @@
+"""A bundle around a real encoder that is quickly made: its networks are random, its threshold splits real sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.assets import fetch
+from kcm.bundle import Bundle
+from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.runtime import Input, load_small_side
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import EncoderConfig, encoder_identity
+from kcm.large import ClassifierConfig, LinearHead
+from kcm.large.classifier import classifier_identity
+from kcm.learners import FinetuneConfig
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+LABELS = ("negative", "positive")
+
+
+@pytest.fixture(scope="session")
+def sentences(assets_dir: Path) -> list[str]:
+    """200 review sentences."""
+    file = fetch("reviews", assets_dir) / "amazonReviewSnippets_GroundTruth.txt"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split("\t")[2].strip() for line in lines[:200]]
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(
+    assets_dir: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Writes a bundle with these parts, by default with a policy that keeps half of the sentences; gives its folder."""
+    path = fetch(MINILM, assets_dir)
+    small, large = EncoderConfig(model=MINILM, max_length=64), EncoderConfig(model=MINILM, max_length=64, pooling="cls")
+    weight_CD = np.random.default_rng(0).normal(size=(2, 384)).astype(np.float32)
+    head = LinearHead(weight_CD, np.zeros(2, np.float32))
+    collaborator = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "kan", seed=0).requires_grad_(False)
+    for layer in collaborator.judge.children():
+        for parameter in layer.parameters():
+            parameter.mul_(2)  # spreads the gate scores of the sentences
+    base = Bundle(
+        collaborator=collaborator,
+        seed=0,
+        label_names=LABELS,
+        task_names=("products", "films"),
+        encoder=small,
+        encoder_identity=encoder_identity(small, path),
+        large=ClassifierConfig(encoder=large),
+        large_identity=classifier_identity(encoder_identity(large, path), head, LABELS),
+        large_head=head,
+        policy=Policy(),
+        learner=FinetuneConfig(),
+    )
+    judged = load_small_side(base, assets_dir).judge([Input(text) for text in sentences])
+    halfway = float(np.median([judgement.gate_score for judgement in judged]))
+    splitting = Policy(decision=Decision(decision="threshold", threshold=halfway))
+
+    def write(**parts: Any) -> Path:
+        return replace(base, **{"policy": splitting} | parts).write(tmp_path_factory.mktemp("bundles") / "bundle")
+
+    return write

@@ -1,0 +1,199 @@
+"""The served cascade over real HTTP, on a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+from ray.serve import Application
+
+from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.cascade.runtime import Answer, Input, load_cascade
+from kcm.errors import ArtefactError
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.app import build_app, build_door, deployment_options, start, stop
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture(scope="module")
+def config() -> ServeConfig:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    large = LargeReplicaConfig(cpus=0.5, max_batch_size=1, max_ongoing_requests=1, max_queued_requests=1, timeout_s=1.5)
+    return ServeConfig(port=port, cpus=0.5, max_ongoing_requests=32, max_queued_requests=12, large=large)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped_afterwards() -> Iterator[None]:
+    yield
+    stop()
+
+
+def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
+    body = {"inputs": [{"text": text, **fields} for text in texts]}
+    return httpx.post(f"{url}/v1/predict", json=body, timeout=60)
+
+
+# -- with the real large model -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(quick_bundle: Callable[..., Path]) -> Path:
+    return quick_bundle()
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
+    roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5)})
+    return start(build_app(bundle, roomy, assets_dir, "7"), roomy)
+
+
+def test_http_gives_the_answers_of_the_cascade_in_process(
+    url: str, bundle: Path, assets_dir: Path, sentences: list[str]
+) -> None:
+    expected = load_cascade(bundle, assets_dir).answer([Input(text) for text in sentences])
+    served = [a for i in range(0, 200, 50) for a in post(url, sentences[i : i + 50]).json()["answers"]]
+    close = 0
+    for mine, theirs in zip(expected, served, strict=True):
+        assert isinstance(mine, Answer)
+        assert theirs["gate_score"] == pytest.approx(mine.gate_score, abs=1e-4)
+        assert theirs["threshold"] == mine.threshold
+        assert theirs["confidence"] == pytest.approx(mine.confidence, abs=1e-4)
+        assert mine.threshold is not None
+        if abs(mine.gate_score - mine.threshold) < 1e-4:
+            close += 1
+            continue
+        assert (theirs["route"], theirs["label"]) == (mine.route, mine.label)
+        assert theirs["probabilities"] == pytest.approx(mine.probabilities, abs=1e-4)
+    assert close <= 4
+    assert Counter(answer["route"] for answer in served).keys() == {"small", "large"}
+
+
+def test_a_request_is_answered_by_one_version_under_its_own_id(url: str) -> None:
+    response = httpx.post(
+        f"{url}/v1/predict", json={"inputs": [{"text": "Fine.", "task": "films"}]}, headers={"x-request-id": "mine"}
+    )
+    assert (response.json()["model_version"], response.json()["request_id"]) == ("7", "mine")
+    assert response.headers["x-request-id"] == "mine"
+
+
+def test_the_model_can_be_looked_up(url: str, bundle: Path) -> None:
+    card = httpx.get(f"{url}/v1/model").json()
+    assert card["labels"] == ["negative", "positive"]
+    assert card["policy"]["decision"]["decision"] == "threshold"
+    assert httpx.get(f"{url}/healthz").status_code == httpx.get(f"{url}/readyz").status_code == 200
+    assert httpx.get(f"{url}/docs").status_code == 200
+
+
+def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
+    bodies = [b"", b"{", b"[]", b'{"inputs": []}', b'{"inputs": [{"text": " "}]}', b'{"inputs": [{"text": "\\ud800"}]}']
+    found = [httpx.post(f"{url}/v1/predict", content=body).status_code for body in bodies]
+    assert found == [422] * len(bodies)
+    assert post(url, ["still there"]).status_code == 200
+
+
+def test_it_listens_on_loopback_alone(url: str) -> None:
+    elsewhere = socket.gethostbyname(socket.gethostname())
+    if elsewhere.startswith("127."):
+        elsewhere = "127.0.0.2"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url.replace("127.0.0.1", elsewhere) + "/healthz")
+
+
+@pytest.mark.parametrize("side", ["encoder", "large"])
+def test_models_other_than_the_bundle_s_own_are_refused_before_anything_starts(
+    quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path, side: str
+) -> None:
+    folder = quick_bundle(**{f"{side}_identity": "0" * 64})
+    with pytest.raises(ArtefactError, match=f"the {side}.* is another one"):
+        build_app(folder, config, assets_dir, "8")
+
+
+# -- with a large model that does what the text says -------------------------------------------------------------------
+
+
+def scripted_large(config: ServeConfig) -> Application:
+    """Defined within a function, so that replicas receive the class itself and need not import the tests."""
+
+    @serve.deployment(name="large")
+    class ScriptedLarge:
+        async def answer(self, items: list[Item]) -> list[LargeAnswer]:
+            text = items[0].text
+            if text == "raise":
+                raise RuntimeError("a secret of the large model")
+            if text == "stall":
+                await asyncio.sleep(30)
+            if text == "slow":
+                await asyncio.sleep(0.4)
+            if text == "fail":
+                return [LargeAnswer(None, error="no answer") for _ in items]
+            return [LargeAnswer(1) for _ in (items[1:] if text == "swallow" else items)]
+
+    return ScriptedLarge.options(**deployment_options(config.large, config)).bind()
+
+
+@pytest.fixture(scope="module")
+def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
+    return start(build_door(folder, config, assets_dir, "lenient", scripted_large(config)), config)
+
+
+@pytest.fixture(scope="module")
+def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
+    wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
+    large = scripted_large(config.model_copy(update={"large": wide}))
+    return start(build_door(folder, config, assets_dir, "strict", large), config)
+
+
+FAILURES = ["raise", "stall", "fail", "swallow"]
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: str, text: str) -> None:
+    response = post(lenient, [text])
+    assert response.status_code == 200
+    (answer,) = response.json()["answers"]
+    assert (answer["route"], answer["degraded"]) == ("small_degraded", True)
+    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
+
+
+def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        responses = list(clients.map(lambda _: post(lenient, ["slow"]), range(8)))
+    assert {response.status_code for response in responses} == {200}
+    routes = Counter(response.json()["answers"][0]["route"] for response in responses)
+    assert routes.keys() == {"large", "small_degraded"}
+
+
+@pytest.mark.parametrize(("text", "status"), [("raise", 503), ("stall", 504), ("fail", 503), ("swallow", 503)])
+def test_without_a_stand_in_a_failing_large_model_gives_an_error_that_can_be_retried(
+    strict: str, text: str, status: int
+) -> None:
+    response = post(strict, [text])
+    assert (response.status_code, response.headers["retry-after"]) == (status, "1")
+    assert "large model" in response.json()["detail"]
+    assert "secret" not in response.text
+    assert post(strict, ["well again"]).json()["answers"][0]["label"] == "positive"
+
+
+def test_more_requests_than_fit_are_told_to_come_back(strict: str) -> None:
+    """All the requests that the replica takes wait for the large model; of the others, few may wait for the replica."""
+    body = {"inputs": [{"text": "stall"}]}
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(limits=limits, timeout=60) as client, ThreadPoolExecutor(100) as threads:
+        responses = list(threads.map(lambda _: client.post(f"{strict}/v1/predict", json=body), range(100)))
+    assert {response.status_code for response in responses} == {429, 504}
+    assert {response.headers["retry-after"] for response in responses} == {"1"}
+    assert post(strict, ["well again"]).status_code == 200

@@ -1,0 +1,147 @@
+"""`kcm submit` runs a stage on a cluster that is not ours, follows its log, and ends as the job ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+pytestmark = pytest.mark.integration
+
+WORDS = {"good": ("fine", "great", "lovely"), "bad": ("awful", "poor", "dull")}
+NUM_ROWS = 120
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node in processes of its own, and the environment of whoever talks to it."""
+
+    dashboard: str
+    environment: dict[str, str]
+
+    def kcm(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "jobs.cli", *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """`ray start --head` with its own home, folder and ports, so that the session's own cluster is not met."""
+    with tempfile.TemporaryDirectory(prefix="kcm-", ignore_cleanup_errors=True) as home:  # short: sockets lie below it
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = ours | {"HOME": home, "RAY_AUTH_MODE": "disabled", "PATH": path}
+        gcs, dashboard, client, agent, metrics = free_ports(5)
+        command = [
+            *("ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--include-dashboard=true"),
+            *(f"--temp-dir={home}/ray", f"--port={gcs}", f"--dashboard-port={dashboard}"),
+            *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
+            *(f"--metrics-export-port={metrics}", f"--object-store-memory={100 * 2**20}"),
+        ]
+        with (Path(home) / "head.log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield Head(wait_until_up(f"http://127.0.0.1:{dashboard}", process), environment)
+        finally:
+            stop_tree(process)
+
+
+def stop_tree(process: subprocess.Popen[bytes]) -> None:
+    """Stop a head and all that it started, and nothing else: `ray stop` would take the session's cluster too."""
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in tree:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(tree, timeout=30)
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [held.getsockname()[1] for held in sockets]
+    for held in sockets:
+        held.close()
+    return ports
+
+
+def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
+    for _ in range(240):
+        assert process.poll() is None, "the head node ended"
+        try:
+            if requests.get(f"{dashboard}/api/jobs/", timeout=5).ok:
+                return dashboard
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.25)
+    raise AssertionError(f"no head node at {dashboard}")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A run on a file of rows and a tiny encoder with random weights."""
+    rows = [(f"row-{i}", f"{WORDS[label][i % 3]} number{i}", label) for i in range(NUM_ROWS // 2) for label in WORDS]
+    rows = [(f"{name}-{label}", text, label) for name, text, label in rows]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "text", "label"), *rows])
+    write_encoder(tmp_path / "encoder", sorted({word for _, text, _ in rows for word in text.split()}))
+    values = {
+        "name": "submitted",
+        "storage_path": str(tmp_path / "storage"),
+        "tasks": {
+            "source": {"kind": "files", "path": str(tmp_path / "rows.csv"), "id_column": "id"},
+            "scenario": "class_incremental",
+            "num_tasks": 1,
+        },
+        "encoder": {"model": str(tmp_path / "encoder")},
+        "large": {"adapter": "recorded", "path": str(tmp_path / "answers.csv")},
+        "cluster": {"num_encoders": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path / "config.yaml"
+
+
+def write_encoder(folder: Path, words: list[str]) -> None:
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(shape).save_pretrained(folder, safe_serialization=True)
+
+
+def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: Path, tmp_path: Path) -> None:
+    json_file = tmp_path / "out.json"
+    ended = head.kcm("submit", "features", str(config), "--address", head.dashboard, "--json", str(json_file))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "features" in ended.stdout  # the job's own log
+    assert json.loads(json_file.read_text())["submission_id"].startswith("raysubmit_")
+    manifests = list((tmp_path / "storage" / "artefacts" / "features").glob("*/manifest.json"))
+    assert len(manifests) == 1
+
+
+def test_a_job_that_fails_gives_a_non_zero_exit_and_its_reason(head: Head, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").unlink()
+    ended = head.kcm("submit", "features", str(config), "--address", head.dashboard)
+    assert ended.returncode == 2
+    assert "rows.csv" in ended.stdout  # the reason, in the job's log
+    assert "ended as FAILED" in ended.stderr

@@ -1,0 +1,155 @@
+"""Every command ends as its help promises, and bad input is one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs.cli import STAGES, app
+from kcm.errors import DataError
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+REVIEWS = str(CONFIGS / "reviews.yaml")
+
+
+def kcm(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+class FakeRun:
+    """Stands in for the pipeline: keeps what it was asked for."""
+
+    def __init__(self, result: dict[str, Any] | Exception) -> None:
+        self.result = result
+
+    def __call__(self, config: Any, until: str | None = None) -> dict[str, Any]:
+        self.config, self.until = config, until
+        if isinstance(self.result, Exception):
+            raise self.result
+        return dict(self.result)
+
+
+@pytest.fixture
+def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    fake = FakeRun({"name": "reviews"})
+    monkeypatch.setitem(sys.modules, "pipelines.run", SimpleNamespace(run=fake))
+    return fake
+
+
+def test_the_command_line_starts_without_the_heavy_modules() -> None:
+    script = (
+        "import jobs.cli, sys; print(sorted({'mlflow', 'numpy', 'ray', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
+def test_there_is_a_command_for_every_stage() -> None:
+    from pipelines.run import STAGES as STAGES_OF_THE_RUN
+
+    assert tuple(STAGES) == STAGES_OF_THE_RUN
+    assert all(kcm(stage, "--help").exit_code == 0 for stage in STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_up_to_itself(stage: str, fake_run: FakeRun, tmp_path: Path) -> None:
+    shown = kcm(stage, REVIEWS, "--json", str(tmp_path / "out.json"))
+    assert shown.exit_code == 0
+    assert fake_run.until == stage
+    assert json.loads((tmp_path / "out.json").read_text()) == {"name": "reviews"}
+
+
+def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/a/rather/long/path/that/no/terminal/of/a/hundred/columns/holds" * 3 + "/result.json"
+    fake_run.result = {"result_path": path}
+    monkeypatch.setattr("jobs.table.result_view", lambda result: "THE TABLE")
+    shown = kcm("run", REVIEWS)
+    assert (shown.exit_code, fake_run.until) == (0, None)
+    assert shown.stdout.splitlines() == ["THE TABLE", path]
+
+
+def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
+    kcm("train", REVIEWS, "--set", "train.num_epochs=7", "--set", "learner={name: finetune}")
+    assert fake_run.config.train.num_epochs == 7
+    assert fake_run.config.learner.name == "finetune"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "absent.yaml"], "no such configuration file (absent.yaml)"),
+        (["run", REVIEWS, "--set", "train.num_epoch=3"], "did you mean 'train.num_epochs'?"),
+        (["run", REVIEWS, "--set", "train.num_epochs=none"], "train.num_epochs = 'none'"),
+        (["run", REVIEWS, "--set", "train.num_epochs"], "Write it as key.path=value"),
+        (["run", REVIEWS, "--set", "name=a/b"], "name = 'a/b'"),
+        (["assets", "mini"], "unknown asset 'mini'"),
+        (["submit", "trian", REVIEWS], "unknown stage 'trian'. Known are run, tasks, features"),
+        (["submit", "train", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
+        (["submit", "train", "absent.yaml"], "no such configuration file (absent.yaml)"),
+        (["submit", "train", REVIEWS, "--address", "http://127.0.0.1:9"], "no Ray cluster to submit to"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):  # `submit` sets them: have them restored
+        monkeypatch.setenv(name, "disabled" if name == "RAY_AUTH_MODE" else "")
+    shown = kcm(*words, "--json", "out.json")
+    assert shown.exit_code == 2
+    assert shown.stderr.startswith("error: ")
+    assert shown.stderr.count("\n") == 1
+    assert expected in shown.stderr
+    assert shown.stdout == ""
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
+
+
+def test_an_error_of_the_run_is_one_line(fake_run: FakeRun) -> None:
+    fake_run.result = DataError("3 rows have no text", where="rows.csv")
+    shown = kcm("run", REVIEWS)
+    assert (shown.exit_code, shown.stderr) == (2, "error: 3 rows have no text (rows.csv)\n")
+
+
+def test_a_missing_argument_shows_the_usage() -> None:
+    shown = kcm("train")
+    assert shown.exit_code == 2
+    assert "Missing argument 'CONFIG'" in shown.stderr
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_that_ships_is_valid(path: Path, fake_run: FakeRun) -> None:
+    shown = kcm("tasks", str(path))
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert fake_run.config.name == path.stem
+
+
+def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def fetch(name: str, folder: Path, *, offline: bool, progress: Any) -> Path:
+        asked.append((name, folder, offline))
+        progress("package: x", 1, 2)
+        return folder / name
+
+    monkeypatch.setattr("kcm.assets.fetch", fetch)
+    shown = kcm("assets", "reviews", "--offline", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
+    assert shown.exit_code == 0
+    assert asked == [("reviews", tmp_path, True)]
+    assert json.loads((tmp_path / "out.json").read_text()) == {"reviews": str(tmp_path / "reviews")}
+
+
+def test_config_prints_the_reference(tmp_path: Path) -> None:
+    assert kcm("config").stdout.startswith("# Configuration\n")
+
+
+def test_version_is_the_installed_one() -> None:
+    from importlib.metadata import version
+
+    assert kcm("version").stdout == version("kcm") + "\n"

@@ -1,0 +1,102 @@
+"""However a command ends, it ends in one line, an exit code and a JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import typer
+
+from jobs.ending import reported
+from kcm.errors import ArtefactError, DataError
+
+
+def end(error: BaseException, json_file: Path | None = None, debug: bool = False) -> int:
+    """The exit code of a command whose body raises `error`."""
+    with pytest.raises(typer.Exit) as ended, reported(json_file, debug):
+        raise error
+    return ended.value.exit_code
+
+
+def test_a_result_is_written_as_json(tmp_path: Path) -> None:
+    with reported(tmp_path / "new" / "out.json", debug=False) as result:
+        result["path"] = Path("/somewhere")
+    assert json.loads((tmp_path / "new" / "out.json").read_text()) == {"path": "/somewhere"}
+
+
+def test_a_killed_command_leaves_a_file_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text('{"answer": "of an earlier run"}')
+    with reported(tmp_path / "out.json", debug=False):
+        assert json.loads((tmp_path / "out.json").read_text()) == {"error": "the command did not finish"}
+
+
+def test_what_a_person_can_mend_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = DataError("2 rows have\nno text", where="rows.csv", mend="Fill them in")
+    assert end(error, tmp_path / "out.json") == 2
+    line = "2 rows have no text (rows.csv). Fill them in"
+    assert capsys.readouterr().err == f"error: {line}\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": line}
+
+
+def test_an_unexpected_error_names_itself_and_the_way_to_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(ZeroDivisionError("division by zero")) == 1
+    assert capsys.readouterr().err == (
+        "error: unexpected ZeroDivisionError: division by zero (--debug for the traceback)\n"
+    )
+
+
+def test_debug_shows_the_traceback_above_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(DataError("no rows"), debug=True) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback")
+    assert shown.endswith("error: no rows\n")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(0), SystemExit(15)])
+def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(interruption) == 130
+    assert capsys.readouterr().err == "interrupted; start again to continue\n"
+
+
+def test_an_interruption_may_say_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(KeyboardInterrupt("the job goes on")) == 130
+    assert capsys.readouterr().err == "the job goes on\n"
+
+
+def test_a_json_file_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(typer.Exit) as ended, reported(tmp_path / "file" / "out.json", debug=False):
+        pytest.fail("the body ran")
+    assert ended.value.exit_code == 2
+    assert "cannot write the JSON result" in capsys.readouterr().err
+
+
+def fail() -> NoReturn:
+    raise ArtefactError("the disk is full", where="/storage", mend="Free some space")
+
+
+class FailingActor:
+    """What a stage sends rows through."""
+
+    def __call__(self, batch: dict[str, object]) -> NoReturn:
+        fail()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_error_in_another_process_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray wraps what a task raised, and Ray Data keeps nothing but its text."""
+    import ray
+    import ray.data
+
+    line = "error: the disk is full (/storage). Free some space\n"
+    with pytest.raises(typer.Exit) as ended, reported(None, debug=False):
+        ray.get(ray.remote(fail).remote())
+    assert (ended.value.exit_code, capsys.readouterr().err) == (2, line)
+    with pytest.raises(typer.Exit) as ended, reported(None, debug=False):
+        ray.data.range(4).map_batches(FailingActor, concurrency=1).materialize()
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.endswith(line)
