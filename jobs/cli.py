@@ -128,6 +128,43 @@ def serve(
 
 
 @app.command()
+def predict(
+    bundle: BundleFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column with the text.")] = "text",
+    task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Take the cluster and the assets from a run's YAML file.")
+    ] = None,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Answer every row of a file, of any size, as the served cascade would."""
+    with reported(json, debug) as result:
+        if overrides and config is None:
+            raise KcmError("--set overrides values of --config, which is missing")
+        loaded = _load(config, overrides) if config else None
+        from jobs.serving import Site
+        from pipelines.predict import predict as predict_file
+        from pipelines.progress import Reporter
+
+        site = Site.of(loaded) if loaded else Site()
+        result |= predict_file(
+            bundle,
+            file,
+            output,
+            text_column,
+            task_column=task_column,
+            cluster=site.cluster,
+            assets_dir=site.assets_path,
+            reporter=Reporter(),
+        )
+        typer.echo(str(output))
+
+
+@app.command()
 def submit(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or a stage: " + ", ".join(STAGES))],
     config: ConfigFile,

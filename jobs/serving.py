@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def served_model(config: RunConfig, model: str | None) -> Served:
     version = _resolved(uri, asked)
     folder = config.storage_path / "served" / version
     if not folder.exists():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
             fetch_model(uri, version, Path(draft)).replace(folder)

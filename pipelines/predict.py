@@ -5,17 +5,27 @@ One task reads the file chunk by chunk, a pool of actors answers, and the driver
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import ray.data
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
 
-from pipelines.cluster import ClusterConfig
+from kcm.bundle import Bundle
+from kcm.cascade.runtime import Answer, Failure, Input, load_cascade, require_models
+from kcm.errors import DataError
+from pipelines.cluster import ClusterConfig, connected
 from pipelines.progress import Reporter
+from pipelines.rowfile import CHUNK, RowFile, known_suffix, open_rows
+from pipelines.rowwriter import writing
 
-CHUNK_SIZE = 256  # rows that are read, answered and written together
+CHUNK_SIZE = 256  # rows that are read together
+BLOCK_BYTES = 64 * 1024  # of rows that an actor is given at a time: few enough that small files keep all actors busy
 
-# Column of the output, its type, and where it comes from in an answer.
 ANSWERS = pa.schema(
     [
         ("id", pa.string()),
@@ -43,9 +53,120 @@ def predict(
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
     The format of either file is that of its suffix: .csv, .jsonl or .parquet. A row that cannot be answered has an
-    `error` instead of an answer. An answer's column whose name the input has already is prefixed by `kcm_`; `id` is
-    the input's own, where it has one, else the position of the row. Returns the number of rows by route.
+    `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
+    other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
-    that cannot be written.
+    that cannot be written, before anything is computed.
     """
+    known_suffix(output_path)
+    if output_path.resolve() == input_path.resolve():
+        raise DataError("the output would replace the input", where=str(input_path), mend="Name another output")
+    source = open_rows(input_path.absolute(), text_column, task_column)
+    require_models(Bundle.read(bundle_folder), assets_dir)
+    arguments = {
+        "bundle_folder": bundle_folder.absolute(),
+        "assets_dir": assets_dir.absolute(),
+        "device": cluster.device,
+    }
+
+    names = _names(source)
+    schema = pa.schema([(named, ANSWERS.field(name).type) for name, named in names.items()])
+    routes: Counter[str] = Counter()
+    with (
+        writing(output_path.absolute(), source, schema) as writer,
+        connected(cluster),
+        reporter.bar("predict", "rows") as bar,
+    ):
+        bar.update(0, source.num_rows)
+        for answered in _answered(source, arguments, cluster):
+            writer.write(answered["payload"], answered.select(list(names)).rename_columns(list(names.values())))
+            routes.update(route or "error" for route in answered["route"].to_pylist())
+            bar.update(routes.total(), source.num_rows)
+    return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
+
+
+def _names(source: RowFile) -> dict[str, str]:
+    """The columns of `ANSWERS` that are added to those of `source`, and what each is called beside them."""
+    taken = set(source.schema.names)
+    added = [name for name in ANSWERS.names if name != "id" or source.id_column not in taken]
+    return {name: f"kcm_{name}" if name in taken else name for name in added}
+
+
+def _answered(source: RowFile, arguments: dict[str, Any], cluster: ClusterConfig) -> Iterator[pa.Table]:
+    """Tables of payloads and answers, in the order of the rows."""
+    context = DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.target_max_block_size, context.target_min_block_size = BLOCK_BYTES, 1
+    context.enable_progress_bars = context.print_on_execution_start = False
+    with DataContext.current(context):
+        rows = ray.data.read_datasource(RowSource(source), num_cpus=0, override_num_blocks=1)
+        answered = rows.map_batches(
+            Score,
+            fn_constructor_kwargs=arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.num_encoders),
+            num_cpus=0 if cluster.use_gpu else 1,
+            num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+        )
+        yield from answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+class RowSource(Datasource):
+    """A file of rows as a Ray Data source: one task streams it, on the node where the command was given."""
+
+    def __init__(self, source: RowFile) -> None:
+        super().__init__()
+        self._source = source
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of the file, a rough guess that Ray Data plans with."""
+        return self._source.path.stat().st_size
+
+    @property
+    def supports_distributed_reads(self) -> bool:
+        """The file need not be seen by other nodes."""
+        return False
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task: the rows of a stream have to be read in turn."""
+        source = self._source
+        metadata = BlockMetadata(
+            num_rows=source.num_rows, size_bytes=self.estimate_inmemory_data_size(), exec_stats=None, input_files=None
+        )
+        return [ReadTask(lambda: source.chunks(CHUNK_SIZE), metadata, per_task_row_limit=per_task_row_limit)]
+
+
+class Score:
+    """Actor that adds the columns of `ANSWERS` to the payloads of a chunk."""
+
+    def __init__(self, bundle_folder: Path, assets_dir: Path, device: str) -> None:
+        self._cascade = load_cascade(bundle_folder, assets_dir, device)
+        self._task_names = self._cascade.small_side.bundle.task_names
+
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        """Answer the rows that can be answered; the others say why not."""
+        rows = chunk.select(list(CHUNK)).to_pylist()
+        faults = [row["fault"] or self._fault(row["text"], row["task"]) for row in rows]
+        usable = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+        answers = iter(self._cascade.answer([Input(row["text"], row["task"], row["id"]) for row in usable]))
+        records = [
+            {"id": row["id"]} | (_record(next(answers)) if fault is None else {"error": fault})
+            for row, fault in zip(rows, faults, strict=True)
+        ]
+        return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
+
+    def _fault(self, text: str | None, task: str | None) -> str | None:
+        if text is None or not text.strip():
+            return "no text"
+        return f"no such task: {task}" if task is not None and task not in self._task_names else None
+
+
+def _record(answer: Answer | Failure) -> dict[str, Any]:
+    if isinstance(answer, Failure):
+        return {"error": answer.reason}
+    return {name: getattr(answer, name) for name in ANSWERS.names if name not in ("id", "error")}

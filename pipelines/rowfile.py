@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from kcm.errors import DataError
 
 CHUNK = {
-    "row": pa.int64(),  # position in the file, from 0
+    "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
     "text": pa.string(),  # null where there is none
     "task": pa.string(),
     "fault": pa.string(),  # why the row cannot be used, null where it can
@@ -33,6 +33,7 @@ class RowFile(ABC):
 
     schema: pa.Schema
     num_rows: int
+    id_column: ClassVar[str] = "id"  # where a row's own id stands, if the file has one
 
     def __init__(self, path: Path, text_column: str, task_column: str | None) -> None:
         self.path, self.text_column, self.task_column = path, text_column, task_column
@@ -75,17 +76,17 @@ class CsvFile(RowFile):
         """The rows in order; one with too few or too many fields is at fault."""
         names, lines = self.schema.names, self._lines()
         next(lines, None)
-        text, task = names.index(self.text_column), names.index(self.task_column) if self.task_column else None
         for start, part in _batched(lines, size):
-            faults = [None if len(f) == len(names) else f"{len(f)} fields instead of {len(names)}" for f in part]
-            padded = [(f + [""] * len(names))[: len(names)] for f in part]
-            arrays = [pa.array(values, pa.string()) for values in zip(*padded, strict=True)]
+            padded = [(fields + [""] * len(names))[: len(names)] for fields in part]
+            columns = {name: list(values) for name, values in zip(names, zip(*padded, strict=True), strict=True)}
+            arrays = [pa.array(values, pa.string()) for values in columns.values()]
             yield _chunk(
                 start,
-                [fields[text] for fields in padded],
-                [fields[task] or None if task is not None else None for fields in padded],
-                faults,
-                pa.StructArray.from_arrays(arrays, names=names),
+                ids=columns.get(self.id_column),
+                texts=columns[self.text_column],
+                tasks=[task or None for task in columns[self.task_column]] if self.task_column else None,
+                faults=[None if len(f) == len(names) else f"{len(f)} fields instead of {len(names)}" for f in part],
+                payload=pa.StructArray.from_arrays(arrays, names=names),
             )
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
@@ -118,10 +119,11 @@ class JsonLinesFile(RowFile):
             records = [_json_object(line) for line in lines]
             yield _chunk(
                 start,
-                [_string(record, self.text_column) for record in records],
-                [_string(record, self.task_column) for record in records],
-                [None if record is not None else "not a JSON object" for record in records],
-                pa.array(lines, pa.string()),
+                ids=[_as_text((record or {}).get(self.id_column)) for record in records],
+                texts=[_string(record, self.text_column) for record in records],
+                tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
+                faults=[None if record is not None else "not a JSON object" for record in records],
+                payload=pa.array(lines, pa.string()),
             )
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
@@ -160,12 +162,17 @@ class ParquetFile(RowFile):
 
     def chunks(self, size: int) -> Iterator[pa.Table]:
         """The rows in order."""
-        start = 0
+        start, has_id = 0, self.id_column in self.schema.names
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=size):
-                text = batch[self.text_column].cast(pa.string())
-                task = batch[self.task_column].cast(pa.string()) if self.task_column else [None] * len(batch)
-                yield _chunk(start, text, task, [None] * len(batch), batch.to_struct_array())
+                yield _chunk(
+                    start,
+                    ids=[_as_text(value) for value in batch[self.id_column].to_pylist()] if has_id else None,
+                    texts=batch[self.text_column].cast(pa.string()).to_pylist(),
+                    tasks=batch[self.task_column].cast(pa.string()).to_pylist() if self.task_column else None,
+                    faults=[None] * len(batch),
+                    payload=batch.to_struct_array(),
+                )
                 start += len(batch)
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
@@ -199,10 +206,19 @@ def known_suffix(path: Path) -> str:
 
 
 def _chunk(
-    start: int, text: Any, task: Any, fault: Sequence[str | None], payload: pa.Array | pa.StructArray
+    start: int,
+    *,
+    ids: Sequence[str | None] | None,
+    texts: Sequence[str | None],
+    tasks: Sequence[str | None] | None,
+    faults: Sequence[str | None],
+    payload: pa.Array,
 ) -> pa.Table:
-    values = [range(start, start + len(fault)), text, task, fault]
-    arrays = [pa.array(value, kind) for value, kind in zip(values, CHUNK.values(), strict=True)]
+    """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
+    own = ids or [None] * len(faults)
+    names = [row_id or str(start + number) for number, row_id in enumerate(own)]
+    columns = (names, texts, tasks or [None] * len(faults), faults)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, CHUNK.values(), strict=True)]
     return pa.table([*arrays, payload], names=[*CHUNK, "payload"])
 
 
@@ -240,6 +256,10 @@ def _json_object(line: str) -> dict[str, Any] | None:
 def _string(record: dict[str, Any] | None, column: str | None) -> str | None:
     value = record.get(column) if record and column else None
     return value if isinstance(value, str) and value == _encodable(value) else None
+
+
+def _as_text(value: object) -> str | None:
+    return None if value is None else _encodable(str(value))
 
 
 def _encodable(text: str) -> str:

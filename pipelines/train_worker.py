@@ -85,7 +85,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if state:
             walk.load_state_dict(state[name])
     if ranks.rank == 0:
-        _prune(worker.storage)
+        _prune(worker.storage, ray.train.get_context().get_experiment_name())
     _train(walks, worker, ranks)
 
 
@@ -155,7 +155,8 @@ def _wait_for_the_dead(storage: Path, timeout_s: float = 60.0) -> None:
     _held.append(lock)
 
 
-def _prune(storage: Path, keep: int = 2) -> None:
-    """Leave the newest `keep` checkpoints of earlier attempts."""
+def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
+    """Leave the newest `keep` checkpoints of earlier attempts; Ray itself keeps the books of the current one."""
     for folder in checkpoints(storage)[keep:]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if storage / attempt not in folder.parents:
+            shutil.rmtree(folder, ignore_errors=True)

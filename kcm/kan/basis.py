@@ -45,7 +45,13 @@ class Grid:
 
     def position(self, x: Tensor) -> Tensor:
         """`x`, clamped to the grid, in intervals from `low`."""
-        return (x.clamp(self.low, self.high) - self.low) * (self.size / (self.high - self.low))
+        low, high = self.bounds()
+        return (x.clamp(low, high) - low) * (self.size / (high - low))
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def bounds(self) -> tuple[float, float]:
+        """`low` and `high`, as literals to a compiler, which would otherwise carry them as inputs of every call."""
+        return self.low, self.high
 
     def centres(self, like: Tensor) -> Tensor:
         """Positions of the splines' centres [K]."""

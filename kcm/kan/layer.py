@@ -52,7 +52,9 @@ class KANLinear(nn.Module):
             raise bad_input(x, self.in_features)
         if not _runs_eagerly(x, self.weight):
             return F.linear(self.features(x), self.weight)
-        rows_NI = x.reshape(-1, self.in_features).contiguous()
+        if x.dim() == 2:
+            return kan_linear(x, self.weight, self.grid)
+        rows_NI = x.reshape(-1, self.in_features)
         return kan_linear(rows_NI, self.weight, self.grid).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -22,49 +22,67 @@ from torch.nn import functional as F
 
 from kcm.kan.basis import Grid, spline_basis
 
-_WINDOW = 5  # intervals
+_MAX_INTERVALS = 5
 
 
 @dataclass(frozen=True)
-class _Window:
-    low: float
-    high: float
-    offsets: tuple[float, ...]  # of the knots right of the centre; those left of it mirror them
-    centre_knot: bool
+class Window:
+    """Neighbouring intervals of a grid: `knots` holds their ends, `low` to `high`."""
+
+    knots: tuple[float, ...]
 
     @property
+    def size(self) -> int:
+        """Number of intervals."""
+        return len(self.knots) - 1
+
+    @cached_property
+    def low(self) -> float:
+        """The first knot."""
+        return self.knots[0]
+
+    @cached_property
+    def high(self) -> float:
+        """The last knot."""
+        return self.knots[-1]
+
+    @cached_property
     def centre(self) -> float:
+        """The middle."""
         return (self.low + self.high) / 2
+
+    @cached_property
+    def has_centre_knot(self) -> bool:
+        """Whether a knot, not an interval, lies in the middle."""
+        return self.size % 2 == 0
+
+    @cached_property
+    def offsets(self) -> tuple[float, ...]:
+        """Distances of the inner knots right of the centre from it; those on the left mirror them."""
+        return tuple(knot - self.centre for knot in self.knots[self.size // 2 + 1 : -1])
 
 
 @lru_cache
-def _windows(grid: Grid) -> tuple[_Window, ...]:
-    count = math.ceil(grid.size / _WINDOW)
+def windows(grid: Grid) -> tuple[Window, ...]:
+    """Split the grid evenly into windows of at most five intervals."""
+    count = math.ceil(grid.size / _MAX_INTERVALS)
     edges = [grid.size * w // count for w in range(count + 1)]
-    step = (grid.high - grid.low) / grid.size
-    return tuple(
-        _Window(
-            low=grid.low + first * step,
-            high=grid.high if last == grid.size else grid.low + last * step,
-            offsets=tuple((k - (last - first) / 2) * step for k in range((last - first) // 2 + 1, last - first)),
-            centre_knot=(last - first) % 2 == 0,
-        )
-        for first, last in zip(edges, edges[1:], strict=False)
-    )
+    knots = [grid.low + (grid.high - grid.low) * k / grid.size for k in range(grid.size)] + [grid.high]
+    return tuple(Window(tuple(knots[first : last + 1])) for first, last in zip(edges, edges[1:], strict=False))
 
 
 def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
     """Yield SiLU and then every power, each [N, I] and valid only until the next is drawn: they share their memory."""
     scratch_NI = torch.empty_like(x_NI)
     yield torch.ops.aten.silu.out(x_NI, out=scratch_NI)
-    for window in _windows(grid):
+    for window in windows(grid):
         v_NI = _enter(x_NI, window)
         power_NI = v_NI
         yield power_NI
         for _ in range(grid.order - 1):
             power_NI = torch.mul(power_NI, v_NI, out=scratch_NI)
             yield power_NI
-        if window.centre_knot:
+        if window.has_centre_knot:
             yield torch.mul(power_NI, v_NI.sign(), out=scratch_NI)
         for offset in window.offsets:
             torch._C._nn.softshrink(v_NI, offset, out=scratch_NI)
@@ -77,13 +95,13 @@ def power_gradient(gradient_NFI: Tensor, x_NI: Tensor, grid: Grid) -> Tensor:
     gradients = iter(gradient_NFI.unbind(1))
     total_NI = torch.ops.aten.silu_backward(next(gradients), x_NI)
     order = grid.order
-    for window in _windows(grid):
+    for window in windows(grid):
         v_NI = _enter(x_NI, window)
         polynomial = [next(gradients) for _ in range(order)]
         slope_NI = polynomial[-1] * order
         for degree in range(order - 1, 0, -1):
             slope_NI = slope_NI.mul_(v_NI).add_(polynomial[degree - 1], alpha=degree)
-        if window.centre_knot:
+        if window.has_centre_knot:
             slope_NI.addcmul_(next(gradients), v_NI.pow(order - 1).mul_(v_NI.sign()), value=order)
         for offset in window.offsets:
             shrunk_NI = F.softshrink(v_NI, offset)
@@ -110,7 +128,7 @@ def fold_matrix(grid: Grid, dtype: torch.dtype) -> Tensor:
     return torch.block_diag(torch.ones(1, 1, dtype=torch.float64), solution_FK).to(dtype)
 
 
-def _enter(x_NI: Tensor, window: _Window) -> Tensor:
+def _enter(x_NI: Tensor, window: Window) -> Tensor:
     v_NI = x_NI.clamp(window.low, window.high)
     return v_NI.sub_(window.centre) if window.centre else v_NI
 
@@ -123,7 +141,7 @@ def _odd_power_(s: Tensor, order: int) -> Tensor:
 
 
 @lru_cache
-def _open_range(window: _Window, grid: Grid, dtype: torch.dtype) -> tuple[float, float]:
+def _open_range(window: Window, grid: Grid, dtype: torch.dtype) -> tuple[float, float]:
     """Bounds that admit low <= x < high strictly between them, so that no x counts in two windows; the last takes x = high."""
     low, high, infinity = (torch.tensor(bound, dtype=dtype) for bound in (window.low, window.high, math.inf))
     high = torch.nextafter(high, infinity) if window.high == grid.high else high

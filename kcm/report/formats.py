@@ -27,9 +27,10 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def whole_percent(share: float) -> str:
     """0.7124 as `71%`, without rounding to a none or an all that is not so."""
-    if 0 < share < 0.005:
+    text = percent(share, 0)
+    if text == "0%" and share > 0:
         return "less than 1%"
-    return "more than 99%" if 0.995 <= share < 1 else percent(share, 0)
+    return "more than 99%" if text == "100%" and share < 1 else text
 
 
 def points(difference: float | None, digits: int = 1) -> str:
@@ -47,9 +48,13 @@ def lost_points(loss: float | None) -> str:
 
 
 def unsigned_points(difference: float) -> str:
-    """-0.02 as `2 points`, 0.01 as `1 point`, 0.005 as `0.5 points`."""
-    text = f"{100 * abs(difference):.2f}".rstrip("0").rstrip(".") if abs(difference) < 0.001 else ""
-    text = text or f"{100 * abs(difference):.1f}".removesuffix(".0")
+    """A measured -0.0213 as `2.1 points`, 0.01 as `1 point`."""
+    return exact_points(round(abs(difference), 3))
+
+
+def exact_points(level: float) -> str:
+    """A chosen 0.02 as `2 points`, 0.0005 as `0.05 points`."""
+    text = f"{100 * level:.4g}"
     return f"{text} {'point' if text == '1' else 'points'}"
 
 

@@ -47,6 +47,12 @@ METRICS: dict[str, Metric] = {
     "auroc": Metric(
         "AUROC of the gate score", number, "needs rows that the small model gets right and rows it gets wrong"
     ),
+    "area": Metric("Area under the frontier"),
+    "calls_saved_at_half_a_point.calls_saved": Metric("Calls saved at ½ point lost on validate", percent),
+    "calls_saved_at_half_a_point.loss": Metric("and what that loses on test, points", lost_points),
+    "calls_saved_at_one_point.calls_saved": Metric("Calls saved at 1 point lost on validate", percent),
+    "calls_saved_at_one_point.loss": Metric("and what that loses on test, points", lost_points),
+    "expected_calibration_error": Metric("Expected calibration error, points", lost_points),
     "oracle_accuracy": Metric("Oracle router, accuracy", percent),
     "oracle_call_rate": Metric("Oracle router, call rate", percent),
     "num_parameters": Metric("Trainable parameters"),

@@ -6,7 +6,7 @@ from kcm.report import words
 from kcm.report.formats import known, percent, points_interval
 from kcm.report.glossary import metric
 from kcm.report.markup import Html, element
-from kcm.report.reading import Numbers, certificate_of, is_certified
+from kcm.report.reading import Numbers, certificate_of, deployed, is_certified
 
 
 def header(result: Numbers, name: str) -> Html:
@@ -24,7 +24,7 @@ def header(result: Numbers, name: str) -> Html:
 
 
 def _key_figures(result: Numbers) -> list[Html]:
-    overall = result["kcm"]["overall"]
+    overall = deployed(result)[1]["overall"]
     small, large = percent(overall.get("small_accuracy")), percent(overall.get("large_accuracy"))
     bounds = points_interval(overall.get("difference_interval"))
     return [

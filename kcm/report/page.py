@@ -18,11 +18,11 @@ from kcm.report.markup import Html, element
 class ReportInputs:
     """Everything the page shows; a metric that was not measured is None and is shown with its reason.
 
-    `result`: the run's result, as in `result.json`.
+    `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed.
     `frontiers`: per collaborator (`kcm`, `mcm`) the columns `call_rate`, `accuracy` and `threshold`, on test.
     `reliability`: per collaborator, bins with `confidence`, `accuracy` and `count`.
     `trials`: per Tune trial `number`, `collaborator` (`kcm`, `mcm`), `params`, `area`, `calls_saved`, `pareto`.
-    `certificate_path`: the columns `threshold`, `p_value`, `regret` and `call_rate`, on certify.
+    `certificate_path`: the columns `threshold`, `p_value`, `regret` and `call_rate` on certify, tested by `regret`.
     `lineage`: the fingerprint of every stage.
     """
 

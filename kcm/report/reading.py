@@ -15,18 +15,35 @@ ALL_TASKS = "All tasks"
 
 
 def collaborators(result: Numbers) -> dict[Who, Numbers]:
-    """The collaborators that `result` has: KCM, and MCM where it was trained too."""
-    return {who: result[who] for who in NAMES if result.get(who)}
+    """The collaborators that `result` has, in its order: the first is deployed, the other is its control."""
+    known_names: dict[str, Who] = {name: name for name in NAMES}
+    return {known_names[key]: found for key, found in result.items() if key in known_names and found}
+
+
+def deployed(result: Numbers) -> tuple[Who, Numbers]:
+    """The collaborator that is certified and deployed."""
+    return next(iter(collaborators(result).items()))
 
 
 def certificate_of(result: Numbers) -> Numbers:
-    """The certificate; empty where there is none."""
+    """The certificate of the deployed collaborator; empty where there is none."""
     return result.get("certificate") or {}
 
 
+def certificates(certificate: Numbers) -> dict[str | None, Numbers]:
+    """The certificate of the common decision (None), and those of tasks with a decision of their own."""
+    return {None: certificate, **(certificate.get("tasks") or {})}
+
+
+def escalates_all(certificate: Numbers) -> bool:
+    """Whether no decision keeps anything."""
+    return all(each.get("decision") == "escalate_all" for each in certificates(certificate).values())
+
+
 def is_certified(certificate: Numbers) -> bool:
-    """Whether a loss is promised; escalating everything loses nothing, but promises nothing about keeping either."""
-    return bool(certificate.get("valid")) and certificate.get("decision") in ("threshold", "keep_all")
+    """Whether something is kept under a promise that holds; where all is escalated there is nothing to promise."""
+    valid = all(each.get("valid") for each in certificates(certificate).values())
+    return valid and "decision" in certificate and not escalates_all(certificate)
 
 
 def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kcm.report import figures, tables, words
-from kcm.report.formats import known, unsigned_points
+from kcm.report import figures, tables
+from kcm.report.formats import known
 from kcm.report.markup import Html, element, join
 from kcm.report.reading import Numbers, certificate_of, collaborators, is_scored, task_names
 
 Columns = Mapping[str, Sequence[float]]
+_SHOWN_ABOVE = ("small_accuracy", "large_accuracy")
 
 
 def outcomes(result: Numbers, frontiers: Mapping[str, Columns]) -> Html:
@@ -25,20 +26,9 @@ def certificate(result: Numbers, path: Columns) -> Html:
     found = certificate_of(result)
     if not found:
         return element("p", "This run has no certificate.")
-    bound, reason = found.get("bound"), found.get("reason")
-    shown = {
-        "Method": found.get("method"),
-        "Loss allowed, ε": words.epsilon_words(found),
-        "Risk, δ": found.get("delta"),
-        "Certify rows": found.get("num_rows"),
-        "Decision": str(found.get("decision") or "none").replace("_", " "),
-        "Threshold": found.get("threshold"),
-        "Upper bound on the loss": unsigned_points(bound) if known(bound) else None,
-        "Valid": found.get("valid"),
-    }
     return join(
         _pair(figures.certificate_path(path, found), figures.regret(path, found)),
-        tables.facts({**shown, "Reason": reason} if reason else shown),
+        tables.certificate_table(found),
     )
 
 
@@ -59,10 +49,10 @@ def continual(result: Numbers) -> Html:
 
 def routing(result: Numbers, reliability: Mapping[str, Sequence[Numbers]]) -> Html:
     """Whether the gate ranks the inputs well, and whether its confidence means what it says."""
-    measured = {
-        who: {**(c.get("routing") or {}), "num_parameters": c.get("num_parameters")}
-        for who, c in collaborators(result).items()
-    }
+    measured = {}
+    for who, c in collaborators(result).items():
+        routing = {key: value for key, value in (c.get("routing") or {}).items() if key not in _SHOWN_ABOVE}
+        measured[who] = {**routing, "num_parameters": c.get("num_parameters")}
     return _pair(
         figures.reliability(reliability),
         tables.metric_table("How well the gate ranks the inputs, on test.", measured),

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kcm.report.formats import MISSING, duration, interval, is_interval, known, number, percent, points_interval
+from kcm.report.formats import (
+    MISSING,
+    duration,
+    interval,
+    is_interval,
+    known,
+    lost_points,
+    number,
+    percent,
+    points_interval,
+)
 from kcm.report.glossary import metric
 from kcm.report.markup import Html, element, join
-from kcm.report.reading import NAMES, Numbers, Who, outcomes
+from kcm.report.reading import NAMES, Numbers, Who, certificates, outcomes
+from kcm.report.words import decision
 
 _LONG = 48  # characters of a fact that gets a line of its own
 _OUTCOME_KEYS = ("small_accuracy", "cascade_accuracy", "difference", "call_rate", "calls_saved", "cost_saved")
@@ -57,19 +68,47 @@ def _estimate(row: Numbers, key: str, rowspan: str | None = None) -> Html:
 
 
 def metric_table(title: str, values: Mapping[Who, Numbers]) -> Html:
-    """One row per metric, one column per collaborator; below it, why a metric is missing."""
-    keys = _keys(values)
-    missing = [key for key in keys if any(not known(found.get(key)) for found in values.values())]
-    rows = [_row(metric(key).label, [metric(key).show(found.get(key)) for found in values.values()]) for key in keys]
+    """One row per metric, one column per collaborator; nested metrics go by dotted names.
+
+    Below it stands why a metric is missing.
+    """
+    flat = {who: dict(_flat(found)) for who, found in values.items()}
+    keys = _keys(flat)
+    missing = [key for key in keys if any(not known(found.get(key)) for found in flat.values())]
+    rows = [_row(metric(key).label, [metric(key).show(found.get(key)) for found in flat.values()]) for key in keys]
     head = _head("Metric", *(NAMES[who] for who in values))
     return _table(title, title, head, element("tbody", *rows), missing=missing)
 
 
 def setting_table(title: str, values: Mapping[Who, Numbers]) -> Html:
-    """One row per setting, one column per collaborator; nested settings go by dotted names."""
+    """One row per setting, one column per collaborator; nested settings go by dotted names, decisions by words."""
     flat = {who: dict(_flat(found)) for who, found in values.items()}
-    rows = [_row(key.replace("_", " "), [_text(found.get(key)) for found in flat.values()]) for key in _keys(flat)]
+    rows = [_row(_spaced(key), [_text(found.get(key)) for found in flat.values()]) for key in _keys(flat)]
     return _table(title, title, _head("Setting", *(NAMES[who] for who in values)), element("tbody", *rows))
+
+
+def certificate_table(certificate: Numbers) -> Html:
+    """The decisions of the deployed policy, the common one first, each with what is promised of it."""
+    found = certificates(certificate)
+    rows = [
+        element(
+            "tr",
+            element(
+                "th", element("bdi", task or ("All other inputs" if len(found) > 1 else "All inputs")), scope="row"
+            ),
+            element("td", decision(each), class_="left"),
+            element("td", lost_points(each.get("bound"))),
+            element("td", number(each.get("num_rows"))),
+            element("td", number(each.get("delta"))),
+            element("td", _text(each.get("method")), class_="left"),
+            element("td", _text(each.get("valid")), class_="left"),
+            element("td", _text(each.get("reason")), class_="left reason"),
+        )
+        for task, each in found.items()
+    ]
+    head = _head("For", "Decision", "Loss at most, points", "Certify rows", "δ spent", "Test", "Holds", "Reason")
+    caption = "What is deployed and what is promised of it: “loss at most” is the upper confidence bound at its δ."
+    return _table("Certificates", caption, head, element("tbody", *rows), style="certificates")
 
 
 def accuracy_matrix(
@@ -175,8 +214,19 @@ def _keys(values: Mapping[Who, Numbers]) -> list[str]:
 def _flat(values: Numbers, prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+        if not isinstance(value, Mapping):
+            found.append((f"{prefix}{name}", value))
+        elif "decision" in value:
+            found.append((f"{prefix}{name}", decision(value)))
+        else:
+            found += _flat(value, f"{prefix}{name}.")
     return found
+
+
+def _spaced(name: str) -> str:
+    """A setting's own name in words; what follows a dot may be a task's name and stays."""
+    own, dot, rest = name.partition(".")
+    return own.replace("_", " ") + dot + rest
 
 
 def _text(value: Any) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from kcm.report.formats import (
+    MISSING,
+    exact_points,
     known,
+    number,
     percent,
     plural,
     points,
@@ -17,8 +21,12 @@ from kcm.report.formats import (
 from kcm.report.reading import (
     NAMES,
     Numbers,
+    Who,
     certificate_of,
+    certificates,
     collaborators,
+    deployed,
+    escalates_all,
     filled_bins,
     first_and_last,
     is_certified,
@@ -27,41 +35,54 @@ from kcm.report.reading import (
 
 
 def headline(result: Numbers) -> str:
-    """What KCM does, what it costs in accuracy, and what is certified."""
-    overall, certificate = result["kcm"]["overall"], certificate_of(result)
-    if certificate.get("decision") == "escalate_all":
+    """What the deployed collaborator does, what it costs in accuracy, and what is certified."""
+    (who, found), certificate = deployed(result), certificate_of(result)
+    if escalates_all(certificate):
         return (
-            f"KCM sends every input to the large model: no threshold could be certified to lose at most"
+            f"{NAMES[who]} sends every input to the large model: no threshold could be certified to lose at most"
             f" {epsilon_words(certificate)} with a probability of at least {confidence_words(certificate)}"
             f"{_because(certificate)}."
         )
-    return f"KCM {_does(overall)}. {_promise(certificate)}"
+    return f"{NAMES[who]} {_does(found['overall'])}. {_promise(certificate)}"
 
 
 def control(result: Numbers) -> str:
-    """What MCM does in KCM's place."""
-    if not result.get("mcm"):
-        return "This run has no MCM, so there is no control to compare KCM with."
-    return f"MCM, the control with MLPs in place of KANs, {_does(result['mcm']['overall'])}."
+    """What the other collaborator does in its place."""
+    own, _ = deployed(result)
+    other: Who = "mcm" if own == "kcm" else "kcm"
+    found = collaborators(result).get(other)
+    if found is None:
+        return f"This run has no {NAMES[other]}, so there is no control to compare {NAMES[own]} with."
+    networks = "MLPs in place of KANs" if other == "mcm" else "KANs in place of MLPs"
+    return f"{NAMES[other]}, the control with {networks}, {_does(found['overall'])}."
 
 
 def notices(result: Numbers) -> list[str]:
     """What would mislead if it were left unsaid; empty for an ordinary run."""
-    overall, certificate = result["kcm"]["overall"], certificate_of(result)
-    found = [_small_is_better(overall), _test_exceeds(overall, certificate), _bad_rows(result.get("bad_rows"))]
+    overall, certificate = deployed(result)[1]["overall"], certificate_of(result)
+    found = [
+        _small_is_better(overall),
+        _costs_more(overall),
+        _test_exceeds(overall, certificate),
+        _bad_rows(result.get("bad_rows")),
+    ]
     return [notice for notice in found if notice]
 
 
 def epsilon_words(certificate: Numbers) -> str:
     """Epsilon as `2 points`."""
     epsilon = certificate.get("epsilon")
-    return unsigned_points(epsilon) if known(epsilon) else "an unstated loss"
+    return exact_points(epsilon) if known(epsilon) else "an unstated loss"
 
 
 def confidence_words(certificate: Numbers) -> str:
-    """1 - delta as `90%`."""
-    delta = certificate.get("delta")
-    return f"{100 * (1 - delta):.4g}%" if known(delta) else "an unstated share"
+    """1 - delta as `90%`, rounded down; delta of all decisions together, which must hold at once."""
+    decisions = certificates(certificate).values()
+    spent = [delta for each in decisions if known(delta := each.get("delta"))]
+    if len(spent) < len(decisions):
+        return "an unstated share"
+    permille = math.floor(round(1000 * (1 - sum(spent)), 6))
+    return f"{permille / 10:g}%"
 
 
 def frontier(result: Numbers) -> str:
@@ -71,8 +92,10 @@ def frontier(result: Numbers) -> str:
         f" {percent(c['overall'].get('call_rate'))}."
         for who, c in collaborators(result).items()
     ]
-    large = percent(result["kcm"]["overall"].get("large_accuracy"))
-    return " ".join([*parts, f"Large alone: {large}. On test; small alone is the left end of each curve."])
+    large = percent(deployed(result)[1]["overall"].get("large_accuracy"))
+    own = any((c.get("policy") or {}).get("task_decisions") for c in collaborators(result).values())
+    aside = " Thresholds per task may leave the curve, which has one for all." if own else ""
+    return " ".join([*parts, f"Large alone: {large}. Small alone is the left end of each curve.{aside}"])
 
 
 def differences(result: Numbers) -> str:
@@ -86,19 +109,22 @@ def differences(result: Numbers) -> str:
 
 
 def certificate_path(certificate: Numbers) -> str:
-    """What was tested, and where the path stopped."""
-    return (
-        f"The p-value of “the loss exceeds {epsilon_words(certificate)}”, from the strictest threshold (right) towards"
-        " keeping more (left). Certified is what comes before the first p-value above δ."
+    """What was tested, and in which order."""
+    tested = (
+        f"The p-value of “the loss exceeds {epsilon_words(certificate)}”, wins of the small model not credited, from"
+        " the strictest threshold (right) towards keeping more (left)."
     )
+    if certificate.get("method") == "net":
+        return f"{tested} The certificate itself was tested by net, which credits wins: it may reach further."
+    return f"{tested} Certified is what comes before the first p-value above δ."
 
 
 def regret(certificate: Numbers) -> str:
     """What the certify rows themselves lost."""
-    return (
-        "Accuracy lost on the certify rows, route by route. A certified route stays below"
-        f" {epsilon_words(certificate)} by as much as the luck of the draw may hide."
-    )
+    lost = "Accuracy lost on the certify rows, route by route, wins of the small model not credited."
+    if certificate.get("method") == "net":
+        return lost
+    return f"{lost} A certified route stays below {epsilon_words(certificate)} by what the luck of the draw may hide."
 
 
 def untested(certificate: Numbers) -> str:
@@ -144,6 +170,13 @@ def trials(tried: Sequence[Numbers]) -> str:
     )
 
 
+def decision(values: Numbers) -> str:
+    """A decision as `keep above 2.104`, `keep all` or `escalate all`."""
+    if values.get("decision") == "threshold":
+        return f"keep above {number(values.get('threshold'))}"
+    return str(values.get("decision") or MISSING).replace("_", " ")
+
+
 def _does(overall: Numbers) -> str:
     difference, bounds = overall.get("difference"), points_interval(overall.get("difference_interval"))
     answers = f"answers {_kept(overall.get('call_rate'))} itself"
@@ -168,7 +201,8 @@ def _promise(certificate: Numbers) -> str:
     if not is_certified(certificate):
         return f"The loss is not certified{_because(certificate)}."
     confidence, epsilon = confidence_words(certificate), epsilon_words(certificate)
-    return f"With a probability of at least {confidence} the loss is at most {epsilon}."
+    within = " in every task with a threshold of its own, and over all other inputs" if certificate.get("tasks") else ""
+    return f"With a probability of at least {confidence} the loss is at most {epsilon}{within}."
 
 
 def _because(certificate: Numbers) -> str:
@@ -187,13 +221,23 @@ def _small_is_better(overall: Numbers) -> str:
     )
 
 
+def _costs_more(overall: Numbers) -> str:
+    saved = overall.get("cost_saved")
+    if not known(saved) or saved >= 0:
+        return ""
+    return (
+        f"The cascade costs {percent(-saved)} more than the large model alone: the small side's own cost outweighs the"
+        " calls that it saves."
+    )
+
+
 def _test_exceeds(overall: Numbers, certificate: Numbers) -> str:
     difference, epsilon = overall.get("difference"), certificate.get("epsilon")
     if not (is_certified(certificate) and known(difference) and known(epsilon)) or -difference <= epsilon:
         return ""
     return (
         f"On the test rows the cascade loses {unsigned_points(difference)}, more than the certified"
-        f" {unsigned_points(epsilon)}. The test rows may be unlike the certify rows, or chance was against the"
+        f" {exact_points(epsilon)}. The test rows may be unlike the certify rows, or chance was against the"
         " certificate: look before you deploy."
     )
 

@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-import requests
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -84,9 +84,9 @@ def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
     for _ in range(240):
         assert process.poll() is None, "the head node ended"
         try:
-            if requests.get(f"{dashboard}/api/jobs/", timeout=5).ok:
+            if httpx.get(f"{dashboard}/api/jobs/", timeout=5).is_success:
                 return dashboard
-        except requests.ConnectionError:
+        except httpx.TransportError:
             pass
         time.sleep(0.25)
     raise AssertionError(f"no head node at {dashboard}")

@@ -90,6 +90,11 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["run", REVIEWS, "--set", "train.num_epochs"], "Write it as key.path=value"),
         (["run", REVIEWS, "--set", "name=a/b"], "name = 'a/b'"),
         (["assets", "mini"], "unknown asset 'mini'"),
+        (["predict", "bundle", "rows.csv", "--output", "out.csv", "--set", "seed=1"], "--config, which is missing"),
+        (["serve"], "CONFIG is missing"),
+        (["serve", "--bundle", "absent"], "no bundle.json here (absent)"),
+        (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
+        (["serve", REVIEWS, "--set", "storage_path=nothing"], "no registered model 'reviews@champion'"),
         (["submit", "trian", REVIEWS], "unknown stage 'trian'. Known are run, tasks, features"),
         (["submit", "train", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
         (["submit", "train", "absent.yaml"], "no such configuration file (absent.yaml)"),
@@ -143,6 +148,23 @@ def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.M
     assert shown.exit_code == 0
     assert asked == [("reviews", tmp_path, True)]
     assert json.loads((tmp_path / "out.json").read_text()) == {"reviews": str(tmp_path / "reviews")}
+
+
+def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def predict(*paths: object, **options: Any) -> dict[str, int]:
+        asked.update(options, paths=paths)
+        return {"small": 3, "large": 1}
+
+    monkeypatch.setitem(sys.modules, "pipelines.predict", SimpleNamespace(predict=predict))
+    out = str(tmp_path / "out.json")
+    words = ["--output", "answers.csv", "--text-column", "body", "--task-column", "domain", "--json", out]
+    shown = kcm("predict", "bundle", "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")
+    assert (shown.exit_code, shown.stdout) == (0, "answers.csv\n")
+    assert asked["paths"] == (Path("bundle"), Path("rows.csv"), Path("answers.csv"), "body")
+    assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
+    assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
 
 def test_config_prints_the_reference(tmp_path: Path) -> None:

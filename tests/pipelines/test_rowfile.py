@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from pipelines.rowfile import RowFile, open_rows
+from pipelines.rowfile import FORMATS, RowFile, open_rows
 
 
 def rows_of(file: RowFile, size: int = 2) -> list[dict[str, object]]:
@@ -33,9 +33,17 @@ def test_csv_values_stay_the_strings_that_they_are(tmp_path: Path) -> None:
 def test_rows_are_numbered_across_chunks(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text\n" + "".join(f"row {i}\n" for i in range(7)), encoding="utf-8")
-    assert [(row["row"], row["text"]) for row in rows_of(open_rows(path, "text"), size=3)] == [
-        (i, f"row {i}") for i in range(7)
+    assert [(row["id"], row["text"]) for row in rows_of(open_rows(path, "text"), size=3)] == [
+        (str(i), f"row {i}") for i in range(7)
     ]
+
+
+def test_rows_keep_their_own_ids_where_they_have_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,text\n007,a\n,b\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"id": 7, "text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    pq.write_table(pa.table({"id": [7, None], "text": ["a", "b"]}), tmp_path / "rows.parquet")
+    found = {s: [row["id"] for row in rows_of(open_rows(tmp_path / f"rows{s}", "text"))] for s in FORMATS}
+    assert found == {".csv": ["007", "1"], ".jsonl": ["7", "1"], ".parquet": ["7", "1"]}
 
 
 def test_a_csv_row_with_a_wrong_number_of_fields_is_at_fault_and_no_other(tmp_path: Path) -> None:

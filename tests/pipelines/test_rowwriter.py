@@ -38,7 +38,7 @@ def copy(source: Path, target: Path) -> None:
     file = open_rows(source, "text")
     with writing(target, file, ANSWERS) as writer:
         for chunk in file.chunks(2):
-            answers = {"label": [f"label {row}" for row in chunk["row"].to_pylist()], "confidence": [0.5] * len(chunk)}
+            answers = {"label": [f"label {row}" for row in chunk["id"].to_pylist()], "confidence": [0.5] * len(chunk)}
             writer.write(chunk["payload"], pa.table(answers, schema=ANSWERS))
 
 

@@ -9,7 +9,7 @@ from kcm.report.figures.frame import SHAPES, empty, figure, percent_tick, share_
 from kcm.report.formats import interval, is_interval, known, percent
 from kcm.report.markup import Html
 from kcm.report.plot import Axis, Plot, drawable
-from kcm.report.reading import NAMES, Numbers, Who, collaborators
+from kcm.report.reading import NAMES, Numbers, Who, collaborators, deployed
 
 TITLE = "Accuracy against calls to the large model"
 
@@ -24,8 +24,8 @@ def frontier(frontiers: Mapping[str, Mapping[str, Sequence[float]]], result: Num
     if not any(curves.values()):
         return empty(TITLE, "No frontier was measured.")
     overall = {who: c["overall"] for who, c in collaborators(result).items()}
-    large = overall["kcm"].get("large_accuracy")
-    routing = result["kcm"].get("routing") or {}
+    _, first = deployed(result)
+    large, routing = first["overall"].get("large_accuracy"), first.get("routing") or {}
     oracle = routing.get("oracle_call_rate"), routing.get("oracle_accuracy")
 
     ends = [bound for row in overall.values() for bound in row.get("cascade_accuracy_interval") or ()]
@@ -39,7 +39,7 @@ def frontier(frontiers: Mapping[str, Mapping[str, Sequence[float]]], result: Num
         plot.line(curve, who)
         plot.explain(f"{NAMES[who]}, any threshold", who, "line")
     for who, row in overall.items():
-        _deployed(plot, who, row)
+        _mark(plot, who, row)
     if known(oracle[0]) and known(oracle[1]):
         tip = f"oracle router: {percent(oracle[1])} at a call rate of {percent(oracle[0])}"
         plot.mark((oracle[0], oracle[1]), "circle", "large hollow", tip)
@@ -47,12 +47,9 @@ def frontier(frontiers: Mapping[str, Mapping[str, Sequence[float]]], result: Num
     return figure(TITLE, words.frontier(result), plot)
 
 
-def _deployed(plot: Plot, who: Who, row: Numbers) -> None:
-    call_rate, accuracy, bounds = (
-        row.get("call_rate"),
-        row.get("cascade_accuracy"),
-        row.get("cascade_accuracy_interval"),
-    )
+def _mark(plot: Plot, who: Who, row: Numbers) -> None:
+    call_rate, accuracy = row.get("call_rate"), row.get("cascade_accuracy")
+    bounds = row.get("cascade_accuracy_interval")
     if not (known(call_rate) and known(accuracy)):
         return
     if is_interval(bounds):

@@ -34,7 +34,9 @@ def test_half_an_interval_is_a_dash(bounds) -> None:
         (formats.unsigned_points(-0.02), "2 points"),
         (formats.unsigned_points(0.01), "1 point"),
         (formats.unsigned_points(0.005), "0.5 points"),
-        (formats.unsigned_points(0.0005), "0.05 points"),
+        (formats.unsigned_points(0.00093), "0.1 points"),
+        (formats.exact_points(0.0005), "0.05 points"),
+        (formats.exact_points(0.01), "1 point"),
         (formats.interval([0.881, 0.912]), "88.1–91.2"),
         (formats.points_interval([-0.009, 0.002]), "−0.9 to +0.2"),
         (formats.number(110592), "110,592"),
@@ -58,6 +60,11 @@ def test_durations_read_well(seconds: float, expected: str) -> None:
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_a_part_is_never_rounded_to_none_or_all(share: float) -> None:
     assert formats.whole_percent(share) not in ("0%", "100%")
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.005, "less than 1%"), (0.995, "more than 99%"), (0.006, "1%")])
+def test_shares_at_the_edge_of_rounding(share: float, said: str) -> None:
+    assert formats.whole_percent(share) == said
 
 
 def test_none_and_all_are_said_as_they_are() -> None:

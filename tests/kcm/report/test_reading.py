@@ -21,6 +21,25 @@ def test_accuracies_of_a_task_come_from_its_own_column(result) -> None:
     assert reading.first_and_last(result["kcm"]) == [(0.85, 0.81), None, (0.84, 0.84)]
 
 
+def test_the_first_of_the_result_is_deployed(result) -> None:
+    assert reading.deployed(result)[0] == "kcm"
+    turned = {"name": "x", "mcm": result["mcm"], "kcm": result["kcm"]}
+    assert list(reading.collaborators(turned)) == ["mcm", "kcm"]
+    assert reading.deployed(turned) == ("mcm", result["mcm"])
+
+
+def test_one_task_that_keeps_something_is_enough_to_promise() -> None:
+    escalates, keeps = {"valid": True, "decision": "escalate_all"}, {"valid": True, "decision": "threshold"}
+    assert reading.is_certified(escalates | {"tasks": {"movies": keeps}})
+    assert not reading.escalates_all(escalates | {"tasks": {"movies": keeps}})
+    assert reading.escalates_all(escalates | {"tasks": {"movies": escalates}})
+
+
+def test_one_promise_that_does_not_hold_spoils_all() -> None:
+    keeps = {"valid": True, "decision": "threshold"}
+    assert not reading.is_certified(keeps | {"tasks": {"movies": keeps | {"valid": False}}})
+
+
 def test_escalating_everything_certifies_nothing() -> None:
     assert not reading.is_certified({"valid": True, "decision": "escalate_all"})
     assert not reading.is_certified({"valid": False, "decision": "threshold"})

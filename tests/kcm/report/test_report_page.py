@@ -125,6 +125,12 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(inputs, read_pag
     assert "This run has no certificate." in text
 
 
+def test_a_run_of_mcm_alone_has_a_page(inputs, read_page) -> None:
+    del inputs.result["kcm"]
+    text = read_page(render_report(inputs)).text
+    assert "MCM answers 64% of the inputs itself" in text
+
+
 def test_a_large_run_makes_a_small_page(inputs) -> None:
     count = 200_000
     shares = [index / (count - 1) for index in range(count)]

@@ -67,10 +67,39 @@ def test_settings_are_flattened_and_laid_side_by_side(result) -> None:
     policies["mcm"] = {"gate": "margin", "decision": {"decision": "keep_all", "threshold": None}}
     assert rows(tables.setting_table("Policy", policies)) == [
         ["gate", "confidence", "margin"],
-        ["decision.decision", "threshold", "keep_all"],
-        ["decision.threshold", "2", "–"],
+        ["decision", "keep above 2", "keep all"],
         ["prompt", "none", "–"],
     ]
+
+
+def test_a_task_keeps_its_name_among_the_settings() -> None:
+    policy = {
+        "on_large_failure": "error",
+        "task_decisions": {"my_task": {"decision": "escalate_all", "threshold": None}},
+    }
+    assert rows(tables.setting_table("Policy", {"kcm": policy})) == [
+        ["on large failure", "error"],
+        ["task decisions.my_task", "escalate all"],
+    ]
+
+
+def test_nested_metrics_have_names_of_their_own() -> None:
+    saved = {"calls_saved_at_half_a_point": {"calls_saved": 0.476, "loss": -0.0032}}
+    assert rows(tables.metric_table("Routing", {"kcm": saved})) == [
+        ["Calls saved at ½ point lost on validate", "47.6%"],
+        ["and what that loses on test, points", "−0.3"],
+    ]
+
+
+def test_every_decision_has_its_certificate(result) -> None:
+    common = result["certificate"]
+    assert rows(tables.certificate_table(common)) == [
+        ["All inputs", "keep above 2", "1.8", "1,400", "0.1", "regret", "yes", "–"]
+    ]
+    own = common | {"decision": "escalate_all", "threshold": None, "bound": 0.0, "num_rows": 62, "reason": "too few"}
+    both = rows(tables.certificate_table(common | {"tasks": {"movies": own}}))
+    assert both[0][:2] == ["All other inputs", "keep above 2"]
+    assert both[1] == ["movies", "escalate all", "0.0", "62", "0.1", "regret", "yes", "too few"]
 
 
 def test_shades_of_the_matrix_run_from_the_lowest_to_the_highest() -> None:

@@ -55,6 +55,57 @@ def test_a_confidence_close_to_one_is_not_rounded_to_one() -> None:
     assert words.confidence_words({"delta": 0.001}) == "99.9%"
 
 
+@pytest.mark.parametrize(("delta", "said"), [(0.1, "90%"), (0.05, "95%"), (0.01216, "98.7%"), (0.3, "70%")])
+def test_confidence_is_rounded_down(delta: float, said: str) -> None:
+    assert words.confidence_words({"delta": delta}) == said
+
+
+def test_decisions_of_tasks_share_one_promise(result) -> None:
+    result["certificate"] |= {"delta": 0.02, "tasks": {task: {"delta": 0.02, "valid": True} for task in "abcd"}}
+    assert words.headline(result).endswith(
+        "With a probability of at least 90% the loss is at most 2 points in every task with a threshold of its own,"
+        " and over all other inputs."
+    )
+
+
+def test_escalating_all_but_one_task_is_not_escalating_everything(result) -> None:
+    keeps = {"decision": "threshold", "threshold": 1.0, "delta": 0.1, "valid": True}
+    result["certificate"] |= {"decision": "escalate_all", "threshold": None, "tasks": {"movies": keeps}}
+    assert words.headline(result).startswith("KCM answers 71% of the inputs itself")
+
+
+def test_a_deployed_mcm_has_the_headline(result) -> None:
+    turned = {"mcm": result["mcm"], "kcm": result["kcm"], "certificate": result["certificate"]}
+    assert words.headline(turned).startswith("MCM answers 64% of the inputs itself")
+    assert words.control(turned).startswith("KCM, the control with KANs in place of MLPs, answers 71%")
+    del turned["kcm"]
+    assert words.control(turned) == "This run has no KCM, so there is no control to compare MCM with."
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"decision": "threshold", "threshold": 2.1044}, "keep above 2.104"),
+        ({"decision": "keep_all", "threshold": None}, "keep all"),
+        ({}, "–"),
+    ],
+)
+def test_decisions_are_words(values, said: str) -> None:
+    assert words.decision(values) == said
+
+
+def test_thresholds_per_task_are_told_beside_the_curve(result) -> None:
+    assert "Thresholds per task" not in words.frontier(result)
+    result["kcm"]["policy"]["task_decisions"] = {"movies": {"decision": "keep_all"}}
+    assert "Thresholds per task may leave the curve" in words.frontier(result)
+
+
+def test_a_cascade_that_costs_more_is_told(result) -> None:
+    result["kcm"]["overall"]["cost_saved"] = -0.359
+    (notice,) = words.notices(result)
+    assert notice.startswith("The cascade costs 35.9% more than the large model alone")
+
+
 def test_the_control_is_named_or_missed(result) -> None:
     assert "answers 64% of the inputs itself and loses 0.7 points" in words.control(result)
     del result["mcm"]

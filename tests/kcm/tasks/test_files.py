@@ -54,6 +54,11 @@ def test_numbers_become_text_and_null_is_missing(kind, tmp_path):
     ]
 
 
+def test_not_a_number_is_missing(tmp_path):
+    (tmp_path / "data.json").write_text('[{"text": "a", "label": NaN}, {"text": "b", "label": 1}]')
+    assert [record.label for record in records(tmp_path / "data.json")] == [None, "1"]
+
+
 def test_an_empty_cell_of_a_named_column_is_missing(write_csv):
     path = write_csv([("a", "x", "", "d1"), ("b", "x", "t", "")], ("text", "label", "topic", "doc"))
     first, second = records(path, task_column="topic", group_column="doc")

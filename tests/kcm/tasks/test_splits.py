@@ -97,6 +97,14 @@ def test_every_split_of_a_small_task_gets_two_classes(rows_of):
             assert {row.label for row, at in zip(rows, splits, strict=True) if at == split} == {"a", "b"}
 
 
+def test_no_split_is_helped_at_the_cost_of_a_class_in_train(rows_of):
+    # Three rows of one class and many of the other: train keeps one of the three, and two go where they are needed.
+    for seed in range(50):
+        rows = rows_of([f"text {i}" for i in range(30)], ["rare"] * 3 + ["common"] * 27)
+        splits = assign_splits(rows, ["t"] * 30, PLAIN, seed)
+        assert "train" in splits[:3]
+
+
 def test_sentences_that_chain_documents_together_do_not_swamp_a_small_split(rows_of):
     # A hundred documents of three sentences, all with one sentence in common: they are one unit.
     texts = [f"own sentence {i}" if i % 3 else "thank you" for i in range(300)] + [f"lone {i}" for i in range(300)]

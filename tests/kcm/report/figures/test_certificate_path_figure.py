@@ -27,23 +27,34 @@ def test_delta_and_the_deployed_threshold_are_drawn(inputs, read_drawing) -> Non
     assert {"δ = 0.1", "deployed threshold, 2"} <= set(drawing.legend)
 
 
-def test_certified_ends_at_the_first_failure_though_later_thresholds_pass(inputs, read_drawing) -> None:
-    path = {"threshold": [6.0, 5.0, 4.0, 3.0, 2.0], "p_value": [0.001, 0.05, 0.3, 0.05, 0.05]}
-    drawing = read_drawing(certificate_path(path, inputs.result["certificate"]))
-    assert band_start(drawing) == pytest.approx(5, abs=0.05)
+def test_certified_starts_at_the_lowest_certified_threshold_whatever_the_p_values(inputs, read_drawing) -> None:
+    certificate = inputs.result["certificate"] | {"certified": {"decision": "threshold", "threshold": 1.5}}
+    assert band_start(read_drawing(certificate_path(inputs.certificate_path, certificate))) == pytest.approx(
+        1.5, abs=0.05
+    )
 
 
-def test_all_is_certified_where_nothing_fails(inputs, read_drawing) -> None:
-    path = {"threshold": [6.0, 5.0, 4.0], "p_value": [0.001, 0.05, 0.1]}
-    assert band_start(read_drawing(certificate_path(path, inputs.result["certificate"]))) == pytest.approx(4, abs=0.05)
+def test_all_is_certified_where_keeping_all_is(inputs, read_drawing) -> None:
+    certificate = inputs.result["certificate"] | {"certified": {"decision": "keep_all", "threshold": None}}
+    drawing = read_drawing(certificate_path(inputs.certificate_path, certificate))
+    assert band_start(drawing) < 1
+    assert "certified" in drawing.legend
 
 
-def test_nothing_is_shown_as_certified_where_the_strictest_fails(inputs, read_drawing) -> None:
-    certificate = inputs.result["certificate"] | {"decision": "escalate_all", "threshold": None}
-    drawing = read_drawing(certificate_path({"threshold": [6.0, 5.0], "p_value": [0.5, 0.01]}, certificate))
+def test_nothing_is_shown_as_certified_where_all_is_escalated(inputs, read_drawing) -> None:
+    nothing = {"decision": "escalate_all", "threshold": None}
+    drawing = read_drawing(
+        certificate_path(inputs.certificate_path, inputs.result["certificate"] | nothing | {"certified": nothing})
+    )
     assert "certified" not in drawing.legend
     assert not list(drawing.svg.iter("rect"))
     assert not drawing.lines("ink")
+
+
+def test_a_certificate_by_another_test_says_so(inputs) -> None:
+    said = "The certificate itself was tested by net"
+    assert said in certificate_path(inputs.certificate_path, inputs.result["certificate"] | {"method": "net"})
+    assert said not in certificate_path(inputs.certificate_path, inputs.result["certificate"])
 
 
 def test_an_empty_path_says_why(inputs) -> None:

@@ -1,0 +1,120 @@
+"""The serving form of a KAN: the same function with the weights folded once, for answering on a CPU.
+
+Two more bases of the spline space are used, each where it wins. Above a few rows: the powers of `kcm.kan.powers`. For
+a few: ramps clamp((x - foot) / (top - foot), 0, 1)^p, since all ramps of all inputs take three operations together,
+and a single row costs little but the number of operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from kcm.kan.basis import Grid, spline_basis
+from kcm.kan.layer import KANLinear, bad_input
+from kcm.kan.powers import fold_matrix, power_terms, windows
+
+_FEW_ROWS = 8  # measured: up to here ramps are faster than powers
+
+
+class ServingKAN(nn.Module):
+    """Layers of a KAN folded for inference: no gradients, float32 (or float64), within 1e-5 of the layers themselves.
+
+    It holds its weights twice and is made by `KAN.export` or `KANLinear.export`.
+    """
+
+    def __init__(self, layers: Iterable[KANLinear]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_FoldedLayer(layer) for layer in layers)
+        self.in_features = self.layers[0].in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` [..., in] to [..., out]; raise DataError for another width or for numbers that are not floating."""
+        if x.shape[-1:] != (self.in_features,) or not x.is_floating_point():
+            raise bad_input(x, self.in_features)
+        rows_NI = x.detach().reshape(-1, self.in_features).contiguous()
+        num_rows = rows_NI.shape[0]
+        for layer in self.layers:
+            if num_rows == 1:
+                rows_NI = layer.answer_one(rows_NI)
+            elif num_rows <= _FEW_ROWS:
+                rows_NI = layer.answer_few(rows_NI)
+            else:
+                rows_NI = layer.answer_many(rows_NI)
+        return rows_NI if x.dim() == 2 else rows_NI.view(*x.shape[:-1], -1)
+
+
+class _FoldedLayer(nn.Module):
+    @torch.no_grad()
+    def __init__(self, layer: KANLinear) -> None:
+        super().__init__()
+        self.in_features, self.grid = layer.in_features, layer.grid
+        dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
+        weight_OFI = layer.weight.double().unflatten(1, (-1, layer.in_features))
+
+        powers_OTI = torch.matmul(fold_matrix(layer.grid, torch.float64), weight_OFI)
+        self.register_buffer("power_weight", powers_OTI[:, :-1].permute(1, 2, 0).contiguous().to(dtype))
+        self.register_buffer("power_bias", powers_OTI[:, -1].sum(-1).to(dtype))
+
+        feet_tops_R2, fold_RK = _ramps(layer.grid)
+        ramps_ORI = torch.matmul(fold_RK, weight_OFI[:, 1:])
+        self.register_buffer("ramp_weight", torch.cat([weight_OFI[:, :1], ramps_ORI[:, :-1]], 1).flatten(1).to(dtype))
+        self.register_buffer("ramp_bias", ramps_ORI[:, -1].sum(-1).to(dtype))
+        # hardsigmoid(t) is clamp(t / 6 + 1 / 2, 0, 1): t rises from -3 at the foot of a ramp to 3 at its top.
+        slope_R1 = 6 / (feet_tops_R2[:, 1:] - feet_tops_R2[:, :1])
+        self.register_buffer("slope", slope_R1.to(dtype))
+        self.register_buffer("offset", (-3 - slope_R1 * feet_tops_R2[:, :1]).to(dtype))
+
+    def answer_one(self, x_1I: Tensor) -> Tensor:
+        own = self._buffers  # a look-up through the module would cost a tenth of the answer
+        ramps_RI = torch._C._nn.hardsigmoid(torch.addcmul(own["offset"], x_1I, own["slope"])).pow_(self.grid.order)
+        features_F = torch.cat([torch._C._nn.silu(x_1I), ramps_RI]).view(-1)
+        return torch.addmv(own["ramp_bias"], own["ramp_weight"], features_F).view(1, -1)
+
+    def answer_few(self, x_NI: Tensor) -> Tensor:
+        x_N1I = x_NI.unsqueeze(1)
+        ramps_NRI = torch._C._nn.hardsigmoid(torch.addcmul(self.offset, x_N1I, self.slope)).pow_(self.grid.order)
+        features_NF = torch.cat([torch._C._nn.silu(x_N1I), ramps_NRI], 1).flatten(1)
+        return torch.addmm(self.ramp_bias, features_NF, self.ramp_weight.t())
+
+    def answer_many(self, x_NI: Tensor) -> Tensor:
+        out_NO = self.power_bias.expand(x_NI.shape[0], -1).contiguous()
+        for term_NI, weight_IO in zip(power_terms(x_NI, self.grid), self.power_weight, strict=True):
+            out_NO.addmm_(term_NI, weight_IO)
+        return out_NO
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _ramps(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Feet and tops [R, 2] of ramps that with a constant span the splines, and the matrix [R + 1, K] that does it.
+
+    Both in float64; the last row of the matrix is the constant.
+    """
+    x_N = torch.linspace(grid.low, grid.high, 40 * grid.size + 1, dtype=torch.float64)
+    chosen: list[tuple[float, float]] = []
+    for window in windows(grid):
+        inside = Grid(window.size, grid.order, window.low, window.high)
+        inside_N = torch.linspace(window.low, window.high, 201, dtype=torch.float64)
+        target_NK = spline_basis(inside_N.unsqueeze(1), inside).squeeze(-1)
+        knots = sorted(window.knots[1:-1], key=lambda knot: abs(knot - window.centre))
+        ends, ramps = (window.low, window.high), []
+        for foot in (*knots, *ends, window.centre):
+            for top in (end for end in ends if end != foot):
+                ramps.append((foot, top))
+            if _solve(inside_N, ramps, target_NK, grid.order)[1] < 1e-9:
+                break
+        chosen += ramps
+    splines_NK = spline_basis(x_N.unsqueeze(1), grid).squeeze(-1)
+    return torch.tensor(chosen, dtype=torch.float64), _solve(x_N, chosen, splines_NK, grid.order)[0]
+
+
+def _solve(x_N: Tensor, ramps: list[tuple[float, float]], target_NK: Tensor, order: int) -> tuple[Tensor, float]:
+    """Coefficients of ramps and constant that come closest to `target_NK`, and the largest error left."""
+    columns = [((x_N - foot) / (top - foot)).clamp(0, 1).pow(order) for foot, top in ramps]
+    basis_NR = torch.stack([*columns, torch.ones_like(x_N)], 1)
+    solution_RK = torch.linalg.lstsq(basis_NR, target_NK, driver="gelsd").solution
+    return solution_RK, float((basis_NR @ solution_RK - target_NK).abs().max())

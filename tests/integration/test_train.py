@@ -1,0 +1,187 @@
+"""Training on Ray ends with the same matrix whatever is killed on the way, and for any number of workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+
+from kcm.collaborator import NetworkConfig
+from kcm.distill import DistillConfig
+from kcm.errors import ArtefactError
+from kcm.learners import ReplayConfig
+from kcm.learners.stream import list_column
+from kcm.learners.walk import TrainConfig
+from pipelines.checkpoint import STATE, checkpoints, write_checkpoint
+from pipelines.cluster import ClusterConfig
+from pipelines.features import write_rows
+from pipelines.progress import Reporter
+from pipelines.train import run_workers
+from pipelines.train_worker import PROGRESS, TaskFiles, WalkPlan, WorkerPlan
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+CLUSTER = ClusterConfig(checkpoint_every=40)
+DRIVER = """
+import pickle, sys
+from pathlib import Path
+from pipelines.cluster import connected
+from pipelines.progress import Reporter
+from pipelines.train import run_workers
+worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())
+with connected(cluster), Reporter().bar("train", "steps") as bar:
+    run_workers(worker, cluster, bar)
+"""
+
+
+def write_task(folder: Path, number: int) -> TaskFiles:
+    """Three Gaussian classes whose means move from task to task, and a large model that is mostly right."""
+    rng = np.random.default_rng(number)
+    count, splits = 331, ["train"] * 231 + ["test"] * 100
+    labels = rng.integers(0, 3, count)
+    means = rng.normal(size=(3, 16))
+    features = (means[labels] + rng.normal(size=(count, 16))).astype(np.float32)
+    large = np.full((count, 3), 0.1, dtype=np.float32)
+    large[np.arange(count), labels] = 0.8
+    ids = [f"row-{number}-{row}" for row in range(count)]
+    write_rows(
+        folder / f"features-{number}.parquet",
+        pa.table({"id": ids, "split": splits, "label": labels, "features": list_column(features)}),
+    )
+    write_rows(folder / f"outcomes-{number}.parquet", pa.table({"id": ids, "large_probabilities": list_column(large)}))
+    return TaskFiles(f"task-{number}", folder / f"features-{number}.parquet", folder / f"outcomes-{number}.parquet")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> WalkPlan:
+    folder = tmp_path_factory.mktemp("tasks")
+    return WalkPlan(
+        collaborators=("kcm", "mcm"),
+        tasks=tuple(write_task(folder, number) for number in range(3)),
+        in_features=16,
+        num_labels=3,
+        network=NetworkConfig(hidden=(8,)),
+        learner=ReplayConfig(memory=40, batch_size=16),
+        train=TrainConfig(num_epochs=40, batch_size=50),
+        distill=DistillConfig(),
+        seed=0,
+    )
+
+
+def worker_plan(plan: WalkPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
+    return WorkerPlan(plan, fingerprint, storage, CLUSTER.checkpoint_every)
+
+
+def train(worker: WorkerPlan, cluster: ClusterConfig = CLUSTER) -> dict[str, dict[str, Any]]:
+    with Reporter().bar("train", "steps") as bar:
+        return run_workers(worker, cluster, bar)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: WalkPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
+
+
+def wait_for(storage: Path, steps: int, timeout_s: float = 120) -> dict[str, int]:
+    """What rank 0 last showed, once it has taken `steps`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            progress = json.loads((storage / PROGRESS).read_text())
+        except (OSError, ValueError):
+            progress = {"steps": 0}
+        if progress["steps"] >= steps:
+            return progress
+        time.sleep(0.02)
+    raise AssertionError(f"the workers never took {steps} steps")
+
+
+def assert_same(state: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    for name in ("kcm", "mcm"):
+        assert state[name]["accuracy"] == expected[name]["accuracy"]
+        assert state[name]["learner"]["memory"]["ids"] == expected[name]["learner"]["memory"]["ids"]
+        for key, tensor in expected[name]["collaborator"].items():
+            torch.testing.assert_close(state[name]["collaborator"][key], tensor)
+
+
+def test_the_matrix_is_complete_and_tasks_are_learned(undisturbed) -> None:
+    for name in ("kcm", "mcm"):
+        matrix = np.array(undisturbed[name]["accuracy"]["small"])
+        assert matrix.shape == (3, 3)
+        assert np.diag(matrix).min() > 0.7  # three classes: chance is 0.33
+
+
+def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        progress = wait_for(tmp_path, 250)
+        os.kill(progress["pid"], signal.SIGKILL)
+        killed.append(progress["steps"])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    state = train(worker_plan(plan, tmp_path))
+    killer.join()
+    assert killed[0] < 1000  # of 1,200: it died on the way
+    assert_same(state, undisturbed)
+
+
+def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
+    storage = tmp_path / "storage"
+    (tmp_path / "plan.pickle").write_bytes(pickle.dumps((worker_plan(plan, storage), CLUSTER)))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "plan.pickle")], env=environment)
+    try:
+        progress = wait_for(storage, 250)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert progress["steps"] < 1000
+    state = train(worker_plan(plan, storage))
+    assert_same(state, undisturbed)
+    assert not psutil.pid_exists(progress["pid"])
+
+
+def test_the_number_of_workers_changes_nothing(plan, undisturbed, tmp_path) -> None:
+    state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 1}))
+    for name in ("kcm", "mcm"):
+        assert state[name]["learner"]["memory"]["ids"] == undisturbed[name]["learner"]["memory"]["ids"]
+        # Sums in another order differ in the last digits, which training carries on: at most a row flips.
+        ours, theirs = (np.array(each[name]["accuracy"]["small"]) for each in (state, undisturbed))
+        assert np.abs(ours - theirs).max() <= 0.02
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(plan, undisturbed, tmp_path) -> None:
+    walks = {name: plan.walk(name) for name in plan.collaborators}
+    for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
+        walk = walks["kcm"]
+        while walk.position.total < steps:
+            walk.step()
+        state = {name: each.state_dict() for name, each in walks.items()} | {"steps": steps}
+        write_checkpoint(tmp_path / "attempt-1" / folder, state, fingerprint="this", steps=steps)
+    newest = checkpoints(tmp_path)[0] / STATE
+    newest.write_bytes(newest.read_bytes()[:-100])
+    state = train(worker_plan(plan, tmp_path))
+    for name in ("kcm", "mcm"):
+        ours, theirs = (np.array(each[name]["accuracy"]["small"]) for each in (state, undisturbed))
+        assert np.abs(ours - theirs).max() <= 0.02  # the first steps were taken by one rank
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:
+    write_checkpoint(tmp_path / "attempt-1/checkpoint-x", {"steps": 5}, fingerprint="another", steps=5)
+    with pytest.raises(ArtefactError, match=r"another.*this"):
+        train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"max_failures": 0}))
