@@ -1,0 +1,193 @@
+"""The main job on real models and real text: it ends with a bundle that serves what was measured, and it resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+
+from kcm.assets import ASSETS, fetch
+from kcm.bundle import Bundle
+from kcm.cascade.policy import Policy
+from kcm.cascade.table import OutcomeTable
+from kcm.config import load_config
+from kcm.tasks import TaskSequence
+from pipelines import features
+from pipelines.config import RunConfig
+from pipelines.lock import locked
+from pipelines.run import STAGES, run
+from pipelines.serve.app import build_app, start, stop
+from pipelines.tracking import fetch_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+# Few rows, and a certificate so mild that some threshold passes: both routes are to be seen.
+SMALL = {
+    "tasks.max_rows_per_task": 120,
+    "train.num_epochs": 2,
+    "tune.num_trials": 3,
+    "tune.scopes": "[global]",
+    "tune.gates": "[confidence]",
+    "tune.max_loss": 0.05,
+    "certificate.epsilon": 0.2,
+}
+
+
+def small_config(storage: Path, assets_dir: Path, **more: Any) -> RunConfig:
+    values = SMALL | {"storage_path": storage, "assets_path": assets_dir} | more
+    return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in values.items()])
+
+
+@pytest.fixture(scope="module")
+def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    for name in ASSETS:
+        fetch(name, assets_dir)
+    return small_config(tmp_path_factory.mktemp("storage"), assets_dir)
+
+
+@pytest.fixture(scope="module")
+def result(config: RunConfig) -> dict[str, Any]:
+    return run(config)
+
+
+def test_the_result_tells_all_that_was_promised(result: dict[str, Any], config: RunConfig) -> None:
+    written = json.loads(Path(result["result_path"]).read_text())
+    assert written == result
+    assert set(STAGES) <= result["seconds"].keys()
+    assert not any(result["cached"].values())
+    for name in ("kcm", "mcm"):
+        overall, tasks = result[name]["overall"], result[name]["tasks"]
+        assert list(tasks) == ["reviews", "movies", "editorials", "tweets"]
+        rows = [task["num_rows"] for task in tasks.values()]
+        assert overall["num_rows"] == sum(rows)
+        pooled = np.average([task["cascade_accuracy"] for task in tasks.values()], weights=rows)
+        assert overall["cascade_accuracy"] == pytest.approx(pooled)
+        assert overall["call_rate"] == pytest.approx(1 - overall["calls_saved"])
+        assert overall["large_accuracy"] > 0.7
+        assert np.array(result[name]["accuracy_matrix"]).shape == (4, 4)
+    assert result["certificate"].keys() >= {"epsilon", "delta", "threshold", "decision", "bound", "valid"}
+    assert Path(result["report"]).read_text().startswith("<!doctype html>")
+
+
+def test_a_second_run_finds_everything_done(result: dict[str, Any], config: RunConfig) -> None:
+    again = run(config)
+    assert all(again["cached"].values())
+    assert {**again, "cached": 0, "seconds": 0} == {**result, "cached": 0, "seconds": 0}
+
+
+def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) -> None:
+    tracked = result["mlflow"]
+    client = MlflowClient(tracked["tracking_uri"])
+    assert client.get_run(tracked["run_id"]).info.status == "FINISHED"
+    parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials
+    bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}@champion", tmp_path))
+    assert bundle.label_names == ("negative", "positive")
+    assert bundle.metrics["overall"] == result["kcm"]["overall"]
+    assert len(bundle.learner_state["memory"]["ids"]) > 0
+
+
+@pytest.fixture(scope="module")
+def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    large = config.serve.large.model_copy(update={"cpus": 0.5})
+    serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
+    bundle = Path(result["artefacts"]["register"]) / "bundle"
+    yield start(build_app(bundle, serve, config.assets_path, result["mlflow"]["version"]), serve)
+    stop()
+
+
+def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
+    evaluated = Path(result["artefacts"]["evaluate"]) / "kcm"
+    table = OutcomeTable.from_parquet(evaluated / "outcomes.parquet").where(split="test")
+    policy = Policy.model_validate_json((evaluated / "policy.json").read_text())
+    bundle = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
+    scores = bundle.gate.score(None, table.judge_logits)
+    kept = policy.keep(scores)
+    expected = np.where(kept, table.small_label, table.large_label)
+    texts = texts_by_id(Path(result["artefacts"]["tasks"]))
+    served = []
+    for first in range(0, len(table), 32):
+        body = {"inputs": [{"text": texts[row_id]} for row_id in table.id[first : first + 32]]}
+        served += httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+    cut = policy.decision.cut
+    close = np.abs(scores - cut) < 1e-4
+    assert close.sum() <= 2
+    routes = np.array([answer["route"] for answer in served])
+    labels = np.array([bundle.label_names.index(answer["label"]) for answer in served])
+    np.testing.assert_array_equal(routes[~close], np.where(kept, "small", "large")[~close])
+    np.testing.assert_array_equal(labels[~close], expected[~close])
+    assert set(routes) == {"small", "large"}
+
+
+def texts_by_id(tasks: Path) -> dict[str, str]:
+    sequence = TaskSequence.load(tasks)
+    rows = pa.concat_tables([sequence.rows(number) for number in range(len(sequence.tasks))])
+    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monkeypatch) -> None:
+    arguments = [sys.executable, "-m", "jobs.cli", "features", str(CONFIG)]
+    overrides = SMALL | {"storage_path": tmp_path, "assets_path": assets_dir, "encoder.batch_size": 8}
+    for key, value in overrides.items():
+        arguments += ["--set", f"{key}={value}"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(arguments, env=environment, start_new_session=True)
+    try:
+        parts = wait_for_parts(tmp_path)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    kept = {part: part.stat().st_mtime_ns for part in parts}
+    small = small_config(tmp_path, assets_dir, **{"encoder.batch_size": 8})
+    seen: dict[Path, int] = {}
+
+    def write_task(path: Path, *rest: Any) -> None:
+        """Look at the parts just before they become the artefact."""
+        seen.update({part: part.stat().st_mtime_ns for part in path.parent.glob("scratch/[!.]*.parquet")})
+        original(path, *rest)
+
+    original = features._write_task
+    monkeypatch.setattr(features, "_write_task", write_task)
+    done = run(small, until="features")
+    assert not done["cached"]["features"]
+    assert kept.items() <= seen.items()  # a committed part is neither computed nor written again
+    assert len(seen) > len(kept)
+
+
+def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 120) -> list[Path]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        parts = list(storage.rglob("scratch/[!.]*.parquet"))
+        if len(parts) >= count:
+            return parts
+        time.sleep(0.02)
+    raise AssertionError("no part was ever committed")
+
+
+def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
+    arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG)]
+    for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
+        arguments += ["--set", f"{key}={value}"]
+    with locked(config.storage_path / "runs" / "reviews", "the run"):
+        second = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode != 0
+    assert f"process {os.getpid()}" in second.stderr
+    assert "Traceback" not in second.stderr
