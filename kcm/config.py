@@ -69,24 +69,33 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    path, owners = _follow(model, problem["loc"])
+    place = ".".join(path)
     if problem["type"] != "extra_forbidden":
         return f"{place} = {problem['input']!r}: {problem['msg']}" if place else str(problem["msg"])
-    *parents, key = problem["loc"]
-    known = _known_keys(model, parents)
-    nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-    hint = f", did you mean {'.'.join([*map(str, parents), nearest[0]])!r}?" if nearest else ""
+    *parents, key = path
+    nearest = difflib.get_close_matches(key, sorted({name for m in owners for name in m.model_fields}), n=1, cutoff=0.0)
+    hint = f", did you mean {'.'.join([*parents, nearest[0]])!r}?" if nearest else ""
     return f"unknown key {place!r}{hint}"
 
 
-def _known_keys(model: type[BaseModel], parents: Iterable[Any]) -> list[str]:
-    current: list[type[BaseModel]] = [model]
-    for parent in parents:
-        fields = [m.model_fields[parent].annotation for m in current if parent in m.model_fields]
-        found = [m for annotation in fields for m in _models(annotation)]
-        # The tag of a discriminated union stands in the location too; it narrows, it does not descend.
-        current = found or [m for m in current if parent in _tags(m)] or current
-    return sorted({key for m in current for key in m.model_fields})
+def _follow(model: type[BaseModel], location: Iterable[Any]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys that a person wrote along a location, and the models that may own the last of them.
+
+    The tag of a discriminated union stands in the location too; it narrows the models and is no key.
+    """
+    path: list[str] = []
+    owners, below = [model], [model]
+    for part in location:
+        if path and (tagged := [m for m in below if part in _tags(m)]):
+            below = tagged
+            continue
+        path.append(str(part))
+        owners = below
+        below = [
+            m for owner in owners if part in owner.model_fields for m in _models(owner.model_fields[part].annotation)
+        ]
+    return path, owners
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

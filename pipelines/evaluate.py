@@ -96,7 +96,7 @@ def evaluate(
             write_json(folder / name / "policy.json", policy.model_dump(mode="json"))
             write_json(folder / name / "certificates.json", _as_json(certificates))
             result[name] = _measured(judged, policy, certificates, found, names)
-            report[name] = _curves(judged, config)
+            report[name] = _curves(judged, config, policy.temperature)
         write_json(folder / "result.json", result)
         write_json(folder / "report.json", report)
 
@@ -214,12 +214,13 @@ def _calibration_error(judged: Judged, temperature: float) -> float | None:
     )
 
 
-def _curves(judged: Judged, config: CertificateConfig) -> dict[str, Any]:
+def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> dict[str, Any]:
     """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
     frontier = Frontier.of(judged.rows("test"))
     points = _thinned(len(frontier.scores) + 1)
     table = judged.table.where(split="test")
-    bins = reliability(confidences(table.judge_logits), table.judge_logits.argmax(1) == table.label)
+    right = table.judge_logits.argmax(1) == table.label
+    bins = reliability(confidences(table.judge_logits, temperature), right)
     rows = judged.rows("certify")
     grid = Frontier.of(rows)
     path = RegretPath(rows, config.epsilon, config.delta)

@@ -70,7 +70,7 @@ def predict(
         "device": cluster.device,
     }
 
-    names = _names(source)
+    names = added_columns(source)
     schema = pa.schema([(named, ANSWERS.field(name).type) for name, named in names.items()])
     routes: Counter[str] = Counter()
     with (
@@ -86,11 +86,14 @@ def predict(
     return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
 
 
-def _names(source: RowFile) -> dict[str, str]:
+def added_columns(source: RowFile) -> dict[str, str]:
     """The columns of `ANSWERS` that are added to those of `source`, and what each is called beside them."""
     taken = set(source.schema.names)
-    added = [name for name in ANSWERS.names if name != "id" or source.id_column not in taken]
-    return {name: f"kcm_{name}" if name in taken else name for name in added}
+    names = {name: name for name in ANSWERS.names if name != "id" or source.id_column not in taken}
+    for name in names:
+        while names[name] in taken:
+            names[name] = f"kcm_{names[name]}"
+    return names
 
 
 def _answered(source: RowFile, arguments: dict[str, Any], cluster: ClusterConfig) -> Iterator[pa.Table]:

@@ -86,17 +86,18 @@ def fit_deferral(
 
     `cost` [N] is what the large model took for each row, in any unit; the head estimates it relative to its mean, from
     the same inputs, since it is not known when the gate decides. A search scores these rows by `gate_score` of the
-    out-of-fold estimates. Raises DataError when there are fewer than two rows.
+    out-of-fold estimates. Raises DataError when there are fewer than two units.
     """
     num_rows = len(judge_logits_NC)
-    if num_rows < 2:
-        raise DataError(f"a deferral head needs validate rows, got {num_rows}", where="deferral")
+    units = Units(group, num_rows)
+    if units.count < 2:
+        raise DataError(f"a deferral head needs at least two rows or groups, got {units.count}", where="deferral")
     features = torch.from_numpy(np.zeros((num_rows, 0)) if features_ND is None else np.asarray(features_ND))
     logits = torch.from_numpy(np.asarray(judge_logits_NC, dtype=np.float64))
     head = DeferralHead(features.shape[1], logits.shape[1])
     head.judge_normalizer.fit([judge_outputs(logits)])
 
-    rows = _fitted_rows(Units(group, num_rows), num_rows, seed)
+    rows = _fitted_rows(units, num_rows, seed)
     layer = head.network.layers[0]
     assert isinstance(layer, KANLinear)
     targets = np.stack([large_correct.astype(np.float64) - small_correct, relative_cost(cost, num_rows)], -1)[rows]

@@ -70,7 +70,9 @@ def route_quality(
     small = accuracy_interval(rows.small_correct, rows.group)
     large = accuracy_interval(rows.baseline_correct, rows.group)
     cascade = accuracy_interval(cascade_N, rows.group)
-    difference = paired_difference(cascade_N, rows.baseline_correct, rows.group)
+    # With nothing kept both are one and the same: the difference is no estimate.
+    same = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
+    difference = same or paired_difference(cascade_N, rows.baseline_correct, rows.group)
     if small is None or large is None or cascade is None or difference is None:
         return None
     return RouteQuality(

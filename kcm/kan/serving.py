@@ -7,6 +7,7 @@ and a single row costs little but the number of operations.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -102,11 +103,11 @@ def _ramps(grid: Grid) -> tuple[Tensor, Tensor]:
         target_NK = spline_basis(inside_N.unsqueeze(1), inside).squeeze(-1)
         knots = sorted(window.knots[1:-1], key=lambda knot: abs(knot - window.centre))
         ends, ramps = (window.low, window.high), []
-        for foot in (*knots, *ends, window.centre):
-            for top in (end for end in ends if end != foot):
+        for foot, top in itertools.product((*knots, *ends, window.centre), ends):
+            if foot != top:
                 ramps.append((foot, top))
-            if _solve(inside_N, ramps, target_NK, grid.order)[1] < 1e-9:
-                break
+                if _solve(inside_N, ramps, target_NK, grid.order)[1] < 1e-9:
+                    break
         chosen += ramps
     splines_NK = spline_basis(x_N.unsqueeze(1), grid).squeeze(-1)
     return torch.tensor(chosen, dtype=torch.float64), _solve(x_N, chosen, splines_NK, grid.order)[0]

@@ -164,10 +164,8 @@ def trials(tried: Sequence[Numbers]) -> str:
     best = percent(max(trial["calls_saved"] for trial in scored))
     gone = len(tried) - len(scored)
     rest = f" {plural(gone, 'trial')} without a score {'is' if gone == 1 else 'are'} not drawn." if gone else ""
-    return (
-        f"{plural(len(tried), 'trial')} on validate. The best saves {best} of the calls at no more than half a point"
-        f" lost.{rest}"
-    )
+    found = f"{plural(len(tried), 'trial')} on validate. At the loss that tuning allows,"
+    return f"{found} the best saves {best} of the calls.{rest}"
 
 
 def decision(values: Numbers) -> str:

@@ -45,10 +45,11 @@ def test_the_deferral_gate_beats_a_confidence_that_knows_nothing():
 
 def test_out_of_fold_estimates_do_not_know_the_labels_of_their_rows():
     rng = np.random.default_rng(0)
-    features, logits = rng.normal(size=(300, 40)), rng.normal(size=(300, 3))
     small, large = rng.random(300) < 0.5, np.ones(300, dtype=bool)  # pure noise
-    _, estimates = fit_deferral(features, logits, small, large)
-    assert roc_auc_score(~small, estimates[:, 0]) < 0.6
+    for num_features in (10, 200):  # fewer and more coefficients than rows
+        features, logits = rng.normal(size=(300, num_features)), rng.normal(size=(300, 3))
+        _, estimates = fit_deferral(features, logits, small, large)
+        assert 0.4 < roc_auc_score(~small, estimates[:, 0]) < 0.6
 
 
 def test_rows_of_a_group_are_out_of_fold_together():
@@ -131,6 +132,9 @@ def test_rows_beyond_the_limit_are_estimated_by_a_head_that_never_saw_them(monke
     assert all(len(set(own[group == name])) == 1 for name in set(group))
 
 
-def test_a_single_row_is_refused():
-    with pytest.raises(DataError, match="needs validate rows, got 1"):
-        fit_deferral(None, np.zeros((1, 3)), np.ones(1, bool), np.ones(1, bool))
+@pytest.mark.parametrize("group", [None, np.array(["a"] * 3, dtype=object)], ids=["row", "group"])
+def test_a_single_row_or_group_is_refused(group):
+    num_rows = 1 if group is None else 3
+    right = np.ones(num_rows, dtype=bool)
+    with pytest.raises(DataError, match="at least two rows or groups, got 1"):
+        fit_deferral(None, np.zeros((num_rows, 3)), right, right, group=group)

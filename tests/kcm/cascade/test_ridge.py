@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -37,11 +38,23 @@ def test_left_out_predictions_are_those_of_refits_without_the_unit(num_rows, num
     inputs, target = _data(num_rows, num_inputs)
     group = np.repeat([f"g{i}" for i in range(num_rows)], np.resize(sizes, num_rows))[:num_rows].astype(object)
     fit = fit_ridge(inputs, target[:, None], Units(group, num_rows))[0]
-    # The means of all rows are not left out: they are the same for every row.
-    centred, offset = inputs - inputs.mean(0), target.mean()
-    model = Ridge(_strength(inputs, target, fit), fit_intercept=False, solver="cholesky")
-    refits = cross_val_predict(model, centred, target - offset, cv=LeaveOneGroupOut(), groups=group)
-    np.testing.assert_allclose(fit.left_out, offset + refits, rtol=1e-5, atol=1e-6)
+    model = Ridge(_strength(inputs, target, fit), solver="cholesky")
+    refits = cross_val_predict(model, inputs, target, cv=LeaveOneGroupOut(), groups=group)
+    means = cross_val_predict(DummyRegressor(), inputs, target, cv=LeaveOneGroupOut(), groups=group)
+    np.testing.assert_allclose(fit.left_out, refits - means + target.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_not_predicted_even_where_all_rows_could_be_interpolated():
+    rng = np.random.default_rng(0)
+    inputs, target = rng.normal(size=(60, 400)), rng.normal(size=60)
+    left_out = fit_ridge(inputs, target[:, None], Units(None, 60))[0].left_out
+    assert np.square(left_out - target).mean() > 0.95 * target.var()
+
+
+def test_rows_that_nothing_tells_apart_are_not_ordered_by_their_own_target():
+    rng = np.random.default_rng(0)
+    inputs, target = np.ones((50, 3)), (rng.random(50) < 0.4).astype(float)
+    np.testing.assert_allclose(fit_ridge(inputs, target[:, None], Units(None, 50))[0].left_out, target.mean())
 
 
 def test_the_strength_has_the_least_left_out_error():
@@ -50,7 +63,7 @@ def test_the_strength_has_the_least_left_out_error():
     best = np.square(fit.left_out - target).sum()
     centred, y = inputs - inputs.mean(0), target - target.mean()
     for strength in np.geomspace(1e-3, 1e3, 30):
-        hat = centred @ np.linalg.solve(centred.T @ centred + strength * np.eye(10), centred.T)
+        hat = 1 / 80 + centred @ np.linalg.solve(centred.T @ centred + strength * np.eye(10), centred.T)
         error = np.square((y - hat @ y) / (1 - np.diag(hat))).sum()
         assert best <= error * 1.02  # the grid of strengths is coarser than this one
 

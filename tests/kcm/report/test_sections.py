@@ -1,0 +1,22 @@
+from kcm.report import sections
+
+
+def test_routing_does_not_repeat_what_stands_above(result) -> None:
+    result["kcm"]["routing"] |= {"small_accuracy": 0.82, "large_accuracy": 0.92}
+    markup = sections.routing(result, {})
+    assert "Small alone" not in markup
+    assert "Large alone" not in markup
+    assert "AUROC of the gate score" in markup
+
+
+def test_both_matrices_share_their_shades(result) -> None:
+    result["kcm"]["accuracy_matrix"] = [[0.5]]
+    result["mcm"]["accuracy_matrix"] = [[0.9]]
+    markup = sections.continual(result)
+    assert '"--heat: 0%">50.0<' in markup
+    assert '"--heat: 100%">90.0<' in markup
+
+
+def test_a_front_without_scores_has_no_table(result) -> None:
+    trial = {"number": 0, "collaborator": "kcm", "params": {}, "area": None, "calls_saved": None, "pareto": True}
+    assert "The Pareto front" not in sections.tuning(result, [trial])
