@@ -31,20 +31,21 @@ class ServingKAN(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(_FoldedLayer(layer) for layer in layers)
         self.in_features = self.layers[0].in_features
+        self._row = torch.Size([self.in_features])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]; raise DataError for another width or for numbers that are not floating."""
-        if x.shape[-1:] != (self.in_features,) or not x.is_floating_point():
+        if x.shape[-1:] != self._row or not x.is_floating_point():
             raise bad_input(x, self.in_features)
-        rows_NI = x.detach().reshape(-1, self.in_features).contiguous()
+        rows_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         num_rows = rows_NI.shape[0]
-        for layer in self.layers:
-            if num_rows == 1:
+        if num_rows == 1:
+            for layer in self.layers:
                 rows_NI = layer.answer_one(rows_NI)
-            elif num_rows <= _FEW_ROWS:
-                rows_NI = layer.answer_few(rows_NI)
-            else:
-                rows_NI = layer.answer_many(rows_NI)
+        else:
+            rows_NI = rows_NI.detach().contiguous()
+            for layer in self.layers:
+                rows_NI = layer.answer_few(rows_NI) if num_rows <= _FEW_ROWS else layer.answer_many(rows_NI)
         return rows_NI if x.dim() == 2 else rows_NI.view(*x.shape[:-1], -1)
 
 

@@ -13,6 +13,8 @@ from ray.serve.handle import DeploymentHandle
 from kcm.cascade.runtime import Failure
 from kcm.large import Item, LargeAnswer
 
+PROBE = Item("probe", "Does the cascade answer?")  # a question that must be answered before any client's is
+
 
 @dataclass(frozen=True)
 class Trouble(Failure):

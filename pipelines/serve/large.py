@@ -11,8 +11,7 @@ from kcm.bundle import Bundle
 from kcm.cascade.runtime import load_large
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import LargeReplicaConfig
-
-PROBE = Item("probe", "Does the cascade answer?")
+from pipelines.serve.escalation import PROBE
 
 
 @serve.deployment(name="large")
