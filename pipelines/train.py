@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -73,7 +77,7 @@ def run_workers(
         ),
     )
     try:
-        with polled(bar, lambda: _progress(worker.storage / PROGRESS)):
+        with polled(bar, lambda: _progress(worker.storage / PROGRESS)), _own_interrupt():
             trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
@@ -94,6 +98,19 @@ def _cause(error: BaseException) -> BaseException:
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return error
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Give Ctrl-C back to the caller afterwards: Ray Train leaves a handler of its own behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _progress(path: Path) -> tuple[float, float] | None:

@@ -12,10 +12,11 @@ from scipy.optimize import brentq
 
 
 class BettingTest:
-    """The betting test of Waudby-Smith and Ramdas (arXiv 2010.09686, section 4.2) on values X_1..X_n in [0, 1].
+    """The betting test of Waudby-Smith and Ramdas (arXiv 2010.09686), with bets as in RCPS (arXiv 2101.02703).
 
-    The wealth K_m = prod_{i<=m} (1 - nu_i (X_i - level)) is a supermartingale while the mean is at least `level`, so
-    p = 1 / max_m K_m. The bets look at earlier values only and adapt to their variance:
+    The values X_1 .. X_n lie in [0, 1]. While their mean is at least `level`, the wealth
+    K_m = prod_{i<=m} (1 - nu_i (X_i - level)) is a supermartingale, so p = 1 / max_m K_m. The bets look at earlier
+    values only and adapt to their variance:
 
         nu_i = min(0.9 / (1 - level), sqrt(2 ln(1/delta) / (n s2_{i-1})))
         mu_i = (1/2 + sum_{j<=i} X_j) / (i + 1)     s2_i = (1/4 + sum_{j<=i} (X_j - mu_j)^2) / (i + 1)     s2_0 = 1/4

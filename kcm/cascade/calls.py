@@ -23,8 +23,6 @@ def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: fl
     affordable = units.affordable(totals, max_call_rate, delta)
     if affordable < 0:
         return -math.inf
-    if affordable == len(rows):
-        return math.inf
     below = score[: np.searchsorted(score, score[affordable])]
     return float(midway(score[affordable], below[-1])) if len(below) else -math.inf
 

@@ -28,7 +28,7 @@ from kcm.kan import KAN, KANLinear
 from kcm.normalizer import FrozenNormalizer, UnitNormalizer
 
 _SURE = 30.0  # log-odds beyond which nothing is left to tell apart
-_MAX_ROWS = 20_000  # fitted on; more would cost memory and tell little
+_MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little
 
 
 class DeferralHead(nn.Module):
@@ -102,14 +102,13 @@ def fit_deferral(
     assert isinstance(layer, KANLinear)
     targets = np.stack([large_correct.astype(np.float64) - small_correct, relative_cost(cost, num_rows)], -1)[rows]
     inputs = layer.features(head.inputs(features[rows], logits[rows])).numpy()
-    fits = fit_ridge(inputs, targets, Units(None if group is None else group[rows], len(rows)))
-    for output, fit in enumerate(fits):
-        layer.weight[output] = torch.from_numpy(fit.weight)
-        # The splines of an input sum to one, so a constant is spread over them; the base curves come first.
-        layer.weight[output, layer.in_features :] += fit.constant / layer.in_features
+    fit = fit_ridge(inputs, targets, Units(None if group is None else group[rows], len(rows)))
+    layer.weight.copy_(torch.from_numpy(fit.weight.T))
+    # The splines of an input sum to one, so a constant is spread over them; the base curves come first.
+    layer.weight[:, layer.in_features :] += torch.from_numpy(fit.constant)[:, None] / layer.in_features
 
     estimates_N2 = head(features, logits).numpy()
-    estimates_N2[rows] = np.stack([fit.left_out for fit in fits], -1)
+    estimates_N2[rows] = fit.left_out
     return head, estimates_N2
 
 

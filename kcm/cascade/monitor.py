@@ -8,8 +8,8 @@ A = 1 where request i was audited (probability pi_i) and x_i what it lost,
 Without labels, x = 1 where small and large disagree bounds the loss from above: the small model can only have lost
 where the two differ. With labels, x = 1 where the small model is wrong and the large one right, or, where wins are
 credited, the difference of the two. A confidence sequence of the mean of Y holds at all times together (betting,
-arXiv 2010.09686, with the bets of its appendix B.2; for weighted outcomes see arXiv 2210.10768), so that it may be
-looked at after every request.
+arXiv 2010.09686, with its aGRAPA bets; for weighted outcomes see arXiv 2210.10768), so that it may be looked at after
+every request.
 """
 
 from __future__ import annotations

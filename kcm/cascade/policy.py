@@ -56,10 +56,9 @@ KEEP_ALL = Decision(decision="keep_all")
 class Policy(Config):
     """A frozen route, with a JSON round trip (`model_dump_json`, `model_validate_json`).
 
-    `prompt` is what escalated items are shown.
-
-    `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Where the
-    decision is to escalate all, the large model is used alone, under the task prompt: see `prompt_for`.
+    `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Escalated
+    items are shown `prompt`, but where the decision is to escalate all the large model is used alone, under the task
+    prompt: see `prompt_for`.
     """
 
     gate: GateName = "confidence"

@@ -27,7 +27,7 @@ def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> flo
 
 
 def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -> float:
-    """Valid for losses anywhere in [0, 1] (Learn then Test, arXiv 2110.01052, proposition 3)."""
+    """Valid for losses anywhere in [0, 1] (Learn then Test, arXiv 2110.01052)."""
     mean = total_loss / num_units
     if mean >= level:
         return 1.0

@@ -1,4 +1,7 @@
-"""Ridge regression with the predictions that every unit would get had it been left out, all in closed form."""
+"""Ridge regression with the predictions that every unit would get had it been left out, all in closed form.
+
+Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,35 @@ _STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue
 
 @dataclass(frozen=True, eq=False)
 class RidgeFit:
-    """y = constant + x @ weight; `left_out` [N] are the predictions of fits that never saw the row's unit.
+    """y = constant + x @ weight; `left_out` are the predictions of fits that never saw the row's unit.
 
     All left-out predictions share the mean of all targets: see `_left_out_means`.
     """
 
-    weight: NDArray[np.float64]  # [P]
-    constant: float
-    left_out: NDArray[np.float64]  # [N]
+    weight: NDArray[np.float64]  # [P, K]
+    constant: NDArray[np.float64]  # [K]
+    left_out: NDArray[np.float64]  # [N, K]
 
 
-def fit_ridge(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> list[RidgeFit]:
-    """One fit per column of `targets_NK`, its strength chosen by the squared error of the left-out predictions.
+def fit_ridge(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> RidgeFit:
+    """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
 
     The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
     unit g are (I - H_gg)^-1 r_g. `units` are at least two.
     """
-    mean_P = inputs_NP.mean(0)
+    mean_P, mean_K = inputs_NP.mean(0), targets_NK.mean(0)
+    y_NK = targets_NK - mean_K
     left_NR, singular_R, right_RP = _thin_svd(inputs_NP - mean_P)
-    strengths = _STRENGTHS * float(singular_R.max(initial=0)) ** 2
-    blocks = list(_blocks(units, len(inputs_NP)))
-    fits = []
-    for target_N in targets_NK.T:
-        mean = float(target_N.mean())
-        y_N = target_N - mean
-        tried = [_left_out(left_NR, singular_R**2 / (singular_R**2 + s), y_N, blocks) for s in strengths]
-        best = int(np.argmin([np.square(left_out_N - y_N).sum() for left_out_N in tried]))
-        weight_P = (left_NR.T @ y_N * singular_R / (singular_R**2 + strengths[best])) @ right_RP
-        left_out_N = mean + tried[best] - _left_out_means(y_N, blocks)
-        fits.append(RidgeFit(weight_P, mean - float(mean_P @ weight_P), left_out_N))
-    return fits
+    strengths_S = _STRENGTHS * float(singular_R.max(initial=0)) ** 2
+    blocks = list(_blocks(units, len(y_NK)))
+    left_out_SNK = np.stack(
+        [_left_out(left_NR, singular_R**2 / (singular_R**2 + s), y_NK, blocks) for s in strengths_S]
+    )
+    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
+    shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strengths_S[best_K])
+    weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
+    left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
+    return RidgeFit(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK - _left_out_means(y_NK, blocks))
 
 
 def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -59,7 +61,7 @@ def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]
 
 
 def _blocks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
-    """Row positions [G, m] of all units of m rows, for every size m."""
+    """Row positions [G, M] of all units of M rows, for every size M."""
     if not units.grouped:
         yield np.arange(num_rows)[:, None]
         return
@@ -72,27 +74,28 @@ def _blocks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
 def _left_out(
     left_NR: NDArray[np.float64],
     shrink_R: NDArray[np.float64],
-    y_N: NDArray[np.float64],
+    y_NK: NDArray[np.float64],
     blocks: list[NDArray[np.intp]],
 ) -> NDArray[np.float64]:
-    """Predictions of y, whose mean is 0, for every unit from all the others."""
-    predicted_N = np.empty_like(y_N)
-    residual_N = y_N - left_NR @ (shrink_R * (left_NR.T @ y_N))
+    """Predictions of y, whose mean is 0, for every unit from all the others, [N, K]."""
+    predicted_NK = np.empty_like(y_NK)
+    residual_NK = y_NK - left_NR @ (shrink_R[:, None] * (left_NR.T @ y_NK))
     for rows_GM in blocks:
         left_GMR = left_NR[rows_GM]
-        hat_GMM = 1 / len(y_N) + (left_GMR * shrink_R) @ left_GMR.swapaxes(1, 2)
-        left_residual_GM1 = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_N[rows_GM][..., None])
-        predicted_N[rows_GM] = y_N[rows_GM] - left_residual_GM1[..., 0]
-    return predicted_N
+        hat_GMM = 1 / len(y_NK) + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
+        left_residual_GMK = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_NK[rows_GM])
+        predicted_NK[rows_GM] = y_NK[rows_GM] - left_residual_GMK
+    return predicted_NK
 
 
-def _left_out_means(y_N: NDArray[np.float64], blocks: list[NDArray[np.intp]]) -> NDArray[np.float64]:
-    """Mean of y, whose own mean is 0, over all other units.
+def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]]) -> NDArray[np.float64]:
+    """Mean of y, whose own mean is 0, over all other units, [N, K].
 
     It falls where a row's own y is high. Left in the predictions, it would order rows that nothing else tells apart
     by their labels, upside down.
     """
-    mean_N = np.empty_like(y_N)
+    mean_NK = np.empty_like(y_NK)
     for rows_GM in blocks:
-        mean_N[rows_GM] = -y_N[rows_GM].sum(1, keepdims=True) / (len(y_N) - rows_GM.shape[1])
-    return mean_N
+        others = len(y_NK) - rows_GM.shape[1]
+        mean_NK[rows_GM] = -y_NK[rows_GM].sum(1, keepdims=True) / others
+    return mean_NK

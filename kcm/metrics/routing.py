@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 
 
 def performance_gap_recovered(accuracy: float, small_accuracy: float, large_accuracy: float) -> float | None:
-    """PGR = (accuracy - small) / (large - small) (arXiv 2406.18665, equation 3); None unless large > small."""
+    """PGR = (accuracy - small) / (large - small) (arXiv 2406.18665); None unless large > small."""
     gap = large_accuracy - small_accuracy
     return (accuracy - small_accuracy) / gap if gap > 0 else None
 
 
 def apgr(call_rate: ArrayLike, accuracy: ArrayLike) -> float | None:
-    """Average PGR, its integral over the call rate (arXiv 2406.18665, equation 4); a random router has 1/2."""
+    """Average PGR, its integral over the call rate (arXiv 2406.18665); a random router has 1/2."""
     rate_K, accuracy_K = _curve(call_rate, accuracy)
     area = float(np.trapezoid(accuracy_K, rate_K))
     return performance_gap_recovered(area, float(accuracy_K[0]), float(accuracy_K[-1]))

@@ -10,13 +10,17 @@ from kcm.config import Config
 class ReplicaConfig(Config):
     """Replicas of a deployment, and how much work each of them accepts."""
 
-    num_replicas: int = Field(1, ge=1, description="Processes that share the work.")
-    cpus: float = Field(1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
-    gpus: float = Field(0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
-    max_batch_size: int = Field(32, ge=1, description="Items computed together.")
-    batch_wait_timeout_s: float = Field(0.002, ge=0, description="Time that an item waits for others to join it.")
-    max_ongoing_requests: int = Field(64, ge=1, description="Requests that a replica works on at once.")
-    max_queued_requests: int = Field(256, ge=0, description="Requests that wait for a replica; more are refused.")
+    num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
+    cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
+    gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
+    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
+    batch_wait_timeout_s: float = Field(
+        default=0.002, ge=0, description="Time that an item waits for others to join it."
+    )
+    max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
+    max_queued_requests: int = Field(
+        default=256, ge=0, description="Requests that wait for a replica; more are refused."
+    )
 
     @property
     def device(self) -> str:
@@ -36,27 +40,31 @@ class ReplicaConfig(Config):
 class LargeReplicaConfig(ReplicaConfig):
     """Replicas of the large model."""
 
-    max_batch_size: int = Field(16, ge=1, description="Items computed together.")
-    timeout_s: float = Field(20.0, gt=0, description="Time that an escalation may take, its queue included.")
+    max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
+    timeout_s: float = Field(default=20.0, gt=0, description="Time that an escalation may take, its queue included.")
 
 
 class LimitsConfig(Config):
     """The largest request that is accepted."""
 
-    max_items: int = Field(128, ge=1, description="Items of a request.")
-    max_text_length: int = Field(10_000, ge=1, description="Characters of an item's text.")
+    max_items: int = Field(default=128, ge=1, description="Items of a request.")
+    max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
 
 
 class ServeConfig(ReplicaConfig):
     """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise.")
-    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
-    timeout_s: float = Field(30.0, gt=0, description="Time that a request may take once a replica has taken it.")
-    retry_after_s: int = Field(1, ge=1, description="What a refused client is told to wait.")
-    top_k: int = Field(5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
-    limits: LimitsConfig = Field(LimitsConfig(), description="The largest request that is accepted.")
-    large: LargeReplicaConfig = Field(LargeReplicaConfig(), description="Replicas of the large model.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise."
+    )
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    timeout_s: float = Field(
+        default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
+    )
+    retry_after_s: int = Field(default=1, ge=1, description="What a refused client is told to wait.")
+    top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
+    large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
 
     @model_validator(mode="after")
     def _time_to_fall_back(self) -> ServeConfig:

@@ -101,12 +101,12 @@ def test_rows_stay_in_order_over_many_blocks_and_actors(
     quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """Texts of two lengths take the actors different times, so that blocks would come back out of order."""
-    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 40 if i // 300 % 2 else "")} for i in range(1500)]
+    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 40 if i // 200 % 2 else "")} for i in range(800)]
     write_jsonl(tmp_path / "in.jsonl", rows)
     run(quick_bundle(policy=Policy(decision=KEEP_ALL)), tmp_path / "in.jsonl", tmp_path / "out.csv")
     found = pd.read_csv(tmp_path / "out.csv")
     assert found["id"].tolist() == [row["id"] for row in rows]
-    assert found["route"].tolist() == ["small"] * 1500
+    assert found["route"].tolist() == ["small"] * 800
 
 
 def test_a_row_of_an_unknown_task_is_at_fault(

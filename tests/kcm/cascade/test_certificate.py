@@ -90,6 +90,17 @@ def test_auto_takes_the_exact_test_where_wins_are_rare(draw):
     assert certify(validate, rows, Decision.of(0.0), CertificateConfig()).method == "regret"
 
 
+@pytest.mark.parametrize(("num_rows", "threshold", "method"), [(400, 0.5, "net"), (2000, 1.0, "regret")])
+def test_auto_takes_the_test_with_more_room_where_both_keep_as_many(num_rows, threshold, method):
+    rng = np.random.default_rng(0)
+    columns = {"small_correct": rng.random(num_rows) < 0.9, "large_correct": rng.random(num_rows) < 0.8}
+    rows = ScoredOutcomes(score=rng.normal(size=num_rows), **columns)
+    config, searched = CertificateConfig(epsilon=0.05), Decision.of(threshold)
+    alone = {m: certify(rows, rows, searched, config.model_copy(update={"method": m})) for m in ("regret", "net")}
+    assert alone["regret"].route == alone["net"].route == searched
+    assert certify(rows, rows, searched, config).method == method
+
+
 def test_auto_does_not_look_at_the_certify_rows_to_choose(draw):
     validate = draw(2000, 0)
     several = [certify(validate, draw(400, n), _search(validate), CertificateConfig()) for n in range(1, 9)]

@@ -1,5 +1,6 @@
 """The frontier against every threshold tried one by one."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -72,6 +73,14 @@ def test_a_threshold_between_two_scores_separates_them_whatever_the_floats(a, b)
         assert lower <= middle < upper
 
 
+def test_neighbouring_floats_are_separated_too():
+    floats = [1.0]
+    for _ in range(4):
+        floats.append(np.nextafter(floats[-1], 2))
+    for lower, upper in itertools.pairwise(floats):
+        assert midway(np.array([upper]), np.array([lower])) == lower
+
+
 def test_a_threshold_lies_midway_where_floats_allow():
     assert midway(np.array([3.0]), np.array([1.0])) == 2.0
     huge = sys.float_info.max
@@ -101,11 +110,12 @@ def test_a_small_model_that_is_always_better_never_escalates():
     assert Frontier.of(rows).cheapest(0.0).threshold == -np.inf
 
 
-def test_losing_exactly_what_is_allowed_is_allowed():
-    # 1 lost row of 10 is a loss of 0.1, which no float equals.
-    rows = ScoredOutcomes(score=np.arange(10), small_correct=np.arange(10) > 0, large_correct=np.ones(10))
-    assert Frontier.of(rows).cheapest(0.1).threshold == -np.inf
-    assert Frontier.of(rows).cheapest(0.0999).call_rate == pytest.approx(0.1)
+def test_losing_exactly_what_is_allowed_is_allowed_where_floats_fall_short_of_it():
+    # Keeping all loses 29 rows of 100, and 29 - 0.29 * 100 is not 0 in floats.
+    rows = ScoredOutcomes(score=np.zeros(100), small_correct=np.zeros(100), large_correct=np.arange(100) < 29)
+    assert 29 - 0.29 * 100 > 0
+    assert Frontier.of(rows).cheapest(0.29).threshold == -np.inf
+    assert Frontier.of(rows).cheapest(0.28).threshold == np.inf
 
 
 def test_to_escalate_all_is_to_use_the_large_model_without_a_hint():

@@ -112,6 +112,15 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
         assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
 
 
+def test_an_escalated_row_that_fails_under_the_task_prompt_loses_nothing_to_the_baseline():
+    rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
+    failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
+    path = NetPath(failed, np.array([1.0]), 0.02, 0.1, seed=0)
+    assert path.certified() == 1.0
+    hinted = ScoredOutcomes(**rows, large_none_correct=np.zeros(300), large_none_error=np.ones(300, dtype=bool))
+    assert NetPath(hinted, np.array([1.0]), 0.02, 0.1, seed=0).certified() == np.inf
+
+
 def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
     group = np.array([f"g{i % 700}" for i in range(2000)], dtype=object)
     rows = draw(2000, 6, group=group)
@@ -163,6 +172,12 @@ def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
     beyond = frozen_grid(Frontier.of(validate), 0.123, beyond=True)
     assert beyond[-1] == -math.inf
     assert set(grid) < set(beyond)
+
+
+def test_to_escalate_all_is_no_part_of_the_grid(draw):
+    frontier = Frontier.of(draw(100))
+    assert len(frozen_grid(frontier, math.inf, beyond=False)) == 0
+    assert frozen_grid(frontier, math.inf, beyond=True)[0] < math.inf
 
 
 @settings(deadline=None, max_examples=200)

@@ -21,7 +21,7 @@ def test_rows_without_groups_are_units():
     assert units.weights(np.arange(2)).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize(("level", "affordable"), [(0.02, -1), (0.05, 1), (0.5, 40)])
+@pytest.mark.parametrize(("level", "affordable"), [(0.02, -1), (0.04, 1), (0.5, 40)])
 def test_as_many_losses_are_afforded_as_the_test_passes_with(level, affordable):
     units = Units(None, 100)
     assert units.affordable(np.arange(41.0), level, 0.1) == affordable

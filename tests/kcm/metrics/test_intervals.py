@@ -99,6 +99,12 @@ def test_copied_rows_have_their_number_as_design_effect():
     assert design_effect(correct, np.repeat(np.arange(500), 4)) == pytest.approx(4, rel=0.01)
 
 
+def test_the_design_effect_of_few_groups_compares_unbiased_variances():
+    correct = np.repeat([1, 0, 1, 1, 0], 3)
+    over_groups, over_rows = correct[::3].var(ddof=1) / 5, correct.var(ddof=1) / 15
+    assert design_effect(correct, np.repeat(np.arange(5), 3)) == pytest.approx(over_groups / over_rows)
+
+
 def test_rows_in_groups_of_one_are_independent_rows():
     correct = np.random.default_rng(0).random(50) < 0.6
     assert design_effect(correct, [None] * 50) == pytest.approx(1)
