@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -16,8 +17,8 @@ class UnitNormalizer(nn.Module):
 
     def forward(self, features_ND: Tensor) -> Tensor:
         """Scale `features_ND`; a row of zeros stays zero, NaN stays NaN."""
-        length_N1 = features_ND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        return features_ND * (features_ND.shape[-1] ** 0.5 / length_N1)
+        length_N1: Tensor = features_ND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return features_ND * (math.sqrt(features_ND.shape[-1]) / length_N1)
 
 
 class FrozenNormalizer(nn.Module):

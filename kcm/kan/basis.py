@@ -31,7 +31,9 @@ class Grid:
         if self.order not in (1, 2, 3):
             raise ConfigError(f"spline_order = {self.order}", mend="Use 1, 2 or 3")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ConfigError(f"grid_range = ({self.low}, {self.high})", mend="Give two finite numbers, the lower first")
+            raise ConfigError(
+                f"grid_range = ({self.low}, {self.high})", mend="Give two finite numbers, the lower first"
+            )
 
     @property
     def num_basis(self) -> int:
@@ -46,7 +48,7 @@ class Grid:
     def position(self, x: Tensor) -> Tensor:
         """`x`, clamped to the grid, in intervals from `low`."""
         low, high = self.bounds()
-        return (x.clamp(low, high) - low) * (self.size / (high - low))
+        return (x.clamp(low, high) - low) * (self.size / (high - low))  # type: ignore[no-any-return]
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def bounds(self) -> tuple[float, float]:

@@ -36,12 +36,12 @@ class _FewRows(torch.autograd.Function):
         return torch.mm(features_NF, weight_OF.t())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_NI, weight_OF, features_NF = ctx.saved_tensors
         x_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
-            by_spline_NFI = torch.mm(gradient_NO, weight_OF).unflatten(1, (-1, x_NI.shape[1]))
+            by_spline_NFI = torch.mm(gradient_NO, weight_OF).unflatten(1, (-1, x_NI.shape[1]))  # type: ignore[no-untyped-call]
             by_power_NFI = torch.matmul(fold_matrix(ctx.grid, x_NI.dtype)[:-1], by_spline_NFI)
             x_gradient = power_gradient(by_power_NFI, x_NI, ctx.grid)
         if ctx.needs_input_grad[1]:
@@ -65,13 +65,13 @@ class _ManyRows(torch.autograd.Function):
         return out_NO
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_NO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_NI, folded_OTI = ctx.saved_tensors
         x_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
             terms_OF = folded_OTI[:, :-1].flatten(1)
-            by_power_NFI = torch.mm(gradient_NO, terms_OF).unflatten(1, (-1, x_NI.shape[1]))
+            by_power_NFI = torch.mm(gradient_NO, terms_OF).unflatten(1, (-1, x_NI.shape[1]))  # type: ignore[no-untyped-call]
             x_gradient = power_gradient(by_power_NFI, x_NI, ctx.grid)
         if ctx.needs_input_grad[1]:
             weight_gradient = _weight_gradient(x_NI, gradient_NO, ctx.grid)
@@ -95,15 +95,11 @@ def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
     """Which splines are non-zero for at least one row, bool [K, I]."""
     lowest_I, highest_I = grid.position(x_NI.amin(0)), grid.position(x_NI.amax(0))
     centres_K1 = grid.centres(x_NI).unsqueeze(1)
-    start_K1, end_K1 = centres_K1 - grid.reach, centres_K1 + grid.reach
-    touched_KI = (highest_I > start_K1) & (lowest_I < end_K1)
-    # Rows on both sides of a spline need not touch it; nearly always the first hundred rows settle that they do.
-    doubtful_KI = (lowest_I <= start_K1) & (highest_I >= end_K1)
-    for k in doubtful_KI.any(1).nonzero().flatten().tolist():
-        found_I = ~doubtful_KI[k]
-        for rows_NI in x_NI.split(128):
-            found_I |= (grid.position(rows_NI) - centres_K1[k]).abs_().amin(0) < grid.reach
-            if found_I.all():
-                break
-        touched_KI[k] &= found_I
-    return touched_KI
+    first_K1, last_K1 = centres_K1 - grid.reach, centres_K1 + grid.reach
+    # With rows on both sides of a spline none need lie on it; the first few rows nearly always settle that one does.
+    doubtful_KI = (lowest_I <= first_K1) & (highest_I >= last_K1)
+    for rows_NI in x_NI.split(64):  # type: ignore[no-untyped-call]
+        if not doubtful_KI.any():
+            break
+        doubtful_KI &= (grid.position(rows_NI) - centres_K1.unsqueeze(1)).abs_().amin(1) >= grid.reach
+    return (highest_I > first_K1) & (lowest_I < last_K1) & ~doubtful_KI

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ class MLP(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         generator = torch.Generator().manual_seed(seed)
-        self.layers = nn.ModuleList(_linear(*pair, generator) for pair in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(_linear(*pair, generator) for pair in itertools.pairwise(widths))
 
     @classmethod
     def matching(cls, kan: KAN, *, seed: int = 0) -> MLP:

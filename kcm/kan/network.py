@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from kcm.errors import ConfigError
 from kcm.kan.layer import KANLinear
+from kcm.kan.serving import ServingKAN
 
 
 class KAN(nn.Module):
-    """Kolmogorov–Arnold network of the given widths (arXiv 2404.19756): inputs, hidden layers, outputs."""
+    """Kolmogorov–Arnold network (arXiv 2404.19756) of the given widths: inputs, hidden layers, outputs.
+
+    `KAN([384, 150])` is a single layer, `KAN([384, 64, 150])` has one hidden layer. Equal seeds give equal weights.
+    """
 
     def __init__(
         self,
@@ -22,16 +28,41 @@ class KAN(nn.Module):
         *,
         seed: int = 0,
     ) -> None:
+        """Raise ConfigError for fewer than two widths, or a width, grid or order that is out of range."""
         super().__init__()
-        self.widths = tuple(widths)
+        if len(widths) < 2:
+            raise ConfigError(f"widths = {list(widths)}", mend="Give at least the inputs and the outputs")
         generator = torch.Generator().manual_seed(seed)
+        last = len(widths) - 2
         self.layers = nn.ModuleList(
-            KANLinear(i, o, grid_size, spline_order, grid_range, generator=generator)
-            for i, o in zip(self.widths, self.widths[1:], strict=False)
+            KANLinear(*pair, grid_size, spline_order, grid_range, hidden=index < last, generator=generator)
+            for index, pair in enumerate(pairwise(widths))
         )
+
+    @classmethod
+    def from_layers(cls, layers: Sequence[KANLinear]) -> KAN:
+        """A network of existing layers, each as wide as the next expects."""
+        network = cls.__new__(cls)
+        nn.Module.__init__(network)
+        network.layers = nn.ModuleList(layers)
+        return network
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Inputs, hidden widths and outputs."""
+        return (self.layers[0].in_features, *(layer.out_features for layer in self.layers))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., widths[0]] to logits [..., widths[-1]]."""
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def refine(self, grid_size: int) -> tuple[KAN, float]:
+        """The same network on grids of `grid_size` intervals, and the largest change of any curve: see KANLinear."""
+        layers, changes = zip(*(layer.refine(grid_size) for layer in self.layers), strict=True)  # type: ignore[operator]
+        return KAN.from_layers(layers), max(changes)
+
+    def export(self) -> ServingKAN:
+        """The serving form: the same function with its weights folded once, for answering on a CPU."""
+        return ServingKAN(self.layers)  # type: ignore[arg-type]

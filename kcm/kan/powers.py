@@ -11,6 +11,7 @@ wider windows would cost digits (300-fold at 12 intervals), hence the windows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def windows(grid: Grid) -> tuple[Window, ...]:
     count = math.ceil(grid.size / _MAX_INTERVALS)
     edges = [grid.size * w // count for w in range(count + 1)]
     knots = [grid.low + (grid.high - grid.low) * k / grid.size for k in range(grid.size)] + [grid.high]
-    return tuple(Window(tuple(knots[first : last + 1])) for first, last in zip(edges, edges[1:], strict=False))
+    return tuple(Window(tuple(knots[first : last + 1])) for first, last in itertools.pairwise(edges))
 
 
 def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
@@ -85,7 +86,7 @@ def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
         if window.has_centre_knot:
             yield torch.mul(power_NI, v_NI.sign(), out=scratch_NI)
         for offset in window.offsets:
-            torch._C._nn.softshrink(v_NI, offset, out=scratch_NI)
+            torch._C._nn.softshrink(v_NI, offset, out=scratch_NI)  # type: ignore[call-arg]
             yield _odd_power_(scratch_NI, grid.order)
             yield scratch_NI.abs_()
 
@@ -110,7 +111,7 @@ def power_gradient(gradient_NFI: Tensor, x_NI: Tensor, grid: Grid) -> Tensor:
             both_NI = torch.addcmul(next(gradients), next(gradients), sign_NI)
             slope_NI.addcmul_(both_NI, size_NI, value=order)
         total_NI.add_(torch.ops.aten.hardtanh_backward(slope_NI, x_NI, *_open_range(window, grid, x_NI.dtype)))
-    return total_NI
+    return total_NI  # type: ignore[no-any-return]
 
 
 @lru_cache
@@ -125,7 +126,7 @@ def fold_matrix(grid: Grid, dtype: torch.dtype) -> Tensor:
     _, *terms = (term.clone() for term in power_terms(x_N1, grid))
     powers_NF = torch.cat([*terms, torch.ones_like(x_N1)], 1)
     solution_FK = torch.linalg.lstsq(powers_NF, spline_basis(x_N1, grid).squeeze(-1)).solution
-    return torch.block_diag(torch.ones(1, 1, dtype=torch.float64), solution_FK).to(dtype)
+    return torch.block_diag(torch.ones(1, 1, dtype=torch.float64), solution_FK).to(dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _enter(x_NI: Tensor, window: Window) -> Tensor:
@@ -142,7 +143,7 @@ def _odd_power_(s: Tensor, order: int) -> Tensor:
 
 @lru_cache
 def _open_range(window: Window, grid: Grid, dtype: torch.dtype) -> tuple[float, float]:
-    """Bounds that admit low <= x < high strictly between them, so that no x counts in two windows; the last takes x = high."""
+    """Bounds that admit low <= x < high strictly between them: no x counts in two windows, the last takes x = high."""
     low, high, infinity = (torch.tensor(bound, dtype=dtype) for bound in (window.low, window.high, math.inf))
     high = torch.nextafter(high, infinity) if window.high == grid.high else high
     return float(torch.nextafter(low, -infinity)), float(high)

@@ -1,8 +1,7 @@
 """The serving form of a KAN: the same function with the weights folded once, for answering on a CPU.
 
-Two more bases of the spline space are used, each where it wins. Above a few rows: the powers of `kcm.kan.powers`. For
-a few: ramps clamp((x - foot) / (top - foot), 0, 1)^p, since all ramps of all inputs take three operations together,
-and a single row costs little but the number of operations.
+A batch uses the powers of `kcm.kan.powers`. A single row costs little but the number of operations, so it has a basis
+of its own: ramps clamp((x - foot) / (top - foot), 0, 1)^p, of which three operations evaluate all for all inputs.
 """
 
 from __future__ import annotations
@@ -10,15 +9,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kcm.kan.basis import Grid, spline_basis
-from kcm.kan.layer import KANLinear, bad_input
+from kcm.kan.checks import check_input
 from kcm.kan.powers import fold_matrix, power_terms, windows
 
-_FEW_ROWS = 8  # measured: up to here ramps are faster than powers
+if TYPE_CHECKING:
+    from kcm.kan.layer import KANLinear
 
 
 class ServingKAN(nn.Module):
@@ -31,22 +32,21 @@ class ServingKAN(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(_FoldedLayer(layer) for layer in layers)
         self.in_features = self.layers[0].in_features
-        self._row = torch.Size([self.in_features])
+        self._row = torch.Size([self.in_features])  # type: ignore[list-item]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]; raise DataError for another width or for numbers that are not floating."""
-        if x.shape[-1:] != self._row or not x.is_floating_point():
-            raise bad_input(x, self.in_features)
-        rows_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        check_input(x, self._row)
+        rows_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)  # type: ignore[call-overload]
         num_rows = rows_NI.shape[0]
         if num_rows == 1:
             for layer in self.layers:
-                rows_NI = layer.answer_one(rows_NI)
+                rows_NI = layer.answer_one(rows_NI)  # type: ignore[operator]
         else:
             rows_NI = rows_NI.detach().contiguous()
             for layer in self.layers:
-                rows_NI = layer.answer_few(rows_NI) if num_rows <= _FEW_ROWS else layer.answer_many(rows_NI)
-        return rows_NI if x.dim() == 2 else rows_NI.view(*x.shape[:-1], -1)
+                rows_NI = layer.answer_many(rows_NI)  # type: ignore[operator]
+        return rows_NI if x.dim() == 2 else rows_NI.view(*x.shape[:-1], rows_NI.shape[-1])
 
 
 class _FoldedLayer(nn.Module):
@@ -55,7 +55,7 @@ class _FoldedLayer(nn.Module):
         super().__init__()
         self.in_features, self.grid = layer.in_features, layer.grid
         dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-        weight_OFI = layer.weight.double().unflatten(1, (-1, layer.in_features))
+        weight_OFI = layer.coefficients.double()
 
         powers_OTI = torch.matmul(fold_matrix(layer.grid, torch.float64), weight_OFI)
         self.register_buffer("power_weight", powers_OTI[:, :-1].permute(1, 2, 0).contiguous().to(dtype))
@@ -72,19 +72,13 @@ class _FoldedLayer(nn.Module):
 
     def answer_one(self, x_1I: Tensor) -> Tensor:
         own = self._buffers  # a look-up through the module would cost a tenth of the answer
-        ramps_RI = torch._C._nn.hardsigmoid(torch.addcmul(own["offset"], x_1I, own["slope"])).pow_(self.grid.order)
+        ramps_RI = torch._C._nn.hardsigmoid(torch.addcmul(own["offset"], x_1I, own["slope"])).pow_(self.grid.order)  # type: ignore[arg-type]
         features_F = torch.cat([torch._C._nn.silu(x_1I), ramps_RI]).view(-1)
-        return torch.addmv(own["ramp_bias"], own["ramp_weight"], features_F).view(1, -1)
-
-    def answer_few(self, x_NI: Tensor) -> Tensor:
-        x_N1I = x_NI.unsqueeze(1)
-        ramps_NRI = torch._C._nn.hardsigmoid(torch.addcmul(self.offset, x_N1I, self.slope)).pow_(self.grid.order)
-        features_NF = torch.cat([torch._C._nn.silu(x_N1I), ramps_NRI], 1).flatten(1)
-        return torch.addmm(self.ramp_bias, features_NF, self.ramp_weight.t())
+        return torch.addmv(own["ramp_bias"], own["ramp_weight"], features_F).view(1, -1)  # type: ignore[arg-type]
 
     def answer_many(self, x_NI: Tensor) -> Tensor:
-        out_NO = self.power_bias.expand(x_NI.shape[0], -1).contiguous()
-        for term_NI, weight_IO in zip(power_terms(x_NI, self.grid), self.power_weight, strict=True):
+        out_NO = self.power_bias.expand(x_NI.shape[0], -1).contiguous()  # type: ignore[operator]
+        for term_NI, weight_IO in zip(power_terms(x_NI, self.grid), self.power_weight, strict=True):  # type: ignore[arg-type]
             out_NO.addmm_(term_NI, weight_IO)
         return out_NO
 

@@ -43,7 +43,10 @@ def test_a_file_and_its_overrides_make_a_configuration(tmp_path) -> None:
     ("values", "message"),
     [
         ({"nme": "x"}, r"unknown key 'nme', did you mean 'name'\?"),
-        ({"name": "x", "pet": {"kind": "cat", "whisker": 3}}, r"unknown key 'pet\.whisker', did you mean 'pet\.whiskers'\?"),
+        (
+            {"name": "x", "pet": {"kind": "cat", "whisker": 3}},
+            r"unknown key 'pet\.whisker', did you mean 'pet\.whiskers'\?",
+        ),
         ({"name": "x", "pet": {"kind": "dog", "barking": -1}}, r"pet\.barking = -1: .*greater than 0"),
         ({"name": "x", "pet": {"kind": "cow"}}, r"'cow'"),
         ({}, r"name.*[Ff]ield required"),

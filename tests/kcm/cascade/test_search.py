@@ -1,0 +1,59 @@
+"""The search gives the cheapest policy on its rows, and knows which of its gains a certificate will not leave."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kcm.cascade.certificate import CertificateConfig
+from kcm.cascade.gate import Gate
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.search import find_policy, promised
+
+
+def make_rows(num_rows: int, seed: int = 0) -> ScoredOutcomes:
+    """Two tasks: an easy one that the small model masters, and a hard one where it guesses below a score."""
+    rng = np.random.default_rng(seed)
+    task = np.array(["easy", "hard"], dtype=object)[rng.integers(0, 2, num_rows)]
+    score = rng.normal(size=num_rows)
+    chance = np.where(task == "easy", 0.99, 1 / (1 + np.exp(-4 * score)))
+    return ScoredOutcomes(
+        score=score,
+        small_correct=rng.random(num_rows) < chance,
+        large_correct=rng.random(num_rows) < 0.95,
+        task=task,
+    )
+
+
+def loss(rows: ScoredOutcomes, kept: np.ndarray) -> float:
+    return float(rows.large_correct.mean() - np.where(kept, rows.small_correct, rows.large_correct).mean())
+
+
+@pytest.mark.parametrize("max_loss", [0.0, 0.01, 0.05])
+def test_no_single_threshold_keeps_more_at_the_allowed_loss(max_loss) -> None:
+    rows = make_rows(500)
+    found = find_policy(rows, Gate(), "global", max_loss)
+    assert loss(rows, found.policy.keep(rows.score)) <= max_loss + 1e-9
+    cuts = [-np.inf, *np.sort(rows.score)]
+    best = max((rows.score > cut).mean() for cut in cuts if loss(rows, rows.score > cut) <= max_loss + 1e-9)
+    assert found.calls_saved == pytest.approx(best)
+
+
+def test_thresholds_per_task_hold_the_loss_in_every_task_and_save_more() -> None:
+    rows = make_rows(2000)
+    common, own = (find_policy(rows, Gate(), scope, 0.01) for scope in ("global", "per_task"))
+    for task, part in rows.by_task().items():
+        assert loss(part, own.policy.keep(part.score, part.task)) <= 0.01 + 1e-9, task
+    assert own.calls_saved == pytest.approx(own.policy.keep(rows.score, rows.task).mean())
+    assert own.calls_saved > common.calls_saved
+    assert common.policy.scope == "global"
+    assert own.policy.scope == "per_task"
+
+
+def test_few_rows_promise_nothing_however_much_they_seem_to_save() -> None:
+    few, many = make_rows(60), make_rows(6000)
+    config = CertificateConfig(epsilon=0.02)
+    found_few, found_many = (find_policy(rows, Gate(), "global", 0.005) for rows in (few, many))
+    assert found_few.calls_saved > 0.3
+    assert promised(found_few, few, config, 0.1) == 0
+    assert promised(found_many, many, config, 0.1) > 0.3

@@ -1,0 +1,145 @@
+"""A KAN layer is the formula it claims to be, in every form in which it can be run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import BSpline
+
+from kcm.errors import ConfigError, DataError
+from kcm.kan import KAN, MLP, KANLinear, num_parameters
+from kcm.kan.basis import Grid, spline_basis
+
+ORDERS = [1, 2, 3]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_the_basis_is_scipy_s_inside_and_at_the_ends_of_the_grid(order, size) -> None:
+    grid = Grid(size, order, -3.0, 3.0)
+    x = torch.linspace(-3, 3, 101, dtype=torch.float64)
+    step = 6 / size
+    knots = -3 + step * np.arange(-order, size + order + 1)
+    ours = spline_basis(x[:, None], grid)[..., 0].numpy()
+    for index in range(grid.num_basis):
+        coefficients = np.eye(grid.num_basis)[index]
+        theirs = BSpline(knots, coefficients, order, extrapolate=False)(np.clip(x.numpy(), -3, 3 - 1e-13))
+        np.testing.assert_allclose(ours[:, index], theirs, atol=1e-6)
+    np.testing.assert_allclose(ours.sum(1), 1, atol=1e-12)
+    assert (np.count_nonzero(ours, axis=1) <= order + 1).all()
+
+
+def reference(layer: KANLinear, x: torch.Tensor) -> torch.Tensor:
+    """The formula, edge by edge, in float64 with scipy's splines."""
+    order, size = layer.grid.order, layer.grid.size
+    step = (layer.grid.high - layer.grid.low) / size
+    knots = layer.grid.low + step * np.arange(-order, size + order + 1)
+    coefficients = layer.coefficients.detach().double().numpy()
+    values = x.double().numpy()
+    clamped = np.clip(values, layer.grid.low, layer.grid.high - 1e-12)
+    out = np.zeros((len(values), layer.out_features))
+    for o in range(layer.out_features):
+        for i in range(layer.in_features):
+            base = values[:, i] / (1 + np.exp(-values[:, i]))
+            out[:, o] += coefficients[o, 0, i] * base
+            out[:, o] += BSpline(knots, coefficients[o, 1:, i], order)(clamped[:, i])
+    return torch.from_numpy(out)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_layer_is_its_formula_inside_and_outside_the_grid(order, hidden) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = KANLinear(7, 3, 4, order, hidden=hidden, generator=generator)
+    x = torch.randn(40, 7, generator=generator) * 3
+    torch.testing.assert_close(layer(x).double(), reference(layer, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradients_are_those_of_finite_differences(order) -> None:
+    layer = KANLinear(4, 2, 3, order, generator=torch.Generator().manual_seed(1)).double()
+    x = (torch.rand(5, 4, dtype=torch.float64) * 5 - 2.5).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda inputs, weight: torch.func.functional_call(layer, {"weight": weight}, inputs),
+        (x, layer.weight.detach().clone().requires_grad_()),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lead=st.lists(st.integers(0, 3), max_size=2),
+    widths=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    order=st.integers(1, 3),
+    size=st.integers(1, 6),
+)
+def test_any_shape_comes_out_right_and_the_serving_form_agrees(lead, widths, order, size) -> None:
+    network = KAN(widths, size, order, seed=3)
+    x = torch.randn(*lead, widths[0]) * 2
+    with torch.no_grad():
+        expected = network(x)
+    assert expected.shape == (*lead, widths[-1])
+    torch.testing.assert_close(network.export()(x), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_are_not_contiguous_and_nan_are_handled() -> None:
+    network = KAN([6, 5, 3], seed=0)
+    x = torch.randn(6, 8).t()
+    torch.testing.assert_close(network(x), network(x.contiguous()))
+    x = x.clone()
+    x[2, 1] = torch.nan
+    for form in (network, network.export()):
+        bad = form(x).isnan().any(1)
+        assert bad.tolist() == [row == 2 for row in range(8)]
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_refining_to_a_multiple_of_the_grid_changes_nothing(factor) -> None:
+    network = KAN([5, 4, 3], 4, seed=0)
+    refined, change = network.refine(4 * factor)
+    x = torch.randn(50, 5) * 2
+    assert change < 1e-6
+    torch.testing.assert_close(refined(x), network(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_kan_learns_where_its_control_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 6, generator=generator)
+    labels = ((x[:, 0] ** 2 + x[:, 1].sin()) > 1).long()
+    kan = KAN([6, 8, 2], seed=0)
+    for network in (kan, MLP.matching(kan, seed=0)):
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), labels).backward()
+            optimizer.step()
+        assert (network(x).argmax(1) == labels).float().mean() > 0.95
+
+
+def test_the_control_has_as_many_parameters() -> None:
+    kan = KAN([384, 16, 20])
+    assert num_parameters(MLP.matching(kan)) == pytest.approx(num_parameters(kan), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([4],), "widths"),
+        (([4, 0],), "width"),
+        (([4, 2], 0), "grid_size"),
+        (([4, 2], 5, 4), "spline_order"),
+        (([4, 2], 5, 3, (1.0, -1.0)), "grid_range"),
+    ],
+)
+def test_bad_shapes_and_grids_are_named(arguments, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        KAN(*arguments)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 5), torch.zeros(3, 4, dtype=torch.int64)])
+def test_bad_inputs_are_named(x) -> None:
+    for form in (KAN([4, 2]), KAN([4, 2]).export()):
+        with pytest.raises(DataError):
+            form(x)
