@@ -6,6 +6,7 @@ A step of plain autograd writes some ten arrays of [batch, splines, inputs] and 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -93,13 +94,21 @@ def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor, grid: Grid) -> Tensor:
 
 def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
     """Which splines are non-zero for at least one row, bool [K, I]."""
-    lowest_I, highest_I = grid.position(x_NI.amin(0)), grid.position(x_NI.amax(0))
-    centres_K1 = grid.centres(x_NI).unsqueeze(1)
-    first_K1, last_K1 = centres_K1 - grid.reach, centres_K1 + grid.reach
+    centre_K1, reach = _supports(grid, x_NI.dtype)
+    first_K1, last_K1 = centre_K1 - reach, centre_K1 + reach
+    lowest_I, highest_I = x_NI.amin(0).clamp_(max=grid.high), x_NI.amax(0).clamp_(min=grid.low)
     # With rows on both sides of a spline none need lie on it; the first few rows nearly always settle that one does.
     doubtful_KI = (lowest_I <= first_K1) & (highest_I >= last_K1)
-    for rows_NI in x_NI.split(64):  # type: ignore[no-untyped-call]
+    for start in range(0, x_NI.shape[0], 32):
         if not doubtful_KI.any():
             break
-        doubtful_KI &= (grid.position(rows_NI) - centres_K1.unsqueeze(1)).abs_().amin(1) >= grid.reach
+        doubtful_KI &= (x_NI[start : start + 32] - centre_K1.unsqueeze(1)).abs_().amin(1) >= reach
     return (highest_I > first_K1) & (lowest_I < last_K1) & ~doubtful_KI
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _supports(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Centres [K, 1] of the splines, and half their width, in units of x."""
+    step = (grid.high - grid.low) / grid.size
+    return (grid.low + step * grid.centres(torch.empty(0, dtype=torch.float64))).to(dtype).unsqueeze(1), step * grid.reach
