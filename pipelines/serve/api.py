@@ -12,12 +12,12 @@ from typing import Annotated, Any, Protocol
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kcm.cascade.runtime import Answer, Input
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from kcm.cascade.certificate import Certificate
 from kcm.cascade.policy import Policy
+from kcm.cascade.runtime import Answer, Input
 from pipelines.serve.config import LimitsConfig
 
 REQUEST_ID = "x-request-id"  # set by Ray Serve's proxy where the client sent none
