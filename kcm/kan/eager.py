@@ -111,4 +111,6 @@ def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
 def _supports(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Centres [K, 1] of the splines, and half their width, in units of x."""
     step = (grid.high - grid.low) / grid.size
-    return (grid.low + step * grid.centres(torch.empty(0, dtype=torch.float64))).to(dtype).unsqueeze(1), step * grid.reach
+    return (grid.low + step * grid.centres(torch.empty(0, dtype=torch.float64))).to(dtype).unsqueeze(
+        1
+    ), step * grid.reach
