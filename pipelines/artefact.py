@@ -70,11 +70,15 @@ class ArtefactStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        with explained(self.root):
+        try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".writable-{os.getpid()}"
             probe.touch()
             probe.unlink()
+        except OSError as error:
+            raise ArtefactError(
+                f"cannot write: {error.strerror}", where=str(self.root), mend="Choose another storage_path"
+            ) from error
 
     def folder(self, recipe: Recipe) -> Path:
         """Where the artefact of a recipe lies, finished or not."""

@@ -67,7 +67,7 @@ def _run(
     finished: int,
     total: int,
 ) -> None:
-    _silence()
+    silence_ray_data()
     num_actors = min(cluster.num_encoders, -(-len(table) // batch_size))
     # Contiguous blocks keep rows of like length together; several per actor keep the actors equally busy.
     blocks = [table.slice(start, batch_size) for start in range(0, len(table), batch_size)]
@@ -85,7 +85,7 @@ def _run(
         bar.update(finished, total)
 
 
-def _silence() -> None:
+def silence_ray_data() -> None:
     """Our own bar says all that Ray Data would."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()

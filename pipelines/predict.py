@@ -19,6 +19,7 @@ from kcm.bundle import Bundle
 from kcm.cascade.runtime import Answer, Failure, Input, load_cascade, require_models
 from kcm.errors import DataError
 from pipelines.cluster import ClusterConfig, connected
+from pipelines.pool import silence_ray_data
 from pipelines.progress import Reporter
 from pipelines.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from pipelines.rowwriter import writing
@@ -98,10 +99,10 @@ def added_columns(source: RowFile) -> dict[str, str]:
 
 def _answered(source: RowFile, arguments: dict[str, Any], cluster: ClusterConfig) -> Iterator[pa.Table]:
     """Tables of payloads and answers, in the order of the rows."""
+    silence_ray_data()
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.target_max_block_size, context.target_min_block_size = BLOCK_BYTES, 1
-    context.enable_progress_bars = context.print_on_execution_start = False
     with DataContext.current(context):
         rows = ray.data.read_datasource(RowSource(source), num_cpus=0, override_num_blocks=1)
         answered = rows.map_batches(

@@ -96,7 +96,8 @@ def test_a_full_disk_is_explained() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path) -> None:
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path, place) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtefactError, match="Choose another storage_path"):
-        ArtefactStore(tmp_path / "file")
+        ArtefactStore(tmp_path / place)
