@@ -1,7 +1,12 @@
-"""Kolmogorov–Arnold networks: the basis, the layer, the network, and the ways to see inside."""
+"""Kolmogorov–Arnold networks.
+
+The network itself is exported here. The ways to see inside have a module each: `curves`, `attribution`, `pruning`,
+`symbolic`, `plotting`.
+"""
 
 from kcm.kan.layer import KANLinear
 from kcm.kan.mlp import MLP, num_parameters
 from kcm.kan.network import KAN
+from kcm.kan.serving import ServingKAN
 
-__all__ = ["KAN", "MLP", "KANLinear", "num_parameters"]
+__all__ = ["KAN", "MLP", "KANLinear", "ServingKAN", "num_parameters"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -55,9 +56,9 @@ class Grid:
         """`low` and `high`, as literals to a compiler, which would otherwise carry them as inputs of every call."""
         return self.low, self.high
 
-    def centres(self, like: Tensor) -> Tensor:
-        """Positions of the splines' centres [K]."""
-        return torch.arange(self.num_basis, dtype=like.dtype, device=like.device) - (self.order - 1) / 2
+    def centres(self) -> list[float]:
+        """Positions of the splines' centres."""
+        return [k - (self.order - 1) / 2 for k in range(self.num_basis)]
 
 
 def spline_basis(x: Tensor, grid: Grid) -> Tensor:
@@ -70,17 +71,19 @@ def spline_basis(x: Tensor, grid: Grid) -> Tensor:
     which is the truncated-power form (de Boor, A Practical Guide to Splines, IX) folded by symmetry: it has one term
     to cancel instead of p + 1, and is exactly zero outside a spline's support. Half precisions are computed in float32.
     """
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    distance_KI = (grid.position(wide).unsqueeze(-2) - grid.centres(wide).unsqueeze(-1)).abs()
-    rise_KI = (grid.reach - distance_KI).relu()
-    peak_KI = (rise_KI - 1).relu()
-    order = grid.order
-    return ((rise_KI.pow(order) - (order + 1) * peak_KI.pow(order)) / math.factorial(order)).to(x.dtype)
+    position_I = grid.position(_at_least_float32(x))
+    distance_KI = (position_I.unsqueeze(-2) - _centres(grid, position_I.dtype, x.device)).abs()
+    return _bump(distance_KI, grid).to(x.dtype)
 
 
 def edge_features(x: Tensor, grid: Grid) -> Tensor:
     """What every edge is linear in, [..., 1 + K, I]: SiLU, then the splines, for `x` [..., I]."""
-    return torch.cat([F.silu(x).unsqueeze(-2), spline_basis(x, grid)], -2)
+    if not torch.compiler.is_compiling():
+        return torch.cat([F.silu(x).unsqueeze(-2), spline_basis(x, grid)], -2)
+    # Written spline by spline, a compiler fuses them into one pass over x, which is twice as fast.
+    position_I = grid.position(_at_least_float32(x))
+    splines = (_bump((position_I - centre).abs(), grid).to(x.dtype) for centre in grid.centres())
+    return torch.stack([F.silu(x), *splines], -2)
 
 
 @torch.no_grad()
@@ -91,8 +94,23 @@ def edge_features_in_place(x_NI: Tensor, grid: Grid) -> Tensor:
     order = grid.order
     # Here the rise carries a minus sign, which saves an operation; it leaves again with the factor at the end.
     rise_NKI = features_NFI[:, 1:]
-    torch.sub(grid.position(x_NI).unsqueeze(1), grid.centres(x_NI).unsqueeze(1), out=rise_NKI)
+    torch.sub(grid.position(x_NI).unsqueeze(1), _centres(grid, x_NI.dtype, x_NI.device), out=rise_NKI)
     rise_NKI.abs_().clamp_(max=grid.reach).sub_(grid.reach)
     peak_NKI = F.softshrink(rise_NKI, 1.0).pow_(order)
     rise_NKI.pow_(order).sub_(peak_NKI, alpha=order + 1).mul_((-1) ** order / math.factorial(order))
     return features_NFI
+
+
+@lru_cache
+def _centres(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(grid.centres(), dtype=dtype, device=device).unsqueeze(1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _bump(distance: Tensor, grid: Grid) -> Tensor:
+    rise = (grid.reach - distance).relu()
+    peak = (rise - 1).relu()
+    return (rise.pow(grid.order) - (grid.order + 1) * peak.pow(grid.order)) * (1 / math.factorial(grid.order))

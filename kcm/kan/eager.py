@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from kcm.kan.basis import Grid, edge_features_in_place
 from kcm.kan.powers import fold_matrix, power_gradient, power_terms
@@ -22,8 +23,11 @@ _FEW_ROWS, _FEW_NUMBERS = 160, 24_000  # measured: below either, storing the spl
 def kan_linear(x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
     """Output [N, O] of a KAN layer with packed weight [O, (1 + K) * I], on a CPU in float32 or float64."""
     x_NI = x_NI if x_NI.is_contiguous() else x_NI.contiguous()
-    few = x_NI.shape[0] < _FEW_ROWS or x_NI.numel() < _FEW_NUMBERS
-    return (_FewRows if few else _ManyRows).apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+    if x_NI.shape[0] >= _FEW_ROWS and x_NI.numel() >= _FEW_NUMBERS:
+        return _ManyRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+    if x_NI.requires_grad:
+        return _FewRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+    return F.linear(edge_features_in_place(x_NI, grid).flatten(1), weight_OF)  # a first layer: no gradient to write
 
 
 class _FewRows(torch.autograd.Function):
@@ -96,7 +100,7 @@ def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
     """Which splines are non-zero for at least one row, bool [K, I]."""
     centre_K1, reach = _supports(grid, x_NI.dtype)
     first_K1, last_K1 = centre_K1 - reach, centre_K1 + reach
-    lowest_I, highest_I = x_NI.amin(0).clamp_(max=grid.high), x_NI.amax(0).clamp_(min=grid.low)
+    lowest_I, highest_I = (ends_I.clamp_(grid.low, grid.high) for ends_I in (x_NI.amin(0), x_NI.amax(0)))
     # With rows on both sides of a spline none need lie on it; the first few rows nearly always settle that one does.
     doubtful_KI = (lowest_I <= first_K1) & (highest_I >= last_K1)
     for start in range(0, x_NI.shape[0], 32):
@@ -107,10 +111,8 @@ def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
 
 
 @lru_cache
-@torch.inference_mode(False)
 def _supports(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Centres [K, 1] of the splines, and half their width, in units of x."""
     step = (grid.high - grid.low) / grid.size
-    return (grid.low + step * grid.centres(torch.empty(0, dtype=torch.float64))).to(dtype).unsqueeze(
-        1
-    ), step * grid.reach
+    centres = [grid.low + step * centre for centre in grid.centres()]
+    return torch.tensor(centres, dtype=dtype).unsqueeze(1), step * grid.reach

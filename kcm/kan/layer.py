@@ -17,7 +17,7 @@ from kcm.kan.serving import ServingKAN
 
 
 class KANLinear(nn.Module):
-    """A layer of curves (arXiv 2404.19756, eq. 2.10), y_o = sum_i [ b_oi SiLU(x_i) + sum_k c_oik B_k(x_i) ].
+    """A layer of curves (arXiv 2404.19756, section 2.2), y_o = sum_i [ b_oi SiLU(x_i) + sum_k c_oik B_k(x_i) ].
 
     The splines see `x` clamped to the grid, the base extrapolates. There is no bias: the splines sum to one.
     `weight` [out, (1 + K) * in], K = grid_size + spline_order, holds blocks of `in_features` columns: the base, then
@@ -73,11 +73,13 @@ class KANLinear(nn.Module):
         """
         check_input(x, self._row)
         if not _runs_eagerly(x, self.weight):
-            return F.linear(self.features(x), self.weight)
-        rows_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        out_NO = kan_linear(rows_NI, self.weight, self.grid)
-        out_NO = out_NO * self.scale if self.hidden else out_NO
-        return out_NO if x.dim() == 2 else out_NO.view(*x.shape[:-1], self.out_features)
+            out = F.linear(edge_features(x, self.grid).flatten(-2), self.weight)
+        elif x.dim() == 2:
+            out = kan_linear(x, self.weight, self.grid)
+        else:
+            rows_NI = x.reshape(-1, self.in_features)
+            out = kan_linear(rows_NI, self.weight, self.grid).view(*x.shape[:-1], self.out_features)
+        return out * self.scale if self.hidden else out
 
     def refine(self, grid_size: int) -> tuple[KANLinear, float]:
         """The same curves on a grid of `grid_size` intervals, and the largest change of any curve on the grid.

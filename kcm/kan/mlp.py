@@ -54,7 +54,7 @@ class MLP(nn.Module):
 
 def _linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer drawn by torch's own rule, U(-1/sqrt(in), 1/sqrt(in)), from `generator`."""
-    layer = nn.Linear(in_features, out_features)
+    layer = nn.Linear(in_features, out_features, device="meta").to_empty(device="cpu")  # draws nothing by itself
     bound = in_features**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

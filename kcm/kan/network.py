@@ -50,7 +50,13 @@ class KAN(nn.Module):
     @property
     def widths(self) -> tuple[int, ...]:
         """Inputs, hidden widths and outputs."""
-        return (self.layers[0].in_features, *(layer.out_features for layer in self.layers))  # type: ignore[arg-type]
+        layers = self.kan_layers
+        return (layers[0].in_features, *(layer.out_features for layer in layers))
+
+    @property
+    def kan_layers(self) -> list[KANLinear]:
+        """The layers, with their type."""
+        return [layer for layer in self.layers if isinstance(layer, KANLinear)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., widths[0]] to logits [..., widths[-1]]."""
@@ -60,9 +66,9 @@ class KAN(nn.Module):
 
     def refine(self, grid_size: int) -> tuple[KAN, float]:
         """The same network on grids of `grid_size` intervals, and the largest change of any curve: see KANLinear."""
-        layers, changes = zip(*(layer.refine(grid_size) for layer in self.layers), strict=True)  # type: ignore[operator]
+        layers, changes = zip(*(layer.refine(grid_size) for layer in self.kan_layers), strict=True)
         return KAN.from_layers(layers), max(changes)
 
     def export(self) -> ServingKAN:
         """The serving form: the same function with its weights folded once, for answering on a CPU."""
-        return ServingKAN(self.layers)  # type: ignore[arg-type]
+        return ServingKAN(self.kan_layers)

@@ -115,7 +115,6 @@ def power_gradient(gradient_NFI: Tensor, x_NI: Tensor, grid: Grid) -> Tensor:
 
 
 @lru_cache
-@torch.inference_mode(False)  # a cached tensor must stay usable in training, wherever it was first asked for
 @torch.no_grad()
 def fold_matrix(grid: Grid, dtype: torch.dtype) -> Tensor:
     """Matrix [1 + terms + 1, 1 + K] from coefficients of SiLU and splines to those of SiLU, powers and constant.

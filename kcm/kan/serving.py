@@ -84,7 +84,6 @@ class _FoldedLayer(nn.Module):
 
 
 @lru_cache
-@torch.inference_mode(False)
 def _ramps(grid: Grid) -> tuple[Tensor, Tensor]:
     """Feet and tops [R, 2] of ramps that with a constant span the splines, and the matrix [R + 1, K] that does it.
 

@@ -1,0 +1,74 @@
+"""Which inputs made a decision, and which edges matter at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kcm.errors import DataError
+from kcm.kan.curves import edge_moments, edge_values, layer_inputs
+from kcm.kan.network import KAN
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """`contributions` [N, O, I] summed over the inputs, plus `baseline` [O], are the logits."""
+
+    contributions: Tensor
+    baseline: Tensor
+
+
+@torch.no_grad()
+def attribution(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -> Attribution:
+    """What each input contributed to each logit of `x_NI` [N, I].
+
+    For a network of one layer this is exact: a logit is the sum of its edges, and the baseline is zero. A deeper one
+    is measured against a reference input, zeros by default, whose logits are the baseline: the change of a logit is
+    passed back to the inputs of each hidden node in proportion to what they changed in it (DeepLIFT's rescale rule,
+    arXiv 1704.02685, section 3.5.1). The sums are exact; the shares are an approximation that ignores how inputs
+    interact, and a poor one where large changes cancel in a node. Raise DataError for inputs of the wrong shape.
+    """
+    layers = network.kan_layers
+    if x_NI.dim() != 2 or x_NI.shape[1] != layers[0].in_features:
+        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {layers[0].in_features} features")
+    if len(layers) == 1:
+        contributions_NOI = edge_values(layers[0], x_NI)
+        return Attribution(contributions_NOI, contributions_NOI.new_zeros(layers[0].out_features))
+
+    reference_I = x_NI.new_zeros(x_NI.shape[1]) if reference_I is None else reference_I
+    if reference_I.shape != x_NI.shape[1:]:
+        raise DataError(f"reference has shape {tuple(reference_I.shape)}", mend=f"Give {tuple(x_NI.shape[1:])}")
+    inputs, references = layer_inputs(layers, x_NI), layer_inputs(layers, reference_I.unsqueeze(0))
+    changes = [
+        edge_values(layer, of_x) - edge_values(layer, of_reference)
+        for layer, of_x, of_reference in zip(layers, inputs, references, strict=True)
+    ]
+    shares_NOI = changes[-1]
+    for change_NHI in reversed(changes[:-1]):
+        total_NH1 = change_NHI.sum(-1, keepdim=True)
+        moved_NH1 = total_NH1 != 0
+        part_NHI = torch.where(moved_NH1, change_NHI / torch.where(moved_NH1, total_NH1, 1), 0)
+        shares_NOI = torch.einsum("noh,nhi->noi", shares_NOI, part_NHI)
+    return Attribution(shares_NOI, network(reference_I))
+
+
+@torch.no_grad()
+def importance(network: KAN, x_NI: Tensor) -> list[Tensor]:
+    """How much each edge matters over the rows of `x_NI` [N, I]: per layer [O, I], in units of the logits.
+
+    The score of a node, for an output its standard deviation, is split over its incoming edges in proportion to the
+    standard deviation of what they add; the score of a hidden node is what its outgoing edges got. This is the
+    attribution score of KAN 2.0 (arXiv 2408.10205).
+    """
+    layers = network.kan_layers
+    inputs = layer_inputs(layers, x_NI)
+    node_O = layers[-1](inputs[-1]).std(0, correction=0)
+    scores: list[Tensor] = []
+    for layer, seen_NI in zip(reversed(layers), reversed(inputs), strict=True):
+        _, deviation_OI = edge_moments(layer, seen_NI)
+        spread_O1 = layer(seen_NI).std(0, correction=0).unsqueeze(1)
+        scores.append(torch.where(spread_O1 > 0, node_O.unsqueeze(1) * deviation_OI / spread_O1, 0))
+        node_O = scores[-1].sum(0)
+    return scores[::-1]

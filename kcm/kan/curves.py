@@ -1,0 +1,62 @@
+"""The curves on a layer's edges: what a KAN has where other networks have numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kcm.errors import ConfigError
+from kcm.kan.basis import edge_features
+from kcm.kan.layer import KANLinear
+
+
+@torch.no_grad()
+def edge_curve(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The curve from input `i` to output `j`: points [P], by default 201 over the grid, and its values there [P].
+
+    Raise ConfigError for an edge that does not exist.
+    """
+    for name, index, count in (("i", i, layer.in_features), ("j", j, layer.out_features)):
+        if not 0 <= index < count:
+            raise ConfigError(f"{name} = {index}", where="edge_curve", mend=f"It must be from 0 to {count - 1}")
+    if points_P is None:
+        points_P = torch.linspace(layer.grid.low, layer.grid.high, 201)
+    points_P = points_P.to(layer.weight)
+    features_PF = edge_features(points_P.unsqueeze(1), layer.grid).squeeze(-1)
+    return points_P, features_PF @ layer.coefficients[j, :, i]
+
+
+def edge_values(layer: KANLinear, x_NI: Tensor) -> Tensor:
+    """What every edge adds to its output, [N, O, I]; summed over the inputs this is `layer(x_NI)`."""
+    return torch.einsum("nfi,ofi->noi", edge_features(x_NI, layer.grid), layer.coefficients)
+
+
+@torch.no_grad()
+def edge_moments(layer: KANLinear, x_NI: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the rows of what every edge adds, each [O, I], without [N, O, I] in memory."""
+    features_NFI = edge_features(x_NI, layer.grid).double()
+    mean_FI = features_NFI.mean(0)
+    centred_NFI = features_NFI - mean_FI
+    covariance_IFG = torch.einsum("nfi,ngi->ifg", centred_NFI, centred_NFI) / len(x_NI)
+    coefficients_OFI = layer.coefficients.double()
+    mean_OI = torch.einsum("fi,ofi->oi", mean_FI, coefficients_OFI)
+    variance_OI = torch.einsum("ofi,ifg,ogi->oi", coefficients_OFI, covariance_IFG, coefficients_OFI)
+    return mean_OI.to(x_NI.dtype), variance_OI.clamp_min(0).sqrt().to(x_NI.dtype)
+
+
+@torch.no_grad()
+def live_edges(layer: KANLinear) -> Tensor:
+    """Which edges vary at all, bool [O, I]: a pruned edge is a constant."""
+    base_OI, splines_OKI = layer.coefficients[:, 0], layer.coefficients[:, 1:]
+    return (base_OI != 0) | (splines_OKI != splines_OKI[:, :1]).any(1)
+
+
+@torch.no_grad()
+def layer_inputs(layers: Sequence[KANLinear], x_NI: Tensor) -> list[Tensor]:
+    """What each layer sees when the first sees `x_NI`."""
+    inputs = [x_NI]
+    for layer in layers[:-1]:
+        inputs.append(layer(inputs[-1]))
+    return inputs

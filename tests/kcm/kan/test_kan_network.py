@@ -1,0 +1,143 @@
+"""A network is its widths and its seed; it can be compiled, distributed, stored, refined and served."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from kcm.kan import KAN, MLP, KANLinear, num_parameters
+
+
+def test_equal_seeds_give_equal_networks_and_others_do_not() -> None:
+    first, second, other = KAN([5, 4, 3], seed=1), KAN([5, 4, 3], seed=1), KAN([5, 4, 3], seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_drawing_a_network_leaves_the_global_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    MLP.matching(KAN([5, 4, 3]))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_stored_network_is_the_same_network() -> None:
+    network, other, x = KAN([5, 4, 3], seed=1), KAN([5, 4, 3], seed=2), torch.randn(9, 5)
+    assert list(network.state_dict()) == ["layers.0.weight", "layers.1.weight"]
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(x), network(x))
+    assert torch.equal(copy.deepcopy(network)(x), network(x))
+
+
+def test_a_compiled_network_agrees_and_is_compiled_once_for_all_batch_sizes() -> None:
+    network = KAN([12, 6, 4], seed=0)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, backend=counter, dynamic=True)
+    for num_rows in (2, 7, 64, 500):
+        x = torch.randn(num_rows, 12)
+        torch.testing.assert_close(compiled(x), network(x), atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1
+
+
+def test_the_grid_is_compiled_in_and_not_passed_with_every_call() -> None:
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(inputs)
+        return graph
+
+    torch.compile(KAN([12, 6, 4], seed=0), backend=backend, dynamic=True)(torch.randn(5, 12))
+    (inputs,) = seen
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 3  # the rows and two weights
+    assert all(isinstance(value, torch.SymInt) for value in inputs if not isinstance(value, torch.Tensor))
+
+
+def test_compiled_gradients_agree() -> None:
+    network, x = KAN([12, 6, 4], seed=0), torch.randn(33, 12)
+    compiled = torch.compile(network, backend="aot_eager", dynamic=True)
+    ours = torch.autograd.grad(compiled(x).square().sum(), list(network.parameters()))
+    theirs = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_distributed_data_parallel_wraps_it(tmp_path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        network, x = KAN([6, 5, 3], seed=0), torch.randn(400, 6)
+        network(x).square().sum().backward()
+        expected = [parameter.grad.clone() for parameter in network.parameters()]
+        network.zero_grad()
+        torch.nn.parallel.DistributedDataParallel(network)(x).square().sum().backward()
+        for parameter, gradient in zip(network.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_refining_to_another_grid_reports_the_largest_change() -> None:
+    layer = KANLinear(3, 2, 5, hidden=True, generator=torch.Generator().manual_seed(0))
+    refined, reported = layer.refine(4)
+    x = torch.linspace(-3, 3, 2001).unsqueeze(1)
+    changes = []
+    for i in range(3):
+        row = torch.zeros(len(x), 3)
+        row[:, i : i + 1] = x
+        # The other inputs rest at one point, so that what they change is a constant.
+        difference = (refined(row) - layer(row)).detach()
+        alone = torch.zeros(1, 3)
+        changes.append(difference - (refined(alone) - layer(alone)).detach())
+    assert reported > 1e-3
+    assert max(change.abs().max() for change in changes) < 3 * reported
+
+
+@pytest.mark.parametrize("widths", [[384, 64, 150], [768, 150], [64, 64, 32, 10]])
+def test_the_control_s_width_is_the_one_that_comes_closest(widths) -> None:
+    kan = KAN(widths)
+    control = MLP.matching(kan)
+    assert len(control.layers) == max(2, len(widths) - 1)
+    hidden = control.widths[1]
+    distances = []
+    for width in (hidden - 1, hidden, hidden + 1):
+        shape = [widths[0], *[width] * (len(control.widths) - 2), widths[-1]]
+        distances.append(abs(num_parameters(MLP(shape)) - num_parameters(kan)))
+    assert distances[1] == min(distances)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 11])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("num_rows", [1, 2, 40])
+def test_the_serving_form_agrees_to_a_hundred_thousandth(size, order, num_rows) -> None:
+    network = KAN([60, 7, 4], size, order, (-2.0, 3.0), seed=0)
+    x = torch.randn(num_rows, 60, generator=torch.Generator().manual_seed(0)) * 2
+    exact = network.double()(x.double()).detach()
+    served = network.float().export()(x)
+    assert (served - exact).abs().max() < 1e-5 * max(1.0, exact.abs().max())
+    assert not served.requires_grad
+
+
+def test_a_layer_can_be_served_alone_and_in_float64() -> None:
+    layer, x = KANLinear(6, 3).double(), torch.randn(5, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer.export()(x), layer(x).detach(), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("rate", "least"), [(1e-3, 0.3), (1e-2, 0.9)])
+def test_a_wide_layer_before_another_trains_at_small_and_large_rates(rate, least) -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(100, 384, generator=generator) * 0.8
+    labels = torch.randint(100, (2400,), generator=generator)
+    x = centres[labels] + torch.randn(2400, 384, generator=generator)
+    x = x / x.norm(dim=1, keepdim=True) * 384**0.5
+    network = KAN([384, 16, 100], seed=0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    for _ in range(5):
+        for rows in torch.randperm(2100, generator=generator).split(64):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x[rows]), labels[rows]).backward()
+            optimizer.step()
+    assert (network(x[2100:]).argmax(1) == labels[2100:]).float().mean() > least
