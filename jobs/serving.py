@@ -22,9 +22,7 @@ from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
 from pipelines.serve.app import build_app, start, stop
 from pipelines.serve.config import ServeConfig
-from pipelines.tracking import CHAMPION, fetch_model
-
-_SQLITE = "sqlite:///"
+from pipelines.tracking import CHAMPION, SQLITE, fetch_model
 
 
 class Site(Config):
@@ -58,8 +56,8 @@ def served_model(config: RunConfig, model: str | None) -> Served:
 
     An alias is resolved here, so that all replicas load the same version whatever becomes of the alias.
     """
-    uri = config.tracking.uri or f"{_SQLITE}{config.storage_path / 'mlflow.db'}"
-    asked = model or f"{config.tracking.model_name or config.name}@{CHAMPION}"
+    uri = config.tracking.uri_in(config.storage_path)
+    asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
     version = _resolved(uri, asked)
     folder = config.storage_path / "served" / version
     if not folder.exists():
@@ -75,9 +73,9 @@ def _resolved(uri: str, model: str) -> str:
     name, at, alias = model.partition("@")
     if not at:
         return model
-    database = Path(uri.removeprefix(_SQLITE))
+    database = Path(uri.removeprefix(SQLITE))
     try:
-        if uri.startswith(_SQLITE) and not database.exists():  # which a client would create
+        if uri.startswith(SQLITE) and not database.exists():  # which a client would create
             raise MlflowException("no runs are recorded here")
         return f"{name}/{MlflowClient(uri).get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:

@@ -46,7 +46,8 @@ def distillation_loss(
 ) -> Tensor:
     """Weighted L_ls + L_js per row, [N].
 
-    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer.
+    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer and
+    one-hot rows where the large model gave only a label, which are smoothed.
     `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far.
     """
     judge_NC = judge_NC.detach()
@@ -64,21 +65,22 @@ def distillation_loss(
     return config.large_weight * by_large_N * teaches_N + config.judge_weight * by_judge_N * keeps_N
 
 
-def smooth_labels(labels_N: Tensor, num_labels: int, smoothing: float) -> Tensor:
-    """Probabilities [N, C] for a teacher that gave only labels: 1 - smoothing on the label, the rest spread evenly."""
-    one_hot_NC = F.one_hot(labels_N, num_labels).to(torch.get_default_dtype())
-    return one_hot_NC * (1 - smoothing) + smoothing / num_labels
-
-
 def _teacher(large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None) -> Tensor:
     """The large model's probabilities at the shared temperature, over the seen classes only."""
+    only_label_N1 = large_NC.amax(-1, keepdim=True) == 1
+    large_NC = torch.where(only_label_N1, _smoothed(large_NC, config.smoothing), large_NC)
     softened_NC = large_NC if config.temperature == 1 else large_NC ** (1 / config.temperature)
     if seen_C is not None:
         softened_NC = softened_NC * seen_C
     softened_NC = softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
     if config.kl == "teacher_student":
         return softened_NC
-    return softened_NC * (1 - config.smoothing) + config.smoothing / softened_NC.shape[-1]
+    return _smoothed(softened_NC, config.smoothing)
+
+
+def _smoothed(probabilities_NC: Tensor, smoothing: float) -> Tensor:
+    """`smoothing` of the mass spread evenly over all labels."""
+    return probabilities_NC * (1 - smoothing) + smoothing / probabilities_NC.shape[-1]
 
 
 def _divergence(teacher_NC: Tensor, student_NC: Tensor, config: DistillConfig) -> Tensor:

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.assets import resolve
-from kcm.encoders import encoder_identity
 from kcm.large import ClassifierConfig, Item, LargeAnswer, RecordedConfig, RecordedModel, fit_head
 from kcm.large.classifier import classifier_identity
 from kcm.learners.stream import list_column
@@ -40,7 +38,6 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
     there on new rows.
     """
     embedded = features(context, tasks, large.encoder, label="outcomes")
-    identity = encoder_identity(large.encoder, resolve(large.encoder.model, context.config.assets_path))
     section = {"large": large.model_dump(mode="json", exclude={"encoder"}), "seed": context.config.seed}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -76,6 +73,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
                 failed=np.zeros(len(table), dtype=bool),
             )
             start += len(table)
+        identity = embedded.manifest["section"]["identity"]
         write_json(folder / IDENTITY, {"identity": classifier_identity(identity, fit.head, sequence.label_names)})
 
     return context.build(Recipe("outcomes", VERSION, section, (embedded,)), write, unit="fits", label="outcomes")

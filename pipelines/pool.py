@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar
 
 ROW = "row"  # position of a row among all rows of the pass
-
-Actor = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 
 
 def map_rows(
@@ -48,41 +46,34 @@ def map_rows(
     done = _rows_done(scratch)
     order = np.argsort(-lengths, kind="stable")
     order = order[~np.isin(order, done)]
-    bar.update(len(done), len(rows))
+    finished = len(done)
+    bar.update(finished, len(rows))
     if len(order):
         table = rows.take(pa.array(order)).append_column(ROW, pa.array(order))
-        _run(table, actor, arguments, batch_size, cluster, scratch, bar, finished=len(done), total=len(rows))
+        # Contiguous blocks keep rows of like length together; several per actor keep the actors equally busy.
+        blocks = [table.slice(start, batch_size) for start in range(0, len(table), batch_size)]
+        for batch in _results(blocks, actor, arguments, cluster):
+            _commit(batch, scratch)
+            finished += len(batch)
+            bar.update(finished, len(rows))
     return _parts(scratch)
 
 
-def _run(
-    table: pa.Table,
-    actor: type,
-    arguments: Mapping[str, Any],
-    batch_size: int,
-    cluster: ClusterConfig,
-    scratch: Path,
-    bar: Bar,
-    *,
-    finished: int,
-    total: int,
-) -> None:
+def _results(
+    blocks: list[pa.Table], actor: type, arguments: Mapping[str, Any], cluster: ClusterConfig
+) -> Iterable[pa.Table]:
+    """What the actors make of each block, as it is ready."""
     silence_ray_data()
-    num_actors = min(cluster.num_encoders, -(-len(table) // batch_size))
-    # Contiguous blocks keep rows of like length together; several per actor keep the actors equally busy.
-    blocks = [table.slice(start, batch_size) for start in range(0, len(table), batch_size)]
     results = ray.data.from_arrow(blocks).map_batches(
         actor,
         fn_constructor_kwargs=dict(arguments),
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        compute=ray.data.ActorPoolStrategy(size=min(cluster.num_encoders, len(blocks))),
         num_cpus=0 if cluster.use_gpu else 1,
         num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
     )
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        _commit(batch, scratch)
-        finished += len(batch)
-        bar.update(finished, total)
+    batches: Iterable[pa.Table] = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    return batches
 
 
 def silence_ray_data() -> None:

@@ -38,13 +38,9 @@ def register(
 
     artefact = context.build(recipe, write, unit="bundles")
     if context.tracking:
-        context.tracking.publish(model_name(context), artefact.folder / BUNDLE, artefact.fingerprint)
+        model = context.config.tracking.model_of(context.config.name)
+        context.tracking.publish(model, artefact.folder / BUNDLE, artefact.fingerprint)
     return artefact
-
-
-def model_name(context: Context) -> str:
-    """Name of the registered model."""
-    return context.config.tracking.model_name or context.config.name
 
 
 def make_bundle(

@@ -14,7 +14,6 @@ import yaml
 from kcm.report.page import ReportInputs, write_report
 from pipelines.artefact import Artefact
 from pipelines.evaluate import read_result
-from pipelines.register import model_name
 from pipelines.stage import Context
 from pipelines.tasks import load_sequence
 from pipelines.tracking import champion_of
@@ -36,15 +35,35 @@ def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
     if "register" not in done:
         return result
     if tracking := context.tracking:
+        model = context.config.tracking.model_of(context.config.name)
         result["mlflow"] = {
             "tracking_uri": tracking.uri,
             "run_id": tracking.run_id,
-            "model": model_name(context),
-            "version": champion_of(tracking.uri, model_name(context)),
+            "model": model,
+            "version": champion_of(tracking.uri, model),
         }
-    result["report"] = str(context.run_folder / "report.html")
-    write_report(_report_inputs(context, done, result), context.run_folder / "report.html")
+    report = context.run_folder / "report.html"
+    result["report"] = str(report)
+    write_report(_report_inputs(context, done, result), report)
+    if tracking:
+        tracking.log(_params(context), _headline(context, result), report)
     return result
+
+
+def _params(context: Context) -> dict[str, Any]:
+    """The configuration by section, without what changes no result."""
+    changes_nothing = {"cluster", "tracking", "serve", "storage_path", "assets_path"}
+    return context.config.model_dump(mode="json", exclude=changes_nothing)
+
+
+def _headline(context: Context, result: Mapping[str, Any]) -> dict[str, float | None]:
+    """Every collaborator's figures over all tasks, intervals left out."""
+    return {
+        f"{name}/{metric}": value
+        for name in context.config.collaborators
+        for metric, value in result[name]["overall"].items()
+        if not isinstance(value, list)
+    }
 
 
 def _report_inputs(context: Context, done: Mapping[str, Artefact], result: dict[str, Any]) -> ReportInputs:

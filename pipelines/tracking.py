@@ -24,6 +24,7 @@ from kcm.errors import KcmError
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 CHAMPION = "champion"
+SQLITE = "sqlite:///"
 
 
 class TrackingConfig(Config):
@@ -32,6 +33,14 @@ class TrackingConfig(Config):
     uri: str | None = Field(None, description="MLflow tracking URI; SQLite in the storage path without one.")
     experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
     model_name: str | None = Field(None, description="Registered model; the run's name without one.")
+
+    def uri_in(self, storage_path: Path) -> str:
+        """The tracking URI of runs that keep their artefacts in `storage_path`."""
+        return self.uri or f"{SQLITE}{storage_path.absolute() / 'mlflow.db'}"
+
+    def model_of(self, run_name: str) -> str:
+        """The registered model of a run."""
+        return self.model_name or run_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Tracking:
     def open(cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str) -> Tracking:
         """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one."""
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
-        uri = config.uri or f"sqlite:///{storage_path.absolute() / 'mlflow.db'}"
+        uri = config.uri_in(storage_path)
         client = MlflowClient(uri)
         try:
             experiment_id = _experiment(client, config.experiment, storage_path)
@@ -65,11 +74,11 @@ class Tracking:
         """A Ray Train callback that records metrics as workers report them."""
         return MetricsCallback(self.uri, self.run_id)
 
-    def log(
-        self, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float | None] | None = None
-    ) -> None:
-        """Record parameters and metrics; a metric without a value is left out."""
-        _log(self.client, self.run_id, params or {}, metrics or {})
+    def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
+        """Record parameters, metrics (one without a value is left out) and the report."""
+        client = self.client
+        _log(client, self.run_id, params, metrics)
+        client.log_artifact(self.run_id, str(report))
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""

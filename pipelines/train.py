@@ -24,7 +24,7 @@ from pipelines.stage import Context
 from pipelines.tracking import MetricsCallback
 from pipelines.train_worker import PROGRESS, WalkPlan, WorkerPlan, train_worker
 
-VERSION = 2
+VERSION = 3
 
 
 def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefact) -> Artefact:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,8 @@ def train_worker(config: dict[str, Any]) -> None:
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
-    for name, walk in walks.items():
-        if state:
+    if state:
+        for name, walk in walks.items():
             walk.load_state_dict(state[name])
     if ranks.rank == 0:
         _prune(worker.storage, ray.train.get_context().get_experiment_name())
@@ -127,7 +127,7 @@ def _metrics(walks: dict[str, Walk]) -> dict[str, float]:
     }
 
 
-def _steps(walks: Sequence[Walk] | Any) -> int:
+def _steps(walks: Iterable[Walk]) -> int:
     return sum(walk.position.total for walk in walks)
 
 

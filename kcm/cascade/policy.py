@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from kcm.cascade.gate import GateName
-from kcm.cascade.table import PromptMode
 from kcm.config import Config
+from kcm.large.prompts import PromptMode
 
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
 

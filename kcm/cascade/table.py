@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
+from kcm.large.prompts import PromptMode
 
-PromptMode = Literal["none", "soft", "hard"]
 Split = Literal["validate", "certify", "test"]
 PROMPT_MODES: tuple[PromptMode, ...] = ("none", "soft", "hard")
 SPLITS: tuple[Split, ...] = ("validate", "certify", "test")

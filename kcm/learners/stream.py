@@ -115,8 +115,8 @@ class ParquetRows:
         if self._outcomes is None:
             return features, np.full((len(features), 1), np.nan, dtype=np.float32)
         start, stop = int(self._starts[group]), int(self._starts[group + 1])
-        outcome_groups = self._outcomes.read_row_group(group, columns=["large_probabilities"])
-        large = matrix(outcome_groups["large_probabilities"])
+        answers = self._outcomes.read_row_group(group, columns=["large_label", "large_probabilities"])
+        large = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
         if len(large) != stop - start:
             raise DataError("features and outcomes differ in their row groups", where=self.name)
         return features, large
@@ -128,6 +128,13 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
     width = values.type.list_size
     flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, width).astype(np.float32)  # a copy: Arrow's own memory is read-only
+
+
+def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    """The large model's probabilities, one-hot where it gave only a label (-1: not even that)."""
+    only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & (labels_N >= 0))
+    large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
+    return large_NC
 
 
 def list_column(values_ND: np.ndarray) -> pa.FixedSizeListArray:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -264,8 +263,3 @@ class Walk:
 
 def _chunks(rows: Tensor, size: int = 4096) -> tuple[Tensor, ...]:
     return torch.tensor_split(rows, tuple(range(size, len(rows), size)))
-
-
-def accuracy_matrix(rows: list[list[float]]) -> np.ndarray:
-    """The matrix R [T, T] of a finished walk: row i after task i, column j the accuracy on task j."""
-    return np.asarray(rows, dtype=np.float64)

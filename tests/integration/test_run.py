@@ -92,7 +92,11 @@ def test_a_second_run_finds_everything_done(result: dict[str, Any], config: RunC
 def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) -> None:
     tracked = result["mlflow"]
     client = MlflowClient(tracked["tracking_uri"])
-    assert client.get_run(tracked["run_id"]).info.status == "FINISHED"
+    record = client.get_run(tracked["run_id"])
+    assert record.info.status == "FINISHED"
+    assert record.data.metrics["kcm/calls_saved"] == pytest.approx(result["kcm"]["overall"]["calls_saved"])
+    assert record.data.params["seed"] == "0"
+    assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials

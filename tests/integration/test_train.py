@@ -61,7 +61,8 @@ def write_task(folder: Path, number: int) -> TaskFiles:
         folder / f"features-{number}.parquet",
         pa.table({"id": ids, "split": splits, "label": labels, "features": list_column(features)}),
     )
-    write_rows(folder / f"outcomes-{number}.parquet", pa.table({"id": ids, "large_probabilities": list_column(large)}))
+    answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
+    write_rows(folder / f"outcomes-{number}.parquet", pa.table(answers))
     return TaskFiles(f"task-{number}", folder / f"features-{number}.parquet", folder / f"outcomes-{number}.parquet")
 
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.special import rel_entr, softmax
-from torch.nn import functional as F
 
-from kcm.distill import DistillConfig, distillation_loss, smooth_labels
+from kcm.distill import DistillConfig, distillation_loss
 
 # Row 0: the judge keeps. Row 1: it escalates and the large model is sure. Row 2: it escalates, the large one is unsure.
 JUDGE = torch.tensor([[4.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0]])
@@ -74,7 +73,7 @@ def test_the_paper_s_direction_needs_smoothing() -> None:
         DistillConfig(kl="student_teacher", smoothing=0)
 
 
-def test_label_only_answers_become_smoothed_distributions() -> None:
-    smoothed = smooth_labels(torch.tensor([2, 0]), 4, 0.2)
-    assert smoothed.tolist() == [pytest.approx([0.05, 0.05, 0.85, 0.05]), pytest.approx([0.85, 0.05, 0.05, 0.05])]
-    assert F.one_hot(torch.tensor([2, 0]), 4).float().tolist() == smooth_labels(torch.tensor([2, 0]), 4, 0).tolist()
+def test_a_label_without_probabilities_teaches_a_smoothed_distribution() -> None:
+    config = DistillConfig(large_weight=2.0, judge_weight=0, smoothing=0.3)
+    loss = distillation_loss(JUDGE[1:2], SMALL[1:2], torch.tensor([[0.0, 1.0, 0.0]]), config)
+    assert loss.item() == pytest.approx(2.0 * kl([0.1, 0.8, 0.1], SMALL[1].numpy()), rel=1e-5)

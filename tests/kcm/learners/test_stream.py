@@ -49,7 +49,12 @@ def write_task(folder, num_rows: int, *, shuffled_outcomes: bool = False):
     columns = {"id": ids, "split": splits, "label": rng.integers(0, 2, num_rows), "features": list_column(features)}
     pq.write_table(pa.table(columns), folder / "features.parquet", row_group_size=ROWS_PER_GROUP)
     outcome_ids = ids[::-1] if shuffled_outcomes else ids
-    outcomes = pa.table({"id": outcome_ids, "large_probabilities": list_column(large)})
+    large_labels = large.argmax(1)
+    answers = large.copy()
+    answers[:2] = np.nan  # the first row has only a label, the second no answer at all
+    large[0], large[1], large_labels[1] = np.eye(2)[large_labels[0]], np.nan, -1
+    columns_of_answers = {"large_label": large_labels, "large_probabilities": list_column(answers)}
+    outcomes = pa.table({"id": outcome_ids} | columns_of_answers)
     pq.write_table(outcomes, folder / "outcomes.parquet", row_group_size=ROWS_PER_GROUP)
     return features, large, columns["label"]
 
@@ -58,7 +63,7 @@ def test_rows_read_by_index_are_the_rows_that_were_written(tmp_path) -> None:
     features, large, labels = write_task(tmp_path, 2500)
     rows = ParquetRows("task", tmp_path / "features.parquet", tmp_path / "outcomes.parquet", cached_groups=2)
     assert (rows.num_rows("train"), rows.num_rows("test"), rows.num_rows("validate")) == (2490, 10, 0)
-    positions = torch.tensor([2000, 3, 1024, 1023, 2000])
+    positions = torch.tensor([2000, 3, 1024, 1023, 2000, 0, 1])
     batch = rows.take("train", positions)
     np.testing.assert_array_equal(batch.features.numpy(), features[positions])
     np.testing.assert_array_equal(batch.large_probabilities.numpy(), large[positions])
