@@ -86,7 +86,7 @@ class SmallSide:
 
     def __init__(self, bundle: Bundle, encoder: Encoder[str], device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
-        self._encoder = encoder
+        self.encoder = encoder
         self._collaborator = bundle.collaborator.to(device)
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
@@ -97,7 +97,7 @@ class SmallSide:
         if not inputs:
             return []
         started = time.perf_counter()
-        features_ND = self._encoder.encode([item.text for item in inputs])
+        features_ND = self.encoder.encode([item.text for item in inputs])
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC)
         tasks = [item.task for item in inputs]
