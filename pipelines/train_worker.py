@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
-from pipelines.checkpoint import checkpoints, newest_checkpoint, write_checkpoint
+from pipelines.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
 
-PROGRESS = "progress.json"
+PROGRESS, NOTES = "progress.json", "notes.txt"  # what rank 0 leaves for the driver to show
 _held: list[FileLock] = []  # the writer's lock is held until this process ends
 KINDS: dict[str, NetworkKind] = {"kcm": "kan", "mcm": "mlp"}
 
@@ -77,7 +78,8 @@ def train_worker(config: dict[str, Any]) -> None:
         _wait_for_the_dead(worker.storage)
     ranks.gather(None)  # nobody reads before the last writer is gone
     walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.collaborators}
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=print)
+    note = partial(_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
+    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
@@ -92,7 +94,7 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
     total = sum(walk.steps_in_all for walk in walks.values())
-    show = _shower(worker.storage / PROGRESS, total) if ranks.rank == 0 else lambda steps: None
+    show = _shower(worker.storage / PROGRESS, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
     since_checkpoint = 0
     while pending := [walk for walk in walks.values() if not walk.done]:
         walk = min(pending, key=lambda each: each.position.task)  # all collaborators learn a task before the next one
@@ -107,7 +109,7 @@ def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
 def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
     steps = _steps(walks.values())
     metrics = {"steps": steps} | _metrics(walks)
-    name = f"checkpoint-{attempt}-{steps:09d}"
+    name = checkpoint_name(attempt, steps)
     if ranks.rank != 0:
         ray.train.report(metrics, checkpoint_dir_name=name)
         return
@@ -131,8 +133,14 @@ def _steps(walks: Iterable[Walk]) -> int:
     return sum(walk.position.total for walk in walks)
 
 
-def _shower(path: Path, total: int, every_s: float = 0.25) -> Callable[[int], None]:
-    """A function that leaves the steps taken, and this process's id, where the driver looks for them."""
+def _note(path: Path, line: str) -> None:
+    """Leave a line where the driver looks for it: what a worker prints stays in a log that nobody reads."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _shower(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
+    """A function that leaves the steps taken, by how many workers, and this process's id, for the driver to find."""
     last = 0.0
 
     def show(steps: int) -> None:
@@ -141,7 +149,8 @@ def _shower(path: Path, total: int, every_s: float = 0.25) -> Callable[[int], No
             return
         last = time.monotonic()
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps({"steps": steps, "total": total, "pid": os.getpid()}), encoding="utf-8")
+        progress = {"steps": steps, "total": total, "workers": workers, "pid": os.getpid()}
+        draft.write_text(json.dumps(progress), encoding="utf-8")
         draft.replace(path)
 
     return show
@@ -156,7 +165,9 @@ def _wait_for_the_dead(storage: Path, timeout_s: float = 60.0) -> None:
 
 
 def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
-    """Leave the newest `keep` checkpoints of earlier attempts; Ray itself keeps the books of the current one."""
-    for folder in checkpoints(storage)[keep:]:
-        if storage / attempt not in folder.parents:
+    """Leave the newest `keep` sound checkpoints of earlier attempts; Ray keeps the books of the current one."""
+    earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
+    kept = [folder for folder in earlier if is_sound(folder)][:keep]
+    for folder in earlier:
+        if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)
