@@ -61,20 +61,20 @@ def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
     yield "features", encoded
     answered = outcomes(context, sequence)
     yield "outcomes", answered
-    plan, label_names = walk_plan(context.config, sequence, encoded, answered)
+    plan, answer_names = walk_plan(context.config, sequence, encoded, answered)
     trained = train(context, plan, encoded, answered)
     yield "train", trained
-    tuned = tune(context, plan, label_names, (encoded, answered, trained))
+    tuned = tune(context, plan, answer_names, (encoded, answered, trained))
     yield "tune", tuned
-    evaluated = evaluate(context, plan, label_names, (encoded, answered, tuned))
+    evaluated = evaluate(context, plan, answer_names, (encoded, answered, tuned))
     yield "evaluate", evaluated
-    yield "register", register(context, plan, label_names, (encoded, answered, tuned, evaluated))
+    yield "register", register(context, plan, answer_names, (encoded, answered, tuned, evaluated))
 
 
 def walk_plan(
     config: RunConfig, sequence: Artefact, encoded: Artefact, answered: Artefact
 ) -> tuple[WalkPlan, tuple[str, ...]]:
-    """How the collaborators are trained on the files of finished stages, and the label names of the sequence."""
+    """How the collaborators are trained on the files of finished stages, and what a large model may answer."""
     loaded = load_sequence(sequence)
     files = tuple(
         TaskFiles(task.name, task_file(encoded.folder, number), task_file(answered.folder, number))
@@ -92,4 +92,4 @@ def walk_plan(
         distill=config.distill,
         seed=config.seed,
     )
-    return plan, loaded.label_names
+    return plan, loaded.answer_names

@@ -75,7 +75,7 @@ class Trial(ray_tune.Trainable):
 
 
 def tune(
-    context: Context, plan: WalkPlan, label_names: Iterable[str], inputs: tuple[Artefact, Artefact, Artefact]
+    context: Context, plan: WalkPlan, answer_names: Iterable[str], inputs: tuple[Artefact, Artefact, Artefact]
 ) -> Artefact:
     """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
 
@@ -93,7 +93,7 @@ def tune(
             trial_plan = TrialPlan(
                 collaborator=name,
                 plan=plan,
-                label_names=tuple(label_names),
+                answer_names=tuple(answer_names),
                 features=features.folder,
                 outcomes=outcomes.folder,
                 trained=train.folder / f"{name}.pt",

@@ -146,7 +146,7 @@ class SmallSide:
         large_cost_s: float = 0.0,
     ) -> Answer:
         return Answer(
-            label=self.bundle.label_names[label],
+            label=self.bundle.answer_names[label],
             probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
             confidence=judgement.confidence,
             gate_score=judgement.gate_score,
@@ -158,7 +158,7 @@ class SmallSide:
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
         order = np.argsort(-probabilities_C, kind="stable")[: self.top_k]
-        return {self.bundle.label_names[label]: float(probabilities_C[label]) for label in order}
+        return {self.bundle.answer_names[label]: float(probabilities_C[label]) for label in order}
 
 
 class Cascade:
@@ -209,7 +209,7 @@ def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeMo
         model = ClassifierModel(encoder, _head(bundle), bundle.label_names)
     else:
         path = Path(bundle.large.path)
-        model = RecordedModel(bundle.large, bundle.label_names)
+        model = RecordedModel(bundle.large, bundle.answer_names)
     _require_same("large model", model.identity, bundle.large_identity, path)
     return model
 
