@@ -12,7 +12,7 @@ import ray
 from pydantic import Field, field_validator
 
 from kcm.config import Config
-from kcm.errors import KcmError
+from kcm.errors import ConfigError, KcmError
 from pipelines.signals import kept
 
 MIB = 2**20
@@ -94,9 +94,22 @@ def _init(address: str | None, config: ClusterConfig) -> None:
     if address:
         ray.init(address=address, **quiet)
         return
+    _check_room(config)
     store = config.object_store_mib * MIB
     # "local": somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
     ray.init(address="local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+
+
+def _check_room(config: ClusterConfig) -> None:
+    """Refuse train workers that a local cluster, which never grows, has no room for: Ray would wait for ever."""
+    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    if fewest * config.cpus_per_worker > config.num_cpus:
+        raise ConfigError(
+            f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
+            f" {config.num_cpus}",
+            where="cluster.num_workers",
+            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )
 
 
 @contextmanager
