@@ -46,6 +46,11 @@ class Collaborator(nn.Module):
         self.judge = build_network(in_features, num_labels, network, kind, seed)
         self.small = self.judge if network.shared else copy.deepcopy(self.judge)
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Judge and small by name; only the judge where they are one network."""
+        return {"judge": self.judge} if self.network.shared else {"judge": self.judge, "small": self.small}
+
     def forward(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Judge and small logits, each [N, num_labels], from raw encoder features [N, in_features]."""
         scaled_ND = self.normalizer(features_ND)

@@ -122,10 +122,11 @@ def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: s
 def _metrics(walks: dict[str, Walk]) -> dict[str, float]:
     """The latest row of each accuracy matrix, under MLflow-friendly names."""
     return {
-        f"{name}/accuracy/{task.name}": walk.accuracy["small"][-1][column]
+        f"{name}/accuracy/{task.name}": accuracy
         for name, walk in walks.items()
         if walk.accuracy["small"]
-        for column, task in enumerate(walk.tasks)
+        for task, accuracy in zip(walk.tasks, walk.accuracy["small"][-1], strict=True)
+        if accuracy is not None
     }
 
 
