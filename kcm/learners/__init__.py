@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.config import LearnerConfig
+from kcm.learners.der import Der, DerConfig
+from kcm.learners.ewc import Ewc, EwcConfig
 from kcm.learners.finetune import Finetune, FinetuneConfig
 from kcm.learners.joint import Joint, JointConfig
+from kcm.learners.lwf import Lwf, LwfConfig
 from kcm.learners.memory import Memory, MemoryRow
 from kcm.learners.replay import Replay, ReplayConfig
+from kcm.learners.si import Si, SiConfig
 
 __all__ = [
     "Batch",
+    "Der",
+    "DerConfig",
+    "Ewc",
+    "EwcConfig",
     "Finetune",
     "FinetuneConfig",
     "Joint",
@@ -18,9 +26,13 @@ __all__ = [
     "LearnedTask",
     "Learner",
     "LearnerConfig",
+    "Lwf",
+    "LwfConfig",
     "Memory",
     "MemoryRow",
     "Replay",
     "ReplayConfig",
     "Scored",
+    "Si",
+    "SiConfig",
 ]

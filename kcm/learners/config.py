@@ -6,11 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from kcm.learners.der import DerConfig
+from kcm.learners.ewc import EwcConfig
 from kcm.learners.finetune import FinetuneConfig
 from kcm.learners.joint import JointConfig
+from kcm.learners.lwf import LwfConfig
 from kcm.learners.replay import ReplayConfig
+from kcm.learners.si import SiConfig
 
 LearnerConfig = Annotated[
-    FinetuneConfig | JointConfig | ReplayConfig,
+    FinetuneConfig | JointConfig | ReplayConfig | DerConfig | LwfConfig | EwcConfig | SiConfig,
     Field(discriminator="name"),
 ]
