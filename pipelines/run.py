@@ -55,13 +55,15 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
 
 def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
     """Each stage's name and artefact, computed when asked for."""
+    config = context.config
     sequence = tasks(context)
+    config.learner.build(config.seed).check(len(load_sequence(sequence).label_names))  # before hours of encoding
     yield "tasks", sequence
-    encoded = features(context, sequence, context.config.encoder)
+    encoded = features(context, sequence, config.encoder)
     yield "features", encoded
     answered = outcomes(context, sequence)
     yield "outcomes", answered
-    plan, answer_names = walk_plan(context.config, sequence, encoded, answered)
+    plan, answer_names = walk_plan(config, sequence, encoded, answered)
     trained = train(context, plan, encoded, answered)
     yield "train", trained
     tuned = tune(context, plan, answer_names, (encoded, answered, trained))
