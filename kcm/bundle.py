@@ -208,7 +208,7 @@ class _Certificates(Config):
 
 def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:
     """The parts with a file of their own, by its name; a shared network is stored once."""
-    parts: dict[str, nn.Module] = {"normalizer": collaborator.normalizer, "judge": collaborator.judge}
+    parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
     if not collaborator.network.shared:
         parts["small"] = collaborator.small
     return parts if deferral is None else parts | {"gate": deferral}
