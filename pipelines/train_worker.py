@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.distill import DistillConfig
-from kcm.learners import LearnerConfig
+from kcm.learners import AnalyticConfig, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
@@ -27,7 +27,6 @@ from pipelines.checkpoint import checkpoint_name, checkpoints, is_sound, newest_
 
 PROGRESS, NOTES = "progress.json", "notes.txt"  # what rank 0 leaves for the driver to show
 _held: list[FileLock] = []  # the writer's lock is held until this process ends
-KINDS: dict[str, NetworkKind] = {"kcm": "kan", "mcm": "mlp"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,16 @@ class WalkPlan:
     distill: DistillConfig
     seed: int
 
+    def collaborator(self, name: str) -> Collaborator:
+        """The collaborator of this name, untrained."""
+        kind: NetworkKind = "kan"
+        if name == "mcm":
+            kind = "random_relu" if isinstance(self.learner, AnalyticConfig) else "mlp"
+        return Collaborator(self.in_features, self.num_labels, self.network, kind, self.seed)
+
     def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:
         """A walk at its very beginning."""
-        model = Collaborator(self.in_features, self.num_labels, self.network, KINDS[collaborator], self.seed)
+        model = self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
         return Walk(model, self.learner.build(self.seed), rows, self.train, self.distill, seed=self.seed, ranks=ranks)
 

@@ -22,7 +22,7 @@ from kcm.cascade.search import Found, Scope, find_policy, promised
 from kcm.collaborator import Collaborator
 from kcm.metrics.calibration import fit_temperature
 from pipelines.outcome_table import outcome_table
-from pipelines.train_worker import KINDS, WalkPlan
+from pipelines.train_worker import WalkPlan
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class TrialPlan:
 
 def load_collaborator(plan: WalkPlan, name: str, state: dict[str, Any]) -> Collaborator:
     """The collaborator `name` of a plan, with the weights of a walk's state."""
-    collaborator = Collaborator(plan.in_features, plan.num_labels, plan.network, KINDS[name], plan.seed)
+    collaborator = plan.collaborator(name)
     collaborator.load_state_dict(state["collaborator"])
     return collaborator.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.config import LearnerConfig
 from kcm.learners.der import Der, DerConfig
@@ -14,6 +15,8 @@ from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.si import Si, SiConfig
 
 __all__ = [
+    "Analytic",
+    "AnalyticConfig",
     "Batch",
     "Der",
     "DerConfig",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.der import DerConfig
 from kcm.learners.ewc import EwcConfig
 from kcm.learners.finetune import FinetuneConfig
@@ -15,6 +16,6 @@ from kcm.learners.replay import ReplayConfig
 from kcm.learners.si import SiConfig
 
 LearnerConfig = Annotated[
-    FinetuneConfig | JointConfig | ReplayConfig | DerConfig | LwfConfig | EwcConfig | SiConfig,
+    FinetuneConfig | JointConfig | ReplayConfig | DerConfig | LwfConfig | EwcConfig | SiConfig | AnalyticConfig,
     Field(discriminator="name"),
 ]

@@ -22,6 +22,7 @@ from kcm.collaborator import Collaborator
 from kcm.config import Config
 from kcm.distill import DistillConfig, distillation_loss
 from kcm.errors import ArtefactError, DataError
+from kcm.learners.analytic import Analytic
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
@@ -79,6 +80,9 @@ class Walk:
             if task.num_rows("train") == 0 or task.num_rows("test") == 0:
                 raise DataError(f"task {task.name!r} has no train or no test rows")
         learner.check(collaborator.num_labels)
+        if isinstance(learner, Analytic):
+            learner.require_linear(collaborator)
+            train = train.model_copy(update={"num_epochs": 1, "batch_size": learner.chunk_size})
         self.collaborator, self.learner, self.tasks = collaborator, learner, list(tasks)
         self.train, self.distill, self.seed = train, distill, seed
         self.ranks = ranks or Ranks()
@@ -109,21 +113,16 @@ class Walk:
 
     def step(self) -> bool:
         """Take one step; True when it finished a task."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
-        self._optimizer.zero_grad(set_to_none=False)
-        self._loss().backward()  # type: ignore[no-untyped-call]
-        parameters = dict(self.collaborator.named_parameters())
-        self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
-        with torch.no_grad():
-            self.learner.before_update(parameters)
-        self._optimizer.step()
-        with torch.no_grad():
-            self.learner.after_update(parameters)
+        if isinstance(self.learner, Analytic):
+            self._absorb(self.learner)
+        else:
+            self._descend()
         self.position.step += 1
         self.position.total += 1
         if self.position.step < self.steps_in_task:
             return False
+        if isinstance(self.learner, Analytic):
+            self.learner.solve(self.collaborator, self.ranks)
         self._finish_task()
         return True
 
@@ -158,6 +157,27 @@ class Walk:
         self._optimizer.load_state_dict(state["optimizer"])
 
     # -- one step ------------------------------------------------------------------------------------------------------
+
+    def _absorb(self, learner: Analytic) -> None:
+        """Hand this rank's share of the step to a learner that takes no gradients."""
+        streams, positions = self._step_rows()
+        index, weights = self.ranks.share(torch.arange(len(positions)))
+        batch = self._take(streams[index], positions[index]).reweighted(weights)
+        learner.absorb(self.collaborator, batch, self.distill, self.ranks)
+
+    def _descend(self) -> None:
+        """One step of the optimiser."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
+        self._optimizer.zero_grad(set_to_none=False)
+        self._loss().backward()  # type: ignore[no-untyped-call]
+        parameters = dict(self.collaborator.named_parameters())
+        self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
+        with torch.no_grad():
+            self.learner.before_update(parameters)
+        self._optimizer.step()
+        with torch.no_grad():
+            self.learner.after_update(parameters)
 
     def _loss(self) -> Tensor:
         """The loss of this rank's share of the step, divided by the weight of all ranks' rows."""

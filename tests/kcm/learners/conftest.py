@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import distributed, multiprocessing
 
 from kcm.collaborator import Collaborator, NetworkConfig
 from kcm.distill import DistillConfig
@@ -77,3 +80,33 @@ def make_walk() -> Callable[..., Walk]:
         return Walk(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
 
     return make
+
+
+@pytest.fixture
+def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[Ranks], Walk]], dict[str, Any]]:
+    """Runs the walk that a function makes on so many processes of their own; gives the state that rank 0 ends with."""
+
+    def run(world_size: int, make: Callable[[Ranks], Walk]) -> dict[str, Any]:
+        folder = tmp_path / f"{world_size} ranks"
+        folder.mkdir()
+
+        def run_rank(rank: int) -> None:
+            torch.set_num_threads(1)
+            store = f"file://{folder}/store"
+            distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+            walk = make(Ranks.current())
+            walk.run()
+            if rank == 0:
+                torch.save(walk.state_dict(), folder / "state.pt")
+            distributed.destroy_process_group()
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=run_rank, args=(rank,)) for rank in range(world_size)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        return torch.load(folder / "state.pt", weights_only=True)
+
+    return run
