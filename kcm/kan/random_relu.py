@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError
+from kcm.kan.directions import random_directions
 from kcm.kan.network import KAN
 
 
@@ -21,7 +22,7 @@ class RandomReLU(nn.Module):
     def __init__(self, in_features: int, width: int, out_features: int, *, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("projection", torch.randn(width, in_features, generator=generator) * in_features**-0.5)
+        self.register_buffer("projection", random_directions(width, in_features, generator))
         self.weight = nn.Parameter(torch.randn(out_features, width, generator=generator) * width**-0.5)
 
     @classmethod
