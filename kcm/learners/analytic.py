@@ -7,7 +7,7 @@ nothing is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Neither
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,8 +18,8 @@ from kcm.collaborator import Collaborator, NetworkConfig
 from kcm.config import Config
 from kcm.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.kan import KAN, RandomReLU
 from kcm.learners.base import Batch, Learner
+from kcm.learners.design import designs
 from kcm.learners.ranks import Ranks
 from kcm.learners.ridge import MIN_STRENGTH, RidgeFit, fit_ridge
 from kcm.learners.sums import RidgeSums
@@ -44,16 +44,6 @@ class AnalyticConfig(Config):
         return Analytic(self.strength, self.chunk_size)
 
 
-class Readout(Protocol):
-    """Part of a network that is linear in its weight [C, P], which is all that the network learns."""
-
-    weight: torch.nn.Parameter
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the output is linear in, [N, P] for `x` [N, I]."""
-        ...
-
-
 class Analytic(Learner):
     """Ridge regression on the labels, for the judge, and on labels mixed with the large model's answers, for the small.
 
@@ -67,27 +57,23 @@ class Analytic(Learner):
     def require_linear(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
         require_linear(collaborator.network)
-        if not isinstance(collaborator.judge, KAN | RandomReLU):
-            raise ConfigError(
-                f"the analytic learner cannot train networks of kind {collaborator.kind!r}",
-                mend="Its control is of kind 'random_relu'",
-            )
+        designs(collaborator)
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
         """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
         rows = batch.weights.nonzero()[:, 0]
-        readout = _readouts(collaborator)[0]
+        design = designs(collaborator)[0]
         separate = not collaborator.network.shared and distill.large_weight > 0
         num_models = 1 + separate
-        part = RidgeSums(readout.weight.shape[1], num_models * collaborator.num_labels, num_models)
+        part = RidgeSums(design.num_inputs, num_models * collaborator.num_labels, num_models)
         for chunk in torch.split(rows, _ROWS_AT_ONCE):
             labels_NC = F.one_hot(batch.labels[chunk], collaborator.num_labels).double()
             targets = [labels_NC]
             if separate:
                 targets.append(mixed_targets(labels_NC, batch.large_probabilities[chunk].double(), distill))
             inputs_NM = collaborator.inputs(batch.features[chunk].double())
-            part.add_rows(readout.features(inputs_NM), TARGET * torch.cat(targets, 1))
+            part.add_rows(design.inputs(inputs_NM), TARGET * torch.cat(targets, 1))
         ranks.sum_(part.tensors())
         if self.sums is not None:
             part.add(self.sums)
@@ -101,15 +87,15 @@ class Analytic(Learner):
     @torch.no_grad()
     def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:
         """Write the solution into both networks; rank 0 computes it, the others receive it."""
-        weights = [readout.weight for readout in _readouts(collaborator)]
+        outputs = designs(collaborator)
         if ranks.rank == 0:
             fits = self.fits()
-            for weight, fit in zip(weights, [*fits, fits[-1]][: len(weights)], strict=True):
-                weight.copy_(fit.weight_KP)
+            for position, design in enumerate(outputs):
+                design.write(fits[min(position, len(fits) - 1)].weight_KP)
         else:
-            for weight in weights:
-                weight.zero_()
-        ranks.sum_(weights)
+            for parameter in collaborator.parameters():
+                parameter.zero_()
+        ranks.sum_(collaborator.parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """The sums."""
@@ -151,12 +137,3 @@ def mixed_targets(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -
     teaches_N1 = (large_NC.isfinite().all(-1) & agrees_N & (surest_N > distill.large_confidence))[:, None]
     share = distill.large_weight / (1 + distill.large_weight)
     return torch.where(teaches_N1, (1 - share) * labels_NC + share * large_NC, labels_NC)
-
-
-def _readouts(collaborator: Collaborator) -> list[Readout]:
-    """The linear part of every network, the judge's first; a shared network is one."""
-    networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
-    return [
-        cast(Readout, network.kan_layers[0] if isinstance(network, KAN) else network)  # checked by require_linear
-        for network in networks
-    ]

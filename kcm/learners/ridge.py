@@ -22,8 +22,8 @@ from torch import Tensor
 
 from kcm.learners.sums import RidgeSums
 
-MIN_STRENGTH = 1e-6  # G is singular: the splines of every input sum to one
-_PER_DECADE = 4
+MIN_STRENGTH = 1e-6  # inputs that almost repeat others leave G close to singular
+_PER_DECADE = 2
 _LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, -2 * _PER_DECADE, 2 * _PER_DECADE
 
 
@@ -40,8 +40,8 @@ class RidgeFit:
 def fit_ridge(sums: RidgeSums, strength: float | None = None) -> list[RidgeFit]:
     """Every model's regression, at `strength`, else at the one whose GCV is least.
 
-    The candidates are quarter decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice.
-    The search goes downhill from 0.01, by a decade, a half and a quarter.
+    The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
+    search goes downhill from 0.01, a decade at a time and then by a half.
     """
     if strength is not None:
         return _at(sums, strength)
@@ -58,7 +58,7 @@ def fit_ridge(sums: RidgeSums, strength: float | None = None) -> list[RidgeFit]:
 
 def _lowest(value: Callable[[int], float]) -> int:
     step = _START
-    for stride in (_PER_DECADE, _PER_DECADE // 2, 1):
+    for stride in (_PER_DECADE, 1):
         while True:
             around = [s for s in (step, step - stride, step + stride) if _LOWEST <= s <= _HIGHEST]
             best = min(around, key=value)  # the step itself on a tie

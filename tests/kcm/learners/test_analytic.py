@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -15,6 +16,7 @@ from kcm.errors import ConfigError
 from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import TARGET, mixed_targets
 from kcm.learners.base import Batch
+from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
 from kcm.learners.walk import TrainConfig, Walk
 
@@ -28,11 +30,12 @@ def make_walk(tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None
     return Walk(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
 
 
-def solved(walk: Walk, features: torch.Tensor) -> list[torch.Tensor]:
-    """Logits in float64, from the learner's own solution."""
-    readout = getattr(walk.collaborator.judge, "kan_layers", [walk.collaborator.judge])[0]
-    inputs = readout.features(walk.collaborator.inputs(features.double()))
-    return [inputs @ fit.weight_KP.T for fit in walk.learner.fits()]
+def solved(walk: Walk, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Judge and small logits of the same solution in networks of float64."""
+    precise = copy.deepcopy(walk.collaborator).double()
+    walk.learner.solve(precise, Ranks())
+    with torch.no_grad():
+        return precise(features.double())
 
 
 def rows_of(tasks: list[TensorRows], split: str) -> Batch:
@@ -52,13 +55,12 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
     walk = make_walk(digits, kind=kind, network=network)
     walk.run()
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
-    readout = getattr(walk.collaborator.judge, "kan_layers", [walk.collaborator.judge])[0]
-    inputs = readout.features(walk.collaborator.inputs(train.features.double()))
-    penalty = walk.learner.fits()[0].strength * float(inputs.square().sum()) / inputs.shape[1]
-    oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(
-        inputs.numpy(), TARGET * np.eye(10)[train.labels]
-    )
-    expected = oracle.predict(readout.features(walk.collaborator.inputs(test.features.double())).numpy())
+    layer = walk.collaborator.judge if kind == "random_relu" else walk.collaborator.judge.kan_layers[0]
+    inputs, test_inputs = (layer.features(walk.collaborator.inputs(each.features.double())) for each in (train, test))
+    distinct = inputs.shape[1] - (layer.in_features - 1 if kind == "kan" else 0)  # without the constants that repeat
+    penalty = walk.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
+    oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
+    expected = oracle.fit(inputs.numpy(), TARGET * np.eye(10)[train.labels]).predict(test_inputs.numpy())
     assert_equal_logits(solved(walk, test.features)[0], torch.from_numpy(expected))
     with torch.no_grad():
         deployed, small = walk.collaborator(test.features)
@@ -121,7 +123,7 @@ def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
     while not walk.done:
         if walk.step():
             sizes.add(sum(tensor.nbytes for tensor in walk.learner.state_dict()["sums"].values()))
-    inputs = 64 * 4
+    inputs = 64 * 3 + 1  # the base and two contrasts of every input, and a constant
     assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 2)}
 
 
