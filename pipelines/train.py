@@ -12,6 +12,7 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
+from rich.markup import escape
 
 from kcm.errors import KcmError
 from pipelines.artefact import Artefact, Recipe
@@ -42,7 +43,7 @@ def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefa
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         worker = WorkerPlan(plan, recipe.fingerprint, scratch, config.cluster.checkpoint_every)
         callbacks = [context.tracking.callback()] if context.tracking else []
-        state = run_workers(worker, config.cluster, bar, context.reporter.say, callbacks)
+        state = run_workers(worker, config.cluster, bar, lambda line: context.reporter.say(escape(line)), callbacks)
         for name in plan.collaborators:
             torch.save(state[name], folder / f"{name}.pt")
 

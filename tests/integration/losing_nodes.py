@@ -1,4 +1,4 @@
-"""A Ray cluster of several raylets in one process, and trainings on it that lose nodes; run by test_node_loss.py.
+"""A Ray cluster of several raylets in one process, and trainings on it that lose nodes; run by test_train.py.
 
 It is a process of its own because a process can be connected to one Ray cluster only, and the session has its own.
 """
@@ -34,8 +34,8 @@ class Nodes:
     """Worker nodes with one CPU each, of which any can be lost, beside a head without CPUs, which runs the driver."""
 
     def __init__(self, count: int) -> None:
-        dead_after_s = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-        head = NODE | {"num_cpus": 0, "include_dashboard": False, "_system_config": dead_after_s}
+        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}  # to see that a node is gone
+        head = NODE | {"num_cpus": 0, "include_dashboard": False, "_system_config": quick}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self.cluster.add_node(**NODE) for _ in range(count)]
 
