@@ -37,21 +37,29 @@ class AnalyticConfig(Config):
         ge=MIN_STRENGTH,
         description="Ridge strength over the mean eigenvalue of the inputs; chosen by cross-validation without one.",
     )
+    class_balance: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="How far the outputs of classes with few rows are raised; 0: not at all, 0.5: for a long tail.",
+    )
     chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
-        return Analytic(self.strength, self.chunk_size)
+        return Analytic(self.strength, self.class_balance, self.chunk_size)
 
 
 class Analytic(Learner):
     """Ridge regression on the labels, for the judge, and on labels mixed with the large model's answers, for the small.
 
     `strength` is lambda / (tr(G) / P); without one it is chosen by generalised cross-validation after every task.
+    `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far: shrinkage
+    takes most from classes of few rows. Classes of equally many rows stay as they are.
     """
 
-    def __init__(self, strength: float | None, chunk_size: int) -> None:
-        self.strength, self.chunk_size = strength, chunk_size
+    def __init__(self, strength: float | None, class_balance: float, chunk_size: int) -> None:
+        self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
         self.sums: RidgeSums | None = None
 
     def require_linear(self, collaborator: Collaborator) -> None:
@@ -91,11 +99,18 @@ class Analytic(Learner):
         if ranks.rank == 0:
             fits = self.fits()
             for position, design in enumerate(outputs):
-                design.write(fits[min(position, len(fits) - 1)].weight_KP)
+                design.write(self._balance_C1() * fits[min(position, len(fits) - 1)].weight_KP)
         else:
             for parameter in collaborator.parameters():
                 parameter.zero_()
         ranks.sum_(collaborator.parameters())
+
+    def _balance_C1(self) -> Tensor:
+        """What the outputs of every class are multiplied by; classes not seen yet by 1."""
+        assert self.sums is not None
+        judge_totals_C = self.sums.totals_K.chunk(len(self.sums.squares_M))[0]
+        seen_C = judge_totals_C > 0
+        return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)[:, None] ** self.class_balance
 
     def state_dict(self) -> dict[str, Any]:
         """The sums."""

@@ -177,7 +177,7 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
         alone = analytic.walk(name)
         alone.run()
         assert state[name]["accuracy"] == alone.accuracy
-        together = Analytic(None, 100)
+        together = Analytic(None, 0.25, 100)
         together.load_state_dict(state[name]["learner"])
         for ours, theirs in zip(together.fits(), alone.learner.fits(), strict=True):
             assert ours.strength == theirs.strength

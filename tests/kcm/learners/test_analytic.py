@@ -61,6 +61,8 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
     penalty = walk.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
     oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
     expected = oracle.fit(inputs.numpy(), TARGET * np.eye(10)[train.labels]).predict(test_inputs.numpy())
+    counts = np.bincount(train.labels)
+    expected *= (counts.mean() / counts) ** 0.25
     assert_equal_logits(solved(walk, test.features)[0], torch.from_numpy(expected))
     with torch.no_grad():
         deployed, small = walk.collaborator(test.features)
@@ -124,13 +126,30 @@ def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
         if walk.step():
             sizes.add(sum(tensor.nbytes for tensor in walk.learner.state_dict()["sums"].values()))
     inputs = 64 * 3 + 1  # the base and two contrasts of every input, and a constant
-    assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 2)}
+    assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 20 + 2)}
 
 
 def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
     walk = make_walk(digits[:1], learner=AnalyticConfig(strength=0.5))
     walk.run()
     assert [fit.strength for fit in walk.learner.fits()] == [0.5, 0.5]
+
+
+def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits) -> None:
+    rows = rows_of(digits[:1], "train")
+    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
+    train = ([digits[0].ids("train")[i] for i in few], rows.take(few, torch.ones(len(few))))
+    tail = TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
+    logits = []
+    for balance in (0.0, 0.5):
+        walk = make_walk([tail], learner=AnalyticConfig(class_balance=balance))
+        walk.run()
+        logits.append(solved(walk, rows.features)[0])
+    ones = len(few) - 9
+    mean = len(few) / 2
+    torch.testing.assert_close(logits[1][:, 0], logits[0][:, 0] * (mean / 9) ** 0.5)
+    torch.testing.assert_close(logits[1][:, 1], logits[0][:, 1] * (mean / ones) ** 0.5)
+    assert torch.equal(logits[1][:, 2:], torch.zeros(len(rows), 8, dtype=torch.float64))
 
 
 def test_the_large_model_teaches_the_small_one_alone(digits) -> None:
