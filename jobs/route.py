@@ -184,3 +184,50 @@ def certify(
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
         result_console().print(certificate_view(result))
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def report(
+    table: TableFile,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The page, such as report.html.")],
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    router: RouterFolder = None,
+    epsilon: Epsilon = 0.02,
+    delta: Delta = 0.1,
+    mode: Mode = "auto",
+    scope: Scope = "global",
+    max_loss: SearchedLoss = None,
+    max_call_rate: MaxCalls = None,
+    ledger: LedgerFile = None,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Write frontier, certificate, reliability and metrics as one HTML file; the certificate is that of `certify`.
+
+    With the options of an earlier `certify` it is the same look at the same rows, and spends nothing more.
+    """
+    with reported(json, debug) as result:
+        import platform
+
+        from kcm.report.page import write_page
+        from kcm.report.route_page import RouteReportInputs, render_route_report
+        from kcm.routing.certify import request_of
+        from kcm.routing.workbench import Workbench
+
+        request = request_of(epsilon, delta, mode, scope, max_loss, max_call_rate, seed)
+        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        result |= bench.certify(seed, request, ledger)
+        inputs = RouteReportInputs(
+            name=table.name,
+            certificate=result,
+            columns=bench.columns.named,
+            machine=f"{platform.system()} {platform.machine()}",
+            **bench.curves(seed, request.promise),
+        )
+        write_page(render_route_report(inputs), output)
+        result["report"] = str(output)
+        typer.echo(str(output))

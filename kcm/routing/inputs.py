@@ -22,6 +22,7 @@ from kcm.routing.table import RoutingTable
 NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_NUM_STATISTICS = 12
 _SURE = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
 
 
@@ -79,7 +80,7 @@ def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
 
 def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
     """What the shape of a text tells of how hard it is, in logarithms, [N, 12]."""
-    return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(len(texts), -1))
+    return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
 
 
 def _statistics(text: str) -> list[float]:

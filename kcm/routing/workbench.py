@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kcm.cascade.certificate import CertificateConfig
+from kcm.cascade.evaluation import router_quality
+from kcm.cascade.frontier import Frontier
 from kcm.config import load_config, parse_config
 from kcm.encoders import TextEncoder
 from kcm.errors import ConfigError, DataError
+from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing import search as searching
 from kcm.routing.columns import RouteColumns
@@ -132,3 +136,23 @@ class Workbench:
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
         table = replace(self.table, notes=(*self.table.notes, *self.notes))
         return certificates.certify_table(table, splits, scores, request, ledger)
+
+    def curves(self, seed: int, promise: CertificateConfig) -> dict[str, Any]:
+        """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
+        splits, scores = self.splits(seed), self.scores()
+        test = np.flatnonzero(splits == "test")
+        rows = self.table.select(test).scored(scores[test])
+        return {
+            "quality": asdict(router_quality(rows)) if len(test) else {},
+            "frontier": searching.curve(Frontier.of(rows)) if len(test) else {},
+            "reliability": self._reliability(test),
+            "certificate_path": certificates.certificate_path(self.table, splits, scores, promise),
+        }
+
+    def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:
+        """Bins that hold rows; none where the table has no confidence."""
+        if self.columns.confidence is None or self.table.sure is None:
+            return []
+        bins = reliability(self.table.sure[test], self.table.small_correct[test])
+        rows = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.count.tolist(), strict=True)
+        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in rows if count]

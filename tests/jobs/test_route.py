@@ -152,6 +152,42 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
+def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
+    router = tmp_path / "router"
+    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS)
+    fitted = succeeded(tmp_path, "fit", logged, *words, "--output", router, "--encoder", "none")
+    assert fitted["split"] == "validate"
+    found = succeeded(tmp_path, "search", logged, "--router", router, "--max-loss", 0.05)
+    assert found["loss"] <= 0.05
+    assert found["num_rows"] == fitted["num_rows"]
+    certificate = succeeded(tmp_path, "certify", logged, "--router", router, "--epsilon", 0.1)
+    assert certificate["searched"]["threshold"] <= certificate["threshold"]
+    page = tmp_path / "report.html"
+    reported = succeeded(tmp_path, "report", logged, "--router", router, "--epsilon", 0.1, "--output", page)
+    assert {**reported, "report": None} == {**certificate, "report": None}
+    html = page.read_text(encoding="utf-8")
+    assert f"Decision: keep above {certificate['threshold']:.4g}".replace("-", "−") in html
+    assert "<script" not in html
+
+
+def test_rows_that_a_router_was_fitted_on_do_not_certify_elsewhere(logged: Path, tmp_path: Path) -> None:
+    words = ("--text", "prompt", *ANSWERS, "--output", tmp_path / "router", "--encoder", "none")
+    succeeded(tmp_path, "fit", logged, *words)
+    frame = pd.read_csv(logged)
+    frame["split"] = ["validate", "certify"] * 400
+    frame.to_csv(tmp_path / "split.csv", index=False)
+    shown = route("certify", tmp_path / "split.csv", "--router", tmp_path / "router", "--split", "split")
+    assert "certify rows are among those that the router was fitted on" in shown.stderr
+
+
+@pytest.mark.parametrize("table", [answers(2), answers(300, large=0.4)], ids=["two rows", "small better"])
+def test_a_report_is_written_for_any_table(table: pd.DataFrame, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / "t.csv", index=False)
+    page = tmp_path / "report.html"
+    succeeded(tmp_path, "report", tmp_path / "t.csv", "--score", "confidence", *ANSWERS, "--output", page)
+    assert "</html>" in page.read_text(encoding="utf-8")
+
+
 def test_the_help_says_what_valid_means() -> None:
     shown = " ".join(route("certify", "--help").stdout.split())
     assert "whether every promise that was asked for holds" in shown
