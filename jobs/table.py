@@ -101,7 +101,7 @@ def _out_of_scope(result: Numbers) -> Iterator[Text]:
     """How the rows fare that have none of the labels, where there are such rows."""
     for side in _sides(result):
         if found := side.get("out_of_scope"):
-            escalated, right = (_percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
+            escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
             rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
             yield line("no label", f"{side['name']} escalates {escalated}% of {rows}; {right}% are answered so")
 
