@@ -12,7 +12,7 @@ from kcm.config import Config
 from kcm.kan import KAN, MLP
 from kcm.normalizer import FrozenNormalizer, UnitNormalizer
 
-NetworkKind = Literal["kan", "mlp"]
+NetworkKind = Literal["kan", "mlp", "linear"]
 
 
 class NetworkConfig(Config):
@@ -24,6 +24,9 @@ class NetworkConfig(Config):
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
     scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
     shared: bool = Field(False, description="Judge and small are one network (an ablation).")
+    mlp_width: int | None = Field(
+        None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
+    )
 
     @field_validator("hidden")
     @classmethod
@@ -36,7 +39,8 @@ class NetworkConfig(Config):
 class Collaborator(nn.Module):
     """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
 
-    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters.
+    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. `kind="linear"`
+    is the baseline without a hidden layer.
     """
 
     def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
@@ -54,7 +58,15 @@ class Collaborator(nn.Module):
 
 
 def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
-    """A KAN of the configured widths, or the MLP of equal depth whose parameter count comes closest to it."""
+    """A KAN of the configured widths, the MLP that matches it, or a linear map.
+
+    The MLP has the KAN's depth, at least one hidden layer, and the width that `network.mlp_width` gives or that brings
+    its parameter count closest to the KAN's.
+    """
+    if kind == "linear":
+        return MLP([in_features, num_labels], seed=seed)
+    if kind == "mlp" and network.mlp_width is not None:
+        return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,
