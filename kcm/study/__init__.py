@@ -1,0 +1,30 @@
+"""Studies: networks and learners compared over seeds on one task sequence, in one process."""
+
+from kcm.study.aggregate import aggregate, flatness
+from kcm.study.cell import Cell, Record, run_cell
+from kcm.study.data import StudyData, read_data
+from kcm.study.records import Records
+from kcm.study.settings import LEARNERS, NETWORKS, Setting, Settings, StudyNetwork
+from kcm.study.stream import Stream, make_stream
+from kcm.study.study import StudyConfig, run_cells, run_study
+
+__all__ = [
+    "LEARNERS",
+    "NETWORKS",
+    "Cell",
+    "Record",
+    "Records",
+    "Setting",
+    "Settings",
+    "Stream",
+    "StudyConfig",
+    "StudyData",
+    "StudyNetwork",
+    "aggregate",
+    "flatness",
+    "make_stream",
+    "read_data",
+    "run_cell",
+    "run_cells",
+    "run_study",
+]
