@@ -63,12 +63,12 @@ def figures(record: Record, joint: Sequence[Sequence[float]] | None = None) -> d
 
 
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, standard error and 95% t interval of one figure per seed; None where a seed has no figure.
+    """Mean, standard error and 95% t interval over the seeds that have a figure; None where none has one.
 
     A single seed has neither standard error nor interval.
     """
     known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    if not known:
         return None
     interval = paired_over_seeds(known, np.zeros(len(known)))
     error = float(np.std(known, ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
@@ -99,24 +99,23 @@ def _differences(places: Mapping[Place, list[dict[str, Any]]], against: str) -> 
         reference = places.get((against, learner, memory))
         if reference is None or network == against:
             continue
-        common = [metric for metric in _metrics(rows) if metric in _metrics(reference)]
+        other = {row["seed"]: row for row in rows}
+        pairs = [(row, other[row["seed"]]) for row in reference if row["seed"] in other]
         found.append(
             {
                 "first": against,
                 "second": network,
                 "learner": learner,
                 "memory_per_class": memory,
-                **{metric: _paired([r[metric] for r in reference], [r[metric] for r in rows]) for metric in common},
+                **{metric: _paired([(a[metric], b[metric]) for a, b in pairs]) for metric in _metrics(rows)},
             }
         )
     return found
 
 
-def _paired(first: Sequence[float | None], second: Sequence[float | None]) -> dict[str, Any] | None:
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(first):
-        return None
-    interval = paired_over_seeds([a for a, _ in pairs], [b for _, b in pairs])
+def _paired(pairs: Sequence[tuple[float | None, float | None]]) -> dict[str, Any] | None:
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    interval = paired_over_seeds([a for a, _ in known], [b for _, b in known])
     return None if interval is None else asdict(interval)
 
 

@@ -57,6 +57,10 @@ class Settings:
             raise ConfigError("expected a mapping of places to overrides", where=str(path))
         return cls({str(place): value for place, value in content.items()}, str(path))
 
+    def over(self, wider: Settings) -> Settings:
+        """These overrides on top of `wider` ones, place by place."""
+        return Settings(_merged(wider.overrides, self.overrides), self.where)
+
     def setting(self, network: NetworkKind, learner: str, memory_per_class: float | None, num_labels: int) -> Setting:
         """The setting of one cell; `memory_per_class` times `num_labels` is the capacity of a learner with a memory."""
         places = [_DEFAULT, learner, f"{learner}/{network}"]

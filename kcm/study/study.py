@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -69,6 +70,15 @@ class Watcher(Protocol):
         """Cells finished, before the cell called `name` begins."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A study before its first cell: every cell with its setting, the stream of every seed, and what the data are."""
+
+    planned: Sequence[tuple[Cell, Setting | None]]
+    streams: Mapping[int, Stream]
+    data: Mapping[str, Any]
+
+
 def run_study(
     config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
 ) -> dict[str, Any]:
@@ -76,16 +86,23 @@ def run_study(
 
     Raises KcmError for whatever is wrong with the data or the configuration before any text is encoded.
     """
+    prepared = prepare(config, settings, assets_dir, storage, watcher)
+    records = run_cells(prepared.planned, prepared.streams, Records(storage / "cells"), watcher)
+    return {"data": prepared.data, "match": config.match, "score_on": config.score_on, **aggregate(records)}
+
+
+def prepare(
+    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
+) -> Prepared:
+    """Read and check everything, then encode the texts that `storage` has no features of."""
     data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns)
-    num_labels = len(data.sequences[0].label_names)
-    planned = plan(config, settings, num_labels)
+    planned = plan(config, settings, len(data.sequences[0].label_names))
     streams = data.streams(
         config.encoder, assets_dir, storage / "features", config.score_on, watcher.encoding if watcher else None
     )
     if config.match == "latency":
-        planned = _matched_by_latency(planned, streams[0], storage)
-    records = run_cells(planned, dict(zip(config.seeds, streams, strict=True)), Records(storage / "cells"), watcher)
-    return {"data": data.described(), "match": config.match, "score_on": config.score_on, **aggregate(records)}
+        planned = matched_by_latency(planned, streams[0], storage)
+    return Prepared(planned, dict(zip(config.seeds, streams, strict=True)), data.described())
 
 
 def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:
@@ -135,7 +152,7 @@ def describe(cell: Cell) -> str:
     return ", ".join(filter(None, (cell.network, cell.learner, memory, f"seed {cell.seed}")))
 
 
-def _matched_by_latency(
+def matched_by_latency(
     planned: Sequence[tuple[Cell, Setting | None]], stream: Stream, storage: Path
 ) -> list[tuple[Cell, Setting | None]]:
     """The same cells, every MLP as wide as answers in the time of the KAN it stands against."""

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.cli import app
+from kcm.study import LEARNERS, Settings
 
 METRICS = {
     "average_accuracy",
@@ -95,3 +97,11 @@ def test_a_class_in_two_tasks_is_refused(tmp_path: Path) -> None:
     path.write_text("\n".join(["text,label,domain", *lines]))
     ended = benchmark(path, "--task-column", "domain")
     assert "appears in two tasks" in ended.stderr
+
+
+@pytest.mark.parametrize("file", sorted(DEFAULT_SETTINGS.parent.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("network", ["kan", "mlp", "linear"])
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_shipped_settings_are_valid_for_every_network_and_learner(file, network, learner) -> None:
+    memory = 2.0 if "memory" in LEARNERS[learner].model_fields else None
+    assert Settings.load(file).setting(network, learner, memory, 10).learner.name == learner

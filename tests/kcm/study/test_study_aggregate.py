@@ -50,7 +50,7 @@ def test_the_gap_is_to_joint_training_of_the_same_network_and_seed() -> None:
     ]
     replay = aggregate(records)["cells"][2]
     assert [seed["gap_to_joint"] for seed in replay["per_seed"]] == [pytest.approx(0.3), None]
-    assert replay["aggregated"]["gap_to_joint"] is None  # one seed has none
+    assert replay["aggregated"]["gap_to_joint"]["num_seeds"] == 1
 
 
 def test_figures_over_seeds_are_mean_standard_error_and_t_interval() -> None:
@@ -85,6 +85,14 @@ def test_networks_are_compared_on_the_same_seeds_learner_and_memory() -> None:
     assert (interval["low"], interval["high"]) == pytest.approx((expected.low, expected.high))
     assert interval["degrees_of_freedom"] == 2
     assert difference["tail"] is None
+
+
+def test_only_seeds_that_both_networks_have_are_paired() -> None:
+    records = [record("kan", "replay", seed, [value, value]) for seed, value in enumerate((0.1, 0.9, 0.8))]
+    records += [record("mlp", "replay", seed, [value, value]) for seed, value in ((2, 0.6), (1, 0.8))]
+    interval = aggregate(records)["differences"][0]["average_accuracy"]
+    assert interval["estimate"] == pytest.approx(0.15)
+    assert interval["degrees_of_freedom"] == 1
 
 
 def test_costs_are_flat_when_the_last_tasks_cost_what_the_first_did() -> None:

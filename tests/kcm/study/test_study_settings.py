@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.benchmark import DEFAULT_SETTINGS
 from kcm.errors import ConfigError
-from kcm.study import LEARNERS, Settings
+from kcm.study import Settings
 
 
 def test_the_narrowest_place_wins() -> None:
@@ -33,6 +32,15 @@ def test_the_narrowest_place_wins() -> None:
     assert rates == [0.4, 0.3, 0.2, 0.1]
     both = settings.setting("kan", "replay", 2.0, 10)
     assert (both.train.num_epochs, both.learner.batch_size, both.learner.memory) == (3, 5, 20)
+
+
+def test_settings_lie_over_others_place_by_place() -> None:
+    wide = Settings(
+        {"replay": {"train": {"num_epochs": 3, "learning_rate": 0.1}}, "joint": {"train": {"num_epochs": 4}}}
+    )
+    both = Settings({"replay": {"train": {"learning_rate": 0.2}}}).over(wide)
+    replay, joint = (both.setting("kan", learner, None, 10).train for learner in ("replay", "joint"))
+    assert (replay.num_epochs, replay.learning_rate, joint.num_epochs) == (3, 0.2, 4)
 
 
 def test_judge_and_small_are_one_network_of_one_layer() -> None:
@@ -62,11 +70,3 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, content: str) 
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"settings\.yaml"):
         Settings.load(path)
-
-
-@pytest.mark.parametrize("file", sorted(DEFAULT_SETTINGS.parent.glob("*.yaml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("network", ["kan", "mlp", "linear"])
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_shipped_settings_are_valid_for_every_network_and_learner(file, network, learner) -> None:
-    memory = 2.0 if "memory" in LEARNERS[learner].model_fields else None
-    assert Settings.load(file).setting(network, learner, memory, 10).learner.name == learner
