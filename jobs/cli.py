@@ -168,6 +168,36 @@ def predict(
 
 
 @app.command()
+def explain(
+    bundle: BundleFolder,
+    texts: Annotated[
+        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Texts on which edges are ranked; else the rows in the bundle's memory."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
+    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
+    with reported(json, debug) as result:
+        from jobs.explain import Explainer, decision_view, explanation
+        from jobs.table import result_console
+
+        explainer = Explainer(bundle, assets_path, rows, text_column)
+        pictures, decisions = explanation(explainer, texts or [], output, top)
+        result |= pictures
+        for decision in decisions:
+            result_console().print(decision_view(decision, explainer.bundle.label_names))
+        typer.echo("\n".join(result["pictures"]))
+
+
+@app.command()
 def submit(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or a stage: " + ", ".join(STAGES))],
     config: ConfigFile,

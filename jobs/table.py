@@ -85,6 +85,7 @@ def plain_table(title: str) -> Table:
 
 def _lines(result: Numbers) -> Iterator[Text]:
     yield _line("certificate", _certificate(result["certificate"]))
+    yield from _out_of_scope(result)
     if mlflow := result.get("mlflow"):
         yield _line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
         yield _line("registered", f"{mlflow['model']} version {mlflow['version']}")
@@ -95,6 +96,15 @@ def _lines(result: Numbers) -> Iterator[Text]:
     yield _line("seconds", f"{sum(result['seconds'].values()):.0f}")
     if result.get("report"):
         yield _line("report", str(result["report"]))
+
+
+def _out_of_scope(result: Numbers) -> Iterator[Text]:
+    """How the rows fare that have none of the labels, where there are such rows."""
+    for side in _sides(result):
+        if found := side.get("out_of_scope"):
+            escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
+            rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
+            yield _line("no label", f"{side['name']} escalates {escalated}% of {rows}; {right}% are answered so")
 
 
 def _certificate(certificate: Numbers) -> str:

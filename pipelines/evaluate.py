@@ -13,7 +13,13 @@ from safetensors.torch import load_file
 
 from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.cascade.deferral import DeferralHead
-from kcm.cascade.evaluation import RouteQuality, calls_saved_at, route_quality, router_quality
+from kcm.cascade.evaluation import (
+    RouteQuality,
+    calls_saved_at,
+    out_of_scope_quality,
+    route_quality,
+    router_quality,
+)
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.ledger import Ledger, split_fingerprint
@@ -33,7 +39,7 @@ from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
 from pipelines.trial import load_collaborator
 
-VERSION = 1
+VERSION = 2
 POINTS = 300  # of a curve in the report
 
 
@@ -66,7 +72,7 @@ class Tuned:
 
 
 def evaluate(
-    context: Context, plan: WalkPlan, label_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
+    context: Context, plan: WalkPlan, answer_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
 ) -> Artefact:
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
 
@@ -84,7 +90,12 @@ def evaluate(
             found = Tuned.load(tuned.folder / name, plan, name)
             names = [task.name for task in plan.tasks]
             table, features_ND, encode_s = outcome_table(
-                found.collaborator, encoded.folder, answered.folder, names, label_names, ("validate", "certify", "test")
+                found.collaborator,
+                encoded.folder,
+                answered.folder,
+                names,
+                answer_names,
+                ("validate", "certify", "test"),
             )
             spend = _spend(context, table, config, recipe.fingerprint)
             judged = Judged.of(found, table, features_ND, encode_s)
@@ -114,7 +125,7 @@ class Judged:
     @classmethod
     def of(cls, found: Tuned, table: OutcomeTable, features_ND: np.ndarray, small_cost: np.ndarray) -> Judged:
         """Score every row as it is served, but validate rows as the search saw them."""
-        scores = found.gate.score(features_ND, table.judge_logits)
+        scores = found.gate.score(features_ND, table.judge_logits[:, : found.collaborator.num_labels])
         scores[table.split == "validate"] = found.validate_scores
         return cls(table, scores, small_cost)
 
@@ -157,6 +168,7 @@ def _measured(
     return {
         "overall": overall | {"forgetting_first": continual["forgetting_first"]},
         "tasks": {task: _quality(judged, policy, task) for task in task_names},
+        "out_of_scope": _out_of_scope(judged, policy, found.collaborator.num_labels),
         "continual": continual,
         "accuracy_matrix": accuracy,
         "routing": asdict(router_quality(test))
@@ -177,6 +189,14 @@ def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
+
+
+def _out_of_scope(judged: Judged, policy: Policy, num_labels: int) -> dict[str, Any] | None:
+    """What becomes of the test rows whose right answer is none-of-these; None where there are none."""
+    mask = judged.mask("test") & (judged.table.label >= num_labels)
+    rows = ScoredOutcomes.of(judged.table.select(mask), judged.scores[mask])
+    quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
+    return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
 
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kcm.cascade.runtime import logits
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.collaborator import Collaborator
 from kcm.learners.stream import matrix
+from kcm.tasks import OUT_OF_SCOPE
 from pipelines.features import SECONDS, feature_matrix, read_features
 
 
@@ -20,10 +21,14 @@ def outcome_table(
     features: Path,
     outcomes: Path,
     task_names: Sequence[str],
-    label_names: Sequence[str],
+    answer_names: Sequence[str],
     splits: Sequence[Split],
 ) -> tuple[OutcomeTable, np.ndarray, np.ndarray]:
-    """Outcome table of the rows of `splits`, their features [N, D] and the seconds each took to encode [N]."""
+    """Outcome table of the rows of `splits`, their features [N, D] and the seconds each took to encode [N].
+
+    Where `answer_names` end with none-of-these, it is the right answer for rows that are out of scope, and one that the
+    collaborator cannot give: its logit is -inf.
+    """
     rows, answers, names = [], [], []
     for number, name in enumerate(task_names):
         for split in splits:
@@ -33,24 +38,33 @@ def outcome_table(
             names += [name] * len(table)
     row, answer = pa.concat_tables(rows), pa.concat_tables(answers)
     features_ND = feature_matrix(row)
-    judge_NC, small_NC = logits(collaborator, features_ND)
+    judge_NC, small_NC = (_with_none(each, len(answer_names), -np.inf) for each in logits(collaborator, features_ND))
+    label_N = row["label"].to_numpy()
     groups = np.asarray(row["group"].to_pylist(), dtype=object)
     table = OutcomeTable(
         id=np.asarray(row["id"].to_pylist(), dtype=object),
         task=np.asarray(names, dtype=object),
         split=np.asarray(row["split"].to_pylist(), dtype=object),
         group=None if all(group is None for group in groups) else groups,
-        label=row["label"].to_numpy(),
+        label=np.where(label_N == OUT_OF_SCOPE, len(answer_names) - 1, label_N),
         judge_logits=judge_NC,
         small_logits=small_NC,
         large_label=answer["large_label"].to_numpy(),
-        large_probabilities=_distributions(matrix(answer["large_probabilities"])),
+        large_probabilities=_with_none(_distributions(matrix(answer["large_probabilities"])), len(answer_names), 0.0),
         large_cost=answer["large_cost"].to_numpy(),
         large_error=answer["large_error"].to_numpy(zero_copy_only=False),
         prompt=np.asarray(answer["prompt"].to_pylist(), dtype=object),
-        label_names=tuple(label_names),
+        label_names=tuple(answer_names),
     )
     return table, features_ND, row[SECONDS].to_numpy()
+
+
+def _with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndarray:
+    """The columns of the label list, then one of `value` for none-of-these where it can be answered; NaN rows stay."""
+    missing = num_answers - values_NC.shape[1]
+    padded = np.pad(values_NC, ((0, 0), (0, missing)), constant_values=value)
+    padded[np.isnan(values_NC).any(axis=1)] = np.nan
+    return padded
 
 
 def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:

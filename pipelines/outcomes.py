@@ -24,7 +24,10 @@ IDENTITY = "large.json"
 
 
 def outcomes(context: Context, tasks: Artefact) -> Artefact:
-    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error."""
+    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
+
+    Labels count in the label list; the number after its last stands for none-of-these.
+    """
     large = context.config.large
     if isinstance(large, ClassifierConfig):
         return _classify(context, tasks, large)
@@ -82,7 +85,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
 def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefact:
     """Answers that the user already has, found by id."""
     sequence = load_sequence(tasks)
-    model = RecordedModel(large, sequence.label_names)
+    model = RecordedModel(large, sequence.answer_names)
     section = {"large": large.model_dump(mode="json", exclude={"path"}), "identity": model.identity}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -99,16 +102,22 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
 
 
 def _write_answers(path: Path, table: pa.Table, answers: Sequence[LargeAnswer], num_labels: int) -> None:
-    nothing = np.full(num_labels, np.nan, dtype=np.float32)
-    probabilities = [nothing if answer.probabilities is None else answer.probabilities for answer in answers]
     _write(
         path,
         table,
         labels=np.array([-1 if answer.label is None else answer.label for answer in answers]),
-        probabilities_NC=np.stack(probabilities),
+        probabilities_NC=np.stack([_over_labels(answer, num_labels) for answer in answers]),
         cost=np.array([answer.cost.seconds for answer in answers]),
         failed=np.array([answer.error is not None for answer in answers]),
     )
+
+
+def _over_labels(answer: LargeAnswer, num_labels: int) -> np.ndarray:
+    """Probabilities [C] over the label list, which teach; NaN where there are none, or none-of-these was answered."""
+    if answer.probabilities is None or answer.label is None or answer.label >= num_labels:
+        return np.full(num_labels, np.nan, dtype=np.float32)
+    probabilities_C: np.ndarray = answer.probabilities[:num_labels]
+    return probabilities_C / probabilities_C.sum()
 
 
 def _write(

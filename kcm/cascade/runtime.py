@@ -86,7 +86,7 @@ class SmallSide:
 
     def __init__(self, bundle: Bundle, encoder: Encoder[str], device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
-        self._encoder = encoder
+        self.encoder = encoder
         self._collaborator = bundle.collaborator.to(device)
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
@@ -97,7 +97,7 @@ class SmallSide:
         if not inputs:
             return []
         started = time.perf_counter()
-        features_ND = self._encoder.encode([item.text for item in inputs])
+        features_ND = self.encoder.encode([item.text for item in inputs])
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC)
         tasks = [item.task for item in inputs]
@@ -146,7 +146,7 @@ class SmallSide:
         large_cost_s: float = 0.0,
     ) -> Answer:
         return Answer(
-            label=self.bundle.label_names[label],
+            label=self.bundle.answer_names[label],
             probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
             confidence=judgement.confidence,
             gate_score=judgement.gate_score,
@@ -158,7 +158,7 @@ class SmallSide:
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
         order = np.argsort(-probabilities_C, kind="stable")[: self.top_k]
-        return {self.bundle.label_names[label]: float(probabilities_C[label]) for label in order}
+        return {self.bundle.answer_names[label]: float(probabilities_C[label]) for label in order}
 
 
 class Cascade:
@@ -209,7 +209,7 @@ def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeMo
         model = ClassifierModel(encoder, _head(bundle), bundle.label_names)
     else:
         path = Path(bundle.large.path)
-        model = RecordedModel(bundle.large, bundle.label_names)
+        model = RecordedModel(bundle.large, bundle.answer_names)
     _require_same("large model", model.identity, bundle.large_identity, path)
     return model
 

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.errors import ConfigError
 from kcm.tasks.checks import check_labels, check_size, check_splits
 from kcm.tasks.hashing import draw
 from kcm.tasks.reviews import ReviewsSource
@@ -93,6 +94,12 @@ def build_sequence(
         seed=order_seed,
     )
     if config.out_of_scope == "keep":
+        if source.out_of_scope_label is None:
+            raise ConfigError(
+                "out_of_scope = 'keep', but nothing says which rows have none of the labels",
+                where="tasks.out_of_scope",
+                mend="Set source.out_of_scope_label",
+            )
         outside = [replace(row, label="") for row in rows if row.label == source.out_of_scope_label]
         groups = _with_out_of_scope(groups, outside, seed)
     if config.max_rows_per_task is not None:
@@ -112,6 +119,7 @@ def build_sequence(
         seed=seed,
         bad_rows=tuple(bad_rows),
         long_tail=long_tail,
+        none_label=source.out_of_scope_label if config.out_of_scope == "keep" else None,
     )
 
 

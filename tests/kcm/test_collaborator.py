@@ -36,6 +36,22 @@ def test_mcm_has_as_many_parameters_as_kcm(hidden) -> None:
     assert mcm == pytest.approx(kcm, rel=0.02)
 
 
+def test_the_control_of_a_closed_form_has_exactly_as_many_coefficients() -> None:
+    network = NetworkConfig(hidden=(), mixing=50)
+    kcm, control = (Collaborator(12, 3, network, kind, 0) for kind in ("kan", "random_relu"))
+    assert num_parameters(control.judge) == num_parameters(kcm.judge) == 3 * 50 * 9
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_mixing_stands_before_the_networks_and_is_never_trained(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), mixing=50), kind, seed=0)
+    inputs = collaborator.inputs(FEATURES)
+    assert inputs.shape == (5, 50)
+    assert torch.equal(collaborator(FEATURES)[0], collaborator.judge(inputs))
+    assert not [name for name, _ in collaborator.named_parameters() if name.startswith("mixing")]
+    assert "mixing.weight" in collaborator.state_dict()
+
+
 def test_the_seed_alone_decides_the_initial_weights() -> None:
     def weights(seed: int) -> list[float]:
         return Collaborator(12, 3, NetworkConfig(), "kan", seed)(FEATURES)[0].flatten().tolist()
