@@ -34,6 +34,7 @@ def aggregate(records: Sequence[Record], *, against: str = "kan") -> dict[str, A
             {
                 **_named(place),
                 "num_parameters": first[place]["num_parameters"],
+                "kind": first[place].get("kind"),
                 "setting": first[place].get("setting"),
                 "per_seed": rows,
                 "aggregated": {metric: over_seeds([row[metric] for row in rows]) for metric in _metrics(rows)},

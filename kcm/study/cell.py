@@ -19,7 +19,7 @@ from kcm.learners.stream import TensorRows
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean
-from kcm.study.settings import Setting, StudyNetwork
+from kcm.study.settings import Setting, StudyNetwork, kind_of
 from kcm.study.stream import Stream
 
 VERSION = 1
@@ -47,7 +47,9 @@ def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
     place = {**asdict(cell), "task_order": [task.name for task in stream.tasks]}
     if setting is None or cell.network == "ncm":
         return place | _run_means(stream)
-    return place | {"setting": setting.model_dump(mode="json")} | _run_walk(cell.network, cell.seed, setting, stream)
+    kind = kind_of(cell.network, setting.learner.name)
+    described = {"kind": kind, "setting": setting.model_dump(mode="json")}
+    return place | described | _run_walk(kind, cell.seed, setting, stream)
 
 
 def _run_walk(kind: NetworkKind, seed: int, setting: Setting, stream: Stream) -> Record:

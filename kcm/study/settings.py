@@ -19,7 +19,7 @@ StudyNetwork = Literal["kan", "mlp", "linear", "ncm"]
 """Networks that a study compares; `ncm` is the nearest class mean, which has no weights and needs no learner."""
 
 NETWORKS: tuple[StudyNetwork, ...] = get_args(StudyNetwork)
-TRAINED: tuple[NetworkKind, ...] = get_args(NetworkKind)
+TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear")
 LEARNERS: dict[str, type[Config]] = {
     model.model_fields["name"].default: model for model in get_args(get_args(LearnerConfig)[0])
 }
@@ -81,6 +81,14 @@ class Settings:
             check_name(learner.partition("@")[0], LEARNERS, "learner", self.where)
         if network:
             check_name(network, TRAINED, "network", self.where)
+
+
+def kind_of(network: StudyNetwork, learner: str) -> NetworkKind:
+    """What is built for a network that is not `ncm`: where the learner needs a closed form, an MLP has frozen units."""
+    if network == "mlp" and learner == "analytic":
+        return "random_relu"
+    assert network != "ncm"
+    return network
 
 
 def has_memory(learner: str) -> bool:
