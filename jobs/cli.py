@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import route
+from jobs import benchmark, route
 from jobs.ending import reported
 from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
@@ -38,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(route.app, name="route")
+app.add_typer(benchmark.app, name="benchmark")
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from jobs.table import line, percent, table_of
+from jobs.table import line, percent, plain_table
 
 Numbers = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ _COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc":
 def evaluation_view(result: Numbers) -> Group:
     """Routers beside each other, and the difference that the deferral router makes."""
     rounds = f"{result['num_repeats']} x {result['num_folds']} folds"
-    table = table_of(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
+    table = plain_table(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
     for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "deferral - this,\nAPGR"):
         table.add_column(heading, justify="left" if heading == "router" else "right", no_wrap=True)
     for name, figures in result["methods"].items():

@@ -31,7 +31,7 @@ def result_view(result: Numbers) -> Group:
 
 
 def _cascade_table(result: Numbers) -> Table:
-    table = table_of("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
+    table = plain_table("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
     table.add_column("task\nrows", overflow="fold", min_width=12)
     table.add_column("\n", no_wrap=True)
     for heading in ("small", "large", "cascade", "cascade\n- large", "call\nrate %", "calls\nsaved %", "cost\nsaved %"):
@@ -61,7 +61,7 @@ def _cells(numbers: Numbers) -> Iterator[str]:
 
 
 def _continual_table(result: Numbers) -> Table:
-    table = table_of("Continual learning, in points")
+    table = plain_table("Continual learning, in points")
     table.add_column("measure", min_width=28)
     sides = _sides(result)
     for side in sides:
@@ -78,7 +78,8 @@ def _sides(result: Numbers) -> list[Numbers]:
     return [{"name": name, **result[key]} for key, name in NETWORKS.items() if key in result]
 
 
-def table_of(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table in the style of all tables of the command line."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
@@ -121,4 +122,5 @@ def line(name: str, value: str) -> Text:
 
 
 def percent(value: float | None, form: str = ".1f") -> str:
+    """A share in percent, or a dash where there is none."""
     return _NONE if value is None else f"{100 * value:{form}}"

@@ -13,7 +13,7 @@ from kcm.kan import KAN, MLP, RandomReLU
 from kcm.mixing import Mixing
 from kcm.normalizer import FrozenNormalizer, UnitNormalizer
 
-NetworkKind = Literal["kan", "mlp", "random_relu"]
+NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 
 
 class NetworkConfig(Config):
@@ -30,6 +30,9 @@ class NetworkConfig(Config):
         description="Frozen random projections of the features, which the networks see in their place; 0: none.",
     )
     shared: bool = Field(False, description="Judge and small are one network (an ablation).")
+    mlp_width: int | None = Field(
+        None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
+    )
 
     @field_validator("hidden")
     @classmethod
@@ -43,7 +46,8 @@ class Collaborator(nn.Module):
     """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
 
     `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. Where networks
-    are fitted in closed form, and an MLP cannot be, the control is `kind="random_relu"`.
+    are fitted in closed form, and an MLP cannot be, the control is `kind="random_relu"`. `kind="linear"` is the
+    baseline without a hidden layer.
     """
 
     def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
@@ -71,7 +75,15 @@ class Collaborator(nn.Module):
 
 
 def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
-    """A KAN of the configured widths, or the control of its kind whose parameter count comes closest to it."""
+    """A KAN of the configured widths, the control of its kind that matches it, or a linear map.
+
+    The MLP has the KAN's depth, at least one hidden layer, and the width that `network.mlp_width` gives or that brings
+    its parameter count closest to the KAN's.
+    """
+    if kind == "linear":
+        return MLP([in_features, num_labels], seed=seed)
+    if kind == "mlp" and network.mlp_width is not None:
+        return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,

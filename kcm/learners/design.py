@@ -10,11 +10,11 @@ from typing import Protocol
 
 import torch
 from scipy.linalg import helmert
-from torch import Tensor
+from torch import Tensor, nn
 
 from kcm.collaborator import Collaborator
 from kcm.errors import ConfigError
-from kcm.kan import KAN, KANLinear, RandomReLU
+from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 
 
 class Design(Protocol):
@@ -92,6 +92,28 @@ class UnitDesign:
         self.network.weight.copy_(solution_CP)
 
 
+class LinearDesign:
+    """A linear layer: its inputs, and a one for the bias."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+
+    @property
+    def num_inputs(self) -> int:
+        """I + 1."""
+        return self.layer.in_features + 1
+
+    def inputs(self, x_NI: Tensor) -> Tensor:
+        """The inputs and the one."""
+        return torch.cat([x_NI, x_NI.new_ones(len(x_NI), 1)], 1)
+
+    @torch.no_grad()
+    def write(self, solution_CP: Tensor) -> None:
+        """Weights and bias."""
+        self.layer.weight.copy_(solution_CP[:, :-1])
+        self.layer.bias.copy_(solution_CP[:, -1])
+
+
 def designs(collaborator: Collaborator) -> list[Design]:
     """One for each network of a collaborator, the judge's first; ConfigError for networks that have none."""
     networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
@@ -101,9 +123,13 @@ def designs(collaborator: Collaborator) -> list[Design]:
             found.append(UnitDesign(network))
         elif isinstance(network, KAN) and len(network.kan_layers) == 1:
             found.append(SplineDesign(network.kan_layers[0]))
+        elif (
+            isinstance(network, MLP) and isinstance(layer := network.layers[0], nn.Linear) and len(network.layers) == 1
+        ):
+            found.append(LinearDesign(layer))
         else:
             raise ConfigError(
                 f"networks of kind {collaborator.kind!r} are not linear in their weights",
-                mend="Give a single layer (network.hidden: []) of kind 'kan' or 'random_relu'",
+                mend="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
             )
     return found

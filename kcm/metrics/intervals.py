@@ -79,7 +79,7 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     if len(first_S) < 2:
         return None
     mean = float((first_S - second_S).mean())
-    if np.ptp(first_S - second_S) == 0:
+    if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
         return SeedInterval(mean, mean, mean, len(first_S) - 1)
     ends = ttest_rel(first_S, second_S).confidence_interval(level)
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator import Collaborator, NetworkConfig, build_network
 from kcm.kan import num_parameters
 
 FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
@@ -58,3 +58,18 @@ def test_the_seed_alone_decides_the_initial_weights() -> None:
 
     assert weights(1) == weights(1)
     assert weights(1) != weights(2)
+
+
+def test_a_linear_network_has_one_weight_per_feature_and_label() -> None:
+    network = Collaborator(6, 4, NetworkConfig(shared=True), "linear", seed=0)
+    x = torch.randn(5, 6)
+    bent = network.judge(x[:1] + x[1:2]) + network.judge(torch.zeros(1, 6)) - network.judge(x[:2]).sum(0, keepdim=True)
+    torch.testing.assert_close(bent, torch.zeros(1, 4), atol=1e-5, rtol=0)
+    assert num_parameters(network) == 6 * 4 + 4
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 8)])
+def test_the_width_of_an_mlp_can_be_given(hidden) -> None:
+    network = NetworkConfig(hidden=hidden, mlp_width=11)
+    widths = build_network(6, 4, network, "mlp", seed=0).widths
+    assert widths == (6, *[11] * max(1, len(hidden)), 4)

@@ -220,3 +220,17 @@ def test_rows_in_any_order_give_the_same_logits(digits) -> None:
         walk.run()
     test = rows_of([rows], "test").features
     assert_equal_logits(solved(walks[0], test)[0], solved(walks[1], test)[0])
+
+
+def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
+    collaborator = Collaborator(64, 10, NetworkConfig(hidden=(), shared=True), "linear", seed=0)
+    walk = Walk(collaborator, AnalyticConfig(strength=1e-3).build(0), digits, TrainConfig(), DistillConfig(), seed=0)
+    walk.run()
+    rows = [task.take("train", torch.arange(task.num_rows("train"))) for task in digits]
+    x = collaborator.normalizer(torch.cat([part.features for part in rows]).double())
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    y = 10.0 * torch.nn.functional.one_hot(torch.cat([part.labels for part in rows]), 10)
+    penalty = 1e-3 * x.square().sum() / x.shape[1]
+    expected = torch.linalg.solve(x.T @ x + penalty * torch.eye(65), x.T @ y.double()).T
+    found = torch.cat([collaborator.judge.layers[0].weight, collaborator.judge.layers[0].bias[:, None]], 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)

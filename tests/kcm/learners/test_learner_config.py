@@ -36,7 +36,7 @@ def test_an_unknown_learner_is_refused_with_the_known_names() -> None:
         ({"name": "si", "damping": 0}, "damping"),
         ({"name": "lwf", "temperature": 0}, "temperature"),
         ({"name": "der", "alpha": -0.1}, "alpha"),
-        ({"name": "lwf", "memory": 10}, "memory"),
+        ({"name": "ewc", "memory": 10}, "memory"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_its_key(settings, key) -> None:

@@ -56,3 +56,26 @@ def _right_among_own_labels(walk, task: int) -> float:
     _, small = walk.collaborator(rows.features)
     own = small[:, 2 * task : 2 * task + 2].argmax(-1) + 2 * task
     return float((own == rows.labels).float().mean())
+
+
+def test_a_teacher_sees_what_the_networks_see() -> None:
+    collaborator = Collaborator(5, 4, NetworkConfig(hidden=(), mixing=7, shared=True), "kan", seed=0)
+    learner, every = Lwf(strength=1.0, temperature=2.0), torch.ones(4, dtype=torch.bool)
+    learner.end_task(LearnedTask(collaborator, [], 6, seen_C=every, active_C=every, ranks=Ranks()))
+    features = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    losses = torch.arange(6.0)
+    torch.testing.assert_close(learner.row_loss(scored(collaborator, features, losses)), losses)
+
+
+def test_remembered_rows_are_learned_and_taught_too(make_walk, digits) -> None:
+    def average(learner) -> float:
+        walk = make_walk(digits, learner, epochs=6)
+        walk.run()
+        return sum(walk.accuracy["small"][-1]) / 5
+
+    without, untaught, taught = (
+        average(LwfConfig(memory=memory, strength=strength)) for memory, strength in ((0, 0.1), (100, 0), (100, 0.1))
+    )
+    assert untaught > without + 0.2
+    assert taught > without + 0.2
+    assert taught != untaught
