@@ -20,10 +20,6 @@ UNEXPECTED, MENDABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
-class Terminated(KeyboardInterrupt):
-    """Somebody asked this process to end, by SIGTERM; handled as Ctrl-C is."""
-
-
 @contextmanager
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     """Run the body of a command; what it puts into the yielded dict is its JSON result.
@@ -33,15 +29,16 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     command leaves the content it was given at the start, which says that the command did not finish.
     """
     result: dict[str, Any] = {}
+    terminated = threading.Event()
     try:
         _write(json_file, {"error": "the command did not finish"})
-        with _terminable():
+        with _terminable(terminated):
             yield result
         _write(json_file, result)
     except typer.Exit:
         raise
     except KeyboardInterrupt as interruption:
-        code = TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
+        code = TERMINATED if terminated.is_set() else INTERRUPTED
         _fail(str(interruption) or "interrupted; start again to continue", code, json_file, debug)
     except SystemExit:  # how Ray's own handlers of signals leave
         _fail("interrupted; start again to continue", INTERRUPTED, json_file, debug)
@@ -53,15 +50,20 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise Terminated in the block, once: what cleans up after it is not to be interrupted."""
+def _terminable(terminated: threading.Event) -> Iterator[None]:
+    """Let SIGTERM interrupt the block as Ctrl-C does, once: what cleans up after it is not to be interrupted.
+
+    `terminated` tells the two apart. No exception of our own could: Ray's C++ side swallows whatever a handler raises
+    and raises a KeyboardInterrupt in its place.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        terminated.set()
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, end)
     try:
