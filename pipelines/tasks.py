@@ -36,7 +36,9 @@ def load_sequence(artefact: Artefact) -> TaskSequence:
 
 
 def _digest(sequence: TaskSequence) -> str:
-    digest = hashlib.sha256(json.dumps([sequence.name, sequence.scenario, sequence.answer_names]).encode())
+    digest = hashlib.sha256(
+        json.dumps([sequence.name, sequence.scenario, sequence.label_names, sequence.none_label]).encode()
+    )
     for number, task in enumerate(sequence.tasks):
         digest.update(json.dumps([task.name, task.label_names, sequence.rows(number).to_pylist()]).encode())
     return digest.hexdigest()
