@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,30 +83,38 @@ def make_walk() -> Callable[..., Walk]:
 
 
 @pytest.fixture
-def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[Ranks], Walk]], dict[str, Any]]:
-    """Runs the walk that a function makes on so many processes of their own; gives the state that rank 0 ends with."""
+def uneven(digits: list[TensorRows]) -> list[TensorRows]:
+    """Two tasks of 267 train rows, which few batch sizes divide, and one with fewer rows than there are ranks."""
 
-    def run(world_size: int, make: Callable[[Ranks], Walk]) -> dict[str, Any]:
-        folder = tmp_path / f"{world_size} ranks"
-        folder.mkdir()
+    def first(split: str, count: int) -> tuple[list[str], Batch]:
+        return digits[2].ids(split)[:count], digits[2].take(split, torch.arange(count))
 
-        def run_rank(rank: int) -> None:
-            torch.set_num_threads(1)
-            store = f"file://{folder}/store"
-            distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-            walk = make(Ranks.current())
-            walk.run()
-            if rank == 0:
-                torch.save(walk.state_dict(), folder / "state.pt")
-            distributed.destroy_process_group()
+    return [*digits[:2], TensorRows("tiny", {"train": first("train", 3), "test": first("test", 5)})]
 
-        context = multiprocessing.get_context("fork")
-        processes = [context.Process(target=run_rank, args=(rank,)) for rank in range(world_size)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-        return torch.load(folder / "state.pt", weights_only=True)
+
+@pytest.fixture
+def on_ranks() -> Callable[[int, Callable[[Ranks], Any]], Any]:
+    """Does some work on so many processes of their own, joined by gloo; gives what it gives on rank 0."""
+
+    def run(world_size: int, work: Callable[[Ranks], Any]) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def run_rank(rank: int) -> None:
+                torch.set_num_threads(1)
+                store = f"file://{folder}/store"
+                distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+                outcome = work(Ranks.current())
+                if rank == 0:
+                    torch.save(outcome, f"{folder}/outcome.pt")
+                distributed.destroy_process_group()
+
+            context = multiprocessing.get_context("fork")
+            processes = [context.Process(target=run_rank, args=(rank,)) for rank in range(world_size)]
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(120)
+                assert process.exitcode == 0
+            return torch.load(f"{folder}/outcome.pt", weights_only=True)
 
     return run

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
 from kcm.collaborator import NetworkConfig
 from kcm.errors import ArtefactError, ConfigError, DataError
@@ -91,38 +88,14 @@ def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
             assert torch.equal(ours, theirs)
 
 
-def _run_rank(rank: int, world_size: int, make, learners: list[LearnerConfig], folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    states = []
-    for learner in learners:
-        walk = make(learner, ranks=Ranks.current())
-        walk.run()
-        states.append(walk.state_dict())
-    if rank == 0:
-        torch.save(states, f"{folder}/states.pt")
-    distributed.destroy_process_group()
+def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_walk, uneven, on_ranks) -> None:
+    def trained(ranks: Ranks) -> list[dict]:
+        walks = [make_walk(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
+        for walk in walks:
+            walk.run()
+        return [walk.state_dict() for walk in walks]
 
-
-def _trained(world_size: int, make, learners: list[LearnerConfig]) -> list[dict]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = functools.partial(_run_rank, world_size=world_size, make=make, learners=learners, folder=folder)
-        context = multiprocessing.get_context("fork")
-        processes = [context.Process(target=run, args=(rank,)) for rank in range(world_size)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-            assert process.exitcode == 0
-        return torch.load(Path(folder) / "states.pt", weights_only=True)
-
-
-def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_walk, digits) -> None:
-    # 267 rows in batches of 50 leave an uneven last batch; the tiny task has fewer rows than there are ranks.
-    tiny = TensorRows("tiny", {"train": _first(digits[2], "train", 3), "test": _first(digits[2], "test", 5)})
-    make = functools.partial(make_walk, [digits[0], digits[1], tiny], epochs=2)
-    one, two, four = (_trained(n, make, LEARNERS) for n in (1, 2, 4))
+    one, two, four = (on_ranks(n, trained) for n in (1, 2, 4))
     for other in (two, four):
         for ours, theirs in zip(other, one, strict=True):
             assert ours["learner"].get("memory", {}).get("ids") == theirs["learner"].get("memory", {}).get("ids")
