@@ -76,15 +76,17 @@ def kan_of(network: nn.Module) -> KAN:
 
 
 def remembered_rows(learner_state: Mapping[str, Any], collaborator: Collaborator) -> Tensor | None:
-    """The scaled features [N, D] of the rows in the learner's memory, a sample of every task; None without a memory."""
+    """The networks' inputs [N, I] of the rows in the memory, a sample of every task; None without a memory."""
     features_ND = learner_state.get("memory", {}).get("features")
     return None if features_ND is None else scaled(collaborator, features_ND)
 
 
 @torch.inference_mode()
 def scaled(collaborator: Collaborator, features_ND: Tensor) -> Tensor:
-    """Encoder features [N, D] as the networks see them; raise DataError where they are not finite."""
+    """What the networks see of encoder features [N, D]: scaled, and mixed where there is mixing, [N, I].
+
+    Raise DataError for features that are not finite.
+    """
     if not features_ND.isfinite().all():
         raise DataError("the encoder gave features that are not finite", where="explain")
-    scaled_ND: Tensor = collaborator.normalizer(features_ND)
-    return scaled_ND
+    return collaborator.inputs(features_ND)

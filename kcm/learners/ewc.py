@@ -79,9 +79,9 @@ def _fisher(learned: LearnedTask, kind: FisherKind) -> dict[str, Tensor]:
     parameters = dict(learned.collaborator.named_parameters())
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     for batch in learned.batches:
-        scaled_ND = learned.collaborator.normalizer(batch.features)
+        inputs_NM = learned.collaborator.inputs(batch.features)
         for network, module in learned.collaborator.networks.items():
-            squares = sum_squared_gradients(module, scaled_ND, batch.labels, batch.weights, learned.active_C, kind)
+            squares = sum_squared_gradients(module, inputs_NM, batch.labels, batch.weights, learned.active_C, kind)
             for name, square in squares.items():
                 total[f"{network}.{name}"] += square
     learned.ranks.sum_(total.values())

@@ -68,13 +68,14 @@ def test_an_mlp_has_no_curves_to_show() -> None:
         kan_of(control.judge)
 
 
-def test_the_remembered_rows_are_seen_as_the_networks_see_them() -> None:
-    collaborator = Collaborator(6, 3, NetworkConfig(hidden=()), "kan", seed=0)
+@pytest.mark.parametrize("mixing", [0, 9])
+def test_the_remembered_rows_are_seen_as_the_networks_see_them(mixing: int) -> None:
+    collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), mixing=mixing), "kan", seed=0)
     learner, features = ReplayConfig(memory=4).build(seed=0), rows(4, 6)
     learner.remember(MemoryRow(n, str(n), 0, 0, features[n].numpy(), features[n, :3].numpy()) for n in range(4))
     remembered = remembered_rows(learner.state_dict(), collaborator)
     assert remembered is not None
-    torch.testing.assert_close(remembered, collaborator.normalizer(features))
+    torch.testing.assert_close(collaborator.judge(remembered), collaborator(features)[0])
     assert remembered_rows({}, collaborator) is None
 
 

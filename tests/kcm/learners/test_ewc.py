@@ -36,9 +36,10 @@ def empirical_fisher(collaborator: Collaborator, rows: Batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-@pytest.mark.parametrize("online", [False, True])
-def test_the_added_gradient_is_that_of_the_penalty_of_the_paper(shared, kind, online) -> None:
-    collaborator = Collaborator(4, 3, NetworkConfig(hidden=(3,), grid_size=2, shared=shared), kind, seed=0)
+@pytest.mark.parametrize(("online", "mixing"), [(False, 0), (True, 0), (False, 5)])
+def test_the_added_gradient_is_that_of_the_penalty_of_the_paper(shared, kind, online, mixing) -> None:
+    network = NetworkConfig(hidden=(3,), grid_size=2, shared=shared, mixing=mixing)
+    collaborator = Collaborator(4, 3, network, kind, seed=0)
     learner = Ewc(7.0, "empirical", online=online, decay=DECAY)
     springs: list[tuple[torch.Tensor, torch.Tensor]] = []  # Fisher and place, task by task
 
