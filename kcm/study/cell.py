@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from kcm.collaborator import Collaborator, NetworkKind
 from kcm.distill import DistillConfig
 from kcm.kan.mlp import num_parameters
-from kcm.learners.stream import TensorRows
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean
@@ -55,51 +54,72 @@ def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
 def _run_walk(kind: NetworkKind, seed: int, setting: Setting, stream: Stream) -> Record:
     collaborator = Collaborator(stream.in_features, stream.num_labels, setting.network, kind, seed)
     learner = setting.learner.build(seed)
+    answers = _Answers(stream, lambda features_ND: collaborator(features_ND)[1])
+    matrix, initial = [], answers.accuracies() if stream.task_known else []
     walk = Walk(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
     seconds, num_bytes, started = [], [], time.perf_counter()
     while not walk.done:
         if walk.step():
-            now = time.perf_counter()
-            seconds.append(now - started)
+            seconds.append(time.perf_counter() - started)
             num_bytes.append(state_bytes(learner.state_dict()))
-            started = now
-    with torch.inference_mode():
-        labels, correct = _answers(stream.tasks, lambda features: collaborator(features)[1].argmax(-1))
+            if stream.task_known:
+                matrix.append(answers.accuracies())
+            started = time.perf_counter()
     return {
         "num_parameters": num_parameters(collaborator),
-        "R": walk.accuracy["small"],
-        "b": walk.baseline["small"],
+        # The walk's own matrix knows of labels that are masked, ours of tasks that are known.
+        "R": matrix if stream.task_known else walk.accuracy["small"],
+        "b": initial if stream.task_known else walk.baseline["small"],
         "seconds_per_task": seconds,
         "memory_bytes_per_task": num_bytes,
-    } | _by_size(labels, correct, stream)
+    } | _by_size(answers, stream)
 
 
 def _run_means(stream: Stream) -> Record:
     means = NearestClassMean(stream.in_features, stream.num_labels)
+    answers = _Answers(stream, means.scores)
     matrix, seconds = [], []
     for task in stream.tasks:
         started = time.perf_counter()
         rows = task.take("train", torch.arange(task.num_rows("train")))
         means.add(rows.features, rows.labels)
-        matrix.append([float(np.mean(_answers([other], means.predict)[1])) for other in stream.tasks])
         seconds.append(time.perf_counter() - started)
+        matrix.append(answers.accuracies())
     return {
         "num_parameters": 0,
         "R": matrix,
         "b": None,
         "seconds_per_task": seconds,
         "memory_bytes_per_task": [means.num_bytes] * len(matrix),
-    } | _by_size(*_answers(stream.tasks, means.predict), stream)
+    } | _by_size(answers, stream)
 
 
-def _answers(tasks: Sequence[TensorRows], predict: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] of the scored rows of all tasks, and whether `predict` gets them right."""
-    batches = [task.take("test", torch.arange(task.num_rows("test"))) for task in tasks]
-    right: list[Tensor] = [predict(batch.features) == batch.labels for batch in batches]
-    return torch.cat([batch.labels for batch in batches]).numpy(), torch.cat(right).numpy()
+class _Answers:
+    """What a model says of the scored rows of every task; among the task's own labels where the task is known."""
+
+    def __init__(self, stream: Stream, scores_of: Callable[[Tensor], Tensor]) -> None:
+        self._stream, self._scores_of = stream, scores_of
+
+    def accuracies(self) -> list[float]:
+        """Accuracy on every task."""
+        return [float(correct.mean()) for _, correct in self.by_task()]
+
+    @torch.inference_mode()
+    def by_task(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Labels [N] of every task's rows, and whether they are what the model says."""
+        for task in self._stream.tasks:
+            rows = task.take("test", torch.arange(task.num_rows("test")))
+            scores_NC = self._scores_of(rows.features)
+            if self._stream.task_known:
+                other_C = torch.ones(self._stream.num_labels, dtype=torch.bool)
+                other_C[sorted(set(task.labels("train")))] = False
+                scores_NC = scores_NC.masked_fill(other_C, -torch.inf)
+            yield rows.labels.numpy(), (scores_NC.argmax(1) == rows.labels).numpy()
 
 
-def _by_size(labels: np.ndarray, correct: np.ndarray, stream: Stream) -> Record:
+def _by_size(answers: _Answers, stream: Stream) -> Record:
+    """Accuracies over classes by their number of train rows."""
+    labels, correct = (np.concatenate(parts) for parts in zip(*answers.by_task(), strict=True))
     counts = stream.train_counts
     return {**shot_accuracies(labels, correct, counts), **third_accuracies(labels, correct, counts)}
 

@@ -26,11 +26,11 @@ class NearestClassMean:
         self.sum_CD.index_add_(0, labels_N, _unit(features_ND))
         self.count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
 
-    def predict(self, features_ND: Tensor) -> Tensor:
-        """Labels [N]: argmin_c |x - m_c|^2, which is argmax_c 2 x m_c - |m_c|^2."""
+    def scores(self, features_ND: Tensor) -> Tensor:
+        """2 x m_c - |m_c|^2, [N, C], whose largest is the nearest mean; -inf for classes not seen yet."""
         mean_CD = self.sum_CD / self.count_C.clamp_min(1)[:, None]
         score_NC = 2 * _unit(features_ND) @ mean_CD.T - mean_CD.square().sum(1)
-        return score_NC.masked_fill(self.count_C == 0, -torch.inf).argmax(1)
+        return score_NC.masked_fill(self.count_C == 0, -torch.inf)
 
 
 def _unit(features_ND: Tensor) -> Tensor:

@@ -18,13 +18,15 @@ from kcm.tasks import TaskSequence
 class Stream:
     """Tasks with the splits `train` and `test`, in the order in which they are learned.
 
-    `test` is whatever split the study scores. `fingerprint` names the content: rows, splits, order and features.
+    `test` is whatever split the study scores. Where the task of a row is known when it is answered (`task_known`), only
+    labels of that task can be the answer. `fingerprint` names the content: rows, splits, order and features.
     """
 
     tasks: Sequence[TensorRows]
     num_labels: int
     in_features: int
     fingerprint: str
+    task_known: bool = False
 
     @property
     def train_counts(self) -> np.ndarray:
@@ -48,7 +50,8 @@ def make_stream(
             splits[role] = ids, _batch([features[text] for text in texts], labels)
         tasks.append(TensorRows(task.name, splits))
     in_features = len(next(iter(features.values())))
-    return Stream(tasks, len(sequence.label_names), in_features, digest.hexdigest())
+    task_known = sequence.scenario == "task_incremental"
+    return Stream(tasks, len(sequence.label_names), in_features, digest.hexdigest(), task_known)
 
 
 def _batch(vectors: Sequence[np.ndarray], labels: Sequence[int]) -> Batch:

@@ -31,6 +31,23 @@ def test_replay_forgets_less_than_finetuning_and_joint_training_bounds_both(conf
     assert finetune["gap_to_joint"] == pytest.approx(joint["average_accuracy"] - finetune["average_accuracy"])
 
 
+@pytest.mark.parametrize("network", ["kan", "ncm"])
+def test_a_known_task_leaves_its_own_labels_to_choose_from(config, run, network) -> None:
+    accuracies = [
+        run(config(networks=[network], learners=["finetune"], tasks={"scenario": scenario}))["cells"][0]["per_seed"][0]
+        for scenario in ("class_incremental", "task_incremental")
+    ]
+    unknown, known = (seed["average_accuracy"] for seed in accuracies)
+    assert known > unknown + 0.02
+    assert known > 0.7  # of two labels
+
+
+def test_an_mlp_in_closed_form_is_its_control_of_random_units(config, run) -> None:
+    kan, mlp, linear = run(config(networks=["kan", "mlp", "linear"], learners=["analytic"]))["cells"]
+    assert [cell["kind"] for cell in (kan, mlp, linear)] == ["kan", "random_relu", "linear"]
+    assert all(cell["per_seed"][0]["average_accuracy"] > 0.8 for cell in (kan, mlp, linear))
+
+
 def test_the_memory_is_the_number_of_rows_per_class_times_the_classes(config, run) -> None:
     result = run(config(networks=["kan"], memory_per_class=[3]))
     assert result["cells"][0]["setting"]["learner"]["memory"] == 30
