@@ -87,7 +87,7 @@ class Bench:
             if not data.tuned:
                 continue
             found = trials.setdefault(data.settings_file, [])
-            for learner, (memories, space) in spaces(data).items():
+            for learner, (memories, space) in spaces().items():
                 for row in (Row(learner, memory, ALL_NETWORKS) for memory in memories):
                     if self._wanted(data.name, row.name):
                         found += self._trials(data, row, space)
@@ -97,7 +97,8 @@ class Bench:
         streams = self.num_seeds or HELD_OUT_STREAMS
         study = data.study(row, score_on="validate", first_seed=HELD_OUT_SEED, num_seeds=streams)
         for values in trials_of(space):
-            settings = Settings({row.name: overrides_of(values)}).over(Settings.load(DEFAULT_SETTINGS))
+            tried = {f"{row.name}/{network}": overrides_of(values) for network in row.networks}
+            settings = Settings(tried).over(best_settings(data))
             for cell in aggregate(self._records(data, study, settings))["cells"]:
                 score = cell["aggregated"]["average_accuracy"]["mean"]
                 yield Trial(f"{row.name}/{cell['network']}", values, score)
@@ -128,8 +129,7 @@ class Bench:
 
 def best_settings(data: DataSet) -> Settings:
     """The committed best settings of a data set, over the default ones."""
-    default = Settings.load(DEFAULT_SETTINGS)
-    return Settings.load(data.settings_file).over(default) if data.settings_file.is_file() else default
+    return Settings.load(data.settings_file).over(Settings.load(DEFAULT_SETTINGS))
 
 
 def run_workers(count: int) -> None:
@@ -167,9 +167,12 @@ def write_results(section: str, found: Mapping[str, Any]) -> None:
 
 def write_settings(path: Path, trials: Sequence[Trial]) -> None:
     """Commit the best settings of a data set; places that were not tuned now stay as they are."""
-    best = Settings(best_overrides(trials))
-    best = best.over(Settings.load(path)) if path.is_file() else best
-    note = f"# Best settings, chosen by `python benchmarks/continual.py --tune --write --only {path.stem}`.\n"
+    best = Settings(best_overrides(trials)).over(Settings.load(path))
+    note = (
+        "# Over default.yaml. `default` was set by hand, so that all networks get as many passes; the rest was chosen"
+        " by\n"
+        f"#   python benchmarks/continual.py --tune --write --only {path.stem}\n"
+    )
     path.write_text(note + yaml.safe_dump(dict(best.overrides), sort_keys=True), encoding="utf-8")
 
 

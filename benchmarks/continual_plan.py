@@ -79,7 +79,6 @@ class DataSet:
     tuned: bool  # on these tasks its settings are chosen
     tasks: Mapping[str, Any]
     rows: tuple[Row, ...]
-    num_epochs: int  # of every trial: passes are bought with time, and all networks get as many
     feature_columns: tuple[str, ...] = ()
 
     def study(self, row: Row, **changes: Any) -> StudyConfig:
@@ -113,7 +112,7 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     if domains is not None:
         by_domain = {**intents, "mapping": str(domains)}
         found.append(
-            DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, HEADLINE, 5)
+            DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, HEADLINE)
         )
     shuffled = {**intents, "num_tasks": 10}
     tail = {**shuffled, "long_tail": {"imbalance_factor": 100}}
@@ -125,22 +124,19 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     reviews = {"source": {"kind": "reviews"}, "scenario": "domain_incremental"}
     return [
         *found,
-        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything, 5),
-        DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE, 5),
-        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything, 5),
-        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", True, digits, everything, 20, ("pixel_*",)),
+        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything),
+        DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE),
+        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything),
+        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", True, digits, everything, ("pixel_*",)),
     ]
 
 
-def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
+def spaces() -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
     """By learner: the memories at which it is tuned, and what is tried; the same for every network.
 
     The closed form has no learning rate, and finds its ridge by cross-validation: it is not tuned.
     """
-    common: dict[str, Sequence[Any]] = {
-        "train.learning_rate": [1e-3, 3e-3, 1e-2],
-        "train.num_epochs": [data.num_epochs],
-    }
+    common: dict[str, Sequence[Any]] = {"train.learning_rate": [1e-3, 3e-3, 1e-2]}
     strengths: dict[str, dict[str, Sequence[Any]]] = {
         "replay": {"learner.batch_size": [32, 256]},
         "der": {"learner.alpha": [0.1, 0.5]},
@@ -148,8 +144,12 @@ def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str,
         "ewc": {"learner.strength": [10.0, 1000.0]},
         "si": {"learner.strength": [0.1, 10.0]},
     }
+    memories = {"lwf": MEMORIES}  # without a memory it is the paper's method
     return {
-        learner: ((2, 10) if has_memory(learner) else (None,), {**common, **strengths.get(learner, {})})
+        learner: (
+            memories.get(learner, (2, 10)) if has_memory(learner) else (None,),
+            {**common, **strengths.get(learner, {})},
+        )
         for learner in LEARNERS
         if learner != "analytic"
     }

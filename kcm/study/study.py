@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +11,8 @@ from pydantic import Field, field_validator
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
+from kcm.learners import AnalyticConfig
+from kcm.learners.analytic import require_linear
 from kcm.study.aggregate import aggregate
 from kcm.study.cell import Cell, Record, run_cell
 from kcm.study.data import read_data
@@ -70,15 +71,6 @@ class Watcher(Protocol):
         """Cells finished, before the cell called `name` begins."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A study before its first cell: every cell with its setting, the stream of every seed, and what the data are."""
-
-    planned: Sequence[tuple[Cell, Setting | None]]
-    streams: Mapping[int, Stream]
-    data: Mapping[str, Any]
-
-
 def run_study(
     config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
 ) -> dict[str, Any]:
@@ -86,15 +78,6 @@ def run_study(
 
     Raises KcmError for whatever is wrong with the data or the configuration before any text is encoded.
     """
-    prepared = prepare(config, settings, assets_dir, storage, watcher)
-    records = run_cells(prepared.planned, prepared.streams, Records(storage / "cells"), watcher)
-    return {"data": prepared.data, "match": config.match, "score_on": config.score_on, **aggregate(records)}
-
-
-def prepare(
-    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
-) -> Prepared:
-    """Read and check everything, then encode the texts that `storage` has no features of."""
     data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns)
     planned = plan(config, settings, len(data.sequences[0].label_names))
     streams = data.streams(
@@ -102,11 +85,16 @@ def prepare(
     )
     if config.match == "latency":
         planned = matched_by_latency(planned, streams[0], storage)
-    return Prepared(planned, dict(zip(config.seeds, streams, strict=True)), data.described())
+    by_seed = dict(zip(config.seeds, streams, strict=True))
+    records = run_cells(planned, by_seed, Records(storage / "cells"), watcher)
+    return {"data": data.described(), "match": config.match, "score_on": config.score_on, **aggregate(records)}
 
 
 def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:
-    """Every cell with its setting. Raises ConfigError for a memory that cannot hold a row of every class."""
+    """Every cell with its setting. Raises ConfigError for a memory that cannot hold a row of every class.
+
+    So it does for a network that its learner cannot train.
+    """
     for memory in config.memory_per_class:
         if memory < 0 or 0 < memory < 1:
             raise ConfigError(
@@ -114,15 +102,17 @@ def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple
                 f" smaller than the number of classes, {num_labels}",
                 mend="Give at least 1, or 0 for no memory",
             )
-    return [
-        (
-            cell,
-            None
-            if cell.network == "ncm" or cell.learner is None
-            else settings.setting(cell.network, cell.learner, cell.memory_per_class, num_labels),
-        )
-        for cell in config.cells()
-    ]
+    planned = [(cell, _setting(cell, settings, num_labels)) for cell in config.cells()]
+    for _, setting in planned:
+        if setting is not None and isinstance(setting.learner, AnalyticConfig):
+            require_linear(setting.network)
+    return planned
+
+
+def _setting(cell: Cell, settings: Settings, num_labels: int) -> Setting | None:
+    if cell.network == "ncm" or cell.learner is None:
+        return None
+    return settings.setting(cell.network, cell.learner, cell.memory_per_class, num_labels)
 
 
 def run_cells(
