@@ -48,7 +48,7 @@ class Si(Learner):
             assert parameter.grad is not None
             if name not in self._anchor:
                 self._anchor[name] = parameter.detach().clone()
-                self._path[name], self._importance[name] = torch.zeros(2, *parameter.shape).unbind()
+                self._path[name], self._importance[name] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             self._before[name] = parameter.grad.clone(), parameter.detach().clone()
             parameter.grad += 2 * self.strength * self._importance[name] * (parameter - self._anchor[name])
 

@@ -25,6 +25,7 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import summarise
+from kcm.sealed import SealedFolder, sealing, write_state
 
 LEARNERS = [
     FinetuneConfig(),
@@ -86,6 +87,18 @@ def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
         assert resumed.accuracy == undisturbed.accuracy
         for ours, theirs in zip(resumed.collaborator.parameters(), undisturbed.collaborator.parameters(), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=repr)
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_walk, digits, learner, steps, tmp_path) -> None:
+    walk = make_walk(digits[:2], learner, epochs=1)
+    for _ in range(steps):
+        walk.step()
+    with sealing(tmp_path / "bundle", "manifest.json", 1) as draft:
+        write_state(draft / "learner", walk.learner.state_dict())
+    found = SealedFolder(tmp_path / "bundle", "manifest.json", 1).state("learner")
+    _assert_close(found, walk.learner.state_dict(), atol=0, rtol=0)
 
 
 def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_walk, uneven, on_ranks) -> None:
@@ -271,6 +284,18 @@ def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_walk, 
     measured = summarise(matrix, walk.baseline["small"])
     assert measured["fwt"] is None
     assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
+
+
+def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(make_walk, digits) -> None:
+    walk = make_walk(digits, FinetuneConfig(), epochs=1, mask_unseen=True)
+    while not walk.step():
+        pass
+    rows = digits[0].take("test", torch.arange(digits[0].num_rows("test")))
+    outputs = dict(zip(("judge", "small"), walk.collaborator(rows.features), strict=True))
+    for name, logits_NC in outputs.items():
+        right = logits_NC[:, :2].argmax(-1) == rows.labels
+        assert walk.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
+        assert not torch.equal(logits_NC.argmax(-1), logits_NC[:, :2].argmax(-1))  # the mask mattered
 
 
 def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_walk, domains) -> None:
