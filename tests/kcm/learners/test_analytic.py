@@ -223,7 +223,14 @@ def test_rows_in_any_order_give_the_same_logits(digits) -> None:
 
 def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
     collaborator = Collaborator(64, 10, NetworkConfig(hidden=(), shared=True), "linear", seed=0)
-    walk = Walk(collaborator, AnalyticConfig(strength=1e-3).build(0), digits, TrainConfig(), DistillConfig(), seed=0)
+    walk = Walk(
+        collaborator,
+        AnalyticConfig(strength=1e-3, class_balance=0).build(0),
+        digits,
+        TrainConfig(),
+        DistillConfig(),
+        seed=0,
+    )
     walk.run()
     rows = [task.take("train", torch.arange(task.num_rows("train"))) for task in digits]
     x = collaborator.normalizer(torch.cat([part.features for part in rows]).double())
