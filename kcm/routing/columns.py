@@ -50,6 +50,9 @@ class RouteColumns(Config):
         if self.correct_at is not None and not self.small_correct:
             raise ConfigError("correct_at has no effect without small_correct and large_correct", where="columns")
 
+        if self.small_cost and not self.large_cost:
+            raise ConfigError("small_cost has no effect without large_cost", where="columns")
+
     @property
     def named(self) -> dict[str, str]:
         """Columns by the field that names them, features left out."""

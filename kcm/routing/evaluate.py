@@ -23,6 +23,7 @@ from kcm.routing.table import RoutingTable
 MEASURES = ("apgr", "cpt_50", "cpt_80", "auroc", "area", "call_rate", "loss")
 _COMPARED = ("apgr", "cpt_50", "cpt_80", "area", "call_rate")
 ROUTER = "deferral"
+_NEED_A_GAP = ("apgr", "cpt_50", "cpt_80")  # measured in parts of what the large model is better by
 
 
 class EvaluateConfig(Config):
@@ -167,9 +168,6 @@ def _differences(
         interval = resampled_difference([a for a, _ in both], [b for _, b in both], held_out_share)
         found[measure] = interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
     return found
-
-
-_NEED_A_GAP = ("apgr", "cpt_50", "cpt_80")
 
 
 def _defined(measure: str, better: bool, values: Iterable[float | None]) -> list[float]:

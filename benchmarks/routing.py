@@ -1,0 +1,349 @@
+"""What routing promises and reaches: routers on RouteLLM's answers, certificates redrawn, scale, human agreement.
+
+    kcm run jobs/configs/reviews.yaml
+    python benchmarks/routing.py --storage storage --gsm8k gsm8k_responses.csv --ratings hutto_ICWSM_2014 [--write]
+
+`--only NAME` prints one figure; each says which of the three inputs it needs:
+
+- `--storage`: the storage path of a finished run of jobs/configs/reviews.yaml.
+- `--gsm8k`: RouteLLM's answers to GSM8K (repository lm-sys/RouteLLM, gsm8k_responses.csv), or $KCM_GSM8K.
+- `--ratings`: folder with the `_anonDataRatings.txt` files beside the packaged reviews, in the source distribution of
+  vaderSentiment 3.3.2 (additional_resources/hutto_ICWSM_2014.tar.gz).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+
+from kcm.cascade.certificate import CertificateConfig, certify
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate import Gate
+from kcm.cascade.policy import Decision
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.table import OutcomeTable
+from kcm.config import load_config
+from kcm.errors import KcmError
+from kcm.metrics.calibration import fit_temperature
+from kcm.metrics.intervals import paired_over_seeds
+from kcm.routing.evaluate import EvaluateConfig, evaluate
+from kcm.routing.head import fit_head
+from kcm.routing.workbench import Workbench
+from pipelines.config import RunConfig
+from pipelines.features import feature_matrix, read_features
+from pipelines.outcome_table import outcome_table
+from pipelines.train_worker import TaskFiles, WalkPlan
+
+RESULTS = Path(__file__).parent / "results" / "routing.json"
+REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
+GSM8K_COLUMNS = {
+    "text": "prompt",
+    "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+    "large_correct": "gpt-4-1106-preview",
+}
+EPSILON, DELTA, NUM_DRAWS, NUM_SEEDS = 0.05, 0.1, 1000, 10
+METHODS = ("regret", "net", "auto")
+DOMAIN_FILES = {
+    "reviews": "amazonReviewSnippets",
+    "movies": "movieReviewSnippets",
+    "editorials": "nytEditorialSnippets",
+    "tweets": "tweets",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a person has given; a figure asks for what it needs."""
+
+    gsm8k: Path | None
+    storage: Path | None
+    ratings: Path | None
+    assets: Path
+
+    def need(self, name: str) -> Path:
+        """The path by its option's name; raises KcmError where it was not given or is not there."""
+        path: Path | None = getattr(self, name)
+        if path is None or not path.exists():
+            raise KcmError(f"--{name} is missing, or there is nothing at {path}", mend="See the head of this file")
+        return path
+
+    def artefact(self, stage: str, holding: str) -> Path:
+        """The newest artefact of `stage` in the storage that holds a file of this name."""
+        found = sorted(
+            self.need("storage").glob(f"artefacts/{stage}/*/{holding}"), key=lambda path: path.stat().st_mtime
+        )
+        if not found:
+            raise KcmError(f"no artefact of stage {stage!r} with {holding}", where=str(self.storage))
+        return found[-1].parent
+
+
+# -- routers on answers that nobody here gave --------------------------------------------------------------------------
+
+
+def gsm8k(inputs: Inputs) -> dict[str, Any]:
+    """APGR on RouteLLM's GSM8K answers, mean of 10 x 5 folds, against the hashed-word ridge on the same folds."""
+    bench = _gsm8k_bench(inputs)
+    result = evaluate(bench.table, bench.inputs, "score", EvaluateConfig(num_folds=5, num_repeats=10))
+    kept = ("apgr", "cpt_50", "cpt_80", "auroc", "intervals")
+    return {
+        "apgr": result["apgr"],
+        "over_the_hashed_word_ridge": result["differences"]["hashed_words"]["apgr"],
+        "routers": {name: {key: found[key] for key in kept} for name, found in result["methods"].items()},
+        "notes": [*result["notes"], *bench.notes],
+    }
+
+
+@cache
+def _gsm8k_bench(inputs: Inputs) -> Workbench:
+    return Workbench.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS, None, inputs.assets)
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+
+def violations(inputs: Inputs) -> dict[str, Any]:
+    """How often a certificate is broken when the table is the truth and its rows are drawn with replacement."""
+    tables = {**_simulated(), "GSM8K": _gsm8k_scored(inputs), "reviews": _reviews_scored(inputs)}
+    found = {name: _redrawn(truth) for name, truth in tables.items()}
+    shares = [each[method]["broken"] for each in found.values() for method in METHODS]
+    return {
+        "largest_share_broken": max(shares),
+        "auto_keeps_at_least_the_better_by": min(
+            each["auto"]["kept"] - max(each["regret"]["kept"], each["net"]["kept"]) for each in found.values()
+        ),
+        "tables": found,
+    }
+
+
+def _redrawn(truth: ScoredOutcomes) -> dict[str, Any]:
+    """Shares of 1,000 redraws that are broken or certify nothing, and the mean share of the truth's rows kept."""
+    frontier, rng = Frontier.of(truth), np.random.default_rng(0)
+    num_rows = min(len(truth), 3000) // 2
+    points = {method: [] for method in METHODS}
+    for _ in range(NUM_DRAWS):
+        validate, rows = (truth.select(rng.integers(0, len(truth), num_rows)) for _ in range(2))
+        searched = Decision.of(Frontier.of(validate).cheapest(EPSILON).threshold)
+        for method, seen in points.items():
+            config = CertificateConfig(epsilon=EPSILON, delta=DELTA, method=method)
+            seen.append(frontier.at(certify(validate, rows, searched, config).route.cut))
+    return {
+        "num_rows": num_rows,
+        **{
+            method: {
+                "broken": float(np.mean([point.loss > EPSILON for point in seen])),
+                "kept": float(np.mean([1 - point.call_rate for point in seen])),
+            }
+            for method, seen in points.items()
+        },
+    }
+
+
+def _simulated() -> dict[str, ScoredOutcomes]:
+    """A calibrated score; one that knows nothing; and losses that only just exceed epsilon where most rows are kept."""
+    rng, num_rows = np.random.default_rng(0), 20_000
+    score = rng.random(num_rows)
+    right = {
+        "calibrated": (rng.random(num_rows) < 0.5 + score / 2, rng.random(num_rows) < 0.9),
+        "useless": (rng.random(num_rows) < 0.8, rng.random(num_rows) < 0.9),
+        "at the edge": (rng.random(num_rows) < np.where(score > 0.9, 0.4, 0.9), rng.random(num_rows) < 0.9),
+        "small better": (rng.random(num_rows) < 0.5 + score / 2, rng.random(num_rows) < 0.6),
+    }
+    return {
+        f"simulated, {name}": ScoredOutcomes(score=score, small_correct=small, large_correct=large)
+        for name, (small, large) in right.items()
+    }
+
+
+def _gsm8k_scored(inputs: Inputs) -> ScoredOutcomes:
+    """GSM8K with out-of-fold scores of the deferral head."""
+    bench = _gsm8k_bench(inputs)
+    gain = bench.table.small_correct.astype(np.float64) - bench.table.large_correct
+    return bench.table.scored(fit_head(bench.inputs, gain)[1])
+
+
+def _reviews_scored(inputs: Inputs) -> ScoredOutcomes:
+    """The demo's outcome table with the judge's confidence; rows that nothing of it was chosen on."""
+    table = OutcomeTable.from_parquet(inputs.artefact("evaluate", "kcm/outcomes.parquet") / "outcomes.parquet")
+    table = table.select(table.split != "validate")
+    rows = ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))
+    return ScoredOutcomes(score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct)
+
+
+def scale(inputs: Inputs) -> dict[str, Any]:
+    """Seconds for frontier, search and certificate on 1,000,000 rows, half of them certify rows; best of 5."""
+    rng, num_rows = np.random.default_rng(0), 1_000_000
+    score = rng.normal(size=num_rows)
+    rows = ScoredOutcomes(
+        score=score,
+        small_correct=rng.random(num_rows) < 1 / (1 + np.exp(-2 * score - 1)),
+        large_correct=rng.random(num_rows) < 0.9,
+    )
+    validate, certify_rows = (rows.select(np.arange(half, num_rows, 2)) for half in (0, 1))
+    times = []
+    for _ in range(5):
+        wall, cpu = time.perf_counter(), time.process_time()
+        Frontier.of(rows).area()
+        searched = Decision.of(Frontier.of(validate).cheapest(EPSILON).threshold)
+        certify(validate, certify_rows, searched, CertificateConfig(epsilon=EPSILON, delta=DELTA))
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {"seconds": min(wall for wall, _ in times), "processor_seconds": min(cpu for _, cpu in times)}
+
+
+# -- the demo's reviews ------------------------------------------------------------------------------------------------
+
+
+def agreement(inputs: Inputs) -> dict[str, Any]:
+    """Spearman correlation, on test, of scores with how well the human raters agreed and how strongly they felt.
+
+    Agreement is the share of raters on the majority's side of zero; strength the size of the mean rating.
+    """
+    folder = inputs.artefact("evaluate", "kcm/outcomes.parquet")
+    table = OutcomeTable.from_parquet(folder / "outcomes.parquet")
+    validate, test = table.where(split="validate"), table.where(split="test")
+    gate = Gate(temperature=fit_temperature(validate.judge_logits, validate.label))
+    linear = _linear_confidence(inputs, list(test.id))
+    sides, sizes = _ratings(inputs.need("ratings"), list(test.id))
+    scores = {"KCM's gate score": gate.score(None, test.judge_logits), "linear model's confidence": linear}
+    found: dict[str, Any] = {}
+    for task in ("all", *dict.fromkeys(test.task)):
+        rows = np.ones(len(test), dtype=bool) if task == "all" else test.task == task
+        found[task] = {"num_rows": int(rows.sum())} | {
+            name: {
+                "with_agreement": float(spearmanr(score[rows], sides[rows]).statistic),
+                "with_strength": float(spearmanr(score[rows], sizes[rows]).statistic),
+            }
+            for name, score in scores.items()
+        }
+    return found
+
+
+def _linear_confidence(inputs: Inputs, ids: list[str]) -> np.ndarray:
+    """Distance from the boundary of a logistic regression on the features of all train rows."""
+    folder = _small_features(inputs)
+    files = range(len(list(folder.glob("task-*.parquet"))))
+    train = [read_features(folder, number, split="train") for number in files]
+    test = [read_features(folder, number, split="test") for number in files]
+    model = LogisticRegression(max_iter=2000, C=10.0)
+    model.fit(
+        np.concatenate([feature_matrix(t) for t in train]), np.concatenate([t["label"].to_numpy() for t in train])
+    )
+    score = np.abs(model.decision_function(np.concatenate([feature_matrix(t) for t in test])))
+    place = {row_id: n for n, row_id in enumerate(name for t in test for name in t["id"].to_pylist())}
+    return np.asarray(score[[place[row_id] for row_id in ids]])
+
+
+def _ratings(folder: Path, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Share of raters on the majority's side (a zero is on neither), and the size of the mean rating, by row id."""
+    found: dict[str, tuple[float, float]] = {}
+    for domain, stem in DOMAIN_FILES.items():
+        for line in (folder / f"{stem}_anonDataRatings.txt").read_text(encoding="utf-8-sig").splitlines():
+            number, mean, _, raw = line.split("\t")
+            ratings = np.array(json.loads(raw))
+            share = max((ratings > 0).mean(), (ratings < 0).mean())
+            found[f"{domain}/{number}"] = (float(share), abs(float(mean)))
+    columns = np.array([found[row_id] for row_id in ids])
+    return columns[:, 0], columns[:, 1]
+
+
+def _small_features(inputs: Inputs) -> Path:
+    """The features that the collaborator reads: of the two feature artefacts, the narrower vectors."""
+    folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
+    return min(folders, key=lambda folder: feature_matrix(read_features(folder, 0, split="test")).shape[1])
+
+
+def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
+    """Area under the deferral curve on test, KCM less MCM, paired over 10 seeds, with the demo's settings."""
+    config = load_config(RunConfig, REVIEWS)
+    folder = inputs.artefact("evaluate", "kcm/outcomes.parquet")
+    labels = OutcomeTable.from_parquet(folder / "outcomes.parquet").label_names
+    features, outcomes = _small_features(inputs), inputs.artefact("outcomes", "large.json")
+    names = [f"task {n}" for n in range(len(list(features.glob("task-*.parquet"))))]
+    files = [
+        TaskFiles(n, features / f"task-{i:04d}.parquet", outcomes / f"task-{i:04d}.parquet")
+        for i, n in enumerate(names)
+    ]
+    width = feature_matrix(read_features(features, 0, split="test")).shape[1]
+    areas: dict[str, list[float]] = {"kcm": [], "mcm": []}
+    for seed in range(NUM_SEEDS):
+        order = np.random.default_rng(seed).permutation(len(files))
+        plan = WalkPlan(
+            ("kcm", "mcm"), tuple(files[i] for i in order), width, len(labels), config.network, config.learner,
+            config.train, config.distill, seed,
+        )  # fmt: skip
+        for name, found in areas.items():
+            walk = plan.walk(name)
+            walk.run()
+            table, _, _ = outcome_table(walk.collaborator.eval(), features, outcomes, names, labels, ("test",))
+            found.append(Frontier.of(ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))).area())
+    interval = paired_over_seeds(areas["kcm"], areas["mcm"])
+    assert interval is not None
+    return {
+        "kcm_minus_mcm": {"estimate": interval.estimate, "interval": [interval.low, interval.high]},
+        "seeds": NUM_SEEDS,
+        **{f"area_{name}": float(np.mean(found)) for name, found in areas.items()},
+    }
+
+
+FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
+    function.__name__: function for function in (gsm8k, violations, scale, agreement, kcm_mcm)
+}
+
+
+def main() -> None:
+    """Print the chosen figures as they come, and write them into the results with `--write`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=FIGURES, action="append", help="print this figure alone; repeatable")
+    parser.add_argument("--gsm8k", type=Path, default=os.environ.get("KCM_GSM8K"))
+    parser.add_argument("--storage", type=Path)
+    parser.add_argument("--ratings", type=Path)
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
+    given = parser.parse_args()
+    inputs = Inputs(given.gsm8k and Path(given.gsm8k), given.storage, given.ratings, given.assets)
+    torch.set_num_threads(2)
+    try:
+        for name in given.only or FIGURES:
+            started = time.perf_counter()
+            figures = FIGURES[name](inputs)
+            show(name, figures)
+            Console().print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
+            if given.write:
+                kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+                RESULTS.write_text(json.dumps(kept | {name: figures}, indent=1) + "\n")
+    except KcmError as error:
+        sys.exit(f"error: {error}")
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    """One line per number, nested names joined by dots."""
+    summary = (FIGURES[name].__doc__ or "").splitlines()[0]
+    table = Table(title=f"{name}: {summary}", title_justify="left", show_header=False)
+    for key, value in _flat(figures):
+        table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console(width=140).print(table)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return found
+
+
+if __name__ == "__main__":
+    main()

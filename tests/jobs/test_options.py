@@ -1,0 +1,43 @@
+"""Options made of a model: one per field, with its description; only those given reach the command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+from pydantic import Field
+from typer.testing import CliRunner
+
+from jobs.options import options_of
+from kcm.config import Config
+
+
+class Names(Config):
+    """Three fields of the kinds that are used."""
+
+    first_name: str | None = Field(None, description="What the first is called.")
+    cut: float | None = Field(None, description="Where to cut.")
+    others: tuple[str, ...] = Field((), description="All the others.")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["x"], {}),
+        (["x", "--first-name", "a", "--cut", "0.5"], {"first_name": "a", "cut": 0.5}),
+        (["x", "--others", "b", "--others", "c"], {"others": ["b", "c"]}),
+    ],
+)
+def test_the_command_gets_what_was_given_and_nothing_else(words: list[str], expected: dict[str, Any]) -> None:
+    seen: dict[str, Any] = {}
+    app = typer.Typer()
+
+    @app.command()
+    @options_of(Names, "names")
+    def command(where: str, names: dict[str, Any], loud: bool = False) -> None:
+        seen.update(where=where, names=names, loud=loud)
+
+    assert CliRunner().invoke(app, [*words, "--loud"]).exit_code == 0
+    assert seen == {"where": "x", "names": expected, "loud": True}
+    assert "Where to cut." in CliRunner().invoke(app, ["--help"]).stdout
