@@ -27,7 +27,12 @@ Encoder = Annotated[
 ]
 AssetsPath = Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")]
 RouterFolder = Annotated[
-    Path | None, typer.Option("--router", metavar="DIR", help="Score rows with the router that `kcm route fit` wrote.")
+    Path | None,
+    typer.Option(
+        "--router",
+        metavar="DIR",
+        help="Score rows with the router that `kcm route fit` wrote; its columns are known, an empty name unsets one.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Draws folds, or splits where the table names none.")]
 Share = Annotated[float, typer.Option(min=0, max=1, help="Accuracy that may be lost against the large model alone.")]
@@ -59,11 +64,13 @@ def evaluate(
     with reported(json, debug) as result:
         from jobs.route_table import evaluation_view
         from jobs.table import result_console
+        from kcm.config import parse_config
         from kcm.routing.evaluate import EvaluateConfig
         from kcm.routing.evaluate import evaluate as compare
         from kcm.routing.workbench import Workbench
 
-        config = EvaluateConfig(num_folds=num_folds, num_repeats=num_repeats, max_loss=max_loss, seed=seed)
+        given = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
+        config = parse_config(EvaluateConfig, given, where="options")
         bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
         result |= compare(bench.table, bench.inputs, bench.sure_name, config)
         result["notes"] += bench.notes

@@ -22,7 +22,7 @@ from kcm.routing.table import RoutingTable
 NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
-_NUM_STATISTICS = 12
+_NUM_STATISTICS = 17
 _SURE = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
 
 
@@ -79,7 +79,7 @@ def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
 
 
 def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
-    """What the shape of a text tells of how hard it is, in logarithms, [N, 12]."""
+    """What the shape of a text tells of how hard it is, in logarithms, [N, 17]."""
     return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
 
 
@@ -99,4 +99,9 @@ def _statistics(text: str) -> list[float]:
         sum(letter.isupper() for letter in text),
         text.count(",") + text.count(";") + text.count(":"),
         text.count("\n"),
+        text.count("?"),
+        text.count("/"),
+        sum(text.count(sign) for sign in "%‰"),
+        sum(text.count(sign) for sign in "$€£¥"),
+        sum("." in number for number in numbers),
     ]

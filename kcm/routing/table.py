@@ -83,12 +83,13 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     frame, where = read_frame(path), str(path)
     check_columns(frame, columns, where)
     feature_names = feature_columns(frame, columns.features, where)
-    cells = Cells(frame, _row_names(frame, columns, where), where)
+    names = _row_names(frame, columns, where)
+    cells = Cells(frame, names, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
     text = _text(cells, columns.text, notes)
     return RoutingTable(
-        name=_row_names(frame, columns, where),
+        name=names,
         item=_items(frame, cells, columns, notes),
         small_correct=small_correct,
         large_correct=large_correct,

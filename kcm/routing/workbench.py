@@ -50,13 +50,15 @@ class Workbench:
     ) -> Workbench:
         """Read the table; columns are those of the router, of the file, and of `given`, the later ones winning.
 
+        An empty name in `given` unsets a column that the router knows and this table lacks.
         Raises KcmError for anything that cannot be used, before any work starts.
         """
         router = Router.read(router_folder) if router_folder else None
         stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
         if columns_file:
             stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-        columns = parse_config(RouteColumns, stored | dict(given), where="columns")
+        chosen = {field: None if name == "" else name for field, name in given.items()}
+        columns = parse_config(RouteColumns, stored | chosen, where="columns")
         return cls(read_table(path, columns), columns, encoder, assets_dir, router)
 
     @property

@@ -134,6 +134,7 @@ def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Pa
         (["certify", "t.csv", *CORRECT, "--score", "c", "--epsilon", "1.5"], "epsilon = 1.5"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--router", "absent"], "no router here (absent)"),
+        (["evaluate", "t.csv", *CORRECT, "--score", "c", "--max-loss", "1"], "max_loss = 1"),
         (["evaluate", "t.csv", *CORRECT], "nothing to route by"),
         (["evaluate", "t.csv", *CORRECT, "--score", "c", "--num-folds", "9"], "3 items or groups cannot make 9 folds"),
         (["evaluate", "t.csv", *CORRECT, "--text", "q"], "no column 'q' (text)"),
@@ -177,6 +178,7 @@ def test_rows_that_a_router_was_fitted_on_do_not_certify_elsewhere(logged: Path,
     frame["split"] = ["validate", "certify"] * 400
     frame.to_csv(tmp_path / "split.csv", index=False)
     shown = route("certify", tmp_path / "split.csv", "--router", tmp_path / "router", "--split", "split")
+    succeeded(tmp_path, "certify", logged, "--router", tmp_path / "router", "--split", "")
     assert "certify rows are among those that the router was fitted on" in shown.stderr
 
 

@@ -52,5 +52,6 @@ def test_statistics_are_those_of_the_text() -> None:
     length, words, sentences = 44, 10, 2
     assert row[:4] == pytest.approx([length, words, sentences, words / sentences])
     assert row[6:9] == pytest.approx([2, 2, 3])
-    assert row[9:] == pytest.approx([3, 1, 1])
-    assert text_statistics([]).shape[0] == 0
+    assert row[9:] == pytest.approx([3, 1, 1, 1, 0, 0, 0, 0])
+    assert np.expm1(text_statistics(["€5 or 4.5%/day"]))[0, 12:] == pytest.approx([0, 1, 1, 1, 1])
+    assert text_statistics([]).shape == (0, len(row))
