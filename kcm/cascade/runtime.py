@@ -23,8 +23,8 @@ from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator
 from kcm.encoders import Encoder, TextEncoder, encoder_identity
 from kcm.errors import ArtefactError
-from kcm.large import ClassifierConfig, ClassifierModel, Item, LargeAnswer, LargeModel, LinearHead, RecordedModel
-from kcm.large.classifier import classifier_identity
+from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.large.build import build_large, large_identity, location
 
 Route = Literal["small", "large", "small_degraded"]
 
@@ -202,15 +202,8 @@ def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k
 
 def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeModel:
     """The large model; ArtefactError when it is not the one the bundle was certified with."""
-    model: LargeModel
-    if isinstance(bundle.large, ClassifierConfig):
-        path = resolve(bundle.large.encoder.model, assets_dir)
-        encoder = TextEncoder(bundle.large.encoder, path, device)
-        model = ClassifierModel(encoder, _head(bundle), bundle.label_names)
-    else:
-        path = Path(bundle.large.path)
-        model = RecordedModel(bundle.large, bundle.label_names)
-    _require_same("large model", model.identity, bundle.large_identity, path)
+    model = build_large(bundle.large, bundle.label_names, assets_dir, device=device, head=bundle.large_head)
+    _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
 
@@ -227,24 +220,14 @@ def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     path = resolve(bundle.encoder.model, assets_dir)
     _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
-    if not isinstance(bundle.large, ClassifierConfig):
-        load_large(bundle, assets_dir)
-        return
-    path = resolve(bundle.large.encoder.model, assets_dir)
-    identity = classifier_identity(encoder_identity(bundle.large.encoder, path), _head(bundle), bundle.label_names)
-    _require_same("large model", identity, bundle.large_identity, path)
+    identity = large_identity(bundle.large, bundle.label_names, assets_dir, head=bundle.large_head)
+    _require_same("large model", identity, bundle.large_identity, location(bundle.large))
 
 
-def _head(bundle: Bundle) -> LinearHead:
-    if bundle.large_head is None:
-        raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
-    return bundle.large_head
-
-
-def _require_same(what: str, found: str, expected: str, path: Path) -> None:
+def _require_same(what: str, found: str, expected: str, where: str | Path) -> None:
     if found != expected:
         raise ArtefactError(
             f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
-            where=str(path),
+            where=str(where),
             mend="Fetch the original, or train and certify again with this one",
         )

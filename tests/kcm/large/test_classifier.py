@@ -88,7 +88,7 @@ def test_prompt_modes_are_checked_before_any_work():
 
 
 def test_an_unknown_adapter_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', 'recorded'"):
+    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', .*'causal_lm', 'openai', 'recorded'"):
         parse_config(Run, {"large": {"adapter": "classifer"}})
 
 
