@@ -1,4 +1,4 @@
-"""Questions to the large model, many at a time: a pool of actors that each hold the model, or a line to it."""
+"""Questions to the large model, many at a time: by a pool of actors that hold it, or over the line to a server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import CausalLmConfig, Item, LinearHead, OpenAiConfig, Prompt, ZeroShotConfig
+from kcm.large import CausalLmConfig, Item, LargeAnswer, LinearHead, OpenAiConfig, Prompt
 from kcm.large.build import build_large
 from kcm.large.config import AnyLargeConfig
 from pipelines.features import rows_of_lists
@@ -23,11 +24,12 @@ from pipelines.pool import ROW, map_rows, retain
 from pipelines.progress import Bar
 from pipelines.stage import Context
 
-PAID = "paid.sqlite"  # in the store, not in an artefact: what was paid for outlives any config
+PAID = "paid.sqlite"
+ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
 
 
 class Ask:
-    """Actor that puts rows to the large model."""
+    """Actor that holds the large model and puts rows to it."""
 
     def __init__(
         self,
@@ -36,27 +38,22 @@ class Ask:
         assets_dir: Path,
         device: str,
         head: LinearHead | None,
-        paid: Path,
     ) -> None:
-        self._model = build_large(large, label_names, assets_dir, device=device, head=head, paid=paid)
+        self._model = build_large(large, label_names, assets_dir, device=device, head=head)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text` and `prompt`."""
-        items = [
-            Item(row_id, text, read_prompt(prompt))
-            for row_id, text, prompt in zip(batch["id"], batch["text"], batch["prompt"], strict=True)
-        ]
-        answers = self._model.answer(items)
-        columns = Outcomes.of(answers, len(self._model.label_names))
+        columns = (batch["id"].tolist(), batch["text"].tolist(), batch["prompt"].tolist())
+        answers = self._model.answer([_item(*row) for row in zip(*columns, strict=True)])
+        told = Outcomes.of(answers, len(self._model.label_names))
         return {
             ROW: batch[ROW],
-            "label": columns.label_N,
-            "probabilities": columns.probabilities_NC,
-            "cost": columns.cost_N,
-            "failed": columns.failed_N,
+            "label": told.label_N,
+            "probabilities": told.probabilities_NC,
+            "cost": told.cost_N,
+            "failed": told.failed_N,
             "reason": np.array([answer.error or "" for answer in answers], dtype=object),
             "tokens": np.array([answer.cost.tokens for answer in answers], dtype=np.int64),
-            "currency": np.array([answer.cost.currency for answer in answers], dtype=np.float64),
         }
 
 
@@ -72,12 +69,55 @@ def ask(
 ) -> tuple[Outcomes, dict[str, Any]]:
     """The answers to `rows` (columns id, text, prompt), in their order, and what all together took.
 
-    What an interrupted attempt left in `scratch` is not asked again, unless it failed. Raises DataError when no row at
-    all was answered.
+    What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
     """
+    if isinstance(large, OpenAiConfig):
+        answered, took, reasons = _ask_here(context, large, label_names, rows, bar)
+    else:
+        answered, took, reasons = _ask_actors(context, large, label_names, rows, head, scratch, bar)
+    failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
+    if not failed:
+        return answered, took
+    told = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
+    if len(failed) == len(rows):
+        raise DataError(f"the large model failed on {told}", where="large", mend="Mend it and start again")
+    context.reporter.say(f"[yellow]the large model failed on {escape(told)}[/yellow]")
+    return answered, took | {"failed": len(failed)}
+
+
+def _ask_here(
+    context: Context, large: OpenAiConfig, label_names: Sequence[str], rows: pa.Table, bar: Bar
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A server is asked from this process: the key is known here, and waiting takes no cores.
+
+    Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
+    """
+    model = build_large(large, label_names, context.config.assets_path, paid=context.store.root / PAID)
+    items = [_item(row["id"], row["text"], row["prompt"]) for row in rows.to_pylist()]
+    answers: list[LargeAnswer] = []
+    bar.update(0, len(items))
+    for start in range(0, len(items), 8 * large.num_concurrent):
+        answers += model.answer(items[start : start + 8 * large.num_concurrent])
+        bar.update(len(answers), len(items))
+    took = {
+        "rows": len(answers),
+        "tokens": sum(answer.cost.tokens for answer in answers),
+        "currency": sum(answer.cost.currency for answer in answers),
+    }
+    return Outcomes.of(answers, len(label_names)), took, [answer.error or "" for answer in answers]
+
+
+def _ask_actors(
+    context: Context,
+    large: AnyLargeConfig,
+    label_names: Sequence[str],
+    rows: pa.Table,
+    head: LinearHead | None,
+    scratch: Path,
+    bar: Bar,
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
     cluster = context.config.cluster
-    if isinstance(large, OpenAiConfig):  # waits for the network: one actor keeps the budget, and needs no GPU
-        cluster = cluster.model_copy(update={"num_encoders": 1, "use_gpu": False})
     retain(scratch, ~pc.field("failed"))
     parts = map_rows(
         rows,
@@ -89,57 +129,25 @@ def ask(
             "assets_dir": context.config.assets_path,
             "device": cluster.device,
             "head": head,
-            "paid": context.store.root / PAID,
         },
-        batch_size=_rows_per_batch(large),
+        batch_size=4 * large.batch_size if isinstance(large, CausalLmConfig) else ROWS_PER_BATCH,
         cluster=cluster,
         scratch=scratch,
         bar=bar,
     )
     answers = parts.to_table().sort_by(ROW)
-    _tell_failures(context, answers)
-    return _as_outcomes(answers), _totals(answers)
-
-
-def _rows_per_batch(large: AnyLargeConfig) -> int:
-    """Rows that are answered and committed together."""
-    if isinstance(large, OpenAiConfig):
-        return 8 * large.num_concurrent
-    return 4 * large.batch_size if isinstance(large, CausalLmConfig) else _encoder_batch(large)
-
-
-def _encoder_batch(large: AnyLargeConfig) -> int:
-    return large.encoder.batch_size if isinstance(large, ZeroShotConfig) else 64
-
-
-def _tell_failures(context: Context, answers: pa.Table) -> None:
-    failed = answers.filter(answers["failed"])
-    if not len(failed):
-        return
-    reasons = Counter(failed["reason"].to_pylist()).most_common(1)
-    told = f"{len(failed)} of {len(answers)} rows, most often: {reasons[0][0]}"
-    if len(failed) == len(answers):
-        raise DataError(f"the large model failed on {told}", where="large", mend="Mend it and start again")
-    context.reporter.say(f"[yellow]the large model failed on {told}[/yellow]")
-
-
-def _as_outcomes(answers: pa.Table) -> Outcomes:
-    return Outcomes(
+    told = Outcomes(
         label_N=answers["label"].to_numpy(),
         probabilities_NC=rows_of_lists(answers["probabilities"]),
         cost_N=answers["cost"].to_numpy(),
         failed_N=answers["failed"].to_numpy(),
     )
+    took = {"rows": len(rows), "tokens": int(answers["tokens"].to_numpy().sum())}
+    return told, took, answers["reason"].to_pylist()
 
 
-def _totals(answers: pa.Table) -> dict[str, Any]:
-    """What all answers together took, and how many of them there are."""
-    return {
-        "rows": len(answers),
-        "failed": int(pc.sum(answers["failed"].cast(pa.int64())).as_py() or 0),
-        "tokens": int(pc.sum(answers["tokens"]).as_py() or 0),
-        "currency": float(pc.sum(answers["currency"]).as_py() or 0.0),
-    }
+def _item(row_id: str, text: str, prompt: str) -> Item:
+    return Item(row_id, text, read_prompt(prompt))
 
 
 def written_prompt(prompt: Prompt) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from kcm.large import NO_PROMPT, ClassifierConfig, Item, RecordedConfig, RecordedModel, fit_head
 from kcm.large.build import large_identity
 from kcm.large.classifier import classifier_identity
-from kcm.large.config import AskedConfig
+from kcm.large.config import AnyLargeConfig, AskedConfig
 from pipelines.artefact import Artefact, Recipe, write_json
 from pipelines.asking import ask, written_prompt
 from pipelines.features import SECONDS, feature_matrix, features, read_features, task_file
@@ -43,7 +43,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
     there on new rows.
     """
     embedded = features(context, tasks, large.encoder, label="outcomes")
-    section = {"large": large.model_dump(mode="json", exclude={"encoder"}), "seed": context.config.seed}
+    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "seed": context.config.seed}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         sequence = load_sequence(tasks)
@@ -86,7 +86,7 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
     """Answers that the user already has, found by id."""
     sequence = load_sequence(tasks)
     model = RecordedModel(large, sequence.label_names)
-    section = {"large": large.model_dump(mode="json", exclude={"path"}), "identity": model.identity}
+    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "identity": model.identity}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         done, total = 0, sum(len(sequence.rows(number)) for number in range(len(sequence.tasks)))
@@ -121,7 +121,7 @@ def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
     return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
 
 
-def asking_section(context: Context, large: AskedConfig, identity: str) -> dict[str, Any]:
+def asking_section(context: Context, large: AnyLargeConfig, identity: str) -> dict[str, Any]:
     """What decides the answers of a model that is asked, and nothing of how fast they come."""
     decides = large.model_dump(mode="json", exclude=set(large.operational))
     return {"large": decides, "identity": identity, "device": context.config.cluster.device}

@@ -23,7 +23,7 @@ from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator
 from kcm.encoders import Encoder, TextEncoder, encoder_identity
 from kcm.errors import ArtefactError
-from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.large import Item, LargeAnswer, LargeModel, Prompts
 from kcm.large.build import build_large, large_identity, location
 
 Route = Literal["small", "large", "small_degraded"]
@@ -119,6 +119,18 @@ class SmallSide:
             for row in range(len(inputs))
         ]
 
+    def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
+        """The inputs that the small side does not keep, as questions to the large model, prompted as the policy says.
+
+        Only the small model's probabilities enter a prompt: nothing in an input can write one.
+        """
+        prompts = self.bundle.prompts or Prompts()
+        return [
+            Item(i.id, i.text, prompts.write(self.policy.prompt_for(i.task), judgement.probabilities_C))
+            for i, judgement in zip(inputs, judgements, strict=True)
+            if not judgement.keeps
+        ]
+
     def answers(
         self, judgements: Sequence[Judgement], large: Sequence[LargeAnswer | Failure]
     ) -> list[Answer | Failure]:
@@ -170,12 +182,8 @@ class Cascade:
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         """One answer per input, in their order; only escalated inputs are put to the large model."""
         judgements = self.small_side.judge(inputs)
-        return self.small_side.answers(judgements, self.large_model.answer(escalated_items(inputs, judgements)))
-
-
-def escalated_items(inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
-    """The inputs that the small side does not keep, as questions to the large model."""
-    return [Item(i.id, i.text) for i, judgement in zip(inputs, judgements, strict=True) if not judgement.keeps]
+        questions = self.small_side.questions(inputs, judgements)
+        return self.small_side.answers(judgements, self.large_model.answer(questions))
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ from kcm.large.classifier import ClassifierConfig, ClassifierModel
 from kcm.large.config import LargeConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.openai import OpenAiConfig, OpenAiModel
-from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode, hard_candidates
+from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
 from kcm.large.recorded import RecordedConfig, RecordedModel
 from kcm.large.zero_shot import ZeroShotConfig, ZeroShotModel
 
@@ -26,6 +26,8 @@ __all__ = [
     "OpenAiModel",
     "Prompt",
     "PromptMode",
+    "Prompts",
+    "PromptsConfig",
     "RecordedConfig",
     "RecordedModel",
     "ZeroShotConfig",

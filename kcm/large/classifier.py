@@ -22,6 +22,7 @@ class ClassifierConfig(Config):
     """An encoder, and how its head is fitted."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # by the identity
 
     adapter: Literal["classifier"] = "classifier"
     encoder: EncoderConfig = Field(

@@ -108,7 +108,12 @@ class OpenAiModel:
         Raises ConfigError when the server knows neither the key nor the model: that is no fault of an item.
         """
         futures = [self._asked(item) for item in items]
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except (KeyboardInterrupt, SystemExit):  # nothing more is asked, or the process would go on paying
+            self._upstream.close()
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            raise
 
     def _asked(self, item: Item) -> Future[LargeAnswer]:
         if not item.text.strip():

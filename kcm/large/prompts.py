@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from kcm.config import Config
 from kcm.large.hostile import neutral
 
 PromptMode = Literal["none", "soft", "hard"]
@@ -53,6 +55,34 @@ def hard_candidates(
     dealt_with = np.bincount(labels, weights=kept_and_right, minlength=num_labels)
     leaves = (counts > 0) & (dealt_with >= reliability * counts)
     return tuple(int(label) for label in np.flatnonzero(~leaves))
+
+
+class PromptsConfig(Config):
+    """What prompts that the small side writes say."""
+
+    top_k: int = Field(default=1, ge=1, description="Labels that a soft prompt suggests, the likeliest first.")
+    reliability: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Share of a class's validate rows kept and right, from which on a hard prompt leaves it out.",
+    )
+
+
+class Prompts(Config):
+    """What writes the prompts of a deployed cascade: frozen on validate, and the same for every input."""
+
+    top_k: int = Field(default=1, ge=1)
+    candidates: tuple[int, ...] = ()
+
+    def write(self, mode: PromptMode, small_C: np.ndarray) -> Prompt:
+        """The prompt of one item, from the small model's probabilities [C] for it."""
+        if mode == "none":
+            return NO_PROMPT
+        if mode == "hard":
+            return Prompt("hard", candidates=self.candidates)
+        likeliest = np.argsort(-small_C, kind="stable")[: self.top_k]
+        return Prompt("soft", suggestions=tuple((int(label), float(small_C[label])) for label in likeliest))
 
 
 @dataclass(frozen=True)

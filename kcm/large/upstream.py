@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import email.utils
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from kcm.errors import ConfigError
 
@@ -74,6 +83,7 @@ class Upstream:
         self._max_retries, self._max_wait_s = max_retries, max_wait_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
         self._unknown: frozenset[str] = frozenset()
+        self._closing = threading.Event()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx.Client(headers=headers, timeout=timeout_s, limits=limits)
@@ -86,11 +96,16 @@ class Upstream:
         """
         retrying = Retrying(
             retry=retry_if_exception_type((_Busy, _Broken)),
-            stop=stop_after_attempt(self._max_retries + 1),
+            stop=stop_after_attempt(self._max_retries + 1) | stop_when_event_set(self._closing),
             wait=self._pause,
+            sleep=sleep_using_event(self._closing),
             reraise=True,
         )
         return retrying(lambda: paying(lambda: self._attempt(body)))
+
+    def close(self) -> None:
+        """Make no further attempts; one under way ends by itself."""
+        self._closing.set()
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

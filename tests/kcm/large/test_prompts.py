@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kcm.large import NO_PROMPT, Prompt, hard_candidates
+from kcm.large import NO_PROMPT, Prompt, Prompts, hard_candidates
 from kcm.large.prompts import question
 
 LABELS = ("refund", "late delivery", "praise")
@@ -53,3 +53,11 @@ def test_a_text_cannot_close_its_own_marks():
 
 def test_a_long_text_is_cut():
     assert question("x" * 1000, LABELS, NO_PROMPT, max_chars=50).text == "x" * 50
+
+
+def test_prompts_are_written_from_the_small_model_s_answer_alone():
+    writer, small_C = Prompts(top_k=2, candidates=(0, 2)), np.array([0.1, 0.7, 0.2])
+    assert writer.write("none", small_C) == NO_PROMPT
+    assert writer.write("soft", small_C) == Prompt("soft", suggestions=((1, 0.7), (2, 0.2)))
+    assert writer.write("hard", small_C) == Prompt("hard", candidates=(0, 2))
+    assert Prompts(top_k=9).write("soft", small_C).suggestions == ((1, 0.7), (2, 0.2), (0, 0.1))
