@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import CausalLmConfig, Item, LargeAnswer, LinearHead, OpenAiConfig, Prompt
+from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
 from kcm.large.build import build_large
 from kcm.large.config import AnyLargeConfig
 from pipelines.features import rows_of_lists
@@ -31,15 +31,8 @@ ROWS_PER_BATCH = 64  # answered and committed together, where the model does not
 class Ask:
     """Actor that holds the large model and puts rows to it."""
 
-    def __init__(
-        self,
-        large: AnyLargeConfig,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        device: str,
-        head: LinearHead | None,
-    ) -> None:
-        self._model = build_large(large, label_names, assets_dir, device=device, head=head)
+    def __init__(self, large: AnyLargeConfig, label_names: Sequence[str], assets_dir: Path, device: str) -> None:
+        self._model = build_large(large, label_names, assets_dir, device=device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text` and `prompt`."""
@@ -63,7 +56,6 @@ def ask(
     label_names: Sequence[str],
     rows: pa.Table,
     *,
-    head: LinearHead | None = None,
     scratch: Path,
     bar: Bar,
 ) -> tuple[Outcomes, dict[str, Any]]:
@@ -74,7 +66,7 @@ def ask(
     if isinstance(large, OpenAiConfig):
         answered, took, reasons = _ask_here(context, large, label_names, rows, bar)
     else:
-        answered, took, reasons = _ask_actors(context, large, label_names, rows, head, scratch, bar)
+        answered, took, reasons = _ask_actors(context, large, label_names, rows, scratch, bar)
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
     if not failed:
         return answered, took
@@ -112,7 +104,6 @@ def _ask_actors(
     large: AnyLargeConfig,
     label_names: Sequence[str],
     rows: pa.Table,
-    head: LinearHead | None,
     scratch: Path,
     bar: Bar,
 ) -> tuple[Outcomes, dict[str, Any], list[str]]:
@@ -128,7 +119,6 @@ def _ask_actors(
             "label_names": tuple(label_names),
             "assets_dir": context.config.assets_path,
             "device": cluster.device,
-            "head": head,
         },
         batch_size=4 * large.batch_size if isinstance(large, CausalLmConfig) else ROWS_PER_BATCH,
         cluster=cluster,

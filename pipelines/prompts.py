@@ -26,7 +26,6 @@ from kcm.errors import ConfigError
 from kcm.large import (
     ClassifierConfig,
     LargeAnswer,
-    LinearHead,
     Prompt,
     PromptMode,
     Prompts,
@@ -42,7 +41,7 @@ from pipelines.config import RunConfig
 from pipelines.features import task_file
 from pipelines.outcome_file import Outcomes
 from pipelines.outcome_table import outcome_table, with_prompts
-from pipelines.outcomes import HEAD, IDENTITY, asking_section
+from pipelines.outcomes import IDENTITY, asking_section
 from pipelines.progress import Bar
 from pipelines.stage import Context
 from pipelines.tasks import load_sequence
@@ -96,10 +95,8 @@ def prompts(
             tried = _Prompted(context, plan, label_names, Tuned.load(tuned.folder / name, plan, name), texts)
             table = tried.table(encoded.folder, answered.folder)
             frozen = tried.freeze(table)
-            heads = answered.folder / HEAD
-            head = LinearHead.load(heads) if heads.exists() else None
             took = {
-                mode: tried.answer(table, mode, frozen, head, folder / name / mode, scratch / name / mode, bar)
+                mode: tried.answer(table, mode, frozen, folder / name / mode, scratch / name / mode, bar)
                 for mode in modes
             }
             everything = with_prompts(table, {mode: folder / name / mode for mode in modes}, len(plan.tasks), SPLITS)
@@ -134,14 +131,7 @@ class _Prompted:
         return Prompts(top_k=config.top_k, candidates=candidates)
 
     def answer(
-        self,
-        table: OutcomeTable,
-        mode: PromptMode,
-        frozen: Prompts,
-        head: LinearHead | None,
-        folder: Path,
-        scratch: Path,
-        bar: Bar,
+        self, table: OutcomeTable, mode: PromptMode, frozen: Prompts, folder: Path, scratch: Path, bar: Bar
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, an outcomes file per task; gives what they took together."""
         large = self.context.config.large
@@ -156,9 +146,7 @@ class _Prompted:
                 "text": [self.texts[row_id] for row_id in table.id],
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
-            answers, took = ask(
-                self.context, large, self.label_names, pa.table(columns), head=head, scratch=scratch, bar=bar
-            )
+            answers, took = ask(self.context, large, self.label_names, pa.table(columns), scratch=scratch, bar=bar)
         folder.mkdir()
         start = 0
         for number, task in enumerate(self.plan.tasks):

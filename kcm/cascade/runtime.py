@@ -208,20 +208,25 @@ def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k
     return SmallSide(bundle, encoder, device, top_k)
 
 
-def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeModel:
-    """The large model; ArtefactError when it is not the one the bundle was certified with."""
-    model = build_large(bundle.large, bundle.label_names, assets_dir, device=device, head=bundle.large_head)
+def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path | None = None) -> LargeModel:
+    """The large model; ArtefactError when it is not the one the bundle was certified with.
+
+    `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
+    """
+    model = build_large(bundle.large, bundle.label_names, assets_dir, device=device, head=bundle.large_head, paid=paid)
     _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
 
-def load_cascade(folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> Cascade:
+def load_cascade(
+    folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None, paid: Path | None = None
+) -> Cascade:
     """Both sides of the bundle in `folder`.
 
     Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own.
     """
     bundle = Bundle.read(folder)
-    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device))
+    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device, paid))
 
 
 def require_models(bundle: Bundle, assets_dir: Path) -> None:

@@ -164,14 +164,11 @@ class OpenAiModel:
         return self._read(answer, allowed)
 
     def _paying(self, attempt: Callable[[], Reply], most: float) -> Reply:
-        """One attempt within the budget; a reply's own cost is booked with its answer."""
+        """One attempt within the budget. A lost one stays booked at its most; an answer's cost is booked with it."""
         self._paid.reserve(most)
         try:
             return attempt()
-        except Lost:
-            self._paid.lose(most)
-            raise
-        except BaseException:
+        except (Refused, ConfigError):
             self._paid.release(most)
             raise
 

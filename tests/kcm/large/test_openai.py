@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -423,6 +424,27 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     asked = upstream.texts()
     assert asked[:4] == [f"text {n}" for n in range(4)]
     assert asked[4:] == [f"text {n}" for n in range(3, 6)]
+
+
+def test_an_interrupted_run_asks_nothing_more(model, upstream, label, monkeypatch):
+    """Promise: Ctrl-C ends the paying; what was under way is still kept."""
+    upstream.plan(label("positive"))
+    upstream.script[0].delay_s = 0.3
+    asking = model()
+    with monkeypatch.context() as patch:
+        patch.setattr(Future, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            asking.answer(items(*"abcdefgh"))
+    asking._workers.shutdown(wait=True)
+    asked = len(upstream.requests)
+    assert asked <= 1
+    assert model().answer(items("a"))[0].label == 1
+    assert len(upstream.requests) == 1
+
+
+def interrupt(_: Future[LargeAnswer]) -> None:
+    """What waiting for a future does when a person loses patience."""
+    raise KeyboardInterrupt
 
 
 def test_a_damaged_file_of_paid_answers_is_refused(model, tmp_path):
