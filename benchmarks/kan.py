@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -257,20 +257,6 @@ def report(console: Console, cells: list[Cell], rows: list[dict[str, object]], p
             )
             table.add_row(name, *(" / ".join(column) for column in columns))
         console.print(table)
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return {
-        "cpu": about.get("model name", platform.processor()),
-        "cores": torch.get_num_threads(),
-        "amx": "amx_tile" in about.get("flags", ""),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 def _written(cell: Cell) -> dict[str, object]:

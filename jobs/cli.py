@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs import benchmark, route
 from jobs.ending import reported
+from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(route.app, name="route")
+app.add_typer(benchmark.app, name="benchmark")
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
@@ -42,10 +46,6 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
 ]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
@@ -162,6 +162,36 @@ def predict(
             reporter=Reporter(),
         )
         typer.echo(str(output))
+
+
+@app.command()
+def explain(
+    bundle: BundleFolder,
+    texts: Annotated[
+        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Texts on which edges are ranked; else the rows in the bundle's memory."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
+    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
+    with reported(json, debug) as result:
+        from jobs.explain import Explainer, decision_view, explanation
+        from jobs.table import result_console
+
+        explainer = Explainer(bundle, assets_path, rows, text_column)
+        pictures, decisions = explanation(explainer, texts or [], output, top)
+        result |= pictures
+        for decision in decisions:
+            result_console().print(decision_view(decision, explainer.bundle.label_names))
+        typer.echo("\n".join(result["pictures"]))
 
 
 @app.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,7 @@ import typer
 
 from kcm.errors import KcmError
 
-UNEXPECTED, MENDABLE, INTERRUPTED = 1, 2, 130
+UNEXPECTED, MENDABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -22,19 +24,22 @@ _IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     """Run the body of a command; what it puts into the yielded dict is its JSON result.
 
-    An error that a person can mend exits with 2, any other with 1, an interruption with 130, each after one line on
-    stderr (below the traceback with `debug`). The JSON file is written in every case: a killed command leaves the
-    content it was given at the start, which says that the command did not finish.
+    An error that a person can mend exits with 2, any other with 1, an interruption with 130, a SIGTERM with 143, each
+    after one line on stderr (below the traceback with `debug`). The JSON file is written in every case: a killed
+    command leaves the content it was given at the start, which says that the command did not finish.
     """
     result: dict[str, Any] = {}
+    terminated = threading.Event()
     try:
         _write(json_file, {"error": "the command did not finish"})
-        yield result
+        with _terminable(terminated):
+            yield result
         _write(json_file, result)
     except typer.Exit:
         raise
     except KeyboardInterrupt as interruption:
-        _fail(str(interruption) or "interrupted; start again to continue", INTERRUPTED, json_file, debug)
+        code = TERMINATED if terminated.is_set() else INTERRUPTED
+        _fail(str(interruption) or "interrupted; start again to continue", code, json_file, debug)
     except SystemExit:  # how Ray's own handlers of signals leave
         _fail("interrupted; start again to continue", INTERRUPTED, json_file, debug)
     except Exception as error:
@@ -42,6 +47,29 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
             _fail(f"error: {mendable}", MENDABLE, json_file, debug)
         hint = "" if debug else " (--debug for the traceback)"
         _fail(f"error: unexpected {type(error).__name__}: {error}{hint}", UNEXPECTED, json_file, debug)
+
+
+@contextmanager
+def _terminable(terminated: threading.Event) -> Iterator[None]:
+    """Let SIGTERM interrupt the block as Ctrl-C does, once: what cleans up after it is not to be interrupted.
+
+    `terminated` tells the two apart. No exception of our own could: Ray's C++ side swallows whatever a handler raises
+    and raises a KeyboardInterrupt in its place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _mendable(error: Exception) -> str | None:

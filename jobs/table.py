@@ -31,7 +31,7 @@ def result_view(result: Numbers) -> Group:
 
 
 def _cascade_table(result: Numbers) -> Table:
-    table = _table("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
+    table = plain_table("Accuracy on test in %, with 95% intervals (the difference is paired by row)")
     table.add_column("task\nrows", overflow="fold", min_width=12)
     table.add_column("\n", no_wrap=True)
     for heading in ("small", "large", "cascade", "cascade\n- large", "call\nrate %", "calls\nsaved %", "cost\nsaved %"):
@@ -53,22 +53,22 @@ def _add_rows(table: Table, task: str, sides: Mapping[str, Numbers], style: str 
 def _cells(numbers: Numbers) -> Iterator[str]:
     for who in ("small", "large", "cascade"):
         low, high = numbers[f"{who}_accuracy_interval"]
-        yield f"{_percent(numbers[f'{who}_accuracy'])}\n[dim]{_percent(low)}–{_percent(high)}[/dim]"
+        yield f"{percent(numbers[f'{who}_accuracy'])}\n[dim]{percent(low)}–{percent(high)}[/dim]"
     low, high = numbers["difference_interval"]
-    yield f"{_percent(numbers['difference'], '+.1f')}\n[dim]{_percent(low, '+.1f')} to {_percent(high, '+.1f')}[/dim]"
+    yield f"{percent(numbers['difference'], '+.1f')}\n[dim]{percent(low, '+.1f')} to {percent(high, '+.1f')}[/dim]"
     for key in ("call_rate", "calls_saved", "cost_saved"):
-        yield _percent(numbers[key])
+        yield percent(numbers[key])
 
 
 def _continual_table(result: Numbers) -> Table:
-    table = _table("Continual learning, in points")
+    table = plain_table("Continual learning, in points")
     table.add_column("measure", min_width=28)
     sides = _sides(result)
     for side in sides:
         table.add_column(side["name"], justify="right", min_width=10)
     for measure in sides[0]["continual"]:
         values = [side["continual"][measure] for side in sides]
-        table.add_row(_SPELT.get(measure, measure.replace("_", " ")), *(_percent(value) for value in values))
+        table.add_row(_SPELT.get(measure, measure.replace("_", " ")), *(percent(value) for value in values))
     table.add_row("trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))
     return table
 
@@ -78,37 +78,49 @@ def _sides(result: Numbers) -> list[Numbers]:
     return [{"name": name, **result[key]} for key, name in NETWORKS.items() if key in result]
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table in the style of all tables of the command line."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _lines(result: Numbers) -> Iterator[Text]:
-    yield _line("certificate", _certificate(result["certificate"]))
+    yield line("certificate", _certificate(result["certificate"]))
+    yield from _out_of_scope(result)
     if mlflow := result.get("mlflow"):
-        yield _line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
-        yield _line("registered", f"{mlflow['model']} version {mlflow['version']}")
+        yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
+        yield line("registered", f"{mlflow['model']} version {mlflow['version']}")
     if result.get("bad_rows"):
-        yield _line("bad rows", f"{result['bad_rows']} left out, listed by id")
+        yield line("bad rows", f"{result['bad_rows']} left out, listed by id")
     if cached := [stage for stage, hit in result["cached"].items() if hit]:
-        yield _line("cached", ", ".join(cached))
-    yield _line("seconds", f"{sum(result['seconds'].values()):.0f}")
+        yield line("cached", ", ".join(cached))
+    yield line("seconds", f"{sum(result['seconds'].values()):.0f}")
     if result.get("report"):
-        yield _line("report", str(result["report"]))
+        yield line("report", str(result["report"]))
+
+
+def _out_of_scope(result: Numbers) -> Iterator[Text]:
+    """How the rows fare that have none of the labels, where there are such rows."""
+    for side in _sides(result):
+        if found := side.get("out_of_scope"):
+            escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
+            rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
+            yield line("no label", f"{side['name']} escalates {escalated}% of {rows}; {right}% are answered so")
 
 
 def _certificate(certificate: Numbers) -> str:
-    promise = f"at most {_percent(certificate['epsilon'])} points lost, with probability {1 - certificate['delta']:.4g}"
+    promise = f"at most {percent(certificate['epsilon'])} points lost, with probability {1 - certificate['delta']:.4g}"
     if not certificate["valid"]:
         return f"the promised call rate cannot be kept; {promise}, since all is escalated"
     if certificate["decision"] == "escalate_all":
         return f"{promise}, since all is escalated"
     keeps = "all" if certificate["decision"] == "keep_all" else f"scores above {certificate['threshold']:.3f}"
-    return f"{promise} (bound {_percent(certificate['bound'])}); keeps {keeps}"
+    return f"{promise} (bound {percent(certificate['bound'])}); keeps {keeps}"
 
 
-def _line(name: str, value: str) -> Text:
+def line(name: str, value: str) -> Text:
     return Text.assemble((f"{name:<12}", "bold"), value, overflow="fold")
 
 
-def _percent(value: float | None, form: str = ".1f") -> str:
+def percent(value: float | None, form: str = ".1f") -> str:
+    """A share in percent, or a dash where there is none."""
     return _NONE if value is None else f"{100 * value:{form}}"

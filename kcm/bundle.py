@@ -43,6 +43,7 @@ class Bundle:
     """A trained cascade.
 
     `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
+    `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
     `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
     `learner_state` is what the next task needs.
     Raises ArtefactError when the parts do not fit each other.
@@ -58,6 +59,7 @@ class Bundle:
     large_identity: str
     policy: Policy
     learner: LearnerConfig
+    none_label: str | None = None
     large_head: LinearHead | None = None
     deferral: DeferralHead | None = None
     prompts: Prompts | None = None
@@ -84,6 +86,11 @@ class Bundle:
             )
 
     @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What the large model may answer: the label list, then none-of-these where there is such an answer."""
+        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
+
+    @property
     def gate(self) -> Gate:
         """The gate score that the policy's thresholds are on."""
         policy = self.policy
@@ -101,7 +108,7 @@ class Bundle:
         )
         documents = {
             "config": config,
-            "labels": _Names(labels=self.label_names, tasks=self.task_names),
+            "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
             "encoder": _Encoder(config=self.encoder, identity=self.encoder_identity),
             "large": _Large(config=self.large, identity=self.large_identity),
             "policy": self.policy,
@@ -143,6 +150,7 @@ class Bundle:
             seed=config.seed,
             label_names=names.labels,
             task_names=names.tasks,
+            none_label=names.none_label,
             encoder=encoder.config,
             encoder_identity=encoder.identity,
             large=large.config,
@@ -175,6 +183,7 @@ class _Names(Config):
 
     labels: tuple[str, ...]
     tasks: tuple[str, ...]
+    none_label: str | None = None
 
 
 class _Encoder(Config):
@@ -210,7 +219,7 @@ class _Certificates(Config):
 
 def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:
     """The parts with a file of their own, by its name; a shared network is stored once."""
-    parts: dict[str, nn.Module] = {"normalizer": collaborator.normalizer, "judge": collaborator.judge}
+    parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
     if not collaborator.network.shared:
         parts["small"] = collaborator.small
     return parts if deferral is None else parts | {"gate": deferral}

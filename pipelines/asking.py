@@ -31,14 +31,17 @@ ROWS_PER_BATCH = 64  # answered and committed together, where the model does not
 class Ask:
     """Actor that holds the large model and puts rows to it."""
 
-    def __init__(self, large: AnyLargeConfig, label_names: Sequence[str], assets_dir: Path, device: str) -> None:
-        self._model = build_large(large, label_names, assets_dir, device=device)
+    def __init__(
+        self, large: AnyLargeConfig, answer_names: Sequence[str], num_labels: int, assets_dir: Path, device: str
+    ) -> None:
+        self._model = build_large(large, answer_names, assets_dir, device=device)
+        self._num_labels = num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text` and `prompt`."""
         columns = (batch["id"].tolist(), batch["text"].tolist(), batch["prompt"].tolist())
         answers = self._model.answer([_item(*row) for row in zip(*columns, strict=True)])
-        told = Outcomes.of(answers, len(self._model.label_names))
+        told = Outcomes.of(answers, self._num_labels)
         return {
             ROW: batch[ROW],
             "label": told.label_N,
@@ -53,7 +56,8 @@ class Ask:
 def ask(
     context: Context,
     large: AnyLargeConfig,
-    label_names: Sequence[str],
+    answer_names: Sequence[str],
+    num_labels: int,
     rows: pa.Table,
     *,
     scratch: Path,
@@ -61,12 +65,13 @@ def ask(
 ) -> tuple[Outcomes, dict[str, Any]]:
     """The answers to `rows` (columns id, text, prompt), in their order, and what all together took.
 
+    `answer_names` are the `num_labels` names of the label list, then none-of-these where it is an answer.
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
     """
     if isinstance(large, OpenAiConfig):
-        answered, took, reasons = _ask_here(context, large, label_names, rows, bar)
+        answered, took, reasons = _ask_here(context, large, answer_names, num_labels, rows, bar)
     else:
-        answered, took, reasons = _ask_actors(context, large, label_names, rows, scratch, bar)
+        answered, took, reasons = _ask_actors(context, large, answer_names, num_labels, rows, scratch, bar)
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
     if not failed:
         return answered, took
@@ -78,13 +83,13 @@ def ask(
 
 
 def _ask_here(
-    context: Context, large: OpenAiConfig, label_names: Sequence[str], rows: pa.Table, bar: Bar
+    context: Context, large: OpenAiConfig, answer_names: Sequence[str], num_labels: int, rows: pa.Table, bar: Bar
 ) -> tuple[Outcomes, dict[str, Any], list[str]]:
     """A server is asked from this process: the key is known here, and waiting takes no cores.
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
-    model = build_large(large, label_names, context.config.assets_path, paid=context.store.root / PAID)
+    model = build_large(large, answer_names, context.config.assets_path, paid=context.store.root / PAID)
     items = [_item(row["id"], row["text"], row["prompt"]) for row in rows.to_pylist()]
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
@@ -96,13 +101,14 @@ def _ask_here(
         "tokens": sum(answer.cost.tokens for answer in answers),
         "currency": sum(answer.cost.currency for answer in answers),
     }
-    return Outcomes.of(answers, len(label_names)), took, [answer.error or "" for answer in answers]
+    return Outcomes.of(answers, num_labels), took, [answer.error or "" for answer in answers]
 
 
 def _ask_actors(
     context: Context,
     large: AnyLargeConfig,
-    label_names: Sequence[str],
+    answer_names: Sequence[str],
+    num_labels: int,
     rows: pa.Table,
     scratch: Path,
     bar: Bar,
@@ -116,7 +122,8 @@ def _ask_actors(
         Ask,
         {
             "large": large,
-            "label_names": tuple(label_names),
+            "answer_names": tuple(answer_names),
+            "num_labels": num_labels,
             "assets_dir": context.config.assets_path,
             "device": cluster.device,
         },

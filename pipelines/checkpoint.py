@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ class DamagedCheckpointError(ArtefactError):
     """A checkpoint whose files are missing, torn or not what its manifest says."""
 
 
+def checkpoint_name(attempt: str, steps: int) -> str:
+    """The folder of a checkpoint, which tells the steps taken even where its manifest is lost."""
+    return f"checkpoint-{attempt}-{steps:09d}"
+
+
 def write_checkpoint(folder: Path, state: dict[str, Any], *, fingerprint: str, steps: int) -> None:
     """Write `state` with a manifest that holds its hash, the run's fingerprint and the steps taken."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +40,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], *, fingerprint: str, s
 def read_checkpoint(folder: Path, *, fingerprint: str) -> dict[str, Any]:
     """The state in `folder`; ArtefactError when it is damaged or belongs to another configuration."""
     manifest = _manifest(folder)
-    if manifest is None or not (folder / STATE).is_file() or _digest(folder / STATE) != manifest["sha256"]:
+    if manifest is None or not is_sound(folder):
         raise DamagedCheckpointError("a damaged checkpoint is passed over", where=str(folder))
     if manifest["fingerprint"] != fingerprint:
         raise ArtefactError(
@@ -56,13 +62,21 @@ def newest_checkpoint(root: Path, *, fingerprint: str, say: Callable[[str], None
     return None
 
 
+def is_sound(folder: Path) -> bool:
+    """Whether a checkpoint is whole: its state has the hash that its manifest says."""
+    manifest = _manifest(folder)
+    return manifest is not None and (folder / STATE).is_file() and _digest(folder / STATE) == manifest["sha256"]
+
+
 def checkpoints(root: Path) -> list[Path]:
-    """Checkpoint folders below `root`, the most steps first; those without a readable manifest come last."""
+    """Checkpoint folders below `root`, the most steps first, damaged ones among them."""
     found = {path.parent for name in (STATE, MANIFEST) for path in root.rglob(name)}
 
     def steps(folder: Path) -> int:
-        manifest = _manifest(folder)
-        return -1 if manifest is None else int(manifest["steps"])
+        if manifest := _manifest(folder):
+            return int(manifest["steps"])
+        named = re.search(r"-(\d+)$", folder.name)
+        return int(named[1]) if named else -1
 
     return sorted(found, key=lambda folder: (steps(folder), str(folder)), reverse=True)
 
@@ -72,7 +86,8 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if {"fingerprint", "steps", "sha256"} <= manifest.keys() else None
+    whole = isinstance(manifest, dict) and {"fingerprint", "steps", "sha256"} <= manifest.keys()
+    return manifest if whole else None
 
 
 def _digest(path: Path) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kcm.config import Config
-from kcm.errors import KcmError
+from kcm.errors import ConfigError, KcmError
+from pipelines.signals import kept
 
 MIB = 2**20
 
@@ -24,7 +26,9 @@ class ClusterConfig(Config):
         4, ge=1, description="Logical CPUs of a local cluster; more than cores, since workers share them."
     )
     object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
-    num_workers: int = Field(2, ge=1, description="Train workers.")
+    num_workers: int | tuple[int, int] = Field(
+        2, description="Train workers; a pair is the fewest and the most, as many as the cluster has room for."
+    )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     max_failures: int = Field(3, ge=0, description="Times that a dead train worker is replaced.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
@@ -32,6 +36,14 @@ class ClusterConfig(Config):
     num_trials: int = Field(2, ge=1, description="Tune trials that run at once.")
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
     gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _count_or_pair(cls, value: Any) -> Any:
+        ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+        if all(isinstance(end, int) and not isinstance(end, bool) for end in ends) and 1 <= ends[0] <= ends[1]:
+            return value
+        raise ValueError("must be a count from 1, or a pair such as [1, 4], the smaller first")
 
     @property
     def device(self) -> str:
@@ -65,7 +77,7 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     prepare_environment()
     address = config.address or os.environ.get("RAY_ADDRESS")
     try:
-        with _silent_stderr():
+        with _silent_stderr(), kept(signal.SIGTERM):
             _init(address, config)
     except ConnectionError as error:
         raise KcmError(
@@ -82,8 +94,22 @@ def _init(address: str | None, config: ClusterConfig) -> None:
     if address:
         ray.init(address=address, **quiet)
         return
+    _check_room(config)
     store = config.object_store_mib * MIB
-    ray.init(num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+    # "local": somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
+    ray.init(address="local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+
+
+def _check_room(config: ClusterConfig) -> None:
+    """Refuse train workers that a local cluster, which never grows, has no room for: Ray would wait for ever."""
+    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    if fewest * config.cpus_per_worker > config.num_cpus:
+        raise ConfigError(
+            f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
+            f" {config.num_cpus}",
+            where="cluster.num_workers",
+            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from kcm.cascade.certificate import CertificateConfig
 from kcm.collaborator import NetworkConfig
@@ -13,7 +13,8 @@ from kcm.config import Config
 from kcm.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
-from kcm.learners import LearnerConfig, ReplayConfig
+from kcm.learners import AnalyticConfig, LearnerConfig, ReplayConfig
+from kcm.learners.analytic import require_linear
 from kcm.learners.walk import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
@@ -61,3 +62,9 @@ class RunConfig(Config):
         if not value or len(set(value)) != len(value):
             raise ValueError("name at least one collaborator, each once")
         return value
+
+    @model_validator(mode="after")
+    def _learnable(self) -> RunConfig:
+        if isinstance(self.learner, AnalyticConfig):
+            require_linear(self.network)
+        return self

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
-from kcm.cascade.evaluation import RouteQuality, calls_saved_at, route_quality, router_quality
+from kcm.cascade.evaluation import (
+    RouteQuality,
+    calls_saved_at,
+    out_of_scope_quality,
+    route_quality,
+    router_quality,
+)
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.ledger import Ledger, split_fingerprint
 from kcm.cascade.policy import Policy
@@ -30,12 +36,12 @@ from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
 from pipelines.tuned import Tuned
 
-VERSION = 1
+VERSION = 2
 POINTS = 300  # of a curve in the report
 
 
 def evaluate(
-    context: Context, plan: WalkPlan, label_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
+    context: Context, plan: WalkPlan, answer_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
 ) -> Artefact:
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
 
@@ -54,10 +60,12 @@ def evaluate(
             found = Tuned.load(tuned.folder / name, plan, name)
             names = [task.name for task in plan.tasks]
             table, features_ND, encode_s = outcome_table(
-                found.collaborator, encoded.folder, answered.folder, names, label_names, SPLITS
+                found.collaborator, encoded.folder, answered.folder, names, answer_names, SPLITS
             )
             spend = _spend(context, table, config, recipe.fingerprint)
-            folders = {mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"}
+            folders: dict[PromptMode, Path] = {
+                mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"
+            }
             table = with_prompts(table, folders, len(names), SPLITS)
             judged = Judged.of(found, table, features_ND, encode_s)
             policy, certificates = certify_policy(
@@ -94,7 +102,7 @@ class Judged:
         `features_ND` and `small_cost` are of the items, which the table repeats for each of its prompt modes.
         """
         items = table.where(prompt="none")
-        scores = found.gate.score(features_ND, items.judge_logits)
+        scores = found.gate.score(features_ND, items.judge_logits[:, : found.collaborator.num_labels])
         scores[items.split == "validate"] = found.validate_scores
         num_modes = len(table) // len(items)
         return cls(table, np.tile(scores, num_modes), np.tile(small_cost, num_modes), found.policy.prompt)
@@ -138,6 +146,7 @@ def _measured(
     return {
         "overall": overall | {"forgetting_first": continual["forgetting_first"]},
         "tasks": {task: _quality(judged, policy, task) for task in task_names},
+        "out_of_scope": _out_of_scope(judged, policy, found.collaborator.num_labels),
         "continual": continual,
         "accuracy_matrix": accuracy,
         "routing": asdict(router_quality(test))
@@ -159,6 +168,7 @@ def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
     modes: dict[str, Any] = {}
     for mode, reached in found.objectives.items():
         rows = table.where(split="test", prompt=mode)
+        assert rows.none_label is not None  # looked up when the table was made
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
         assert effect is not None  # a task without test rows was refused when the tasks were built
         modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
@@ -174,6 +184,14 @@ def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
+
+
+def _out_of_scope(judged: Judged, policy: Policy, num_labels: int) -> dict[str, Any] | None:
+    """What becomes of the test rows whose right answer is none-of-these; None where there are none."""
+    mask = judged.mask("test") & (judged.table.label >= num_labels)
+    rows = ScoredOutcomes.of(judged.table.select(mask), judged.scores[mask])
+    quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
+    return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
 
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:

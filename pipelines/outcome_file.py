@@ -16,9 +16,10 @@ from pipelines.features import write_rows
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Answers as columns; probabilities are NaN where the model gave only a label.
+    """Answers as columns; probabilities, over the label list, are NaN where the model gave only a label.
 
-    The label is -1 where there is none: an answer outside the label list is no failure, one that never came is.
+    Labels count in the label list; the number after its last stands for none-of-these, -1 for no label at all: an
+    answer outside the label list is no failure, one that never came is.
     """
 
     label_N: np.ndarray
@@ -28,11 +29,10 @@ class Outcomes:
 
     @classmethod
     def of(cls, answers: Sequence[LargeAnswer], num_labels: int) -> Outcomes:
-        """The answers of an adapter over `num_labels` labels."""
-        nothing_C = np.full(num_labels, np.nan, dtype=np.float32)
+        """The answers of an adapter; those beyond the label list's `num_labels` are none-of-these."""
         return cls(
             label_N=np.array([-1 if a.label is None else a.label for a in answers], dtype=np.int64),
-            probabilities_NC=np.stack([nothing_C if a.probabilities is None else a.probabilities for a in answers]),
+            probabilities_NC=np.stack([_over_labels(answer, num_labels) for answer in answers]),
             cost_N=np.array([a.cost.seconds for a in answers], dtype=np.float64),
             failed_N=np.array([a.error is not None and not a.off_label for a in answers], dtype=bool),
         )
@@ -51,3 +51,11 @@ class Outcomes:
         )
         columns = columns.append_column("large_cost", pa.array(self.cost_N, pa.float64()))
         write_rows(path, columns.append_column("large_error", pa.array(self.failed_N, pa.bool_())))
+
+
+def _over_labels(answer: LargeAnswer, num_labels: int) -> np.ndarray:
+    """Probabilities [C] over the label list, which teach; NaN where there are none, or none-of-these was answered."""
+    if answer.probabilities is None or answer.label is None or answer.label >= num_labels:
+        return np.full(num_labels, np.nan, dtype=np.float32)
+    probabilities_C: np.ndarray = answer.probabilities[:num_labels] / answer.probabilities[:num_labels].sum()
+    return probabilities_C

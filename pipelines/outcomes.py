@@ -27,7 +27,10 @@ IDENTITY = "large.json"
 
 
 def outcomes(context: Context, tasks: Artefact) -> Artefact:
-    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error."""
+    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
+
+    Labels count in the label list; the number after its last stands for none-of-these.
+    """
     large = context.config.large
     if isinstance(large, ClassifierConfig):
         return _classify(context, tasks, large)
@@ -85,7 +88,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
 def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefact:
     """Answers that the user already has, found by id."""
     sequence = load_sequence(tasks)
-    model = RecordedModel(large, sequence.label_names)
+    model = RecordedModel(large, sequence.answer_names)
     section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "identity": model.identity}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -104,14 +107,15 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
 def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
     """Every row put to a model that needs no fitting."""
     sequence = load_sequence(tasks)
-    identity = large_identity(large, sequence.label_names, context.config.assets_path)
+    num_labels = len(sequence.label_names)
+    identity = large_identity(large, sequence.answer_names, context.config.assets_path)
     section = asking_section(context, large, identity)
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
         rows = pa.concat_tables([table.select(["id", "text"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        answered, took = ask(context, large, sequence.label_names, rows, scratch=scratch, bar=bar)
+        answered, took = ask(context, large, sequence.answer_names, num_labels, rows, scratch=scratch, bar=bar)
         start = 0
         for number, table in enumerate(tables):
             answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)

@@ -29,7 +29,6 @@ from kcm.large import (
     Prompt,
     PromptMode,
     Prompts,
-    ZeroShotConfig,
     hard_candidates,
 )
 from kcm.large.base import Cost
@@ -70,7 +69,7 @@ def prompt_modes(config: RunConfig) -> tuple[PromptMode, ...]:
 def prompts(
     context: Context,
     plan: WalkPlan,
-    label_names: tuple[str, ...],
+    answer_names: tuple[str, ...],
     inputs: tuple[Artefact, Artefact, Artefact, Artefact],
 ) -> Artefact:
     """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers.
@@ -92,7 +91,7 @@ def prompts(
         texts = _texts(sequence)
         for name in plan.collaborators:
             shutil.copytree(tuned.folder / name, folder / name)
-            tried = _Prompted(context, plan, label_names, Tuned.load(tuned.folder / name, plan, name), texts)
+            tried = _Prompted(context, plan, answer_names, Tuned.load(tuned.folder / name, plan, name), texts)
             table = tried.table(encoded.folder, answered.folder)
             frozen = tried.freeze(table)
             took = {
@@ -114,20 +113,22 @@ class _Prompted:
 
     context: Context
     plan: WalkPlan
-    label_names: tuple[str, ...]
+    answer_names: tuple[str, ...]
     found: Tuned
     texts: Mapping[str, str]
 
     def table(self, encoded: Path, answered: Path) -> OutcomeTable:
         """The outcome table under prompt `none`, its rows task by task and split by split."""
         names = [task.name for task in self.plan.tasks]
-        return outcome_table(self.found.collaborator, encoded, answered, names, self.label_names, SPLITS)[0]
+        return outcome_table(self.found.collaborator, encoded, answered, names, self.answer_names, SPLITS)[0]
 
     def freeze(self, table: OutcomeTable) -> Prompts:
         """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
         config, rows = self.context.config.prompts, table.where(split="validate")
         kept_N = self.found.policy.keep(self.found.validate_scores, rows.task)
-        candidates = hard_candidates(rows.label, kept_N & rows.small_correct, len(self.label_names), config.reliability)
+        candidates = hard_candidates(
+            rows.label, kept_N & rows.small_correct, len(self.answer_names), config.reliability
+        )
         return Prompts(top_k=config.top_k, candidates=candidates)
 
     def answer(
@@ -135,18 +136,21 @@ class _Prompted:
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, an outcomes file per task; gives what they took together."""
         large = self.context.config.large
-        small_NC = softmax(table.small_logits / self.found.policy.temperature, axis=1)
+        num_labels = self.plan.num_labels
+        small_NC = softmax(table.small_logits[:, :num_labels] / self.found.policy.temperature, axis=1)
         prompts = [frozen.write(mode, small_C) for small_C in small_NC]
         took: dict[str, Any] = {"rows": len(table)}
-        if isinstance(large, ClassifierConfig | ZeroShotConfig):  # whose answers a mask tells without asking
-            answers = Outcomes.of(_masked(table, prompts), len(self.label_names))
+        if isinstance(large, ClassifierConfig):  # whose answers a mask tells without asking
+            answers = Outcomes.of(_masked(table, prompts, num_labels), num_labels)
         else:
             columns = {
                 "id": table.id.tolist(),
                 "text": [self.texts[row_id] for row_id in table.id],
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
-            answers, took = ask(self.context, large, self.label_names, pa.table(columns), scratch=scratch, bar=bar)
+            answers, took = ask(
+                self.context, large, self.answer_names, num_labels, pa.table(columns), scratch=scratch, bar=bar
+            )
         folder.mkdir()
         start = 0
         for number, task in enumerate(self.plan.tasks):
@@ -172,9 +176,9 @@ class _Prompted:
         return policies[best], objectives
 
 
-def _masked(table: OutcomeTable, prompts: Sequence[Prompt]) -> list[LargeAnswer]:
-    """What a model that only classifies says under prompts that take labels away: its own answers, masked."""
-    probabilities_NC = masked(table.large_probabilities.astype(np.float32), prompts)
+def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
+    """What a classifier says under prompts that take labels away: its own answers, masked."""
+    probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
     answers = read_off(probabilities_NC, Cost())
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
 

@@ -25,7 +25,7 @@ BUNDLE = "bundle"
 def register(
     context: Context,
     plan: WalkPlan,
-    label_names: tuple[str, ...],
+    answer_names: tuple[str, ...],
     inputs: tuple[Artefact, Artefact, Artefact, Artefact],
 ) -> Artefact:
     """The bundle, in the store and as the champion of the registry; registered once, however often it is run.
@@ -35,7 +35,7 @@ def register(
     recipe = Recipe("register", VERSION, {"name": context.config.name}, inputs)
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        make_bundle(context, plan, label_names, inputs).write(folder / BUNDLE)
+        make_bundle(context, plan, answer_names, inputs).write(folder / BUNDLE)
 
     artefact = context.build(recipe, write, unit="bundles")
     if context.tracking:
@@ -47,7 +47,7 @@ def register(
 def make_bundle(
     context: Context,
     plan: WalkPlan,
-    label_names: tuple[str, ...],
+    answer_names: tuple[str, ...],
     inputs: tuple[Artefact, Artefact, Artefact, Artefact],
 ) -> Bundle:
     """The bundle of the first collaborator."""
@@ -58,7 +58,8 @@ def make_bundle(
     return Bundle(
         collaborator=found.collaborator,
         seed=plan.seed,
-        label_names=label_names,
+        label_names=answer_names[: plan.num_labels],
+        none_label=next(iter(answer_names[plan.num_labels :]), None),
         task_names=tuple(task.name for task in plan.tasks),
         encoder=config.encoder,
         encoder_identity=encoded.manifest["section"]["identity"],

@@ -57,30 +57,32 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
 
 def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
     """Each stage's name and artefact, computed when asked for."""
+    config = context.config
     sequence = tasks(context)
+    config.learner.build(config.seed).check(len(load_sequence(sequence).label_names))  # before hours of encoding
     yield "tasks", sequence
-    encoded = features(context, sequence, context.config.encoder)
+    encoded = features(context, sequence, config.encoder)
     yield "features", encoded
     answered = outcomes(context, sequence)
     yield "outcomes", answered
-    plan, label_names = walk_plan(context.config, sequence, encoded, answered)
+    plan, answer_names = walk_plan(config, sequence, encoded, answered)
     trained = train(context, plan, encoded, answered)
     yield "train", trained
-    tuned = tune(context, plan, label_names, (encoded, answered, trained))
+    tuned = tune(context, plan, answer_names, (encoded, answered, trained))
     yield "tune", tuned
     deployed = tuned
-    if prompt_modes(context.config):
-        deployed = prompts(context, plan, label_names, (sequence, encoded, answered, tuned))
+    if prompt_modes(config):
+        deployed = prompts(context, plan, answer_names, (sequence, encoded, answered, tuned))
         yield "prompts", deployed
-    evaluated = evaluate(context, plan, label_names, (encoded, answered, deployed))
+    evaluated = evaluate(context, plan, answer_names, (encoded, answered, deployed))
     yield "evaluate", evaluated
-    yield "register", register(context, plan, label_names, (encoded, answered, deployed, evaluated))
+    yield "register", register(context, plan, answer_names, (encoded, answered, deployed, evaluated))
 
 
 def walk_plan(
     config: RunConfig, sequence: Artefact, encoded: Artefact, answered: Artefact
 ) -> tuple[WalkPlan, tuple[str, ...]]:
-    """How the collaborators are trained on the files of finished stages, and the label names of the sequence."""
+    """How the collaborators are trained on the files of finished stages, and what a large model may answer."""
     loaded = load_sequence(sequence)
     files = tuple(
         TaskFiles(task.name, task_file(encoded.folder, number), task_file(answered.folder, number))
@@ -98,4 +100,4 @@ def walk_plan(
         distill=config.distill,
         seed=config.seed,
     )
-    return plan, loaded.label_names
+    return plan, loaded.answer_names

@@ -11,7 +11,7 @@ from pipelines.artefact import Artefact, Recipe
 from pipelines.progress import Bar
 from pipelines.stage import Context
 
-VERSION = 1
+VERSION = 2
 
 
 def tasks(context: Context) -> Artefact:
@@ -36,7 +36,7 @@ def load_sequence(artefact: Artefact) -> TaskSequence:
 
 
 def _digest(sequence: TaskSequence) -> str:
-    digest = hashlib.sha256(json.dumps([sequence.name, sequence.scenario, sequence.label_names]).encode())
+    digest = hashlib.sha256(json.dumps([sequence.name, sequence.scenario, sequence.answer_names]).encode())
     for number, task in enumerate(sequence.tasks):
         digest.update(json.dumps([task.name, task.label_names, sequence.rows(number).to_pylist()]).encode())
     return digest.hexdigest()

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
+from rich.markup import escape
 
 from kcm.errors import KcmError
 from pipelines.artefact import Artefact, Recipe
 from pipelines.checkpoint import newest_checkpoint
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar, polled
+from pipelines.signals import kept
 from pipelines.stage import Context
 from pipelines.tracking import MetricsCallback
-from pipelines.train_worker import PROGRESS, WalkPlan, WorkerPlan, train_worker
+from pipelines.train_worker import NOTES, PROGRESS, WalkPlan, WorkerPlan, train_worker
 
 VERSION = 3
 
@@ -43,7 +43,7 @@ def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefa
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         worker = WorkerPlan(plan, recipe.fingerprint, scratch, config.cluster.checkpoint_every)
         callbacks = [context.tracking.callback()] if context.tracking else []
-        state = run_workers(worker, config.cluster, bar, callbacks)
+        state = run_workers(worker, config.cluster, bar, lambda line: context.reporter.say(escape(line)), callbacks)
         for name in plan.collaborators:
             torch.save(state[name], folder / f"{name}.pt")
 
@@ -51,13 +51,21 @@ def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefa
 
 
 def run_workers(
-    worker: WorkerPlan, cluster: ClusterConfig, bar: Bar, callbacks: list[MetricsCallback] | None = None
+    worker: WorkerPlan,
+    cluster: ClusterConfig,
+    bar: Bar,
+    say: Callable[[str], None],
+    callbacks: list[MetricsCallback] | None = None,
 ) -> dict[str, dict[str, object]]:
     """Run a TorchTrainer until every walk is done; the state of each walk by collaborator.
 
     A worker that dies is replaced, up to `max_failures` times, and goes on from the newest sound checkpoint; so does
-    a second call on the same storage after the driver has died.
+    a second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
+    nodes that are left can hold. `say` is told of checkpoints that are passed over. ArtefactError, before a worker is
+    started, for checkpoints of another configuration.
     """
+    watch = _Watch(worker.storage, say)
+    newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
     # Our checkpoints say all; Ray's own record of an earlier attempt refuses a second start, and may be torn.
     attempt = 1 + max((int(path.name.split("-")[1]) for path in worker.storage.glob("attempt-*")), default=0)
     trainer = TorchTrainer(
@@ -77,11 +85,11 @@ def run_workers(
         ),
     )
     try:
-        with polled(bar, lambda: _progress(worker.storage / PROGRESS)), _own_interrupt():
+        with polled(bar, watch.progress), kept(signal.SIGINT):
             trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=print)
+    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
     if state is None:
         raise KcmError("training ended without a checkpoint", where=str(worker.storage))
     for path in worker.storage.glob("attempt-*"):
@@ -100,23 +108,31 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-@contextmanager
-def _own_interrupt() -> Iterator[None]:
-    """Give Ctrl-C back to the caller afterwards: Ray Train leaves a handler of its own behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+class _Watch:
+    """Follows what rank 0 leaves in the storage folder: how far it is, and what a person should know."""
+
+    def __init__(self, storage: Path, say: Callable[[str], None]) -> None:
+        self._progress, self._notes, self._say = storage / PROGRESS, storage / NOTES, say
+        self._notes.unlink(missing_ok=True)
+        self._said: set[str] = set()
+
+    def say(self, line: str) -> None:
+        """Say a line once: every restart of the workers finds the same damage."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def progress(self) -> tuple[float, float] | None:
+        """Steps taken and steps in all, after saying what was noted since."""
+        for line in _read(self._notes).splitlines():
+            self.say(line)
+        try:
+            progress = json.loads(_read(self._progress))
+        except ValueError:
+            return None
+        return progress["steps"], progress["total"]
 
 
-def _progress(path: Path) -> tuple[float, float] | None:
-    """What rank 0 has left at `path`."""
-    try:
-        progress = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return progress["steps"], progress["total"]
+def _read(path: Path) -> str:
+    """The text of a file, empty where there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

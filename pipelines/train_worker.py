@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ from filelock import FileLock
 
 from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.distill import DistillConfig
-from kcm.learners import LearnerConfig
+from kcm.learners import AnalyticConfig, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
-from pipelines.checkpoint import checkpoints, newest_checkpoint, write_checkpoint
+from pipelines.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
 
-PROGRESS = "progress.json"
+PROGRESS, NOTES = "progress.json", "notes.txt"  # what rank 0 leaves for the driver to show
 _held: list[FileLock] = []  # the writer's lock is held until this process ends
-KINDS: dict[str, NetworkKind] = {"kcm": "kan", "mcm": "mlp"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,16 @@ class WalkPlan:
     distill: DistillConfig
     seed: int
 
+    def collaborator(self, name: str) -> Collaborator:
+        """The collaborator of this name, untrained."""
+        kind: NetworkKind = "kan"
+        if name == "mcm":
+            kind = "random_relu" if isinstance(self.learner, AnalyticConfig) else "mlp"
+        return Collaborator(self.in_features, self.num_labels, self.network, kind, self.seed)
+
     def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:
         """A walk at its very beginning."""
-        model = Collaborator(self.in_features, self.num_labels, self.network, KINDS[collaborator], self.seed)
+        model = self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
         return Walk(model, self.learner.build(self.seed), rows, self.train, self.distill, seed=self.seed, ranks=ranks)
 
@@ -77,7 +84,8 @@ def train_worker(config: dict[str, Any]) -> None:
         _wait_for_the_dead(worker.storage)
     ranks.gather(None)  # nobody reads before the last writer is gone
     walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.collaborators}
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=print)
+    note = partial(_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
+    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
@@ -92,7 +100,7 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
     total = sum(walk.steps_in_all for walk in walks.values())
-    show = _shower(worker.storage / PROGRESS, total) if ranks.rank == 0 else lambda steps: None
+    show = _shower(worker.storage / PROGRESS, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
     since_checkpoint = 0
     while pending := [walk for walk in walks.values() if not walk.done]:
         walk = min(pending, key=lambda each: each.position.task)  # all collaborators learn a task before the next one
@@ -107,7 +115,7 @@ def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
 def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
     steps = _steps(walks.values())
     metrics = {"steps": steps} | _metrics(walks)
-    name = f"checkpoint-{attempt}-{steps:09d}"
+    name = checkpoint_name(attempt, steps)
     if ranks.rank != 0:
         ray.train.report(metrics, checkpoint_dir_name=name)
         return
@@ -120,10 +128,11 @@ def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: s
 def _metrics(walks: dict[str, Walk]) -> dict[str, float]:
     """The latest row of each accuracy matrix, under MLflow-friendly names."""
     return {
-        f"{name}/accuracy/{task.name}": walk.accuracy["small"][-1][column]
+        f"{name}/accuracy/{task.name}": accuracy
         for name, walk in walks.items()
         if walk.accuracy["small"]
-        for column, task in enumerate(walk.tasks)
+        for task, accuracy in zip(walk.tasks, walk.accuracy["small"][-1], strict=True)
+        if accuracy is not None
     }
 
 
@@ -131,8 +140,14 @@ def _steps(walks: Iterable[Walk]) -> int:
     return sum(walk.position.total for walk in walks)
 
 
-def _shower(path: Path, total: int, every_s: float = 0.25) -> Callable[[int], None]:
-    """A function that leaves the steps taken, and this process's id, where the driver looks for them."""
+def _note(path: Path, line: str) -> None:
+    """Leave a line where the driver looks for it: what a worker prints stays in a log that nobody reads."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _shower(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
+    """A function that leaves the steps taken, by how many workers, and this process's id, for the driver to find."""
     last = 0.0
 
     def show(steps: int) -> None:
@@ -141,7 +156,8 @@ def _shower(path: Path, total: int, every_s: float = 0.25) -> Callable[[int], No
             return
         last = time.monotonic()
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps({"steps": steps, "total": total, "pid": os.getpid()}), encoding="utf-8")
+        progress = {"steps": steps, "total": total, "workers": workers, "pid": os.getpid()}
+        draft.write_text(json.dumps(progress), encoding="utf-8")
         draft.replace(path)
 
     return show
@@ -156,7 +172,9 @@ def _wait_for_the_dead(storage: Path, timeout_s: float = 60.0) -> None:
 
 
 def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
-    """Leave the newest `keep` checkpoints of earlier attempts; Ray itself keeps the books of the current one."""
-    for folder in checkpoints(storage)[keep:]:
-        if storage / attempt not in folder.parents:
+    """Leave the newest `keep` sound checkpoints of earlier attempts; Ray keeps the books of the current one."""
+    earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
+    kept = [folder for folder in earlier if is_sound(folder)][:keep]
+    for folder in earlier:
+        if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from kcm.cascade.search import Found, Scope, find_policy, promised
 from kcm.collaborator import Collaborator
 from kcm.metrics.calibration import fit_temperature
 from pipelines.outcome_table import outcome_table
-from pipelines.train_worker import KINDS, WalkPlan
+from pipelines.train_worker import WalkPlan
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrialPlan:
 
     collaborator: str
     plan: WalkPlan
-    label_names: tuple[str, ...]
+    answer_names: tuple[str, ...]
     features: Path
     outcomes: Path
     trained: Path  # the state that the train stage gave for the configured hyper-parameters
@@ -88,17 +88,18 @@ class TrialPlan:
         """The best policy of a choice on validate."""
         collaborator = self.load(self.state(choice))
         table, features_ND, _ = outcome_table(
-            collaborator, self.features, self.outcomes, self._task_names(), self.label_names, ("validate",)
+            collaborator, self.features, self.outcomes, self._task_names(), self.answer_names, ("validate",)
         )
         table = table.where(prompt="none")
+        judge_NC = table.judge_logits[:, : self.plan.num_labels]  # what serving has: none-of-these is no answer of it
         gate = Gate(name="confidence", temperature=fit_temperature(table.judge_logits, table.label))
         if choice.gate != "deferral":
             gate = replace(gate, name=choice.gate)
-            scores = gate.score(features_ND, table.judge_logits)
+            scores = gate.score(features_ND, judge_NC)
         else:
             head, out_of_fold_N2 = fit_deferral(
                 features_ND,
-                table.judge_logits / gate.temperature,
+                judge_NC / gate.temperature,
                 table.small_correct,
                 table.large_correct,
                 table.large_cost,
@@ -141,7 +142,7 @@ class TrialPlan:
 
 def load_collaborator(plan: WalkPlan, name: str, state: dict[str, Any]) -> Collaborator:
     """The collaborator `name` of a plan, with the weights of a walk's state."""
-    collaborator = Collaborator(plan.in_features, plan.num_labels, plan.network, KINDS[name], plan.seed)
+    collaborator = plan.collaborator(name)
     collaborator.load_state_dict(state["collaborator"])
     return collaborator.eval()
 

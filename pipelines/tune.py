@@ -22,6 +22,7 @@ from kcm.cascade.search import Scope
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.large import PromptMode
+from kcm.learners import AnalyticConfig
 from pipelines.artefact import Artefact, Recipe, write_json
 from pipelines.progress import Bar, polled
 from pipelines.stage import Context
@@ -81,7 +82,7 @@ class Trial(ray_tune.Trainable):
 
 
 def tune(
-    context: Context, plan: WalkPlan, label_names: Iterable[str], inputs: tuple[Artefact, Artefact, Artefact]
+    context: Context, plan: WalkPlan, answer_names: Iterable[str], inputs: tuple[Artefact, Artefact, Artefact]
 ) -> Artefact:
     """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
 
@@ -102,7 +103,7 @@ def tune(
             trial_plan = TrialPlan(
                 collaborator=name,
                 plan=plan,
-                label_names=tuple(label_names),
+                answer_names=tuple(answer_names),
                 features=features.folder,
                 outcomes=outcomes.folder,
                 trained=train.folder / f"{name}.pt",
@@ -184,11 +185,17 @@ def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) ->
 
 
 def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, Any]:
-    """The space without what cannot matter: over two labels the judge's own scores are all one order."""
+    """The space without what cannot matter.
+
+    Over two labels the judge's own scores are all one order.
+    """
+    learning_rates, judge_weights = config.learning_rates, config.judge_weights
+    if isinstance(plan.plan.learner, AnalyticConfig):  # takes no steps, and its small model needs no anchor
+        learning_rates, judge_weights = (plan.plan.train.learning_rate,), (plan.plan.distill.judge_weight,)
     return {
-        "learning_rate": ray_tune.choice(config.learning_rates),
+        "learning_rate": ray_tune.choice(learning_rates),
         "large_weight": ray_tune.choice(config.large_weights),
-        "judge_weight": ray_tune.choice(config.judge_weights),
+        "judge_weight": ray_tune.choice(judge_weights),
         "gate": ray_tune.choice(distinct_gates(config.gates, plan.plan.num_labels)),
         "scope": ray_tune.choice(config.scopes if len(plan.plan.tasks) > 1 else ("global",)),
         "deferral_weight": ray_tune.choice(config.deferral_weights),

@@ -15,7 +15,7 @@ from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Policy
 from kcm.collaborator import Collaborator
-from kcm.large import Prompts
+from kcm.large import PromptMode, Prompts
 from pipelines.train_worker import WalkPlan
 from pipelines.trial import load_collaborator
 
@@ -32,7 +32,9 @@ class Tuned:
     state: dict[str, Any]
     validate_scores: np.ndarray  # out-of-fold where the gate was fitted on validate
     prompts: Prompts | None = None
-    objectives: dict[str, dict[str, float]] = field(default_factory=dict)  # by prompt mode, where modes were searched
+    objectives: dict[PromptMode, dict[str, float]] = field(
+        default_factory=dict
+    )  # by prompt mode, where modes were searched
 
     @classmethod
     def load(cls, folder: Path, plan: WalkPlan, name: str) -> Tuned:

@@ -62,7 +62,8 @@ class FakeUpstream:
             self.times.append(time.monotonic())
             self._busy += 1
             self.busiest = max(self.busiest, self._busy)
-            return self.script.pop(0) if self.script else self.otherwise(body)
+            planned = self.script.pop(0) if self.script else None
+        return planned or self.otherwise(body)
 
     def done(self) -> None:
         with self._lock:

@@ -42,6 +42,15 @@ class RouteQuality:
     difference: Interval
 
 
+@dataclass(frozen=True)
+class OutOfScopeQuality:
+    """What becomes of rows that have none of the labels: the share escalated, and the share answered so in the end."""
+
+    num_rows: int
+    escalated: float
+    accuracy: float
+
+
 def router_quality(rows: ScoredOutcomes) -> RouterQuality:
     """Measure a gate score; the AUROC is of the score for `the small model is right`. Raises DataError without rows."""
     frontier = Frontier.of(rows)
@@ -84,6 +93,18 @@ def route_quality(
         large=large,
         cascade=cascade,
         difference=difference,
+    )
+
+
+def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQuality | None:
+    """Measure rows that are all out of scope; those `kept` [N] the small model answers wrongly. None without rows."""
+    if not len(rows):
+        return None
+    kept_N = np.asarray(kept, dtype=bool)
+    return OutOfScopeQuality(
+        num_rows=len(rows),
+        escalated=float((~kept_N).mean()),
+        accuracy=float(np.where(kept_N, rows.small_correct, rows.large_correct).mean()),
     )
 
 

@@ -97,7 +97,7 @@ def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray
 
     The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
     """
-    shares = np.arange(1, GRID_SIZE + 1) * (validate.num_rows / GRID_SIZE)
+    shares = np.arange(1, GRID_SIZE + 1) * validate.num_rows / GRID_SIZE  # in this order the last is num_rows exactly
     picked = np.searchsorted(validate.num_kept, shares)
     grid = np.unique(np.append(validate.thresholds[picked], searched))[::-1]
     grid = grid[grid < math.inf]

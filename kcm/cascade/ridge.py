@@ -37,27 +37,61 @@ def fit_ridge(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], u
     mean_P, mean_K = inputs_NP.mean(0), targets_NK.mean(0)
     y_NK = targets_NK - mean_K
     left_NR, singular_R, right_RP = _thin_svd(inputs_NP - mean_P)
-    strengths_S = _STRENGTHS * float(singular_R.max(initial=0)) ** 2
-    blocks = list(_blocks(units, len(y_NK)))
-    left_out_SNK = np.stack(
-        [_left_out(left_NR, singular_R**2 / (singular_R**2 + s), y_NK, blocks) for s in strengths_S]
-    )
-    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
-    shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strengths_S[best_K])
+    strength_K, left_out_NK = _chosen(left_NR, singular_R**2, y_NK, units)
+    shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
     weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
+    return RidgeFit(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
+
+
+@dataclass(frozen=True, eq=False)
+class GramFit:
+    """y = mean + (x - mean of all x) @ X.T @ dual, where X are the fitted rows' inputs; the dual sums to zero.
+
+    `left_out` as in `RidgeFit`.
+    """
+
+    dual: NDArray[np.float64]  # [N, K]
+    mean: NDArray[np.float64]  # [K]
+    left_out: NDArray[np.float64]  # [N, K]
+
+
+def fit_ridge_gram(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> GramFit:
+    """As `fit_ridge`, of inputs known by their inner products alone: sparse ones, or sums over several kinds."""
+    mean_N, mean_K = gram_NN.mean(0), targets_NK.mean(0)
+    y_NK = targets_NK - mean_K
+    square_R, left_NR = _spectrum(gram_NN - mean_N - mean_N[:, None] + mean_N.mean())
+    strength_K, left_out_NK = _chosen(left_NR, square_R, y_NK, units)
+    dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
+    return GramFit(dual_NK, mean_K, mean_K + left_out_NK)
+
+
+def _chosen(
+    left_NR: NDArray[np.float64], square_R: NDArray[np.float64], y_NK: NDArray[np.float64], units: Units
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""
+    strengths_S = _STRENGTHS * float(square_R.max(initial=0))
+    blocks = list(_blocks(units, len(y_NK)))
+    left_out_SNK = np.stack([_left_out(left_NR, square_R / (square_R + s), y_NK, blocks) for s in strengths_S])
+    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
     left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
-    return RidgeFit(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK - _left_out_means(y_NK, blocks))
+    return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks)
 
 
 def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Left vectors [N, R], singular values [R] and right vectors [R, P], by the smaller of the two Gram matrices."""
     wide = inputs_NP.shape[0] <= inputs_NP.shape[1]
-    values, vectors = np.linalg.eigh(inputs_NP @ inputs_NP.T if wide else inputs_NP.T @ inputs_NP)
-    kept = values > max(values[-1], 1e-300) * 1e-12
-    singular_R, vectors = np.sqrt(values[kept])[::-1], vectors[:, kept][:, ::-1]
+    square_R, vectors = _spectrum(inputs_NP @ inputs_NP.T if wide else inputs_NP.T @ inputs_NP)
+    singular_R = np.sqrt(square_R)
     if wide:
         return vectors, singular_R, (vectors / singular_R).T @ inputs_NP
     return inputs_NP @ vectors / singular_R, singular_R, vectors.T
+
+
+def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues [R], descending, and eigenvectors [N, R] of a Gram matrix, without those that are but rounding."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > max(values[-1], 1e-300) * 1e-12
+    return values[kept][::-1], vectors[:, kept][:, ::-1]
 
 
 def _blocks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:

@@ -23,7 +23,7 @@ from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator
 from kcm.encoders import Encoder, TextEncoder, encoder_identity
 from kcm.errors import ArtefactError
-from kcm.large import Item, LargeAnswer, LargeModel, Prompts
+from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
 from kcm.large.build import build_large, large_identity, location
 
 Route = Literal["small", "large", "small_degraded"]
@@ -86,7 +86,7 @@ class SmallSide:
 
     def __init__(self, bundle: Bundle, encoder: Encoder[str], device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
-        self._encoder = encoder
+        self.encoder = encoder
         self._collaborator = bundle.collaborator.to(device)
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
@@ -97,7 +97,7 @@ class SmallSide:
         if not inputs:
             return []
         started = time.perf_counter()
-        features_ND = self._encoder.encode([item.text for item in inputs])
+        features_ND = self.encoder.encode([item.text for item in inputs])
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC)
         tasks = [item.task for item in inputs]
@@ -158,7 +158,7 @@ class SmallSide:
         large_cost_s: float = 0.0,
     ) -> Answer:
         return Answer(
-            label=self.bundle.label_names[label],
+            label=self.bundle.answer_names[label],
             probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
             confidence=judgement.confidence,
             gate_score=judgement.gate_score,
@@ -170,7 +170,7 @@ class SmallSide:
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
         order = np.argsort(-probabilities_C, kind="stable")[: self.top_k]
-        return {self.bundle.label_names[label]: float(probabilities_C[label]) for label in order}
+        return {self.bundle.answer_names[label]: float(probabilities_C[label]) for label in order}
 
 
 class Cascade:
@@ -213,7 +213,7 @@ def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path
 
     `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
     """
-    model = build_large(bundle.large, bundle.label_names, assets_dir, device=device, head=bundle.large_head, paid=paid)
+    model = build_large(bundle.large, _answers(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
     _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
@@ -233,8 +233,13 @@ def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     path = resolve(bundle.encoder.model, assets_dir)
     _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
-    identity = large_identity(bundle.large, bundle.label_names, assets_dir, head=bundle.large_head)
+    identity = large_identity(bundle.large, _answers(bundle), assets_dir, head=bundle.large_head)
     _require_same("large model", identity, bundle.large_identity, location(bundle.large))
+
+
+def _answers(bundle: Bundle) -> tuple[str, ...]:
+    """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
+    return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
 
 
 def _require_same(what: str, found: str, expected: str, where: str | Path) -> None:

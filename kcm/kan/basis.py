@@ -93,8 +93,9 @@ def edge_features_in_place(x_NI: Tensor, grid: Grid) -> Tensor:
     torch.ops.aten.silu.out(x_NI, out=features_NFI[:, 0])
     order = grid.order
     # Here the rise carries a minus sign, which saves an operation; it leaves again with the factor at the end.
-    rise_NKI = features_NFI[:, 1:]
-    torch.sub(grid.position(x_NI).unsqueeze(1), _centres(grid, x_NI.dtype, x_NI.device), out=rise_NKI)
+    rise_NKI, clamped_NI = features_NFI[:, 1:], x_NI.clamp(grid.low, grid.high)
+    offset_K1, intervals_per_x = _offsets(grid, x_NI.dtype, x_NI.device)
+    torch.add(offset_K1, clamped_NI.unsqueeze(1), alpha=intervals_per_x, out=rise_NKI)
     rise_NKI.abs_().clamp_(max=grid.reach).sub_(grid.reach)
     peak_NKI = F.softshrink(rise_NKI, 1.0).pow_(order)
     rise_NKI.pow_(order).sub_(peak_NKI, alpha=order + 1).mul_((-1) ** order / math.factorial(order))
@@ -104,6 +105,14 @@ def edge_features_in_place(x_NI: Tensor, grid: Grid) -> Tensor:
 @lru_cache
 def _centres(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(grid.centres(), dtype=dtype, device=device).unsqueeze(1)
+
+
+@lru_cache
+def _offsets(grid: Grid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
+    """`offset` [K, 1] and `scale` such that offset + scale * x is the signed distance of x from every centre."""
+    scale = grid.size / (grid.high - grid.low)
+    offsets = [-grid.low * scale - centre for centre in grid.centres()]
+    return torch.tensor(offsets, dtype=dtype, device=device).unsqueeze(1), scale
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

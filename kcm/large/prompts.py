@@ -34,10 +34,9 @@ class Prompt:
     candidates: tuple[int, ...] = field(default=())
 
     def allowed(self, num_labels: int) -> tuple[int, ...]:
-        """Labels that an answer may give: the candidates, or all where fewer than two are left."""
-        if self.mode == "hard" and len(self.candidates) >= 2:
-            return self.candidates
-        return tuple(range(num_labels))
+        """Labels that an answer may give: the candidates among `num_labels`, or all where fewer than two are left."""
+        candidates = tuple(label for label in self.candidates if label < num_labels)
+        return candidates if self.mode == "hard" and len(candidates) >= 2 else tuple(range(num_labels))
 
 
 NO_PROMPT = Prompt()

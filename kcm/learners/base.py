@@ -1,39 +1,52 @@
-"""What a continual-learning method decides: which tasks to stream, what to remember, and what to add to the loss."""
+"""What a continual-learning method decides: which tasks to stream, what to remember, and how to protect old tasks.
+
+A learner is a set of hooks that a walk calls. Everything that a hook sees is the same for any number of ranks, or this
+rank's share of it with the means to add the shares up; so is what a method makes of it.
+Shapes: N rows, D features, C labels, M networks: judge and small, or the one that both are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kcm.collaborator import Collaborator
 from kcm.learners.memory import MemoryRow
+from kcm.learners.ranks import Ranks
+
+Parameters = Mapping[str, nn.Parameter]
+"""Parameters of the networks by name; one that judge and small share is there once."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of one step: features [N, D], labels [N], large probabilities [N, C] (NaN where there are none).
 
-    `weights` [N] are 1, and 0 for the padding that makes every rank's slice equally long.
+    `weights` [N] are what each row counts for: 1 for a row of the stream, 0 for the padding that makes every rank's
+    slice equally long. `logits` [N, M, C] are what the networks said of a remembered row, NaN where that is not asked.
     """
 
     features: Tensor
     labels: Tensor
     large_probabilities: Tensor
     weights: Tensor
+    logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: Tensor, weights: Tensor) -> Batch:
         """The rows at `index`, with these weights."""
-        return Batch(self.features[index], self.labels[index], self.large_probabilities[index], weights)
+        logits = None if self.logits is None else self.logits[index]
+        return Batch(self.features[index], self.labels[index], self.large_probabilities[index], weights, logits)
 
     def reweighted(self, weights: Tensor) -> Batch:
         """The same rows with other weights."""
-        return Batch(self.features, self.labels, self.large_probabilities, weights)
+        return replace(self, weights=weights)
 
     def join(self, other: Batch) -> Batch:
         """This batch's rows followed by the other's."""
@@ -42,21 +55,84 @@ class Batch:
             torch.cat([self.labels, other.labels]),
             torch.cat([self.large_probabilities, other.large_probabilities]),
             torch.cat([self.weights, other.weights]),
+            _joined(self, other),
         )
 
 
+def _joined(first: Batch, second: Batch) -> Tensor | None:
+    given = first.logits if first.logits is not None else second.logits
+    if given is None:
+        return None
+    blank = given.new_full((1, *given.shape[1:]), torch.nan)
+    return torch.cat(
+        [blank.expand(len(part), -1, -1) if part.logits is None else part.logits for part in (first, second)]
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """This rank's rows of a step, what the networks say of them, and what their labels (and teachers) cost."""
+
+    batch: Batch
+    collaborator: Collaborator
+    logits_MNC: Tensor
+    label_loss_N: Tensor
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """A task that has just been learned: the finished networks, and this rank's share of its train rows.
+
+    `batches` can be read once; a row's weight is 0 where it is padding. `num_rows` counts the rows of all ranks.
+    `seen_C` (bool) marks the labels of the tasks so far; `active_C` those whose logits take part in the loss: all, or
+    under seen-class masking the seen ones.
+    """
+
+    collaborator: Collaborator
+    batches: Iterable[Batch]
+    num_rows: int
+    seen_C: Tensor
+    active_C: Tensor
+    ranks: Ranks
+
+
 class Learner:
-    """Base of the continual-learning methods; on its own it is plain finetuning, one task after the other."""
+    """Base of the continual-learning methods; on its own it is plain finetuning, one task after the other.
+
+    A step: `extra_rows` join the rows of the stream, `row_loss` says what every row costs, the gradients of the
+    weighted mean are summed over ranks, `before_update`, the optimiser moves, `after_update`. After the last step of a
+    task: `end_task`, then `remember`.
+    """
 
     restarts: ClassVar[bool] = False  # networks start anew at every task
+    stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
+
+    def check(self, num_labels: int) -> None:
+        """Raise ConfigError where the method cannot work with so many labels."""
 
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""
         return range(task, task + 1)
 
-    def extra_rows(self, step: int) -> Batch | None:
-        """Rows that join the step's batch; a function of the step alone, so that every rank agrees."""
+    def extra_rows(self, step: int, num_rows: int) -> Batch | None:
+        """Rows that join the `num_rows` rows of a step; a function of the step alone, so that every rank agrees.
+
+        A weight of 1 makes such a row count as much as a row of the stream.
+        """
         return None
+
+    def row_loss(self, scored: Scored) -> Tensor:
+        """What every row costs, [N]; the step's loss is the mean by weight over the rows of all ranks."""
+        return scored.label_loss_N
+
+    def before_update(self, parameters: Parameters) -> None:
+        """Called, without autograd, when `grad` holds the gradient over all ranks' rows: add that of a penalty here."""
+
+    def after_update(self, parameters: Parameters) -> None:
+        """Called, without autograd, when the optimiser has moved the parameters."""
+
+    def end_task(self, learned: LearnedTask) -> None:
+        """Called when the last step of a task has been taken, before the networks are evaluated."""
 
     def remembers(self) -> bool:
         """Whether `remember` wants the rows of a finished task."""

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from kcm.config import Config
 from kcm.learners.base import Learner
+
+
+class JointConfig(Config):
+    """Joint training: the upper bound."""
+
+    name: Literal["joint"] = "joint"
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner."""
+        return Joint()
 
 
 class Joint(Learner):

@@ -27,6 +27,7 @@ class MemoryRow:
     label: int
     features: np.ndarray  # float32 [D]
     large_probabilities: np.ndarray  # float32 [C], NaN where there is no answer
+    logits: np.ndarray | None = None  # float32 [M, C] of the M networks when the task was learned, where they are kept
 
     @property
     def group(self) -> tuple[int, int]:
@@ -73,7 +74,7 @@ class Memory:
     def __init__(self, capacity: int, seed: int, rows: Iterable[MemoryRow] = ()) -> None:
         self.capacity, self.seed = capacity, seed
         self.rows: list[MemoryRow] = []
-        self._tensors: tuple[Tensor, Tensor, Tensor] | None = None
+        self._tensors: dict[str, Tensor] | None = None
         self.add(rows)
 
     def __len__(self) -> int:
@@ -86,24 +87,25 @@ class Memory:
         kept = select([row.key for row in candidates], [row.group for row in candidates], self.capacity)
         self.rows, self._tensors = [candidates[position] for position in kept], None
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [M, D], labels [M] and large probabilities [M, C] of the remembered rows, in key order."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Of the remembered rows, in key order: features [R, D], labels [R], large_probabilities [R, C].
+
+        And logits [R, M, C] where they are kept. The memory must not be empty.
+        """
         if self._tensors is None:
-            features = torch.from_numpy(np.stack([row.features for row in self.rows]))
-            labels = torch.tensor([row.label for row in self.rows])
-            large = torch.from_numpy(np.stack([row.large_probabilities for row in self.rows]))
-            self._tensors = features, labels, large
+            self._tensors = {
+                "features": torch.from_numpy(np.stack([row.features for row in self.rows])),
+                "labels": torch.tensor([row.label for row in self.rows]),
+                "large_probabilities": torch.from_numpy(np.stack([row.large_probabilities for row in self.rows])),
+            }
+            if logits := [row.logits for row in self.rows if row.logits is not None]:
+                self._tensors["logits"] = torch.from_numpy(np.stack(logits))
         return self._tensors
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain lists, loadable with `weights_only=True`."""
-        state: dict[str, Any] = {
-            "ids": [row.id for row in self.rows],
-            "tasks": [row.task for row in self.rows],
-        }
-        if self.rows:
-            state |= dict(zip(("features", "labels", "large_probabilities"), self.tensors(), strict=True))
-        return state
+        names = {"ids": [row.id for row in self.rows], "tasks": [row.task for row in self.rows]}
+        return names | self.tensors() if self.rows else names
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; keys are recomputed from the ids."""
@@ -112,9 +114,10 @@ class Memory:
         if not ids:
             return
         features, labels, large = (state[name] for name in ("features", "labels", "large_probabilities"))
+        logits = state["logits"].numpy() if "logits" in state else [None] * len(ids)
         self.rows = [
-            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities)
-            for row_id, task, label, vector, probabilities in zip(
-                ids, tasks, labels.tolist(), features.numpy(), large.numpy(), strict=True
+            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities, said)
+            for row_id, task, label, vector, probabilities, said in zip(
+                ids, tasks, labels.tolist(), features.numpy(), large.numpy(), logits, strict=True
             )
         ]

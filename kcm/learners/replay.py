@@ -1,14 +1,36 @@
-"""Experience replay: every batch is joined by remembered rows (Chaudhry et al., 1902.10486)."""
+"""Experience replay: every batch is joined by remembered rows (Chaudhry et al., arXiv 1902.10486)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
+from kcm.config import Config
+from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Learner
 from kcm.learners.memory import Memory, MemoryRow, row_key, select
+
+
+class MemoryConfig(Config):
+    """What all learners with a memory have in common."""
+
+    memory: int = Field(
+        400, ge=0, description="Rows remembered over all tasks: at least one per label, or 0 for none at all."
+    )
+    batch_size: int = Field(32, ge=1, description="Remembered rows that are drawn at a step, for each purpose.")
+
+
+class ReplayConfig(MemoryConfig):
+    """Experience replay from a memory of fixed capacity."""
+
+    name: Literal["replay"] = "replay"
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner with an empty memory."""
+        return Replay(self.memory, self.batch_size, seed)
 
 
 class Replay(Learner):
@@ -18,20 +40,28 @@ class Replay(Learner):
         self.memory = Memory(capacity, seed)
         self.batch_size, self.seed = batch_size, seed
 
-    def extra_rows(self, step: int) -> Batch | None:
-        """Slice `step` of an endless sequence of seeded permutations of the memory."""
-        if not len(self.memory):
-            return None
-        features, labels, large = self.memory.tensors()
-        count, size = len(labels), min(self.batch_size, len(labels))
-        index = torch.cat([self._pass(n, count) for n in self._passes(step, size, count)])
-        start = step * size % count
-        chosen = index[start : start + size]
-        return Batch(features[chosen], labels[chosen], large[chosen], torch.ones(size))
+    def check(self, num_labels: int) -> None:
+        """Refuse a memory that has no room for a row of every label."""
+        if 0 < self.memory.capacity < num_labels:
+            raise ConfigError(
+                f"memory = {self.memory.capacity} is smaller than the number of labels, {num_labels}",
+                where="learner.memory",
+                mend=f"Give at least {num_labels}, or 0 to remember nothing",
+            )
 
-    @staticmethod
-    def _passes(step: int, size: int, count: int) -> range:
-        return range(step * size // count, ((step + 1) * size - 1) // count + 1)
+    def extra_rows(self, step: int, num_rows: int) -> Batch | None:
+        """A draw from the memory; each of its rows counts as much as a row of the stream."""
+        return self.draw(step) if len(self.memory) else None
+
+    def draw(self, number: int) -> Batch:
+        """Slice `number` of an endless sequence of seeded permutations of the memory, which must not be empty."""
+        count = len(self.memory)
+        size = min(self.batch_size, count)
+        passes = range(number * size // count, ((number + 1) * size - 1) // count + 1)
+        index = torch.cat([self._pass(each, count) for each in passes])
+        start = number * size % count
+        rows = Batch(**self.memory.tensors(), weights=torch.ones(count))
+        return rows.take(index[start : start + size], torch.ones(size))
 
     def _pass(self, number: int, count: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)

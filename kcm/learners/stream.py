@@ -67,6 +67,7 @@ class TensorRows:
 class ParquetRows:
     """Rows of a features file and of the outcomes file beside it, both in the same order, a split contiguous.
 
+    Rows without a label (-1, out of scope) belong to no split here: networks are neither trained nor tested on them.
     Row groups are decoded on demand and the latest `cached_groups` kept, so memory does not grow with the task.
     """
 
@@ -76,7 +77,10 @@ class ParquetRows:
         index = self._features.read(columns=["id", "split", "label"])
         self._ids: list[str] = index["id"].to_pylist()
         self._labels: list[int] = index["label"].to_pylist()
-        self._ranges = _split_ranges(index["split"].to_pylist(), where=str(features))
+        splits = zip(index["split"].to_pylist(), self._labels, strict=True)
+        self._ranges = _split_ranges(
+            [split if label >= 0 else f"{split}, out of scope" for split, label in splits], where=str(features)
+        )
         if self._outcomes and self._outcomes.read(columns=["id"])["id"].to_pylist() != self._ids:
             raise DataError("features and outcomes hold different rows", where=f"{features} and {outcomes}")
         sizes = [self._features.metadata.row_group(i).num_rows for i in range(self._features.num_row_groups)]
@@ -131,8 +135,9 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """The large model's probabilities, one-hot where it gave only a label (-1: not even that)."""
-    only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & (labels_N >= 0))
+    """The large model's probabilities, one-hot where it gave only a label of the list."""
+    in_list = (labels_N >= 0) & (labels_N < large_NC.shape[1])
+    only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)
     large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
     return large_NC
 

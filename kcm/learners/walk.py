@@ -1,16 +1,18 @@
 """The walk of one collaborator over a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
 Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its slice of them; gradients are
-sums over the real rows divided by the global count, added up over ranks, so they do not depend on the rank count.
+sums over the real rows divided by their weight over all ranks, added up over ranks, so they do not depend on the rank
+count. What a learner does beyond that, it does with sums over all ranks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -20,11 +22,14 @@ from kcm.collaborator import Collaborator
 from kcm.config import Config
 from kcm.distill import DistillConfig, distillation_loss
 from kcm.errors import ArtefactError, DataError
-from kcm.learners.base import Batch, Learner
+from kcm.learners.analytic import Analytic
+from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TaskRows, train_order
 from kcm.normalizer import FrozenNormalizer
+
+_UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
 
 
 class TrainConfig(Config):
@@ -34,6 +39,9 @@ class TrainConfig(Config):
     batch_size: int = Field(64, ge=1, description="Rows of a step, over all workers together.")
     learning_rate: float = Field(3e-3, gt=0, description="Peak rate of AdamW; a cosine takes it to zero in each task.")
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay of AdamW.")
+    mask_unseen: bool = Field(
+        False, description="Labels of later tasks take no part in the loss, nor in the accuracy after each task."
+    )
     window: int = Field(16, ge=1, description="Row groups of 1,024 rows among which rows are shuffled.")
 
     def rate_at(self, progress: float) -> float:
@@ -54,7 +62,7 @@ class Walk:
     """Trains `collaborator` on `tasks`, one after the other, as `learner` says.
 
     After each task, row i of the matrix R holds the accuracy on the test split of every task; `baseline` is the same
-    at initialisation.
+    at initialisation. Where unseen labels are masked there is nothing to measure before a task is learned: None.
     """
 
     def __init__(
@@ -71,15 +79,21 @@ class Walk:
         for task in tasks:
             if task.num_rows("train") == 0 or task.num_rows("test") == 0:
                 raise DataError(f"task {task.name!r} has no train or no test rows")
+        learner.check(collaborator.num_labels)
+        if isinstance(learner, Analytic):
+            learner.require_linear(collaborator)
+            train = train.model_copy(update={"num_epochs": 1, "batch_size": learner.chunk_size})
         self.collaborator, self.learner, self.tasks = collaborator, learner, list(tasks)
         self.train, self.distill, self.seed = train, distill, seed
         self.ranks = ranks or Ranks()
         self.position = Position()
         self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
-        self.accuracy: dict[str, list[list[float]]] = {"judge": [], "small": []}
+        self._task_labels = [sorted(set(task.labels("train"))) for task in self.tasks]
+        self._seen_C = torch.zeros(collaborator.num_labels, dtype=torch.bool)
+        self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
         self._fit_normalizer()
-        self.baseline = self._evaluate()
+        self.baseline = self._evaluate(num_learned=0)
         self._begin_task()
 
     @property
@@ -99,16 +113,16 @@ class Walk:
 
     def step(self) -> bool:
         """Take one step; True when it finished a task."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
-        self._optimizer.zero_grad(set_to_none=False)
-        self._loss().backward()  # type: ignore[no-untyped-call]
-        self.ranks.sum_(p.grad for p in self.collaborator.parameters() if p.grad is not None)
-        self._optimizer.step()
+        if isinstance(self.learner, Analytic):
+            self._absorb(self.learner)
+        else:
+            self._descend()
         self.position.step += 1
         self.position.total += 1
         if self.position.step < self.steps_in_task:
             return False
+        if isinstance(self.learner, Analytic):
+            self.learner.solve(self.collaborator, self.ranks)
         self._finish_task()
         return True
 
@@ -144,22 +158,61 @@ class Walk:
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def _loss(self) -> Tensor:
-        """The collaboration loss of this rank's share of the step, divided by the global count."""
+    def _absorb(self, learner: Analytic) -> None:
+        """Hand this rank's share of the step to a learner that takes no gradients."""
         streams, positions = self._step_rows()
         index, weights = self.ranks.share(torch.arange(len(positions)))
         batch = self._take(streams[index], positions[index]).reweighted(weights)
-        count = len(positions)
-        if (extra := self.learner.extra_rows(self.position.total)) is not None:
+        learner.absorb(self.collaborator, batch, self.distill, self.ranks)
+
+    def _descend(self) -> None:
+        """One step of the optimiser."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
+        self._optimizer.zero_grad(set_to_none=False)
+        self._loss().backward()  # type: ignore[no-untyped-call]
+        parameters = dict(self.collaborator.named_parameters())
+        self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
+        with torch.no_grad():
+            self.learner.before_update(parameters)
+        self._optimizer.step()
+        with torch.no_grad():
+            self.learner.after_update(parameters)
+
+    def _loss(self) -> Tensor:
+        """The loss of this rank's share of the step, divided by the weight of all ranks' rows."""
+        streams, positions = self._step_rows()
+        index, weights = self.ranks.share(torch.arange(len(positions)))
+        batch = self._take(streams[index], positions[index]).reweighted(weights)
+        total = float(len(positions))
+        if (extra := self.learner.extra_rows(self.position.total, len(positions))) is not None:
             index, weights = self.ranks.share(torch.arange(len(extra)))
-            batch = batch.join(extra.take(index, weights))
-            count += len(extra)
-        judge_NC, small_NC = self.collaborator(batch.features)
+            batch = batch.join(extra.take(index, weights * extra.weights[index]))
+            total += float(extra.weights.sum())
+        loss_N = self.learner.row_loss(self._scored(batch))
+        return (loss_N * batch.weights).sum() / total
+
+    def _scored(self, batch: Batch) -> Scored:
+        """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM."""
+        judge_NC, small_NC = self._logits(batch.features)
         loss_N = F.cross_entropy(judge_NC, batch.labels, reduction="none")
-        if not self.collaborator.network.shared:
-            loss_N = loss_N + F.cross_entropy(small_NC, batch.labels, reduction="none")
-            loss_N = loss_N + distillation_loss(judge_NC, small_NC, batch.large_probabilities, self.distill, self._seen)
-        return (loss_N * batch.weights).sum() / count
+        if self.collaborator.network.shared:
+            return Scored(batch, self.collaborator, judge_NC.unsqueeze(0), loss_N)
+        loss_N = loss_N + F.cross_entropy(small_NC, batch.labels, reduction="none")
+        loss_N = loss_N + distillation_loss(judge_NC, small_NC, batch.large_probabilities, self.distill, self._seen_C)
+        return Scored(batch, self.collaborator, torch.stack([judge_NC, small_NC]), loss_N)
+
+    def _logits(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge and small logits, those of unseen labels out of the way where they are masked."""
+        judge_NC, small_NC = self.collaborator(features_ND)
+        if not self.train.mask_unseen:
+            return judge_NC, small_NC
+        return judge_NC.masked_fill(~self._seen_C, _UNSEEN), small_NC.masked_fill(~self._seen_C, _UNSEEN)
+
+    @property
+    def _active_C(self) -> Tensor:
+        """Labels whose logits take part in the loss: all, or the seen ones."""
+        return self._seen_C if self.train.mask_unseen else torch.ones_like(self._seen_C)
 
     def _step_rows(self) -> tuple[Tensor, Tensor]:
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
@@ -197,8 +250,7 @@ class Walk:
         self._sizes = [rows.num_rows("train") for rows in streamed]
         self._steps_per_epoch = self._count_steps(task)
         self._order_epoch = -1  # the order is drawn at the first step of each epoch
-        self._seen = torch.zeros(self.collaborator.num_labels, dtype=torch.bool)
-        self._seen[[label for rows in self.tasks[: task + 1] for label in set(rows.labels("train"))]] = True
+        self._seen_C = self._labels_until(task)
         self._optimizer = torch.optim.AdamW(
             self.collaborator.parameters(), lr=self.train.learning_rate, weight_decay=self.train.weight_decay
         )
@@ -207,14 +259,38 @@ class Walk:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
         return math.ceil(rows / self.train.batch_size)
 
+    def _labels_until(self, task: int) -> Tensor:
+        """Which labels the train rows of the tasks up to this one have, bool [C]."""
+        seen_C = torch.zeros(self.collaborator.num_labels, dtype=torch.bool)
+        seen_C[[label for labels in self._task_labels[: task + 1] for label in labels]] = True
+        return seen_C
+
     def _finish_task(self) -> None:
+        self.learner.end_task(self._learned_task())
         if self.learner.remembers():
             self._remember(self.position.task)
-        for network, row in self._evaluate().items():
+        for network, row in self._evaluate(self.position.task + 1).items():
             self.accuracy[network].append(row)
         self.position.task, self.position.step = self.position.task + 1, 0
         if not self.done:
             self._begin_task()
+
+    def _learned_task(self) -> LearnedTask:
+        rows = self.tasks[self.position.task]
+        return LearnedTask(
+            collaborator=self.collaborator,
+            batches=self._shares(rows, "train", size=512),
+            num_rows=rows.num_rows("train"),
+            seen_C=self._seen_C,
+            active_C=self._active_C,
+            ranks=self.ranks,
+        )
+
+    def _shares(self, rows: TaskRows, split: str, *, size: int) -> Iterator[Batch]:
+        """This rank's share of a split, `size` rows at a time, its padding with weight 0."""
+        positions, weights = self.ranks.share(torch.arange(rows.num_rows(split)))
+        for part, weight in zip(torch.split(positions, size), torch.split(weights, size), strict=True):
+            yield rows.take(split, part).reweighted(weight)
 
     def _remember(self, task: int) -> None:
         """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most."""
@@ -222,44 +298,48 @@ class Walk:
         ids, labels = rows.ids("train"), rows.labels("train")
         mine = range(self.ranks.rank, len(ids), self.ranks.world_size)
         chosen = self.learner.candidates([ids[i] for i in mine], [labels[i] for i in mine], task)
-        sketch: list[MemoryRow] = []
-        if chosen:
-            positions = torch.tensor([mine[i] for i in chosen])
-            batch = rows.take("train", positions)
-            sketch = [
-                MemoryRow(row_key(self.seed, ids[position]), ids[position], task, int(label), features, large)
-                for position, label, features, large in zip(
-                    positions.tolist(),
-                    batch.labels,
-                    batch.features.numpy(),
-                    batch.large_probabilities.numpy(),
-                    strict=True,
-                )
-            ]
+        sketch = self._memory_rows(task, torch.tensor([mine[i] for i in chosen])) if chosen else []
         self.learner.remember(row for part in self.ranks.gather(sketch) for row in part)
 
+    def _memory_rows(self, task: int, positions: Tensor) -> list[MemoryRow]:
+        batch, ids = self.tasks[task].take("train", positions), self.tasks[task].ids("train")
+        logits = self._logits_to_remember(batch.features) if self.learner.stores_logits else [None] * len(batch)
+        return [
+            MemoryRow(row_key(self.seed, ids[position]), ids[position], task, int(label), features, large, said)
+            for position, label, features, large, said in zip(
+                positions.tolist(),
+                batch.labels,
+                batch.features.numpy(),
+                batch.large_probabilities.numpy(),
+                logits,
+                strict=True,
+            )
+        ]
+
+    @torch.no_grad()
+    def _logits_to_remember(self, features_ND: Tensor) -> list[np.ndarray | None]:
+        """What each network says of every row, [M, C]; NaN for labels that take no part."""
+        logits_NMC = torch.stack(self._logits(features_ND)[: len(self.collaborator.networks)], 1)
+        return list(logits_NMC.masked_fill(~self._active_C, torch.nan).numpy())
+
     @torch.inference_mode()
-    def _evaluate(self) -> dict[str, list[float]]:
+    def _evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
         """Accuracy of judge and small on the test split of every task, each rank counting its share."""
-        right = torch.zeros(2, len(self.tasks), dtype=torch.float64)
-        for column, task in enumerate(self.tasks):
-            positions, weights = self.ranks.share(torch.arange(task.num_rows("test")))
-            for part, weight in zip(_chunks(positions), _chunks(weights), strict=True):
-                batch = task.take("test", part)
-                for line, logits in enumerate(self.collaborator(batch.features)):
-                    right[line, column] += ((logits.argmax(-1) == batch.labels) * weight).sum()
+        measured = self.tasks[:num_learned] if self.train.mask_unseen else self.tasks
+        right = torch.zeros(2, len(measured), dtype=torch.float64)
+        for column, task in enumerate(measured):
+            for batch in self._shares(task, "test", size=4096):
+                for line, logits in enumerate(self._logits(batch.features)):
+                    right[line, column] += ((logits.argmax(-1) == batch.labels) * batch.weights).sum()
         self.ranks.sum_([right])
-        counts = torch.tensor([task.num_rows("test") for task in self.tasks])
-        return dict(zip(("judge", "small"), (right / counts).tolist(), strict=True))
+        accuracy = right / torch.tensor([task.num_rows("test") for task in measured])
+        nothing = [None] * (len(self.tasks) - len(measured))
+        return {name: [*row, *nothing] for name, row in zip(("judge", "small"), accuracy.tolist(), strict=True)}
 
     def _fit_normalizer(self) -> None:
         if not isinstance(self.collaborator.normalizer, FrozenNormalizer):
             return
         first = self.tasks[0]
-        parts = _chunks(torch.arange(first.num_rows("train")))
+        parts = torch.split(torch.arange(first.num_rows("train")), 4096)
         self.collaborator.normalizer.fit(first.take("train", part).features for part in parts)
         self._initial |= {f"normalizer.{k}": v.clone() for k, v in self.collaborator.normalizer.state_dict().items()}
-
-
-def _chunks(rows: Tensor, size: int = 4096) -> tuple[Tensor, ...]:
-    return torch.tensor_split(rows, tuple(range(size, len(rows), size)))

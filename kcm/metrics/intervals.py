@@ -79,10 +79,35 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     if len(first_S) < 2:
         return None
     mean = float((first_S - second_S).mean())
-    if np.ptp(first_S - second_S) == 0:
+    if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
         return SeedInterval(mean, mean, mean, len(first_S) - 1)
     ends = ttest_rel(first_S, second_S).confidence_interval(level)
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
+
+
+def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:
+    """Corrected resampled t interval of a mean over folds (Nadeau and Bengio, Machine Learning 52, 2003).
+
+    `values` [J], one per fold of one or more rounds of cross-validation; `held_out_share` is held-out over fitted rows,
+    1 / (K - 1) for K folds. Folds share most of the rows that were fitted on, so that J figures tell less than J
+    independent ones: the variance of their mean is taken as (1/J + held_out_share) of their own. None for fewer than
+    two folds.
+    """
+    values_J = np.asarray(values, dtype=np.float64)
+    if len(values_J) < 2:
+        return None
+    mean, num_folds = float(values_J.mean()), len(values_J)
+    error = math.sqrt((1 / num_folds + held_out_share) * float(values_J.var(ddof=1)))
+    half = float(t.ppf((1 + level) / 2, num_folds - 1)) * error
+    return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
+
+
+def resampled_difference(
+    first: ArrayLike, second: ArrayLike, held_out_share: float, level: float = 0.95
+) -> SeedInterval | None:
+    """`resampled_mean` of `first` minus `second`, both on the same folds, [J] each."""
+    difference_J = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    return resampled_mean(difference_J, held_out_share, level)
 
 
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:

@@ -55,6 +55,9 @@ METRICS: dict[str, Metric] = {
     "expected_calibration_error": Metric("Expected calibration error, points", lost_points),
     "oracle_accuracy": Metric("Oracle router, accuracy", percent),
     "oracle_call_rate": Metric("Oracle router, call rate", percent),
+    "out_of_scope_num_rows": Metric("Test rows with none of the labels"),
+    "out_of_scope_escalated": Metric("of these, escalated", percent),
+    "out_of_scope_accuracy": Metric("of these, answered none-of-these", percent),
     "num_parameters": Metric("Trainable parameters"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -38,7 +39,12 @@ class ReportInputs:
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
-    page, unfinished = render_report(inputs), path.with_name(f"{path.name}.unfinished")
+    write_page(render_report(inputs), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Users' data may hold lone surrogates, which UTF-8 cannot.
@@ -61,14 +67,19 @@ def render_report(inputs: ReportInputs) -> str:
         "Tuning": sections.tuning(result, inputs.trials),
         "Provenance": sections.provenance(result, inputs.lineage, inputs.config_yaml, inputs.machine),
     }
+    return document(name, header(result, name), contents, inputs.machine)
+
+
+def document(name: str, top: Html, contents: Mapping[str, Html], machine: str) -> str:
+    """A whole page: `top` is its header, `contents` the sections by title."""
     links = (element("li", element("a", title, href=f"#{_anchor(title)}")) for title in contents)
     body = element(
         "body",
         element("a", "Skip to the results", href=f"#{_anchor(next(iter(contents)))}", class_="skip"),
-        header(result, name),
+        top,
         element("nav", element("ul", *links), aria_label="Sections"),
         element("main", *(_section(title, content) for title, content in contents.items())),
-        element("footer", f"Written by kcm on {inputs.machine}. This file needs no network."),
+        element("footer", f"Written by kcm on {machine}. This file needs no network."),
     )
     return f"<!doctype html>\n{element('html', _head(name), body, lang='en')}\n"
 

@@ -14,10 +14,14 @@ _SHOWN_ABOVE = ("small_accuracy", "large_accuracy")
 
 
 def outcomes(result: Numbers, frontiers: Mapping[str, Columns]) -> Html:
-    """Accuracy and cost, over all thresholds and task by task."""
+    """Accuracy and cost, over all thresholds and task by task; then the inputs that have none of the labels."""
+    outside = {who: found for who, c in collaborators(result).items() if (found := c.get("out_of_scope"))}
     return join(
         _pair(figures.frontier(frontiers, result), figures.differences(result)),
         tables.outcome_table(result),
+        tables.metric_table("Inputs that have none of the labels: only the large model can say so.", outside)
+        if outside
+        else None,
     )
 
 

@@ -85,10 +85,10 @@ def confidence_words(certificate: Numbers) -> str:
     return f"{permille / 10:g}%"
 
 
-def frontier(result: Numbers) -> str:
+def frontier(result: Numbers, names: Mapping[Who, str] = NAMES) -> str:
     """Where the deployed cascades stand."""
     parts = [
-        f"{NAMES[who]} deployed: {percent(c['overall'].get('cascade_accuracy'))} correct at a call rate of"
+        f"{names[who]} deployed: {percent(c['overall'].get('cascade_accuracy'))} correct at a call rate of"
         f" {percent(c['overall'].get('call_rate'))}."
         for who, c in collaborators(result).items()
     ]
@@ -144,10 +144,10 @@ def forgetting(result: Numbers, names: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def reliability(bins: Mapping[str, Sequence[Numbers]]) -> str:
+def reliability(bins: Mapping[str, Sequence[Numbers]], names: Mapping[Who, str] = NAMES) -> str:
     """Where confidence and accuracy part the most, among bins that hold enough rows to tell."""
     parts = []
-    for who, name in NAMES.items():
+    for who, name in names.items():
         filled = filled_bins(bins.get(who, ()))
         num_rows = sum(b["count"] for b in filled)
         telling = [b for b in filled if b["count"] >= 0.02 * num_rows]

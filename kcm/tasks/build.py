@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.errors import ConfigError
 from kcm.tasks.checks import check_labels, check_size, check_splits
 from kcm.tasks.hashing import draw
 from kcm.tasks.reviews import ReviewsSource
@@ -37,7 +38,9 @@ class TasksConfig(Config):
     order: TaskOrder = Field(
         default="given", description="Tasks and classes as the source gives them, or drawn by the seed."
     )
-    order_seed: int | None = Field(default=None, description="Seed of the order alone; null: the seed of the run.")
+    order_seed: int | None = Field(
+        default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
+    )
     max_rows_per_task: int | None = Field(
         default=None, ge=1, description="Cap per task, whole groups, all splits together."
     )
@@ -59,16 +62,24 @@ class TasksConfig(Config):
 
 
 def build_sequence(
-    config: TasksConfig, assets_dir: Path, seed: int, *, bad_rows_file: Path | None = None
+    config: TasksConfig,
+    assets_dir: Path,
+    seed: int,
+    *,
+    bad_rows_file: Path | None = None,
+    source: Source | None = None,
 ) -> TaskSequence:
     """Read, check, group, cap and split the rows; the same sequence on every machine for the same rows and seed.
+
+    `source` replaces the configured one, for rows that are already at hand.
 
     Bad rows are listed in `bad_rows_file`, if given, before their number is held against `max_bad_rows`. Rows left
     out because their text or group also lies in a purer given split are listed too, but not counted.
 
     Raises DataError, AssetError or ConfigError for whatever would stop a later stage.
     """
-    source = open_source(config.source, assets_dir)
+    source = source or open_source(config.source, assets_dir)
+    order_seed = seed if config.order_seed is None else config.order_seed
     rows, bad_rows = _usable_rows(source, config, bad_rows_file)
     inside = [row for row in rows if row.label != source.out_of_scope_label]
     labels = _label_list(source, inside)
@@ -80,9 +91,15 @@ def build_sequence(
         num_tasks=config.num_tasks,
         mapping=load_mapping(config.mapping) if config.mapping else None,
         order=config.order,
-        seed=seed if config.order_seed is None else config.order_seed,
+        seed=order_seed,
     )
     if config.out_of_scope == "keep":
+        if source.out_of_scope_label is None:
+            raise ConfigError(
+                "out_of_scope = 'keep', but nothing says which rows have none of the labels",
+                where="tasks.out_of_scope",
+                mend="Set source.out_of_scope_label",
+            )
         outside = [replace(row, label="") for row in rows if row.label == source.out_of_scope_label]
         groups = _with_out_of_scope(groups, outside, seed)
     if config.max_rows_per_task is not None:
@@ -90,7 +107,7 @@ def build_sequence(
         groups = [replace(group, rows=tuple(cap_rows(group.rows, limit, seed, task=group.name))) for group in groups]
     for group in groups:
         check_size(group)
-    splits, long_tail = _cut_long_tail(groups, _split(groups, config, seed), config, seed)
+    splits, long_tail = _cut_long_tail(groups, _split(groups, config, seed), config, seed, order_seed)
     for group, rows_of in zip(groups, splits, strict=True):
         check_splits(group, rows_of, config.scenario)
     return TaskSequence(
@@ -102,6 +119,7 @@ def build_sequence(
         seed=seed,
         bad_rows=tuple(bad_rows),
         long_tail=long_tail,
+        none_label=source.out_of_scope_label if config.out_of_scope == "keep" else None,
     )
 
 
@@ -149,13 +167,13 @@ def _split(groups: Sequence[RowGroup], config: TasksConfig, seed: int) -> list[S
 
 
 def _cut_long_tail(
-    groups: Sequence[RowGroup], splits: list[Splits], config: TasksConfig, seed: int
+    groups: Sequence[RowGroup], splits: list[Splits], config: TasksConfig, seed: int, order_seed: int
 ) -> tuple[list[Splits], tuple[str, ...]]:
     """Cut the train rows; the largest class sets the scale, in each task by itself where tasks may share labels."""
     if config.long_tail is None:
         return splits, ()
     stream = tuple(dict.fromkeys(label for group in groups for label in group.labels))
-    ranked = head_to_tail(stream, config.long_tail, seed)
+    ranked = head_to_tail(stream, config.long_tail, order_seed)
     pools = [[position] for position in range(len(groups))]
     if config.scenario == "class_incremental":
         pools = [list(range(len(groups)))]

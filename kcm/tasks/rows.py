@@ -23,6 +23,11 @@ _SPLIT_NAMES = {
 }
 
 
+def split_name(written: str) -> str | None:
+    """The split that a table means by `written`, such as validate by dev; None where it means none."""
+    return _SPLIT_NAMES.get(written.strip().lower())
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One row of a source. None is a missing value; an empty `group`, `task` or `split` stands for no such column."""

@@ -52,6 +52,8 @@ def group_rows(
     by_label = scenario != "domain_incremental"
     if mapping is not None:
         keys = labels if by_label else list(dict.fromkeys(row.task for row in rows))
+        if not by_label:
+            _check_task_column(keys, scenario)
         assignment = _inverted(mapping, keys, "label" if by_label else "domain")
         groups = _group(rows, labels, [assignment[row.label if by_label else row.task] for row in rows], list(mapping))
     elif num_tasks is not None and by_label:

@@ -42,6 +42,7 @@ class TaskSequence:
     """Tasks in the order in which they are learned, over one label list.
 
     `long_tail` names the labels from the largest class to the smallest, and is empty where no long tail was cut.
+    `none_label` is what a large model answers for rows that have none of the labels; null where there are no such rows.
     """
 
     name: str
@@ -52,6 +53,12 @@ class TaskSequence:
     seed: int
     bad_rows: tuple[BadRow, ...] = ()
     long_tail: tuple[str, ...] = field(default=())
+    none_label: str | None = None
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What a large model may answer: the label list, then none-of-these where rows may be out of scope."""
+        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
 
     def rows(self, task: int) -> pa.Table:
         """All rows of one task with a column `split`, split by split, in the order of the source."""
@@ -74,6 +81,7 @@ class TaskSequence:
             "order": self.order,
             "seed": self.seed,
             "long_tail": self.long_tail,
+            "none_label": self.none_label,
             "tasks": [{"name": task.name, "label_names": task.label_names} for task in self.tasks],
         }
         (folder / _DESCRIPTION).write_text(
@@ -98,6 +106,7 @@ class TaskSequence:
                 seed=description["seed"],
                 bad_rows=read_bad_rows(folder / _BAD_ROWS),
                 long_tail=tuple(description["long_tail"]),
+                none_label=description["none_label"],
             )
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise ArtefactError(f"not a task sequence: {error}", where=str(folder), mend="Build it again") from None

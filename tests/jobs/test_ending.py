@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,6 +67,60 @@ def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: 
 def test_an_interruption_may_say_what_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert end(KeyboardInterrupt("the job goes on")) == 130
     assert capsys.readouterr().err == "the job goes on\n"
+
+
+def test_a_termination_ends_as_ctrl_c_does_and_is_told_apart_by_its_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned_up = []
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def work() -> NoReturn:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the body went on")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # an impatient sender
+            cleaned_up.append(True)
+
+    with pytest.raises(typer.Exit) as ended, reported(tmp_path / "out.json", debug=False):
+        work()
+    assert (ended.value.exit_code, cleaned_up) == (143, [True])
+    assert capsys.readouterr().err == "interrupted; start again to continue\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again to continue"}
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+WAITING_FOR_RAY = """
+import time
+from pathlib import Path
+import ray
+import typer
+from jobs.ending import reported
+from pipelines.cluster import ClusterConfig, connected
+
+def wait(json_file: Path) -> None:
+    with reported(json_file, debug=False), connected(ClusterConfig(num_cpus=1)):
+        work = ray.remote(lambda: time.sleep(600)).remote()
+        print("waiting", flush=True)
+        ray.get(work)
+
+typer.run(wait)
+"""
+
+
+def test_a_termination_while_ray_works_ends_in_one_line(tmp_path: Path) -> None:
+    """Promise: a cluster manager's SIGTERM ends a command as Ctrl-C does; Ray's own handler would abort it."""
+    command = [sys.executable, "-c", WAITING_FOR_RAY, str(tmp_path / "out.json")]
+    ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(command, env=ours, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waiting\n"
+        process.terminate()
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert error == "interrupted; start again to continue\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again to continue"}
 
 
 def test_a_json_file_that_cannot_be_written_is_found_before_the_work(

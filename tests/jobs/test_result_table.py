@@ -122,6 +122,20 @@ def test_it_says_where_everything_lies(result: dict[str, Any]) -> None:
     assert "bad rows    2" in text
 
 
+def test_rows_that_have_none_of_the_labels_get_a_line_where_there_are_any(result: dict[str, Any]) -> None:
+    assert not any(line.startswith("no label") for line in shown(result))
+    for name, escalated in (("kcm", 0.95), ("mcm", 0.9)):
+        result[name]["out_of_scope"] = {
+            "out_of_scope_num_rows": 1000,
+            "out_of_scope_escalated": escalated,
+            "out_of_scope_accuracy": 0.815,
+        }
+    assert [line for line in shown(result) if line.startswith("no label")] == [
+        "no label    KCM escalates 95.0% of 1,000 rows with none of the labels; 81.5% are answered so",
+        "no label    MCM escalates 90.0% of 1,000 rows with none of the labels; 81.5% are answered so",
+    ]
+
+
 def test_a_long_task_name_folds_and_stays_whole(result: dict[str, Any]) -> None:
     name = "reviews-of-products-" * 3
     result["kcm"]["tasks"] = result["mcm"]["tasks"] = {name: numbers()}

@@ -91,7 +91,7 @@ def test_every_part_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-@pytest.mark.parametrize("network", [{}, {"shared": True}, {"scaling": "first_task"}], ids=str)
+@pytest.mark.parametrize("network", [{}, {"shared": True}, {"scaling": "first_task"}, {"mixing": 9}], ids=str)
 def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: str, network: dict[str, Any]) -> None:
     before = collaborator(kind, **network)
     features = torch.randn(5, FEATURES)
@@ -99,6 +99,22 @@ def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: st
         before.normalizer.fit([features])  # type: ignore[operator]
     after = round_trip(bundle(collaborator=before), tmp_path).collaborator
     assert not after.training
+    for left, right in zip(before(features), after(features), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_mixing_has_a_file_of_its_own_where_there_is_any(tmp_path: Path) -> None:
+    mixed = bundle(collaborator=collaborator(mixing=9)).write(tmp_path / "mixed")
+    assert (mixed / "mixing.safetensors").is_file()
+    assert not (bundle().write(tmp_path / "plain") / "mixing.safetensors").exists()
+
+
+def test_a_control_of_random_units_answers_as_before(tmp_path: Path) -> None:
+    before = Collaborator(FEATURES, len(LABELS), NetworkConfig(hidden=()), "random_relu", seed=3)
+    for tensor in before.state_dict().values():  # others than the seed gives: they must come from the files
+        tensor.normal_(generator=torch.Generator().manual_seed(0))
+    features = torch.randn(5, FEATURES)
+    after = round_trip(bundle(collaborator=before), tmp_path).collaborator
     for left, right in zip(before(features), after(features), strict=True):
         assert torch.equal(left, right)
 

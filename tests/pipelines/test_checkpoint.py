@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,28 +32,49 @@ def test_without_checkpoints_a_run_starts_anew(tmp_path) -> None:
     assert newest(tmp_path) is None
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "no manifest", "torn manifest"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replace_by_a_list(path: Path) -> None:
+    path.write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *((STATE, damage) for damage in (cut, flip_a_bit, empty, Path.unlink)),
+        *((MANIFEST, damage) for damage in (cut, empty, replace_by_a_list, Path.unlink)),
+    ],
+)
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, file, damage) -> None:
+    """Promise: whatever a crash left of the newest checkpoint, the run goes on from the one before, and is told."""
     write(tmp_path, 100)
     write(tmp_path, 200)
     folder = tmp_path / "attempt-1/checkpoint-200"
-    content = (folder / STATE).read_bytes()
-    match damage:
-        case "truncated":
-            (folder / STATE).write_bytes(content[:-10])
-        case "flipped":
-            (folder / STATE).write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
-        case "no state":
-            (folder / STATE).unlink()
-        case "no manifest":
-            (folder / MANIFEST).unlink()
-        case "torn manifest":
-            (folder / MANIFEST).write_text('{"steps": 2')
+    damage(folder / file)
     said: list[str] = []
     assert newest(tmp_path, said)["steps"] == 100
-    if damage in ("truncated", "flipped", "no state"):
-        assert len(said) == 1
-        assert str(folder) in said[0]
+    assert said == [f"a damaged checkpoint is passed over ({folder})"]
+
+
+def test_with_every_checkpoint_damaged_a_run_starts_anew_and_says_so(tmp_path) -> None:
+    for steps in (100, 200):
+        write(tmp_path, steps)
+        cut(tmp_path / f"attempt-1/checkpoint-{steps}" / STATE)
+    said: list[str] = []
+    assert newest(tmp_path, said) is None
+    assert len(said) == 2
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path) -> None:

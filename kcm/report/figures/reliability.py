@@ -9,14 +9,14 @@ from kcm.report.figures.frame import SHAPES, empty, figure, percent_tick
 from kcm.report.formats import percent
 from kcm.report.markup import Html
 from kcm.report.plot import Axis, Plot, drawable
-from kcm.report.reading import NAMES, Numbers, filled_bins
+from kcm.report.reading import NAMES, Numbers, Who, filled_bins
 
 TITLE = "How far confidence can be trusted"
 
 
-def reliability(bins: Mapping[str, Sequence[Numbers]]) -> Html:
+def reliability(bins: Mapping[str, Sequence[Numbers]], names: Mapping[Who, str] = NAMES) -> Html:
     """Accuracy against confidence per bin, beside the diagonal; the area of a mark is its share of the rows."""
-    found = {who: filled for who in NAMES if (filled := filled_bins(bins.get(who, ())))}
+    found = {who: filled for who in names if (filled := filled_bins(bins.get(who, ())))}
     if not found:
         return empty(TITLE, "Confidence was not compared with accuracy.")
     every = [b for filled in found.values() for b in filled]
@@ -31,10 +31,10 @@ def reliability(bins: Mapping[str, Sequence[Numbers]]) -> Html:
     for who, filled in found.items():
         num_rows = sum(b["count"] for b in filled)
         plot.line(drawable([b["confidence"] for b in filled], [b["accuracy"] for b in filled]), f"{who} faint")
-        plot.explain(NAMES[who], f"{who} soft", SHAPES[who])
+        plot.explain(names[who], f"{who} soft", SHAPES[who])
         for b in filled:
             share = b["count"] / num_rows
             sure, right = percent(b["confidence"]), percent(b["accuracy"])
-            tip = f"{NAMES[who]}, {percent(share)} of the rows: {sure} sure, {right} right"
+            tip = f"{names[who]}, {percent(share)} of the rows: {sure} sure, {right} right"
             plot.mark((b["confidence"], b["accuracy"]), SHAPES[who], f"{who} soft", tip, size=3 + 9 * share**0.5)
-    return figure(TITLE, words.reliability(bins), plot)
+    return figure(TITLE, words.reliability(bins, names), plot)

@@ -208,3 +208,9 @@ def test_one_threshold_for_all_tasks_is_the_strictest_of_theirs(draw):
     assert worst.certified() == paths["hard"].certified() > paths["easy"].certified()
     assert worst.p_value(0.5) == max(path.p_value(0.5) for path in paths.values())
     assert worst.upper_bound(0.5) == max(path.upper_bound(0.5) for path in paths.values())
+
+
+@pytest.mark.parametrize("num_rows", [7, 28, 55, 110])
+def test_a_frozen_grid_reaches_the_last_row_where_a_fiftieth_is_no_exact_number(draw, num_rows) -> None:
+    frontier = Frontier.of(draw(num_rows, 0))
+    assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf

@@ -6,7 +6,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from kcm.cascade.ridge import fit_ridge
+from kcm.cascade.ridge import fit_ridge, fit_ridge_gram
 from kcm.cascade.units import Units
 
 
@@ -83,3 +83,16 @@ def test_inputs_that_never_vary_are_harmless():
     fit = fit_ridge(np.ones((10, 3)), np.arange(10.0)[:, None], Units(None, 10))
     np.testing.assert_allclose(fit.left_out, 4.5)
     assert np.isfinite(fit.weight).all()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_inner_products_alone_give_the_same_fit(grouped):
+    inputs, target = _data(40, 60)
+    targets = np.stack([target, -(target**2)], -1)
+    units = Units(np.repeat(np.arange(20), 2).astype(object) if grouped else None, 40)
+    fit, gram_fit = fit_ridge(inputs, targets, units), fit_ridge_gram(inputs @ inputs.T, targets, units)
+    new = np.random.default_rng(1).normal(size=(5, 60))
+    predicted = gram_fit.mean + (new - inputs.mean(0)) @ inputs.T @ gram_fit.dual
+    np.testing.assert_allclose(predicted, new @ fit.weight + fit.constant, rtol=1e-6)
+    np.testing.assert_allclose(gram_fit.left_out, fit.left_out, rtol=1e-6)
+    np.testing.assert_allclose(gram_fit.dual.sum(0), 0, atol=1e-9)

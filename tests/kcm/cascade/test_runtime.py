@@ -135,6 +135,13 @@ def test_probabilities_are_those_of_the_model_that_answered() -> None:
     assert list(escalated.probabilities) == ["unclear", "good", "bad"]
 
 
+def test_the_large_model_may_say_that_no_label_fits() -> None:
+    said = ScriptedModel(LargeAnswer(len(LABELS)))
+    side = SmallSide(bundle(Policy(decision=ESCALATE_ALL), none_label="none of these"), StubEncoder())
+    (answer,) = Cascade(side, said).answer([Input("a")])
+    assert (answer.label, answer.route) == ("none of these", "large")
+
+
 def test_only_the_likeliest_labels_are_listed_where_asked() -> None:
     side = SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder(), top_k=2)
     (answer,) = Cascade(side, ScriptedModel()).answer([Input("a")])

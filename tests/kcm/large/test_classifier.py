@@ -57,6 +57,13 @@ def test_a_hard_prompt_with_one_candidate_masks_nothing(model):
     np.testing.assert_array_equal(hard.probabilities, plain.probabilities)
 
 
+def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):
+    """None-of-these stands behind the label list, and a classifier cannot answer it."""
+    (hard,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2, 3)))])
+    (known,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_array_equal(hard.probabilities, known.probabilities)
+
+
 def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
     weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
     head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))

@@ -337,12 +337,13 @@ def test_threads_that_ask_the_same_question_share_its_answer(model, upstream, la
 def test_no_more_questions_are_under_way_than_allowed(model, upstream, label):
     """Promise: the limit of concurrent questions is used, and never passed."""
 
-    def slow(_):
-        answer = label("positive")
-        answer.delay_s = 0.05
-        return answer
+    together = threading.Barrier(3)
 
-    upstream.otherwise = slow
+    def answer(_):
+        together.wait(60)  # nobody is answered before three have asked
+        return label("positive")
+
+    upstream.otherwise = answer
     model(num_concurrent=3).answer(items(*map(str, range(12))))
     assert upstream.busiest == 3
 

@@ -1,13 +1,24 @@
-"""scikit-learn's digits as five tasks of two classes: real, small and quick."""
+"""scikit-learn's digits, real, small and quick: as five tasks of two classes, and as domains with shuffled pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import distributed, multiprocessing
 
-from kcm.learners.base import Batch
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.distill import DistillConfig
+from kcm.learners import Batch, LearnerConfig
+from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
+from kcm.learners.walk import TrainConfig, Walk
+
+NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +39,74 @@ def digits() -> list[TensorRows]:
         cut = len(rows) * 3 // 4
         tasks.append(TensorRows(f"digits-{task}", {"train": split(rows[:cut]), "test": split(rows[cut:])}))
     return tasks
+
+
+@pytest.fixture(scope="session")
+def domains() -> list[TensorRows]:
+    """All ten digits three times, each time with the pixels in another order."""
+    features, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:800]
+    tasks = []
+    for task in range(3):
+        pixels = torch.randperm(64, generator=torch.Generator().manual_seed(task))
+        rows = Batch(
+            features[order][:, pixels].float(), labels[order], torch.full((800, 10), torch.nan), torch.ones(800)
+        )
+        parts = {"train": torch.arange(500), "test": torch.arange(500, 800)}
+        splits = {
+            split: ([f"{task}-{row}" for row in part.tolist()], rows.take(part, torch.ones(len(part))))
+            for split, part in parts.items()
+        }
+        tasks.append(TensorRows(f"domain-{task}", splits))
+    return tasks
+
+
+@pytest.fixture(scope="session")
+def make_walk() -> Callable[..., Walk]:
+    """A walk of small networks over tasks of digits."""
+
+    def make(
+        tasks: list[TensorRows],
+        learner: LearnerConfig,
+        *,
+        kind: str = "kan",
+        epochs: int = 6,
+        ranks: Ranks | None = None,
+        network: NetworkConfig = NETWORK,
+        mask_unseen: bool = False,
+    ) -> Walk:
+        collaborator = Collaborator(64, 10, network, kind, seed=0)
+        train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, mask_unseen=mask_unseen)
+        return Walk(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
+
+    return make
+
+
+@pytest.fixture
+def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[Ranks], Walk]], dict[str, Any]]:
+    """Runs the walk that a function makes on so many processes of their own; gives the state that rank 0 ends with."""
+
+    def run(world_size: int, make: Callable[[Ranks], Walk]) -> dict[str, Any]:
+        folder = tmp_path / f"{world_size} ranks"
+        folder.mkdir()
+
+        def run_rank(rank: int) -> None:
+            torch.set_num_threads(1)
+            store = f"file://{folder}/store"
+            distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+            walk = make(Ranks.current())
+            walk.run()
+            if rank == 0:
+                torch.save(walk.state_dict(), folder / "state.pt")
+            distributed.destroy_process_group()
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=run_rank, args=(rank,)) for rank in range(world_size)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        return torch.load(folder / "state.pt", weights_only=True)
+
+    return run

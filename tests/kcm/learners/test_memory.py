@@ -80,7 +80,7 @@ def test_a_memory_survives_its_state_dict(tmp_path) -> None:
     restored.load_state_dict(torch.load(tmp_path / "memory.pt", weights_only=True))
     assert ids(restored) == ids(memory)
     assert [each.group for each in restored.rows] == [each.group for each in memory.rows]
-    assert torch.equal(restored.tensors()[0], memory.tensors()[0])
+    assert torch.equal(restored.tensors()["features"], memory.tensors()["features"])
 
 
 @pytest.mark.parametrize("capacity", [0, 3])

@@ -11,21 +11,34 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.distill import DistillConfig
-from kcm.errors import ArtefactError, DataError
-from kcm.learners import FinetuneConfig, JointConfig, LearnerConfig, ReplayConfig
+from kcm.collaborator import NetworkConfig
+from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.learners import (
+    Batch,
+    DerConfig,
+    EwcConfig,
+    FinetuneConfig,
+    JointConfig,
+    LearnerConfig,
+    LwfConfig,
+    ReplayConfig,
+    SiConfig,
+)
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.walk import Walk
+from kcm.metrics.continual import summarise
 
-NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
-
-
-def make_walk(tasks, learner: LearnerConfig, *, kind="kan", epochs=6, ranks=None, network=NETWORK) -> Walk:
-    collaborator = Collaborator(64, 10, network, kind, seed=0)
-    train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
-    return Walk(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
+LEARNERS = [
+    FinetuneConfig(),
+    JointConfig(),
+    ReplayConfig(memory=40, batch_size=17),
+    DerConfig(memory=40, batch_size=17),
+    LwfConfig(),
+    EwcConfig(),
+    EwcConfig(fisher="empirical", online=True, decay=0.9),
+    SiConfig(),
+]
 
 
 def final_accuracy(walk: Walk) -> float:
@@ -34,7 +47,7 @@ def final_accuracy(walk: Walk) -> float:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_joint_beats_replay_beats_finetuning(digits, kind) -> None:
+def test_joint_beats_replay_beats_finetuning(make_walk, digits, kind) -> None:
     finetune, replay, joint = (
         final_accuracy(make_walk(digits, learner, kind=kind))
         for learner in (FinetuneConfig(), ReplayConfig(memory=60), JointConfig())
@@ -45,7 +58,7 @@ def test_joint_beats_replay_beats_finetuning(digits, kind) -> None:
     assert joint > replay
 
 
-def test_replay_without_memory_is_finetuning(digits) -> None:
+def test_replay_without_memory_is_finetuning(make_walk, digits) -> None:
     without, finetune = make_walk(digits[:2], ReplayConfig(memory=0)), make_walk(digits[:2], FinetuneConfig())
     without.run()
     finetune.run()
@@ -54,90 +67,248 @@ def test_replay_without_memory_is_finetuning(digits) -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("learner", [FinetuneConfig(), ReplayConfig(memory=40, batch_size=17), JointConfig()])
-@pytest.mark.parametrize("steps", [1, 13, 37])
-def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(digits, learner, steps, tmp_path) -> None:
-    undisturbed = make_walk(digits[:3], learner, epochs=3)
-    undisturbed.run()
-    first = make_walk(digits[:3], learner, epochs=3)
-    for _ in range(steps):
-        first.step()
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    resumed = make_walk(digits[:3], learner, epochs=3)
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    resumed.run()
-    assert resumed.accuracy == undisturbed.accuracy
-    for ours, theirs in zip(resumed.collaborator.parameters(), undisturbed.collaborator.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+WALKS = [(learner, False) for learner in LEARNERS] + [(DerConfig(memory=40, batch_size=17), True), (EwcConfig(), True)]
 
 
-def _run_rank(rank: int, world_size: int, tasks: list[TensorRows], learner: LearnerConfig, folder: str) -> None:
+@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
+def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
+    make_walk, digits, learner, mask_unseen, tmp_path
+) -> None:
+    make = functools.partial(make_walk, digits[:3], learner, epochs=2, mask_unseen=mask_unseen)
+    undisturbed = make()
+    while not undisturbed.done:
+        if undisturbed.position.total in (1, 12, 17, 24, 31):  # 12 steps a task: within each, and just after two
+            torch.save(undisturbed.state_dict(), tmp_path / f"{undisturbed.position.total}.pt")
+        undisturbed.step()
+    saved = sorted(tmp_path.glob("*.pt"))
+    assert len(saved) == 5
+    for path in saved:
+        resumed = make()
+        resumed.load_state_dict(torch.load(path, weights_only=True))
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        for ours, theirs in zip(resumed.collaborator.parameters(), undisturbed.collaborator.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def _run_rank(rank: int, world_size: int, make, learners: list[LearnerConfig], folder: str) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    walk = make_walk(tasks, learner, epochs=2, ranks=Ranks.current())
-    walk.run()
+    states = []
+    for learner in learners:
+        walk = make(learner, ranks=Ranks.current())
+        walk.run()
+        states.append(walk.state_dict())
     if rank == 0:
-        torch.save(walk.state_dict(), f"{folder}/state.pt")
+        torch.save(states, f"{folder}/states.pt")
     distributed.destroy_process_group()
 
 
-def _trained(world_size: int, tasks: list[TensorRows], learner: LearnerConfig) -> dict:
+def _trained(world_size: int, make, learners: list[LearnerConfig]) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
-        run = functools.partial(_run_rank, world_size=world_size, tasks=tasks, learner=learner, folder=folder)
+        run = functools.partial(_run_rank, world_size=world_size, make=make, learners=learners, folder=folder)
         context = multiprocessing.get_context("fork")
         processes = [context.Process(target=run, args=(rank,)) for rank in range(world_size)]
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(120)
             assert process.exitcode == 0
-        return torch.load(Path(folder) / "state.pt", weights_only=True)
+        return torch.load(Path(folder) / "states.pt", weights_only=True)
 
 
-def test_one_two_and_four_ranks_train_the_same_network_and_remember_the_same_rows(digits) -> None:
+def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_walk, digits) -> None:
     # 267 rows in batches of 50 leave an uneven last batch; the tiny task has fewer rows than there are ranks.
     tiny = TensorRows("tiny", {"train": _first(digits[2], "train", 3), "test": _first(digits[2], "test", 5)})
-    one, two, four = (_trained(n, [digits[0], digits[1], tiny], ReplayConfig(memory=31)) for n in (1, 2, 4))
+    make = functools.partial(make_walk, [digits[0], digits[1], tiny], epochs=2)
+    one, two, four = (_trained(n, make, LEARNERS) for n in (1, 2, 4))
     for other in (two, four):
-        assert other["learner"]["memory"]["ids"] == one["learner"]["memory"]["ids"]
-        for name, tensor in one["collaborator"].items():
-            torch.testing.assert_close(other["collaborator"][name], tensor, atol=2e-4, rtol=1e-3)
+        for ours, theirs in zip(other, one, strict=True):
+            assert ours["learner"].get("memory", {}).get("ids") == theirs["learner"].get("memory", {}).get("ids")
+            _assert_close(ours["collaborator"], theirs["collaborator"], atol=2e-4, rtol=1e-3)
+            _assert_close(ours["learner"], theirs["learner"], atol=1e-3, rtol=1e-2)
+
+
+def _assert_close(ours, theirs, **tolerance: float) -> None:
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, **tolerance, equal_nan=True)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            _assert_close(ours[key], value, **tolerance)
+    else:
+        assert ours == theirs
 
 
 def _first(task: TensorRows, split: str, count: int):
     return task.ids(split)[:count], task.take(split, torch.arange(count))
 
 
-def test_gradients_of_one_step_do_not_depend_on_the_rank_count(digits) -> None:
-    alone = make_walk(digits[:1], FinetuneConfig())
-    alone._loss().backward()
-    expected = [parameter.grad.clone() for parameter in alone.collaborator.parameters()]
-    for world_size in (2, 3, 4, 7):
-        walks = [make_walk(digits[:1], FinetuneConfig()) for _ in range(world_size)]
+@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
+def test_gradients_do_not_depend_on_the_rank_count(make_walk, digits, learner, mask_unseen) -> None:
+    make = functools.partial(make_walk, digits[:2], learner, epochs=2, mask_unseen=mask_unseen)
+    alone = make()
+    for _ in range(17):  # a task of 12 steps, and the next one's up to its uneven last batch
+        alone.step()
+    state = alone.state_dict()
+    expected = _gradients([alone])
+    for world_size in (2, 3, 7):
+        walks = [make() for _ in range(world_size)]
         for rank, walk in enumerate(walks):
+            walk.load_state_dict(state)
             walk.ranks = Ranks(rank, world_size)
-            walk._loss().backward()
-        for position, gradient in enumerate(expected):
-            total = sum(list(walk.collaborator.parameters())[position].grad for walk in walks)
-            torch.testing.assert_close(total, gradient, atol=1e-6, rtol=1e-5)
+        for ours, theirs in zip(_gradients(walks), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def test_a_state_of_other_tasks_is_refused(digits) -> None:
+def _gradients(walks: list[Walk]) -> list[torch.Tensor]:
+    """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
+    for walk in walks:
+        walk._optimizer.zero_grad()
+        walk._loss().backward()
+    parameters = dict(walks[0].collaborator.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.grad = torch.stack([walk.collaborator.get_parameter(name).grad for walk in walks]).sum(0)
+    with torch.no_grad():
+        walks[0].learner.before_update(parameters)
+    return [parameter.grad for parameter in parameters.values()]
+
+
+def test_a_state_of_other_tasks_is_refused(make_walk, digits) -> None:
     state = make_walk(digits[:2], FinetuneConfig()).state_dict()
     with pytest.raises(ArtefactError, match=r"digits-0.*digits-1"):
         make_walk(digits[1:3], FinetuneConfig()).load_state_dict(state)
 
 
-def test_a_task_without_test_rows_is_refused(digits) -> None:
+def test_a_task_without_test_rows_is_refused(make_walk, digits) -> None:
     empty = TensorRows("empty", {"train": _first(digits[0], "train", 3), "test": _first(digits[0], "test", 0)})
     with pytest.raises(DataError, match="empty"):
         make_walk([empty], FinetuneConfig())
 
 
-def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(digits) -> None:
-    network = NETWORK.model_copy(update={"scaling": "first_task"})
+def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_walk, digits) -> None:
+    network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
     walk = make_walk(digits[:2], JointConfig(), epochs=1, network=network)
     mean = digits[0].take("train", torch.arange(digits[0].num_rows("train"))).features.mean(0)
     walk.run()
     torch.testing.assert_close(walk.collaborator.normalizer.mean, mean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        LwfConfig(strength=0),
+        EwcConfig(strength=0),
+        EwcConfig(strength=0, fisher="empirical", online=True),
+        SiConfig(strength=0),
+        DerConfig(memory=40, alpha=0, beta=0),
+        ReplayConfig(memory=0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
+    make_walk, digits, learner, shared
+) -> None:
+    network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
+
+    def weights(learner: LearnerConfig) -> torch.Tensor:
+        walk = make_walk(digits[:3], learner, epochs=1, network=network)
+        walk.run()
+        return torch.cat([p.detach().flatten() for p in walk.collaborator.parameters()])
+
+    finetuned = weights(FinetuneConfig())
+    assert torch.equal(weights(learner), finetuned)
+    switched_on = type(learner)(**({"memory": 40} if "memory" in type(learner).model_fields else {}))
+    assert not torch.allclose(weights(switched_on), finetuned, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_walk, digits, kind) -> None:
+    joint = final_accuracy(make_walk([_merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
+    halves = [_merged(digits[:2]), _merged(digits[2:])]
+    for learner in (ReplayConfig(memory=2000, batch_size=64), DerConfig(memory=2000, batch_size=64)):
+        assert final_accuracy(make_walk(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
+
+
+def _merged(tasks: list[TensorRows]) -> TensorRows:
+    """All rows of some tasks as one."""
+    splits = {}
+    for split in ("train", "test"):
+        parts = [_first(task, split, task.num_rows(split)) for task in tasks]
+        ids = [each for ids, _ in parts for each in ids]
+        splits[split] = ids, functools.reduce(Batch.join, [rows for _, rows in parts])
+    return TensorRows(" and ".join(task.name for task in tasks), splits)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_walk, domains, kind) -> None:
+    def lost(learner: LearnerConfig) -> float:
+        walk = make_walk(domains, learner, kind=kind, epochs=4)
+        walk.run()
+        return summarise(walk.accuracy["small"])["forgetting_first"]
+
+    finetuning = lost(FinetuneConfig())
+    assert finetuning > 0.3
+    for learner in (EwcConfig(), EwcConfig(fisher="empirical"), EwcConfig(online=True), SiConfig()):
+        assert lost(learner) < finetuning - 0.1, learner
+
+
+@pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
+def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_walk, digits, learner) -> None:
+    tasks = [
+        TensorRows(f"task-{number}", {split: _first(digits[number % 5], split, 12) for split in ("train", "test")})
+        for number in range(16)
+    ]
+    for number, task in enumerate(tasks):
+        task._splits["train"][0][:] = [f"{number}-{row}" for row in range(12)]
+    walk, sizes = make_walk(tasks, learner, epochs=1), []
+    while not walk.done:
+        if walk.step():
+            sizes.append(_size(walk.learner.state_dict()))
+    assert len(set(sizes[5:])) == 1
+    assert sizes[-1] <= 4 * sum(p.numel() for p in walk.collaborator.parameters())
+
+
+def _size(state) -> int:
+    """Numbers and names in a state."""
+    if isinstance(state, torch.Tensor):
+        return state.numel()
+    if isinstance(state, dict | list):
+        return sum(_size(part) for part in (state.values() if isinstance(state, dict) else state))
+    return 1
+
+
+@pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
+def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_walk, digits, learner) -> None:
+    walk = make_walk(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
+    before = walk.collaborator.judge.layers[0].weight.detach().clone()
+    assert walk.baseline["small"] == [None] * 5
+    for _ in range(walk.steps_in_task - 1):
+        walk.step()
+    after = walk.collaborator.judge.layers[0].weight
+    decay = after[9, 0] / before[9, 0]  # weight decay alone shrinks all weights of an unseen label alike
+    torch.testing.assert_close(after[2:], before[2:] * decay)
+    assert not torch.allclose(after[:2], before[:2] * decay)
+    assert set(walk._logits(digits[3].take("test", torch.arange(50)).features)[1].argmax(-1).tolist()) <= {0, 1}
+    walk.run()
+    matrix = walk.accuracy["small"]
+    assert [[value is None for value in row] for row in matrix] == [[j > i for j in range(5)] for i in range(5)]
+    measured = summarise(matrix, walk.baseline["small"])
+    assert measured["fwt"] is None
+    assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
+
+
+def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_walk, domains) -> None:
+    plain, masked = (make_walk(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask) for mask in (False, True))
+    plain.run()
+    masked.run()
+    assert masked.accuracy["small"][-1] == plain.accuracy["small"][-1]
+
+
+def test_a_memory_without_room_for_every_label_is_refused(make_walk, digits) -> None:
+    for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
+        with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
+            make_walk(digits, learner)
+    make_walk(digits, ReplayConfig(memory=10))

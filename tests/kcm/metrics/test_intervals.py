@@ -14,6 +14,8 @@ from kcm.metrics.intervals import (
     effective_rows,
     paired_difference,
     paired_over_seeds,
+    resampled_difference,
+    resampled_mean,
 )
 
 
@@ -140,3 +142,31 @@ def test_the_interval_over_seeds_is_the_hand_worked_t_interval():
 def test_seeds_that_all_differ_alike_have_a_point_and_one_seed_has_none():
     assert paired_over_seeds([1.0, 2.0], [0.5, 1.5]).low == 0.5
     assert paired_over_seeds([1.0], [0.5]) is None
+
+
+def test_without_shared_rows_the_resampled_interval_is_the_paired_t_interval():
+    first, second = np.random.default_rng(0).normal(size=(2, 9))
+    resampled, paired = resampled_difference(first, second, 0.0), paired_over_seeds(first, second)
+    assert (resampled.low, resampled.high) == pytest.approx((paired.low, paired.high), abs=1e-12)
+
+
+def test_the_interval_over_folds_covers_where_the_plain_one_does_not():
+    """Cross-validated error of a mean fitted on noise: its true expectation is known."""
+    rng, num_rows, num_folds = np.random.default_rng(0), 40, 5
+    covered = {"corrected": 0, "plain": 0}
+    truth = 1 + 1 / (num_rows * 0.8)
+    for _ in range(400):
+        y, errors = rng.normal(size=num_rows), []
+        for _ in range(10):
+            for held_out in np.split(rng.permutation(num_rows), num_folds):
+                fitted = np.delete(y, held_out)
+                errors.append(np.mean((y[held_out] - fitted.mean()) ** 2))
+        for name, share in (("corrected", 1 / (num_folds - 1)), ("plain", 0.0)):
+            interval = resampled_mean(errors, share)
+            covered[name] += interval.low <= truth <= interval.high
+    assert covered["corrected"] / 400 > 0.88
+    assert covered["plain"] / 400 < 0.6
+
+
+def test_one_fold_has_no_interval():
+    assert resampled_mean([0.5], 0.25) is None

@@ -9,6 +9,14 @@ def test_routing_does_not_repeat_what_stands_above(result) -> None:
     assert "AUROC of the gate score" in markup
 
 
+def test_inputs_that_have_none_of_the_labels_have_a_table_where_there_are_any(result) -> None:
+    assert "none of the labels" not in sections.outcomes(result, {})
+    result["kcm"]["out_of_scope"] = {"out_of_scope_num_rows": 1000, "out_of_scope_escalated": 0.953}
+    markup = sections.outcomes(result, {})
+    assert "Inputs that have none of the labels" in markup
+    assert "95.3%" in markup
+
+
 def test_both_matrices_share_their_shades(result) -> None:
     result["kcm"]["accuracy_matrix"] = [[0.5]]
     result["mcm"]["accuracy_matrix"] = [[0.9]]

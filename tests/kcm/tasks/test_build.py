@@ -155,6 +155,12 @@ def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
     assert len(outside) == 24
     assert not any("oos" in row for row in ids(sequence, "train"))
     assert all(OUT_OF_SCOPE in task.splits["test"]["label"] for task in sequence.tasks)
+    assert sequence.answer_names == ("a", "b", "c", "d", "oos")
+
+
+def test_out_of_scope_rows_that_nothing_tells_apart_cannot_be_kept(write_csv, build, labelled):
+    with pytest.raises(ConfigError, match=r"out_of_scope = 'keep'.*Set source\.out_of_scope_label"):
+        build(write_csv(labelled(80, 4)), out_of_scope="keep")
 
 
 def test_bad_rows_are_counted_listed_and_fail_the_run_above_the_limit(write_csv, build, labelled, tmp_path):

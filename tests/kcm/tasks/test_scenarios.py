@@ -94,6 +94,8 @@ def test_tasks_that_nothing_tells_apart_are_refused(rows_of):
     rows = rows_of(["x", "y"], ["a", "b"])
     with pytest.raises(ConfigError, match=r"Set source\.task_column"):
         grouped(rows, "ab", scenario="domain_incremental")
+    with pytest.raises(ConfigError, match=r"Set source\.task_column"):
+        grouped(rows, "ab", scenario="domain_incremental", mapping={"first": ["news"]})
     with pytest.raises(ConfigError, match="Set num_tasks, mapping"):
         grouped(rows, "ab")
 

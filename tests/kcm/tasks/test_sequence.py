@@ -36,13 +36,14 @@ def sequence() -> TaskSequence:
         seed=3,
         bad_rows=(BadRow("x", "empty text"),),
         long_tail=("d", "c", "b", "a"),
+        none_label="oos",
     )
 
 
 def test_a_sequence_survives_the_disk(sequence, tmp_path):
     sequence.save(tmp_path / "sequence")
     loaded = TaskSequence.load(tmp_path / "sequence")
-    for field in ("name", "scenario", "label_names", "order", "seed", "bad_rows", "long_tail"):
+    for field in ("name", "scenario", "label_names", "order", "seed", "bad_rows", "long_tail", "none_label"):
         assert getattr(loaded, field) == getattr(sequence, field)
     assert [(task.name, task.label_names) for task in loaded.tasks] == [
         ("first/one", ("a", "b")),

@@ -1,0 +1,243 @@
+"""KCM against MCM, linear and nearest class mean, by learner and memory, on CLINC150, reviews and digits.
+
+    python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
+    python benchmarks/continual.py --tune        choose the settings in jobs/configs/benchmark/, on held-out streams
+    python benchmarks/continual.py --tasks 500   memory and seconds per task over many tasks
+
+CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
+FILE (their domains.json). Every finished cell is kept in --storage, from which an interrupted run resumes. Cells share
+the processes of --workers; nothing here needs a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from continual_plan import ALL_NETWORKS, HELD_OUT_SEED, HELD_OUT_STREAMS, DataSet, Row, data_sets, spaces
+from continual_scale import report_scale
+from rich.console import Console
+from rich.table import Table
+
+from jobs.benchmark import DEFAULT_SETTINGS
+from jobs.benchmark_view import ProgressBars, study_view
+from kcm.study import (
+    Record,
+    Records,
+    Settings,
+    Stream,
+    StudyConfig,
+    Trial,
+    aggregate,
+    best_overrides,
+    read_data,
+    run_cells,
+    sensitivity,
+    trials_of,
+)
+from kcm.study.study import matched_by_latency, plan
+from kcm.study.tuning import overrides_of
+
+RESULTS = Path(__file__).parent / "results" / "continual.json"
+PER_SEED = ("average_accuracy", "forgetting_first", "tail")
+KEPT = ("average_accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting_first", "forgetting_max")
+KEPT += ("fwt", "gap_to_joint", "many", "medium", "few", "head", "middle", "tail", "seconds", "memory_bytes")
+
+
+class Bench:
+    """One call of this script: where things lie, and what was asked for."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.storage, self.assets = arguments.storage, arguments.assets
+        self.only, self.num_seeds, self.worker = arguments.only or ["*"], arguments.num_seeds, arguments.worker
+        self.data_sets = data_sets(arguments.clinc, arguments.domains, self.storage)
+        self._streams: dict[str, tuple[dict[str, Any], list[Stream]]] = {}
+
+    def chosen(self) -> Iterator[tuple[DataSet, list[Row]]]:
+        """The data sets with the rows that --only lets through."""
+        for data in self.data_sets:
+            if rows := [row for row in data.rows if self._wanted(data.name, row.name)]:
+                yield data, rows
+
+    def measure(self) -> dict[str, Any]:
+        """Every chosen table: its cells over seeds, and the paired differences; of a worker, nothing."""
+        tables = {}
+        for data, rows in self.chosen():
+            settings, records = best_settings(data), []
+            for row in rows:
+                changes = {"num_seeds": min(row.num_seeds, self.num_seeds)} if self.num_seeds else {}
+                found = self._records(data, data.study(row, **changes), settings)
+                records += [{**record, "network": record["network"] + row.suffix} for record in found]
+            described, _ = self._streams_of(data, data.study(rows[0]))
+            tables[data.name] = {"title": data.title, "data": described, **aggregate(records)}
+        return tables
+
+    def tune(self) -> dict[Path, list[Trial]]:
+        """Every trial of every network, scored on the validate rows of the held-out streams, by file of settings."""
+        trials: dict[Path, list[Trial]] = {}
+        for data, _ in self.chosen():
+            if not data.tuned:
+                continue
+            found = trials.setdefault(data.settings_file, [])
+            for learner, (memories, space) in spaces().items():
+                for row in (Row(learner, memory, ALL_NETWORKS) for memory in memories):
+                    if self._wanted(data.name, row.name):
+                        found += self._trials(data, row, space)
+        return trials
+
+    def _trials(self, data: DataSet, row: Row, space: Mapping[str, Sequence[Any]]) -> Iterator[Trial]:
+        streams = self.num_seeds or HELD_OUT_STREAMS
+        study = data.study(row, score_on="validate", first_seed=HELD_OUT_SEED, num_seeds=streams)
+        for values in trials_of(space):
+            settings = Settings({row.name: overrides_of(values)}).over(Settings.load(DEFAULT_SETTINGS))
+            for cell in aggregate(self._records(data, study, settings))["cells"]:
+                score = cell["aggregated"]["average_accuracy"]["mean"]
+                yield Trial(f"{row.name}/{cell['network']}", values, score)
+
+    def _records(self, data: DataSet, study: StudyConfig, settings: Settings) -> list[Record]:
+        """The records of a study's cells; a worker computes its share of them."""
+        _, streams = self._streams_of(data, study)
+        planned = plan(study, settings, streams[0].num_labels)
+        if study.match == "latency":
+            planned = matched_by_latency(planned, streams[0], self.storage)
+        index, count = self.worker
+        with ProgressBars() as bars:
+            by_seed = dict(zip(study.seeds, streams, strict=True))
+            return run_cells(planned[index::count], by_seed, Records(self.storage / "cells"), bars)
+
+    def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
+        """The description and the streams of a study, kept for the rows that share them."""
+        key = f"{data.name} {study.seeds} {study.score_on}"
+        if key not in self._streams:
+            read = read_data(study.tasks, self.assets, study.seeds, study.feature_columns)
+            streams = read.streams(study.encoder, self.assets, self.storage / "features", study.score_on)
+            self._streams[key] = read.described(), streams
+        return self._streams[key]
+
+    def _wanted(self, data: str, row: str) -> bool:
+        return any(fnmatchcase(f"{data}:{row}", only) or fnmatchcase(data, only) for only in self.only)
+
+
+def best_settings(data: DataSet) -> Settings:
+    """The committed best settings of a data set, over the default ones."""
+    default = Settings.load(DEFAULT_SETTINGS)
+    return Settings.load(data.settings_file).over(default) if data.settings_file.is_file() else default
+
+
+def run_workers(count: int) -> None:
+    """This very command, as `count` processes that share the cells; they leave them in the storage."""
+    workers = [
+        subprocess.Popen([sys.executable, *sys.argv, "--worker", str(index), str(count)]) for index in range(count)
+    ]
+    codes = [worker.wait() for worker in workers]  # of all, also when one fails
+    if any(codes):
+        sys.exit("a worker failed; what is finished is kept")
+
+
+def short(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell as it is committed: no matrices, and four digits."""
+    kept = {key: cell[key] for key in ("network", "learner", "memory_per_class", "num_parameters", "setting")}
+    per_seed = {metric: [_rounded(seed[metric]) for seed in cell["per_seed"]] for metric in PER_SEED}
+    return {**kept, "per_seed": per_seed, "aggregated": {metric: cell["aggregated"][metric] for metric in KEPT}}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def write_results(section: str, found: Mapping[str, Any]) -> None:
+    """Put figures into the committed file; what this call did not measure stays."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results[section] = {**results.get(section, {}), **_rounded(dict(found))}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def write_settings(path: Path, trials: Sequence[Trial]) -> None:
+    """Commit the best settings of a data set; places that were not tuned now stay as they are."""
+    best = Settings(best_overrides(trials))
+    best = best.over(Settings.load(path)) if path.is_file() else best
+    note = f"# Best settings, chosen by `python benchmarks/continual.py --tune --write --only {path.stem}`.\n"
+    path.write_text(note + yaml.safe_dump(dict(best.overrides), sort_keys=True), encoding="utf-8")
+
+
+def report_trials(console: Console, name: str, trials: Sequence[Trial]) -> None:
+    """How much hangs on the learning rate, and the best trial of each place."""
+    table = Table(title=f"{name}: validate, held-out streams; best score in % by learning rate")
+    rates = sorted({rate for scores in sensitivity(trials).values() for rate in scores}, key=float)
+    for heading in ("place", *rates, "best", "best trial"):
+        table.add_column(heading)
+    for place in dict.fromkeys(trial.place for trial in trials):
+        best = max((trial for trial in trials if trial.place == place), key=lambda trial: trial.score)
+        scores = sensitivity(trials).get(place, {})
+        values = ", ".join(f"{key.partition('.')[2]} {value:g}" for key, value in best.values.items())
+        cells = (f"{100 * scores[rate]:.1f}" if rate in scores else "" for rate in rates)
+        table.add_row(place, *cells, f"{100 * best.score:.1f}", values)
+    console.print(table)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="NAME", help="data set, or data set:row; patterns allowed")
+    parser.add_argument("--list", action="store_true", help="print the names that --only knows")
+    parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
+    parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
+    parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
+    parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and seconds over N synthetic tasks")
+    parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
+    parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
+    parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cells")
+    parser.add_argument("--worker", type=int, nargs=2, default=[0, 1], help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure or tune, print, and write down if asked."""
+    arguments = parse_arguments()
+    torch.set_num_threads(1)  # of every process; steps are too small for more
+    console = Console(width=130)
+    if arguments.tasks:
+        report_scale(console, arguments.tasks)
+        return
+    bench = Bench(arguments)
+    if arguments.list:
+        for data, rows in bench.chosen():
+            console.print("\n".join(f"{data.name}:{row.name}" for row in rows))
+        return
+    if arguments.workers > 1 and arguments.worker == [0, 1]:
+        run_workers(arguments.workers)
+    trials = bench.tune() if arguments.tune else {}
+    tables = {} if arguments.tune else bench.measure()
+    if arguments.worker != [0, 1]:
+        return  # the process that started this one tells the result
+    for path, found in trials.items():
+        report_trials(console, path.stem, found)
+        if arguments.write:
+            write_settings(path, found)
+            write_results("tuning", {path.stem: sensitivity(found)})
+    for table in tables.values():
+        console.print(f"\n[bold]{table['title']}[/bold]", study_view(table))
+    if arguments.write and tables:
+        short_tables = {
+            name: {**table, "cells": [short(cell) for cell in table["cells"]]} for name, table in tables.items()
+        }
+        write_results("tables", short_tables)
+
+
+if __name__ == "__main__":
+    main()

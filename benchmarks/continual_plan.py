@@ -1,0 +1,165 @@
+"""What benchmarks/continual.py measures: the data, the rows of each table, and where settings are sought."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sklearn.datasets import load_digits
+
+from kcm.config import parse_config
+from kcm.study import LEARNERS, StudyConfig
+from kcm.study.settings import has_memory
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+SETTINGS = Path(__file__).parents[1] / "jobs" / "configs" / "benchmark"
+
+# Benchmarks tune on validate, so it gets rows; data with splits of their own keep them.
+FRACTIONS = {"train": 0.6, "validate": 0.15, "certify": 0.05, "test": 0.2}
+HELD_OUT_SEED, HELD_OUT_STREAMS = 1000, 2  # orders, classes per task, weights and memories that no result has
+
+ALL_NETWORKS = ("kan", "mlp", "linear")
+HEADLINE_SEEDS, DESCRIPTIVE_SEEDS = 10, 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells that make one row of a table, networks side by side."""
+
+    learner: str
+    memory_per_class: float | None = None
+    networks: tuple[str, ...] = ("kan", "mlp")
+    match: str = "parameters"
+    num_seeds: int = DESCRIPTIVE_SEEDS
+
+    @property
+    def name(self) -> str:
+        """As in replay@2, or replay@2=latency."""
+        memory = "" if self.memory_per_class is None else f"@{self.memory_per_class:g}"
+        return f"{self.learner}{memory}{self.suffix}"
+
+    @property
+    def suffix(self) -> str:
+        """What tells a network matched by something else than its parameters apart."""
+        return "" if self.match == "parameters" else f"={self.match}"
+
+
+# Named before anything was measured; everything else is descriptive.
+HEADLINE = (
+    Row("replay", 2, num_seeds=HEADLINE_SEEDS),
+    Row("replay", 10, num_seeds=HEADLINE_SEEDS),
+    Row("analytic", num_seeds=HEADLINE_SEEDS),
+)
+MEMORIES = (0, 2, 10)
+
+
+def descriptive() -> tuple[Row, ...]:
+    """Every learner at every memory, the linear network too; then the MLP of equal latency, and the class means."""
+    headline = {(row.learner, row.memory_per_class) for row in HEADLINE}
+    learned = [
+        Row(learner, memory, ("linear",) if (learner, memory) in headline else ALL_NETWORKS)
+        for learner in LEARNERS
+        for memory in (MEMORIES if has_memory(learner) else (None,))
+        if learner != "analytic"
+    ]
+    latency = [Row("replay", memory, ("mlp",), "latency") for memory in (2, 10)]
+    return (*learned, *latency, Row("finetune", networks=("ncm",)))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Tasks of one benchmark, and the file of settings that it shares with others of the same data."""
+
+    name: str
+    title: str
+    settings: str
+    tuned: bool  # on these tasks its settings are chosen
+    tasks: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    feature_columns: tuple[str, ...] = ()
+
+    def study(self, row: Row, **changes: Any) -> StudyConfig:
+        """The study that measures a row."""
+        return parse_config(
+            StudyConfig,
+            {
+                "tasks": {"fractions": FRACTIONS, **self.tasks},
+                "feature_columns": self.feature_columns,
+                "encoder": {"model": ENCODER},
+                "networks": row.networks,
+                "learners": [row.learner],
+                "memory_per_class": [row.memory_per_class or 0],
+                "num_seeds": row.num_seeds,
+                "match": row.match,
+                **changes,
+            },
+        )
+
+    @property
+    def settings_file(self) -> Path:
+        """Where the best settings are committed."""
+        return SETTINGS / f"{self.settings}.yaml"
+
+
+def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
+    """All benchmarks. `clinc` is a file or hub id; by domain needs `domains`, a JSON file domain -> its intents."""
+    everything = (*HEADLINE, *descriptive())
+    found = []
+    intents = {"source": _clinc_source(clinc), "scenario": "class_incremental"}
+    if domains is not None:
+        by_domain = {**intents, "mapping": str(domains)}
+        found.append(
+            DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, HEADLINE)
+        )
+    shuffled = {**intents, "num_tasks": 10}
+    tail = {**shuffled, "long_tail": {"imbalance_factor": 100}}
+    digits = {
+        "source": {"kind": "files", "path": str(_write_digits(storage / "digits.csv")), "label_column": "digit"},
+        "scenario": "class_incremental",
+        "num_tasks": 5,
+    }
+    reviews = {"source": {"kind": "reviews"}, "scenario": "domain_incremental"}
+    return [
+        *found,
+        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything),
+        DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE),
+        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything),
+        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", True, digits, everything, ("pixel_*",)),
+    ]
+
+
+def spaces() -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
+    """By learner: the memories at which it is tuned, and what is tried; the same for every network."""
+    common: dict[str, Sequence[Any]] = {"train.learning_rate": [1e-3, 3e-3, 1e-2]}
+    strengths: dict[str, dict[str, Sequence[Any]]] = {
+        "replay": {"learner.batch_size": [32, 256]},
+        "der": {"learner.alpha": [0.1, 0.5]},
+        "lwf": {"learner.strength": [0.3, 1.0]},
+        "ewc": {"learner.strength": [10.0, 1000.0]},
+        "si": {"learner.strength": [0.1, 10.0]},
+    }
+    found = {
+        learner: ((2, 10) if has_memory(learner) else (None,), {**common, **strengths.get(learner, {})})
+        for learner in LEARNERS
+    }
+    return {**found, "analytic": ((None,), {"network.mixing": [0, 1536]})}  # its ridge is found by cross-validation
+
+
+def _clinc_source(clinc: str) -> dict[str, Any]:
+    if Path(clinc).exists():
+        return {"kind": "files", "path": clinc}
+    return {"kind": "hub", "id": clinc, "subset": "plus", "label_column": "intent", "out_of_scope_label": "oos"}
+
+
+def _write_digits(path: Path) -> Path:
+    """scikit-learn's digits as a table."""
+    images, labels = load_digits(return_X_y=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*(f"pixel_{i}" for i in range(images.shape[1])), "digit"])
+        writer.writerows([*map(int, image), label] for image, label in zip(images, labels, strict=True))
+    return path

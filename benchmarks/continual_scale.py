@@ -1,0 +1,68 @@
+"""What a task costs after hundreds of others: seconds and bytes of learner state, by learner, on synthetic features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from kcm.learners.base import Batch
+from kcm.learners.stream import TensorRows
+from kcm.study import LEARNERS, Cell, Settings, Stream, flatness, run_cell
+from kcm.study.settings import has_memory
+
+FEATURES, LABELS, TRAIN_ROWS, TEST_ROWS = 64, 10, 64, 2
+JOINT_TASKS = 40  # joint training of task i reads i tasks, so it gets fewer of them
+SETTINGS = Settings(
+    {"default": {"train": {"num_epochs": 2, "batch_size": 32}}, "replay": {"learner": {"batch_size": 32}}}
+)
+MEMORY_PER_CLASS = 20
+
+
+def report_scale(console: Console, num_tasks: int) -> None:
+    """Print, for every learner, the costs of the first and of the last tenth of the tasks, and their ratio."""
+    table = Table(title=f"{num_tasks} tasks of {TRAIN_ROWS} rows, KAN; means over the first and the last tenth")
+    for heading in ("learner", "tasks", "ms, first", "ms, last", "ratio", "KiB, first", "KiB, last", "ratio"):
+        table.add_column(heading, justify="right")
+    for learner in LEARNERS:
+        count = min(num_tasks, JOINT_TASKS) if learner == "joint" else num_tasks
+        memory = MEMORY_PER_CLASS if has_memory(learner) else None
+        setting = SETTINGS.setting("kan", learner, memory, LABELS)
+        record = run_cell(Cell("kan", learner, memory, 0), setting, synthetic_stream(count))
+        table.add_row(
+            learner,
+            str(count),
+            *_costs(record["seconds_per_task"], 1e3),
+            *_costs(record["memory_bytes_per_task"], 1 / 1024),
+        )
+        console.print(f"{learner} done", style="dim")
+    console.print(table)
+
+
+def synthetic_stream(num_tasks: int) -> Stream:
+    """Domain-incremental: the same classes around means that every task moves a little."""
+    generator = np.random.default_rng(0)
+    means_CD = generator.normal(size=(LABELS, FEATURES))
+
+    def split(task: int, name: str, count: int) -> tuple[list[str], Batch]:
+        labels = np.arange(count) % LABELS
+        features = means_CD[labels] + moved_CD[labels] + generator.normal(size=(count, FEATURES))
+        ids = [f"{task}-{name}-{row}" for row in range(count)]
+        nothing = torch.full((count, 1), torch.nan)
+        return ids, Batch(torch.from_numpy(features).float(), torch.from_numpy(labels), nothing, torch.ones(count))
+
+    tasks = []
+    for task in range(num_tasks):
+        moved_CD = 0.5 * generator.normal(size=(LABELS, FEATURES))
+        splits = {"train": split(task, "train", TRAIN_ROWS), "test": split(task, "test", TEST_ROWS)}
+        tasks.append(TensorRows(f"task-{task}", splits))
+    return Stream(tasks, LABELS, FEATURES, "synthetic")
+
+
+def _costs(values: list[float], scale: float) -> tuple[str, str, str]:
+    """First, last and their ratio; the very first task warms up."""
+    later = np.asarray(values[1:]) * scale
+    count = max(1, len(later) // 10)
+    ratio = flatness(values)
+    return f"{later[:count].mean():.1f}", f"{later[-count:].mean():.1f}", "–" if ratio is None else f"{ratio:.2f}"

@@ -1,0 +1,141 @@
+"""What a person sees of a benchmark: bars while it runs, and a table of networks and learners at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from jobs.table import percent, plain_table
+
+Numbers = Mapping[str, Any]
+
+_COLUMNS = {
+    "learning_accuracy": "learning\naccuracy",
+    "forgetting_first": "for-\ngetting",
+    "gap_to_joint": "gap to\njoint",
+}
+_NONE = "–"
+_TAIL = {"head": "head", "middle": "middle", "tail": "tail"}
+
+
+class ProgressBars(AbstractContextManager["ProgressBars"]):
+    """A bar for encoding and one for the cells, on stderr; plain lines, one a cell, where there is no terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._encoding = self._bars.add_task("encoding", total=None, visible=False)
+        self._cells = self._bars.add_task("cells", total=None, visible=False)
+
+    def __enter__(self) -> ProgressBars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def encoding(self, done: int, total: int) -> None:
+        """Texts encoded."""
+        self._show(self._encoding, done, total, "encoding", done == total)
+
+    def cell(self, done: int, total: int, name: str) -> None:
+        """Cells finished, before the cell called `name` begins."""
+        self._show(self._cells, done, total, name, True)
+
+    def _show(self, bar: Any, done: int, total: int, name: str, worth_a_line: bool) -> None:
+        self._bars.update(bar, completed=done, total=total, description=name, visible=True)
+        if not self.console.is_terminal and worth_a_line:
+            self.console.print(f"{name}: {done:,} of {total:,} done", highlight=False)
+
+
+def study_view(result: Numbers) -> Group:
+    """The table of a study's cells, the paired differences, and what the data were."""
+    return Group(_cells(result), *_differences(result), _data(result["data"]))
+
+
+def _cells(result: Numbers) -> Table:
+    num_seeds = max(len(cell["per_seed"]) for cell in result["cells"])
+    table = plain_table(f"In %, means over {num_seeds} seed{'s' if num_seeds > 1 else ''}, ± half the 95% t interval")
+    for heading in ("network", "learner", "memory\nper class"):
+        table.add_column(heading, no_wrap=True)
+    shown = {key: name for key, name in (_COLUMNS | _tail(result)).items() if _any(result, key)}
+    for heading in ("average\naccuracy", *shown.values(), "para-\nmeters", "seconds\nper task", "memory\nKiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in result["cells"]:
+        numbers = cell["aggregated"]
+        table.add_row(
+            cell["network"],
+            cell["learner"] or _NONE,
+            _memory(cell),
+            _with_interval(numbers["average_accuracy"]),
+            *(percent(numbers[key] and numbers[key]["mean"]) for key in shown),
+            f"{cell['num_parameters']:,}",
+            f"{numbers['seconds']['mean']:.2f}",
+            f"{numbers['memory_bytes']['mean'] / 1024:,.0f}",
+        )
+    return table
+
+
+def _memory(row: Numbers) -> str:
+    return _NONE if row["memory_per_class"] is None else f"{row['memory_per_class']:g}"
+
+
+def _tail(result: Numbers) -> dict[str, str]:
+    return _TAIL if result["data"]["long_tail"] else {}
+
+
+def _any(result: Numbers, metric: str) -> bool:
+    return any(cell["aggregated"][metric] is not None for cell in result["cells"])
+
+
+def _with_interval(numbers: Numbers) -> str:
+    if numbers["interval"] is None:
+        return percent(numbers["mean"])
+    return f"{percent(numbers['mean'])} [dim]±{100 * (numbers['interval'][1] - numbers['mean']):.1f}[/dim]"
+
+
+def _differences(result: Numbers) -> Iterator[Table]:
+    rows = [row for row in result["differences"] if row["average_accuracy"]]
+    if not rows:
+        return
+    table = plain_table("Average accuracy in points, paired by seed, with 95% t intervals")
+    for heading in ("difference", "learner", "memory\nper class", "points", "from", "to", "degrees of\nfreedom"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("difference", "learner") else "right")
+    for row in rows:
+        numbers = row["average_accuracy"]
+        table.add_row(
+            f"{row['first']} - {row['second']}",
+            row["learner"],
+            _memory(row),
+            *(percent(numbers[key], "+.1f") for key in ("estimate", "low", "high")),
+            str(numbers["degrees_of_freedom"]),
+        )
+    yield table
+
+
+def _data(data: Numbers) -> Text:
+    rows = ", ".join(f"{number:,} {split}" for split, number in data["rows"].items())
+    left_out = f"; {len(data['rows_left_out'])} rows left out" if data["rows_left_out"] else ""
+    return Text(
+        f"{data['name']}: {data['num_classes']} classes in {data['num_tasks']} tasks, {rows} rows{left_out}",
+        overflow="fold",
+    )

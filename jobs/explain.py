@@ -1,0 +1,194 @@
+"""`kcm explain`: pictures of a bundle's networks, and the reasons of single decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from kcm.bundle import Bundle
+from kcm.cascade.runtime import Input, Judgement, SmallSide, load_small_side
+from kcm.errors import DataError
+from kcm.explain import Explanation, explain, kan_of, remembered_rows, scaled
+from kcm.kan import KAN
+from kcm.kan.plotting import plot_edge, plot_network
+from pipelines.rowfile import open_rows
+
+PROBE_ROWS = 512  # at most: more would not change which edges matter
+PANELS = 4  # edges drawn per network for one decision
+WORDS = 60  # at most, that are left out in turn
+
+Networks = Mapping[str, KAN]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the small side said of one text, and why: an explanation by network.
+
+    `words` are the text's words with what each adds to the judge's logit of its own answer: how much lower that is
+    when the word is left out, the largest change first.
+    """
+
+    text: str
+    label: str
+    judgement: Judgement
+    reasons: dict[str, Explanation]
+    words: tuple[tuple[str, float], ...]
+
+    @property
+    def route(self) -> str:
+        """Who answers."""
+        return "small" if self.judgement.keeps else "large"
+
+
+class Explainer:
+    """A bundle opened for explanation; `probe_ND` are scaled rows on which the importance of edges is judged.
+
+    These are the rows of `rows`, a file with a column of texts, or without one the rows in the bundle's memory.
+    Raises ConfigError for a bundle of MLPs, DataError where there are no rows, ArtefactError for a bundle or an
+    encoder that cannot be used.
+    """
+
+    def __init__(self, folder: Path, assets_dir: Path, rows: Path | None = None, text_column: str = "text") -> None:
+        self.bundle = Bundle.read(folder)
+        collaborator = self.bundle.collaborator
+        self.networks = {"judge": kan_of(collaborator.judge), "small": kan_of(collaborator.small)}
+        if collaborator.network.shared:
+            del self.networks["small"]
+        self.side: SmallSide = load_small_side(self.bundle, assets_dir)
+        self.probe_ND = self._probe(rows, text_column)
+
+    def networks_on_a_page(self, output: Path, top: int) -> list[Path]:
+        """Draw the `top` most important edges of every layer: one picture per network."""
+        features = [f"feature {i}" for i in range(self.bundle.collaborator.in_features)]
+        figures = {
+            name: plot_network(network, self.probe_ND, top, features, self.bundle.label_names, title=f"the {name}")
+            for name, network in self.networks.items()
+        }
+        return [_saved(figure, output / f"{name}.png") for name, figure in figures.items()]
+
+    def decide(self, text: str, top: int) -> Decision:
+        """Judge one text, and find the `top` largest contributions to the logit of each network's own answer."""
+        (judgement,) = self.side.judge([Input(text)])
+        (x_I,) = self._encode([text])
+        reasons = {
+            name: explain(network, self.probe_ND, x_I, int(network(x_I).argmax()), top)
+            for name, network in self.networks.items()
+        }
+        words = self._words(text, reasons["judge"], top)
+        return Decision(text, self.bundle.label_names[judgement.label], judgement, reasons, words)
+
+    def draw(self, decision: Decision, path: Path) -> Path:
+        """Draw the curves behind the largest contributions, each with where this input lies on it."""
+        figure = Figure(figsize=(3.2 * PANELS, 2.7 * len(self.networks)), layout="constrained")
+        axes = figure.subplots(len(self.networks), PANELS, squeeze=False)
+        for (name, reason), row in zip(decision.reasons.items(), axes, strict=True):
+            layer = self.networks[name].kan_layers[0]
+            for each, ax in zip(reason.contributions, row, strict=False):
+                plot_edge(layer, each.feature, each.through, self.probe_ND, ax=ax)
+                ax.axvline(each.value, color="#d9480f", lw=1.2)
+                ax.set_title(f"{name}: {each.contribution:+.2f}", fontsize=10)
+                end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
+                ax.set(xlabel=f"feature {each.feature}", ylabel=f"to {end}")
+        return _saved(figure, path)
+
+    def _words(self, text: str, reason: Explanation, top: int) -> tuple[tuple[str, float], ...]:
+        words = text.split()[:WORDS]
+        if len(words) < 2:
+            return ()
+        shortened = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+        logit_N = self.networks["judge"](self._encode(shortened))[:, reason.label]
+        effects = [(word, reason.logit - logit) for word, logit in zip(words, logit_N.tolist(), strict=True)]
+        return tuple(sorted(effects, key=lambda effect: -abs(effect[1]))[:top])
+
+    def _probe(self, rows: Path | None, text_column: str) -> Tensor:
+        if rows is not None:
+            texts = next(open_rows(rows, text_column, None).chunks(PROBE_ROWS))["text"].drop_null().to_pylist()
+            return self._encode(texts)
+        remembered = remembered_rows(self.bundle.learner_state, self.bundle.collaborator)
+        if remembered is None or len(remembered) < 2:
+            raise DataError(
+                "the bundle remembers no rows on which to judge which edges matter",
+                where="--rows",
+                mend="Give a file of some hundred texts by --rows FILE",
+            )
+        return remembered[:PROBE_ROWS]
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        return scaled(self.bundle.collaborator, torch.from_numpy(np.asarray(self.side.encoder.encode(texts))))
+
+
+def explanation(
+    explainer: Explainer, texts: Sequence[str], output: Path, top: int
+) -> tuple[dict[str, Any], list[Decision]]:
+    """Write all pictures to `output`; the result as plain values, and the decision on each text."""
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = explainer.networks_on_a_page(output, top)
+    decisions = [explainer.decide(text, top) for text in texts]
+    pictures += [explainer.draw(each, output / f"decision-{n}.png") for n, each in enumerate(decisions, 1)]
+    plain = [
+        {
+            "label": each.label,
+            "route": each.route,
+            "confidence": each.judgement.confidence,
+            "words": dict(each.words),
+            "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
+        }
+        for each in decisions
+    ]
+    return {"pictures": [str(path) for path in pictures], "decisions": plain}, decisions
+
+
+def decision_view(decision: Decision, label_names: Sequence[str]) -> Group:
+    """The decision and its largest contributions, for a person."""
+    judgement = decision.judgement
+    threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
+    headline = (
+        f"[bold]{escape(_shortened(decision.text))}[/bold]\nsmall says {escape(decision.label)}, "
+        f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
+        f"the {decision.route} model answers"
+    )
+    words = "words that the judge heeds: " + ", ".join(f"{escape(w)} {effect:+.2f}" for w, effect in decision.words)
+    tables = (
+        part
+        for name, reason in decision.reasons.items()
+        for part in (_title(name, reason, label_names), _contributions(reason))
+    )
+    return Group(headline, *([words] if decision.words else []), *tables)
+
+
+def _title(name: str, reason: Explanation, label_names: Sequence[str]) -> str:
+    kind = "exact shares" if reason.exact else "approximate shares"
+    return f"\n{name}: logit {reason.logit:.2f} of {escape(label_names[reason.label])}, {kind}"
+
+
+def _contributions(reason: Explanation) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("feature", "value", "contribution"):
+        table.add_column(heading, justify="right")
+    for each in reason.contributions:
+        table.add_row(str(each.feature), f"{each.value:+.2f}", f"{each.contribution:+.3f}")
+    table.add_section()
+    table.add_row("all others", "", f"{reason.rest:+.3f}")
+    table.add_row("baseline", "", f"{reason.baseline:+.3f}")
+    return table
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=130)
+    return path

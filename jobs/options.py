@@ -1,0 +1,56 @@
+"""Options that commands share, and options made of a configuration model: a field each, its description the help."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from kcm.config import Config
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+ModelT = TypeVar("ModelT", bound=Config)
+
+
+def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace `parameter` of a command by one option per field of `model`; the command gets the options given.
+
+    `parameter` receives a dict of those alone that were given, so that another source may supply the rest. A field of
+    tuples becomes a repeatable option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        names = list(model.model_fields)
+
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in names}
+            command(**given, **{parameter: {name: value for name, value in chosen.items() if value is not None}})
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != parameter]
+        first = next(place for place, p in enumerate(own) if p.name == parameter)
+        parameters[first:first] = [_option(model, name) for name in names]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return decorate
+
+
+def _option(model: type[Config], name: str) -> inspect.Parameter:
+    field = model.model_fields[name]
+    kind, metavar = (list[str], "COLUMN") if field.annotation == tuple[str, ...] else (str, "COLUMN")
+    if field.annotation == float | None:
+        kind, metavar = float, "X"
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=field.description)
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

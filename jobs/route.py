@@ -1,0 +1,233 @@
+"""`kcm route`: route between two models from a table of their logged answers, without training either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from jobs.ending import reported
+from jobs.options import Debug, JsonFile, options_of
+from kcm.routing.columns import RouteColumns
+
+app = typer.Typer(
+    help="Route between two models from a table of their logged answers, without training either.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers as .csv, .tsv or .parquet.")]
+ColumnsFile = Annotated[
+    Path | None, typer.Option("--columns", metavar="FILE", help="YAML file with the column names; options win over it.")
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Encoder of the texts, or none; default: MiniLM where `kcm assets` put it."),
+]
+AssetsPath = Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")]
+RouterFolder = Annotated[
+    Path | None, typer.Option("--router", metavar="DIR", help="Score rows with the router that `kcm route fit` wrote.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Draws folds, or splits where the table names none.")]
+Share = Annotated[float, typer.Option(min=0, max=1, help="Accuracy that may be lost against the large model alone.")]
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def evaluate(
+    table: TableFile,
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    num_folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-fitting.")] = 5,
+    num_repeats: Annotated[int, typer.Option(min=1, help="Times that the folds are drawn anew.")] = 1,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Loss that the chosen threshold may have on the fitted rows.")
+    ] = 0.005,
+    encoder: Encoder = None,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
+
+    The router is `deferral`: a KAN estimates from all that the table tells of an input what a large call would gain.
+    Beside it: the table's own confidence or score, 1 - P(small right), hashed-word ridge, random, and the oracle.
+    APGR and CPT are null where the large model is not better. Any split column is ignored.
+    """
+    with reported(json, debug) as result:
+        from jobs.route_table import evaluation_view
+        from jobs.table import result_console
+        from kcm.routing.evaluate import EvaluateConfig
+        from kcm.routing.evaluate import evaluate as compare
+        from kcm.routing.workbench import Workbench
+
+        config = EvaluateConfig(num_folds=num_folds, num_repeats=num_repeats, max_loss=max_loss, seed=seed)
+        bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
+        result |= compare(bench.table, bench.inputs, bench.sure_name, config)
+        result["notes"] += bench.notes
+        result_console().print(evaluation_view(result))
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def fit(
+    table: TableFile,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the router.")],
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    encoder: Encoder = None,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Fit a routing head on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
+
+    Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
+    """
+    with reported(json, debug) as result:
+        from kcm.routing.workbench import Workbench
+
+        bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
+        result |= bench.fit(seed, output)
+        typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def search(
+    table: TableFile,
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    router: RouterFolder = None,
+    max_loss: Share = 0.005,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Find the threshold with the fewest large calls that loses at most --max-loss on the validate rows.
+
+    Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
+    """
+    with reported(json, debug) as result:
+        from jobs.route_table import search_view
+        from jobs.table import result_console
+        from kcm.routing.workbench import Workbench
+
+        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        result |= bench.search(seed, max_loss)
+        result_console().print(search_view(result))
+
+
+Mode = Annotated[
+    Literal["auto", "regret", "net"],
+    typer.Option(help="regret never credits a win of the small model; net does; auto: what keeps more on validate."),
+]
+Scope = Annotated[
+    Literal["global", "every_task", "per_task"],
+    typer.Option(help="One threshold; one that holds within every --task; or one for each, at a share of delta."),
+]
+Epsilon = Annotated[float, typer.Option(help="Accuracy that may be lost against the large model alone.")]
+Delta = Annotated[float, typer.Option(help="Probability, over the draw of the certify rows, that the promise breaks.")]
+SearchedLoss = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Loss that the threshold may have on validate; default: epsilon.")
+]
+MaxCalls = Annotated[float | None, typer.Option(help="Promise this call rate as well; each promise takes delta/2.")]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Count looks at the certify rows here; look v may spend 6 delta/(pi^2 v^2). Default: none is kept, and "
+        "the promise holds only for a first look.",
+    ),
+]
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def certify(
+    table: TableFile,
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    router: RouterFolder = None,
+    epsilon: Epsilon = 0.02,
+    delta: Delta = 0.1,
+    mode: Mode = "auto",
+    scope: Scope = "global",
+    max_loss: SearchedLoss = None,
+    max_call_rate: MaxCalls = None,
+    ledger: LedgerFile = None,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Choose a threshold on validate and certify it on the certify rows: at most --epsilon lost, with 1 - --delta.
+
+    The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (null but for the first; keep what
+    scores above it), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every promise
+    that was asked for holds for the decision. Escalating all loses nothing, so valid is false only where
+    --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
+    """
+    with reported(json, debug) as result:
+        from jobs.route_table import certificate_view
+        from jobs.table import result_console
+        from kcm.routing.certify import request_of
+        from kcm.routing.workbench import Workbench
+
+        request = request_of(epsilon, delta, mode, scope, max_loss, max_call_rate, seed)
+        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        result |= bench.certify(seed, request, ledger)
+        for warning in result["warnings"]:
+            typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+        result_console().print(certificate_view(result))
+
+
+@app.command()
+@options_of(RouteColumns, "columns")
+def report(
+    table: TableFile,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The page, such as report.html.")],
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    router: RouterFolder = None,
+    epsilon: Epsilon = 0.02,
+    delta: Delta = 0.1,
+    mode: Mode = "auto",
+    scope: Scope = "global",
+    max_loss: SearchedLoss = None,
+    max_call_rate: MaxCalls = None,
+    ledger: LedgerFile = None,
+    assets_path: AssetsPath = Path("assets"),
+    seed: Seed = 0,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Write frontier, certificate, reliability and metrics as one HTML file; the certificate is that of `certify`.
+
+    With the options of an earlier `certify` it is the same look at the same rows, and spends nothing more.
+    """
+    with reported(json, debug) as result:
+        import platform
+
+        from kcm.report.page import write_page
+        from kcm.report.route_page import RouteReportInputs, render_route_report
+        from kcm.routing.certify import request_of
+        from kcm.routing.workbench import Workbench
+
+        request = request_of(epsilon, delta, mode, scope, max_loss, max_call_rate, seed)
+        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        result |= bench.certify(seed, request, ledger)
+        inputs = RouteReportInputs(
+            name=table.name,
+            certificate=result,
+            columns=bench.columns.named,
+            machine=f"{platform.system()} {platform.machine()}",
+            **bench.curves(seed, request.promise),
+        )
+        write_page(render_route_report(inputs), output)
+        result["report"] = str(output)
+        typer.echo(str(output))

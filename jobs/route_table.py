@@ -1,0 +1,100 @@
+"""The results of `kcm route` for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from jobs.table import line, percent, plain_table
+
+Numbers = Mapping[str, Any]
+
+_NAMES = {"small_right": "1 - P(small right)", "hashed_words": "hashed-word ridge"}
+_COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc": "AUROC"}
+
+
+def evaluation_view(result: Numbers) -> Group:
+    """Routers beside each other, and the difference that the deferral router makes."""
+    rounds = f"{result['num_repeats']} x {result['num_folds']} folds"
+    table = plain_table(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
+    for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "deferral - this,\nAPGR"):
+        table.add_column(heading, justify="left" if heading == "router" else "right", no_wrap=True)
+    for name, figures in result["methods"].items():
+        difference = result["differences"].get(name, {}).get("apgr")
+        table.add_row(
+            _NAMES.get(name, name),
+            _figure(figures, "apgr"),
+            *("–" if figures[m] is None else f"{figures[m]:.3f}" for m in ("cpt_50", "cpt_80", "auroc")),
+            percent(figures["call_rate"]),
+            percent(figures["loss"], ".2f"),
+            "–"
+            if difference is None
+            else f"{difference['estimate']:+.3f}\n[dim]{_ends(difference['interval'], '+.3f')}[/dim]",
+        )
+    small, large, oracle = result["small_accuracy"], result["large_accuracy"], result["oracle"]
+    facts = (
+        f"small {percent(small)}%, large {percent(large)}%, oracle {percent(oracle['accuracy'])}%"
+        f" at a call rate of {percent(oracle['call_rate'])}%"
+    )
+    return Group(table, line("accuracy", facts), line("verdict", result["verdict"]), *_notes(result))
+
+
+def search_view(result: Numbers) -> Group:
+    """The chosen route and why it was chosen."""
+    lines = [
+        line("decision", _decision(result)),
+        line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} validate rows"),
+        line("accuracy", _accuracies(result)),
+        line("reason", result["reason"]),
+    ]
+    return Group(*lines, *_notes(result))
+
+
+def certificate_view(result: Numbers) -> Group:
+    """What is deployed, what is promised of it, and what it does on test."""
+    promise = f"at most {percent(result['epsilon'])} points lost, with probability {1 - result['delta']:.4g}"
+    lines = [
+        line("decision", _decision(result)),
+        line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} certify rows"),
+        line("promise", f"{promise} (bound {percent(result['bound'], '.2f')}, by {result['method']})"),
+        line("valid", f"{'yes' if result['valid'] else 'no'}: {result['reason']}"),
+    ]
+    for task, own in result["tasks"].items():
+        lines.append(line(f"task {task}", f"{_decision(own)}, call rate {percent(own['call_rate'])}%: {own['reason']}"))
+    if test := result["test"]:
+        difference = test["difference"]
+        ends = _ends([difference["low"] * 100, difference["high"] * 100], "+.1f")
+        shown = (
+            f"{percent(difference['estimate'], '+.1f')} points ({ends}) at a call rate of {percent(test['call_rate'])}%"
+        )
+        lines.append(line("test", f"{shown}, {test['num_rows']:,} rows"))
+    return Group(*lines, *_notes(result))
+
+
+def _decision(result: Numbers) -> str:
+    if result["decision"] == "threshold":
+        return f"keep what scores above {result['threshold']:.6g}"
+    return str(result["decision"]).replace("_", " ")
+
+
+def _accuracies(result: Numbers) -> str:
+    small, large = percent(result["small_accuracy"]), percent(result["large_accuracy"])
+    return f"{percent(result['accuracy'])}% (small {small}%, large {large}%)"
+
+
+def _figure(figures: Numbers, measure: str) -> str:
+    if figures[measure] is None:
+        return "–"
+    interval = figures["intervals"][measure]
+    return f"{figures[measure]:.3f}" + (f"\n[dim]{_ends(interval, '.3f')}[/dim]" if interval else "")
+
+
+def _ends(interval: list[float], form: str) -> str:
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def _notes(result: Numbers) -> list[Text]:
+    return [line("note", note) for note in result["notes"]]

@@ -1,0 +1,48 @@
+"""Rows that are features already: numbers written as text, so that such tables take the same way as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from kcm.errors import DataError
+
+IDENTITY = "numbers"
+
+
+class NumbersEncoder:
+    """Reads what `numbers_text` wrote; `dim` is how many numbers a row has."""
+
+    identity = IDENTITY
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        """Float32 [N, dim], as they are: no scaling."""
+        return np.array([row.split() for row in inputs], dtype=np.float32).reshape(-1, self.dim)
+
+
+def numbers_text(row: Mapping[str, object], columns: Sequence[str], where: str) -> str:
+    """The numbers of `columns`, separated by blanks. Raises DataError, naming the column, for what is no number."""
+    numbers = []
+    for column in columns:
+        value = row.get(column)
+        try:
+            number = float(value)  # type: ignore[arg-type]  # whatever float does not take is the error
+        except (TypeError, ValueError):
+            number = np.nan
+        if not np.isfinite(number):
+            raise DataError(f"{value!r} in column {column!r} is not a finite number", where=where)
+        numbers.append(repr(number))
+    return " ".join(numbers)
+
+
+def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
+    """The columns that match any of the patterns, such as pixel_*, in the table's order; DataError for none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(column, pattern) for column in columns):
+            raise DataError(f"no column matches {pattern!r}", where=where, mend=f"Columns are {', '.join(columns[:8])}")
+    return tuple(column for column in columns if any(fnmatchcase(column, pattern) for pattern in patterns))

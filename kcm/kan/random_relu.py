@@ -1,0 +1,42 @@
+"""The control of a KAN that is fitted in closed form: frozen random units with as many coefficients on top."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kcm.errors import ConfigError
+from kcm.kan.directions import random_directions
+from kcm.kan.network import KAN
+
+
+class RandomReLU(nn.Module):
+    """y = W relu(R x): a random layer R that stays as it was drawn, and the trainable `weight` W [out, width].
+
+    The random-features baseline of RanPAC (arXiv 2307.02251, section 4).
+    """
+
+    projection: Tensor
+
+    def __init__(self, in_features: int, width: int, out_features: int, *, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("projection", random_directions(width, in_features, generator))
+        self.weight = nn.Parameter(torch.randn(out_features, width, generator=generator) * width**-0.5)
+
+    @classmethod
+    def matching(cls, kan: KAN, *, seed: int = 0) -> RandomReLU:
+        """The network with exactly as many coefficients as the single layer of `kan`; ConfigError for more layers."""
+        if len(kan.kan_layers) > 1:
+            raise ConfigError(f"widths = {list(kan.widths)}", mend="A random layer is matched to a KAN of one layer")
+        num_outputs, width = kan.kan_layers[0].weight.shape
+        return cls(kan.widths[0], width, num_outputs, seed=seed)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the output is linear in, [..., width] for `x` [..., in], in the precision of `x`."""
+        return F.linear(x, self.projection.to(x.dtype)).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` [..., in] to [..., out]."""
+        return F.linear(self.features(x), self.weight)

@@ -1,0 +1,154 @@
+"""Analytic learning: networks that are linear in their coefficients, solved for all rows so far without keeping any.
+
+A KAN of one layer on frozen features with a fixed grid is linear in its coefficients. The normal equations of the
+rows of task after task add up, so the ridge regression after task i is the one on tasks 1 to i together: forgetting
+nothing is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Neither order nor chunks nor ranks matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.config import Config
+from kcm.distill import DistillConfig
+from kcm.errors import ConfigError
+from kcm.learners.base import Batch, Learner
+from kcm.learners.design import designs
+from kcm.learners.ranks import Ranks
+from kcm.learners.ridge import MIN_STRENGTH, RidgeFit, fit_ridge
+from kcm.learners.sums import RidgeSums
+
+TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
+_ROWS_AT_ONCE = 1024  # whose expanded inputs are in memory together
+
+
+class AnalyticConfig(Config):
+    """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`."""
+
+    name: Literal["analytic"] = "analytic"
+    strength: float | None = Field(
+        None,
+        ge=MIN_STRENGTH,
+        description="Ridge strength over the mean eigenvalue of the inputs; chosen by cross-validation without one.",
+    )
+    class_balance: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="How far the outputs of classes with few rows are raised; 0: not at all, 0.5: for a long tail.",
+    )
+    chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner that has seen nothing."""
+        return Analytic(self.strength, self.class_balance, self.chunk_size)
+
+
+class Analytic(Learner):
+    """Ridge regression on the labels, for the judge, and on labels mixed with the large model's answers, for the small.
+
+    `strength` is lambda / (tr(G) / P); without one it is chosen by generalised cross-validation after every task.
+    `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far: shrinkage
+    takes most from classes of few rows. Classes of equally many rows stay as they are.
+    """
+
+    def __init__(self, strength: float | None, class_balance: float, chunk_size: int) -> None:
+        self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
+        self.sums: RidgeSums | None = None
+
+    def require_linear(self, collaborator: Collaborator) -> None:
+        """Raise ConfigError for networks, or a scaling, that no closed form fits."""
+        require_linear(collaborator.network)
+        designs(collaborator)
+
+    @torch.no_grad()
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
+        """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
+        rows = batch.weights.nonzero()[:, 0]
+        design = designs(collaborator)[0]
+        separate = not collaborator.network.shared and distill.large_weight > 0
+        num_models = 1 + separate
+        part = RidgeSums(design.num_inputs, num_models * collaborator.num_labels, num_models)
+        for chunk in torch.split(rows, _ROWS_AT_ONCE):
+            labels_NC = F.one_hot(batch.labels[chunk], collaborator.num_labels).double()
+            targets = [labels_NC]
+            if separate:
+                targets.append(mixed_targets(labels_NC, batch.large_probabilities[chunk].double(), distill))
+            inputs_NM = collaborator.inputs(batch.features[chunk].double())
+            part.add_rows(design.inputs(inputs_NM), TARGET * torch.cat(targets, 1))
+        ranks.sum_(part.tensors())
+        if self.sums is not None:
+            part.add(self.sums)
+        self.sums = part
+
+    def fits(self) -> list[RidgeFit]:
+        """The regression of the judge, and that of the small model where it has targets of its own."""
+        assert self.sums is not None  # every task has rows
+        return fit_ridge(self.sums, self.strength)
+
+    @torch.no_grad()
+    def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:
+        """Write the solution into both networks; rank 0 computes it, the others receive it."""
+        outputs = designs(collaborator)
+        if ranks.rank == 0:
+            fits = self.fits()
+            for position, design in enumerate(outputs):
+                design.write(self._balance_C1() * fits[min(position, len(fits) - 1)].weight_KP)
+        else:
+            for parameter in collaborator.parameters():
+                parameter.zero_()
+        ranks.sum_(collaborator.parameters())
+
+    def _balance_C1(self) -> Tensor:
+        """What the outputs of every class are multiplied by; classes not seen yet by 1."""
+        assert self.sums is not None
+        judge_totals_C = self.sums.totals_K.chunk(len(self.sums.squares_M))[0]
+        seen_C = judge_totals_C > 0
+        return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)[:, None] ** self.class_balance
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums."""
+        return {} if self.sums is None else {"sums": self.sums.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the sums."""
+        self.sums = RidgeSums.from_state(state["sums"]) if state else None
+
+
+def require_linear(network: NetworkConfig) -> None:
+    """Raise ConfigError for a network that is not linear in its coefficients, or a scaling that depends on order."""
+    if network.hidden:
+        raise ConfigError(
+            f"network.hidden = {list(network.hidden)}, and the analytic learner solves for a single layer",
+            where="network.hidden",
+            mend="Set network.hidden: []",
+        )
+    if network.scaling != "unit":
+        raise ConfigError(
+            f"network.scaling = {network.scaling!r} depends on which task comes first, the analytic learner must not",
+            where="network.scaling",
+            mend="Set network.scaling: unit",
+        )
+
+
+def mixed_targets(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> Tensor:
+    """Targets of the small model, (1 - a) y + a p_l with a = w / (1 + w) and w the `large_weight`.
+
+    The mixture is what CE(y) + w CE(p_l) has for its target. It holds where the large model answers as the label
+    says, and is surer than `large_confidence`: a wrong teacher would be obeyed, since no judge can overrule it in a
+    regression. Elsewhere the target is the label. The conditions look at one row alone, as independence of order needs.
+    A large model that gave only a label teaches nothing that the label itself does not, and is left out.
+    """
+    if large_NC.shape != labels_NC.shape:
+        return labels_NC  # no large model was asked
+    surest_N = large_NC.nan_to_num(0.0).amax(-1)
+    agrees_N = large_NC.nan_to_num(0.0).argmax(-1) == labels_NC.argmax(-1)
+    teaches_N1 = (large_NC.isfinite().all(-1) & agrees_N & (surest_N > distill.large_confidence))[:, None]
+    share = distill.large_weight / (1 + distill.large_weight)
+    return torch.where(teaches_N1, (1 - share) * labels_NC + share * large_NC, labels_NC)

@@ -1,0 +1,88 @@
+"""Elastic weight consolidation: parameters that old tasks need move against a spring (arXiv 1612.00796).
+
+    L = loss of the stream + strength / 2 * sum_t sum_i F_ti (theta_i - theta_ti)^2
+
+with theta_t the parameters after task t and F_t the diagonal of its Fisher information there (equation 3). The sum
+over tasks is a quadratic, so two tensors hold it: A = sum_t F_t and b = sum_t F_t theta_t, whose gradient is
+strength * (A theta - b). The online variant (arXiv 1805.06370, section 4) has one spring, at the latest parameters:
+A = decay * A + F_t, b = A theta_t.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kcm.config import Config
+from kcm.learners.base import LearnedTask, Learner, Parameters
+from kcm.learners.fisher import FisherKind, sum_squared_gradients
+
+
+class EwcConfig(Config):
+    """Elastic weight consolidation: a quadratic penalty on moving what old tasks need; no memory."""
+
+    name: Literal["ewc"] = "ewc"
+    strength: float = Field(100.0, ge=0, description="Weight of the penalty, the paper's lambda.")
+    fisher: FisherKind = Field(
+        "exact", description="Fisher over all labels by their probability, or of the true label alone."
+    )
+    online: bool = Field(False, description="One spring at the latest parameters, instead of one per task.")
+    decay: float = Field(1.0, gt=0, le=1, description="What the online variant multiplies earlier tasks by.")
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner without springs."""
+        return Ewc(self.strength, self.fisher, online=self.online, decay=self.decay)
+
+
+class Ewc(Learner):
+    """Keeps the quadratic A, b of the tasks so far, in float64 since A theta - b cancels."""
+
+    def __init__(self, strength: float, fisher: FisherKind, *, online: bool = False, decay: float = 1.0) -> None:
+        self.strength, self.fisher, self.online, self.decay = strength, fisher, online, decay
+        self._stiffness: dict[str, Tensor] = {}  # A
+        self._pull: dict[str, Tensor] = {}  # b
+
+    def before_update(self, parameters: Parameters) -> None:
+        """Add the gradient of the penalty."""
+        for name, stiffness in self._stiffness.items():
+            parameter = parameters[name]
+            assert parameter.grad is not None
+            parameter.grad += self.strength * (stiffness * parameter - self._pull[name])
+
+    @torch.no_grad()
+    def end_task(self, learned: LearnedTask) -> None:
+        """Attach a spring to the finished parameters."""
+        fisher = _fisher(learned, self.fisher)
+        for name, parameter in learned.collaborator.named_parameters():
+            before = self._stiffness.get(name, torch.zeros_like(fisher[name]))
+            if self.online:
+                self._stiffness[name] = self.decay * before + fisher[name]
+                self._pull[name] = self._stiffness[name] * parameter
+            else:
+                self._stiffness[name] = before + fisher[name]
+                self._pull[name] = self._pull.get(name, 0) + fisher[name] * parameter
+
+    def state_dict(self) -> dict[str, Any]:
+        """The quadratic."""
+        return {"stiffness": self._stiffness, "pull": self._pull}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the quadratic."""
+        self._stiffness, self._pull = dict(state["stiffness"]), dict(state["pull"])
+
+
+def _fisher(learned: LearnedTask, kind: FisherKind) -> dict[str, Tensor]:
+    """Diagonal of the Fisher information of every network, by parameter: a mean over the train rows of all ranks."""
+    parameters = dict(learned.collaborator.named_parameters())
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    for batch in learned.batches:
+        scaled_ND = learned.collaborator.normalizer(batch.features)
+        for network, module in learned.collaborator.networks.items():
+            squares = sum_squared_gradients(module, scaled_ND, batch.labels, batch.weights, learned.active_C, kind)
+            for name, square in squares.items():
+                total[f"{network}.{name}"] += square
+    learned.ranks.sum_(total.values())
+    return {name: square / learned.num_rows for name, square in total.items()}

@@ -1,0 +1,89 @@
+"""Learning without forgetting: the networks of the last task teach those of this one (Li and Hoiem, arXiv 1606.09282).
+
+    L = loss of the stream + strength * T^2 KL(p_old || p)
+
+over the labels seen before, both softmaxes at temperature T, on the rows of the new task. The paper writes the
+cross-entropy, whose gradient is the same, and without T^2, which keeps that gradient's size for any T (Hinton et al.,
+arXiv 1503.02531).
+
+With a memory, remembered rows join every step and are taught too: the loss of iCaRL (arXiv 1611.07725, algorithm 3),
+with softmaxes and without its nearest-mean classifier.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from kcm.collaborator import Collaborator
+from kcm.learners.base import LearnedTask, Learner, Scored
+from kcm.learners.replay import MemoryConfig, Replay
+
+
+class LwfConfig(MemoryConfig):
+    """Learning without forgetting: the networks of the last task teach those of this one; a memory is optional."""
+
+    name: Literal["lwf"] = "lwf"
+    memory: int = Field(0, ge=0, description="Rows remembered over all tasks; the paper's method has none.")
+    strength: float = Field(3.0, ge=0, description="Weight of the old networks' answers.")
+    temperature: float = Field(2.0, gt=0, description="Softmax temperature of teacher and student.")
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner without a teacher."""
+        return Lwf(self.strength, self.temperature, capacity=self.memory, batch_size=self.batch_size, seed=seed)
+
+
+class Lwf(Replay):
+    """Keeps one teacher, judge and small as they were when the last task had been learned, and a memory."""
+
+    def __init__(
+        self, strength: float, temperature: float, *, capacity: int = 0, batch_size: int = 32, seed: int = 0
+    ) -> None:
+        super().__init__(capacity, batch_size, seed)
+        self.strength, self.temperature = strength, temperature
+        self._teacher: dict[str, dict[str, Tensor]] = {}  # parameters of each network
+        self._old_C = torch.zeros(0, dtype=torch.bool)
+
+    def row_loss(self, scored: Scored) -> Tensor:
+        """What the label costs, and what it costs to answer unlike the teacher."""
+        if not self._teacher:
+            return scored.label_loss_N
+        taught_MNC = self._taught(scored.collaborator, scored.batch.features)
+        divergence_MNC = F.kl_div(
+            self._log_probabilities(scored.logits_MNC),
+            self._log_probabilities(taught_MNC),
+            reduction="none",
+            log_target=True,
+        )
+        return scored.label_loss_N + self.strength * self.temperature**2 * divergence_MNC.sum((0, 2))
+
+    @torch.no_grad()
+    def _taught(self, collaborator: Collaborator, features_ND: Tensor) -> Tensor:
+        inputs_NM = collaborator.inputs(features_ND)
+        networks = collaborator.networks.items()
+        return torch.stack([functional_call(network, self._teacher[name], (inputs_NM,)) for name, network in networks])
+
+    def _log_probabilities(self, logits_MNC: Tensor) -> Tensor:
+        return F.log_softmax(logits_MNC[..., self._old_C] / self.temperature, -1)
+
+    def end_task(self, learned: LearnedTask) -> None:
+        """The finished networks become the teacher."""
+        self._teacher = {
+            network: {name: p.detach().clone() for name, p in module.named_parameters()}
+            for network, module in learned.collaborator.networks.items()
+        }
+        self._old_C = learned.seen_C.clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory, the teacher's parameters, and the labels it knows."""
+        return {**super().state_dict(), "teacher": self._teacher, "old": self._old_C}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore memory and teacher."""
+        super().load_state_dict(state)
+        self._teacher, self._old_C = dict(state["teacher"]), state["old"]

@@ -1,0 +1,77 @@
+"""Synaptic intelligence: parameters that lowered the loss of old tasks move against a spring (arXiv 1703.04200).
+
+    L = loss of the stream + strength * sum_i Omega_i (theta_i - theta*_i)^2         (equation 4)
+    omega_i = sum over steps of -g_i * (change of theta_i)                            (equation 3)
+    Omega_i += max(0, omega_i) / ((change of theta_i over the task)^2 + damping)      (equation 5)
+
+with g the gradient of the stream's loss over the rows of all ranks, before the penalty's is added, and the change that
+the optimiser really made. A negative omega_i, a parameter that worked against the loss, would make the spring push.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kcm.config import Config
+from kcm.learners.base import LearnedTask, Learner, Parameters
+
+
+class SiConfig(Config):
+    """Synaptic intelligence: a quadratic penalty on moving what lowered the loss of old tasks; no memory."""
+
+    name: Literal["si"] = "si"
+    strength: float = Field(10.0, ge=0, description="Weight of the penalty, the paper's c.")
+    damping: float = Field(0.1, gt=0, description="Keeps the importance of a parameter that hardly moved finite.")
+
+    def build(self, seed: int) -> Learner:
+        """A fresh learner."""
+        return Si(self.strength, self.damping)
+
+
+class Si(Learner):
+    """Keeps, for every parameter, its importance, its path integral, and where it stood when the task began."""
+
+    def __init__(self, strength: float, damping: float) -> None:
+        self.strength, self.damping = strength, damping
+        self._importance: dict[str, Tensor] = {}  # Omega
+        self._path: dict[str, Tensor] = {}  # omega
+        self._anchor: dict[str, Tensor] = {}  # theta*
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}  # gradient and place, between the two halves of a step
+
+    def before_update(self, parameters: Parameters) -> None:
+        """Note gradient and place of every parameter, then add the gradient of the penalty."""
+        for name, parameter in parameters.items():
+            assert parameter.grad is not None
+            if name not in self._anchor:
+                self._anchor[name] = parameter.detach().clone()
+                self._path[name], self._importance[name] = torch.zeros(2, *parameter.shape).unbind()
+            self._before[name] = parameter.grad.clone(), parameter.detach().clone()
+            parameter.grad += 2 * self.strength * self._importance[name] * (parameter - self._anchor[name])
+
+    def after_update(self, parameters: Parameters) -> None:
+        """Add this step's part of the path integral."""
+        for name, (gradient, place) in self._before.items():  # nothing is changed in place: states may be shared
+            self._path[name] = self._path[name] - gradient * (parameters[name] - place)
+        self._before = {}
+
+    @torch.no_grad()
+    def end_task(self, learned: LearnedTask) -> None:
+        """Turn the path integral into importance, and begin a new one here."""
+        for name, parameter in learned.collaborator.named_parameters():
+            moved = parameter - self._anchor[name]
+            gained = self._path[name].clamp_min(0) / (moved.square() + self.damping)
+            self._importance[name] = self._importance[name] + gained
+            self._path[name] = torch.zeros_like(moved)
+            self._anchor[name] = parameter.detach().clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Importance, path integral and anchor."""
+        return {"importance": self._importance, "path": self._path, "anchor": self._anchor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore importance, path integral and anchor."""
+        self._importance, self._path, self._anchor = (dict(state[key]) for key in ("importance", "path", "anchor"))

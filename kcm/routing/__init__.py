@@ -1,0 +1,1 @@
+"""Routing on a table of answers that two models have already given, without training either of them."""

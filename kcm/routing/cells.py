@@ -1,0 +1,85 @@
+"""Cells of a user's table as numbers, truths and strings; what cannot be read is refused by the names of its rows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.errors import DataError
+
+_TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+_WHOLE = re.compile(r"[-+]?\d+(\.0*)?")
+_SHOWN = 3
+
+
+class Cells:
+    """The columns of one table; `row_names` [N] are what messages call its rows."""
+
+    def __init__(self, frame: pd.DataFrame, row_names: NDArray[np.object_], where: str) -> None:
+        self._frame, self._row_names, self._where = frame, row_names, where
+
+    def strings(self, column: str) -> NDArray[np.object_]:
+        """Text of every cell without the space around it, [N]; None where it is empty."""
+        texts = self._frame[column].astype(object).map(lambda cell: str(cell).strip(), na_action="ignore")
+        return np.array([None if pd.isna(text) or not text else text for text in texts], dtype=object)
+
+    def labels(self, column: str) -> NDArray[np.object_]:
+        """As `strings`, but a column of whole numbers may have been written as 1.0, 2.0: many tools do so at gaps."""
+        values = self.strings(column)
+        if all(value is None or _WHOLE.fullmatch(value) for value in values):
+            return np.array([value and value.partition(".")[0] for value in values], dtype=object)
+        return values
+
+    def given(self, column: str, values: NDArray[np.object_], purpose: str) -> NDArray[np.object_]:
+        """`values` of a column, none of which may be empty."""
+        self.refuse(column, pd.isna(values), values, f"{purpose} is missing")
+        return values
+
+    def numbers(self, column: str, purpose: str, low: float = -np.inf, high: float = np.inf) -> NDArray[np.float64]:
+        """Finite numbers in [low, high], float64 [N]."""
+        cells = self._frame[column]
+        values = self._parsed(cells)
+        self.refuse(column, np.isnan(values), cells, f"{purpose} must be a number")
+        self.refuse(column, np.isinf(values), cells, f"{purpose} must be finite")
+        bounds = f"must lie in [{low:g}, {high:g}]" if np.isfinite(high) else f"must be at least {low:g}"
+        self.refuse(column, (values < low) | (values > high), cells, f"{purpose} {bounds}")
+        return values
+
+    def truths(self, column: str, at: float | None) -> NDArray[np.bool_]:
+        """Who was right, bool [N], from true/false, yes/no, 0/1, or from numbers that are right from `at` on."""
+        cells = self._frame[column]
+        values = self._parsed(cells)
+        if at is not None:
+            self.refuse(column, np.isnan(values), cells, "correctness must be a number")
+            return np.asarray(values >= at)
+        rule = "correctness must be 0 or 1, true or false"
+        self.refuse(column, ~np.isin(values, (0.0, 1.0)), cells, rule, "Scores need a stated threshold: correct_at")
+        return np.asarray(values == 1.0)
+
+    def refuse(self, column: str, bad: ArrayLike, values: Any, rule: str, mend: str = "") -> None:
+        """Raise a DataError that names the first bad rows, with what they hold."""
+        rows = np.flatnonzero(np.asarray(bad))
+        if len(rows) == 0:
+            return
+        cells = np.asarray(values, dtype=object)
+        shown = "; ".join(f"{self._row_names[row]}: {_shown(cells[row])}" for row in rows[:_SHOWN])
+        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        raise DataError(f"{rule}: {shown}{more}", where=f"{self._where}, column {column!r}", mend=mend)
+
+    @staticmethod
+    def _parsed(cells: pd.Series[Any]) -> NDArray[np.float64]:
+        """Numbers and truths as float64, NaN where a cell is neither."""
+        if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
+            return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+        words = cells.astype(object).map(lambda cell: str(cell).strip().lower(), na_action="ignore")
+        truths = words.map(_TRUTHS).to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(words, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(np.where(np.isnan(truths), numbers, truths))
+
+
+def _shown(value: Any) -> str:
+    return "empty" if value is None or pd.isna(value) or value == "" else repr(value)[:80]

@@ -1,0 +1,195 @@
+"""A certificate for anybody's gate score: search on validate, test on certify, measure on test."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kcm.cascade.betting import fewest_betting
+from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.cascade.evaluation import route_quality
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate import Gate
+from kcm.cascade.ledger import Ledger, split_fingerprint
+from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.cascade.pvalues import fewest_binomial
+from kcm.cascade.regret import RegretPath
+from kcm.cascade.search import find_policy
+from kcm.config import parse_config
+from kcm.errors import ConfigError, DataError
+from kcm.routing.search import POINTS
+from kcm.routing.table import RoutingTable
+
+Scope = Literal["global", "every_task", "per_task"]
+DRAWN_WARNING = "the table is too small to be split into validate and certify rows"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the promise, the loss the searched threshold may have on validate, and the scope.
+
+    `every_task`: one threshold whose promise holds within every task; `per_task`: a threshold for each task.
+    """
+
+    promise: CertificateConfig
+    max_loss: float
+    scope: Scope = "global"
+
+
+def request_of(
+    epsilon: float,
+    delta: float,
+    mode: str,
+    scope: Scope,
+    max_loss: float | None,
+    max_call_rate: float | None,
+    seed: int,
+) -> Request:
+    """The request that a command's options make; raises ConfigError naming the one that is out of range."""
+    promise = parse_config(
+        CertificateConfig,
+        {
+            "epsilon": epsilon,
+            "delta": delta,
+            "method": mode,
+            "every_task": scope == "every_task",
+            "max_call_rate": max_call_rate,
+            "seed": seed,
+        },
+        where="options",
+    )
+    return Request(promise, epsilon if max_loss is None else max_loss, scope)
+
+
+def certify_table(
+    table: RoutingTable,
+    splits: NDArray[np.object_],
+    score_N: NDArray[np.float64],
+    request: Request,
+    ledger: Path | None = None,
+) -> dict[str, Any]:
+    """The certificate and what the route does on the test rows, as plain data.
+
+    With a `ledger` the look at the certify rows is written down before they are read, and spends the less of delta the
+    more looks there were; the same request on the same rows and scores is the same look.
+    Raises ConfigError for a scope by task without tasks, DataError for a given split without validate or certify rows.
+    """
+    if request.scope != "global" and table.task is None:
+        raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", mend="Give --task COLUMN")
+    validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
+    for name, rows in (("validate", validate), ("certify", certify)):
+        if len(rows) == 0 and table.split is not None:
+            raise DataError(
+                f"the split column has no {name} rows", where="split", mend="Search and certificate need rows each"
+            )
+    delta, look = _spend(table, certify, score_N, request, ledger)
+    if len(validate) == 0 or len(certify) == 0:
+        policy = Policy(decision=ESCALATE_ALL)
+        certificates: dict[str | None, Certificate] = {None: _nothing(request.promise, delta, len(certify))}
+    else:
+        validate_rows = table.select(validate).scored(score_N[validate])
+        certify_rows = table.select(certify).scored(score_N[certify])
+        scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
+        searched = find_policy(validate_rows, Gate(), scope, request.max_loss).policy
+        policy, certificates = certify_policy(validate_rows, certify_rows, searched, request.promise, delta=delta)
+    common = certificates[None]
+    warnings = [_warning(task, each) for task, each in certificates.items() if each.num_units < each.fewest_units]
+    return {
+        **common.model_dump(mode="json"),
+        "max_loss": request.max_loss,
+        "scope": request.scope,
+        "look": look,
+        "num_validate_rows": len(validate),
+        "tasks": {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None},
+        "test": _on_test(table, splits, score_N, policy),
+        "warnings": warnings,
+        "notes": [*table.notes, *([] if ledger else ["no ledger: the promise holds for a first look at these rows"])],
+    }
+
+
+def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
+    """Escalating everything keeps any promise of accuracy, and needs no rows."""
+    level = (1 + promise.epsilon) / 2
+    fewest = {"regret": fewest_binomial(promise.epsilon, delta), "net": fewest_betting(level, delta)}
+    method: Literal["regret", "net"] = "net" if promise.method == "net" else "regret"
+    return Certificate(
+        method=method,
+        epsilon=promise.epsilon,
+        delta=delta,
+        decision="escalate_all",
+        threshold=None,
+        bound=0.0,
+        valid=promise.max_call_rate is None,
+        call_rate=1.0,
+        call_rate_bound=None if promise.max_call_rate is None else 1.0,
+        searched=ESCALATE_ALL,
+        certified=ESCALATE_ALL,
+        num_rows=num_rows,
+        num_units=num_rows,
+        fewest_units=fewest[method],
+        reason=f"nothing is certified: {DRAWN_WARNING}",
+    )
+
+
+def _spend(
+    table: RoutingTable, certify: NDArray[np.intp], score_N: NDArray[np.float64], request: Request, path: Path | None
+) -> tuple[float, int | None]:
+    """What this look may spend, and its number; all of delta where no ledger is kept."""
+    if path is None or len(certify) == 0:
+        return request.promise.delta, None
+    digest = hashlib.sha256(np.ascontiguousarray(score_N[certify]).tobytes())
+    digest.update(repr(request).encode())
+    items = pd.Series(table.item[certify])
+    copies = items.groupby(items).cumcount()
+    fingerprint = split_fingerprint(f"{item} {copy}" for item, copy in zip(items, copies, strict=True))
+    ledger, purpose = Ledger(path), f"route {digest.hexdigest()}"
+    earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
+    look = earlier[0] if earlier else ledger.open_look(fingerprint, request.promise.delta, purpose)
+    return look.spend, look.number
+
+
+def _warning(task: str | None, certificate: Certificate) -> str:
+    what = "rows" if task is None else f"rows of task {task!r}"
+    return (
+        f"{certificate.num_units} independent certify {what}: no certificate is possible at epsilon"
+        f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
+    )
+
+
+def _on_test(
+    table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
+) -> dict[str, Any] | None:
+    """What the route does on test rows, which neither search nor certificate has seen."""
+    test = np.flatnonzero(splits == "test")
+    part, costs = table.select(test), table.select(test).costs()
+    rows = part.scored(score_N[test])
+    large_cost, small_cost = costs or (np.zeros(len(test)), np.zeros(len(test)))
+    quality = route_quality(rows, policy.keep(rows.score, rows.task), large_cost, small_cost)
+    return None if quality is None else asdict(quality)
+
+
+def certificate_path(
+    table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], promise: CertificateConfig
+) -> dict[str, list[float]]:
+    """What the report draws: p-value, loss and call rate of thresholds on the certify rows, tested by `regret`."""
+    certify = np.flatnonzero(splits == "certify")
+    if len(certify) == 0:
+        return {"threshold": [], "p_value": [], "regret": [], "call_rate": []}
+    rows = table.select(certify).scored(score_N[certify])
+    thresholds = Frontier.of(rows).thresholds[1:-1]
+    picked = np.unique(np.linspace(0, max(0, len(thresholds) - 1), min(len(thresholds), POINTS)).astype(int))
+    path, lost = RegretPath(rows, promise.epsilon, promise.delta), rows.certified_baseline & ~rows.small_correct
+    chosen = [float(t) for t in thresholds[picked] if math.isfinite(t)]
+    return {
+        "threshold": chosen,
+        "p_value": [path.p_value(t) for t in chosen],
+        "regret": [float((lost & (rows.score > t)).mean()) for t in chosen],
+        "call_rate": [float((rows.score <= t).mean()) for t in chosen],
+    }

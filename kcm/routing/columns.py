@@ -1,0 +1,57 @@
+"""Which columns of a user's outcome table hold what."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import ConfigError
+
+
+class RouteColumns(Config):
+    """Names of the columns of a table with the logged answers of a small and a large model.
+
+    Who was right is given by `small_correct` and `large_correct`, or by both predictions and the `label`.
+    """
+
+    small_correct: str | None = Field(None, description="Column that says whether the small model was right.")
+    large_correct: str | None = Field(None, description="Column that says whether the large model was right.")
+    correct_at: float | None = Field(
+        None, description="A number in the correctness columns counts as right from here on; null: they hold 0 and 1."
+    )
+    small_prediction: str | None = Field(None, description="Column with the small model's answer; empty: none, wrong.")
+    large_prediction: str | None = Field(None, description="Column with the large model's answer; empty: it failed.")
+    label: str | None = Field(None, description="Column with the right answer.")
+    confidence: str | None = Field(None, description="Column with the small model's confidence, in [0, 1].")
+    score: str | None = Field(None, description="Column with any other score, larger where the small model is surer.")
+    text: str | None = Field(None, description="Column with the input's text, which features are made of.")
+    features: tuple[str, ...] = Field(
+        (), description="Columns with numeric features; `name*` stands for all that start with name."
+    )
+    small_cost: str | None = Field(None, description="Column with what the small model's answer cost.")
+    large_cost: str | None = Field(None, description="Column with what the large model's answer cost, in that unit.")
+    id: str | None = Field(None, description="Column with a unique id; null: rows are called by their number.")
+    group: str | None = Field(None, description="Column that tells which rows were drawn together, such as a user.")
+    task: str | None = Field(None, description="Column with the task of a row, known when it is routed.")
+    split: str | None = Field(None, description="Column with train, validate, certify or test; null: drawn by a seed.")
+
+    def check(self) -> None:
+        """Raise ConfigError unless it is clear who was right, and how sure the small model was."""
+        told = [self.small_correct, self.large_correct]
+        compared = [self.small_prediction, self.large_prediction, self.label]
+        if all(told) == all(compared) or (any(told) and any(compared)):
+            raise ConfigError(
+                "it is not clear who was right",
+                where="columns",
+                mend="Give small_correct and large_correct, or small_prediction, large_prediction and label",
+            )
+        if self.confidence and self.score:
+            raise ConfigError("confidence and score are two gate scores", where="columns", mend="Give one of them")
+        if self.correct_at is not None and not self.small_correct:
+            raise ConfigError("correct_at has no effect without small_correct and large_correct", where="columns")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Columns by the field that names them, features left out."""
+        names = self.model_dump(exclude={"features", "correct_at"}, exclude_none=True)
+        return {field: str(column) for field, column in names.items()}

@@ -1,0 +1,178 @@
+"""What routers are worth on a table: all of them cross-fitted on the same folds, and compared fold by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from kcm.cascade.evaluation import router_quality
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.config import Config
+from kcm.metrics.intervals import resampled_difference, resampled_mean
+from kcm.metrics.routing import oracle_router
+from kcm.routing.inputs import RouterInputs
+from kcm.routing.methods import methods
+from kcm.routing.splits import folds, unit_names
+from kcm.routing.table import RoutingTable
+
+MEASURES = ("apgr", "cpt_50", "cpt_80", "auroc", "area", "call_rate", "loss")
+_COMPARED = ("apgr", "cpt_50", "cpt_80", "area", "call_rate")
+ROUTER = "deferral"
+
+
+class EvaluateConfig(Config):
+    """How routers are compared."""
+
+    num_folds: int = Field(5, ge=2, description="Folds of the cross-fitting.")
+    num_repeats: int = Field(1, ge=1, description="Times that the folds are drawn anew.")
+    max_loss: float = Field(
+        0.005, ge=0, lt=1, description="Accuracy that the chosen threshold may lose against large-only on fitted rows."
+    )
+    seed: int = Field(0, ge=0, description="Draw of the folds.")
+
+
+@dataclass(frozen=True)
+class FoldFigures:
+    """One router on one fold; None where a measure is not defined there.
+
+    `call_rate` and `loss` are those of the threshold that was chosen on the other folds.
+    """
+
+    apgr: float | None
+    cpt_50: float | None
+    cpt_80: float | None
+    auroc: float | None
+    area: float
+    call_rate: float
+    loss: float
+
+
+def evaluate(table: RoutingTable, inputs: RouterInputs, sure_name: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Means over all folds for every router, and paired differences of the deferral router from each, as plain data.
+
+    A measure that the table does not define (APGR where the large model is not better) is None throughout; of one that
+    single folds do not define, the mean is over those that do. Raises DataError for fewer items than folds.
+    """
+    names, compared = unit_names(table), methods(table, inputs, sure_name)
+    found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
+    for repeat in range(config.num_repeats):
+        fold_N = folds(names, config.num_folds, config.seed + repeat)
+        for fold in range(config.num_folds):
+            fit, held_out = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
+            rows, held_out_rows = table.select(fit), table.select(held_out)
+            for name, method in compared.items():
+                fit_score, score = method(fit, held_out)
+                found[name].append(_measured(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
+            found["random"].append(_random(rows, held_out_rows, config.max_loss))
+    return _summary(table, found, config)
+
+
+def _measured(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> FoldFigures:
+    quality = router_quality(held_out)
+    point = Frontier.of(held_out).at(Frontier.of(fit).cheapest(max_loss).threshold)
+    return FoldFigures(
+        apgr=quality.apgr,
+        cpt_50=quality.cpt_50,
+        cpt_80=quality.cpt_80,
+        auroc=quality.auroc,
+        area=quality.area,
+        call_rate=point.call_rate,
+        loss=point.loss,
+    )
+
+
+def _random(fit: RoutingTable, held_out: RoutingTable, max_loss: float) -> FoldFigures:
+    """What a router that tosses a coin does on average: its curve is the straight line from small to large."""
+    small, large = held_out.small_correct.mean(), held_out.large_correct.mean()
+    gap = float(fit.large_correct.mean() - fit.small_correct.mean())
+    call_rate = max(0.0, 1 - max_loss / gap) if gap > 0 else 0.0
+    better, mixed = large > small, 0 < small < 1
+    return FoldFigures(
+        apgr=0.5 if better else None,
+        cpt_50=0.5 if better else None,
+        cpt_80=0.8 if better else None,
+        auroc=0.5 if mixed else None,
+        area=float(small + large) / 2,
+        call_rate=call_rate,
+        loss=float((1 - call_rate) * (large - small)),
+    )
+
+
+def _summary(table: RoutingTable, found: Mapping[str, Sequence[FoldFigures]], config: EvaluateConfig) -> dict[str, Any]:
+    small, large = float(table.small_correct.mean()), float(table.large_correct.mean())
+    oracle = oracle_router(table.small_correct, table.large_correct)
+    assert oracle is not None  # there are rows
+    better = large > small
+    held_out_share = 1 / (config.num_folds - 1)
+    means = {name: _means(figures, held_out_share, better) for name, figures in found.items()}
+    router = means[ROUTER]
+    gapless = sum(figures.apgr is None for figures in found[ROUTER]) if better else 0
+    notes = [*table.notes]
+    if gapless:
+        notes.append(f"in {gapless} of {len(found[ROUTER])} folds the large model is not better: they define no PGR")
+    return {
+        **{measure: router[measure] for measure in MEASURES},
+        "oracle": asdict(oracle),
+        "small_accuracy": small,
+        "large_accuracy": large,
+        "num_rows": len(table),
+        "num_folds": config.num_folds,
+        "num_repeats": config.num_repeats,
+        "max_loss": config.max_loss,
+        "router": ROUTER,
+        "verdict": _verdict(small, large),
+        "methods": means,
+        "differences": {
+            name: _differences(found[ROUTER], figures, held_out_share, better)
+            for name, figures in found.items()
+            if name != ROUTER
+        },
+        "notes": notes,
+    }
+
+
+def _verdict(small: float, large: float) -> str:
+    if large > small:
+        return "the large model is better: route"
+    compared = "as good as" if small == large else "better than"
+    return f"the small model is {compared} the large one: never escalate; PGR is not defined"
+
+
+def _means(figures: Sequence[FoldFigures], held_out_share: float, better: bool) -> dict[str, Any]:
+    """Mean of every measure, and its 95% intervals."""
+    found: dict[str, Any] = {}
+    intervals: dict[str, list[float] | None] = {}
+    for measure in MEASURES:
+        values = _defined(measure, better, (getattr(f, measure) for f in figures))
+        interval = resampled_mean(values, held_out_share)
+        found[measure] = float(np.mean(values)) if values else None
+        intervals[measure] = [interval.low, interval.high] if interval else None
+    return found | {"intervals": intervals}
+
+
+def _differences(
+    router: Sequence[FoldFigures], other: Sequence[FoldFigures], held_out_share: float, better: bool
+) -> dict[str, Any]:
+    """Router less the other, fold by fold."""
+    found: dict[str, Any] = {}
+    for measure in _COMPARED:
+        pairs = zip((getattr(f, measure) for f in router), (getattr(f, measure) for f in other), strict=True)
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        both = both if better or measure not in _NEED_A_GAP else []
+        interval = resampled_difference([a for a, _ in both], [b for _, b in both], held_out_share)
+        found[measure] = interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
+    return found
+
+
+_NEED_A_GAP = ("apgr", "cpt_50", "cpt_80")
+
+
+def _defined(measure: str, better: bool, values: Iterable[float | None]) -> list[float]:
+    if measure in _NEED_A_GAP and not better:
+        return []
+    return [value for value in values if value is not None]

@@ -1,0 +1,153 @@
+"""The routing head: one KAN layer over numbers, linear in the encoder's features and in hashed words.
+
+It estimates one figure per row, such as the gain of a large call, P(large right) - P(small right), on which deferral
+should be decided (arXiv 2307.02764). It is linear in its coefficients, so that it is fitted in closed form, and so are
+the estimates that every row would get had its unit been left out: a search has to use those.
+Shapes: N rows, F numbers, E features of the encoder, V word buckets, P coefficients of the KAN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from kcm.cascade.ridge import fit_ridge, fit_ridge_gram
+from kcm.cascade.units import Units
+from kcm.errors import DataError
+from kcm.kan import KAN, KANLinear
+from kcm.normalizer import FrozenNormalizer
+from kcm.routing.inputs import RouterInputs
+
+MAX_ROWS = 4000  # fitted on: time grows with the cube of the rows
+# Variance of the scaled inputs of each kind, beside 1 for the words; chosen on GSM8K, see benchmarks/routing.py.
+NUMBERS_SHARE, ENCODING_SHARE = 0.1, 0.3
+
+Block: TypeAlias = NDArray[np.float64] | csr_array
+
+
+class RoutingHead(nn.Module):
+    """Fitted estimates of one figure. All parts read rows scaled to mean square length 1 over the fitted rows."""
+
+    encoding_weight: Tensor
+    words_weight: Tensor
+    constant: Tensor
+
+    def __init__(self, num_numbers: int, num_features: int, num_buckets: int) -> None:
+        super().__init__()
+        self.normalizer = FrozenNormalizer(num_numbers)
+        self.kan = KAN([max(1, num_numbers), 1], grid_size=2, spline_order=2)
+        self.register_buffer("encoding_weight", torch.zeros(num_features))
+        self.register_buffer("words_weight", torch.zeros(num_buckets))
+        self.register_buffer("constant", torch.zeros(()))
+        self.double().requires_grad_(False)
+
+    @property
+    def layer(self) -> KANLinear:
+        """The one layer of the KAN."""
+        layer = self.kan.layers[0]
+        assert isinstance(layer, KANLinear)
+        return layer
+
+    def curves(self, numbers_NF: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Base and spline functions of the standardised numbers, [N, P]."""
+        if numbers_NF.shape[1] == 0:
+            return np.zeros((len(numbers_NF), 0))
+        curves_NP: Tensor = self.layer.features(self.normalizer(torch.from_numpy(numbers_NF)))
+        return curves_NP.numpy()
+
+    def estimate(self, inputs: RouterInputs) -> NDArray[np.float64]:
+        """The estimated figure of every row, float64 [N]. Raises DataError for inputs of other widths."""
+        widths = (inputs.numbers_NF.shape[1], inputs.encoding_NE.shape[1], inputs.words_NV.shape[1])
+        expected = (len(self.normalizer.mean), len(self.encoding_weight), len(self.words_weight))
+        if widths != expected:
+            raise DataError(f"inputs of widths {widths}, the routing head reads {expected}", where="router")
+        estimate_N = np.full(len(inputs), float(self.constant))
+        if widths[0]:
+            numbers_NF = self.normalizer(torch.from_numpy(inputs.numbers_NF))
+            estimate_N += self.kan(numbers_NF).numpy()[:, 0]
+        estimate_N += inputs.encoding_NE @ self.encoding_weight.numpy()
+        return np.asarray(estimate_N + inputs.words_NV @ self.words_weight.numpy())
+
+
+def fit_head(
+    inputs: RouterInputs, target_N: NDArray[np.float64], group: NDArray[np.object_] | None = None, *, seed: int = 0
+) -> tuple[RoutingHead, NDArray[np.float64]]:
+    """A head fitted to `target_N`, and its out-of-fold estimates [N] for the same rows.
+
+    Of more than `MAX_ROWS` rows those of randomly drawn units are fitted on; the others are out of fold as they are.
+    Raises DataError when there are fewer than two units.
+    """
+    units = Units(group, len(inputs))
+    if units.count < 2:
+        raise DataError(f"a routing head needs at least two rows or groups, got {units.count}", where="fit")
+    rows = fitted_rows(units, len(inputs), seed)
+    part = inputs.select(rows)
+    head = RoutingHead(part.numbers_NF.shape[1], part.encoding_NE.shape[1], part.words_NV.shape[1])
+    head.normalizer.fit([torch.from_numpy(part.numbers_NF)])
+    blocks = _scaled_blocks(head.curves(part.numbers_NF), part)
+    fit_units = Units(None if group is None else group[rows], len(rows))
+    weights, constant, left_out_N = _solve(blocks, target_N[rows], fit_units)
+    if part.numbers_NF.shape[1]:
+        head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
+    head.encoding_weight.copy_(torch.from_numpy(weights[1]))
+    head.words_weight.copy_(torch.from_numpy(weights[2]))
+    head.constant.fill_(constant)
+    estimate_N = head.estimate(inputs)
+    estimate_N[rows] = left_out_N
+    return head, estimate_N
+
+
+def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[tuple[Block, float]]:
+    """The kinds of input, each with what its rows are multiplied by to have their share of the variance."""
+    blocks = ((curves_NP, NUMBERS_SHARE), (part.encoding_NE, ENCODING_SHARE), (part.words_NV, 1.0))
+    return [(block, math.sqrt(_scale(block, share))) for block, share in blocks]
+
+
+def _solve(
+    blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units
+) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
+    """Weights of every block in its own units, the constant, and the left-out estimates [N]; by the smaller system."""
+    if sum(block.shape[1] for block, _ in blocks) <= len(target_N):
+        joined_NP = np.concatenate([scale * _dense(block) for block, scale in blocks], 1)
+        fit = fit_ridge(joined_NP, target_N[:, None], units)
+        ends = np.cumsum([block.shape[1] for block, _ in blocks])[:-1]
+        parts = np.split(fit.weight[:, 0], ends)
+        weights = [scale * part for part, (_, scale) in zip(parts, blocks, strict=True)]
+        return weights, float(fit.constant[0]), fit.left_out[:, 0]
+    gram_NN = np.zeros((len(target_N), len(target_N)))
+    for block, scale in blocks:
+        gram_NN += scale**2 * _dense(block @ block.T)
+    dual = fit_ridge_gram(gram_NN, target_N[:, None], units)
+    weights = [scale**2 * np.asarray(block.T @ dual.dual[:, 0]) for block, scale in blocks]
+    return weights, float(dual.mean[0] - dual.dual[:, 0] @ gram_NN.mean(1)), dual.left_out[:, 0]
+
+
+def fitted_rows(units: Units, num_rows: int, seed: int) -> NDArray[np.intp]:
+    """All rows, or those of randomly drawn whole units up to the limit; always those of two units."""
+    if num_rows <= MAX_ROWS:
+        return np.arange(num_rows)
+    order = np.random.default_rng(seed).permutation(units.count)
+    if not units.grouped:
+        return np.sort(order[:MAX_ROWS])
+    chosen = np.cumsum(units.size[order]) <= MAX_ROWS
+    chosen[:2] = True
+    return np.flatnonzero(np.isin(units.code, order[chosen]))
+
+
+def _scale(block: Block, share: float) -> float:
+    """What makes the block's rows, less their mean, have mean square length `share`; 0 where they do not vary."""
+    if block.shape[1] == 0:
+        return 0.0
+    mean = np.asarray(block.mean(axis=0)).ravel()
+    variance = float((block * block).sum() / block.shape[0] - mean @ mean)
+    return share / variance if variance > 1e-12 else 0.0
+
+
+def _dense(block: Block) -> NDArray[np.float64]:
+    return np.asarray(block.toarray() if isinstance(block, csr_array) else block)

@@ -1,0 +1,102 @@
+"""What a router reads of an input: a few numbers, the encoder's features, and hashed words.
+
+Shapes: N rows, F numbers, E features of the encoder, V word buckets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.special import logit
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from kcm.encoders.base import Encoder
+from kcm.errors import DataError
+from kcm.routing.table import RoutingTable
+
+NUM_BUCKETS = 2**14
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_NUM_STATISTICS = 12
+_SURE = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
+
+
+@dataclass(frozen=True, eq=False)
+class RouterInputs:
+    """Three kinds of input, of which any may have width 0; `words_NV` is sparse, with rows of length 1."""
+
+    numbers_NF: NDArray[np.float64]
+    encoding_NE: NDArray[np.float64]
+    words_NV: csr_array
+
+    def __len__(self) -> int:
+        return len(self.numbers_NF)
+
+    def select(self, rows: ArrayLike) -> RouterInputs:
+        """The rows of a boolean mask or of an array of positions."""
+        index = np.asarray(rows)
+        return RouterInputs(self.numbers_NF[index], self.encoding_NE[index], self.words_NV[index])
+
+
+def word_inputs(texts: Sequence[str]) -> RouterInputs:
+    """Single hashed words and nothing else: what the hashed-word baseline reads."""
+    return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
+
+
+def router_inputs(table: RoutingTable, encoder: Encoder[str] | None, *, is_confidence: bool) -> RouterInputs:
+    """All that `table` tells about its inputs; `is_confidence` says that its `sure` is a probability.
+
+    Raises DataError where there is nothing to route by.
+    """
+    numbers = [] if table.features is None else [table.features]
+    if table.sure is not None:
+        numbers.append(table.sure[:, None])
+        if is_confidence:
+            numbers.append(logit(np.clip(table.sure, _SURE, 1 - _SURE))[:, None])
+    encoding_NE, words_NV = np.zeros((len(table), 0)), csr_array((len(table), 0))
+    if table.text is not None:
+        texts = [str(text) for text in table.text]
+        numbers.append(text_statistics(texts))
+        words_NV = hashed_words(texts)
+        if encoder is not None:
+            encoding_NE = np.asarray(encoder.encode(texts), dtype=np.float64)
+    if not numbers:
+        raise DataError(
+            "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
+        )
+    return RouterInputs(np.concatenate(numbers, -1), encoding_NE, words_NV)
+
+
+def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
+    """Counts of runs of up to `longest` words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
+    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, longest))
+    return csr_array(vectorizer.transform(texts))
+
+
+def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
+    """What the shape of a text tells of how hard it is, in logarithms, [N, 12]."""
+    return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
+
+
+def _statistics(text: str) -> list[float]:
+    words, numbers = text.split(), _NUMBER.findall(text)
+    sentences = len(_SENTENCE_END.findall(text))
+    return [
+        len(text),
+        len(words),
+        sentences,
+        len(words) / max(1, sentences),
+        sum(map(len, words)) / max(1, len(words)),
+        len({word.lower() for word in words}) / max(1, len(words)),
+        len(numbers),
+        len(set(numbers)),
+        sum(map(len, numbers)),
+        sum(letter.isupper() for letter in text),
+        text.count(",") + text.count(";") + text.count(":"),
+        text.count("\n"),
+    ]

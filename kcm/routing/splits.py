@@ -1,0 +1,95 @@
+"""The validate, certify and test rows of a routing table: as the table says, or drawn by item and group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kcm.errors import DataError
+from kcm.routing.table import RoutingTable
+from kcm.tasks.hashing import draw
+from kcm.tasks.rows import Row
+from kcm.tasks.units import find_units
+
+FRACTIONS = {"validate": 0.4, "certify": 0.4, "test": 0.2}
+
+
+def with_splits(table: RoutingTable, seed: int) -> NDArray[np.object_]:
+    """The split of every row, [N].
+
+    A drawn split depends on the seed and the row's own unit alone, so that rows added later move none. Raises
+    DataError when a given split shares an item or a group with another one.
+    """
+    if table.split is None:
+        names = pd.Series(unit_names(table))
+        drawn = {name: _split_at(draw(seed, "route", name)) for name in names.unique()}
+        return np.asarray(names.map(drawn), dtype=object)
+    _refuse_shared(table, table.split, table.item, "the same item", "Leave copies out of one of them")
+    if table.group is not None:
+        _refuse_shared(table, table.split, table.group, "a group", "Keep the rows of a group together")
+    return table.split
+
+
+def unit_names(table: RoutingTable) -> list[str]:
+    """What has to stay together, by name, for every row: items, and the groups that share items."""
+    if table.group is None:
+        return [str(item) for item in table.item]
+    rows = [
+        Row(id="", text=str(item), label="", group="" if pd.isna(group) else str(group), task="", split="")
+        for item, group in zip(table.item, table.group, strict=True)
+    ]
+    names = [""] * len(rows)
+    for unit in find_units(rows, range(len(rows))):
+        for position in unit.positions:
+            names[position] = unit.name
+    return names
+
+
+def folds(names: Sequence[str], num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of every row, [N]: units in a seeded random order, dealt out so that folds hold about as many rows each.
+
+    Raises DataError when there are fewer units than folds.
+    """
+    code, units = pd.factorize(np.asarray(names, dtype=object))
+    if len(units) < num_folds:
+        raise DataError(
+            f"{len(units)} items or groups cannot make {num_folds} folds",
+            where="--num-folds",
+            mend="Give more rows" if len(units) < 2 else f"Use at most {len(units)}",
+        )
+    size = np.bincount(code)
+    fold_of_unit, rows_in_fold = np.empty(len(units), dtype=np.int64), np.zeros(num_folds, dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(len(units))
+    for unit in order[np.argsort(-size[order], kind="stable")]:  # large ones first, or they would tip a full fold
+        fold_of_unit[unit] = rows_in_fold.argmin()
+        rows_in_fold[fold_of_unit[unit]] += size[unit]
+    return np.asarray(fold_of_unit[code])
+
+
+def _split_at(share: float) -> str:
+    for split, fraction in FRACTIONS.items():
+        if share < fraction:
+            return split
+        share -= fraction
+    return "test"
+
+
+def _refuse_shared(
+    table: RoutingTable, split: NDArray[np.object_], key: NDArray[np.object_], what: str, mend: str
+) -> None:
+    frame = pd.DataFrame({"key": key, "split": split, "name": table.name}).dropna(subset=["key"])
+    first = frame.drop_duplicates("key").set_index("key")
+    owner = frame["key"].map(first["split"])
+    shared = frame[owner != frame["split"]]
+    if shared.empty:
+        return
+    row = shared.iloc[0]
+    raise DataError(
+        f"{len(shared)} rows are in two splits: {row['name']} ({row['split']}) and {first['name'][row['key']]}"
+        f" ({first['split'][row['key']]}) hold {what}",
+        where="split",
+        mend=mend,
+    )

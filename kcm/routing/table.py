@@ -1,0 +1,194 @@
+"""A routing table: for every row who was right, how sure the small model was, what it cost, and what the input was.
+
+Unlike the outcome table of a run it knows neither logits nor prompts: it is what anybody has who logged the answers of
+two models. Shapes: N rows, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.routing.cells import Cells
+from kcm.routing.columns import RouteColumns
+from kcm.routing.frame import check_columns, feature_columns, read_frame
+from kcm.tasks.rows import split_name
+from kcm.tasks.units import content_key
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoutingTable:
+    """One row per item; every column is [N] or None where the table has none.
+
+    `large_error` marks answers that the large model failed to give: wrong in accuracy, right in a certificate.
+    `item` tells items apart, whatever their number; rows alike in it hold the same input. `sure` is the small model's
+    confidence or score, as the user gave it. `notes` say what a reader of any result must know.
+    """
+
+    name: NDArray[np.object_]
+    item: NDArray[np.object_]
+    small_correct: NDArray[np.bool_]
+    large_correct: NDArray[np.bool_]
+    large_error: NDArray[np.bool_]
+    sure: NDArray[np.float64] | None = None
+    text: NDArray[np.object_] | None = None
+    features: NDArray[np.float64] | None = None  # [N, D]
+    small_cost: NDArray[np.float64] | None = None
+    large_cost: NDArray[np.float64] | None = None
+    group: NDArray[np.object_] | None = None
+    task: NDArray[np.object_] | None = None
+    split: NDArray[np.object_] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def select(self, rows: ArrayLike) -> RoutingTable:
+        """The rows of a boolean mask or of an array of positions."""
+        index = np.asarray(rows)
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "notes"}
+        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
+        return replace(self, **chosen)
+
+    def scored(self, score: ArrayLike) -> ScoredOutcomes:
+        """The rows with gate scores [N], as frontier and certificate see them."""
+        return ScoredOutcomes(
+            score=np.asarray(score, dtype=np.float64),
+            small_correct=self.small_correct,
+            large_correct=self.large_correct,
+            large_none_error=self.large_error,
+            group=self.group,
+            task=self.task,
+        )
+
+    def costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Cost of the large and of the small model's answers, [N] each; None where the large one's is not known."""
+        if self.large_cost is None:
+            return None
+        return self.large_cost, np.zeros(len(self)) if self.small_cost is None else self.small_cost
+
+
+def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
+    """Read a CSV, TSV or Parquet file.
+
+    Raises ConfigError when the columns do not say who was right, DataError naming the rows that cannot be used.
+    """
+    columns.check()
+    frame, where = read_frame(path), str(path)
+    check_columns(frame, columns, where)
+    feature_names = feature_columns(frame, columns.features, where)
+    cells = Cells(frame, _row_names(frame, columns, where), where)
+    notes: list[str] = []
+    small_correct, large_correct, large_error = _correctness(cells, columns, notes)
+    text = _text(cells, columns.text, notes)
+    return RoutingTable(
+        name=_row_names(frame, columns, where),
+        item=_items(frame, cells, columns, notes),
+        small_correct=small_correct,
+        large_correct=large_correct,
+        large_error=large_error,
+        sure=_sure(cells, columns),
+        text=text,
+        features=_features(cells, feature_names),
+        small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
+        large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
+        group=cells.strings(columns.group) if columns.group else None,
+        task=cells.given(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
+        split=_splits(cells, columns.split) if columns.split else None,
+        notes=tuple(notes),
+    )
+
+
+def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArray[np.object_]:
+    """`id X` where there are ids, else `row N` from 1."""
+    if columns.id is None:
+        return np.array([f"row {number}" for number in range(1, len(frame) + 1)], dtype=object)
+    ids = Cells(frame, np.arange(1, len(frame) + 1).astype(str).astype(object), where)
+    names = ids.given(columns.id, ids.strings(columns.id), "an id")
+    ids.refuse(columns.id, pd.Series(names).duplicated(), names, "an id must be unique")
+    return np.array([f"id {name}" for name in names], dtype=object)
+
+
+def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns, notes: list[str]) -> NDArray[np.object_]:
+    """What tells items apart: the text, else the id, else the whole row.
+
+    Rows that agree in every column may be copies, or may merely be alike (few distinct confidences, no text). They are
+    taken for copies only where no split holds a row twice, so that rows can be trusted to tell items apart.
+    """
+    if columns.text:
+        texts = cells.strings(columns.text)
+        return np.array([f"empty {n}" if t is None else content_key(t) for n, t in enumerate(texts)], dtype=object)
+    if columns.id:
+        return cells.strings(columns.id)
+    content = frame.drop(columns=[columns.split] if columns.split else [])
+    digest = pd.util.hash_pandas_object(content.astype(str), index=False)
+    keys = pd.DataFrame({"digest": digest, "split": frame[columns.split] if columns.split else ""})
+    alike = keys.duplicated()
+    if columns.split and not alike.any():
+        return np.array([f"{value:016x}" for value in digest], dtype=object)
+    if alike.any():
+        notes.append(
+            f"{digest.duplicated().sum()} rows repeat others in every column and are taken for items of their own;"
+            " name the text or an id column to have copies found"
+        )
+    return np.array([f"{v:016x}-{n}" for v, n in zip(digest, keys.groupby("digest").cumcount(), strict=True)], object)
+
+
+def _correctness(
+    cells: Cells, columns: RouteColumns, notes: list[str]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the small model is right, whether the large one is, and whether the large one failed to answer, [N]."""
+    if columns.small_correct and columns.large_correct:
+        small = cells.truths(columns.small_correct, columns.correct_at)
+        return small, cells.truths(columns.large_correct, columns.correct_at), np.zeros(len(small), dtype=bool)
+    assert columns.label is not None  # `check` has seen to these three
+    assert columns.small_prediction is not None
+    assert columns.large_prediction is not None
+    label = cells.given(columns.label, cells.labels(columns.label), "a label")
+    small_answer, large_answer = cells.labels(columns.small_prediction), cells.labels(columns.large_prediction)
+    large_error = pd.isna(large_answer)
+    if num_silent := int(pd.isna(small_answer).sum()):
+        notes.append(f"the small model gave no answer in {num_silent} rows; it counts as wrong there")
+    if large_error.any():
+        notes.append(
+            f"the large model gave no answer in {large_error.sum()} rows; it counts as wrong in accuracies, and as"
+            " right in the certificate, which that makes stricter"
+        )
+    for who, answer in (("small", small_answer), ("large", large_answer)):
+        if not set(answer) & set(label):
+            notes.append(f"no answer of the {who} model is any of the labels; are they written alike?")
+    return small_answer == label, large_answer == label, large_error
+
+
+def _sure(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | None:
+    if columns.confidence:
+        return cells.numbers(columns.confidence, "a confidence", low=0, high=1)
+    return cells.numbers(columns.score, "a score") if columns.score else None
+
+
+def _text(cells: Cells, column: str | None, notes: list[str]) -> NDArray[np.object_] | None:
+    if column is None:
+        return None
+    texts = cells.strings(column)
+    empty = pd.isna(texts)
+    if empty.any():
+        notes.append(f"{empty.sum()} rows have no text")
+    return np.where(empty, "", texts)
+
+
+def _features(cells: Cells, names: list[str]) -> NDArray[np.float64] | None:
+    return np.stack([cells.numbers(name, "a feature") for name in names], -1) if names else None
+
+
+def _splits(cells: Cells, column: str) -> NDArray[np.object_]:
+    """The splits under their own names, whatever the table calls them."""
+    written = cells.given(column, cells.strings(column), "a split")
+    splits = np.array([split_name(word) for word in written], dtype=object)
+    cells.refuse(column, pd.isna(splits), written, "a split must be one of train, validate, certify, test")
+    return splits

@@ -1,0 +1,158 @@
+"""One table on the bench: read once, scored by its own column or by a router, and put to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.cascade.certificate import CertificateConfig
+from kcm.cascade.evaluation import router_quality
+from kcm.cascade.frontier import Frontier
+from kcm.config import load_config, parse_config
+from kcm.encoders import TextEncoder
+from kcm.errors import ConfigError, DataError
+from kcm.metrics.calibration import reliability
+from kcm.routing import certify as certificates
+from kcm.routing import search as searching
+from kcm.routing.columns import RouteColumns
+from kcm.routing.encoding import NO_ENCODER, find_encoder
+from kcm.routing.inputs import RouterInputs, router_inputs
+from kcm.routing.router import Router
+from kcm.routing.splits import with_splits
+from kcm.routing.table import RoutingTable, read_table
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A table with its columns, and the router or encoder that reads it."""
+
+    table: RoutingTable
+    columns: RouteColumns
+    encoder: str | None
+    assets_dir: Path
+    router: Router | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        columns_file: Path | None,
+        given: Mapping[str, Any],
+        encoder: str | None,
+        assets_dir: Path,
+        router_folder: Path | None = None,
+    ) -> Workbench:
+        """Read the table; columns are those of the router, of the file, and of `given`, the later ones winning.
+
+        Raises KcmError for anything that cannot be used, before any work starts.
+        """
+        router = Router.read(router_folder) if router_folder else None
+        stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
+        if columns_file:
+            stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
+        columns = parse_config(RouteColumns, stored | dict(given), where="columns")
+        return cls(read_table(path, columns), columns, encoder, assets_dir, router)
+
+    @property
+    def sure_name(self) -> str:
+        """What the table's own gate score is called."""
+        return "confidence" if self.columns.confidence else "score"
+
+    @cached_property
+    def _encoder(self) -> tuple[TextEncoder | None, str]:
+        if self.columns.text is None:
+            return None, ""
+        model = self.router.config.encoder or NO_ENCODER if self.router else self.encoder
+        encoder, note = find_encoder(model, self.assets_dir)
+        wanted = self.router.config.encoder_identity if self.router else None
+        if encoder and wanted and encoder.identity != wanted:
+            raise ConfigError(
+                f"{encoder.config.model!r} is not the encoder that the router was fitted with",
+                where="--router",
+                mend="Use the same weights, or fit again",
+            )
+        return encoder, note
+
+    @cached_property
+    def inputs(self) -> RouterInputs:
+        """What a router reads of every row."""
+        return router_inputs(self.table, self._encoder[0], is_confidence=self.columns.confidence is not None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know of the encoder."""
+        return [self._encoder[1]] if self._encoder[1] else []
+
+    def splits(self, seed: int) -> NDArray[np.object_]:
+        """The split of every row; with a router, as it was when the router was fitted."""
+        return with_splits(self.table, self.router.config.seed if self.router else seed)
+
+    def scores(self) -> NDArray[np.float64]:
+        """Gate score of every row. Raises DataError where there is none."""
+        if self.router:
+            return self.router.scores(self.table, self.inputs)
+        if self.table.sure is None:
+            raise DataError(
+                "there is no gate score", where="columns", mend="Name a confidence or score column, or give --router"
+            )
+        return self.table.sure
+
+    def fit(self, seed: int, folder: Path) -> dict[str, Any]:
+        """Fit a router on the train rows, else on the validate rows, and write it."""
+        splits = with_splits(self.table, seed)
+        split = "train" if (splits == "train").any() else "validate"
+        rows = np.flatnonzero(splits == split)
+        encoder = self._encoder[0]
+        router = Router.fit(
+            self.table.select(rows),
+            self.inputs.select(rows),
+            self.columns,
+            seed,
+            encoder.config.model if encoder else None,
+            encoder.identity if encoder else None,
+        )
+        router.write(folder)
+        return {"router": str(folder), "split": split, "num_rows": len(rows), "notes": [*self.table.notes, *self.notes]}
+
+    def search(self, seed: int, max_loss: float) -> dict[str, Any]:
+        """The threshold chosen on the validate rows."""
+        rows = np.flatnonzero(self.splits(seed) == "validate")
+        if len(rows) == 0:
+            raise DataError("there are no validate rows to search on", where="split")
+        found = searching.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
+        return found | {"notes": [*self.table.notes, *self.notes]}
+
+    def certify(self, seed: int, request: certificates.Request, ledger: Path | None) -> dict[str, Any]:
+        """The certificate, and what the route does on test."""
+        splits, scores = self.splits(seed), self.scores()
+        if self.router:
+            for split in ("certify", "test"):
+                self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
+        table = replace(self.table, notes=(*self.table.notes, *self.notes))
+        return certificates.certify_table(table, splits, scores, request, ledger)
+
+    def curves(self, seed: int, promise: CertificateConfig) -> dict[str, Any]:
+        """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
+        splits, scores = self.splits(seed), self.scores()
+        test = np.flatnonzero(splits == "test")
+        rows = self.table.select(test).scored(scores[test])
+        return {
+            "quality": asdict(router_quality(rows)) if len(test) else {},
+            "frontier": searching.curve(Frontier.of(rows)) if len(test) else {},
+            "reliability": self._reliability(test),
+            "certificate_path": certificates.certificate_path(self.table, splits, scores, promise),
+        }
+
+    def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:
+        """Bins that hold rows; none where the table has no confidence."""
+        if self.columns.confidence is None or self.table.sure is None:
+            return []
+        bins = reliability(self.table.sure[test], self.table.small_correct[test])
+        rows = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.count.tolist(), strict=True)
+        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in rows if count]

@@ -1,0 +1,116 @@
+"""The data of a study: where its rows come from, and the streams that its seeds draw from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kcm.assets import resolve
+from kcm.encoders import Encoder, EncoderConfig, TextEncoder, encoder_identity
+from kcm.encoders.numbers import IDENTITY, NumbersEncoder, matching_columns, numbers_text
+from kcm.errors import ConfigError
+from kcm.study.features import cached_features
+from kcm.study.stream import Stream, make_stream
+from kcm.tasks import TasksConfig, TaskSequence, build_sequence
+from kcm.tasks.columns import Table, to_records
+from kcm.tasks.files import FilesSource, read_files
+from kcm.tasks.sources import Source, open_source
+
+NUMBERS_COLUMN = "features as text"
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Rows read once; `sequences` holds the task sequence of every seed, all with the same splits.
+
+    A seed draws the order of tasks and, where `num_tasks` groups them, the classes of each; and a long tail's order.
+    """
+
+    sequences: tuple[TaskSequence, ...]
+    feature_columns: tuple[str, ...] = ()
+
+    def streams(
+        self,
+        encoder: EncoderConfig,
+        assets_dir: Path,
+        folder: Path,
+        score_on: Literal["validate", "test"] = "test",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Stream]:
+        """The stream of every seed; features come from `folder`, or are computed and kept there."""
+        texts = [
+            text
+            for sequence in self.sequences
+            for task in sequence.tasks
+            for split in ("train", score_on)
+            for text in task.splits[split]["text"]
+        ]
+        identity, load = self._encoder(encoder, assets_dir)
+        features = cached_features(texts, load, identity, folder, progress)
+        return [make_stream(sequence, features, identity, score_on) for sequence in self.sequences]
+
+    def described(self) -> dict[str, Any]:
+        """Numbers of rows, classes and tasks, and the rows left out, for the result."""
+        first = self.sequences[0]
+        rows = {split: sum(task.splits[split].num_rows for task in first.tasks) for split in first.tasks[0].splits}
+        return {
+            "name": first.name,
+            "scenario": first.scenario,
+            "num_tasks": len(first.tasks),
+            "num_classes": len(first.label_names),
+            "rows": rows,
+            "long_tail": list(first.long_tail),
+            "rows_left_out": [{"id": row.id, "reason": row.reason} for row in first.bad_rows],
+        }
+
+    def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder[str]]]:
+        if self.feature_columns:
+            return IDENTITY, lambda: NumbersEncoder(len(self.feature_columns))
+        path = resolve(config.model, assets_dir)
+        return encoder_identity(config, path), lambda: TextEncoder(config, path)
+
+
+def read_data(
+    config: TasksConfig, assets_dir: Path, seeds: Sequence[int], feature_columns: Sequence[str] = ()
+) -> StudyData:
+    """Read the rows and build the sequence of every seed, so that every fault of the data shows before any work.
+
+    `feature_columns` are names, or patterns such as pixel_*, of columns that hold the features as numbers. Raises
+    DataError, AssetError or ConfigError.
+    """
+    columns: tuple[str, ...] = ()
+    if feature_columns:
+        source, columns = _numeric_source(config, feature_columns)
+    else:
+        opened = open_source(config.source, assets_dir)
+        source = Source(opened.name, list(opened.records), opened.labels, opened.out_of_scope_label)
+    sequences = []
+    for seed in seeds:
+        drawn = config.model_copy(update={"order": "shuffled", "order_seed": seed})
+        sequences.append(build_sequence(drawn, assets_dir, 0, source=source))
+    return StudyData(tuple(sequences), columns)
+
+
+def _numeric_source(config: TasksConfig, patterns: Sequence[str]) -> tuple[Source, tuple[str, ...]]:
+    if not isinstance(config.source, FilesSource):
+        raise ConfigError("feature columns are read from local files only", where="feature_columns")
+    tables = read_files(config.source)
+    columns = matching_columns(tables[0].columns, patterns, tables[0].name)
+    as_text = [
+        Table(
+            table.name,
+            (*table.columns, NUMBERS_COLUMN),
+            [
+                {**row, NUMBERS_COLUMN: numbers_text(row, columns, f"{table.name}, row {number}")}
+                for number, row in enumerate(table.rows, start=1)
+            ],
+            table.split,
+        )
+        for table in tables
+    ]
+    described = config.source.model_copy(update={"text_column": NUMBERS_COLUMN})
+    records = list(to_records(as_text, described, where=config.source.path))
+    source = Source(Path(config.source.path).stem, records, described.labels, described.out_of_scope_label)
+    return source, columns

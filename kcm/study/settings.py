@@ -1,0 +1,110 @@
+"""Settings of a study: how every learner trains every network, from overrides that go from wide to narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import Field
+
+from kcm.collaborator import NetworkConfig, NetworkKind
+from kcm.config import Config, parse_config
+from kcm.errors import ConfigError
+from kcm.learners import LearnerConfig
+from kcm.learners.walk import TrainConfig
+
+StudyNetwork = Literal["kan", "mlp", "linear", "ncm"]
+"""Networks that a study compares; `ncm` is the nearest class mean, which has no weights and needs no learner."""
+
+NETWORKS: tuple[StudyNetwork, ...] = get_args(StudyNetwork)
+TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear")
+LEARNERS: dict[str, type[Config]] = {
+    model.model_fields["name"].default: model for model in get_args(get_args(LearnerConfig)[0])
+}
+_DEFAULT = "default"
+
+
+class Setting(Config):
+    """All that decides how one learner trains one network."""
+
+    network: NetworkConfig = Field(NetworkConfig(hidden=(), shared=True), description="Shape of the network.")
+    train: TrainConfig = Field(TrainConfig(), description="How every task is trained.")
+    learner: LearnerConfig = Field(description="The learner and its options.")
+
+
+class Settings:
+    """Overrides by place: `default`, `LEARNER`, `LEARNER/NETWORK`, `LEARNER@MEMORY/NETWORK`; the narrowest wins.
+
+    A value holds any of the sections `network`, `train` and `learner` of a Setting, as in
+    `{"replay/kan": {"train": {"learning_rate": 0.003}}}`. Raises ConfigError for a place or key that does not exist.
+    """
+
+    def __init__(self, overrides: Mapping[str, Mapping[str, Any]], where: str = "settings") -> None:
+        self.overrides, self.where = overrides, where
+        for place in overrides:
+            self._check(place)
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read a YAML file."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read the settings: {' '.join(str(error).split())}", where=str(path)) from None
+        if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+            raise ConfigError("expected a mapping of places to overrides", where=str(path))
+        return cls({str(place): value for place, value in content.items()}, str(path))
+
+    def over(self, wider: Settings) -> Settings:
+        """These overrides on top of `wider` ones, place by place."""
+        return Settings(_merged(wider.overrides, self.overrides), self.where)
+
+    def setting(self, network: NetworkKind, learner: str, memory_per_class: float | None, num_labels: int) -> Setting:
+        """The setting of one cell; `memory_per_class` times `num_labels` is the capacity of a learner with a memory."""
+        places = [_DEFAULT, learner, f"{learner}/{network}"]
+        values: dict[str, Any] = {"network": {"hidden": []}}
+        if memory_per_class is not None:
+            places += [f"{learner}@{memory_per_class:g}", f"{learner}@{memory_per_class:g}/{network}"]
+        for place in places:
+            values = _merged(values, self.overrides.get(place, {}))
+        options = {**values.get("learner", {}), "name": learner}
+        if memory_per_class is not None:
+            options["memory"] = round(memory_per_class * num_labels)
+        shared = {**values["network"], "shared": True}
+        return parse_config(Setting, {**values, "network": shared, "learner": options}, where=self.where)
+
+    def _check(self, place: str) -> None:
+        learner, _, network = place.partition("/")
+        if place != _DEFAULT:
+            check_name(learner.partition("@")[0], LEARNERS, "learner", self.where)
+        if network:
+            check_name(network, TRAINED, "network", self.where)
+
+
+def kind_of(network: StudyNetwork, learner: str) -> NetworkKind:
+    """What is built for a network that is not `ncm`: where the learner needs a closed form, an MLP has frozen units."""
+    if network == "mlp" and learner == "analytic":
+        return "random_relu"
+    assert network != "ncm"
+    return network
+
+
+def has_memory(learner: str) -> bool:
+    """Whether a learner remembers rows, so that a memory size means something to it."""
+    return "memory" in LEARNERS[learner].model_fields
+
+
+def check_name(name: str, known: Iterable[str], what: str, where: str = "") -> None:
+    """Raise ConfigError for a name that is not among `known`."""
+    if name not in (names := list(known)):
+        raise ConfigError(f"unknown {what} {name!r}", where=where, mend=f"Known are {', '.join(names)}")
+
+
+def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(wide[key], value) if isinstance(value, dict) and isinstance(wide.get(key), dict) else value
+        for key, value in narrow.items()
+    }
+    return {**wide, **both}

@@ -1,0 +1,56 @@
+"""Streams: what one seed of a study walks through, made of a task sequence and the features of its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kcm.learners.base import Batch
+from kcm.learners.stream import TensorRows
+from kcm.tasks import TaskSequence
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks with the splits `train` and `test`, in the order in which they are learned.
+
+    `test` is whatever split the study scores. `fingerprint` names the content: rows, splits, order and features.
+    """
+
+    tasks: Sequence[TensorRows]
+    num_labels: int
+    in_features: int
+    fingerprint: str
+
+    @property
+    def train_counts(self) -> np.ndarray:
+        """Train rows of every class, int [C]."""
+        labels = [label for task in self.tasks for label in task.labels("train")]
+        return np.bincount(labels, minlength=self.num_labels)
+
+
+def make_stream(
+    sequence: TaskSequence, features: Mapping[str, np.ndarray], features_identity: str, score_on: str
+) -> Stream:
+    """The stream of a sequence whose texts have `features`, float32 [D] by text; `score_on` is the split scored."""
+    digest = hashlib.sha256(f"{features_identity}\0{score_on}\0{sequence.scenario}\0{sequence.label_names}".encode())
+    tasks = []
+    for task in sequence.tasks:
+        splits = {}
+        for role, split in (("train", "train"), ("test", score_on)):
+            data = task.splits[split]  # type: ignore[index]  # a name of SPLITS
+            ids, texts, labels = list(data["id"]), list(data["text"]), list(data["label"])
+            digest.update(f"{task.name}\0{role}\0{ids}\0{texts}\0{labels}\n".encode())
+            splits[role] = ids, _batch([features[text] for text in texts], labels)
+        tasks.append(TensorRows(task.name, splits))
+    in_features = len(next(iter(features.values())))
+    return Stream(tasks, len(sequence.label_names), in_features, digest.hexdigest())
+
+
+def _batch(vectors: Sequence[np.ndarray], labels: Sequence[int]) -> Batch:
+    no_large = torch.full((len(labels), 1), torch.nan)
+    return Batch(torch.from_numpy(np.stack(vectors)), torch.tensor(labels), no_large, torch.ones(len(labels)))

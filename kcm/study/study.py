@@ -1,0 +1,166 @@
+"""A study: every network with every learner and memory size, on the stream of every seed; resumable cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field, field_validator
+
+from kcm.config import Config
+from kcm.encoders import EncoderConfig
+from kcm.errors import ConfigError
+from kcm.study.aggregate import aggregate
+from kcm.study.cell import Cell, Record, run_cell
+from kcm.study.data import read_data
+from kcm.study.latency import width_of_equal_latency
+from kcm.study.records import Records, cell_fingerprint
+from kcm.study.settings import LEARNERS, Setting, Settings, StudyNetwork, has_memory
+from kcm.study.stream import Stream
+from kcm.tasks import TasksConfig
+
+
+class StudyConfig(Config):
+    """What is compared, and on what. Learners without a memory, and the nearest class mean, have one cell per seed."""
+
+    tasks: TasksConfig = Field(description="The rows, and how they make tasks; the order is drawn by each seed.")
+    feature_columns: tuple[str, ...] = Field((), description="Columns that are features already; patterns allowed.")
+    encoder: EncoderConfig = Field(description="The frozen encoder of the texts.")
+    networks: tuple[StudyNetwork, ...] = Field(("kan", "mlp"), min_length=1, description="Networks to compare.")
+    learners: tuple[str, ...] = Field(("replay",), min_length=1, description="Learners to compare.")
+    memory_per_class: tuple[float, ...] = Field((10.0,), min_length=1, description="Memory sizes, in rows per class.")
+    num_seeds: int = Field(3, ge=1, description="Seeds of task order, classes of each task, weights and memory.")
+    first_seed: int = Field(0, ge=0, description="The seeds are this and the next ones.")
+    score_on: Literal["validate", "test"] = Field("test", description="Split on which R is measured.")
+    match: Literal["parameters", "latency"] = Field("parameters", description="What the MLP has in common with a KAN.")
+
+    @field_validator("learners")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in value if name not in LEARNERS]:
+            raise ValueError(f"unknown learner {unknown[0]!r}, known are {', '.join(LEARNERS)}")
+        return value
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the study."""
+        return range(self.first_seed, self.first_seed + self.num_seeds)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, seed by seed, so that an interrupted study has whole seeds."""
+        for seed in self.seeds:
+            for network in dict.fromkeys(self.networks):
+                if network == "ncm":
+                    yield Cell(network, None, None, seed)
+                    continue
+                for learner in dict.fromkeys(self.learners):
+                    for memory in dict.fromkeys(self.memory_per_class) if has_memory(learner) else [None]:
+                        yield Cell(network, learner, memory, seed)
+
+
+class Watcher(Protocol):
+    """Told how far a study has come."""
+
+    def encoding(self, done: int, total: int) -> None:
+        """Texts encoded."""
+
+    def cell(self, done: int, total: int, name: str) -> None:
+        """Cells finished, before the cell called `name` begins."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study before its first cell: every cell with its setting, the stream of every seed, and what the data are."""
+
+    planned: Sequence[tuple[Cell, Setting | None]]
+    streams: Mapping[int, Stream]
+    data: Mapping[str, Any]
+
+
+def run_study(
+    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Run the cells that `storage` does not hold yet, and give the result: see `aggregate`.
+
+    Raises KcmError for whatever is wrong with the data or the configuration before any text is encoded.
+    """
+    prepared = prepare(config, settings, assets_dir, storage, watcher)
+    records = run_cells(prepared.planned, prepared.streams, Records(storage / "cells"), watcher)
+    return {"data": prepared.data, "match": config.match, "score_on": config.score_on, **aggregate(records)}
+
+
+def prepare(
+    config: StudyConfig, settings: Settings, assets_dir: Path, storage: Path, watcher: Watcher | None = None
+) -> Prepared:
+    """Read and check everything, then encode the texts that `storage` has no features of."""
+    data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns)
+    planned = plan(config, settings, len(data.sequences[0].label_names))
+    streams = data.streams(
+        config.encoder, assets_dir, storage / "features", config.score_on, watcher.encoding if watcher else None
+    )
+    if config.match == "latency":
+        planned = matched_by_latency(planned, streams[0], storage)
+    return Prepared(planned, dict(zip(config.seeds, streams, strict=True)), data.described())
+
+
+def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:
+    """Every cell with its setting. Raises ConfigError for a memory that cannot hold a row of every class."""
+    for memory in config.memory_per_class:
+        if memory < 0 or 0 < memory < 1:
+            raise ConfigError(
+                f"memory_per_class = {memory:g} is a memory of {round(memory * num_labels)} rows,"
+                f" smaller than the number of classes, {num_labels}",
+                mend="Give at least 1, or 0 for no memory",
+            )
+    return [
+        (
+            cell,
+            None
+            if cell.network == "ncm" or cell.learner is None
+            else settings.setting(cell.network, cell.learner, cell.memory_per_class, num_labels),
+        )
+        for cell in config.cells()
+    ]
+
+
+def run_cells(
+    planned: Sequence[tuple[Cell, Setting | None]],
+    streams: Mapping[int, Stream],
+    records: Records,
+    watcher: Watcher | None = None,
+) -> list[Record]:
+    """The records of all cells, in their order; a cell that `records` holds is not run again."""
+    finished = []
+    for number, (cell, setting) in enumerate(planned):
+        if watcher is not None:
+            watcher.cell(number, len(planned), describe(cell))
+        stream = streams[cell.seed]
+        fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
+        record = records.get(fingerprint)
+        if record is None:
+            record = run_cell(cell, setting, stream)
+            records.put(fingerprint, record)
+        finished.append(record)
+    return finished
+
+
+def describe(cell: Cell) -> str:
+    """A cell in a few words."""
+    memory = None if cell.memory_per_class is None else f"{cell.memory_per_class:g} per class"
+    return ", ".join(filter(None, (cell.network, cell.learner, memory, f"seed {cell.seed}")))
+
+
+def matched_by_latency(
+    planned: Sequence[tuple[Cell, Setting | None]], stream: Stream, storage: Path
+) -> list[tuple[Cell, Setting | None]]:
+    """The same cells, every MLP as wide as answers in the time of the KAN it stands against."""
+    matched = []
+    for cell, setting in planned:
+        if cell.network == "mlp" and setting is not None:
+            width = width_of_equal_latency(setting.network, stream.in_features, stream.num_labels, storage / "latency")
+            network = setting.network.model_copy(update={"mlp_width": width})
+            setting = setting.model_copy(update={"network": network})
+        matched.append((cell, setting))
+    return matched

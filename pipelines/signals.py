@@ -1,0 +1,25 @@
+"""Signals stay with whoever handled them: Ray leaves handlers of its own behind."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def kept(*signals: signal.Signals) -> Iterator[None]:
+    """Give `signals` back to their present handlers after the block.
+
+    They are set anew even where Python sees no change: Ray's C++ side handles SIGTERM beneath it, by an abort.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers, in Ray too
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

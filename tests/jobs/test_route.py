@@ -1,0 +1,194 @@
+"""`kcm route` on tables that nobody tuned on: every command ends as its help promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs.cli import app
+
+LABELS = np.array(["cat", "dog", "bird, or none"])
+ANSWERS = ("--small-prediction", "small", "--large-prediction", "large", "--label", "label")
+CORRECT = ("--small-correct", "s", "--large-correct", "l")
+
+
+def route(*words: object) -> Result:
+    return CliRunner().invoke(app, ["route", *map(str, words)])
+
+
+def succeeded(tmp_path: Path, *words: object) -> dict[str, Any]:
+    shown = route(*words, "--json", tmp_path / "out.json")
+    assert shown.exit_code == 0, shown.stderr
+    result: dict[str, Any] = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+    return result
+
+
+def answers(num_rows: int, *, large: float = 0.9, useful: float = 1.0) -> pd.DataFrame:
+    """The small model is right as often as its confidence says, the more so the more `useful` that is."""
+    rng = np.random.default_rng(0)
+    confidence, label = rng.beta(3, 1, num_rows), rng.integers(0, 3, num_rows)
+    small = np.where(rng.random(num_rows) < useful * confidence + (1 - useful) * 0.75, label, (label + 1) % 3)
+    large_answer = np.where(rng.random(num_rows) < large, label, (label + 2) % 3)
+    return pd.DataFrame(
+        {
+            "confidence": confidence,
+            "small": LABELS[small],
+            "large": LABELS[large_answer],
+            "label": LABELS[label],
+            "prompt": [
+                f"Question {n},\nabout {'a hard' if c < 0.6 else 'an easy'} thing 質問"
+                for n, c in enumerate(confidence)
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Path:
+    path = tmp_path / "logged.csv"
+    answers(800).to_csv(path, index=False)
+    return path
+
+
+def test_evaluate_gives_the_routers_figures(logged: Path, tmp_path: Path) -> None:
+    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS, "--num-folds", 3, "--encoder", "none")
+    result = succeeded(tmp_path, "evaluate", logged, *words)
+    assert {"apgr", "cpt_50", "cpt_80", "call_rate", "auroc", "oracle"} <= set(result)
+    assert set(result["methods"]) == {"deferral", "confidence", "small_right", "hashed_words", "random", "oracle"}
+    assert 0.5 < result["apgr"] < result["methods"]["oracle"]["apgr"]
+
+
+def test_without_the_encoders_weights_words_are_read_and_it_is_said(logged: Path, tmp_path: Path) -> None:
+    words = ("--text", "prompt", *ANSWERS, "--num-folds", 2, "--assets-path", tmp_path / "none")
+    assert "hashed words alone" in succeeded(tmp_path, "evaluate", logged, *words)["notes"][-1]
+
+
+@pytest.mark.parametrize("column", ["--confidence", "--score"])
+def test_certify_gives_decision_threshold_call_rate_bound_and_validity(
+    logged: Path, tmp_path: Path, column: str
+) -> None:
+    words = (column, "confidence", *ANSWERS, "--epsilon", 0.1, "--delta", 0.1)
+    result = succeeded(tmp_path, "certify", logged, *words)
+    assert result["decision"] == "threshold"
+    assert 0 < result["threshold"] < 1
+    assert 0 < result["call_rate"] < 1
+    assert result["bound"] <= 0.1
+    assert result["valid"] is True
+
+
+@pytest.mark.parametrize(
+    ("table", "decision"),
+    [
+        (answers(800, useful=0.08), {"threshold", "escalate_all"}),
+        (answers(800, large=0.4), {"keep_all"}),
+        (answers(800).assign(small=LABELS[0], large=LABELS[0], label=LABELS[0]), {"keep_all"}),
+        (answers(800).assign(small=LABELS[1], large=LABELS[1], label=LABELS[0]), {"keep_all"}),
+        (answers(800).assign(small=LABELS[1], large=LABELS[0], label=LABELS[0]), {"threshold", "escalate_all"}),
+        (answers(20), {"escalate_all"}),
+        (answers(1), {"escalate_all"}),
+        (answers(800).assign(confidence=0.5), {"escalate_all"}),
+    ],
+    ids=["useless", "small better", "all right", "all wrong", "small wrong", "few rows", "one row", "one confidence"],
+)
+def test_certify_works_on_any_table(table: pd.DataFrame, decision: set[str], tmp_path: Path) -> None:
+    table.to_parquet(tmp_path / "t.parquet")
+    words = ("--confidence", "confidence", *ANSWERS, "--epsilon", 0.05)
+    result = succeeded(tmp_path, "certify", tmp_path / "t.parquet", *words)
+    assert result["decision"] in decision
+    assert result["valid"] is True
+    assert (result["threshold"] is None) == (result["decision"] != "threshold")
+    assert result["reason"]
+
+
+@pytest.mark.parametrize("small", [[True] * 60, [False] * 60, [1, 0] * 30])
+@pytest.mark.parametrize("large", [["1.0"] * 60, ["0.0"] * 60])
+def test_evaluate_works_on_one_class_columns(small: list[Any], large: list[str], tmp_path: Path) -> None:
+    frame = pd.DataFrame({"s": small, "l": large, "q": [f"text {n}" for n in range(60)]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    result = succeeded(tmp_path, "evaluate", tmp_path / "t.csv", "--text", "q", *CORRECT, "--encoder", "none")
+    assert (result["apgr"] is None) == (result["large_accuracy"] <= result["small_accuracy"])
+
+
+def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Path) -> None:
+    (tmp_path / "columns.yaml").write_text(
+        "confidence: confidenec\nsmall_prediction: small\nlarge_prediction: large\nlabel: label\n"
+    )
+    words = ("--columns", tmp_path / "columns.yaml", "--epsilon", 0.1)
+    assert "Did you mean 'confidence'" in route("certify", logged, *words).stderr
+    succeeded(tmp_path, "certify", logged, *words, "--confidence", "confidence")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["certify", "absent.csv", *CORRECT], "no such file (absent.csv)"),
+        (["certify", "t.csv"], "not clear who was right"),
+        (["certify", "t.csv", *CORRECT], "there is no gate score"),
+        (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),
+        (["certify", "t.csv", *CORRECT, "--score", "c", "--epsilon", "1.5"], "epsilon = 1.5"),
+        (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),
+        (["certify", "t.csv", *CORRECT, "--score", "c", "--router", "absent"], "no router here (absent)"),
+        (["evaluate", "t.csv", *CORRECT], "nothing to route by"),
+        (["evaluate", "t.csv", *CORRECT, "--score", "c", "--num-folds", "9"], "3 items or groups cannot make 9 folds"),
+        (["evaluate", "t.csv", *CORRECT, "--text", "q"], "no column 'q' (text)"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("s,l,c,p\n1,1,0.5,validate\n0,1,1.5,test\n1,1,0.5,certify\n")
+    shown = route(*words, "--json", "out.json")
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr.startswith("error: ")
+    assert shown.stderr.count("\n") == 1
+    assert expected in shown.stderr
+    assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
+
+
+def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
+    router = tmp_path / "router"
+    words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS)
+    fitted = succeeded(tmp_path, "fit", logged, *words, "--output", router, "--encoder", "none")
+    assert fitted["split"] == "validate"
+    found = succeeded(tmp_path, "search", logged, "--router", router, "--max-loss", 0.05)
+    assert found["loss"] <= 0.05
+    assert found["num_rows"] == fitted["num_rows"]
+    certificate = succeeded(tmp_path, "certify", logged, "--router", router, "--epsilon", 0.1)
+    assert certificate["searched"]["threshold"] <= certificate["threshold"]
+    page = tmp_path / "report.html"
+    reported = succeeded(tmp_path, "report", logged, "--router", router, "--epsilon", 0.1, "--output", page)
+    assert {**reported, "report": None} == {**certificate, "report": None}
+    html = page.read_text(encoding="utf-8")
+    assert f"Decision: keep above {certificate['threshold']:.4g}".replace("-", "−") in html
+    assert "<script" not in html
+
+
+def test_rows_that_a_router_was_fitted_on_do_not_certify_elsewhere(logged: Path, tmp_path: Path) -> None:
+    words = ("--text", "prompt", *ANSWERS, "--output", tmp_path / "router", "--encoder", "none")
+    succeeded(tmp_path, "fit", logged, *words)
+    frame = pd.read_csv(logged)
+    frame["split"] = ["validate", "certify"] * 400
+    frame.to_csv(tmp_path / "split.csv", index=False)
+    shown = route("certify", tmp_path / "split.csv", "--router", tmp_path / "router", "--split", "split")
+    assert "certify rows are among those that the router was fitted on" in shown.stderr
+
+
+@pytest.mark.parametrize("table", [answers(2), answers(300, large=0.4)], ids=["two rows", "small better"])
+def test_a_report_is_written_for_any_table(table: pd.DataFrame, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / "t.csv", index=False)
+    page = tmp_path / "report.html"
+    succeeded(tmp_path, "report", tmp_path / "t.csv", "--score", "confidence", *ANSWERS, "--output", page)
+    assert "</html>" in page.read_text(encoding="utf-8")
+
+
+def test_the_help_says_what_valid_means() -> None:
+    shown = " ".join(route("certify", "--help").stdout.split())
+    assert "whether every promise that was asked for holds" in shown
+    assert "--small-correct" in shown

@@ -1,0 +1,236 @@
+"""The analytic learner ends with the joint fit, whatever the order, the chunks, the ranks and the interruptions."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.distill import DistillConfig
+from kcm.errors import ConfigError
+from kcm.learners import AnalyticConfig
+from kcm.learners.analytic import TARGET, mixed_targets
+from kcm.learners.base import Batch
+from kcm.learners.ranks import Ranks
+from kcm.learners.stream import TensorRows
+from kcm.learners.walk import TrainConfig, Walk
+
+NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
+NETWORKS = [("kan", NETWORK), ("kan", NETWORK.model_copy(update={"mixing": 100})), ("random_relu", NETWORK)]
+
+
+def make_walk(tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None) -> Walk:
+    collaborator = Collaborator(64, 10, network, kind, seed=0)
+    learner = (learner or AnalyticConfig(chunk_size=100)).build(0)
+    return Walk(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
+
+
+def solved(walk: Walk, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Judge and small logits of the same solution in networks of float64."""
+    precise = copy.deepcopy(walk.collaborator).double()
+    walk.learner.solve(precise, Ranks())
+    with torch.no_grad():
+        return precise(features.double())
+
+
+def rows_of(tasks: list[TensorRows], split: str) -> Batch:
+    parts = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = joined.join(part)
+    return joined
+
+
+def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-8
+
+
+@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=["kan", "mixed", "random_relu"])
+def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network) -> None:
+    walk = make_walk(digits, kind=kind, network=network)
+    walk.run()
+    train, test = rows_of(digits, "train"), rows_of(digits, "test")
+    layer = walk.collaborator.judge if kind == "random_relu" else walk.collaborator.judge.kan_layers[0]
+    inputs, test_inputs = (layer.features(walk.collaborator.inputs(each.features.double())) for each in (train, test))
+    distinct = inputs.shape[1] - (layer.in_features - 1 if kind == "kan" else 0)  # without the constants that repeat
+    penalty = walk.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
+    oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
+    expected = oracle.fit(inputs.numpy(), TARGET * np.eye(10)[train.labels]).predict(test_inputs.numpy())
+    counts = np.bincount(train.labels)
+    expected *= (counts.mean() / counts) ** 0.25
+    assert_equal_logits(solved(walk, test.features)[0], torch.from_numpy(expected))
+    with torch.no_grad():
+        deployed, small = walk.collaborator(test.features)
+    np.testing.assert_allclose(deployed, expected, atol=1e-3)  # in float32
+    assert torch.equal(deployed, small)
+    assert float(np.mean(walk.accuracy["small"][-1])) > 0.93
+
+
+def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
+    test = rows_of(digits[:3], "test").features
+    expected = None
+    a, b, c = digits[:3]
+    for order, chunk_size in (([a, b, c], 5000), ([c, a, b], 64), ([b, c, a], 13)):
+        walk = make_walk(order, learner=AnalyticConfig(chunk_size=chunk_size))
+        walk.run()
+        logits = solved(walk, test)[0]
+        expected = logits if expected is None else expected
+        assert_equal_logits(logits, expected)
+
+
+def test_a_walk_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
+    undisturbed = make_walk(digits[:2])
+    undisturbed.run()
+    assert undisturbed.steps_in_all == 6
+    for steps in (0, 2, 3, 4):
+        first, resumed = make_walk(digits[:2]), make_walk(digits[:2])
+        for _ in range(steps):
+            first.step()
+        torch.save(first.state_dict(), tmp_path / "state.pt")
+        resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        assert torch.equal(resumed.collaborator.judge.layers[0].weight, undisturbed.collaborator.judge.layers[0].weight)
+
+
+def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, on_ranks) -> None:
+    # 267 rows in chunks of 100 leave a last chunk of 67; three rows leave the fourth rank without any.
+    tiny = TensorRows("tiny", {"train": first(digits[2], "train", 3), "test": first(digits[2], "test", 5)})
+    tasks = [digits[0], tiny, digits[1]]
+    test = rows_of(digits[:3], "test").features
+    logits = []
+    for world_size in (1, 2, 4):
+        state = on_ranks(world_size, lambda ranks: make_walk(tasks, ranks=ranks))
+        walk = make_walk(tasks)
+        walk.load_state_dict(state)
+        logits.append(solved(walk, test)[0])
+        with torch.no_grad():
+            np.testing.assert_allclose(walk.collaborator(test)[1], logits[-1], atol=1e-3)
+    for other in logits[1:]:
+        assert_equal_logits(other, logits[0])
+
+
+def first(task: TensorRows, split: str, count: int):
+    return task.ids(split)[:count], task.take(split, torch.arange(count))
+
+
+def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
+    walk = make_walk(digits)
+    sizes = set()
+    while not walk.done:
+        if walk.step():
+            sizes.add(sum(tensor.nbytes for tensor in walk.learner.state_dict()["sums"].values()))
+    inputs = 64 * 3 + 1  # the base and two contrasts of every input, and a constant
+    assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 20 + 2)}
+
+
+def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
+    walk = make_walk(digits[:1], learner=AnalyticConfig(strength=0.5))
+    walk.run()
+    assert [fit.strength for fit in walk.learner.fits()] == [0.5, 0.5]
+
+
+def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits) -> None:
+    rows = rows_of(digits[:1], "train")
+    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
+    train = ([digits[0].ids("train")[i] for i in few], rows.take(few, torch.ones(len(few))))
+    tail = TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
+    logits = []
+    for balance in (0.0, 0.5):
+        walk = make_walk([tail], learner=AnalyticConfig(class_balance=balance))
+        walk.run()
+        logits.append(solved(walk, rows.features)[0])
+    ones = len(few) - 9
+    mean = len(few) / 2
+    torch.testing.assert_close(logits[1][:, 0], logits[0][:, 0] * (mean / 9) ** 0.5)
+    torch.testing.assert_close(logits[1][:, 1], logits[0][:, 1] * (mean / ones) ** 0.5)
+    assert torch.equal(logits[1][:, 2:], torch.zeros(len(rows), 8, dtype=torch.float64))
+
+
+def test_the_large_model_teaches_the_small_one_alone(digits) -> None:
+    def answering(task: TensorRows) -> TensorRows:
+        def split(name: str) -> tuple[list[str], Batch]:
+            batch = rows_of([task], name)
+            softened = 0.3 * torch.eye(10)[(batch.labels + 1) % 10] + 0.7 * torch.eye(10)[batch.labels]
+            return task.ids(name), Batch(batch.features, batch.labels, softened, batch.weights)
+
+        return TensorRows(task.name, {name: split(name) for name in ("train", "test")})
+
+    taught, untaught = make_walk([answering(digits[0])]), make_walk(digits[:1])
+    test = rows_of(digits[:1], "test").features
+    for walk in (taught, untaught):
+        walk.run()
+    torch.testing.assert_close(solved(taught, test)[0], solved(untaught, test)[0])
+    expected = 0.85 * solved(untaught, test)[1][:, 0].mean()  # half the target is a label, half 0.7 of it
+    assert float(solved(taught, test)[1][:, 0].mean()) == pytest.approx(float(expected), rel=0.05)
+    alone = make_walk([answering(digits[0])], distill=DistillConfig(large_weight=0))
+    alone.run()
+    assert len(alone.learner.fits()) == 1
+
+
+def test_only_a_sure_large_model_that_agrees_with_the_label_changes_a_target() -> None:
+    labels = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 0]]
+    large = torch.tensor([[0.8, 0.2, 0.0], [0.4, 0.35, 0.25], [0.1, 0.9, 0.0], [float("nan")] * 3], dtype=torch.float64)
+    mixed = mixed_targets(labels, large, DistillConfig(large_weight=3.0, large_confidence=0.5))
+    torch.testing.assert_close(mixed[0], torch.tensor([0.85, 0.15, 0.0], dtype=torch.float64))
+    assert torch.equal(mixed[1:], labels[1:])
+    nobody = torch.full((4, 1), float("nan"), dtype=torch.float64)
+    assert torch.equal(mixed_targets(labels, nobody, DistillConfig()), labels)
+
+
+def test_a_shared_network_is_fitted_once(digits) -> None:
+    walk = make_walk(digits[:2], network=NETWORK.model_copy(update={"shared": True}))
+    walk.run()
+    assert len(walk.learner.fits()) == 1
+    assert walk.accuracy["judge"] == walk.accuracy["small"]
+    assert min(walk.accuracy["small"][-1]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"hidden": (8,)}, "kan", r"network\.hidden = \[8\].*Set network\.hidden: \[\]"),
+        ({"scaling": "first_task"}, "kan", r"network\.scaling = 'first_task'.*Set network\.scaling: unit"),
+        ({}, "mlp", "kind 'mlp'.*random_relu"),
+    ],
+)
+def test_networks_that_no_closed_form_fits_are_refused_before_any_work(digits, changes, kind, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_walk(digits, network=NETWORK.model_copy(update=changes), kind=kind)
+
+
+def test_rows_in_any_order_give_the_same_logits(digits) -> None:
+    rows = digits[0]
+    order = list(range(rows.num_rows("train")))
+    random.Random(0).shuffle(order)
+    shuffled = TensorRows(
+        "shuffled",
+        {
+            "train": ([rows.ids("train")[i] for i in order], rows.take("train", torch.tensor(order))),
+            "test": (rows.ids("test"), rows_of([rows], "test")),
+        },
+    )
+    walks = [make_walk([task]) for task in (rows, shuffled)]
+    for walk in walks:
+        walk.run()
+    test = rows_of([rows], "test").features
+    assert_equal_logits(solved(walks[0], test)[0], solved(walks[1], test)[0])
+
+
+def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
+    collaborator = Collaborator(64, 10, NetworkConfig(hidden=(), shared=True), "linear", seed=0)
+    walk = Walk(collaborator, AnalyticConfig(strength=1e-3).build(0), digits, TrainConfig(), DistillConfig(), seed=0)
+    walk.run()
+    rows = [task.take("train", torch.arange(task.num_rows("train"))) for task in digits]
+    x = collaborator.normalizer(torch.cat([part.features for part in rows]).double())
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    y = 10.0 * torch.nn.functional.one_hot(torch.cat([part.labels for part in rows]), 10)
+    penalty = 1e-3 * x.square().sum() / x.shape[1]
+    expected = torch.linalg.solve(x.T @ x + penalty * torch.eye(65), x.T @ y.double()).T
+    found = torch.cat([collaborator.judge.layers[0].weight, collaborator.judge.layers[0].bias[:, None]], 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,115 @@
+"""A certificate on anybody's table: its promise holds, and what cannot be promised is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.errors import ConfigError, DataError
+from kcm.routing.certify import certify_table, request_of
+from kcm.routing.splits import with_splits
+from kcm.routing.table import RoutingTable
+
+
+def table(num_rows: int, seed: int = 0, *, large: float = 0.9, **columns: Any) -> RoutingTable:
+    rng = np.random.default_rng(seed)
+    names = np.array([f"row {n}" for n in range(num_rows)], dtype=object)
+    sure = rng.random(num_rows)
+    return RoutingTable(
+        name=names,
+        item=names,
+        small_correct=rng.random(num_rows) < 0.5 + sure / 2,
+        large_correct=rng.random(num_rows) < large,
+        large_error=np.zeros(num_rows, dtype=bool),
+        sure=sure,
+        **columns,
+    )
+
+
+def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> dict[str, Any]:
+    given = {"epsilon": 0.05, "delta": 0.1, "mode": "auto", "scope": "global", "max_loss": None, "max_call_rate": None}
+    request = request_of(**{**given, "seed": 0, **options})
+    assert rows.sure is not None
+    result = certify_table(rows, with_splits(rows, 0), rows.sure, request, ledger)
+    json.dumps(result, allow_nan=False)
+    return result
+
+
+def test_the_promise_is_broken_no_more_often_than_delta() -> None:
+    """The true loss of a threshold is known in closed form here: the mean of (0.9 - (0.5 + g/2)) over g in (t, 1)."""
+    broken = 0
+    for seed in range(150):
+        result = certify(table(600, seed), delta=0.2)
+        kept_from = {"threshold": result["threshold"], "keep_all": 0.0, "escalate_all": 1.0}[result["decision"]]
+        loss = 0.4 * (1 - kept_from) - (1 - kept_from**2) / 4
+        broken += loss > 0.05
+    assert broken / 150 <= 0.2
+
+
+def test_a_small_model_that_is_better_is_kept_throughout() -> None:
+    result = certify(table(3000, large=0.5))
+    assert (result["decision"], result["threshold"], result["valid"], result["method"]) == (
+        "keep_all",
+        None,
+        True,
+        "net",
+    )
+    assert result["bound"] < 0
+    assert result["test"]["call_rate"] == 0
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 60])
+def test_too_few_rows_escalate_all_with_a_warning_that_states_the_fewest(num_rows: int) -> None:
+    result = certify(table(num_rows))
+    assert (result["decision"], result["valid"], result["bound"], result["call_rate"]) == (
+        "escalate_all",
+        True,
+        0.0,
+        1.0,
+    )
+    assert result["fewest_units"] in (45, 53)
+    assert f"fewer than {result['fewest_units']}" in result["warnings"][0]
+
+
+def test_a_call_rate_that_cannot_be_kept_is_not_valid() -> None:
+    result = certify(table(1500), epsilon=0.01, max_call_rate=0.05)
+    assert (result["decision"], result["valid"]) == ("escalate_all", False)
+    assert "call rate 0.05" in result["reason"]
+
+
+def test_an_answer_that_the_large_model_failed_to_give_counts_against_the_cascade() -> None:
+    rows = table(3000, large=0.9)
+    failed = RoutingTable(**{**vars(rows), "large_error": ~rows.large_correct})
+    assert certify(failed)["call_rate"] > certify(rows)["call_rate"]
+
+
+def test_a_threshold_for_each_task_spends_a_share_of_delta_each() -> None:
+    task = np.array(["a", "b"] * 2000, dtype=object)
+    result = certify(table(4000, task=task), scope="per_task")
+    assert set(result["tasks"]) == {"a", "b"}
+    assert [part["delta"] for part in (result, *result["tasks"].values())] == pytest.approx([0.1 / 3] * 3)
+    with pytest.raises(ConfigError, match="needs a task column"):
+        certify(table(400), scope="every_task")
+
+
+def test_the_ledger_charges_each_new_look_and_no_repeated_one(tmp_path: Path) -> None:
+    rows, ledger = table(600), tmp_path / "ledger.json"
+    looks = [certify(rows, ledger, epsilon=epsilon) for epsilon in (0.05, 0.06, 0.05)]
+    assert [look["look"] for look in looks] == [1, 2, 1]
+    assert [look["delta"] for look in looks] == pytest.approx([0.6 / np.pi**2, 0.15 / np.pi**2, 0.6 / np.pi**2])
+    assert certify(table(600, seed=1, split=None), ledger)["look"] == 3  # the same items with other scores
+
+
+def test_a_given_split_without_certify_rows_is_refused() -> None:
+    with pytest.raises(DataError, match="no certify rows"):
+        certify(table(10, split=np.array(["validate"] * 10, dtype=object)))
+
+
+@pytest.mark.parametrize("bad", [{"epsilon": 0.0}, {"delta": 1.0}, {"max_call_rate": 2.0}])
+def test_promises_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        certify(table(10), **bad)

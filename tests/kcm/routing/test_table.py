@@ -1,0 +1,136 @@
+"""Any table of logged answers is read as it is meant, or refused by the names of its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kcm.errors import ConfigError, DataError
+from kcm.routing.columns import RouteColumns
+from kcm.routing.table import RoutingTable, read_table
+
+CORRECT = {"small_correct": "s", "large_correct": "l"}
+PREDICTED = {"small_prediction": "s", "large_prediction": "l", "label": "y"}
+
+
+def read(path: Path, **columns: Any) -> RoutingTable:
+    return read_table(path, RouteColumns(**columns))
+
+
+@pytest.mark.parametrize("written", [["True", "False"], ["1", "0"], ["1.0", "0.0"], ["yes", "no"], [" TRUE ", "false"]])
+def test_correctness_is_read_however_tools_write_it(table_file: Any, written: list[str]) -> None:
+    table = read(table_file(s=written, l=written[::-1]), **CORRECT)
+    assert table.small_correct.tolist() == [True, False]
+    assert table.large_correct.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, "boolean", "Int8", str])
+def test_correctness_in_parquet_may_have_any_type(tmp_path: Path, kind: Any) -> None:
+    frame = pd.DataFrame({"s": [1, 0], "l": [0, 1]}).astype(kind)
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", **CORRECT).small_correct.tolist() == [True, False]
+
+
+def test_scores_need_a_stated_threshold(table_file: Any) -> None:
+    path = table_file(s=[0.2, 0.5, 0.9], l=[1, 1, 0.4])
+    with pytest.raises(DataError, match=r"must be 0 or 1, true or false: row 1: '0.2'.*correct_at"):
+        read(path, **CORRECT)
+    assert read(path, **CORRECT, correct_at=0.5).small_correct.tolist() == [False, True, True]
+
+
+def test_text_with_commas_newlines_and_other_scripts_survives(table_file: Any) -> None:
+    texts = ['one, "two"', "first\nsecond", "naïve 日本語 🙂"]
+    table = read(table_file(t=texts, s=[1, 0, 1], l=[1, 1, 1]), **CORRECT, text="t")
+    assert table.text is not None
+    assert table.text.tolist() == texts
+
+
+def test_predictions_are_compared_as_written_but_for_the_decimals_of_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("s,l,y\n1.0,2,1\n2.0,,2\n,3,3\n", encoding="utf-8")
+    table = read(path, **PREDICTED)
+    assert table.small_correct.tolist() == [True, True, False]
+    assert table.large_correct.tolist() == [False, False, True]
+    assert table.large_error.tolist() == [False, True, False]
+    assert [note.split(" gave")[0] for note in table.notes] == ["the small model", "the large model"]
+
+
+def test_the_label_na_is_a_label(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("s,l,y\nNA,n/a,NA\n", encoding="utf-8")
+    assert read(path, **PREDICTED).small_correct.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("confidence", [0.5, 1.2], r"a confidence must lie in \[0, 1\]: row 2: '1.2' \(.*column 'c'\)"),
+        ("confidence", [-0.1, 0.2], r"must lie in \[0, 1\]: row 1"),
+        ("confidence", [0.5, None], "a confidence must be a number: row 2: empty"),
+        ("score", [0.5, "inf"], "a score must be finite: row 2"),
+        ("score", ["high", 1], "a score must be a number: row 1: 'high'"),
+        ("large_cost", [1, -1], "a cost must be at least 0: row 2"),
+        ("split", ["certify", "elsewhere"], "a split must be one of .*: row 2: 'elsewhere'"),
+        ("id", ["a", "a"], "an id must be unique: 2: 'a'"),
+    ],
+)
+def test_a_bad_cell_is_named_by_row_and_column(table_file: Any, column: str, values: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(table_file(s=[1, 0], l=[1, 1], c=values), **CORRECT, **{column: "c"})
+
+
+def test_rows_are_named_by_their_ids_where_there_are_some(table_file: Any) -> None:
+    with pytest.raises(DataError, match="id q7: '2'"):
+        read(table_file(s=[1, 2], l=[1, 1], k=["q6", "q7"]), **CORRECT, id="k")
+
+
+def test_an_unknown_column_names_the_nearest(table_file: Any) -> None:
+    with pytest.raises(DataError, match=r"no column 'confidnce' \(confidence\).* Did you mean 'confidence'"):
+        read(table_file(s=[1], l=[1], confidence=[0.5]), **CORRECT, confidence="confidnce")
+
+
+def test_feature_columns_may_be_named_by_their_prefix(table_file: Any) -> None:
+    table = read(table_file(s=[1], l=[1], f_1=[0.5], f_2=[2], g=[3]), **CORRECT, features=("g", "f_*"))
+    assert table.features is not None
+    np.testing.assert_array_equal(table.features, [[3, 0.5, 2]])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{}, {"small_correct": "s"}, {**CORRECT, "label": "y"}, {**PREDICTED, "small_correct": "s"}, {"label": "y"}],
+)
+def test_it_must_be_clear_who_was_right(columns: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="not clear who was right"):
+        RouteColumns.model_validate(columns).check()
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "header.csv").write_text("s,l\n")
+    (tmp_path / "latin.csv").write_bytes("s,l\ncaf\xe9,1\n".encode("latin-1"))
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no more")
+    for name, message in {
+        "absent.csv": "no such file",
+        "empty.csv": "the file is empty",
+        "header.csv": "no rows",
+        "latin.csv": "not UTF-8",
+        "broken.parquet": "cannot read the file",
+        "table.xlsx": r"unknown kind of file '\.xlsx'",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / name, **CORRECT)
+
+
+def test_copies_without_text_or_id_are_seen_only_where_rows_tell_items_apart(table_file: Any) -> None:
+    columns = {**CORRECT, "split": "p"}
+    copied = table_file(s=[1, 0, 1], l=[1, 1, 1], n=["a", "b", "a"], p=["validate", "validate", "certify"])
+    table = read(copied, **columns)
+    assert table.item[0] == table.item[2] != table.item[1]
+    alike = table_file(s=[1, 1, 1], l=[1, 1, 1], p=["validate", "validate", "certify"])
+    table = read(alike, **columns)
+    assert len(set(table.item)) == 3
+    assert "2 rows repeat others" in table.notes[0]

@@ -1,0 +1,42 @@
+"""Numbers of train workers that cannot be are refused in one line before any work starts."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from pipelines.cluster import ClusterConfig, _check_room, _init
+
+
+@pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
+def test_workers_are_a_count_or_a_pair(given, taken) -> None:
+    assert parse_config(ClusterConfig, {"num_workers": given}).num_workers == taken
+
+
+@pytest.mark.parametrize("given", [0, [4, 1], [0, 2], [1, 2, 3], [1.5, 2], "two", True, None])
+def test_other_numbers_of_workers_are_refused_with_what_is_allowed(given) -> None:
+    with pytest.raises(ConfigError, match=r"num_workers = .* a count from 1, or a pair such as \[1, 4\]"):
+        parse_config(ClusterConfig, {"num_workers": given})
+
+
+@pytest.mark.parametrize("workers", [9, (9, 12)])
+def test_workers_without_room_on_a_local_cluster_are_refused(workers) -> None:
+    """Promise: nobody waits for CPUs that never come."""
+    with pytest.raises(ConfigError, match=r"9 train workers of 0\.5 CPUs .* local cluster of 4 \(cluster.num_workers"):
+        _check_room(ClusterConfig(num_workers=workers))
+
+
+@pytest.mark.parametrize("workers", [8, (1, 12)])
+def test_workers_with_room_are_not(workers) -> None:
+    _check_room(ClusterConfig(num_workers=workers))
+
+
+def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(ray, "init", lambda **given: asked.update(given))
+    _init(None, ClusterConfig())
+    assert asked["address"] == "local"
+    _init("ray://head:10001", ClusterConfig())
+    assert asked["address"] == "ray://head:10001"

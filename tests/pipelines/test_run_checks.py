@@ -1,0 +1,39 @@
+"""What would stop a run after hours of encoding is refused when the rows have been read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from pipelines.artefact import ArtefactStore
+from pipelines.config import RunConfig
+from pipelines.progress import Reporter
+from pipelines.run import stages
+from pipelines.stage import Context
+
+
+def context(folder: Path, memory: int) -> Context:
+    lines = [
+        f"a sentence of {label} with number {row},{label}" for label in ("tea", "rain", "wool") for row in range(40)
+    ]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *lines]))
+    source = {"kind": "files", "path": str(folder / "rows.csv"), "text_column": "text", "label_column": "label"}
+    values = {
+        "name": "small",
+        "storage_path": folder / "storage",
+        "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 3},
+        "encoder": {"model": "no/such-model"},
+        "large": {"adapter": "classifier", "encoder": {"model": "no/such-model"}},
+        "learner": {"name": "replay", "memory": memory},
+    }
+    return Context(parse_config(RunConfig, values), ArtefactStore(folder / "storage"), Reporter())
+
+
+def test_a_memory_without_room_for_every_label_is_refused_before_anything_is_encoded(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"memory = 2 is smaller than the number of labels, 3 \(learner\.memory\)"):
+        next(stages(context(tmp_path, memory=2)))
+    stage, _ = next(stages(context(tmp_path, memory=3)))
+    assert stage == "tasks"

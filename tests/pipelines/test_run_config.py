@@ -1,0 +1,33 @@
+"""A configuration that cannot be trained is refused when it is read, with the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kcm.config import load_config
+from kcm.errors import ConfigError
+from pipelines.config import RunConfig
+
+CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], r"network\.hidden = \[16\].*Set network\.hidden: \[\]"),
+        (["network.hidden=[]", "network.scaling=first_task"], r"Set network\.scaling: unit"),
+        (["network.hidden=[]", "learner.strength=0"], r"learner\.strength = 0.*greater than or equal to 0.000001"),
+        (["network.hidden=[]", "network.mixing=-1"], r"network\.mixing = -1"),
+    ],
+)
+def test_what_the_analytic_learner_cannot_train_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(RunConfig, CONFIG, ["learner={name: analytic}", *overrides])
+
+
+def test_a_single_layer_can_be_trained_analytically() -> None:
+    config = load_config(RunConfig, CONFIG, ["learner={name: analytic}", "network.hidden=[]", "network.mixing=64"])
+    assert config.learner.name == "analytic"
+    assert config.network.mixing == 64
