@@ -25,6 +25,7 @@ from tests.fake_upstream import FakeUpstream, Turn, label
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+NUM_ROWS = 240
 SMOLLM = "SmolLM2-135M-Instruct-GGUF"
 QUICK = {
     "collaborators": "[kcm]",
@@ -46,7 +47,7 @@ def tweets(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("rows") / "tweets.jsonl"
     clear = [(rating, text) for rating, text in rows if abs(rating) > 2]
     with file.open("w", encoding="utf-8") as out:
-        for rating, text in clear[:240]:
+        for rating, text in clear[:NUM_ROWS]:
             out.write(
                 json.dumps({"text": text, "label": "positive" if rating > 0 else "negative", "task": "tweets"}) + "\n"
             )
@@ -159,10 +160,10 @@ def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
     few = config(server.format(upstream.base_url, 100), tweets, storage, assets_dir)
     outcomes = Path(run(few, until="outcomes")["artefacts"]["outcomes"])
     assert len(upstream.requests) == 100
-    assert json.loads((outcomes / "large.json").read_text())["failed"] == 140
+    assert json.loads((outcomes / "large.json").read_text())["failed"] == NUM_ROWS - 100
     enough = config(server.format(upstream.base_url, 1000), tweets, storage, assets_dir)
     outcomes = Path(run(enough, until="outcomes")["artefacts"]["outcomes"])
-    assert len(upstream.requests) == 240
+    assert len(upstream.requests) == NUM_ROWS
     assert not pq.read_table(outcomes / "task-0000.parquet")["large_error"].to_numpy().any()
     assert b"secret" not in (storage / "paid.sqlite").read_bytes()
 
