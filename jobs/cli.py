@@ -75,7 +75,7 @@ for _stage, _purpose in STAGES.items():
 @app.command()
 def assets(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; all without any.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
     assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
@@ -88,7 +88,7 @@ def assets(
         from pipelines.progress import Reporter
 
         reporter = Reporter()
-        for name in names or list(ASSETS):
+        for name in names or [name for name, asset in ASSETS.items() if not asset.by_name]:
             with reporter.bar(name, "steps") as bar:
                 folder = fetch(
                     name, assets_path, offline=offline, progress=lambda _, done, steps, bar=bar: bar.update(done, steps)

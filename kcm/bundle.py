@@ -21,13 +21,14 @@ from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
-from kcm.large import LargeConfig, LinearHead
+from kcm.large import LargeConfig, LinearHead, Prompts
 from kcm.learners import LearnerConfig
 from kcm.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 
 MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
+PROMPTS = "prompts/prompts.json"
 
 
 class Lineage(Config):
@@ -43,7 +44,8 @@ class Bundle:
 
     `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
     `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
-    `large_head` is None where the large model has none. `learner_state` is what the next task needs.
+    `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
+    `learner_state` is what the next task needs.
     Raises ArtefactError when the parts do not fit each other.
     """
 
@@ -60,6 +62,7 @@ class Bundle:
     none_label: str | None = None
     large_head: LinearHead | None = None
     deferral: DeferralHead | None = None
+    prompts: Prompts | None = None
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
@@ -75,8 +78,12 @@ class Bundle:
             raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
         if self.policy.gate == "deferral" and self.deferral is None:
             raise ArtefactError("the policy's gate is 'deferral', and the bundle has no deferral head")
-        if self.policy.prompt != "none":
-            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and a bundle holds no prompts")
+        if self.policy.prompt != "none" and self.prompts is None:
+            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
+        if self.policy.prompt not in self.large.prompt_modes:
+            raise ArtefactError(
+                f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
+            )
 
     @property
     def answer_names(self) -> tuple[str, ...]:
@@ -117,6 +124,9 @@ class Bundle:
                     write_tensors(draft / f"{name}.safetensors", tensors)
             if self.large_head is not None:
                 self.large_head.save(draft / HEAD)
+            if self.prompts is not None:
+                (draft / PROMPTS).parent.mkdir()
+                write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
             write_state(draft / "learner", self.learner_state)
         return folder
 
@@ -149,6 +159,7 @@ class Bundle:
             learner=config.learner,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             deferral=deferral,
+            prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, "certificate.json").by_task(),
             metrics=files.json("metrics.json"),
             learner_state=files.state("learner"),

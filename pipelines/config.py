@@ -12,7 +12,7 @@ from kcm.collaborator import NetworkConfig
 from kcm.config import Config
 from kcm.distill import DistillConfig
 from kcm.encoders import EncoderConfig
-from kcm.large import LargeConfig
+from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import AnalyticConfig, LearnerConfig, ReplayConfig
 from kcm.learners.analytic import require_linear
 from kcm.learners.walk import TrainConfig
@@ -44,6 +44,7 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
     tune: TuneConfig = TuneConfig()
+    prompts: PromptsConfig = PromptsConfig()
     certificate: CertificateConfig = CertificateConfig()
     serve: ServeConfig = ServeConfig()
     tracking: TrackingConfig = TrackingConfig()

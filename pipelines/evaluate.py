@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
 from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
-from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.evaluation import (
     RouteQuality,
     calls_saved_at,
@@ -21,54 +18,26 @@ from kcm.cascade.evaluation import (
     router_quality,
 )
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate import Gate
 from kcm.cascade.ledger import Ledger, split_fingerprint
 from kcm.cascade.policy import Policy
 from kcm.cascade.regret import RegretPath
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable
-from kcm.collaborator import Collaborator
+from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.kan import num_parameters
+from kcm.large import PromptMode
 from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
+from kcm.metrics.prompting import prompt_effect
 from pipelines.artefact import Artefact, Recipe, write_json
-from pipelines.outcome_table import outcome_table
+from pipelines.outcome_table import outcome_table, with_prompts
 from pipelines.progress import Bar
 from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
-from pipelines.trial import load_collaborator
+from pipelines.tuned import Tuned
 
 VERSION = 2
 POINTS = 300  # of a curve in the report
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What the search found for one collaborator."""
-
-    collaborator: Collaborator
-    gate: Gate
-    policy: Policy
-    state: dict[str, Any]
-    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on validate
-
-    @classmethod
-    def load(cls, folder: Path, plan: WalkPlan, name: str) -> Tuned:
-        """Read what the tune stage wrote."""
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-        policy = Policy.model_validate_json((folder / "policy.json").read_text(encoding="utf-8"))
-        deferral = None
-        if (folder / "gate.safetensors").exists():
-            deferral = DeferralHead(plan.in_features, plan.num_labels)
-            deferral.load_state_dict(load_file(folder / "gate.safetensors"))
-        return cls(
-            collaborator=load_collaborator(plan, name, state),
-            gate=Gate(policy.gate, policy.temperature, deferral, policy.deferral_weight),
-            policy=policy,
-            state=state,
-            validate_scores=np.load(folder / "validate_scores.npy"),
-        )
 
 
 def evaluate(
@@ -76,8 +45,9 @@ def evaluate(
 ) -> Artefact:
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
 
-    `inputs` are the artefacts of features, outcomes and tune. The certify rows are read once, after everything is
-    frozen: a look at them is written into the ledger first, and a later look at the same rows may spend less.
+    `inputs` are the artefacts of features, outcomes and tune, or prompts where these are searched. The certify rows are
+    read once, after everything is frozen: a look at them is written into the ledger first, and a later look at the same
+    rows may spend less.
     """
     encoded, answered, tuned = inputs
     config = context.config.certificate
@@ -90,14 +60,13 @@ def evaluate(
             found = Tuned.load(tuned.folder / name, plan, name)
             names = [task.name for task in plan.tasks]
             table, features_ND, encode_s = outcome_table(
-                found.collaborator,
-                encoded.folder,
-                answered.folder,
-                names,
-                answer_names,
-                ("validate", "certify", "test"),
+                found.collaborator, encoded.folder, answered.folder, names, answer_names, SPLITS
             )
             spend = _spend(context, table, config, recipe.fingerprint)
+            folders: dict[PromptMode, Path] = {
+                mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"
+            }
+            table = with_prompts(table, folders, len(names), SPLITS)
             judged = Judged.of(found, table, features_ND, encode_s)
             policy, certificates = certify_policy(
                 judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend
@@ -116,22 +85,31 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Judged:
-    """An outcome table with its gate scores and the small side's cost; validate scores are out-of-fold."""
+    """An outcome table with its gate scores and the small side's cost, in the order of the table.
+
+    Validate scores are out-of-fold. Rows are those under the deployed prompt mode, `mode`.
+    """
 
     table: OutcomeTable
     scores: np.ndarray
     small_cost: np.ndarray
+    mode: PromptMode
 
     @classmethod
     def of(cls, found: Tuned, table: OutcomeTable, features_ND: np.ndarray, small_cost: np.ndarray) -> Judged:
-        """Score every row as it is served, but validate rows as the search saw them."""
-        scores = found.gate.score(features_ND, table.judge_logits[:, : found.collaborator.num_labels])
-        scores[table.split == "validate"] = found.validate_scores
-        return cls(table, scores, small_cost)
+        """Score every row as it is served, but validate rows as the search saw them.
+
+        `features_ND` and `small_cost` are of the items, which the table repeats for each of its prompt modes.
+        """
+        items = table.where(prompt="none")
+        scores = found.gate.score(features_ND, items.judge_logits[:, : found.collaborator.num_labels])
+        scores[items.split == "validate"] = found.validate_scores
+        num_modes = len(table) // len(items)
+        return cls(table, np.tile(scores, num_modes), np.tile(small_cost, num_modes), found.policy.prompt)
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
         """Rows of a split, and of a task where one is named."""
-        rows: np.ndarray = self.table.split == split
+        rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
         return rows if task is None else rows & (self.table.task == task)
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
@@ -146,7 +124,7 @@ def _spend(context: Context, table: OutcomeTable, config: CertificateConfig, pur
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
     ledger = Ledger(context.store.root / "ledger.json")
-    fingerprint = split_fingerprint(table.where(split="certify").id)
+    fingerprint = split_fingerprint(table.where(split="certify", prompt="none").id)
     earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
     look = earlier[0] if earlier else ledger.open_look(fingerprint, config.delta, purpose)
     return look.spend
@@ -180,12 +158,29 @@ def _measured(
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": _as_json(certificates),
         "num_parameters": num_parameters(found.collaborator.judge),
-    }
+    } | _prompted(judged.table, found)
+
+
+def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
+    """What each prompt mode reached on validate, and what it does to the large model's answers on test."""
+    if not found.objectives:
+        return {}
+    modes: dict[str, Any] = {}
+    for mode, reached in found.objectives.items():
+        rows = table.where(split="test", prompt=mode)
+        assert rows.none_label is not None  # looked up when the table was made
+        effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
+        assert effect is not None  # a task without test rows was refused when the tasks were built
+        modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
+    return {"prompts": modes}
 
 
 def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]:
     mask = judged.mask("test", task)
     table, rows = judged.table.select(mask), judged.rows("test", task)
+    shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
+    # A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
+    rows = replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
@@ -228,7 +223,7 @@ def _as_json(certificates: dict[str | None, Certificate]) -> dict[str, Any]:
 
 
 def _calibration_error(judged: Judged, temperature: float) -> float | None:
-    table = judged.table.where(split="test")
+    table = judged.table.where(split="test", prompt="none")
     return expected_calibration_error(
         confidences(table.judge_logits, temperature), table.judge_logits.argmax(1) == table.label
     )
@@ -238,7 +233,7 @@ def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> di
     """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
     frontier = Frontier.of(judged.rows("test"))
     points = _thinned(len(frontier.scores) + 1)
-    table = judged.table.where(split="test")
+    table = judged.table.where(split="test", prompt="none")
     right = table.judge_logits.argmax(1) == table.label
     bins = reliability(confidences(table.judge_logits, temperature), right)
     rows = judged.rows("certify")

@@ -88,7 +88,7 @@ def write_rows(path: Path, table: pa.Table) -> None:
 def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:
     mine = (pc.field(ROW) >= start) & (pc.field(ROW) < start + len(table))
     encoded = parts.to_table(filter=mine).sort_by(ROW)
-    values_ND = _rows_of_lists(encoded["features"])
+    values_ND = rows_of_lists(encoded["features"])
     if len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
         ids = ", ".join(table["id"][int(i)].as_py() for i in bad[:5])
         raise DataError(
@@ -100,7 +100,7 @@ def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> N
     write_rows(path, columns)
 
 
-def _rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:
+def rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:
     """Ray Data stores matrices as tensors or lists, by version; either way one row each."""
     chunks = [chunk.to_numpy_ndarray() if hasattr(chunk, "to_numpy_ndarray") else None for chunk in column.chunks]
     if all(chunk is not None for chunk in chunks):

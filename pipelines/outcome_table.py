@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kcm.cascade.runtime import logits
-from kcm.cascade.table import OutcomeTable, Split
+from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator import Collaborator
+from kcm.errors import ArtefactError
+from kcm.large import PromptMode
 from kcm.learners.stream import matrix
 from kcm.tasks import OUT_OF_SCOPE
 from pipelines.features import SECONDS, feature_matrix, read_features
@@ -49,14 +53,36 @@ def outcome_table(
         label=np.where(label_N == OUT_OF_SCOPE, len(answer_names) - 1, label_N),
         judge_logits=judge_NC,
         small_logits=small_NC,
-        large_label=answer["large_label"].to_numpy(),
-        large_probabilities=_with_none(_distributions(matrix(answer["large_probabilities"])), len(answer_names), 0.0),
-        large_cost=answer["large_cost"].to_numpy(),
-        large_error=answer["large_error"].to_numpy(zero_copy_only=False),
         prompt=np.asarray(answer["prompt"].to_pylist(), dtype=object),
         label_names=tuple(answer_names),
+        **_large_columns(answer, len(answer_names)),
     )
     return table, features_ND, row[SECONDS].to_numpy()
+
+
+def with_prompts(
+    table: OutcomeTable, folders: Mapping[PromptMode, Path], num_tasks: int, splits: Sequence[Split]
+) -> OutcomeTable:
+    """`table`, all under prompt `none`, followed by the same rows under each further mode, read from its folder."""
+    parts = [table]
+    for mode, folder in folders.items():
+        answer = pa.concat_tables(
+            read_features(folder, number, split=split) for number in range(num_tasks) for split in splits
+        )
+        if answer["id"].to_pylist() != table.id.tolist():
+            raise ArtefactError(f"the answers under prompt {mode!r} are not those of the same rows", where=str(folder))
+        columns = _large_columns(answer, len(table.label_names))
+        parts.append(replace(table, prompt=np.array([mode] * len(table), dtype=object), **columns))
+    return concatenate(parts)
+
+
+def _large_columns(answer: pa.Table, num_answers: int) -> dict[str, Any]:
+    return {
+        "large_label": answer["large_label"].to_numpy(),
+        "large_probabilities": _with_none(_distributions(matrix(answer["large_probabilities"])), num_answers, 0.0),
+        "large_cost": answer["large_cost"].to_numpy(),
+        "large_error": answer["large_error"].to_numpy(zero_copy_only=False),
+    }
 
 
 def _with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndarray:
@@ -70,4 +96,4 @@ def _with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndar
 def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     """Float32 probabilities as float64 rows that sum to one exactly enough; NaN rows stay NaN."""
     wide = probabilities_NC.astype(np.float64)
-    return wide / wide.sum(axis=1, keepdims=True)
+    return np.asarray(wide / wide.sum(axis=1, keepdims=True))

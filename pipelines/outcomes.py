@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.large import ClassifierConfig, Item, LargeAnswer, RecordedConfig, RecordedModel, fit_head
+from kcm.large import NO_PROMPT, ClassifierConfig, Item, RecordedConfig, RecordedModel, fit_head
+from kcm.large.build import large_identity
 from kcm.large.classifier import classifier_identity
-from kcm.learners.stream import list_column
+from kcm.large.config import AnyLargeConfig, AskedConfig
 from pipelines.artefact import Artefact, Recipe, write_json
-from pipelines.features import SECONDS, feature_matrix, features, read_features, task_file, write_rows
+from pipelines.asking import ask, written_prompt
+from pipelines.features import SECONDS, feature_matrix, features, read_features, task_file
+from pipelines.outcome_file import Outcomes
 from pipelines.progress import Bar
 from pipelines.stage import Context
 from pipelines.tasks import load_sequence
@@ -31,7 +34,9 @@ def outcomes(context: Context, tasks: Artefact) -> Artefact:
     large = context.config.large
     if isinstance(large, ClassifierConfig):
         return _classify(context, tasks, large)
-    return _look_up(context, tasks, large)
+    if isinstance(large, RecordedConfig):
+        return _look_up(context, tasks, large)
+    return _ask(context, tasks, large)
 
 
 def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Artefact:
@@ -41,7 +46,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
     there on new rows.
     """
     embedded = features(context, tasks, large.encoder, label="outcomes")
-    section = {"large": large.model_dump(mode="json", exclude={"encoder"}), "seed": context.config.seed}
+    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "seed": context.config.seed}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         sequence = load_sequence(tasks)
@@ -64,17 +69,15 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
         probabilities = fit.head.probabilities(inputs_ND)
         probabilities[is_train] = fit.out_of_fold_NC
         fit.head.save(folder / HEAD)
-        cost, start = everything[SECONDS].to_numpy(), 0
+        answered = Outcomes(
+            label_N=probabilities.argmax(axis=1),
+            probabilities_NC=probabilities,
+            cost_N=everything[SECONDS].to_numpy(),
+            failed_N=np.zeros(len(everything), dtype=bool),
+        )
+        start = 0
         for number, table in enumerate(tables):
-            rows = slice(start, start + len(table))
-            _write(
-                task_file(folder, number),
-                table,
-                labels=probabilities[rows].argmax(axis=1),
-                probabilities_NC=probabilities[rows],
-                cost=cost[rows],
-                failed=np.zeros(len(table), dtype=bool),
-            )
+            answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)
             start += len(table)
         identity = embedded.manifest["section"]["identity"]
         write_json(folder / IDENTITY, {"identity": classifier_identity(identity, fit.head, sequence.label_names)})
@@ -86,14 +89,14 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
     """Answers that the user already has, found by id."""
     sequence = load_sequence(tasks)
     model = RecordedModel(large, sequence.answer_names)
-    section = {"large": large.model_dump(mode="json", exclude={"path"}), "identity": model.identity}
+    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "identity": model.identity}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         done, total = 0, sum(len(sequence.rows(number)) for number in range(len(sequence.tasks)))
         for number in range(len(sequence.tasks)):
             table = sequence.rows(number)
             items = [Item(row["id"], row["text"]) for row in table.select(["id", "text"]).to_pylist()]
-            _write_answers(task_file(folder, number), table, model.answer(items), len(sequence.label_names))
+            Outcomes.of(model.answer(items), len(sequence.label_names)).write(task_file(folder, number), table)
             done += len(table)
             bar.update(done, total)
         write_json(folder / IDENTITY, {"identity": model.identity})
@@ -101,37 +104,28 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
     return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
 
 
-def _write_answers(path: Path, table: pa.Table, answers: Sequence[LargeAnswer], num_labels: int) -> None:
-    _write(
-        path,
-        table,
-        labels=np.array([-1 if answer.label is None else answer.label for answer in answers]),
-        probabilities_NC=np.stack([_over_labels(answer, num_labels) for answer in answers]),
-        cost=np.array([answer.cost.seconds for answer in answers]),
-        failed=np.array([answer.error is not None for answer in answers]),
-    )
+def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
+    """Every row put to a model that needs no fitting."""
+    sequence = load_sequence(tasks)
+    num_labels = len(sequence.label_names)
+    identity = large_identity(large, sequence.answer_names, context.config.assets_path)
+    section = asking_section(context, large, identity)
+
+    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+        tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
+        rows = pa.concat_tables([table.select(["id", "text"]) for table in tables])
+        rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
+        answered, took = ask(context, large, sequence.answer_names, num_labels, rows, scratch=scratch, bar=bar)
+        start = 0
+        for number, table in enumerate(tables):
+            answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)
+            start += len(table)
+        write_json(folder / IDENTITY, {"identity": identity} | took)
+
+    return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
 
 
-def _over_labels(answer: LargeAnswer, num_labels: int) -> np.ndarray:
-    """Probabilities [C] over the label list, which teach; NaN where there are none, or none-of-these was answered."""
-    if answer.probabilities is None or answer.label is None or answer.label >= num_labels:
-        return np.full(num_labels, np.nan, dtype=np.float32)
-    probabilities_C: np.ndarray = answer.probabilities[:num_labels]
-    return probabilities_C / probabilities_C.sum()
-
-
-def _write(
-    path: Path,
-    table: pa.Table,
-    *,
-    labels: np.ndarray,
-    probabilities_NC: np.ndarray,
-    cost: np.ndarray,
-    failed: np.ndarray,
-) -> None:
-    columns = table.select(["id", "split"])
-    columns = columns.append_column("prompt", pa.array(["none"] * len(table)))
-    columns = columns.append_column("large_label", pa.array(labels, pa.int64()))
-    columns = columns.append_column("large_probabilities", list_column(probabilities_NC.astype(np.float32)))
-    columns = columns.append_column("large_cost", pa.array(cost, pa.float64()))
-    write_rows(path, columns.append_column("large_error", pa.array(failed, pa.bool_())))
+def asking_section(context: Context, large: AnyLargeConfig, identity: str) -> dict[str, Any]:
+    """What decides the answers of a model that is asked, and nothing of how fast they come."""
+    decides = large.model_dump(mode="json", exclude=set(large.operational))
+    return {"large": decides, "identity": identity, "device": context.config.cluster.device}

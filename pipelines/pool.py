@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import ray
@@ -57,6 +58,18 @@ def map_rows(
             finished += len(batch)
             bar.update(finished, len(rows))
     return _parts(scratch)
+
+
+def retain(scratch: Path, wanted: pc.Expression) -> None:
+    """Forget the rows of an interrupted pass that are not `wanted`: they are computed again."""
+    for path in sorted(scratch.glob("[!.]*.parquet")):
+        part = pq.read_table(path)
+        kept = part.filter(wanted)
+        if len(kept) == len(part):
+            continue
+        if len(kept):
+            _commit(kept, scratch)
+        path.unlink()
 
 
 def _results(

@@ -57,6 +57,9 @@ def predict(
     `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
     other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
 
+    Answers of a large model that is paid lie in a hidden file beside the output until every row has its answer: who
+    starts a killed or faulty prediction again pays for none of them twice.
+
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, before anything is computed.
     """
@@ -65,10 +68,12 @@ def predict(
         raise DataError("the output would replace the input", where=str(input_path), mend="Name another output")
     source = open_rows(input_path.absolute(), text_column, task_column)
     require_models(Bundle.read(bundle_folder), assets_dir)
+    paid = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
         "assets_dir": assets_dir.absolute(),
         "device": cluster.device,
+        "paid": paid,
     }
 
     names = added_columns(source)
@@ -84,6 +89,8 @@ def predict(
             writer.write(answered["payload"], answered.select(list(names)).rename_columns(list(names.values())))
             routes.update(route or "error" for route in answered["route"].to_pylist())
             bar.update(routes.total(), source.num_rows)
+    if not routes.keys() & {"error", "small_degraded"}:
+        paid.unlink(missing_ok=True)  # the output has all answers now
     return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
 
 
@@ -148,8 +155,8 @@ class RowSource(Datasource):
 class Score:
     """Actor that adds the columns of `ANSWERS` to the payloads of a chunk."""
 
-    def __init__(self, bundle_folder: Path, assets_dir: Path, device: str) -> None:
-        self._cascade = load_cascade(bundle_folder, assets_dir, device)
+    def __init__(self, bundle_folder: Path, assets_dir: Path, device: str, paid: Path | None = None) -> None:
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, paid=paid)
         self._task_names = self._cascade.small_side.bundle.task_names
 
     def __call__(self, chunk: pa.Table) -> pa.Table:

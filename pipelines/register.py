@@ -11,11 +11,12 @@ from kcm.cascade.certificate import Certificate
 from kcm.cascade.policy import Policy
 from kcm.large import LinearHead
 from pipelines.artefact import Artefact, Recipe
-from pipelines.evaluate import Tuned, read_result
+from pipelines.evaluate import read_result
 from pipelines.outcomes import HEAD, IDENTITY
 from pipelines.progress import Bar
 from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
+from pipelines.tuned import Tuned
 
 VERSION = 1
 BUNDLE = "bundle"
@@ -29,7 +30,7 @@ def register(
 ) -> Artefact:
     """The bundle, in the store and as the champion of the registry; registered once, however often it is run.
 
-    `inputs` are the artefacts of features, outcomes, tune and evaluate.
+    `inputs` are the artefacts of features, outcomes, tune (or prompts) and evaluate.
     """
     recipe = Recipe("register", VERSION, {"name": context.config.name}, inputs)
 
@@ -68,6 +69,7 @@ def make_bundle(
         learner=config.learner,
         large_head=LinearHead.load(head) if head.exists() else None,
         deferral=found.gate.deferral,
+        prompts=found.prompts if found.policy.prompt != "none" else None,
         certificates=_certificates(_json(evaluated.folder / name / "certificates.json")),
         metrics=read_result(evaluated)[name],
         learner_state=found.state["learner"],

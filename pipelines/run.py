@@ -16,6 +16,7 @@ from pipelines.features import features, task_file
 from pipelines.lock import locked
 from pipelines.outcomes import outcomes
 from pipelines.progress import Reporter
+from pipelines.prompts import prompt_modes, prompts
 from pipelines.register import register
 from pipelines.result import collect
 from pipelines.stage import Context
@@ -34,6 +35,7 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
     A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
     LockedError while another process runs the same name on the same storage path.
     """
+    prompt_modes(config)  # refuses what cannot work, before anything is computed
     context = Context(config, ArtefactStore(config.storage_path), reporter or Reporter())
     folder = context.run_folder
     with explained(folder), locked(folder, f"the run {config.name!r}"), connected(config.cluster):
@@ -68,9 +70,13 @@ def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
     yield "train", trained
     tuned = tune(context, plan, answer_names, (encoded, answered, trained))
     yield "tune", tuned
-    evaluated = evaluate(context, plan, answer_names, (encoded, answered, tuned))
+    deployed = tuned
+    if prompt_modes(config):
+        deployed = prompts(context, plan, answer_names, (sequence, encoded, answered, tuned))
+        yield "prompts", deployed
+    evaluated = evaluate(context, plan, answer_names, (encoded, answered, deployed))
     yield "evaluate", evaluated
-    yield "register", register(context, plan, answer_names, (encoded, answered, tuned, evaluated))
+    yield "register", register(context, plan, answer_names, (encoded, answered, deployed, evaluated))
 
 
 def walk_plan(

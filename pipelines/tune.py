@@ -21,6 +21,7 @@ from kcm.cascade.gate import GateName, distinct_gates
 from kcm.cascade.search import Scope
 from kcm.config import Config
 from kcm.errors import KcmError
+from kcm.large import PromptMode
 from kcm.learners import AnalyticConfig
 from pipelines.artefact import Artefact, Recipe, write_json
 from pipelines.progress import Bar, polled
@@ -46,6 +47,11 @@ class TuneConfig(Config):
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
     learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
+    prompt_modes: tuple[PromptMode, ...] = Field(
+        ("none",),
+        min_length=1,
+        description="What escalated rows may be shown; beside none, each asks the large model once more for every row.",
+    )
 
 
 class Trial(ray_tune.Trainable):
@@ -84,8 +90,11 @@ def tune(
     """
     features, outcomes, train = inputs
     config = context.config.tune
-    certificate = context.config.certificate.model_dump(mode="json")
-    section = {"tune": config.model_dump(mode="json"), "certificate": certificate, "seed": context.config.seed}
+    section = {
+        "tune": config.model_dump(mode="json", exclude={"prompt_modes"}),  # searched by the stage `prompts`
+        "certificate": context.config.certificate.model_dump(mode="json"),
+        "seed": context.config.seed,
+    }
     recipe = Recipe("tune", VERSION, section, inputs)
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:

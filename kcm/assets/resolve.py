@@ -12,14 +12,21 @@ from kcm.assets.fetch import is_complete
 from kcm.assets.registry import ASSETS
 from kcm.errors import AssetError
 
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
-def resolve(model: str, assets_dir: Path, *, connect_timeout: float = 5.0, timeout: float = 1800.0) -> Path:
+def resolve(
+    model: str,
+    assets_dir: Path,
+    *,
+    weights: str = "*.safetensors",
+    connect_timeout: float = 5.0,
+    timeout: float = 1800.0,
+) -> Path:
     """The folder of a model: a local folder as it is, a known asset from `assets_dir`, any other id from the hub.
 
-    An id that the hub's own cache already holds is taken from there without asking. Raises AssetError, naming the
-    command or the path to mend it.
+    `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
+    there without asking. Raises AssetError, naming the command or the path to mend it.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -27,24 +34,28 @@ def resolve(model: str, assets_dir: Path, *, connect_timeout: float = 5.0, timeo
     if model in ASSETS:
         if is_complete(model, assets_dir):
             return assets_dir / model
-        raise AssetError(f"asset {model!r} has not been fetched", where=str(assets_dir), mend="Run `kcm assets`")
+        raise AssetError(f"asset {model!r} has not been fetched", where=str(assets_dir), mend=_command(model))
     if folder.is_absolute() or model.startswith(("./", "../", "~")):
         raise AssetError(
             f"no such model folder {model!r}", mend="Give a folder that exists, or the id of a model on the hub"
         )
-    return _cached(model) or hub.download(
-        model, folder=None, patterns=_PATTERNS, connect_timeout=connect_timeout, timeout=timeout
+    return _cached(model, weights) or hub.download(
+        model, folder=None, patterns=[*_PATTERNS, weights], connect_timeout=connect_timeout, timeout=timeout
     )
 
 
-def _cached(model: str) -> Path | None:
+def _command(asset: str) -> str:
+    return f"Run `kcm assets{f' {asset}' if ASSETS[asset].by_name else ''}`"
+
+
+def _cached(model: str, weights: str) -> Path | None:
     """The hub cache's copy; one without weights is the trace of an interrupted download."""
     try:
-        folder = Path(snapshot_download(model, local_files_only=True, allow_patterns=_PATTERNS))
+        folder = Path(snapshot_download(model, local_files_only=True, allow_patterns=[*_PATTERNS, weights]))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:
         raise AssetError(
             f"{model!r} is neither a folder nor the id of a model", mend="Write an id as owner/name"
         ) from None
-    return folder if any(folder.glob("*.safetensors")) else None
+    return folder if any(folder.glob(weights)) else None

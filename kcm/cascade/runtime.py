@@ -23,8 +23,8 @@ from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator
 from kcm.encoders import Encoder, TextEncoder, encoder_identity
 from kcm.errors import ArtefactError
-from kcm.large import ClassifierConfig, ClassifierModel, Item, LargeAnswer, LargeModel, LinearHead, RecordedModel
-from kcm.large.classifier import classifier_identity
+from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
+from kcm.large.build import build_large, large_identity, location
 
 Route = Literal["small", "large", "small_degraded"]
 
@@ -119,6 +119,18 @@ class SmallSide:
             for row in range(len(inputs))
         ]
 
+    def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
+        """The inputs that the small side does not keep, as questions to the large model, prompted as the policy says.
+
+        Only the small model's probabilities enter a prompt: nothing in an input can write one.
+        """
+        prompts = self.bundle.prompts or Prompts()
+        return [
+            Item(i.id, i.text, prompts.write(self.policy.prompt_for(i.task), judgement.probabilities_C))
+            for i, judgement in zip(inputs, judgements, strict=True)
+            if not judgement.keeps
+        ]
+
     def answers(
         self, judgements: Sequence[Judgement], large: Sequence[LargeAnswer | Failure]
     ) -> list[Answer | Failure]:
@@ -170,12 +182,8 @@ class Cascade:
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         """One answer per input, in their order; only escalated inputs are put to the large model."""
         judgements = self.small_side.judge(inputs)
-        return self.small_side.answers(judgements, self.large_model.answer(escalated_items(inputs, judgements)))
-
-
-def escalated_items(inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
-    """The inputs that the small side does not keep, as questions to the large model."""
-    return [Item(i.id, i.text) for i, judgement in zip(inputs, judgements, strict=True) if not judgement.keeps]
+        questions = self.small_side.questions(inputs, judgements)
+        return self.small_side.answers(judgements, self.large_model.answer(questions))
 
 
 @torch.inference_mode()
@@ -200,51 +208,44 @@ def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k
     return SmallSide(bundle, encoder, device, top_k)
 
 
-def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> LargeModel:
-    """The large model; ArtefactError when it is not the one the bundle was certified with."""
-    model: LargeModel
-    if isinstance(bundle.large, ClassifierConfig):
-        path = resolve(bundle.large.encoder.model, assets_dir)
-        encoder = TextEncoder(bundle.large.encoder, path, device)
-        model = ClassifierModel(encoder, _head(bundle), bundle.label_names)
-    else:
-        path = Path(bundle.large.path)
-        model = RecordedModel(bundle.large, bundle.answer_names)
-    _require_same("large model", model.identity, bundle.large_identity, path)
+def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path | None = None) -> LargeModel:
+    """The large model; ArtefactError when it is not the one the bundle was certified with.
+
+    `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
+    """
+    model = build_large(bundle.large, _answers(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
+    _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
 
-def load_cascade(folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> Cascade:
+def load_cascade(
+    folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None, paid: Path | None = None
+) -> Cascade:
     """Both sides of the bundle in `folder`.
 
     Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own.
     """
     bundle = Bundle.read(folder)
-    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device))
+    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device, paid))
 
 
 def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     path = resolve(bundle.encoder.model, assets_dir)
     _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
-    if not isinstance(bundle.large, ClassifierConfig):
-        load_large(bundle, assets_dir)
-        return
-    path = resolve(bundle.large.encoder.model, assets_dir)
-    identity = classifier_identity(encoder_identity(bundle.large.encoder, path), _head(bundle), bundle.label_names)
-    _require_same("large model", identity, bundle.large_identity, path)
+    identity = large_identity(bundle.large, _answers(bundle), assets_dir, head=bundle.large_head)
+    _require_same("large model", identity, bundle.large_identity, location(bundle.large))
 
 
-def _head(bundle: Bundle) -> LinearHead:
-    if bundle.large_head is None:
-        raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
-    return bundle.large_head
+def _answers(bundle: Bundle) -> tuple[str, ...]:
+    """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
+    return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
 
 
-def _require_same(what: str, found: str, expected: str, path: Path) -> None:
+def _require_same(what: str, found: str, expected: str, where: str | Path) -> None:
     if found != expected:
         raise ArtefactError(
             f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
-            where=str(path),
+            where=str(where),
             mend="Fetch the original, or train and certify again with this one",
         )

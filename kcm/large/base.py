@@ -33,13 +33,15 @@ class Cost:
 class LargeAnswer:
     """One answer. `label` counts in the model's label list; it is None exactly when `error` says why there is none.
 
-    `probabilities` float32 [C] sum to 1, or are None where the model gives only a label.
+    `probabilities` float32 [C] sum to 1, or are None where the model gives only a label. `off_label` marks an answer
+    that came, but lies outside the label list: it is wrong, where one that never came is merely unknown.
     """
 
     label: int | None
     probabilities: np.ndarray | None = None
     cost: Cost = field(default=Cost())
     error: str | None = None
+    off_label: bool = False
 
 
 class LargeModel(Protocol):

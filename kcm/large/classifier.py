@@ -22,6 +22,7 @@ class ClassifierConfig(Config):
     """An encoder, and how its head is fitted."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # by the identity
 
     adapter: Literal["classifier"] = "classifier"
     encoder: EncoderConfig = Field(
@@ -50,8 +51,17 @@ class ClassifierModel:
         start = time.perf_counter()
         probabilities_NC = self._head.probabilities(self._encoder.encode([item.text for item in items]))
         probabilities_NC = masked(probabilities_NC, [item.prompt for item in items])
-        cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-        return [LargeAnswer(int(row_C.argmax()), row_C, cost) for row_C in probabilities_NC]
+        return read_off(probabilities_NC, Cost(seconds=(time.perf_counter() - start) / len(items)))
+
+
+def read_off(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
+    """Answers from probabilities [N, C], each at the same cost; a row that is not a distribution is an error."""
+    return [
+        LargeAnswer(int(row_C.argmax()), row_C, cost)
+        if np.isfinite(row_C).all()
+        else LargeAnswer(None, None, cost, "the model's probabilities are not numbers")
+        for row_C in probabilities_NC
+    ]
 
 
 def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:

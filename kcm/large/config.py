@@ -8,14 +8,21 @@ from typing import Annotated
 from pydantic import Field
 
 from kcm.errors import ConfigError
+from kcm.large.causal_lm import CausalLmConfig
 from kcm.large.classifier import ClassifierConfig
+from kcm.large.openai import OpenAiConfig
 from kcm.large.prompts import PromptMode
 from kcm.large.recorded import RecordedConfig
+from kcm.large.zero_shot import ZeroShotConfig
 
-LargeConfig = Annotated[ClassifierConfig | RecordedConfig, Field(discriminator="adapter")]
+AskedConfig = ZeroShotConfig | CausalLmConfig | OpenAiConfig
+"""Models that need nothing of the rows they are asked about."""
+
+AnyLargeConfig = ClassifierConfig | AskedConfig | RecordedConfig
+LargeConfig = Annotated[AnyLargeConfig, Field(discriminator="adapter")]
 
 
-def check_prompt_modes(config: ClassifierConfig | RecordedConfig, modes: Iterable[PromptMode]) -> None:
+def check_prompt_modes(config: AnyLargeConfig, modes: Iterable[PromptMode]) -> None:
     """Raise ConfigError for a prompt mode that the adapter cannot follow."""
     for mode in modes:
         if mode not in config.prompt_modes:

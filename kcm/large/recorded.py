@@ -28,6 +28,7 @@ class RecordedConfig(Config):
     """
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
+    operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
     adapter: Literal["recorded"] = "recorded"
     path: str = Field(description="CSV or Parquet file with the answers.")

@@ -61,6 +61,23 @@ METRICS: dict[str, Metric] = {
     "num_parameters": Metric("Trainable parameters"),
 }
 
+_PROMPT_METRICS: dict[str, Metric] = {
+    "promised": Metric("calls saved that a certificate should leave, on validate", percent),
+    "calls_saved": Metric("calls saved on validate", percent),
+    "area": Metric("area under the frontier on validate"),
+    "large_accuracy": Metric("large alone", percent),
+    "num_rows": Metric("test rows"),
+    "corrected": Metric("wrong answers put right, points", lost_points),
+    "misled": Metric("right answers put wrong, points", lost_points),
+    "off_label": Metric("answers outside the label list", percent),
+    "failed": Metric("answers that never came", percent),
+}
+METRICS |= {
+    f"{mode}.{key}": Metric(f"{words}: {each.label}", each.show)
+    for mode, words in (("none", "No prompt"), ("soft", "Soft prompt"), ("hard", "Hard prompt"))
+    for key, each in _PROMPT_METRICS.items()
+}
+
 
 def metric(key: str) -> Metric:
     """The words of `key`; a metric that is not in the glossary goes by its own name."""

@@ -57,10 +57,19 @@ def routing(result: Numbers, reliability: Mapping[str, Sequence[Numbers]]) -> Ht
     for who, c in collaborators(result).items():
         routing = {key: value for key, value in (c.get("routing") or {}).items() if key not in _SHOWN_ABOVE}
         measured[who] = {**routing, "num_parameters": c.get("num_parameters")}
-    return _pair(
-        figures.reliability(reliability),
-        tables.metric_table("How well the gate ranks the inputs, on test.", measured),
+    return join(
+        _pair(
+            figures.reliability(reliability),
+            tables.metric_table("How well the gate ranks the inputs, on test.", measured),
+        ),
+        _prompts(result),
     )
+
+
+def _prompts(result: Numbers) -> Html | None:
+    """What prompts do to the large model's answers, where they were tried."""
+    tried = {who: c["prompts"] for who, c in collaborators(result).items() if c.get("prompts")}
+    return tables.metric_table("What prompts do to the large model's answers, on test.", tried) if tried else None
 
 
 def tuning(result: Numbers, trials: Sequence[Numbers]) -> Html:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide, escalated_items
+from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide
 from kcm.large import LargeAnswer
 from pipelines.serve.api import ModelCard, PredictResponse, Refusal
 from pipelines.serve.config import ServeConfig
@@ -38,7 +38,7 @@ class CascadeService:
         deadline = clock.time() + self._config.timeout_s
         judgements = await self._judgements(inputs, deadline)
         timeout_s = min(self._config.large.timeout_s, deadline - clock.time())
-        large = await self._escalation.ask(escalated_items(inputs, judgements), timeout_s)
+        large = await self._escalation.ask(self._small_side.questions(inputs, judgements), timeout_s)
         if isinstance(large, Trouble):
             logger.warning("request %s: %s", request_id, large.reason)
         return PredictResponse(

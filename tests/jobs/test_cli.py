@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import STAGES, app
+from kcm.assets import ASSETS
 from kcm.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -148,6 +149,10 @@ def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.M
     assert shown.exit_code == 0
     assert asked == [("reviews", tmp_path, True)]
     assert json.loads((tmp_path / "out.json").read_text()) == {"reviews": str(tmp_path / "reviews")}
+    asked.clear()
+    assert kcm("assets", "--assets-path", str(tmp_path)).exit_code == 0
+    assert [name for name, _, _ in asked] == [name for name, asset in ASSETS.items() if not asset.by_name]
+    assert "SmolLM2-135M-Instruct-GGUF" in ASSETS
 
 
 def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

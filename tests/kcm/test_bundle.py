@@ -17,7 +17,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
-from kcm.large import ClassifierConfig, LinearHead
+from kcm.large import ClassifierConfig, LinearHead, Prompts
 from kcm.learners import Replay, ReplayConfig
 from kcm.learners.memory import MemoryRow, row_key
 
@@ -164,6 +164,14 @@ def test_the_digest_names_the_content(tmp_path: Path) -> None:
     assert first == again != other
 
 
+def test_prompts_come_back_as_they_were_frozen(tmp_path: Path) -> None:
+    prompts = Prompts(top_k=2, candidates=(0, 2))
+    read = round_trip(bundle(policy=Policy(prompt="hard", decision=THRESHOLD), prompts=prompts), tmp_path)
+    assert read.prompts == prompts
+    assert read.policy.prompt == "hard"
+    assert round_trip(bundle(), tmp_path / "plain").prompts is None
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     folder = bundle().write(tmp_path / "bundle")
     policy = json.loads((folder / "policy.json").read_text())
@@ -193,7 +201,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
         ({"policy": Policy(gate="deferral")}, "the bundle has no deferral head"),
-        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and a bundle holds no prompts"),
+        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
+        ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -20,7 +20,8 @@ from pipelines.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.config import RunConfig
 from pipelines.evaluate import evaluate, read_result
 from pipelines.features import SECONDS, list_column, task_file, write_rows
-from pipelines.outcomes import _over_labels, outcomes
+from pipelines.outcome_file import Outcomes
+from pipelines.outcomes import outcomes
 from pipelines.register import make_bundle
 from pipelines.run import walk_plan
 from pipelines.stage import Context
@@ -129,7 +130,7 @@ def test_the_large_model_may_answer_none_of_the_labels(run) -> None:
 def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
     def taught(label: int, *probabilities: float) -> list[float]:
         answer = LargeAnswer(label, np.array(probabilities, dtype=np.float32))
-        return _over_labels(answer, num_labels=2).tolist()
+        return Outcomes.of([answer], num_labels=2).probabilities_NC[0].tolist()
 
     assert taught(0, 0.6, 0.2, 0.2) == pytest.approx([0.75, 0.25])
     assert np.isnan(taught(2, 0.1, 0.1, 0.8)).all()  # it says none-of-these, and so teaches nothing

@@ -32,7 +32,7 @@ class StubCascade:
 @pytest.fixture
 def cascade(monkeypatch: pytest.MonkeyPatch) -> StubCascade:
     stub = StubCascade()
-    monkeypatch.setattr(stage, "load_cascade", lambda *_: stub)
+    monkeypatch.setattr(stage, "load_cascade", lambda *_, **__: stub)
     return stub
 
 

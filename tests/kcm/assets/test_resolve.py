@@ -40,3 +40,8 @@ def test_a_path_without_a_folder_does_not_reach_the_hub(model, hub, tmp_path):
 def test_something_that_is_no_id_is_refused(tmp_path):
     with pytest.raises(AssetError, match="neither a folder nor the id"):
         resolve("what is this?", tmp_path)
+
+
+def test_an_asset_that_is_fetched_by_name_says_so(tmp_path):
+    with pytest.raises(AssetError, match="kcm assets SmolLM2-135M-Instruct-GGUF`"):
+        resolve("SmolLM2-135M-Instruct-GGUF", tmp_path)

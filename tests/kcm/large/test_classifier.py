@@ -57,6 +57,13 @@ def test_a_hard_prompt_with_one_candidate_masks_nothing(model):
     np.testing.assert_array_equal(hard.probabilities, plain.probabilities)
 
 
+def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):
+    """None-of-these stands behind the label list, and a classifier cannot answer it."""
+    (hard,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2, 3)))])
+    (known,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_array_equal(hard.probabilities, known.probabilities)
+
+
 def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
     weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
     head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
@@ -88,7 +95,7 @@ def test_prompt_modes_are_checked_before_any_work():
 
 
 def test_an_unknown_adapter_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', 'recorded'"):
+    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', .*'causal_lm', 'openai', 'recorded'"):
         parse_config(Run, {"large": {"adapter": "classifer"}})
 
 

@@ -28,3 +28,13 @@ def test_both_matrices_share_their_shades(result) -> None:
 def test_a_front_without_scores_has_no_table(result) -> None:
     trial = {"number": 0, "collaborator": "kcm", "params": {}, "area": None, "calls_saved": None, "pareto": True}
     assert "The Pareto front" not in sections.tuning(result, [trial])
+
+
+def test_prompts_are_shown_where_they_were_tried(result) -> None:
+    assert "What prompts do" not in sections.routing(result, {})
+    effect = {"num_rows": 100, "corrected": 0.051, "misled": 0.02, "off_label": 0.01, "failed": 0.0}
+    result["kcm"]["prompts"] = {"soft": {"promised": 0.4, "large_accuracy": 0.93} | effect}
+    markup = sections.routing(result, {})
+    assert "What prompts do" in markup
+    assert "Soft prompt: wrong answers put right, points" in markup
+    assert ">5.1<" in markup

@@ -25,7 +25,8 @@ class StubSmallSide(SmallSide):
     """Keeps the text `keep`, escalates any other; its answer is always `bad`."""
 
     def __init__(self, policy: Policy) -> None:
-        self.bundle: Any = SimpleNamespace(label_names=("bad", "good"), answer_names=("bad", "good"))
+        names = ("bad", "good")
+        self.bundle: Any = SimpleNamespace(label_names=names, answer_names=names, prompts=None)
         self.policy, self.top_k = policy, None
 
 

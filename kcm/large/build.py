@@ -1,0 +1,90 @@
+"""From a configuration to a large model: the one place that knows all adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kcm.assets import resolve
+from kcm.encoders import EncoderConfig, TextEncoder, encoder_identity
+from kcm.errors import ArtefactError
+from kcm.large.base import LargeModel
+from kcm.large.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
+from kcm.large.classifier import ClassifierConfig, ClassifierModel, classifier_identity
+from kcm.large.config import AnyLargeConfig
+from kcm.large.head import LinearHead
+from kcm.large.openai import OpenAiConfig, OpenAiModel, api_key, openai_identity
+from kcm.large.recorded import RecordedConfig, RecordedModel
+from kcm.large.zero_shot import ZeroShotConfig, ZeroShotModel, zero_shot_identity
+
+
+def build_large(
+    config: AnyLargeConfig,
+    label_names: Sequence[str],
+    assets_dir: Path,
+    *,
+    device: str = "cpu",
+    head: LinearHead | None = None,
+    paid: Path | None = None,
+) -> LargeModel:
+    """The large model that `config` describes, ready to answer.
+
+    `head` is what a classifier was fitted to; `paid` the file in which an adapter that pays keeps what it paid for,
+    None to keep it in memory. Raises AssetError where weights are missing, ConfigError where the configuration does
+    not fit them or a key is missing, ArtefactError for a classifier without its head, DataError for a bad recording.
+    """
+    if isinstance(config, ClassifierConfig):
+        return ClassifierModel(_encoder(config.encoder, assets_dir, device), _required(head), label_names)
+    if isinstance(config, ZeroShotConfig):
+        encoder = _encoder(config.encoder, assets_dir, device)
+        return ZeroShotModel(config, encoder, encoder, label_names)
+    if isinstance(config, CausalLmConfig):
+        return CausalLm(config, language_model_folder(config, assets_dir), label_names, device)
+    if isinstance(config, OpenAiConfig):
+        return OpenAiModel(config, label_names, paid)
+    return RecordedModel(config, label_names)
+
+
+def large_identity(
+    config: AnyLargeConfig, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None
+) -> str:
+    """The identity of the model that `config` describes, without loading weights; raises what `build_large` raises."""
+    if isinstance(config, ClassifierConfig):
+        return classifier_identity(_encoder_identity(config.encoder, assets_dir), _required(head), label_names)
+    if isinstance(config, ZeroShotConfig):
+        encoder = _encoder_identity(config.encoder, assets_dir)
+        return zero_shot_identity(config, encoder, encoder, label_names)
+    if isinstance(config, CausalLmConfig):
+        return causal_lm_identity(config, language_model_folder(config, assets_dir), label_names)
+    if isinstance(config, OpenAiConfig):
+        api_key(config)
+        return openai_identity(config, label_names)
+    return RecordedModel(config, label_names).identity
+
+
+def location(config: AnyLargeConfig) -> str:
+    """Where the model is said to be, for messages."""
+    if isinstance(config, ClassifierConfig | ZeroShotConfig):
+        return config.encoder.model
+    if isinstance(config, RecordedConfig):
+        return config.path
+    return config.model
+
+
+def language_model_folder(config: CausalLmConfig, assets_dir: Path) -> Path:
+    """The folder of a language model, fetched from the hub where it is not at hand."""
+    return resolve(config.model, assets_dir, weights=config.gguf_file or "*.safetensors")
+
+
+def _encoder(config: EncoderConfig, assets_dir: Path, device: str) -> TextEncoder:
+    return TextEncoder(config, resolve(config.model, assets_dir), device)
+
+
+def _encoder_identity(config: EncoderConfig, assets_dir: Path) -> str:
+    return encoder_identity(config, resolve(config.model, assets_dir))
+
+
+def _required(head: LinearHead | None) -> LinearHead:
+    if head is None:
+        raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
+    return head

@@ -1,0 +1,69 @@
+"""From what a generative model said to one of the labels, and to how sure it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+KEY = "label"  # of the object that a structured answer is
+
+
+def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
+    """The `response_format` of an answer that can be nothing but one of the labels."""
+    schema = {
+        "type": "object",
+        "properties": {KEY: {"type": "string", "enum": list(label_names)}},
+        "required": [KEY],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
+def said_label(content: str) -> str:
+    """What was given as the label: the field of a structured answer, else all that was said."""
+    stripped = content.strip()
+    try:
+        value = json.loads(stripped)
+    except ValueError:
+        return stripped.strip("\"'`*.").strip()
+    said = value.get(KEY) if isinstance(value, dict) else value
+    return said if isinstance(said, str) else stripped
+
+
+def matched(said: str, label_names: Sequence[str]) -> int | None:
+    """The label that was said, up to upper and lower case where that leaves one; None for anything else."""
+    if said in label_names:
+        return label_names.index(said)
+    alike = [number for number, name in enumerate(label_names) if name.casefold() == said.casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def said_probability(content: str, logprobs: Sequence[tuple[str, float]], said: str) -> float | None:
+    """Probability of the tokens that spell `said` within `content`; None where they do not tell."""
+    if "".join(token for token, _ in logprobs) != content or not logprobs:
+        return None
+    start = content.rfind(said)
+    if start < 0 or not said:
+        return None
+    total, position = 0.0, 0
+    for token, logprob in logprobs:
+        begins, position = position, position + len(token)
+        if begins < start + len(said) and position > start:
+            total += logprob
+    return math.exp(min(total, 0.0)) if math.isfinite(total) else None
+
+
+def spread(label: int, probability: float, allowed: Sequence[int], num_labels: int) -> np.ndarray:
+    """Probabilities, float32 [C]: `probability` for the label that was said, the rest evenly over the others allowed.
+
+    The label never gets less than an even share: the model preferred it.
+    """
+    probabilities_C = np.zeros(num_labels, dtype=np.float32)
+    sure = max(probability, 1 / len(allowed))
+    probabilities_C[list(allowed)] = (1 - sure) / max(len(allowed) - 1, 1)
+    probabilities_C[label] = sure
+    probabilities_C /= probabilities_C.sum()
+    return probabilities_C

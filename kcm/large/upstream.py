@@ -1,0 +1,214 @@
+"""One chat completion over HTTP: deadline, size limit, retries with backoff, and parameters a server does not know.
+
+A reply is read as it streams in, so that neither a stall nor an endless answer holds anything up for long.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from kcm.errors import ConfigError
+
+MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+
+# What a server may not know, by the words with which it says so, and what takes its place.
+_DISPENSABLE = {
+    "response_format": ("response_format", "json_schema", "structured output"),
+    "logprobs": ("logprobs",),
+    "temperature": ("temperature",),
+    "max_tokens": ("max_tokens",),
+}
+_SUCCESSORS = {"max_tokens": "max_completion_tokens"}
+
+
+class Refused(Exception):
+    """The server said no, and nothing was charged; asking again will not help."""
+
+
+class Lost(Exception):
+    """The question was sent and no usable reply came: it may have been charged. Asking again will not help."""
+
+
+class _Busy(Refused):
+    """The server said not now; `retry_after_s` is what it asks to wait."""
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class _Broken(Lost):
+    """The reply broke off, or never came."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said, its tokens with their log-probabilities where the server gives them, and the tokens used.
+
+    `num_read` and `num_written` are None where the server does not count; `seconds` are those of the attempt.
+    """
+
+    content: str
+    logprobs: tuple[tuple[str, float], ...] = ()
+    num_read: int | None = None
+    num_written: int | None = None
+    seconds: float = 0.0
+
+
+class Upstream:
+    """A server of chat completions; threads may share an instance."""
+
+    def __init__(
+        self, base_url: str, key: str | None, *, timeout_s: float, max_retries: int, max_wait_s: float
+    ) -> None:
+        self._url, self._key, self._timeout_s = f"{base_url.rstrip('/')}/chat/completions", key, timeout_s
+        self._max_retries, self._max_wait_s = max_retries, max_wait_s
+        self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
+        self._unknown: frozenset[str] = frozenset()
+        self._closing = threading.Event()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        self._client = httpx.Client(headers=headers, timeout=timeout_s, limits=limits)
+
+    def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
+        """The reply to `body`; every attempt is made by `paying`, which may stop it by an exception of its own.
+
+        Raises Refused or Lost when there is none after the last attempt, ConfigError when the server takes neither the
+        key nor the model.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type((_Busy, _Broken)),
+            stop=stop_after_attempt(self._max_retries + 1) | stop_when_event_set(self._closing),
+            wait=self._pause,
+            sleep=sleep_using_event(self._closing),
+            reraise=True,
+        )
+        return retrying(lambda: paying(lambda: self._attempt(body)))
+
+    def close(self) -> None:
+        """Make no further attempts; one under way ends by itself."""
+        self._closing.set()
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(self._backoff(state), getattr(error, "retry_after_s", 0.0))
+
+    def _attempt(self, body: Mapping[str, Any]) -> Reply:
+        """One reply, asked for once more for each parameter that turns out to be unknown."""
+        while True:
+            unknown = self._unknown
+            started = time.perf_counter()
+            status, headers, text = self._post(_without(body, unknown))
+            if status == 200:
+                return replace(_parsed(text), seconds=time.perf_counter() - started)
+            reason = self._reason(status, text)
+            if status in (400, 422) and (named := _named(text, body) - unknown):
+                self._unknown = self._unknown | named
+                continue
+            if status in (401, 403, 404):
+                raise ConfigError(
+                    f"the server refuses: {reason}", where=self._url, mend="Check large.model, base_url and the key"
+                )
+            if status not in _BUSY:
+                raise Refused(reason)
+            retry_after_s = _retry_after(headers.get("retry-after", ""))
+            if retry_after_s > self._max_wait_s:
+                raise Refused(f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s")
+            raise _Busy(reason, retry_after_s)
+
+    def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, str]:
+        deadline = time.monotonic() + self._timeout_s
+        received = bytearray()
+        try:
+            with self._client.stream("POST", self._url, json=body) as response:
+                for chunk in response.iter_bytes():
+                    received += chunk
+                    if len(received) > MAX_BYTES:
+                        raise Lost(f"the reply is longer than {MAX_BYTES} bytes")
+                    if time.monotonic() > deadline:
+                        raise _Broken(f"no whole reply within {self._timeout_s:g} s")
+                return response.status_code, response.headers, received.decode("utf-8", "replace")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _Busy(f"the server cannot be reached: {type(error).__name__}") from None
+        except httpx.TimeoutException:
+            raise _Broken(f"no whole reply within {self._timeout_s:g} s") from None
+        except httpx.RequestError as error:
+            raise _Broken(f"the connection broke: {type(error).__name__}") from None
+
+    def _reason(self, status: int, text: str) -> str:
+        """What the server says, on one line, without the key, which some servers repeat."""
+        said = " ".join(_message(text).split())
+        if self._key:
+            said = said.replace(self._key, "***")
+        return f"status {status}: {said[:300]}" if said else f"status {status}"
+
+
+def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in body.items() if name not in unknown}
+    return kept | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
+
+
+def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
+    """The dispensable parameters of `body` that a refusal speaks of."""
+    said = _message(text).lower()
+    return frozenset(
+        name for name, words in _DISPENSABLE.items() if name in body and any(word in said for word in words)
+    )
+
+
+def _message(text: str) -> str:
+    try:
+        error = json.loads(text)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return text[:2000]
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for, given as a number or as a date; 0 without one."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _parsed(text: str) -> Reply:
+    try:
+        body = json.loads(text)
+        choice = body["choices"][0]
+        content, usage = choice["message"]["content"], body.get("usage") or {}
+        said = (choice.get("logprobs") or {}).get("content") or []
+        return Reply(
+            content=content if isinstance(content, str) else "",
+            logprobs=tuple((str(token["token"]), float(token["logprob"])) for token in said),
+            num_read=_count(usage.get("prompt_tokens")),
+            num_written=_count(usage.get("completion_tokens")),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise _Broken("the reply is not a chat completion") from None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,82 @@
+"""The `zero_shot` adapter: a dual encoder answers with the label whose prompt is most like the input.
+
+Both sides give unit vectors of one space; probabilities are the softmax of their inner products over a temperature.
+The input's encoder may be of another modality than the labels' (CLIP, arXiv 2103.00020): here both read text.
+Shapes: N items, C labels, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+from scipy.special import softmax
+
+from kcm.config import Config
+from kcm.encoders import Encoder, EncoderConfig
+from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.classifier import masked, read_off
+from kcm.large.prompts import PromptMode
+
+_PLACE = "{label}"
+
+
+class ZeroShotConfig(Config):
+    """A dual encoder that compares the text with a prompt for each label; nothing is fitted."""
+
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decide no answer, or by the identity
+
+    adapter: Literal["zero_shot"] = "zero_shot"
+    encoder: EncoderConfig = Field(
+        default=EncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
+        description="The encoder of texts and of label prompts.",
+    )
+    template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
+    temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value.count(_PLACE) != 1:
+            raise ValueError(f"the template must contain {_PLACE} once, where the label goes")
+        return value
+
+
+class ZeroShotModel:
+    """A large model without training. A hard prompt masks the classes that are not candidates; there is no soft one.
+
+    `encoder` reads the inputs, `label_encoder` the label prompts.
+    """
+
+    prompt_modes = ZeroShotConfig.prompt_modes
+
+    def __init__(
+        self, config: ZeroShotConfig, encoder: Encoder[str], label_encoder: Encoder[str], label_names: Sequence[str]
+    ) -> None:
+        self.label_names = tuple(label_names)
+        self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
+        self._encoder, self._temperature = encoder, config.temperature
+        self._labels_CD = label_encoder.encode([config.template.replace(_PLACE, name) for name in self.label_names])
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item; each costs its share of the batch's seconds."""
+        if not items:
+            return []
+        start = time.perf_counter()
+        similarity_NC = self._encoder.encode([item.text for item in items]) @ self._labels_CD.T
+        probabilities_NC = softmax(similarity_NC / self._temperature, axis=1).astype(np.float32)
+        probabilities_NC = masked(probabilities_NC, [item.prompt for item in items])
+        return read_off(probabilities_NC, Cost(seconds=(time.perf_counter() - start) / len(items)))
+
+
+def zero_shot_identity(
+    config: ZeroShotConfig, encoder_identity: str, label_encoder_identity: str, label_names: Sequence[str]
+) -> str:
+    """Digest of all that decides a zero-shot model's answers: its encoders, template, temperature and label list."""
+    parts = (encoder_identity, label_encoder_identity, config.template, repr(config.temperature), *label_names)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""Questions to the large model, many at a time: by a pool of actors that hold it, or over the line to a server."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.markup import escape
+
+from kcm.errors import DataError
+from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
+from kcm.large.build import build_large
+from kcm.large.config import AnyLargeConfig
+from pipelines.features import rows_of_lists
+from pipelines.outcome_file import Outcomes
+from pipelines.pool import ROW, map_rows, retain
+from pipelines.progress import Bar
+from pipelines.stage import Context
+
+PAID = "paid.sqlite"
+ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
+
+
+class Ask:
+    """Actor that holds the large model and puts rows to it."""
+
+    def __init__(
+        self, large: AnyLargeConfig, answer_names: Sequence[str], num_labels: int, assets_dir: Path, device: str
+    ) -> None:
+        self._model = build_large(large, answer_names, assets_dir, device=device)
+        self._num_labels = num_labels
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Answer the columns `id`, `text` and `prompt`."""
+        columns = (batch["id"].tolist(), batch["text"].tolist(), batch["prompt"].tolist())
+        answers = self._model.answer([_item(*row) for row in zip(*columns, strict=True)])
+        told = Outcomes.of(answers, self._num_labels)
+        return {
+            ROW: batch[ROW],
+            "label": told.label_N,
+            "probabilities": told.probabilities_NC,
+            "cost": told.cost_N,
+            "failed": told.failed_N,
+            "reason": np.array([answer.error or "" for answer in answers], dtype=object),
+            "tokens": np.array([answer.cost.tokens for answer in answers], dtype=np.int64),
+        }
+
+
+def ask(
+    context: Context,
+    large: AnyLargeConfig,
+    answer_names: Sequence[str],
+    num_labels: int,
+    rows: pa.Table,
+    *,
+    scratch: Path,
+    bar: Bar,
+) -> tuple[Outcomes, dict[str, Any]]:
+    """The answers to `rows` (columns id, text, prompt), in their order, and what all together took.
+
+    `answer_names` are the `num_labels` names of the label list, then none-of-these where it is an answer.
+    What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
+    """
+    if isinstance(large, OpenAiConfig):
+        answered, took, reasons = _ask_here(context, large, answer_names, num_labels, rows, bar)
+    else:
+        answered, took, reasons = _ask_actors(context, large, answer_names, num_labels, rows, scratch, bar)
+    failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
+    if not failed:
+        return answered, took
+    told = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
+    if len(failed) == len(rows):
+        raise DataError(f"the large model failed on {told}", where="large", mend="Mend it and start again")
+    context.reporter.say(f"[yellow]the large model failed on {escape(told)}[/yellow]")
+    return answered, took | {"failed": len(failed)}
+
+
+def _ask_here(
+    context: Context, large: OpenAiConfig, answer_names: Sequence[str], num_labels: int, rows: pa.Table, bar: Bar
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A server is asked from this process: the key is known here, and waiting takes no cores.
+
+    Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
+    """
+    model = build_large(large, answer_names, context.config.assets_path, paid=context.store.root / PAID)
+    items = [_item(row["id"], row["text"], row["prompt"]) for row in rows.to_pylist()]
+    answers: list[LargeAnswer] = []
+    bar.update(0, len(items))
+    for start in range(0, len(items), 8 * large.num_concurrent):
+        answers += model.answer(items[start : start + 8 * large.num_concurrent])
+        bar.update(len(answers), len(items))
+    took = {
+        "rows": len(answers),
+        "tokens": sum(answer.cost.tokens for answer in answers),
+        "currency": sum(answer.cost.currency for answer in answers),
+    }
+    return Outcomes.of(answers, num_labels), took, [answer.error or "" for answer in answers]
+
+
+def _ask_actors(
+    context: Context,
+    large: AnyLargeConfig,
+    answer_names: Sequence[str],
+    num_labels: int,
+    rows: pa.Table,
+    scratch: Path,
+    bar: Bar,
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
+    cluster = context.config.cluster
+    retain(scratch, ~pc.field("failed"))
+    parts = map_rows(
+        rows,
+        pc.utf8_length(rows["text"]).to_numpy(),
+        Ask,
+        {
+            "large": large,
+            "answer_names": tuple(answer_names),
+            "num_labels": num_labels,
+            "assets_dir": context.config.assets_path,
+            "device": cluster.device,
+        },
+        batch_size=4 * large.batch_size if isinstance(large, CausalLmConfig) else ROWS_PER_BATCH,
+        cluster=cluster,
+        scratch=scratch,
+        bar=bar,
+    )
+    answers = parts.to_table().sort_by(ROW)
+    told = Outcomes(
+        label_N=answers["label"].to_numpy(),
+        probabilities_NC=rows_of_lists(answers["probabilities"]),
+        cost_N=answers["cost"].to_numpy(),
+        failed_N=answers["failed"].to_numpy(),
+    )
+    took = {"rows": len(rows), "tokens": int(answers["tokens"].to_numpy().sum())}
+    return told, took, answers["reason"].to_pylist()
+
+
+def _item(row_id: str, text: str, prompt: str) -> Item:
+    return Item(row_id, text, read_prompt(prompt))
+
+
+def written_prompt(prompt: Prompt) -> str:
+    """A prompt as text, which crosses processes as a column does."""
+    return json.dumps(asdict(prompt))
+
+
+def read_prompt(text: str) -> Prompt:
+    """What `written_prompt` wrote."""
+    value = json.loads(text)
+    suggestions = tuple((int(label), float(probability)) for label, probability in value["suggestions"])
+    return Prompt(value["mode"], suggestions, tuple(value["candidates"]))

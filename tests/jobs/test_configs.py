@@ -1,0 +1,24 @@
+"""Every example configuration can be loaded, and its prompts can work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kcm.config import load_config
+from pipelines.config import RunConfig
+from pipelines.prompts import prompt_modes
+
+CONFIGS = sorted((Path(__file__).parents[2] / "jobs/configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_an_example_configuration_is_valid(path: Path) -> None:
+    config = load_config(RunConfig, path)
+    assert set(prompt_modes(config)) == set(config.tune.prompt_modes) - {"none"}
+
+
+def test_there_is_an_example_of_every_way_to_a_large_model() -> None:
+    adapters = {load_config(RunConfig, path).large.adapter for path in CONFIGS}
+    assert adapters >= {"classifier", "causal_lm", "openai", "recorded"}

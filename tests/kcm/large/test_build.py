@@ -1,0 +1,78 @@
+"""Every adapter is built from its configuration in one place, and identified there without loading weights."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from kcm.config import parse_config
+from kcm.errors import ArtefactError, ConfigError
+from kcm.large import Item, LinearHead
+from kcm.large.build import build_large, large_identity
+from kcm.large.config import AnyLargeConfig
+
+LABELS = ("bad", "good")
+
+
+@pytest.fixture(scope="module")
+def folders(make_lm, tmp_path_factory):
+    """A tiny encoder, a tiny language model, and a recording."""
+    encoder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film"]
+    (encoder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(encoder / "vocab.txt")).save_pretrained(encoder)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **size)).save_pretrained(encoder)
+    recording = tmp_path_factory.mktemp("recording") / "answers.csv"
+    recording.write_text("id,label\n1,good\n")
+    return {"encoder": str(encoder), "lm": str(make_lm()), "recording": str(recording)}
+
+
+@pytest.fixture
+def configs(folders, upstream, monkeypatch):
+    """A configuration of every adapter, as a YAML file would give it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    encoder = {"model": folders["encoder"], "max_length": 16}
+    values = [
+        {"adapter": "classifier", "encoder": encoder},
+        {"adapter": "zero_shot", "encoder": encoder},
+        {"adapter": "causal_lm", "model": folders["lm"]},
+        {"adapter": "openai", "model": "big", "base_url": upstream.base_url},
+        {"adapter": "recorded", "path": folders["recording"]},
+    ]
+    models = {model.model_fields["adapter"].default: model for model in get_args(AnyLargeConfig)}
+    assert set(models) == {value["adapter"] for value in values}
+    return [parse_config(models[value["adapter"]], value) for value in values]
+
+
+HEAD = LinearHead(np.eye(2, 8, dtype=np.float32), np.zeros(2, np.float32))
+
+
+def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstream, turns):
+    upstream.plan(turns[2]("good"))
+    for config in configs:
+        head = HEAD if config.adapter == "classifier" else None
+        model = build_large(config, LABELS, tmp_path, head=head, paid=tmp_path / "paid.sqlite")
+        assert model.identity == large_identity(config, LABELS, tmp_path, head=head)
+        assert model.label_names == LABELS
+        assert model.prompt_modes == config.prompt_modes
+        (answer,) = model.answer([Item("1", "a film")])
+        assert (answer.label in (0, 1), answer.error) == (True, None)
+
+
+def test_a_classifier_needs_its_head(configs, tmp_path):
+    with pytest.raises(ArtefactError, match="holds no head"):
+        build_large(configs[0], LABELS, tmp_path)
+    with pytest.raises(ArtefactError, match="holds no head"):
+        large_identity(configs[0], LABELS, tmp_path)
+
+
+def test_a_missing_key_is_told_before_any_work(configs, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        large_identity(configs[3], LABELS, tmp_path)

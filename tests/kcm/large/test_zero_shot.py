@@ -1,0 +1,85 @@
+"""A dual encoder answers with the label whose prompt is most like the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from kcm.large import Item, Prompt, ZeroShotConfig, ZeroShotModel
+
+LABELS = ("sea", "sky", "sand")
+
+
+class WordEncoder:
+    """One direction for each word of the labels, and a common one; the texts it read are kept."""
+
+    dim = 4
+
+    def __init__(self, identity: str = "words") -> None:
+        self.identity, self.read = identity, []
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        self.read += inputs
+        if any("broken" in text for text in inputs):
+            return np.array([[np.nan if "broken" in text else 0.5] * 4 for text in inputs], dtype=np.float32)
+        vectors = np.array([[1.0, *(float(word in text) for word in LABELS)] for text in inputs], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def model(**changes) -> ZeroShotModel:
+    encoder = WordEncoder()
+    return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, LABELS)
+
+
+def test_labels_are_read_through_the_template():
+    labels = WordEncoder()
+    ZeroShotModel(ZeroShotConfig(template="A photo of the {label}!"), WordEncoder(), labels, LABELS)
+    assert labels.read == ["A photo of the sea!", "A photo of the sky!", "A photo of the sand!"]
+
+
+def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
+    blue, none = model(temperature=0.5).answer([Item("1", "the sky above"), Item("2", "nothing")])
+    weight = np.exp(np.array([0.5, 1.0, 0.5]) / 0.5)  # cosines of (1, 1) with itself and with another label's
+    np.testing.assert_allclose(blue.probabilities, weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(none.probabilities, [1 / 3] * 3, rtol=1e-5)
+    assert (blue.label, blue.error) == (1, None)
+    assert blue.cost.seconds > 0
+
+
+def test_a_hard_prompt_masks_and_renormalises():
+    (answer,) = model(temperature=0.5).answer([Item("1", "the sky above", Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
+
+
+def test_inputs_may_come_through_an_encoder_of_their_own():
+    pictures, labels = WordEncoder("pictures"), WordEncoder("labels")
+    mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)
+    mixed.answer([Item("1", "sea.png")])
+    assert pictures.read == ["sea.png"]
+    assert len(labels.read) == 3
+
+
+def test_a_broken_item_is_an_error_of_its_own():
+    broken, fine = model().answer([Item("1", "broken"), Item("2", "fine")])
+    assert (broken.label, broken.error) == (None, "the model's probabilities are not numbers")
+    assert fine.error is None
+    assert model().answer([]) == []
+
+
+def test_the_identity_follows_all_that_decides():
+    encoder = WordEncoder()
+
+    def identity(encoder=encoder, labels=LABELS, **changes):
+        return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, labels).identity
+
+    others = [identity(WordEncoder("other")), identity(labels=("a", "b")), identity(temperature=1.0)]
+    assert len({identity(), *others, identity(template="{label}")}) == 5
+
+
+@pytest.mark.parametrize("template", ["about", "{label} or {label}", "{}"])
+def test_a_template_has_one_place_for_the_label(template):
+    with pytest.raises(ValidationError, match=r"must contain \{label\} once"):
+        ZeroShotConfig(template=template)
