@@ -31,7 +31,6 @@ POLL_S = 0.1
 
 def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
     """The content of a file for `serve deploy`; a change of `user_config` alone changes the version while it runs."""
-    user_config = release.model_dump(mode="json")
     return {
         "proxy_location": proxy_location(config).value,
         "http_options": http_settings(config),
@@ -47,7 +46,9 @@ def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> 
                     "assets_path": str(assets_dir.absolute()),
                     "serve": config.model_dump(mode="json", exclude_unset=True),
                 },
-                "deployments": [{"name": name, "user_config": user_config} for name in ("door", "large")],
+                "deployments": [
+                    {"name": name, "user_config": release.model_dump(mode="json")} for name in ("door", "large")
+                ],
             }
         ],
     }
