@@ -107,6 +107,10 @@ def serve(
         str | None,
         typer.Option(metavar="NAME@ALIAS", help="Serve a registered model, also NAME/VERSION; else CONFIG's champion."),
     ] = None,
+    build: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the file that `serve deploy` takes on a cluster, and start nothing."),
+    ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
@@ -118,13 +122,36 @@ def serve(
         if config is None and (bundle is None or overrides):
             raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
         loaded = _load(config, overrides) if config else None
-        from jobs.serving import Site, served_folder, served_model, serving, wait_for_interruption
+        from jobs.serving import Site, served_folder, served_model, serving, wait_for_interruption, write_deployment
 
-        served = served_folder(bundle) if bundle else served_model(loaded, model)
-        with serving(served, Site.of(loaded) if loaded else Site()) as url:
-            result |= {"version": served.version, "url": url}
-            typer.echo(f"{served.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+        release = served_folder(bundle) if bundle else served_model(loaded, model)
+        site = Site.of(loaded) if loaded else Site().keeping_feedback_in(release.bundle.parent)
+        result["version"] = release.version
+        if build:
+            write_deployment(build, release, site)
+            typer.echo(str(build))
+            return
+        with serving(release, site) as url:
+            result["url"] = url
+            typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
             wait_for_interruption()
+
+
+@app.command()
+def promote(
+    config: ConfigFile,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Make VERSION the champion, and let the running service change to it without a failed request."""
+    with reported(json, debug) as result:
+        from jobs.promotion import promote as promote_version
+
+        result |= promote_version(_load(config, overrides), version)
+        where = "and is served" if result["served"] else "; nothing is being served"
+        typer.echo(f"{result['version']} is the champion {where}".replace(" ;", ";"))
 
 
 @app.command()

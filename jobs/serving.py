@@ -7,21 +7,21 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from ray.serve import Application
 
 from kcm.bundle import Bundle
-from kcm.config import Config, parse_config
+from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
-from pipelines.serve.app import build_app, start, stop
+from pipelines.serve.app import require_servable, stop
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.deployment import deploy, deployment_file
+from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, SQLITE, fetch_model
 
 
@@ -35,23 +35,25 @@ class Site(Config):
     @classmethod
     def of(cls, config: RunConfig) -> Site:
         """What a run's configuration says about it."""
-        return cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
+        site = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
+        return site.keeping_feedback_in(config.storage_path)
+
+    def keeping_feedback_in(self, folder: Path) -> Site:
+        """The same, with a feedback log in this folder where no other is configured."""
+        feedback = self.serve.feedback
+        if feedback.url is not None:
+            return self
+        url = f"sqlite:///{folder.absolute() / 'feedback.db'}"
+        serve = self.serve.model_copy(update={"feedback": feedback.model_copy(update={"url": url})})
+        return self.model_copy(update={"serve": serve})
 
 
-@dataclass(frozen=True)
-class Served:
-    """A bundle to serve, and the version that clients are told."""
-
-    bundle: Path
-    version: str
-
-
-def served_folder(bundle: Path) -> Served:
+def served_folder(bundle: Path) -> Release:
     """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
-    return Served(bundle, Bundle.read(bundle).digest[:12])
+    return Release(version=Bundle.read(bundle).digest[:12], bundle=bundle.absolute())
 
 
-def served_model(config: RunConfig, model: str | None) -> Served:
+def served_model(config: RunConfig, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
     An alias is resolved here, so that all replicas load the same version whatever becomes of the alias.
@@ -65,18 +67,18 @@ def served_model(config: RunConfig, model: str | None) -> Served:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
             fetch_model(uri, version, Path(draft)).replace(folder)
-    return Served(folder, version)
+    return Release(version=version, bundle=folder)
 
 
 def _resolved(uri: str, model: str) -> str:
     """NAME/VERSION."""
     name, at, alias = model.partition("@")
-    if not at:
-        return model
     database = Path(uri.removeprefix(SQLITE))
     try:
         if uri.startswith(SQLITE) and not database.exists():  # which a client would create
             raise MlflowException("no runs are recorded here")
+        if not at:
+            return model
         return f"{name}/{MlflowClient(uri).get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:
         mend = "Register one by `kcm run`, or name one by --model or --bundle"
@@ -84,29 +86,25 @@ def _resolved(uri: str, model: str) -> str:
 
 
 @contextmanager
-def serving(served: Served, site: Site) -> Iterator[str]:
+def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the cascade, which is ready, for as long as the block runs."""
     with connected(site.cluster):
-        app = build_app(served.bundle, site.serve, site.assets_path, served.version)
+        url = deploy(release, site.serve, site.assets_path)
         try:
-            yield start(app, site.serve)
+            yield url
         finally:
             stop()
 
 
-class AppConfig(Config):
-    """What `application` is told; its paths lie on storage that every node sees."""
-
-    bundle: Path
-    assets_path: Path
-    serve: ServeConfig = ServeConfig()
-
-
-def application(arguments: dict[str, Any]) -> Application:
-    """Ray Serve's entry point for deployments by file, as by KubeRay: `import_path: jobs.serving:application`."""
-    config = parse_config(AppConfig, arguments, where="args of the application")
-    served = served_folder(config.bundle)
-    return build_app(served.bundle, config.serve, config.assets_path, served.version)
+def write_deployment(file: Path, release: Release, site: Site) -> None:
+    """Write what `serve deploy` takes. Raises ArtefactError for a bundle that cannot be served, before anything."""
+    require_servable(release, site.serve, site.assets_path)
+    content = yaml.safe_dump(deployment_file(release, site.serve, site.assets_path), sort_keys=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise KcmError(f"cannot write the deployment: {error.strerror}", where=str(file)) from error
 
 
 def wait_for_interruption() -> None:

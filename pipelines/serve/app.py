@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
@@ -17,39 +18,69 @@ from ray.serve.schema import LoggingConfig
 
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import require_models
+from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, KcmError
 from kcm.large import RecordedConfig
 from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.door import Door
+from pipelines.serve.keys import Keys
 from pipelines.serve.large import Large
+from pipelines.serve.release import Release
 
 APP_NAME = "kcm"
 
 
-def build_app(bundle_folder: Path, config: ServeConfig, assets_dir: Path, version: str) -> Application:
-    """The cascade of a bundle as a Ray Serve application; `version` is what clients are told.
+class AppConfig(Config):
+    """What `application` is told; its paths lie on storage that every node sees."""
 
-    Raises ArtefactError, before anything is started, for a damaged bundle and for models that are not its own.
+    bundle: Path
+    version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
+    assets_path: Path
+    serve: ServeConfig = ServeConfig()
+
+    @property
+    def release(self) -> Release:
+        """The version to start with. Raises ArtefactError where the folder holds no bundle."""
+        version = self.version or Bundle.read(self.bundle).digest[:12]
+        return Release(version=version, bundle=self.bundle.absolute())
+
+
+def application(arguments: dict[str, Any]) -> Application:
+    """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.app:application`."""
+    config = parse_config(AppConfig, arguments, where="args of the application")
+    return build_app(config.release, config.serve, config.assets_path)
+
+
+def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Application:
+    """The cascade of a bundle as a Ray Serve application.
+
+    Raises ArtefactError, before anything is started, for a damaged bundle and for models that are not its own,
+    ConfigError for keys that cannot be read.
     """
-    bundle = Bundle.read(bundle_folder)
+    require_servable(release, config, assets_dir)
+    options = deployment_options(config.large, config) | {"user_config": release.model_dump(mode="json")}
+    large = Large.options(**options).bind(config.large, assets_dir.absolute())
+    return build_door(release, config, assets_dir, large)
+
+
+def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
+    """Raise what `build_app` raises, without building anything."""
+    bundle = Bundle.read(release.bundle)
     if isinstance(bundle.large, RecordedConfig):
         raise ArtefactError(
             "recorded answers cannot be served: they are known for recorded rows alone",
-            where=str(bundle_folder),
+            where=str(release.bundle),
             mend="Train with a large model that answers new inputs, such as `classifier`",
         )
     require_models(bundle, assets_dir)
-    options = deployment_options(config.large, config)
-    large = Large.options(**options).bind(bundle_folder.absolute(), config.large, assets_dir.absolute())
-    return build_door(bundle_folder, config, assets_dir, version, large)
+    if config.auth.keys_file:
+        Keys(config.auth.keys_file)
 
 
-def build_door(
-    bundle_folder: Path, config: ServeConfig, assets_dir: Path, version: str, large: Application
-) -> Application:
-    """The door in front of any deployment whose `answer` maps a list of items to a list of large answers."""
-    options = deployment_options(config, config)
-    return Door.options(**options).bind(bundle_folder.absolute(), version, config, assets_dir.absolute(), large)
+def build_door(release: Release, config: ServeConfig, assets_dir: Path, large: Application) -> Application:
+    """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
+    options = deployment_options(config, config) | {"user_config": release.model_dump(mode="json")}
+    return Door.options(**options).bind(config, assets_dir.absolute(), large)
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
@@ -71,11 +102,9 @@ def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120
 
     Raises KcmError when something else holds the port, or the application does not become ready in time.
     """
-    _start_proxy(config)
-    serve.run(app, name=APP_NAME, route_prefix="/", logging_config=_LOGGING)
-    url = f"http://{_reachable(config.host)}:{config.port}"
-    _wait_until_ready(url, ready_timeout_s)
-    return url
+    start_proxy(config)
+    serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
+    return wait_until_ready(config, ready_timeout_s)
 
 
 def stop() -> None:
@@ -83,22 +112,20 @@ def stop() -> None:
     serve.shutdown()
 
 
-_LOGGING = LoggingConfig(enable_access_log=False)
+# Our own line per request, in requestlog.py, takes the place of the access log.
+LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
-def _start_proxy(config: ServeConfig) -> None:
+def start_proxy(config: ServeConfig) -> None:
     """Ray Serve's own proxy, on loopback unless the config says otherwise.
 
     HAProxy would let several times as many requests through, but its statistics and the replicas behind it listen on
     all interfaces; the throughput settings alone gain nothing where there are so few hops. Whoever guards the network
     otherwise sets RAY_SERVE_ENABLE_HA_PROXY and RAY_SERVE_THROUGHPUT_OPTIMIZED.
     """
-    # A proxy on another node's loopback would be reached by nobody.
-    location = ProxyLocation.HeadOnly if _is_loopback(config.host) else ProxyLocation.EveryNode
-    # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
-    http_options = HTTPOptions(host=config.host, port=config.port, request_timeout_s=2 * config.timeout_s)
+    http_options = HTTPOptions(**http_settings(config))
     try:
-        serve.start(proxy_location=location, http_options=http_options, logging_config=_LOGGING)
+        serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)
     except RayError as error:
         serve.shutdown()
         if "Failed to bind" not in str(error):
@@ -106,6 +133,17 @@ def _start_proxy(config: ServeConfig) -> None:
         raise KcmError(
             "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port="
         ) from None
+
+
+def proxy_location(config: ServeConfig) -> ProxyLocation:
+    """Where proxies run: one on another node's loopback would be reached by nobody."""
+    return ProxyLocation.HeadOnly if _is_loopback(config.host) else ProxyLocation.EveryNode
+
+
+def http_settings(config: ServeConfig) -> dict[str, Any]:
+    """The proxy's options."""
+    # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
+    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
 
 
 def _is_loopback(host: str) -> bool:
@@ -124,17 +162,20 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _wait_until_ready(url: str, timeout_s: float) -> None:
+def wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
+    """The URL of the application, once it is ready; KcmError when it fails, or is not ready in time."""
+    url = f"http://{_reachable(config.host)}:{config.port}"
     deadline = time.monotonic() + timeout_s
-    while True:
-        why = _not_ready(url)
-        if why is None:
-            return
+    while why := _not_ready(url):
+        application = serve.status().applications.get(APP_NAME)
+        if application and application.status == "DEPLOY_FAILED":
+            raise KcmError(f"the application failed: {' '.join(application.message.split())[-600:]}", where=url)
         if time.monotonic() > deadline:
             raise KcmError(
                 f"not ready after {timeout_s:g} s: {why}", where=url, mend="See whether something else holds the port"
             )
         time.sleep(0.1)
+    return url
 
 
 def _not_ready(url: str) -> str | None:

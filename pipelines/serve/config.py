@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
 
 from kcm.config import Config
+from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.feedback import FeedbackConfig
 
 
 class ReplicaConfig(Config):
@@ -15,7 +19,10 @@ class ReplicaConfig(Config):
     gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
     max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
     batch_wait_timeout_s: float = Field(
-        default=0.002, ge=0, description="Time that an item waits for others to join it."
+        default=0.0, ge=0, description="Time that a batch with room waits for more; others gather while one runs."
+    )
+    max_waiting_items: int = Field(
+        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
     )
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
     max_queued_requests: int = Field(
@@ -41,14 +48,40 @@ class LargeReplicaConfig(ReplicaConfig):
     """Replicas of the large model."""
 
     max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
-    timeout_s: float = Field(default=20.0, gt=0, description="Time that an escalation may take, its queue included.")
+    timeout_s: float = Field(
+        default=20.0, gt=0, description="Time that an escalation may take, its queue and its retry included."
+    )
+    attempt_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
+    )
+    breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
 
 
 class LimitsConfig(Config):
     """The largest request that is accepted."""
 
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
     max_items: int = Field(default=128, ge=1, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
+
+
+class AuthConfig(Config):
+    """Who may call, and how often."""
+
+    keys_file: Path | None = Field(
+        default=None,
+        description="File with a line `NAME SHA256` per key, read again when it changes, seen by all nodes; anyone may "
+        "call without one.",
+    )
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests of a name, or of all callers where there are no keys."
+    )
+
+    @field_validator("keys_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Replicas work in folders of their own."""
+        return value and value.expanduser().absolute()
 
 
 class ServeConfig(ReplicaConfig):
@@ -61,9 +94,19 @@ class ServeConfig(ReplicaConfig):
     timeout_s: float = Field(
         default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
     )
+    judge_timeout_s: float = Field(
+        default=8.0, gt=0, description="Time that the small side may take, its queue included."
+    )
+    load_timeout_s: float = Field(
+        default=300.0, gt=0, description="Time in which another version must be loaded and answer, or is refused."
+    )
     retry_after_s: int = Field(default=1, ge=1, description="What a refused client is told to wait.")
     top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
+    auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
+    feedback: FeedbackConfig = Field(
+        default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
+    )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
 
     @model_validator(mode="after")
@@ -73,4 +116,14 @@ class ServeConfig(ReplicaConfig):
                 f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}), "
                 "or no time is left to answer without the large model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_a_request(self) -> ServeConfig:
+        for name, room in (("", self.max_waiting_items), ("large.", self.large.max_waiting_items)):
+            if room < self.limits.max_items:
+                raise ValueError(
+                    f"{name}max_waiting_items ({room}) must be at least limits.max_items ({self.limits.max_items}), "
+                    "or the largest request that is allowed never finds room"
+                )
         return self

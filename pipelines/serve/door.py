@@ -11,35 +11,75 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, Judgement, load_small_side
+from kcm.cascade.runtime import load_small_side, require_models
+from kcm.config import parse_config
 from pipelines.serve.api import create_api
+from pipelines.serve.batcher import Batcher
+from pipelines.serve.breaker import Breaker
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.escalation import Escalation
+from pipelines.serve.front import Front
+from pipelines.serve.keys import Keys
+from pipelines.serve.metrics import ServeMetrics, exposition
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.release import Release
 from pipelines.serve.service import CascadeService
+from pipelines.serve.store import Store
 
 
 @serve.deployment(name="door")
 @serve.ingress()
 class Door:
-    """Holds the small side; items of several requests are judged together."""
+    """Holds the small side; items of several requests are judged together.
+
+    Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
+    """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, bundle_folder: Path, version: str, config: ServeConfig, assets_dir: Path, large: DeploymentHandle[Any]
+        self, config: ServeConfig, assets_dir: Path, large: DeploymentHandle[Any]
     ) -> None:
-        bundle = Bundle.read(bundle_folder)
-        self._small_side = await asyncio.to_thread(load_small_side, bundle, assets_dir, config.device, config.top_k)
-        self._judge_batch.set_max_batch_size(config.max_batch_size)
-        self._judge_batch.set_batch_wait_timeout_s(config.batch_wait_timeout_s)
-        self._service = CascadeService(self._small_side, self._judge_batch, Escalation(large), config, version)
-        self._limits, self._task_names = config.limits, bundle.task_names
-        await self._service.judge_probe()  # a replica that cannot judge must not start
-        self._probing = asyncio.create_task(self._service.become_ready())
+        self._config, self._assets_dir, self._large = config, assets_dir, large
+        self._breaker = Breaker(config.large.breaker)
+        store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
+        if store:
+            await store.open()
+        self._front = Front(self._load, config, self._breaker, ServeMetrics(), store, exposition)
+        self._probing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve once the replica is constructed."""
-        return create_api(self._service, self._limits, self._task_names)
+        auth = self._config.auth
+        keys = Keys(auth.keys_file) if auth.keys_file else None
+        # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
+        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
+        return create_api(self._front, self._config.limits, keys, RateLimit(share) if share else None)
 
-    @serve.batch
-    async def _judge_batch(self, inputs: list[Input]) -> list[Judgement]:
-        # Off the event loop, which has to go on accepting requests and answering health checks.
-        return await asyncio.to_thread(self._small_side.judge, inputs)
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve the release that the configuration names; returns before one that takes over has been loaded."""
+        await self._front.offer(parse_config(Release, user_config, where="user_config"))
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._front.become_ready())
+
+    async def standing(self) -> dict[str, Any]:
+        """Which replica this is and what it serves, for whoever changes the version."""
+        card = self._front.card()
+        return {
+            "replica": serve.get_replica_context().replica_id.unique_id,
+            "version": card.model_version,
+            "loading": card.loading,
+            "refused": card.refused.model_dump() if card.refused else None,
+        }
+
+    async def _load(self, release: Release) -> CascadeService:
+        config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
+        await asyncio.to_thread(require_models, bundle, self._assets_dir)
+        small_side = await asyncio.to_thread(load_small_side, bundle, self._assets_dir, config.device, config.top_k)
+        judge = Batcher(
+            small_side.judge,
+            lambda given: len(given.text),
+            max_batch_size=config.max_batch_size,
+            max_waiting=config.max_waiting_items,
+            wait_s=config.batch_wait_timeout_s,
+        )
+        escalation = Escalation(self._large, release, len(bundle.label_names), config.large, self._breaker)
+        return CascadeService(small_side, judge, escalation, config, release.version)

@@ -3,100 +3,98 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide
+from kcm.errors import DataError
 from kcm.large import LargeAnswer
-from pipelines.serve.api import ModelCard, PredictResponse, Refusal
+from pipelines.serve.batcher import Batcher, QueueFullError
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.errors import Refusal
 from pipelines.serve.escalation import PROBE, Escalation, Trouble
-
-PROBE_INTERVAL_S = 0.5
+from pipelines.serve.schemas import PredictResponse, Timings
 
 logger = logging.getLogger("ray.serve")
 
 
+@dataclass(frozen=True)
 class CascadeService:
-    """One version of the cascade; `judge` is the small side's judgement of a single input, batched or not."""
+    """One version of the cascade; `judge` batches judgements of the small side."""
 
-    def __init__(
-        self,
-        small_side: SmallSide,
-        judge: Callable[[Input], Awaitable[Judgement]],
-        escalation: Escalation,
-        config: ServeConfig,
-        version: str,
-    ) -> None:
-        self._small_side, self._judge, self._escalation = small_side, judge, escalation
-        self._config, self._version = config, version
-        self._waiting_for: str | None = "the large model has not answered yet"
+    small_side: SmallSide
+    judge: Batcher[Input, Judgement]
+    escalation: Escalation
+    config: ServeConfig
+    version: str
 
     async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
         """Answer all inputs by this version, or raise Refusal."""
-        clock = asyncio.get_running_loop()
-        deadline = clock.time() + self._config.timeout_s
-        judgements = await self._judgements(inputs, deadline)
-        timeout_s = min(self._config.large.timeout_s, deadline - clock.time())
-        large = await self._escalation.ask(self._small_side.questions(inputs, judgements), timeout_s)
+        self._require_known_tasks(inputs)
+        clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
+        started = clock()
+        judgements = await self._judgements(inputs)
+        judged = clock()
+        left_s = started + self.config.timeout_s - judged
+        questions = self.small_side.questions(inputs, judgements)
+        large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
         if isinstance(large, Trouble):
             logger.warning("request %s: %s", request_id, large.reason)
+        ended = clock()
         return PredictResponse(
-            model_version=self._version, request_id=request_id, answers=self._answers(judgements, large)
+            model_version=self.version,
+            request_id=request_id,
+            answers=self._answers(judgements, large),
+            timings=Timings(
+                judge_s=judged - started,
+                large_s=0.0 if all(judgement.keeps for judgement in judgements) else ended - judged,
+                total_s=ended - started,
+            ),
         )
-
-    def card(self) -> ModelCard:
-        """The model that is being served."""
-        bundle = self._small_side.bundle
-        certificates = dict(bundle.certificates)
-        return ModelCard(
-            model_version=self._version,
-            digest=bundle.digest,
-            labels=list(bundle.label_names),
-            tasks=list(bundle.task_names),
-            encoder=bundle.encoder.model,
-            large=bundle.large.adapter,
-            policy=bundle.policy,
-            certificate=certificates.pop(None, None),
-            task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
-            lineage=bundle.lineage.model_dump(mode="json"),
-        )
-
-    def waiting_for(self) -> str | None:
-        """Why requests cannot be answered yet; None once the probe has gone the whole way."""
-        return self._waiting_for
 
     async def judge_probe(self) -> None:
         """Judge a probe, and raise whatever judging raises."""
-        await self._judge(Input(PROBE.text))
+        await self.judge.submit([Input(PROBE.text)])
 
-    async def become_ready(self) -> None:
-        """Put the probe to the large model until that answers."""
-        while isinstance(outcome := await self._escalation.ask([PROBE], self._config.large.timeout_s), Trouble):
-            self._waiting_for = outcome.reason
-            await asyncio.sleep(PROBE_INTERVAL_S)
-        self._waiting_for = None
+    def _require_known_tasks(self, inputs: Sequence[Input]) -> None:
+        known = self.small_side.bundle.task_names
+        for index, item in enumerate(inputs):
+            if item.task is not None and item.task not in known:
+                nearest = difflib.get_close_matches(item.task, known, n=1, cutoff=0.0)
+                hint = f", did you mean '{nearest[0]}'?" if nearest else ""
+                raise Refusal(422, f"inputs[{index}].task: there is no such task{hint}")
 
-    async def _judgements(self, inputs: Sequence[Input], deadline: float) -> list[Judgement]:
+    async def _judgements(self, inputs: Sequence[Input]) -> list[Judgement]:
+        limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
-            async with asyncio.timeout_at(deadline):
-                return list(await asyncio.gather(*map(self._judge, inputs)))
+            async with asyncio.timeout(limit_s):
+                return await self.judge.submit(inputs)
         except TimeoutError:
-            reason = f"not judged within {self._config.timeout_s:g} s: too much to do"
-            raise Refusal(503, reason, self._config.retry_after_s) from None
+            raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
+        except QueueFullError:
+            raise self._later(429, "too many items wait already") from None
+        except DataError:
+            logger.exception("the small side gave no numbers")
+            raise self._later(503, "the small side failed") from None
 
     def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | Trouble) -> list[Answer]:
         """The answers to a request; Refusal where the policy is to have none without the large model."""
         outcomes: Sequence[LargeAnswer | Failure]
         if isinstance(large, Trouble):
-            if self._small_side.policy.on_large_failure == "error":
-                raise Refusal(large.status, large.reason, self._config.retry_after_s)
+            if self.small_side.policy.on_large_failure == "error":
+                raise self._later(large.status, large.reason)
             outcomes = [large] * sum(not judgement.keeps for judgement in judgements)
         else:
             outcomes = large
         answers: list[Answer] = []
-        for answer in self._small_side.answers(judgements, outcomes):
+        for answer in self.small_side.answers(judgements, outcomes):
             if isinstance(answer, Failure):
-                raise Refusal(503, f"the large model failed: {answer.reason}", self._config.retry_after_s)
+                raise self._later(503, f"the large model failed: {answer.reason}")
             answers.append(answer)
         return answers
+
+    def _later(self, status: int, reason: str) -> Refusal:
+        return Refusal(status, reason, self.config.retry_after_s)

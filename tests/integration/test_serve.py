@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,9 @@ from kcm.cascade.runtime import Answer, Input, load_cascade
 from kcm.errors import ArtefactError
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.app import build_app, build_door, deployment_options, start, stop
+from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.release import Release
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,7 +33,15 @@ def config() -> ServeConfig:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    large = LargeReplicaConfig(cpus=0.5, max_batch_size=1, max_ongoing_requests=1, max_queued_requests=1, timeout_s=1.5)
+    large = LargeReplicaConfig(
+        cpus=0.5,
+        max_batch_size=1,
+        max_ongoing_requests=1,
+        max_queued_requests=1,
+        timeout_s=1.5,
+        attempt_timeout_s=1.0,
+        breaker=BreakerConfig(failures=1000),  # unit tests open it; here it would make one test depend on another
+    )
     return ServeConfig(port=port, cpus=0.5, max_ongoing_requests=32, max_queued_requests=12, large=large)
 
 
@@ -56,7 +67,7 @@ def bundle(quick_bundle: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
     roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5)})
-    return start(build_app(bundle, roomy, assets_dir, "7"), roomy)
+    return start(build_app(Release(version="7", bundle=bundle), roomy, assets_dir), roomy)
 
 
 def test_http_gives_the_answers_of_the_cascade_in_process(
@@ -117,7 +128,7 @@ def test_models_other_than_the_bundle_s_own_are_refused_before_anything_starts(
 ) -> None:
     folder = quick_bundle(**{f"{side}_identity": "0" * 64})
     with pytest.raises(ArtefactError, match=f"the {side}.* is another one"):
-        build_app(folder, config, assets_dir, "8")
+        build_app(Release(version="8", bundle=folder), config, assets_dir)
 
 
 # -- with a large model that does what the text says -------------------------------------------------------------------
@@ -128,12 +139,21 @@ def scripted_large(config: ServeConfig) -> Application:
 
     @serve.deployment(name="large")
     class ScriptedLarge:
-        async def answer(self, items: list[Item]) -> list[LargeAnswer]:
+        async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
             text = items[0].text
             if text == "raise":
                 raise RuntimeError("a secret of the large model")
             if text == "stall":
                 await asyncio.sleep(30)
+            if text.startswith("/"):
+                with Path(text).open("a") as diary:
+                    diary.write("asked ")
+                    diary.flush()
+                    try:
+                        await asyncio.sleep(30)
+                    except asyncio.CancelledError:
+                        diary.write("cancelled ")
+                        raise
             if text == "slow":
                 await asyncio.sleep(0.4)
             if text == "fail":
@@ -146,7 +166,9 @@ def scripted_large(config: ServeConfig) -> Application:
 @pytest.fixture(scope="module")
 def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
-    return start(build_door(folder, config, assets_dir, "lenient", scripted_large(config)), config)
+    return start(
+        build_door(Release(version="lenient", bundle=folder), config, assets_dir, scripted_large(config)), config
+    )
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +176,7 @@ def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: P
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
     wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
     large = scripted_large(config.model_copy(update={"large": wide}))
-    return start(build_door(folder, config, assets_dir, "strict", large), config)
+    return start(build_door(Release(version="strict", bundle=folder), config, assets_dir, large), config)
 
 
 FAILURES = ["raise", "stall", "fail", "swallow"]
@@ -166,6 +188,19 @@ def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: 
     assert response.status_code == 200
     (answer,) = response.json()["answers"]
     assert (answer["route"], answer["degraded"]) == ("small_degraded", True)
+    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
+
+
+def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(lenient: str, tmp_path: Path) -> None:
+    """Promise: no large model works on for a client that has gone, and it is not asked again for it."""
+    diary = tmp_path / "diary"
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{lenient}/v1/predict", json={"inputs": [{"text": str(diary)}]}, timeout=0.5)
+    deadline = time.monotonic() + 30
+    while "cancelled" not in diary.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    assert diary.read_text().split() == ["asked", "cancelled"]
     assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
 
 

@@ -15,8 +15,9 @@ from ray.serve.schema import ServeDeploySchema
 from typer.main import get_command
 
 from jobs.cli import app
-from jobs.serving import AppConfig
 from kcm.config import parse_config
+from pipelines.serve.app import AppConfig
+from pipelines.serve.release import Release
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"
@@ -88,12 +89,24 @@ def test_the_job_runs_a_command_that_exists() -> None:
     assert command in get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_the_service_deploys_an_application_that_exists() -> None:
-    values = yaml.safe_load(read(KUBERAY / "rayservice.yaml")["spec"]["serveConfigV2"])
+def serve_files() -> dict[str, dict[str, Any]]:
+    return {
+        "rayservice": yaml.safe_load(read(KUBERAY / "rayservice.yaml")["spec"]["serveConfigV2"]),
+        "serve": read(ROOT / "jobs" / "configs" / "serve.yaml"),
+    }
+
+
+@pytest.mark.parametrize("name", ["rayservice", "serve"])
+def test_the_service_deploys_an_application_that_exists(name: str) -> None:
+    values = serve_files()[name]
     schema = ServeDeploySchema.model_validate(values)
     assert values.keys() <= ServeDeploySchema.model_fields.keys()  # the schema ignores what it does not know
     (application,) = schema.applications
     assert values["applications"][0].keys() <= type(application).model_fields.keys()
     module, _, name = application.import_path.partition(":")
     assert callable(getattr(importlib.import_module(module), name))
-    assert parse_config(AppConfig, application.args).serve.large.num_replicas == 2
+    config = parse_config(AppConfig, application.args)
+    assert config.serve.large.num_replicas == 2
+    assert {each.name for each in application.deployments} <= {"door", "large"}
+    for deployment in application.deployments:
+        assert parse_config(Release, deployment.user_config) == config.release

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.serving import application, served_model
+from jobs.serving import Site, served_model
 from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
+from pipelines.serve.app import application
 from pipelines.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
@@ -59,6 +60,12 @@ def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
 def test_an_alias_that_points_nowhere_is_an_error(config: RunConfig) -> None:
     with pytest.raises(KcmError, match="no registered model 'reviews@runner-up'"):
         served_model(config, "reviews@runner-up")
+
+
+def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: RunConfig) -> None:
+    assert Site.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
+    elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
+    assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
 
 
 def test_a_deployment_file_is_checked_like_any_configuration() -> None:

@@ -1,64 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.runtime import Answer, Input
-from pipelines.serve.api import ModelCard, PredictResponse, Refusal, create_api
-from pipelines.serve.config import LimitsConfig
+from kcm.cascade.runtime import Input
+from pipelines.serve.errors import Refusal
+from pipelines.serve.feedback import Feedback
 
-LIMITS = LimitsConfig(max_items=3, max_text_length=10)
-
-
-@dataclass
-class StubService:
-    """Answers everything with the same answer, or with a refusal."""
-
-    refusal: Refusal | None = None
-    waiting: str | None = None
-    seen: list[Input] = field(default_factory=list)
-
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
-        if self.refusal:
-            raise self.refusal
-        self.seen += inputs
-        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01)
-        return PredictResponse(model_version="3", request_id=request_id, answers=[answer] * len(inputs))
-
-    def card(self) -> ModelCard:
-        return ModelCard(
-            model_version="3",
-            digest="abc",
-            labels=["bad", "good"],
-            tasks=["movies"],
-            encoder="some/encoder",
-            large="classifier",
-            policy=Policy(decision=KEEP_ALL),
-            certificate=None,
-            task_certificates={},
-            lineage={},
-        )
-
-    def waiting_for(self) -> str | None:
-        return self.waiting
+ITEM = {"text": "a"}
 
 
-def client(service: StubService | None = None) -> TestClient:
-    return TestClient(create_api(service or StubService(), LIMITS, ["movies", "tweets"]))
-
-
-def test_items_reach_the_service_as_they_were_sent_and_answers_come_back() -> None:
-    service = StubService()
-    response = client(service).post("/v1/predict", json={"inputs": [{"text": " a "}, {"text": "b", "task": "movies"}]})
+def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client: TestClient, service: Any) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": " a "}, {"text": "b", "task": "movies"}]})
     assert service.seen == [Input(" a "), Input("b", "movies")]
     assert response.status_code == 200
     body = response.json()
     assert (body["model_version"], len(body["answers"])) == ("3", 2)
+    assert body["timings"] == {"judge_s": 0.01, "large_s": 0.0, "total_s": 0.02}
     assert body["answers"][0] == {
         "label": "good",
         "probabilities": {"good": 0.9, "bad": 0.1},
@@ -71,77 +32,151 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back() -> No
     }
 
 
-def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise() -> None:
-    body = {"inputs": [{"text": "a"}]}
-    with_id = client().post("/v1/predict", json=body, headers={"X-Request-ID": "mine"}).json()
-    without = [client().post("/v1/predict", json=body).json()["request_id"] for _ in range(2)]
+def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise(client: TestClient) -> None:
+    with_id = client.post("/v1/predict", json={"inputs": [ITEM]}, headers={"X-Request-ID": "mine"}).json()
+    without = [client.post("/v1/predict", json={"inputs": [ITEM]}).json()["request_id"] for _ in range(2)]
     assert with_id["request_id"] == "mine"
     assert len({*without, ""}) == 3
+
+
+@pytest.mark.parametrize("request_id", ["two words", "x" * 129, "café"])
+def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient, request_id: str) -> None:
+    headers = {"X-Request-ID": request_id.encode()}
+    response = client.post("/v1/predict", json={"inputs": [ITEM]}, headers=headers)
+    assert response.status_code == 422
+    assert "1 to 128 printable" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"inputs": [{"text": ""}]}, "The text is empty"),
-        ({"inputs": [{"text": " \n"}]}, "The text is empty"),
-        ({"inputs": [{"text": "x" * 11}]}, "at most 10 characters"),
-        ({"inputs": [{"text": "x"}] * 4}, "at most 3 items"),
-        ({"inputs": []}, "at least 1 item"),
-        ({"inputs": [{"text": 5}]}, "valid string"),
-        ({"inputs": [{"text": "x", "task": "movie"}]}, "no such task, did you mean 'movies'?"),
-        ({"inputs": [{"text": "x", "label": 1}]}, "Extra inputs are not permitted"),
-        ({"texts": ["x"]}, "Field required"),
-        ({}, "Field required"),
+        ({"inputs": [{"text": ""}]}, "inputs[0].text: String should have at least 1 character"),
+        ({"inputs": [ITEM, {"text": " \n"}]}, "inputs[1].text: The text is empty"),
+        ({"inputs": [ITEM, {"text": "x" * 11}]}, "inputs[1].text: String should have at most 10 characters"),
+        ({"inputs": [ITEM] * 4}, "inputs: List should have at most 3 items"),
+        ({"inputs": []}, "inputs: List should have at least 1 item"),
+        ({"inputs": [{"text": 5}]}, "inputs[0].text: Input should be a valid string"),
+        ({"inputs": [{"text": "x", "label": 1}]}, "inputs[0].label: Extra inputs are not permitted"),
+        ({"texts": ["x"]}, "inputs: Field required"),
+        ({}, "inputs: Field required"),
     ],
     ids=str,
 )
-def test_an_invalid_request_is_told_why(body: Any, message: str) -> None:
-    response = client().post("/v1/predict", json=body)
+def test_an_invalid_request_is_told_which_item_and_which_limit_in_one_line(
+    client: TestClient, body: Any, message: str
+) -> None:
+    response = client.post("/v1/predict", json=body)
     assert response.status_code == 422
-    assert message in " ".join(problem["msg"] for problem in response.json()["detail"])
+    assert message in response.json()["detail"]
+    assert "\n" not in response.json()["detail"]
+
+
+def test_many_problems_are_counted_rather_than_listed(client: TestClient) -> None:
+    items = [{f"field{number}": 1} for number in range(3)]
+    detail = client.post("/v1/predict", json={"inputs": items}).json()["detail"]
+    assert detail.endswith("and 1 more")
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b'{"inputs": NaN}', b'{"inputs": [{"text": "\\ud800"}]}', b'{"inputs": [{"text": 1e999}]}'],
+    [
+        b"",
+        b"{",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 390,
+        b'{"inputs": NaN}',
+        b'{"inputs": [{"text": "\\ud800"}]}',
+        b'{"inputs": [{"text": 1e999}]}',
+        b'{"\\ud800": 1}',
+        b'{"inputs": [{"text": "a", "\\u0000\\n": 1}]}',
+    ],
     ids=str,
 )
-def test_a_malformed_body_is_the_client_s_fault(content: bytes) -> None:
-    response = client().post("/v1/predict", content=content, headers={"content-type": "application/json"})
-    assert response.status_code == 422
+def test_a_malformed_body_is_the_client_s_fault(client: TestClient, content: bytes) -> None:
+    response = client.post("/v1/predict", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
     assert response.json()["detail"]
 
 
-def test_an_error_does_not_repeat_the_input() -> None:
-    response = client().post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
+def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(client: TestClient, service: Any) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(10):
+            yield b" " * 50
+
+    for content in (b" " * 401, endless()):
+        response = client.post("/v1/predict", content=content)
+        assert (response.status_code, response.json()["detail"]) == (413, "body: at most 400 bytes are allowed")
+    fitting = b'{"inputs": [{"text": "a"}]}'.ljust(400)
+    headers = {"content-type": "application/json"}
+    assert client.post("/v1/predict", content=fitting, headers=headers).status_code == 200
+    assert len(service.seen) == 1
+
+
+def test_an_error_does_not_repeat_the_input(client: TestClient) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
+    assert response.status_code == 422
     assert "private" not in response.text
 
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(2, "2"), (None, None)])
-def test_a_refusal_has_its_status_reason_and_time_to_come_back(retry_after_s: int | None, header: str | None) -> None:
-    service = StubService(refusal=Refusal(503, "too much to do", retry_after_s))
-    response = client(service).post("/v1/predict", json={"inputs": [{"text": "a"}]})
-    assert (response.status_code, response.json()) == (503, {"detail": "too much to do"})
+def test_a_refusal_has_its_status_reason_and_time_to_come_back(
+    client: TestClient, service: Any, retry_after_s: int | None, header: str | None
+) -> None:
+    service.refusal = Refusal(503, "too much to do", retry_after_s)
+    response = client.post("/v1/predict", json={"inputs": [ITEM]})
+    error = {"message": "too much to do", "code": 503}
+    assert (response.status_code, response.json()) == (503, {"detail": "too much to do", "error": error})
     assert response.headers.get("retry-after") == header
 
 
-def test_it_is_alive_before_it_is_ready() -> None:
-    waiting = client(StubService(waiting="the large model has not answered yet"))
-    assert waiting.get("/healthz").status_code == 200
-    assert waiting.get("/readyz").status_code == 503
-    assert "the large model has not answered yet" in waiting.get("/readyz").json()["detail"]
-    assert client().get("/readyz").status_code == 200
+def test_feedback_names_the_request_and_its_items(client: TestClient, service: Any) -> None:
+    labels = [{"item": 1, "label": "good", "text": "x", "task": "movies"}, {"label": "bad"}]
+    response = client.post("/v1/feedback", json={"request_id": "mine", "labels": labels})
+    assert (response.status_code, response.json()) == (200, {"request_id": "mine", "stored": 2})
+    assert service.seen == ["mine", Feedback(1, "good", "x", "movies"), Feedback(0, "bad")]
 
 
-def test_the_card_shows_what_is_served() -> None:
-    card = client().get("/v1/model").json()
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"request_id": "mine", "labels": []}, "labels: List should have at least 1 item"),
+        ({"request_id": "mine", "labels": [{"label": "a"}, {"label": "b"}]}, "labels: Each item of a request"),
+        ({"request_id": "mine", "labels": [{"item": -1, "label": "a"}]}, "labels[0].item: Input should be greater"),
+        ({"request_id": "mine", "labels": [{"item": 3, "label": "a"}]}, "labels[0].item: Input should be less than 3"),
+        ({"request_id": "two words", "labels": [{"label": "a"}]}, "request_id: String should match"),
+    ],
+    ids=str,
+)
+def test_feedback_that_makes_no_sense_is_told_why(client: TestClient, body: Any, message: str) -> None:
+    response = client.post("/v1/feedback", json=body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+
+
+def test_it_is_alive_before_it_is_ready(client: TestClient, service: Any) -> None:
+    service.waiting = "the large model has not answered yet"
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert "the large model has not answered yet" in client.get("/readyz").json()["detail"]
+    service.waiting = None
+    assert client.get("/readyz").status_code == 200
+
+
+def test_the_card_shows_what_is_served(client: TestClient) -> None:
+    card = client.get("/v1/model").json()
     assert card["policy"]["decision"] == {"decision": "keep_all", "threshold": None}
-    assert (card["model_version"], card["labels"]) == ("3", ["bad", "good"])
+    assert (card["model_version"], card["labels"], card["lineage"]) == ("3", ["bad", "good"], {"parent": "2"})
+    assert (card["traffic"]["large"], card["call_rate"]) == (1, 0.25)
 
 
-def test_the_documentation_states_the_limits() -> None:
-    assert client().get("/docs").status_code == 200
-    schemas = client().get("/openapi.json").json()["components"]["schemas"]
+def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
     assert schemas["PredictRequest"]["properties"]["inputs"]["maxItems"] == 3
     assert schemas["Item"]["properties"]["text"]["maxLength"] == 10
     assert set(schemas["Answer"]["required"]) >= {"label", "route", "gate_score", "threshold", "degraded"}
+    refusals = document["paths"]["/v1/predict"]["post"]["responses"]
+    for status in ("401", "413", "422", "429", "503", "504"):
+        assert refusals[status]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}

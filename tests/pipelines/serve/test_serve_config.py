@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,11 @@ def test_no_queue_is_endless_and_a_refused_client_is_told_when_to_come_back() ->
         assert options["backpressure_config"].retry_after_s == 3
 
 
+def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
+    config = parse_config(ServeConfig, {"auth": {"keys_file": "keys"}})
+    assert config.auth.keys_file == Path.cwd() / "keys"
+
+
 def test_a_replica_computes_where_its_resources_are() -> None:
     assert ServeConfig().device == "cpu"
     assert ServeConfig(gpus=0.5).device == "cuda"
@@ -34,6 +40,8 @@ def test_a_replica_computes_where_its_resources_are() -> None:
     [
         ({"max_batch_size": 100, "max_ongoing_requests": 10}, "requests of one item never fill a batch"),
         ({"timeout_s": 5.0, "large": {"timeout_s": 5.0}}, "no time is left to answer without the large model"),
+        ({"max_waiting_items": 10}, "the largest request that is allowed never finds room"),
+        ({"large": {"max_waiting_items": 10}}, "large.max_waiting_items"),
         ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
         ({"port": 70000}, "port = 70000"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +11,17 @@ import pytest
 
 from kcm.cascade.policy import Policy
 from kcm.cascade.runtime import Input, Judgement, SmallSide
+from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
-from pipelines.serve import service as room
-from pipelines.serve.api import PredictResponse, Refusal
+from pipelines.serve.batcher import Batcher
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.errors import Refusal
 from pipelines.serve.escalation import Trouble
+from pipelines.serve.schemas import PredictResponse
 from pipelines.serve.service import CascadeService
 
 CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
-FULL = Trouble("the large model has no room for more requests", 503)
+FULL = Trouble("the large model has no room for more requests", 429)
 
 
 class StubSmallSide(SmallSide):
@@ -26,34 +29,41 @@ class StubSmallSide(SmallSide):
 
     def __init__(self, policy: Policy) -> None:
         names = ("bad", "good")
-        self.bundle: Any = SimpleNamespace(label_names=names, answer_names=names, prompts=None)
+        self.bundle: Any = SimpleNamespace(
+            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets")
+        )
         self.policy, self.top_k = policy, None
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+        if any(item.text == "slow" for item in inputs):
+            time.sleep(0.5)
+        if any(item.text == "nan" for item in inputs):
+            raise DataError("the judge's logits are not numbers")
+        return [Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01) for item in inputs]
 
 
 class StubEscalation:
-    """Gives one outcome after the other, the last one for ever, and remembers what it was asked."""
+    """Gives one outcome, and remembers what it was asked."""
 
-    def __init__(self, *outcomes: LargeAnswer | Trouble) -> None:
-        self._outcomes = list(outcomes)
+    def __init__(self, outcome: LargeAnswer | Trouble) -> None:
+        self._outcome = outcome
         self.asked: list[tuple[list[Item], float]] = []
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
         self.asked.append((list(items), timeout_s))
-        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
-        return outcome if isinstance(outcome, Trouble) else [outcome] * len(items)
+        return self._outcome if isinstance(self._outcome, Trouble) else [self._outcome] * len(items)
 
 
-async def judge(item: Input) -> Judgement:
-    await asyncio.sleep(60 if item.text == "slow" else 0)
-    return Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01)
+def predict(
+    escalation: StubEscalation, *texts: str, task: str | None = None, max_waiting: int = 100, **policy: Any
+) -> PredictResponse:
+    async def answered() -> PredictResponse:
+        small_side = StubSmallSide(Policy(**policy))
+        judge = Batcher(small_side.judge, lambda given: len(given.text), max_batch_size=32, max_waiting=max_waiting)
+        service = CascadeService(small_side, judge, escalation, CONFIG, "5")  # type: ignore[arg-type]
+        return await service.predict([Input(text, task) for text in texts], "id")
 
-
-def service(escalation: StubEscalation, **policy: Any) -> CascadeService:
-    return CascadeService(StubSmallSide(Policy(**policy)), judge, escalation, CONFIG, "5")  # type: ignore[arg-type]
-
-
-def predict(escalation: StubEscalation, *texts: str, **policy: Any) -> PredictResponse:
-    return asyncio.run(service(escalation, **policy).predict([Input(text) for text in texts], "id"))
+    return asyncio.run(answered())
 
 
 def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
@@ -67,6 +77,13 @@ def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
     ((items, _),) = escalation.asked
     assert [item.text for item in items] == ["x", "y"]
     assert (response.model_version, response.request_id) == ("5", "id")
+
+
+def test_each_stage_has_its_seconds_and_the_large_one_none_where_all_was_kept() -> None:
+    kept = predict(StubEscalation(LargeAnswer(1)), "keep").timings
+    escalated = predict(StubEscalation(LargeAnswer(1)), "keep", "x").timings
+    assert kept.large_s == 0.0 < escalated.large_s
+    assert 0 < kept.judge_s <= kept.total_s
 
 
 def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
@@ -97,19 +114,25 @@ def test_without_a_stand_in_one_failed_item_refuses_the_request() -> None:
     assert caught.value.status == 503
 
 
-def test_what_is_not_judged_in_time_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("text", "status", "reason"), [("slow", 503, "too much to do"), ("nan", 503, "the small side failed")]
+)
+def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int, reason: str) -> None:
     escalation = StubEscalation(LargeAnswer(1))
-    with pytest.raises(Refusal, match="too much to do") as caught:
-        predict(escalation, "keep", "slow")
-    assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+    with pytest.raises(Refusal, match=reason) as caught:
+        predict(escalation, "keep", text)
+    assert (caught.value.status, caught.value.retry_after_s) == (status, 2)
     assert escalation.asked == []
 
 
-def test_it_is_ready_once_the_large_model_has_answered_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PROBE_INTERVAL_S", 0.0)
-    escalation = StubEscalation(FULL, FULL, LargeAnswer(1))
-    waiting = service(escalation)
-    assert waiting.waiting_for() == "the large model has not answered yet"
-    asyncio.run(waiting.become_ready())
-    assert waiting.waiting_for() is None
-    assert len(escalation.asked) == 3
+def test_a_full_queue_tells_the_client_to_come_back() -> None:
+    with pytest.raises(Refusal, match="too many items wait") as caught:
+        predict(StubEscalation(LargeAnswer(1)), "keep", "keep", max_waiting=1)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+
+
+def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(Refusal, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'") as caught:
+        predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
+    assert (caught.value.status, caught.value.retry_after_s) == (422, None)
+    assert predict(StubEscalation(LargeAnswer(1)), "keep", task="movies").answers

@@ -1,0 +1,70 @@
+"""Refusals: the one form in which a request that is not answered is told why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+MAX_PROBLEMS = 5  # that one refusal lists
+
+
+class Refusal(Exception):
+    """A request that is not answered; `retry_after_s` is None where the same request would be refused again."""
+
+    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.retry_after_s = status, detail, retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a client that can wait has to know."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+def add_handlers(api: FastAPI) -> None:
+    """Let every refusal, of ours or of the framework, end in one line of JSON."""
+    api.add_exception_handler(Refusal, _refused)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _rejected)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The body of every refusal; `error` is where clients of OpenAI's interface look for the reason."""
+    return JSONResponse({"detail": detail, "error": {"message": detail, "code": status}}, status, headers)
+
+
+async def _refused(_: Request, refusal: Exception) -> JSONResponse:
+    assert isinstance(refusal, Refusal)
+    return problem(refusal.status, refusal.detail, refusal.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem(422, explain(error.errors()))
+
+
+async def _rejected(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, error.detail, error.headers)
+
+
+def explain(problems: Sequence[Mapping[str, Any]]) -> str:
+    """Each problem as `inputs[2].text: what is allowed`, without the input: it may be long, private, not encodable."""
+    told = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:MAX_PROBLEMS]]
+    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    return " ".join("; ".join(told + more).split())
+
+
+def _place(location: Sequence[int | str]) -> str:
+    """`("body", "inputs", 2, "text")` as `inputs[2].text`. A part that a client made up is cut: it may be anything."""
+    source, *parts = location
+    place = ""
+    for part in parts:
+        name = str(part).encode("ascii", "replace").decode()[:40]
+        place += f"[{part}]" if isinstance(part, int) else f".{name}" if place else name
+    return place or str(source)

@@ -1,0 +1,75 @@
+"""The keys that callers show: only their hashes are known here, and they can change while requests go on."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+from hashlib import sha256
+from pathlib import Path
+
+from kcm.errors import ConfigError
+
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+
+logger = logging.getLogger("ray.serve")
+
+
+class Keys:
+    """The keys of a file with a line `NAME SHA256` for each of them; `#` starts a comment.
+
+    The file is read again when it changes: a new key is valid, and one that was taken out invalid, at the next request.
+    While the file is missing or has a bad line, the keys that were read last stay valid. Several keys may share a
+    name. Raises ConfigError where there is nothing to start with.
+
+    A key's hash is made by `printf %s "$KEY" | sha256sum`. Keys are to be random (`openssl rand -hex 32`): a plain
+    hash protects nothing that can be guessed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._stamp = self._current_stamp()
+            self._names = _read(file)
+        except OSError as error:
+            raise ConfigError(
+                f"the keys cannot be read: {error.strerror}", where=str(file), mend="Write a line NAME SHA256 per key"
+            ) from None
+
+    def caller(self, key: str) -> str | None:
+        """The name that the key stands for; None for a key that is not valid."""
+        self._refresh()
+        shown = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        # Every hash is compared, each in constant time: how long it takes tells nothing.
+        found = [name for digest, name in self._names.items() if hmac.compare_digest(digest, shown)]
+        return found[0] if found else None
+
+    def _refresh(self) -> None:
+        try:
+            stamp = self._current_stamp()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._names = _read(self._file)
+        except (OSError, ConfigError) as error:
+            logger.error("the keys that were read last stay valid: %s", error)
+
+    def _current_stamp(self) -> tuple[int, int, int]:
+        status = self._file.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(file: Path) -> dict[str, str]:
+    """Names by hash."""
+    names: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        match = _LINE.fullmatch(content)
+        if match is None:  # the line is not shown: it may hold a key in place of its hash
+            mend = 'Write NAME SHA256, the hash by: printf %s "$KEY" | sha256sum'
+            raise ConfigError("not a name and a hash", where=f"{file}, line {number}", mend=mend)
+        names[match["digest"]] = match["name"]
+    if not names:
+        raise ConfigError("there is no key", where=str(file), mend="Write a line NAME SHA256 per key")
+    return names

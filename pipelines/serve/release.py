@@ -1,0 +1,100 @@
+"""Which version is served, and how another takes its place while requests go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import Field
+
+from kcm.config import Config
+
+logger = logging.getLogger("ray.serve")
+
+LoadedT = TypeVar("LoadedT")
+
+
+class Release(Config):
+    """A version of the model: what clients are told it is, and the folder of its bundle, the same on every node."""
+
+    version: str = Field(min_length=1, description="What clients are told.")
+    bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
+
+
+class RefusedRelease(Config):
+    """A version that was offered and is not served."""
+
+    version: str
+    reason: str
+
+
+class Releases(Generic[LoadedT]):
+    """The version in use and, for a time, one that is loaded beside it.
+
+    `load` loads a release and tries it out; what it raises refuses the release. A request takes `current` once and
+    keeps to it, so that no request mixes two versions.
+    """
+
+    def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:
+        self._load = load
+        self._loaded: tuple[Release, LoadedT] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._offered: Release | None = None
+        self.refused: RefusedRelease | None = None
+
+    @property
+    def current(self) -> LoadedT:
+        """What answers requests."""
+        return self._in_use[1]
+
+    @property
+    def release(self) -> Release:
+        """The release of `current`."""
+        return self._in_use[0]
+
+    @property
+    def loading(self) -> str | None:
+        """The version that is being loaded, if any."""
+        return self._offered.version if self._offered and self._loading else None
+
+    async def offer(self, release: Release) -> None:
+        """Serve `release` from the moment it has proved to work; the version in use answers until then.
+
+        The first release is waited for, and raises what its loading raises. Of a later one that fails, `refused` tells.
+        """
+        if self._loaded is None:
+            self._loaded = (release, await self._load(release))
+            return
+        if self._loading:
+            self._loading.cancel()  # the newest offer counts
+        self._offered, self._loading = release, None
+        if release != self.release:  # else a version is taken back: why it was refused stays known
+            self.refused = None
+            self._loading = asyncio.create_task(self._replace(release))
+
+    async def settled(self) -> None:
+        """Wait until nothing is being loaded."""
+        while self._loading:
+            await asyncio.wait([self._loading])
+
+    async def _replace(self, release: Release) -> None:
+        try:
+            loaded = await self._load(release)
+        except Exception as error:
+            logger.exception("version %s is refused, %s stays", release.version, self.release.version)
+            self.refused = RefusedRelease(version=release.version, reason=" ".join(str(error).split())[:500])
+        else:
+            self._loaded = (release, loaded)
+            logger.info("version %s is in use", release.version)
+        finally:
+            if self._loading is asyncio.current_task():
+                self._loading = None
+
+    @property
+    def _in_use(self) -> tuple[Release, LoadedT]:
+        if self._loaded is None:
+            raise RuntimeError("no release has been loaded yet")
+        return self._loaded

@@ -1,0 +1,65 @@
+"""The bodies of requests, within the limits of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
+
+from pipelines.serve.config import LimitsConfig
+
+MAX_NAME = 200  # characters of a label or a task
+REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def predict_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/predict`."""
+    text = Annotated[
+        str, Field(min_length=1, max_length=limits.max_text_length, examples=["What a film!"]), AfterValidator(_filled)
+    ]
+    task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
+    item = create_model("Item", __config__=_STRICT, text=(text, ...), task=(task, None))
+    inputs = Annotated[list[item], Field(min_length=1, max_length=limits.max_items)]  # type: ignore[valid-type]
+    return create_model("PredictRequest", __config__=_STRICT, inputs=(inputs, ...))
+
+
+def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/feedback`."""
+    fields: dict[str, Any] = {
+        "item": (
+            Annotated[int, Field(ge=0, lt=limits.max_items, description="Position of the input in its request.")],
+            0,
+        ),
+        "label": (Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="The true label.")], ...),
+        "text": (
+            Annotated[
+                str | None,
+                Field(max_length=limits.max_text_length, description="The input, if it is to be learned from."),
+            ],
+            None,
+        ),
+        "task": (Annotated[str | None, Field(max_length=MAX_NAME)], None),
+    }
+    item = create_model("FeedbackItem", __config__=_STRICT, **fields)
+    request_id = Annotated[str, Field(pattern=REQUEST_ID_PATTERN, description="Of the request that was answered.")]
+    labels = Annotated[
+        list[item],  # type: ignore[valid-type]
+        Field(min_length=1, max_length=limits.max_items),
+        AfterValidator(_distinct),
+    ]
+    return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "The text is empty: there is nothing to classify")
+    return text
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    if len({item.item for item in items}) < len(items):
+        raise PydanticCustomError("repeated_item", "Each item of a request can have one label")
+    return items

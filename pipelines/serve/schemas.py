@@ -1,0 +1,94 @@
+"""What clients send and receive. None of it repeats an input: answers and errors may be kept where inputs may not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kcm.cascade.certificate import Certificate
+from kcm.cascade.policy import Policy
+from kcm.cascade.runtime import Answer
+from pipelines.serve.breaker import State
+from pipelines.serve.release import RefusedRelease
+
+
+class Timings(BaseModel):
+    """Seconds that a request spent in each stage, waiting included; 0 for a stage that it did not need."""
+
+    judge_s: Annotated[float, Field(description="Encoder, judge and small model.")]
+    large_s: Annotated[float, Field(description="Large model, its queue and retries included.")] = 0.0
+    total_s: float
+
+
+class PredictResponse(BaseModel):
+    """Answers in the order of the request's inputs, all by one version of the model."""
+
+    model_version: str
+    request_id: Annotated[str, Field(description="The X-Request-Id that was sent, or a new one.")]
+    answers: list[Answer]
+    timings: Timings
+
+
+class Traffic(BaseModel):
+    """Items that this replica answered since it started, whatever the version."""
+
+    small: int = 0
+    large: int = 0
+    small_degraded: int = 0
+
+    @property
+    def call_rate(self) -> float | None:
+        """Share of the items that the policy escalated, whoever answered them in the end."""
+        escalated = self.large + self.small_degraded
+        total = escalated + self.small
+        return escalated / total if total else None
+
+
+class ModelCard(BaseModel):
+    """The model that is being served."""
+
+    model_version: str
+    digest: Annotated[str, Field(description="Digest of the bundle.")]
+    labels: list[str]
+    tasks: list[str]
+    encoder: str
+    large: str
+    policy: Policy
+    certificate: Annotated[Certificate | None, Field(description="Of requests that carry no task.")]
+    task_certificates: dict[str, Certificate]
+    lineage: dict[str, Any]
+    traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
+    call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
+    breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
+    loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
+    refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]
+
+
+class Status(BaseModel):
+    """How the service is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "ready"]
+
+
+class Reason(BaseModel):
+    """The same for clients of OpenAI's interface."""
+
+    message: str
+    code: Annotated[int, Field(description="The HTTP status.")]
+
+
+class Problem(BaseModel):
+    """Why a request was not answered, in one line."""
+
+    detail: str
+    error: Reason
+
+
+class FeedbackResponse(BaseModel):
+    """What is stored by now, whatever happens to the service."""
+
+    request_id: str
+    stored: Annotated[int, Field(description="Labels of this request that the log holds.")]

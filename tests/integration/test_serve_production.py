@@ -1,0 +1,242 @@
+"""The served cascade while versions change and processes die: two replicas of each deployment, deployed from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import ray
+from mlflow import MlflowClient
+
+from jobs.promotion import promote
+from jobs.serving import Site, served_model
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.runtime import Answer, Input, load_cascade
+from kcm.config import load_config
+from kcm.errors import ArtefactError, KcmError
+from pipelines.config import RunConfig
+from pipelines.serve.app import stop
+from pipelines.serve.deployment import change_version, deploy
+from pipelines.serve.feedback import ESCALATED, FEEDBACK, FeedbackLog
+from pipelines.serve.release import Release
+from pipelines.tracking import CHAMPION, Tracking
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[..., Path], assets_dir: Path) -> RunConfig:
+    """Three registered versions: the champion splits, the second keeps everything, the third has another encoder."""
+    storage = tmp_path_factory.mktemp("storage")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = {"port": port, "num_replicas": 2, "cpus": 0.2, "large": {"num_replicas": 2, "cpus": 0.2}}
+    overrides = [f"storage_path={storage}", f"assets_path={assets_dir}", f"serve={json.dumps(values)}"]
+    config = load_config(RunConfig, REVIEWS, overrides)
+    tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
+    bundles = {
+        "first": quick_bundle(),
+        "second": quick_bundle(policy=Policy(decision=KEEP_ALL)),
+        "third": quick_bundle(encoder_identity="0" * 64),
+    }
+    for fingerprint, bundle in bundles.items():
+        tracking.publish(config.name, bundle, fingerprint)
+    MlflowClient(tracking.uri).set_registered_model_alias(config.name, CHAMPION, "1")
+    return config
+
+
+@pytest.fixture(scope="module")
+def url(config: RunConfig) -> Iterator[str]:
+    yield deploy(served_model(config, None), Site.of(config).serve, config.assets_path)
+    stop()
+
+
+@pytest.fixture(scope="module")
+def expected(config: RunConfig, sentences: list[str]) -> list[Answer]:
+    """What the first version answers, in process; sentences near the threshold are left out of comparisons."""
+    cascade = load_cascade(served_model(config, "reviews/1").bundle, config.assets_path)
+    answers = cascade.answer([Input(text) for text in sentences])
+    return [answer for answer in answers if isinstance(answer, Answer)]
+
+
+@dataclass
+class Load:
+    """Clients that ask for one sentence after the other until they are stopped, each request once more if it fails."""
+
+    url: str
+    sentences: list[str]
+    answered: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask_on, args=(start,)) for start in range(3)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, number: int) -> None:
+        """Return once this many further requests have ended."""
+        goal = len(self.answered) + len(self.failed) + number
+        deadline = time.monotonic() + 120
+        while len(self.answered) + len(self.failed) < goal:
+            assert time.monotonic() < deadline, "requests no longer end"
+            time.sleep(0.02)
+
+    def _ask_on(self, start: int) -> None:
+        number = start
+        while not self._stop.is_set():
+            index = number % len(self.sentences)
+            outcome = self._ask(index)
+            if isinstance(outcome, str):
+                outcome = self._ask(index)
+            if isinstance(outcome, str):
+                self.failed.append(outcome)
+            else:
+                self.answered.append((index, outcome))
+            number += 3
+
+    def _ask(self, index: int) -> dict[str, Any] | str:
+        body = {"inputs": [{"text": self.sentences[index]}]}
+        try:
+            response = httpx.post(f"{self.url}/v1/predict", json=body, timeout=60)
+        except httpx.HTTPError as error:
+            return repr(error)
+        if response.status_code != 200:
+            return f"{response.status_code} {response.text[:200]}"
+        answered: dict[str, Any] = response.json()
+        return answered
+
+
+def wrong(load: Load, expected: list[Answer]) -> list[Any]:
+    """Answers of the first version that differ from those in process, but for items at the threshold."""
+    found = []
+    for index, response in load.answered:
+        (answer,), mine = response["answers"], expected[index]
+        if response["model_version"] != "reviews/1" or answer["degraded"]:
+            continue
+        assert mine.threshold is not None
+        if abs(mine.gate_score - mine.threshold) > 1e-4 and (answer["route"], answer["label"]) != (
+            mine.route,
+            mine.label,
+        ):
+            found.append((index, answer))
+    return found
+
+
+def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: RunConfig, sentences: list[str]) -> None:
+    """Promise: what was acknowledged is stored, under the id that the client gave."""
+    body = {"inputs": [{"text": text} for text in sentences[:20]]}
+    response = httpx.post(f"{url}/v1/predict", json=body, headers={"x-request-id": "mine"}, timeout=60).json()
+    labels = [{"item": 3, "label": "positive"}]
+    for _ in range(2):
+        told = httpx.post(f"{url}/v1/feedback", json={"request_id": "mine", "labels": labels}, timeout=60)
+        assert (told.status_code, told.json()["stored"]) == (200, 1)
+    log = FeedbackLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0)
+    assert [(row["item"], row["label"]) for row in log.read(FEEDBACK)] == [(3, "positive")]
+    escalated = [index for index, answer in enumerate(response["answers"]) if answer["route"] == "large"]
+    assert [row["item"] for row in log.read(ESCALATED) if row["request_id"] == "mine"] == escalated != []
+
+
+def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(
+    url: str, config: RunConfig, tmp_path: Path
+) -> None:
+    """Promise: neither the registry nor the service takes a version that cannot be served, and the card tells of it."""
+    with pytest.raises(ArtefactError, match="the encoder is another one"):
+        promote(config, "3")
+    with pytest.raises(KcmError, match="version broken is refused"):
+        change_version(Release(version="broken", bundle=tmp_path / "nowhere"))
+    cards = [httpx.get(f"{url}/v1/model").json() for _ in range(10)]
+    assert {card["model_version"] for card in cards} == {"reviews/1"}
+    assert "broken" in [card["refused"]["version"] for card in cards if card["refused"]]
+
+
+def test_versions_change_under_load_without_a_failed_or_mixed_request(
+    url: str, config: RunConfig, sentences: list[str], expected: list[Answer]
+) -> None:
+    """Promise: promotion and rollback fail no request, and every request is answered by one version."""
+    client = MlflowClient(config.tracking.uri_in(config.storage_path))
+    with Load(url, sentences) as load:
+        load.wait_for(5)
+        assert promote(config, "2") == {"version": "reviews/2", "served": True}
+        assert int(client.get_model_version_by_alias(config.name, CHAMPION).version) == 2
+        load.wait_for(10)
+        second = httpx.get(f"{url}/v1/model").json()["model_version"]
+        promote(config, "reviews/1")
+        load.wait_for(5)
+    assert second == "reviews/2"
+    assert int(client.get_model_version_by_alias(config.name, CHAMPION).version) == 1
+    assert load.failed == []
+    assert {response["model_version"] for _, response in load.answered} == {"reviews/1", "reviews/2"}
+    kept_all = [response for _, response in load.answered if response["model_version"] == "reviews/2"]
+    assert {answer["route"] for response in kept_all for answer in response["answers"]} == {"small"}
+    assert wrong(load, expected) == []
+
+
+def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[str]) -> None:
+    """Promise: what happened to a request can be found by its id, and no input is in any log."""
+    httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": sentences[0]}]}, headers={"x-request-id": "to-find"})
+    folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs" / "serve"
+    lines: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 30
+    while not lines and time.monotonic() < deadline:
+        written = "".join(path.read_text() for path in folder.glob("replica_kcm_door_*.log"))
+        lines = [json.loads(line) for line in written.splitlines() if '"to-find"' in line and '"path"' in line]
+        time.sleep(0.1)
+    (line,) = lines
+    assert (line["path"], line["status"], line["model_version"]) == ("/v1/predict", 200, "reviews/1")
+    assert not any(sentence in written for sentence in sentences if len(sentence) > 20)
+
+
+def test_everything_that_is_counted_can_be_read(url: str) -> None:
+    """Promise: /metrics tells of all replicas, whichever answers."""
+    deadline = time.monotonic() + 60
+    found = ""
+    while "ray_kcm_items_total" not in found and time.monotonic() < deadline:
+        found = httpx.get(f"{url}/metrics", timeout=30).text
+        time.sleep(0.5)
+    assert 'route="large"' in found
+    assert 'version="reviews/2"' in found
+    assert "ray_kcm_stage_seconds_bucket" in found
+
+
+@pytest.mark.parametrize("deployment", ["door", "large"])
+def test_a_replica_killed_under_load_costs_no_answer(
+    url: str, sentences: list[str], expected: list[Answer], deployment: str
+) -> None:
+    """Promise: with two replicas and one retry 99% are answered, none of them wrongly; degraded answers say so."""
+    with Load(url, sentences) as load:
+        load.wait_for(20)
+        os.kill(replicas(deployment)[0].pid, signal.SIGKILL)
+        load.wait_for(80)
+    assert len(load.failed) <= 0.01 * (len(load.answered) + len(load.failed)), load.failed
+    assert wrong(load, expected) == []
+    degraded = [answer for _, response in load.answered for answer in response["answers"] if answer["degraded"]]
+    assert {answer["route"] for answer in degraded} <= {"small_degraded"}
+
+
+def replicas(deployment: str) -> list[psutil.Process]:
+    """The replicas' processes, of this session's cluster alone."""
+    title = f"ray::ServeReplica:kcm:{deployment}"
+    own = psutil.Process().children(recursive=True)
+    return [process for process in own if process.is_running() and title in " ".join(process.cmdline())]

@@ -1,0 +1,87 @@
+"""A service without models behind the real interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.runtime import Answer, Input
+from pipelines.serve.api import create_api
+from pipelines.serve.config import LimitsConfig
+from pipelines.serve.errors import Refusal
+from pipelines.serve.feedback import Feedback
+from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
+
+
+@dataclass
+class StubService:
+    """Answers everything with the same answer, or with a refusal, and remembers what it was given."""
+
+    refusal: Refusal | None = None
+    waiting: str | None = None
+    seen: list[Any] = field(default_factory=list)
+
+    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+        if self.refusal:
+            raise self.refusal
+        self.seen += inputs
+        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01)
+        return PredictResponse(
+            model_version="3",
+            request_id=request_id,
+            answers=[answer] * len(inputs),
+            timings=Timings(judge_s=0.01, total_s=0.02),
+        )
+
+    async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
+        if self.refusal:
+            raise self.refusal
+        self.seen += [request_id, *labels]
+        return FeedbackResponse(request_id=request_id, stored=len(labels))
+
+    def card(self) -> ModelCard:
+        return ModelCard(
+            model_version="3",
+            digest="abc",
+            labels=["bad", "good"],
+            tasks=["movies"],
+            encoder="some/encoder",
+            large="classifier",
+            policy=Policy(decision=KEEP_ALL),
+            certificate=None,
+            task_certificates={},
+            lineage={"parent": "2"},
+            traffic=Traffic(small=3, large=1),
+            call_rate=0.25,
+            breaker="closed",
+            loading=None,
+            refused=None,
+        )
+
+    def waiting_for(self) -> str | None:
+        return self.waiting
+
+    async def metrics(self) -> str:
+        return "kcm_items_total 1\n"
+
+
+@pytest.fixture
+def service() -> StubService:
+    return StubService()
+
+
+@pytest.fixture
+def client(service: StubService) -> TestClient:
+    limits = LimitsConfig(max_items=3, max_text_length=10, max_body_bytes=400)
+    return TestClient(create_api(service, limits))
+
+
+@pytest.fixture
+def client_of(service: StubService) -> Callable[..., TestClient]:
+    """A client of the interface with these keys and this rate limit."""
+    return lambda **options: TestClient(create_api(service, LimitsConfig(), **options))
