@@ -40,6 +40,8 @@ class StubSmallSide(SmallSide):
         encoder, large = {"model": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
         self.bundle: Any = SimpleNamespace(
             label_names=("bad", "good"),
+            answer_names=("bad", "good"),
+            prompts=None,
             task_names=("movies",),
             certificates={},
             digest="abc",
