@@ -87,7 +87,7 @@ class Bench:
             if not data.tuned:
                 continue
             found = trials.setdefault(data.settings_file, [])
-            for learner, (memories, space) in spaces().items():
+            for learner, (memories, space) in spaces(data).items():
                 for row in (Row(learner, memory, ALL_NETWORKS) for memory in memories):
                     if self._wanted(data.name, row.name):
                         found += self._trials(data, row, space)

@@ -79,6 +79,7 @@ class DataSet:
     tuned: bool  # on these tasks its settings are chosen
     tasks: Mapping[str, Any]
     rows: tuple[Row, ...]
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     feature_columns: tuple[str, ...] = ()
 
     def study(self, row: Row, **changes: Any) -> StudyConfig:
@@ -127,16 +128,26 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
         DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything),
         DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE),
         DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything),
-        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", True, digits, everything, ("pixel_*",)),
+        # Networks with few inputs take larger steps.
+        DataSet(
+            "digits",
+            "Digits, 5 tasks of 2 classes",
+            "digits",
+            True,
+            digits,
+            everything,
+            (3e-3, 1e-2, 3e-2),
+            ("pixel_*",),
+        ),
     ]
 
 
-def spaces() -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
+def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
     """By learner: the memories at which it is tuned, and what is tried; the same for every network.
 
     The closed form has no learning rate, and finds its ridge by cross-validation: it is not tuned.
     """
-    common: dict[str, Sequence[Any]] = {"train.learning_rate": [1e-3, 3e-3, 1e-2]}
+    common: dict[str, Sequence[Any]] = {"train.learning_rate": data.learning_rates}
     strengths: dict[str, dict[str, Sequence[Any]]] = {
         "replay": {"learner.batch_size": [32, 256]},
         "der": {"learner.alpha": [0.1, 0.5]},
