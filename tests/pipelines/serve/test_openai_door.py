@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from kcm.cascade.runtime import Input
+from kcm.large.prompts import NO_PROMPT, question
 from pipelines.serve.errors import Refusal
 
 
@@ -57,9 +58,8 @@ def test_a_text_may_stand_between_marks_or_come_in_parts(chat: openai.OpenAI, se
 
 
 def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: openai.OpenAI, service: Any) -> None:
-    from kcm.large.prompts import NO_PROMPT, render
-
-    ask(chat, ("user", render("a film", ["bad", "good"], NO_PROMPT)))
+    asked = question("a film", ["bad", "good"], NO_PROMPT)
+    ask(chat, ("system", asked.instructions), ("user", asked.data))
     assert service.seen[0].text == "a film"
 
 
