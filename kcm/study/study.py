@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from pydantic import Field, field_validator
 
 from kcm.config import Config
@@ -14,6 +13,7 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import require_linear
+from kcm.study import denormals
 from kcm.study.aggregate import aggregate
 from kcm.study.cell import Cell, Record, run_cell
 from kcm.study.data import read_data
@@ -122,12 +122,7 @@ def run_cells(
     records: Records,
     watcher: Watcher | None = None,
 ) -> list[Record]:
-    """The records of all cells, in their order; a cell that `records` holds is not run again.
-
-    From now on this process takes the smallest floats for zero: gradients of rows long learned are such numbers, and
-    a processor is many times slower with them.
-    """
-    torch.set_flush_denormal(True)
+    """The records of all cells, in their order; a cell that `records` holds is not run again."""
     finished = []
     for number, (cell, setting) in enumerate(planned):
         if watcher is not None:
@@ -136,7 +131,8 @@ def run_cells(
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
         if record is None:
-            record = run_cell(cell, setting, stream)
+            with denormals.taken_for_zero():
+                record = run_cell(cell, setting, stream)
             records.put(fingerprint, record)
         finished.append(record)
     return finished
