@@ -30,6 +30,7 @@ from pipelines.config import RunConfig
 from pipelines.lock import locked
 from pipelines.run import STAGES, run
 from pipelines.serve.app import build_app, start, stop
+from pipelines.serve.release import Release
 from pipelines.tracking import fetch_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -114,7 +115,8 @@ def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
     large = config.serve.large.model_copy(update={"cpus": 0.5})
     serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
     bundle = Path(result["artefacts"]["register"]) / "bundle"
-    yield start(build_app(bundle, serve, config.assets_path, result["mlflow"]["version"]), serve)
+    release = Release(version=str(result["mlflow"]["version"]), bundle=bundle)
+    yield start(build_app(release, serve, config.assets_path), serve)
     stop()
 
 
