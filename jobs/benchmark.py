@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.ending import reported
+from jobs.options import Debug, JsonFile
 
 DEFAULT_SETTINGS = Path(__file__).parent / "configs" / "benchmark" / "default.yaml"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -83,10 +84,8 @@ def continual(
         Path, typer.Option(metavar="DIR", help="Keeps features and finished cells, from which a run resumes.")
     ] = Path("storage/benchmark"),
     assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
 ) -> None:
     """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
     with reported(json, debug) as result:

@@ -18,7 +18,7 @@ from kcm.collaborator import Collaborator, NetworkConfig
 from kcm.config import Config
 from kcm.distill import DistillConfig
 from kcm.errors import ConfigError
-from kcm.learners.base import Batch, Learner
+from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.design import designs
 from kcm.learners.ranks import Ranks
 from kcm.learners.ridge import MIN_STRENGTH, RidgeFit, fit_ridge
@@ -97,6 +97,10 @@ class Analytic(Learner):
         """The regression of the judge, and that of the small model where it has targets of its own."""
         assert self.sums is not None  # every task has rows
         return fit_ridge(self.sums, self.strength)
+
+    def end_task(self, learned: LearnedTask) -> None:
+        """Solve for all rows so far."""
+        self.solve(learned.collaborator, learned.ranks)
 
     @torch.no_grad()
     def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:

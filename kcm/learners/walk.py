@@ -121,8 +121,6 @@ class Walk:
         self.position.total += 1
         if self.position.step < self.steps_in_task:
             return False
-        if isinstance(self.learner, Analytic):
-            self.learner.solve(self.collaborator, self.ranks)
         self._finish_task()
         return True
 

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from jobs import promotion
 from jobs.promotion import promote
-from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, Tracking, champion_of
-
-REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run whose registry holds two versions."""
-    storage = tmp_path_factory.mktemp("storage")
-    config = load_config(RunConfig, REVIEWS, [f"storage_path={storage}"])
-    tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
-    for version in ("first", "second"):
-        bundle = storage / version
-        bundle.mkdir()
-        (bundle / "bundle.json").write_text(version)
-        tracking.publish(config.name, bundle, fingerprint=version)
-    return config
+from pipelines.tracking import CHAMPION, champion_of
 
 
 @pytest.fixture

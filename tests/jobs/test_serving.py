@@ -12,23 +12,13 @@ from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
 from pipelines.serve.app import application
-from pipelines.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run whose registry holds two versions, the second of them the champion."""
-    storage = tmp_path_factory.mktemp("storage")
-    config = load_config(RunConfig, REVIEWS, [f"storage_path={storage}"])
-    tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
-    for version in ("first", "second"):
-        bundle = storage / version
-        bundle.mkdir()
-        (bundle / "bundle.json").write_text(version)
-        tracking.publish(config.name, bundle, fingerprint=version)
-    return config
+@pytest.fixture
+def config(registry: RunConfig) -> RunConfig:
+    return registry
 
 
 def test_without_a_name_the_champion_of_the_run_is_served(config: RunConfig) -> None:
