@@ -28,7 +28,7 @@ serve: $(INSTALLED)
 # One session, so that the integration tests share one Ray cluster; unit tests first, since they fail faster.
 test: lint
 	$(BIN)/kcm assets
-	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF
+	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF efficientnet-lite2
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT_TESTS) tests/integration/
 
 check: lint

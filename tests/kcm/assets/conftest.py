@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import Package
+from kcm.assets.pip import PipPackage
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Package]:
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipPackage]:
     """`index(name, {path: content})` offers a wheel to pip, which reaches no other index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
-    def offer(name: str, files: dict[str, bytes]) -> Package:
+    def offer(name: str, files: dict[str, bytes]) -> PipPackage:
         wheel = folder / f"{name}-1.0-py3-none-any.whl"
         info = {
             f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
@@ -35,7 +35,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pack
         with zipfile.ZipFile(wheel, "w") as archive:
             for path, content in {**files, **info}.items():
                 archive.writestr(path, content)
-        return Package(name, "1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+        return PipPackage(name, "1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
 
     return offer
 
