@@ -68,13 +68,17 @@ class Analytic(Learner):
         self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
         self.sums: RidgeSums | None = None
 
-    def require_linear(self, collaborator: Collaborator) -> None:
+    def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks, or a scaling, that no closed form fits."""
         require_linear(collaborator.network)
         designs(collaborator)
 
+    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
+        """One pass, in steps of its own size: what is configured is for gradients."""
+        return 1, self.chunk_size
+
     @torch.no_grad()
-    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> bool:
         """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
         rows = batch.weights.nonzero()[:, 0]
         design = designs(collaborator)[0]
@@ -92,6 +96,7 @@ class Analytic(Learner):
         if self.sums is not None:
             part.add(self.sums)
         self.sums = part
+        return True
 
     def fits(self) -> list[RidgeFit]:
         """The regression of the judge, and that of the small model where it has targets of its own."""

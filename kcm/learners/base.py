@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kcm.collaborator import Collaborator
+from kcm.distill import DistillConfig
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
 
@@ -109,6 +110,17 @@ class Learner:
 
     def check(self, num_labels: int) -> None:
         """Raise ConfigError where the method cannot work with so many labels."""
+
+    def require(self, collaborator: Collaborator) -> None:
+        """Raise ConfigError for networks that the method cannot train."""
+
+    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
+        """Passes over a task's rows and rows of a step, given what is configured."""
+        return num_epochs, batch_size
+
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> bool:
+        """Take in this rank's rows of a step without a gradient; False, as here, where the optimiser must move."""
+        return False
 
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""

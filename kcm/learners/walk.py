@@ -22,7 +22,6 @@ from kcm.collaborator import Collaborator
 from kcm.config import Config
 from kcm.distill import DistillConfig, distillation_loss
 from kcm.errors import ArtefactError, DataError
-from kcm.learners.analytic import Analytic
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
@@ -80,9 +79,9 @@ class Walk:
             if task.num_rows("train") == 0 or task.num_rows("test") == 0:
                 raise DataError(f"task {task.name!r} has no train or no test rows")
         learner.check(collaborator.num_labels)
-        if isinstance(learner, Analytic):
-            learner.require_linear(collaborator)
-            train = train.model_copy(update={"num_epochs": 1, "batch_size": learner.chunk_size})
+        learner.require(collaborator)
+        num_epochs, batch_size = learner.schedule(train.num_epochs, train.batch_size)
+        train = train.model_copy(update={"num_epochs": num_epochs, "batch_size": batch_size})
         self.collaborator, self.learner, self.tasks = collaborator, learner, list(tasks)
         self.train, self.distill, self.seed = train, distill, seed
         self.ranks = ranks or Ranks()
@@ -113,10 +112,9 @@ class Walk:
 
     def step(self) -> bool:
         """Take one step; True when it finished a task."""
-        if isinstance(self.learner, Analytic):
-            self._absorb(self.learner)
-        else:
-            self._descend()
+        batch, num_rows = self._step_batch()
+        if not self.learner.absorb(self.collaborator, batch, self.distill, self.ranks):
+            self._descend(batch, num_rows)
         self.position.step += 1
         self.position.total += 1
         if self.position.step < self.steps_in_task:
@@ -156,19 +154,18 @@ class Walk:
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def _absorb(self, learner: Analytic) -> None:
-        """Hand this rank's share of the step to a learner that takes no gradients."""
+    def _step_batch(self) -> tuple[Batch, int]:
+        """This rank's share of the step's rows, and how many rows all ranks share."""
         streams, positions = self._step_rows()
         index, weights = self.ranks.share(torch.arange(len(positions)))
-        batch = self._take(streams[index], positions[index]).reweighted(weights)
-        learner.absorb(self.collaborator, batch, self.distill, self.ranks)
+        return self._take(streams[index], positions[index]).reweighted(weights), len(positions)
 
-    def _descend(self) -> None:
-        """One step of the optimiser."""
+    def _descend(self, batch: Batch, num_rows: int) -> None:
+        """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
         self._optimizer.zero_grad(set_to_none=False)
-        self._loss().backward()  # type: ignore[no-untyped-call]
+        self._loss(batch, num_rows).backward()  # type: ignore[no-untyped-call]
         parameters = dict(self.collaborator.named_parameters())
         self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
         with torch.no_grad():
@@ -177,13 +174,10 @@ class Walk:
         with torch.no_grad():
             self.learner.after_update(parameters)
 
-    def _loss(self) -> Tensor:
+    def _loss(self, batch: Batch, num_rows: int) -> Tensor:
         """The loss of this rank's share of the step, divided by the weight of all ranks' rows."""
-        streams, positions = self._step_rows()
-        index, weights = self.ranks.share(torch.arange(len(positions)))
-        batch = self._take(streams[index], positions[index]).reweighted(weights)
-        total = float(len(positions))
-        if (extra := self.learner.extra_rows(self.position.total, len(positions))) is not None:
+        total = float(num_rows)
+        if (extra := self.learner.extra_rows(self.position.total, num_rows)) is not None:
             index, weights = self.ranks.share(torch.arange(len(extra)))
             batch = batch.join(extra.take(index, weights * extra.weights[index]))
             total += float(extra.weights.sum())

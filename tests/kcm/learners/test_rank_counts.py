@@ -25,7 +25,7 @@ def gradients_of_an_epoch(walk: Walk) -> list[torch.Tensor]:
         for step in range(walk._steps_per_epoch):
             walk.position.step = step
             walk.collaborator.zero_grad()
-            walk._loss().backward()
+            walk._loss(*walk._step_batch()).backward()
             parts = [parameter.grad for parameter in walk.collaborator.parameters()]
             walk.ranks.sum_(parts)
             found.append(torch.cat([part.reshape(-1) for part in parts]))

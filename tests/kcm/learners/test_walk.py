@@ -152,7 +152,7 @@ def _gradients(walks: list[Walk]) -> list[torch.Tensor]:
     """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
     for walk in walks:
         walk._optimizer.zero_grad()
-        walk._loss().backward()
+        walk._loss(*walk._step_batch()).backward()
     parameters = dict(walks[0].collaborator.named_parameters())
     for name, parameter in parameters.items():
         parameter.grad = torch.stack([walk.collaborator.get_parameter(name).grad for walk in walks]).sum(0)
