@@ -25,14 +25,15 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)
 
-# One session, so that the integration tests share one Ray cluster; unit tests first, since they fail faster.
+# Unit tests first, since they fail faster, on every core; then one session, so that integration tests share one cluster.
 test: lint
 	$(BIN)/kcm assets
 	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF efficientnet-lite2
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT_TESTS) tests/integration/
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration/
 
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(UNIT_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ class DataSet:
     tuned: bool  # on these tasks its settings are chosen
     tasks: Mapping[str, Any]
     rows: tuple[Row, ...]
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     feature_columns: tuple[str, ...] = ()
 
     def study(self, row: Row, **changes: Any) -> StudyConfig:
@@ -149,9 +149,7 @@ def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str,
     """
     common: dict[str, Sequence[Any]] = {"train.learning_rate": data.learning_rates}
     strengths: dict[str, dict[str, Sequence[Any]]] = {
-        "replay": {"learner.batch_size": [32, 256]},
-        "der": {"learner.alpha": [0.1, 0.5]},
-        "lwf": {"learner.strength": [0.3, 1.0]},
+        "replay": {"learner.batch_size": [128, 256]},
         "ewc": {"learner.strength": [10.0, 1000.0]},
         "si": {"learner.strength": [0.1, 10.0]},
     }

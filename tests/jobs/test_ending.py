@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from jobs.ending import reported
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import DataError
 
 
 def end(error: BaseException, json_file: Path | None = None, debug: bool = False) -> int:
@@ -131,30 +131,3 @@ def test_a_json_file_that_cannot_be_written_is_found_before_the_work(
         pytest.fail("the body ran")
     assert ended.value.exit_code == 2
     assert "cannot write the JSON result" in capsys.readouterr().err
-
-
-def fail() -> NoReturn:
-    raise ArtefactError("the disk is full", where="/storage", mend="Free some space")
-
-
-class FailingActor:
-    """What a stage sends rows through."""
-
-    def __call__(self, batch: dict[str, object]) -> NoReturn:
-        fail()
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_an_error_in_another_process_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ray wraps what a task raised, and Ray Data keeps nothing but its text."""
-    import ray
-    import ray.data
-
-    line = "error: the disk is full (/storage). Free some space\n"
-    with pytest.raises(typer.Exit) as ended, reported(None, debug=False):
-        ray.get(ray.remote(fail).remote())
-    assert (ended.value.exit_code, capsys.readouterr().err) == (2, line)
-    with pytest.raises(typer.Exit) as ended, reported(None, debug=False):
-        ray.data.range(4).map_batches(FailingActor, concurrency=1).materialize()
-    assert ended.value.exit_code == 2
-    assert capsys.readouterr().err.endswith(line)
