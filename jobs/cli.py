@@ -217,7 +217,7 @@ def explain(
         pictures, decisions = explanation(explainer, texts or [], output, top)
         result |= pictures
         for decision in decisions:
-            result_console().print(decision_view(decision, explainer.bundle.label_names))
+            result_console().print(decision_view(decision, explainer.bundle.label_names, top))
         typer.echo("\n".join(result["pictures"]))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +18,15 @@ from rich.table import Table
 from torch import Tensor
 
 from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, Judgement, SmallSide, load_small_side
+from kcm.cascade.runtime import Input, SmallSide, load_small_side
 from kcm.errors import DataError
-from kcm.explain import Explanation, explain, kan_of, remembered_rows, scaled
-from kcm.kan import KAN
+from kcm.explain import Explanation, kan_of, remembered_rows, scaled
 from kcm.kan.plotting import plot_edge, plot_network
+from kcm.reasons import Decision, decision_on, variants
 from pipelines.rowfile import open_rows
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision
-WORDS = 60  # at most, that are left out in turn
-
-Networks = Mapping[str, KAN]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the small side said of one text, and why: an explanation by network.
-
-    `words` are the text's words with what each adds to the judge's logit of its own answer: how much lower that is
-    when the word is left out, the largest change first.
-    """
-
-    text: str
-    label: str
-    judgement: Judgement
-    reasons: dict[str, Explanation]
-    words: tuple[tuple[str, float], ...]
-
-    @property
-    def route(self) -> str:
-        """Who answers."""
-        return "small" if self.judgement.keeps else "large"
 
 
 class Explainer:
@@ -62,10 +39,7 @@ class Explainer:
 
     def __init__(self, folder: Path, assets_dir: Path, rows: Path | None = None, text_column: str = "text") -> None:
         self.bundle = Bundle.read(folder)
-        collaborator = self.bundle.collaborator
-        self.networks = {"judge": kan_of(collaborator.judge), "small": kan_of(collaborator.small)}
-        if collaborator.network.shared:
-            del self.networks["small"]
+        self.networks = {name: kan_of(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
         self.probe_ND = self._probe(rows, text_column)
 
@@ -80,14 +54,8 @@ class Explainer:
 
     def decide(self, text: str, top: int) -> Decision:
         """Judge one text, and find the `top` largest contributions to the logit of each network's own answer."""
-        (judgement,) = self.side.judge([Input(text)])
-        (x_I,) = self._encode([text])
-        reasons = {
-            name: explain(network, self.probe_ND, x_I, int(network(x_I).argmax()), top)
-            for name, network in self.networks.items()
-        }
-        words = self._words(text, reasons["judge"], top)
-        return Decision(text, self.bundle.label_names[judgement.label], judgement, reasons, words)
+        given = Input(text)
+        return decision_on(self.bundle, given, self.side.judge(variants(given)), top)
 
     def draw(self, decision: Decision, path: Path) -> Path:
         """Draw the curves behind the largest contributions, each with where this input lies on it."""
@@ -102,15 +70,6 @@ class Explainer:
                 end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
                 ax.set(xlabel=f"feature {each.feature}", ylabel=f"to {end}")
         return _saved(figure, path)
-
-    def _words(self, text: str, reason: Explanation, top: int) -> tuple[tuple[str, float], ...]:
-        words = text.split()[:WORDS]
-        if len(words) < 2:
-            return ()
-        shortened = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
-        logit_N = self.networks["judge"](self._encode(shortened))[:, reason.label]
-        effects = [(word, reason.logit - logit) for word, logit in zip(words, logit_N.tolist(), strict=True)]
-        return tuple(sorted(effects, key=lambda effect: -abs(effect[1]))[:top])
 
     def _probe(self, rows: Path | None, text_column: str) -> Tensor:
         if rows is not None:
@@ -142,7 +101,7 @@ def explanation(
             "label": each.label,
             "route": each.route,
             "confidence": each.judgement.confidence,
-            "words": dict(each.words),
+            "words": [{"word": word, "effect": effect} for word, effect in each.heeded[:top]],
             "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
         }
         for each in decisions
@@ -150,22 +109,22 @@ def explanation(
     return {"pictures": [str(path) for path in pictures], "decisions": plain}, decisions
 
 
-def decision_view(decision: Decision, label_names: Sequence[str]) -> Group:
+def decision_view(decision: Decision, label_names: Sequence[str], top: int) -> Group:
     """The decision and its largest contributions, for a person."""
     judgement = decision.judgement
     threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
     headline = (
-        f"[bold]{escape(_shortened(decision.text))}[/bold]\nsmall says {escape(decision.label)}, "
+        f"[bold]{escape(_shortened(decision.given.text))}[/bold]\nsmall says {escape(decision.label)}, "
         f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
         f"the {decision.route} model answers"
     )
-    words = "words that the judge heeds: " + ", ".join(f"{escape(w)} {effect:+.2f}" for w, effect in decision.words)
+    heeded = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in decision.heeded[:top])
     tables = (
         part
         for name, reason in decision.reasons.items()
         for part in (_title(name, reason, label_names), _contributions(reason))
     )
-    return Group(headline, *([words] if decision.words else []), *tables)
+    return Group(headline, *([f"words that the judge heeds: {heeded}"] if heeded else []), *tables)
 
 
 def _title(name: str, reason: Explanation, label_names: Sequence[str]) -> str:

@@ -12,21 +12,25 @@ from torch import Tensor, nn
 from kcm.collaborator import Collaborator
 from kcm.errors import ConfigError, DataError
 from kcm.kan import KAN
-from kcm.kan.attribution import attribution, importance
+from kcm.kan.attribution import attribution, first_changes
+from kcm.kan.curves import edge_curve
 
 
 @dataclass(frozen=True)
 class Contribution:
     """What one encoder feature added to a logit.
 
-    `value` is the feature as the network sees it, after the normaliser. `through` is the output of the first layer
-    that the feature's most important edge leads to; in a network of one layer that is the label itself.
+    `value` is the feature as the network sees it, after the normaliser. `through` is the output of the first layer by
+    which most of it came, `carried`; in a network of one layer that is the label itself, and all of it. What the edge
+    there adds counts `slope` times in the logit.
     """
 
     feature: int
     value: float
     contribution: float
     through: int
+    carried: float
+    slope: float
 
 
 @dataclass(frozen=True)
@@ -46,26 +50,43 @@ class Explanation:
     exact: bool
 
 
-def explain(network: KAN, probe_NI: Tensor, x_I: Tensor, label: int, top: int = 10) -> Explanation:
+def explain(network: KAN, x_I: Tensor, label: int, top: int = 10) -> Explanation:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-    `probe_NI` are scaled rows on which the importance of edges is judged. Raise DataError for inputs of another width,
-    ConfigError for a label that does not exist.
+    Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
     if not 0 <= label < network.widths[-1]:
         raise ConfigError(f"label = {label}", where="explain", mend=f"It must be from 0 to {network.widths[-1] - 1}")
     shares = attribution(network, x_I.unsqueeze(0))
-    share_I = shares.contributions[0, label]
-    first_OI = importance(network, probe_NI)[0]
-    exact = len(network.kan_layers) == 1
+    share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
+    by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
+    through_I = by_edge_HI.abs().argmax(0)
     chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     contributions = tuple(
-        Contribution(i, float(x_I[i]), float(share_I[i]), label if exact else int(first_OI[:, i].argmax()))
-        for i in chosen
+        Contribution(i, float(x_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]))
+        for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
     rest = total - sum(each.contribution for each in contributions)
-    return Explanation(label, baseline + total, baseline, contributions, rest, exact)
+    return Explanation(label, baseline + total, baseline, contributions, rest, len(network.kan_layers) == 1)
+
+
+@torch.no_grad()
+def contribution_curve(network: KAN, contribution: Contribution, num_points: int = 101) -> tuple[Tensor, Tensor]:
+    """What the edge behind a contribution would add to the logit if the feature had other values: points, values [P].
+
+    The points span the grid and the feature's own value. In a deeper network the curve is zero at the reference, and
+    what follows the first layer is taken as the straight line that the attribution takes it for.
+    """
+    first = network.kan_layers[0]
+    low, high = min(first.grid.low, contribution.value), max(first.grid.high, contribution.value)
+    points_P, added_P = edge_curve(
+        first, contribution.feature, contribution.through, torch.linspace(low, high, num_points)
+    )
+    if len(network.kan_layers) > 1:
+        _, reference_1 = edge_curve(first, contribution.feature, contribution.through, torch.zeros(1))
+        added_P = added_P - reference_1
+    return points_P, contribution.slope * added_P
 
 
 def kan_of(network: nn.Module) -> KAN:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.cascade.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
 from kcm.cascade.evaluation import (
     RouteQuality,
     calls_saved_at,
@@ -74,7 +74,7 @@ def evaluate(
             (folder / name).mkdir()
             table.to_parquet(folder / name / "outcomes.parquet")
             write_json(folder / name / "policy.json", policy.model_dump(mode="json"))
-            write_json(folder / name / "certificates.json", _as_json(certificates))
+            write_json(folder / name / "certificates.json", certificates_json(certificates))
             result[name] = _measured(judged, policy, certificates, found, names)
             report[name] = _curves(judged, config, policy.temperature)
         write_json(folder / "result.json", result)
@@ -156,7 +156,7 @@ def _measured(
             "expected_calibration_error": _calibration_error(judged, policy.temperature),
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
-        "certificate": _as_json(certificates),
+        "certificate": certificates_json(certificates),
         "num_parameters": num_parameters(found.collaborator.judge),
     } | _prompted(judged.table, found)
 
@@ -216,12 +216,6 @@ def _flat(quality: RouteQuality) -> dict[str, Any]:
     }
 
 
-def _as_json(certificates: dict[str | None, Certificate]) -> dict[str, Any]:
-    """The common certificate, and below `tasks` those of tasks with a decision of their own."""
-    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
-    return certificates[None].model_dump(mode="json") | {"tasks": own}
-
-
 def _calibration_error(judged: Judged, temperature: float) -> float | None:
     table = judged.table.where(split="test", prompt="none")
     return expected_calibration_error(
@@ -268,5 +262,14 @@ def _thinned(count: int) -> np.ndarray:
 
 def read_result(artefact: Artefact) -> dict[str, Any]:
     """What was measured, by collaborator."""
-    result: dict[str, Any] = json.loads((artefact.folder / "result.json").read_text(encoding="utf-8"))
-    return result
+    return _read(artefact, "result.json")
+
+
+def read_curves(artefact: Artefact) -> dict[str, Any]:
+    """The curves of the report, by collaborator."""
+    return _read(artefact, "report.json")
+
+
+def _read(artefact: Artefact, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((artefact.folder / name).read_text(encoding="utf-8"))
+    return value

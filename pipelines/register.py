@@ -11,14 +11,14 @@ from kcm.cascade.certificate import Certificate
 from kcm.cascade.policy import Policy
 from kcm.large import LinearHead
 from pipelines.artefact import Artefact, Recipe
-from pipelines.evaluate import read_result
+from pipelines.evaluate import read_curves, read_result
 from pipelines.outcomes import HEAD, IDENTITY
 from pipelines.progress import Bar
 from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
 from pipelines.tuned import Tuned
 
-VERSION = 1
+VERSION = 2
 BUNDLE = "bundle"
 
 
@@ -71,7 +71,7 @@ def make_bundle(
         deferral=found.gate.deferral,
         prompts=found.prompts if found.policy.prompt != "none" else None,
         certificates=_certificates(_json(evaluated.folder / name / "certificates.json")),
-        metrics=read_result(evaluated)[name],
+        metrics=read_result(evaluated)[name] | {"frontier": read_curves(evaluated)[name]["frontier"]},
         learner_state=found.state["learner"],
         lineage=Lineage(artefacts={artefact.stage: artefact.fingerprint for artefact in inputs}),
     )

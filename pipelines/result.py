@@ -13,7 +13,7 @@ import yaml
 
 from kcm.report.page import ReportInputs, write_report
 from pipelines.artefact import Artefact
-from pipelines.evaluate import read_result
+from pipelines.evaluate import read_curves, read_result
 from pipelines.stage import Context
 from pipelines.tasks import load_sequence
 from pipelines.tracking import champion_of
@@ -67,7 +67,7 @@ def _headline(context: Context, result: Mapping[str, Any]) -> dict[str, float | 
 
 
 def _report_inputs(context: Context, done: Mapping[str, Artefact], result: dict[str, Any]) -> ReportInputs:
-    curves = json.loads((done["evaluate"].folder / "report.json").read_text(encoding="utf-8"))
+    curves = read_curves(done["evaluate"])
     trials = json.loads((done["tune"].folder / "trials.json").read_text(encoding="utf-8"))
     return ReportInputs(
         result=result,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -141,6 +141,12 @@ def certify_policy(
                 certificates[task] = certify(validate_rows[task], task_rows[task], decision, alone, delta=share)
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
+
+
+def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
+    """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
+    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
+    return certificates[None].model_dump(mode="json") | {"tasks": own}
 
 
 def certify_several(

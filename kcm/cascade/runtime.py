@@ -43,7 +43,7 @@ class Judgement:
     """What the small side says of one input.
 
     `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
-    probabilities are at the policy's temperature.
+    probabilities are at the policy's temperature. `features_D` are the encoder's, from which it can be explained.
     """
 
     label: int
@@ -53,6 +53,7 @@ class Judgement:
     threshold: float  # infinite where the policy keeps or escalates all
     keeps: bool
     cost_s: float
+    features_D: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Answer:
 
     `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
     `confidence` is the judge's, `threshold` null where all inputs take one route. `degraded` marks an answer of the
-    small model in place of a large one that failed. `cost_s` are the seconds of computation that the answer took.
+    small model in place of a large one that failed. `cost_s` are the seconds of computation that the answer took,
+    `large_cost_s` those among them that the large model took.
     """
 
     label: str
@@ -72,6 +74,7 @@ class Answer:
     route: Route
     degraded: bool
     cost_s: float
+    large_cost_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class SmallSide:
                 threshold=float(threshold_N[row]),
                 keeps=bool(keeps_N[row]),
                 cost_s=cost_s,
+                features_D=features_ND[row],
             )
             for row in range(len(inputs))
         ]
@@ -124,12 +128,12 @@ class SmallSide:
 
         Only the small model's probabilities enter a prompt: nothing in an input can write one.
         """
+        return [self.question(i, j) for i, j in zip(inputs, judgements, strict=True) if not j.keeps]
+
+    def question(self, given: Input, judgement: Judgement) -> Item:
+        """The question to the large model that this input is, or would be if it were escalated."""
         prompts = self.bundle.prompts or Prompts()
-        return [
-            Item(i.id, i.text, prompts.write(self.policy.prompt_for(i.task), judgement.probabilities_C))
-            for i, judgement in zip(inputs, judgements, strict=True)
-            if not judgement.keeps
-        ]
+        return Item(given.id, given.text, prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C))
 
     def answers(
         self, judgements: Sequence[Judgement], large: Sequence[LargeAnswer | Failure]
@@ -166,6 +170,7 @@ class SmallSide:
             route=route,
             degraded=route == "small_degraded",
             cost_s=judgement.cost_s + large_cost_s,
+            large_cost_s=large_cost_s,
         )
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
@@ -213,7 +218,7 @@ def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path
 
     `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
     """
-    model = build_large(bundle.large, _answers(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
+    model = build_large(bundle.large, large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
     _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
@@ -233,11 +238,11 @@ def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     path = resolve(bundle.encoder.model, assets_dir)
     _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
-    identity = large_identity(bundle.large, _answers(bundle), assets_dir, head=bundle.large_head)
+    identity = large_identity(bundle.large, large_names(bundle), assets_dir, head=bundle.large_head)
     _require_same("large model", identity, bundle.large_identity, location(bundle.large))
 
 
-def _answers(bundle: Bundle) -> tuple[str, ...]:
+def large_names(bundle: Bundle) -> tuple[str, ...]:
     """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
     return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,15 @@ from kcm.kan.network import KAN
 
 @dataclass(frozen=True)
 class Attribution:
-    """`contributions` [N, O, I] summed over the inputs, plus `baseline` [O], are the logits."""
+    """`contributions` [N, O, I] summed over the inputs, plus `baseline` [O], are the logits.
+
+    An edge of the first layer contributes its change (see `first_changes`) times the slope of the node that it leads
+    to: `slopes` [N, O, H], of H outputs of the first layer. In a network of one layer these nodes are the logits.
+    """
 
     contributions: Tensor
     baseline: Tensor
+    slopes: Tensor
 
 
 @torch.no_grad()
@@ -31,27 +37,47 @@ def attribution(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -
     interact, and a poor one where large changes cancel in a node. Raise DataError for inputs of the wrong shape.
     """
     layers = network.kan_layers
-    if x_NI.dim() != 2 or x_NI.shape[1] != layers[0].in_features:
-        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {layers[0].in_features} features")
+    first_NHI = first_changes(network, x_NI, reference_I)
+    slopes_NOH = torch.eye(network.widths[-1]).to(x_NI).expand(len(x_NI), -1, -1)
     if len(layers) == 1:
-        contributions_NOI = edge_values(layers[0], x_NI)
-        return Attribution(contributions_NOI, contributions_NOI.new_zeros(layers[0].out_features))
+        return Attribution(first_NHI, first_NHI.new_zeros(first_NHI.shape[1]), slopes_NOH)
 
-    reference_I = x_NI.new_zeros(x_NI.shape[1]) if reference_I is None else reference_I
+    reference_1I = _reference(x_NI, reference_I).unsqueeze(0)
+    inputs, references = layer_inputs(layers, x_NI), layer_inputs(layers, reference_1I)
+    later = [
+        edge_values(layer, of_x) - edge_values(layer, of_reference)
+        for layer, of_x, of_reference in zip(layers[1:], inputs[1:], references[1:], strict=True)
+    ]
+    changes = [first_NHI, *later]
+    for above, below in itertools.pairwise(reversed(changes)):
+        shares_NOH = torch.einsum("nop,nph->noh", slopes_NOH, above)
+        moved_N1H = below.sum(-1).unsqueeze(1)
+        slopes_NOH = torch.where(moved_N1H != 0, shares_NOH / torch.where(moved_N1H != 0, moved_N1H, 1), 0)
+    contributions_NOI = torch.einsum("noh,nhi->noi", slopes_NOH, first_NHI)
+    return Attribution(contributions_NOI, network(reference_1I)[0], slopes_NOH)
+
+
+@torch.no_grad()
+def first_changes(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -> Tensor:
+    """How much each edge of the first layer adds, against the reference where there are further layers: [N, H, I].
+
+    Raise DataError for inputs of the wrong shape.
+    """
+    first = network.kan_layers[0]
+    if x_NI.dim() != 2 or x_NI.shape[1] != first.in_features:
+        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {first.in_features} features")
+    values_NHI = edge_values(first, x_NI)
+    if len(network.kan_layers) == 1:
+        return values_NHI
+    return values_NHI - edge_values(first, _reference(x_NI, reference_I).unsqueeze(0))
+
+
+def _reference(x_NI: Tensor, reference_I: Tensor | None) -> Tensor:
+    if reference_I is None:
+        return x_NI.new_zeros(x_NI.shape[1])
     if reference_I.shape != x_NI.shape[1:]:
         raise DataError(f"reference has shape {tuple(reference_I.shape)}", mend=f"Give {tuple(x_NI.shape[1:])}")
-    inputs, references = layer_inputs(layers, x_NI), layer_inputs(layers, reference_I.unsqueeze(0))
-    changes = [
-        edge_values(layer, of_x) - edge_values(layer, of_reference)
-        for layer, of_x, of_reference in zip(layers, inputs, references, strict=True)
-    ]
-    shares_NOI = changes[-1]
-    for change_NHI in reversed(changes[:-1]):
-        total_NH1 = change_NHI.sum(-1, keepdim=True)
-        moved_NH1 = total_NH1 != 0
-        part_NHI = torch.where(moved_NH1, change_NHI / torch.where(moved_NH1, total_NH1, 1), 0)
-        shares_NOI = torch.einsum("noh,nhi->noi", shares_NOI, part_NHI)
-    return Attribution(shares_NOI, network(reference_I))
+    return reference_I
 
 
 @torch.no_grad()

@@ -46,6 +46,10 @@ class ZeroShotConfig(Config):
             raise ValueError(f"the template must contain {_PLACE} once, where the label goes")
         return value
 
+    def prompt_of(self, label_name: str) -> str:
+        """The prompt of a label."""
+        return self.template.replace(_PLACE, label_name)
+
 
 class ZeroShotModel:
     """A large model without training. A hard prompt masks the classes that are not candidates; there is no soft one.
@@ -61,7 +65,7 @@ class ZeroShotModel:
         self.label_names = tuple(label_names)
         self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
         self._encoder, self._temperature = encoder, config.temperature
-        self._labels_CD = label_encoder.encode([config.template.replace(_PLACE, name) for name in self.label_names])
+        self._labels_CD = label_encoder.encode([config.prompt_of(name) for name in self.label_names])
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item; each costs its share of the batch's seconds."""

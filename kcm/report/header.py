@@ -19,15 +19,16 @@ def header(result: Numbers, name: str) -> Html:
         element("p", words.headline(result), class_="headline"),
         element("p", words.control(result), class_="control"),
         element("ul", *notices, class_="notices") if notices else None,
-        element("dl", *_key_figures(result), class_="keys"),
+        key_figures(result),
     )
 
 
-def _key_figures(result: Numbers) -> list[Html]:
+def key_figures(result: Numbers) -> Html:
+    """What the deployed collaborator saves, reaches and promises."""
     overall = deployed(result)[1]["overall"]
     small, large = percent(overall.get("small_accuracy")), percent(overall.get("large_accuracy"))
     bounds = points_interval(overall.get("difference_interval"))
-    return [
+    figures = [
         _measured("Calls saved", overall, "calls_saved", f"call rate {percent(overall.get('call_rate'))}"),
         _measured("Cascade accuracy", overall, "cascade_accuracy", f"large alone {large}, small alone {small}"),
         _measured("Against large alone", overall, "difference", f"points; 95% interval {bounds}"),
@@ -35,6 +36,7 @@ def _key_figures(result: Numbers) -> list[Html]:
         _measured("Cost saved", overall, "cost_saved", "the small side's own cost included"),
         _measured("Forgetting", overall, "forgetting_first", "points lost since each task was learned"),
     ]
+    return element("dl", *figures, class_="keys")
 
 
 def _measured(name: str, overall: Numbers, key: str, below: str) -> Html:

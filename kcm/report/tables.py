@@ -114,7 +114,7 @@ def certificate_table(certificate: Numbers) -> Html:
 def accuracy_matrix(
     who: Who, matrix: Sequence[Sequence[float | None]], names: Sequence[str], low: float, high: float
 ) -> Html:
-    """R as a heat map: a row per learned task, a column per tested task; shades run from `low` to `high`."""
+    """R as a heat map: a row per learned task, a column per tested task; shades run from `low` to `high` in tenths."""
     numbers = (element("abbr", str(index + 1), title=name) for index, name in enumerate(names))
     columns = (element("th", number, scope="col") for number in numbers)
     rows = (
@@ -144,7 +144,8 @@ def _heat(value: float | None, low: float, high: float, place: str | None) -> Ht
     if not known(value):
         return element("td", MISSING, class_="ahead")
     heat = (value - low) / (high - low) if high > low else 0.5
-    return element("td", f"{100 * value:.1f}", class_=place, style=f"--heat: {100 * heat:.0f}%")
+    shade = f"heat-{round(10 * heat)}"  # a class: pages that forbid inline styles show the matrix, too
+    return element("td", f"{100 * value:.1f}", class_=f"{place} {shade}" if place else shade)
 
 
 def pareto_table(front: Sequence[Numbers]) -> Html:

@@ -175,6 +175,44 @@ def decision(values: Numbers) -> str:
     return str(values.get("decision") or MISSING).replace("_", " ")
 
 
+def policy(values: Numbers) -> str:
+    """What a policy, as `policy.json` has it, does."""
+    gate, price, common = values["gate"], values["deferral_weight"], values["decision"]
+    priced = f", a call priced at {number(price)}" if gate == "deferral" else ""
+    own = [f"{task}: {decision(each)}." for task, each in values["task_decisions"].items()]
+    return " ".join(
+        [
+            f"The gate score is {_GATES[gate]}, at a temperature of {number(values['temperature'])}{priced}.",
+            _DECISIONS[common["decision"]].format(number(common.get("threshold"))),
+            *(["Requests that carry one of these tasks follow its own decision:", *own] if own else []),
+            _PROMPTS[values["prompt"]],
+            _FAILURES[values["on_large_failure"]],
+        ]
+    )
+
+
+_GATES = {
+    "confidence": "the log-odds of the judge's likeliest label",
+    "margin": "the margin between the judge's two likeliest labels",
+    "entropy": "the negative entropy of the judge's probabilities",
+    "deferral": "an estimate of what a call to the large model would gain",
+}
+_DECISIONS = {
+    "threshold": "The small model answers what scores above {}, the large model the rest.",
+    "keep_all": "The small model answers every input.",
+    "escalate_all": "The large model answers every input.",
+}
+_PROMPTS = {
+    "none": "The large model is shown the task prompt alone.",
+    "soft": "The large model is told what the small one suggests, and how probable it holds that.",
+    "hard": "The large model chooses among the labels that the small one cannot be left alone with.",
+}
+_FAILURES = {
+    "answer_small": "While the large model fails, the small one answers in its place and says so.",
+    "error": "While the large model fails, requests that need it are refused.",
+}
+
+
 def _does(overall: Numbers) -> str:
     difference, bounds = overall.get("difference"), points_interval(overall.get("difference_interval"))
     answers = f"answers {_kept(overall.get('call_rate'))} itself"

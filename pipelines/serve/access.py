@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipelines.serve.errors import Refusal, problem
 from pipelines.serve.keys import Keys
 from pipelines.serve.rate import RateLimit
+from pipelines.serve.site import is_open
 
 ANYONE = "anyone"  # the caller where no keys are asked for
 OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -20,7 +21,7 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

@@ -11,17 +11,20 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
 from kcm.cascade.runtime import Input
+from kcm.report.markup import Html
 from pipelines.serve.access import Access
 from pipelines.serve.body import BodyLimit
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.errors import Refusal, add_handlers
+from pipelines.serve.explanations import Explanation
 from pipelines.serve.feedback import Feedback
 from pipelines.serve.keys import Keys
 from pipelines.serve.openai_api import add_openai_door
 from pipelines.serve.rate import RateLimit
 from pipelines.serve.requestlog import RequestLog
-from pipelines.serve.requests import feedback_request, predict_request
+from pipelines.serve.requests import explain_request, feedback_request, predict_request
 from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Status
+from pipelines.serve.site import add_site
 
 
 class Service(Protocol):
@@ -30,11 +33,17 @@ class Service(Protocol):
     async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
         """Answer a request, or raise Refusal."""
 
+    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+        """Say why an input is decided as it is, or raise Refusal."""
+
     async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels durably, or raise Refusal."""
 
     def card(self) -> ModelCard:
         """The model that is being served."""
+
+    def report(self) -> Html:
+        """The same in words and figures, as a fragment of a page."""
 
     def waiting_for(self) -> str | None:
         """What must happen before requests can be answered; None once they can."""
@@ -52,7 +61,8 @@ def create_api(
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
         responses={status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503, 504)},
     )
-    PredictRequest, FeedbackRequest = predict_request(limits), feedback_request(limits)
+    PredictRequest, ExplainRequest = predict_request(limits), explain_request(limits)
+    FeedbackRequest = feedback_request(limits)
 
     @api.post("/v1/predict")
     async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
@@ -64,6 +74,17 @@ def create_api(
             "routes": [answer.route for answer in response.answers],
         }
         return response
+
+    @api.post("/v1/explain")
+    async def explain(body: ExplainRequest, request: Request) -> Explanation:  # type: ignore[valid-type]
+        """Say why one item is decided as it is: words, features with their edge functions, and the prompt.
+
+        It costs as much as one item per word. The answer repeats the text, within the prompt.
+        """
+        given = Input(body.input.text, body.input.task)  # type: ignore[attr-defined]
+        found = await service.explain(given, body.top, request.state.request_id)  # type: ignore[attr-defined]
+        request.state.log["model_version"] = found.model_version
+        return found
 
     @api.post("/v1/feedback", responses={status: {"model": Problem} for status in (404, 409)})
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:  # type: ignore[valid-type]
@@ -95,6 +116,7 @@ def create_api(
         return await service.metrics()
 
     add_openai_door(api, service, limits)
+    add_site(api, service)
     add_handlers(api)
     _add_middleware(api, limits, keys, rate_limit)
     return api

@@ -7,10 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from kcm.cascade.certificate import certificates_json
 from kcm.cascade.runtime import Answer, Input
+from kcm.report.markup import Html
+from kcm.report.model_section import model_section
 from pipelines.serve.breaker import Breaker, State
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import Refusal
+from pipelines.serve.explanations import Explanation
 from pipelines.serve.feedback import ConflictError, Feedback, LogUnavailableError
 from pipelines.serve.release import Release, Releases
 from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Traffic
@@ -57,7 +61,7 @@ class Front:
         self._releases: Releases[CascadeService] = Releases(self._load_and_try)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
-        self._started = False
+        self._started = self._explaining = False
 
     async def offer(self, release: Release) -> None:
         """Serve a release: at once where it is the first, else once it has been loaded and has answered."""
@@ -80,11 +84,20 @@ class Front:
             self._recorder.refused(refusal.status)
             raise
         await self._keep_escalated(inputs, response)
-        for answer in response.answers:
-            setattr(self._traffic, answer.route, getattr(self._traffic, answer.route) + 1)
+        self._traffic.count(response.answers)
         self._recorder.answered(response)
         self._recorder.observe(service.judge.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
+
+    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+        """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
+        if self._explaining:
+            raise Refusal(429, "another decision is being explained", self._config.retry_after_s)
+        self._explaining = True
+        try:
+            return await self._releases.current.explain(given, top, request_id)
+        finally:
+            self._explaining = False
 
     async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels, or raise Refusal: 503 while the log does not take them, 409 where it has other labels."""
@@ -118,9 +131,20 @@ class Front:
             lineage=bundle.lineage.model_dump(mode="json"),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
+            cost_saved=self._traffic.cost_saved,
             breaker=self._breaker.state,
             loading=self._releases.loading,
             refused=self._releases.refused,
+        )
+
+    def report(self) -> Html:
+        """The version in use in words and figures, as a fragment of a page."""
+        bundle = self._releases.current.small_side.bundle
+        return model_section(
+            "kcm" if bundle.collaborator.kind == "kan" else "mcm",
+            bundle.metrics,
+            certificates_json(bundle.certificates) if None in bundle.certificates else {},
+            bundle.policy.model_dump(mode="json"),
         )
 
     def waiting_for(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
@@ -9,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from pipelines.serve.config import LimitsConfig
 
+MAX_EDGES = 50
 MAX_NAME = 200  # characters of a label or a task
 REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
 
@@ -17,13 +19,24 @@ _STRICT = ConfigDict(extra="forbid")
 
 def predict_request(limits: LimitsConfig) -> type[BaseModel]:
     """The body of `POST /v1/predict`."""
+    inputs = Annotated[list[_item(limits)], Field(min_length=1, max_length=limits.max_items)]  # type: ignore[misc]
+    return create_model("PredictRequest", __config__=_STRICT, inputs=(inputs, ...))
+
+
+def explain_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/explain`."""
+    top = Annotated[int, Field(ge=1, le=MAX_EDGES, description="Contributions that are listed for each network.")]
+    return create_model("ExplainRequest", __config__=_STRICT, input=(_item(limits), ...), top=(top, 6))
+
+
+@lru_cache
+def _item(limits: LimitsConfig) -> type[BaseModel]:
+    """One input; the same model in every body, so that the documentation has one of it."""
     text = Annotated[
         str, Field(min_length=1, max_length=limits.max_text_length, examples=["What a film!"]), AfterValidator(_filled)
     ]
     task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
-    item = create_model("Item", __config__=_STRICT, text=(text, ...), task=(task, None))
-    inputs = Annotated[list[item], Field(min_length=1, max_length=limits.max_items)]  # type: ignore[valid-type]
-    return create_model("PredictRequest", __config__=_STRICT, inputs=(inputs, ...))
+    return create_model("Item", __config__=_STRICT, text=(text, ...), task=(task, None))
 
 
 def feedback_request(limits: LimitsConfig) -> type[BaseModel]:

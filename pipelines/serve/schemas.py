@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,13 +37,33 @@ class Traffic(BaseModel):
     small: int = 0
     large: int = 0
     small_degraded: int = 0
+    cost_s: Annotated[float, Field(description="Seconds of computation that these items took.")] = 0.0
+    large_cost_s: Annotated[float, Field(description="Those of the large model for items that it answered.")] = 0.0
+
+    def count(self, answers: Sequence[Answer]) -> None:
+        """Count the items of a request."""
+        for answer in answers:
+            setattr(self, answer.route, getattr(self, answer.route) + 1)
+            self.cost_s += answer.cost_s
+            if answer.route == "large":
+                self.large_cost_s += answer.large_cost_s
+
+    @property
+    def num_items(self) -> int:
+        """All of them."""
+        return self.small + self.large + self.small_degraded
 
     @property
     def call_rate(self) -> float | None:
         """Share of the items that the policy escalated, whoever answered them in the end."""
-        escalated = self.large + self.small_degraded
-        total = escalated + self.small
-        return escalated / total if total else None
+        return (self.large + self.small_degraded) / self.num_items if self.num_items else None
+
+    @property
+    def cost_saved(self) -> float | None:
+        """Share of the computation saved against the large model alone, whose cost is taken from its own answers."""
+        if not self.large or not self.large_cost_s:
+            return None
+        return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
 class ModelCard(BaseModel):
@@ -60,6 +81,10 @@ class ModelCard(BaseModel):
     lineage: dict[str, Any]
     traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
+    cost_saved: Annotated[
+        float | None,
+        Field(description="Share of the seconds saved, were every item as costly as a call of the large model."),
+    ]
     breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
     loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
     refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide
 from kcm.errors import DataError
 from kcm.large import LargeAnswer
+from kcm.reasons import variants
 from pipelines.serve.batcher import Batcher, QueueFullError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import Refusal
 from pipelines.serve.escalation import PROBE, Escalation, Trouble
+from pipelines.serve.explanations import Explanation, explanation
 from pipelines.serve.schemas import PredictResponse, Timings
 
 logger = logging.getLogger("ray.serve")
@@ -55,17 +57,25 @@ class CascadeService:
             ),
         )
 
+    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+        """Say why this input is decided as it is, or raise Refusal. Its variants wait in line with other items."""
+        self._require_known_tasks([given], "input")
+        judgements = await self._judgements(variants(given, self.config.limits.max_items - 1))
+        return await asyncio.to_thread(
+            explanation, self.small_side, given, judgements, top, version=self.version, request_id=request_id
+        )
+
     async def judge_probe(self) -> None:
         """Judge a probe, and raise whatever judging raises."""
         await self.judge.submit([Input(PROBE.text)])
 
-    def _require_known_tasks(self, inputs: Sequence[Input]) -> None:
+    def _require_known_tasks(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
         known = self.small_side.bundle.task_names
         for index, item in enumerate(inputs):
             if item.task is not None and item.task not in known:
                 nearest = difflib.get_close_matches(item.task, known, n=1, cutoff=0.0)
                 hint = f", did you mean '{nearest[0]}'?" if nearest else ""
-                raise Refusal(422, f"inputs[{index}].task: there is no such task{hint}")
+                raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
 
     async def _judgements(self, inputs: Sequence[Input]) -> list[Judgement]:
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)

@@ -43,7 +43,7 @@ def test_a_decision_is_explained_in_words_figures_and_pictures(
     assert [Path(path).name for path in result["pictures"]] == ["judge.png", "small.png", "decision-1.png"]
     assert all(imread(path).std() > 0 for path in result["pictures"])
     (decision,) = result["decisions"]
-    assert set(decision["words"]) == {"A", "[great]", "phone"}
+    assert {each["word"] for each in decision["words"]} == {"A", "[great]", "phone"}
     for reason in decision["reasons"].values():
         added = sum(each["contribution"] for each in reason["contributions"])
         assert len(reason["contributions"]) == 5

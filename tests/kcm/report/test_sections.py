@@ -21,8 +21,8 @@ def test_both_matrices_share_their_shades(result) -> None:
     result["kcm"]["accuracy_matrix"] = [[0.5]]
     result["mcm"]["accuracy_matrix"] = [[0.9]]
     markup = sections.continual(result)
-    assert '"--heat: 0%">50.0<' in markup
-    assert '"--heat: 100%">90.0<' in markup
+    assert 'heat-0">50.0<' in markup
+    assert 'heat-10">90.0<' in markup
 
 
 def test_a_front_without_scores_has_no_table(result) -> None:

@@ -106,12 +106,11 @@ def test_shades_of_the_matrix_run_from_the_lowest_to_the_highest() -> None:
     markup = tables.accuracy_matrix("kcm", [[0.9, None], [0.5, 0.7]], ["a", "b"], 0.5, 0.9)
     cells = list(ElementTree.fromstring(markup).iter("td"))
     assert [cell.text for cell in cells] == ["90.0", "–", "50.0", "70.0"]
-    assert [cell.get("style") for cell in cells] == ["--heat: 100%", None, "--heat: 0%", "--heat: 50%"]
-    assert [cell.get("class") for cell in cells] == ["now", "ahead", None, "now"]
+    assert [cell.get("class") for cell in cells] == ["now heat-10", "ahead", "heat-0", "now heat-5"]
 
 
 def test_a_matrix_of_one_value_has_a_shade() -> None:
-    assert "--heat: 50%" in tables.accuracy_matrix("kcm", [[0.9]], ["a"], 0.9, 0.9)
+    assert "heat-5" in tables.accuracy_matrix("kcm", [[0.9]], ["a"], 0.9, 0.9)
 
 
 def test_the_pareto_front_starts_with_the_most_calls_saved() -> None:

@@ -1,5 +1,9 @@
+from typing import get_args
+
 import pytest
 
+from kcm.cascade.gate import GateName
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.report import words
 
 
@@ -170,3 +174,28 @@ def test_trials_without_a_score_are_counted() -> None:
     said = words.trials(tried)
     assert said.startswith("3 trials on validate. At the loss that tuning allows, the best saves 70.0% of the calls.")
     assert said.endswith("1 trial without a score is not drawn.")
+
+
+def test_a_policy_is_told_in_sentences() -> None:
+    policy = Policy(
+        gate="deferral",
+        temperature=1.25,
+        deferral_weight=0.1,
+        decision=Decision(decision="threshold", threshold=-0.5),
+        task_decisions={"tweets": KEEP_ALL},
+        prompt="hard",
+        on_large_failure="error",
+    )
+    assert words.policy(policy.model_dump(mode="json")) == (
+        "The gate score is an estimate of what a call to the large model would gain, at a temperature of 1.25, a call"
+        " priced at 0.1. The small model answers what scores above −0.5, the large model the rest. Requests that carry"
+        " one of these tasks follow its own decision: tweets: keep all. The large model chooses among the labels that"
+        " the small one cannot be left alone with. While the large model fails, requests that need it are refused."
+    )
+
+
+@pytest.mark.parametrize("gate", get_args(GateName))
+@pytest.mark.parametrize("decision", [KEEP_ALL, ESCALATE_ALL])
+def test_every_gate_and_decision_has_its_words(gate: GateName, decision: Decision) -> None:
+    told = words.policy(Policy(gate=gate, decision=decision).model_dump(mode="json"))
+    assert "answers every input. The large model is shown the task prompt alone." in told

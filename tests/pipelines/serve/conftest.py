@@ -11,9 +11,12 @@ from fastapi.testclient import TestClient
 
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.runtime import Answer, Input
+from kcm.large.shown import Message, Shown
+from kcm.report.markup import Html, element
 from pipelines.serve.api import create_api
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.errors import Refusal
+from pipelines.serve.explanations import NO_CURVES, Explanation, Word
 from pipelines.serve.feedback import Feedback
 from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
 
@@ -38,6 +41,26 @@ class StubService:
             timings=Timings(judge_s=0.01, total_s=0.02),
         )
 
+    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+        if self.refusal:
+            raise self.refusal
+        self.seen += [given, top]
+        return Explanation(
+            model_version="3",
+            request_id=request_id,
+            label="good",
+            judge_label="good",
+            confidence=0.9,
+            escalated=False,
+            words=[Word(word="a", effect=0.1)],
+            networks=[],
+            no_curves=NO_CURVES,
+            shown=Shown("none", {}, ("bad", "good"), (Message("user", given.text),)),
+        )
+
+    def report(self) -> Html:
+        return element("p", "what <it> promises")
+
     async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
         if self.refusal:
             raise self.refusal
@@ -58,6 +81,7 @@ class StubService:
             lineage={"parent": "2"},
             traffic=Traffic(small=3, large=1),
             call_rate=0.25,
+            cost_saved=0.5,
             breaker="closed",
             loading=None,
             refused=None,

@@ -39,12 +39,14 @@ def test_only_a_valid_key_gets_an_answer(client_of: Callable[..., TestClient], k
     assert len(service.seen) == 1
 
 
-@pytest.mark.parametrize("path", ["/v1/model", "/v1/models", "/v1/feedback", "/metrics", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/v1/model", "/v1/model/report", "/v1/models", "/v1/feedback", "/v1/explain", "/metrics", "/nowhere"]
+)
 def test_every_path_asks_for_a_key(client_of: Callable[..., TestClient], keys: Keys, path: str) -> None:
     assert client_of(keys=keys).get(path).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/page/main.js", "/healthz", "/readyz", "/docs", "/openapi.json"])
 def test_but_for_those_that_tell_nothing_of_the_model(
     client_of: Callable[..., TestClient], keys: Keys, path: str
 ) -> None:
@@ -67,11 +69,13 @@ def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         client_of(keys=keys).post("/v1/predict", json=BODY, headers=bearer(SECRET) | {"X-Request-Id": "mine"})
+        client_of(keys=keys).post("/v1/explain", json={"input": {"text": "a private text"}}, headers=bearer(SECRET))
         client_of(keys=keys).post("/v1/predict", json={"text": "a private text"}, headers=bearer("wrong-secret"))
-    answered, refused = [vars(record) for record in caplog.records if record.getMessage() == "request"]
+    answered, explained, refused = [vars(record) for record in caplog.records if record.getMessage() == "request"]
     assert (answered["request_id"], answered["caller"], answered["status"]) == ("mine", "ann", 200)
     assert (answered["path"], answered["model_version"], answered["routes"]) == ("/v1/predict", "3", ["small"])
     assert answered["seconds"] >= 0
+    assert (explained["path"], explained["model_version"], explained["status"]) == ("/v1/explain", "3", 200)
     assert refused["status"] == 401
     written = " ".join(str(vars(record)) for record in caplog.records)
     assert "secret" not in written

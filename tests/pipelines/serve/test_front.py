@@ -16,6 +16,7 @@ from kcm.bundle import Lineage
 from kcm.cascade.policy import Policy
 from kcm.cascade.runtime import Input, Judgement, SmallSide
 from kcm.large import ClassifierConfig, Item, LargeAnswer
+from kcm.large.base import Cost
 from pipelines.serve import front as room
 from pipelines.serve.batcher import Batcher
 from pipelines.serve.breaker import Breaker, BreakerConfig, State
@@ -53,7 +54,10 @@ class StubSmallSide(SmallSide):
         self.policy, self.top_k = Policy(), None
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
-        return [Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01) for item in inputs]
+        features = np.zeros(4, np.float32)
+        return [
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01, features) for item in inputs
+        ]
 
 
 class StubEscalation:
@@ -63,7 +67,7 @@ class StubEscalation:
         self._troubles = troubles
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
-        return await self.probe(timeout_s) or [LargeAnswer(1) for _ in items]
+        return await self.probe(timeout_s) or [LargeAnswer(1, cost=Cost(seconds=0.05)) for _ in items]
 
     async def probe(self, timeout_s: float) -> Trouble | None:
         self._troubles -= 1
@@ -200,12 +204,46 @@ def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> N
         await front.predict([KEPT, KEPT, ASKED], "r1")
         await front.predict([ASKED], "r2")
         card = front.card()
-        assert card.traffic.model_dump() == {"small": 2, "large": 1, "small_degraded": 1}
+        counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
+        assert counts == {"small": 2, "large": 1, "small_degraded": 1}
         assert card.call_rate == 0.5
         assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
         assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
 
     run(answer())
+
+
+def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder)
+        await front.predict([KEPT, KEPT, KEPT], "r1")
+        assert front.card().cost_saved is None  # what a call costs is not known yet
+        await front.predict([ASKED], "r2")
+        # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
+        assert front.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
+
+    run(answer())
+
+
+def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def explain(service: CascadeService, given: Input, top: int, request_id: str) -> str:
+        await asyncio.sleep(0.05)
+        return f"{given.text} by {service.version}"
+
+    monkeypatch.setattr(CascadeService, "explain", explain)
+
+    async def ask() -> None:
+        front = await started(recorder)
+        first = asyncio.ensure_future(front.explain(KEPT, 3, "r1"))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="another decision") as caught:
+            await front.explain(ASKED, 3, "r2")
+        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+        assert await first == "keep by 1"
+        assert await front.explain(ASKED, 3, "r3") == "a private text by 1"
+        assert recorder.statuses == []
+
+    run(ask())
 
 
 def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:

@@ -29,6 +29,7 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client:
         "route": "small",
         "degraded": False,
         "cost_s": 0.01,
+        "large_cost_s": 0.0,
     }
 
 
@@ -130,6 +131,30 @@ def test_a_refusal_has_its_status_reason_and_time_to_come_back(
     assert response.headers.get("retry-after") == header
 
 
+def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None:
+    response = client.post("/v1/explain", json={"input": {"text": "a b", "task": "movies"}, "top": 3})
+    assert service.seen == [Input("a b", "movies"), 3]
+    assert response.status_code == 200
+    assert response.json()["words"] == [{"word": "a", "effect": 0.1}]
+    assert response.json()["shown"]["messages"] == [{"role": "user", "content": "a b"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"input": {"text": "x" * 11}}, "input.text: String should have at most 10 characters"),
+        ({"input": ITEM, "top": 0}, "top: Input should be greater than or equal to 1"),
+        ({"input": ITEM, "top": 51}, "top: Input should be less than or equal to 50"),
+        ({"inputs": [ITEM]}, "input: Field required"),
+    ],
+    ids=str,
+)
+def test_what_may_be_explained_has_the_limits_of_a_prediction(client: TestClient, body: Any, message: str) -> None:
+    response = client.post("/v1/explain", json=body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+
+
 def test_feedback_names_the_request_and_its_items(client: TestClient, service: Any) -> None:
     labels = [{"item": 1, "label": "good", "text": "x", "task": "movies"}, {"label": "bad"}]
     response = client.post("/v1/feedback", json={"request_id": "mine", "labels": labels})
@@ -167,7 +192,7 @@ def test_the_card_shows_what_is_served(client: TestClient) -> None:
     card = client.get("/v1/model").json()
     assert card["policy"]["decision"] == {"decision": "keep_all", "threshold": None}
     assert (card["model_version"], card["labels"], card["lineage"]) == ("3", ["bad", "good"], {"parent": "2"})
-    assert (card["traffic"]["large"], card["call_rate"]) == (1, 0.25)
+    assert (card["traffic"]["large"], card["call_rate"], card["cost_saved"]) == (1, 0.25, 0.5)
 
 
 def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: TestClient) -> None:

@@ -39,7 +39,10 @@ class StubSmallSide(SmallSide):
             time.sleep(0.5)
         if any(item.text == "nan" for item in inputs):
             raise DataError("the judge's logits are not numbers")
-        return [Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01) for item in inputs]
+        features = np.zeros(4, np.float32)
+        return [
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01, features) for item in inputs
+        ]
 
 
 class StubEscalation:

@@ -1,0 +1,52 @@
+// What the logit of a network's answer is made of: the largest contributions, each with the edge function behind it.
+
+import { curve } from "./curve.js";
+import { element, name } from "./dom.js";
+import { number, signed } from "./formats.js";
+
+const NAMES = { judge: "Judge", small: "Small model" };
+
+/** The contributions of every network, one network at a time. */
+export function contributions({ networks, no_curves: none }) {
+  if (networks.length === 0) return element("div", {}, element("h3", {}, "Edge functions"), element("p", { class: "note" }, none));
+  const panels = networks.map((reasons) => panel(reasons));
+  const choice = networks.length > 1 ? choices(networks, panels) : null;
+  return element("div", {}, element("div", { class: "row between" }, element("h3", {}, "Edge functions"), choice), ...panels);
+}
+
+function choices(networks, panels) {
+  const show = (chosen) => panels.forEach((each, index) => { each.hidden = index !== chosen; });
+  const options = networks.map(({ network }, index) => {
+    const input = element("input", { type: "radio", name: "network", value: network });
+    input.checked = index === 0;
+    input.addEventListener("change", () => show(index));
+    return element("label", {}, input, element("span", {}, NAMES[network]));
+  });
+  show(0);
+  return element("fieldset", { class: "choice" }, element("legend", { class: "visually-hidden" }, "Network"), ...options);
+}
+
+function panel(reasons) {
+  const ends = reasons.edges.flatMap((edge) => [...edge.curve, edge.carried]);
+  const [low, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
+  const room = Math.max((high - low) * 0.06, 1e-3);
+  const cards = reasons.edges.map((edge) => element("li", {}, heading(edge), curve(edge, low - room, high + room)));
+  return element("div", { class: "panel" }, sum(reasons), element("ul", { class: "edges" }, ...cards), element("p", { class: "note" }, kind(reasons)));
+}
+
+function heading(edge) {
+  const style = edge.contribution < 0 ? "against" : "for";
+  return element("p", { class: "edge-title" }, element("span", {}, `Feature ${edge.feature}`), element("b", { class: style }, signed(edge.contribution)));
+}
+
+function sum({ label, logit, baseline, rest, edges }) {
+  const listed = edges.reduce((total, edge) => total + edge.contribution, 0);
+  const start = baseline === 0 ? "" : `baseline ${number(baseline)}, `;
+  return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these features ${signed(listed)}, all others ${signed(rest)}.`);
+}
+
+function kind({ exact }) {
+  return exact
+    ? "Each curve is what the edge adds to the logit, the mark where this input lies. One layer: the shares are exact."
+    : "Each curve is the edge that carried most of the feature’s share, through a hidden node, in units of the logit. The shares of deeper networks are an approximation (DeepLIFT).";
+}

@@ -1,0 +1,38 @@
+// The words of a text, shaded by what each adds to the judge's answer.
+
+import { element, name } from "./dom.js";
+import { signed } from "./formats.js";
+
+/** The text with its words shaded; `words` are its first ones, each with its effect. */
+export function shadedWords(text, words, label) {
+  if (words.length === 0) return element("p", { class: "note" }, "A single word has nothing to be compared with.");
+  const largest = Math.max(...words.map((word) => Math.abs(word.effect)), 1e-9);
+  const rest = text.trim().split(/\s+/).slice(words.length).join(" ");
+  const shaded = words.flatMap((word) => [shade(word, largest), " "]);
+  return element(
+    "div",
+    {},
+    element("h3", {}, "Words"),
+    element("p", { class: "note" }, "Shaded by how much the judge’s logit of ", name(label), " falls when the word is left out. ",
+      key("for", "speaks for it"), " ", key("against", "speaks against it")),
+    element("p", { class: "words", dir: "auto" }, ...shaded, rest),
+    element("p", { class: "note" }, "Heeded most: ", ...heeded(words)),
+  );
+}
+
+function shade({ word, effect }, largest) {
+  const node = element("span", { class: effect < 0 ? "against" : "for", title: signed(effect) }, word);
+  node.style.setProperty("--heat", Math.round(100 * Math.abs(effect) / largest));
+  return node;
+}
+
+function key(style, words) {
+  const node = element("span", { class: `key ${style}` }, words);
+  node.style.setProperty("--heat", 70);
+  return node;
+}
+
+function heeded(words) {
+  const most = [...words].sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, 5);
+  return most.flatMap(({ word, effect }, index) => [index ? ", " : "", name(word), ` ${signed(effect)}`]);
+}

@@ -1,0 +1,97 @@
+"""The door's interface over HTTP without Ray: one process, a real small side, a large model that answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from kcm.bundle import Bundle
+from kcm.cascade.runtime import SmallSide
+from kcm.encoders import Encoder
+from kcm.large import Item, LargeAnswer
+from kcm.large.base import Cost
+from pipelines.serve.api import create_api
+from pipelines.serve.batcher import Batcher
+from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.escalation import Trouble
+from pipelines.serve.front import Front
+from pipelines.serve.keys import Keys
+from pipelines.serve.release import Release
+from pipelines.serve.service import CascadeService
+
+
+class LastLabel:
+    """A large model that is sure of the last label, and in trouble with texts that say so."""
+
+    def __init__(self, num_labels: int) -> None:
+        self._num_labels = num_labels
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+        """An answer to each item."""
+        if any("trouble" in item.text for item in items):
+            return Trouble("the large model failed: RayActorError", 503)
+        return [LargeAnswer(self._num_labels - 1, cost=Cost(seconds=0.5)) for _ in items]
+
+    async def probe(self, timeout_s: float) -> Trouble | None:
+        """It is always there."""
+        return None
+
+
+class Deaf:
+    """Counts nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig) -> Front:
+    """What stands behind the interface, for one bundle."""
+
+    async def load(release: Release) -> CascadeService:
+        bundle = Bundle.read(release.bundle)
+        side = SmallSide(bundle, encoder, top_k=config.top_k)
+        judge = Batcher(side.judge, lambda given: len(given.text), max_batch_size=32, max_waiting=1024)
+        large: Any = LastLabel(len(bundle.label_names))
+        return CascadeService(side, judge, large, config, release.version)
+
+    async def exposition() -> str:
+        return ""
+
+    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), None, exposition)
+    await front.offer(Release(version="films/7", bundle=folder))
+    await front.become_ready()
+    return front
+
+
+@contextmanager
+def page_of(folder: Path, encoder: Encoder[str], keys: Keys | None = None) -> Iterator[str]:
+    """The address of a bundle's page, for as long as the block runs."""
+    config = ServeConfig()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    servers: list[uvicorn.Server] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        api = create_api(await front_of(folder, encoder, config), config.limits, keys)
+        servers.append(uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning")))
+        asyncio.get_running_loop().call_later(0.05, ready.set)
+        await servers[0].serve()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        servers[0].should_exit = True
+        thread.join(20)
