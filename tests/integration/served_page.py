@@ -13,6 +13,8 @@ from typing import Any
 import uvicorn
 
 from kcm.bundle import Bundle
+from kcm.cascade.certificate import Certificate
+from kcm.cascade.policy import KEEP_ALL
 from kcm.cascade.runtime import SmallSide
 from kcm.encoders import Encoder
 from kcm.large import Item, LargeAnswer
@@ -26,6 +28,45 @@ from pipelines.serve.front import Front
 from pipelines.serve.keys import Keys
 from pipelines.serve.release import Release
 from pipelines.serve.service import CascadeService
+
+HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
+CERTIFICATE = Certificate(
+    method="regret",
+    epsilon=0.02,
+    delta=0.1,
+    decision="threshold",
+    threshold=0.5,
+    bound=0.018,
+    valid=True,
+    call_rate=0.5,
+    call_rate_bound=None,
+    searched=KEEP_ALL,
+    certified=KEEP_ALL,
+    num_rows=1400,
+    num_units=1400,
+    fewest_units=114,
+    reason="",
+)
+_OVERALL = {
+    "num_rows": 1000,
+    "small_accuracy": 0.82,
+    "large_accuracy": 0.92,
+    "cascade_accuracy": 0.917,
+    "cascade_accuracy_interval": [0.90, 0.93],
+    "difference": -0.003,
+    "difference_interval": [-0.009, 0.002],
+    "call_rate": 0.5,
+    "calls_saved": 0.5,
+    "cost_saved": 0.45,
+    "forgetting_first": 0.02,
+}
+METRICS: dict[str, Any] = {
+    "overall": _OVERALL,
+    "tasks": {"products": _OVERALL, HOSTILE: _OVERALL},
+    "accuracy_matrix": [[0.85, 0.60], [0.83, 0.80]],
+    "frontier": {"call_rate": [1.0, 0.5, 0.0], "accuracy": [0.92, 0.917, 0.82], "threshold": [3.0, 0.5, -1.0]},
+}
+"""What an evaluation measured, in the form of `metrics.json`."""
 
 
 class LastLabel:

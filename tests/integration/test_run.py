@@ -104,6 +104,8 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}@champion", tmp_path))
     assert bundle.label_names == ("negative", "positive")
     assert bundle.metrics["overall"] == result["kcm"]["overall"]
+    assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
+    assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
 
 

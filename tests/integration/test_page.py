@@ -1,0 +1,276 @@
+"""The page at `/` in a real browser: what a person sees, hears and can do, and that nothing else gets in.
+
+Pictures of it are left in `build/page`. It is run where KCM_TEST_BROWSER=1; see `collect_ignore` in conftest.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from kcm.assets import fetch
+from kcm.bundle import Bundle
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import Encoder, TextEncoder
+from kcm.large import OpenAiConfig, Prompts
+from pipelines.serve.keys import Keys
+from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
+
+pytestmark = pytest.mark.integration
+
+CHROMIUM = Path("/usr/bin/chromium")
+# It runs as whoever runs the tests, and asks nobody for anything.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PICTURES = Path(__file__).parents[2] / "build" / "page"
+ACCESSIBLE = (Path(__file__).parent / "accessible.js").read_text(encoding="utf-8")
+LABELS = ("negative", HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def encoder(quick_bundle: Callable[..., Path], assets_dir: Path) -> Encoder[str]:
+    config = Bundle.read(quick_bundle()).encoder
+    return TextEncoder(config, fetch(config.model, assets_dir))
+
+
+@pytest.fixture(scope="module")
+def bundle(quick_bundle: Callable[..., Path]) -> Path:
+    """Half of the sentences are kept; the others are put to a language model, with what the small model suggests."""
+    policy = Bundle.read(quick_bundle()).policy.model_copy(update={"prompt": "soft"})
+    return quick_bundle(
+        policy=policy,
+        label_names=LABELS,
+        prompts=Prompts(top_k=2),
+        large=OpenAiConfig(model="some-model", api_key_env=None),
+        metrics=METRICS,
+        certificates={None: CERTIFICATE},
+    )
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, encoder: Encoder[str]) -> Iterator[str]:
+    with page_of(bundle, encoder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def texts(url: str, sentences: list[str]) -> dict[str, str]:
+    """A sentence for each route."""
+    chosen = [text for text in sentences if 6 <= len(text.split()) <= 20][:60]
+    body = {"inputs": [{"text": text} for text in chosen]}
+    answers = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+    return {answer["route"]: text for answer, text in zip(answers, chosen, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM.exists(), "KCM_TEST_BROWSER=1, but there is no browser: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page, and what happened behind it; `expected` are parts of console messages that a test provokes."""
+
+    page: Page
+    asked_for: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    expected: tuple[str, ...] = ()
+
+    def ask(self, text: str) -> None:
+        """Type a text, ask, and wait until it is explained."""
+        self.page.get_by_label("Text to classify").fill(text)
+        self.page.get_by_role("button", name="Ask").click()
+        expect(self.page.locator("#answer")).not_to_have_attribute("aria-busy", "true", timeout=20_000)
+
+
+@pytest.fixture
+def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visit]]:
+    """Opens the page. Afterwards: no request has left the origin, and the console has stayed silent."""
+    visits: list[tuple[str, Visit]] = []
+
+    def open_page(address: str, scheme: Literal["light", "dark"] = "light", width: int = 1200) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        found = Visit(context.new_page())
+        found.page.on("request", lambda sent: found.asked_for.append(sent.url))
+        found.page.on("console", lambda message: found.said.append(message.text))
+        found.page.on("pageerror", lambda error: found.said.append(str(error)))
+        found.page.goto(address)
+        visits.append((address, found))
+        return found
+
+    yield open_page
+    for address, found in visits:
+        assert [sent for sent in found.asked_for if not sent.startswith(f"{address}/")] == []
+        assert [words for words in found.said if not any(part in words for part in found.expected)] == []
+        assert found.page.evaluate("window.broken") is None
+        found.page.context.close()
+
+
+def test_a_kept_input_is_answered_with_gauge_route_and_reasons(visit: Any, url: str, texts: dict[str, str]) -> None:
+    """Promise: a person sees the label, who gave it, how sure the judge is against the threshold, and why."""
+    page = (opened := visit(url)).page
+    opened.ask(texts["small"])
+    answer = page.get_by_role("region", name="Answer", exact=True)
+    expect(answer).to_contain_text("answered by the small model")
+    expect(answer.get_by_role("status")).to_contain_text("The judge is")
+    meter = answer.get_by_role("meter")
+    sure, needed = re.findall(r"([\d.]+)%", meter.get_attribute("aria-valuetext") or "")
+    assert float(sure) > float(needed)
+    assert float(meter.get_attribute("aria-valuenow") or 0) == float(sure)
+    expect(page.get_by_role("heading", name="What the large model would have seen")).to_be_visible()
+    why = page.get_by_role("region", name="Why")
+    expect(why.get_by_role("img")).to_have_count(6)
+    expect(why.get_by_role("img").first).to_have_accessible_name(re.compile(r"Edge function of feature \d+: at"))
+    expect(why.locator(".words span")).to_have_count(len(texts["small"].split()))
+
+
+def test_an_escalated_input_shows_the_prompt_as_it_was_sent_and_what_was_saved(
+    visit: Any, url: str, texts: dict[str, str]
+) -> None:
+    """Promise: the prompt on the page is word for word what the large model was sent, the text within its marks."""
+    page = (opened := visit(url)).page
+    opened.ask(texts["large"])
+    expect(page.get_by_role("region", name="Answer", exact=True)).to_contain_text("answered by the large model")
+    saw = page.get_by_role("region", name="What the large model saw")
+    system, user = saw.locator("pre").all_text_contents()
+    assert f"Answer with one of these labels and nothing else: negative, {HOSTILE}." in system
+    assert re.search(r"\nA smaller model suggests .* with probability 0\.\d\d\.", system)
+    assert user == f"<<<\n{texts['large']}\n>>>"
+    tally = page.get_by_role("region", name="Since the service started")
+    expect(tally).to_contain_text(re.compile(r"Calls saved\d+\.\d%"))
+    expect(tally).to_contain_text(re.compile(r"Cost saved−?\d+\.\d%"))
+
+
+def test_an_answer_in_place_of_a_failed_one_is_called_that(visit: Any, url: str, texts: dict[str, str]) -> None:
+    """Promise: nobody takes the small model's answer during an outage for the large model's."""
+    opened = visit(url)
+    text = texts["large"]
+    for end in ("", ".", "!", "…", " ,", " ;"):  # one that is still escalated with the word that makes trouble
+        opened.ask(f"{text} trouble{end}")
+        if "large one failed" in opened.page.locator("#verdict").inner_text():
+            return
+    pytest.fail("no variant was escalated")
+
+
+def test_the_version_shows_its_promise_frontier_and_accuracy_matrix(visit: Any, url: str) -> None:
+    """Promise: what the served version was measured and certified to do stands on the page."""
+    version = visit(url).page.get_by_role("region", name="The version that answers")
+    expect(version).to_contain_text("With a probability of at least 90% the loss is at most 2 points.")
+    expect(version.get_by_role("img", name=re.compile("Accuracy against calls"))).to_be_visible()
+    matrix = version.get_by_role("table").filter(has_text="after learning the task")
+    expect(matrix.get_by_role("cell")).to_have_text(["85.0", "60.0", "83.0", "80.0"])
+
+
+def test_it_can_be_used_by_keyboard_alone(visit: Any, url: str, texts: dict[str, str]) -> None:
+    """Promise: without a pointer one can ask, hear the answer, and look at the other network's edges."""
+    page = visit(url).page
+    expect(page.locator("#report > *").first).to_be_visible()
+    focused = lambda: page.evaluate("document.activeElement.textContent || document.activeElement.id")  # noqa: E731
+    page.keyboard.press("Tab")
+    assert focused() == "Skip to the input"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert focused() == "text"
+    page.keyboard.type(texts["small"])
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert focused() == "Ask"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("answered by the small model")
+    expect(page.get_by_role("region", name="Why")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("radio", name="Judge")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("radio", name="Small model")).to_be_checked()
+    expect(page.locator(".panel").nth(0)).to_be_hidden()
+    expect(page.locator(".panel").nth(1)).to_be_visible()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 360), ("dark", 360)])
+def test_it_is_accessible_in_light_and_dark_and_fits_a_phone(
+    visit: Any, url: str, texts: dict[str, str], scheme: str, width: int
+) -> None:
+    """Promise: names, landmarks and headings, contrast of AA, and nothing that has to be scrolled sideways."""
+    opened = visit(url, scheme, width)
+    expect(opened.page.locator("#report figure")).to_be_visible()
+    assert opened.page.evaluate(ACCESSIBLE) == []
+    opened.ask(texts["large"])
+    assert opened.page.evaluate(ACCESSIBLE) == []
+    light = opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(250, 250, 248)"
+    assert light == (scheme == "light")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    opened.page.screenshot(path=PICTURES / f"{scheme}-{width}.png", full_page=True)
+
+
+def test_hostile_texts_and_labels_stay_text(visit: Any, url: str) -> None:
+    """Promise: whatever a text, a label or a measured name says, it is shown and never run."""
+    opened = visit(url)
+    opened.ask(f"{HOSTILE} {HOSTILE} javascript:window.broken=1 \u202e\u0000 {{7*7}}")
+    page = opened.page
+    expect(page.locator(".words")).to_contain_text('<img src=x onerror="window.broken=1">')
+    expect(page.locator("#shown .chips").last).to_contain_text(HOSTILE)
+    expect(page.locator("#report")).to_contain_text(HOSTILE)
+    assert page.locator("main img, main script, main iframe, main [onerror]").count() == 0
+
+
+def test_what_is_wrong_with_a_text_is_said_beside_it(visit: Any, url: str) -> None:
+    """Promise: a refusal is read out, and the page goes on."""
+    opened = visit(url)
+    opened.expected = ("422",)
+    opened.ask("x" * 10_001)
+    expect(opened.page.get_by_role("alert")).to_contain_text("at most 10000 characters")
+    opened.ask("Fine.")
+    expect(opened.page.get_by_role("alert")).to_have_count(0)
+    expect(opened.page.get_by_role("status")).to_contain_text("The judge is")
+
+
+def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: Encoder[str], tmp_path: Path) -> None:
+    """Promise: the page itself loads without a key, tells nothing before it has one, and forgets it when it closes."""
+    file = tmp_path / "keys"
+    file.write_text(f"ann {sha256(b'secret-key').hexdigest()}\n")
+    with page_of(bundle, encoder, Keys(file)) as address:
+        opened = visit(address)
+        opened.expected = ("401",)
+        page, key = opened.page, opened.page.get_by_label("This service asks for a key")
+        expect(key).to_be_focused()
+        assert "films/7" not in page.content()
+        for shown in ("wrong", "secret-key"):
+            key.fill(shown)
+            page.keyboard.press("Enter")
+        expect(page.get_by_text("Version films/7")).to_be_visible()
+        expect(key).to_be_hidden()
+        opened.ask("A fine film.")
+        expect(page.get_by_role("status")).to_contain_text("The judge is")
+        assert page.evaluate("document.cookie + JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+        assert "secret-key" not in page.content() + "".join(opened.asked_for)
+        page.reload()
+        expect(key).to_be_visible()
+
+
+def test_a_bundle_of_mlps_says_that_it_has_no_curves(
+    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder[str]
+) -> None:
+    """Promise: what cannot be shown is said, and the rest is there."""
+    control = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "mlp", seed=0).requires_grad_(False)
+    with page_of(quick_bundle(collaborator=control), encoder) as address:
+        opened = visit(address)
+        opened.ask("A fine film, and a long one.")
+        expect(opened.page.get_by_text("are MLPs, which have no edge functions")).to_be_visible()
+        expect(opened.page.locator(".words span")).to_have_count(7)
+        expect(opened.page.locator("#report")).to_contain_text("never evaluated")
