@@ -107,6 +107,18 @@ def test_the_model_can_be_looked_up(url: str, bundle: Path) -> None:
     assert httpx.get(f"{url}/docs").status_code == 200
 
 
+def test_the_page_and_the_reasons_of_a_decision_come_by_the_same_address(url: str, sentences: list[str]) -> None:
+    page = httpx.get(f"{url}/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert httpx.get(f"{url}/page/main.js").headers["content-security-policy"].startswith("default-src 'none'")
+    assert "The small model answers what scores above" in httpx.get(f"{url}/v1/model/report").text
+    (answer,) = post(url, sentences[:1]).json()["answers"]
+    found = httpx.post(f"{url}/v1/explain", json={"input": {"text": sentences[0]}, "top": 2}, timeout=60).json()
+    assert found["confidence"] == pytest.approx(answer["confidence"], abs=1e-4)
+    assert found["escalated"] == (answer["route"] == "large")
+    assert [len(network["edges"]) for network in found["networks"]] == [2, 2]
+
+
 def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
     bodies = [b"", b"{", b"[]", b'{"inputs": []}', b'{"inputs": [{"text": " "}]}', b'{"inputs": [{"text": "\\ud800"}]}']
     found = [httpx.post(f"{url}/v1/predict", content=body).status_code for body in bodies]
