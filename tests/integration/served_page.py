@@ -28,6 +28,7 @@ from pipelines.serve.front import Front
 from pipelines.serve.keys import Keys
 from pipelines.serve.release import Release
 from pipelines.serve.service import CascadeService
+from pipelines.serve.store import Store
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(
@@ -93,7 +94,7 @@ class Deaf:
         return lambda *_: None
 
 
-async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig) -> Front:
+async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig, feedback_url: str | None) -> Front:
     """What stands behind the interface, for one bundle."""
 
     async def load(release: Release) -> CascadeService:
@@ -106,14 +107,19 @@ async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig) -> 
     async def exposition() -> str:
         return ""
 
-    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), None, exposition)
+    store = Store(config.feedback, feedback_url) if feedback_url else None
+    if store:
+        await store.open()
+    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), store, exposition)
     await front.offer(Release(version="films/7", bundle=folder))
     await front.become_ready()
     return front
 
 
 @contextmanager
-def page_of(folder: Path, encoder: Encoder[str], keys: Keys | None = None) -> Iterator[str]:
+def page_of(
+    folder: Path, encoder: Encoder[str], keys: Keys | None = None, feedback_url: str | None = None
+) -> Iterator[str]:
     """The address of a bundle's page, for as long as the block runs."""
     config = ServeConfig()
     with socket.socket() as free:
@@ -123,7 +129,7 @@ def page_of(folder: Path, encoder: Encoder[str], keys: Keys | None = None) -> It
     ready = threading.Event()
 
     async def serve() -> None:
-        api = create_api(await front_of(folder, encoder, config), config.limits, keys)
+        api = create_api(await front_of(folder, encoder, config, feedback_url), config.limits, keys)
         servers.append(uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning")))
         asyncio.get_running_loop().call_later(0.05, ready.set)
         await servers[0].serve()

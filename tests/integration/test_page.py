@@ -21,6 +21,7 @@ from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder, TextEncoder
 from kcm.large import OpenAiConfig, Prompts
+from pipelines.serve.feedback import FEEDBACK, FeedbackLog
 from pipelines.serve.keys import Keys
 from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
 
@@ -58,8 +59,13 @@ def bundle(quick_bundle: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(bundle: Path, encoder: Encoder[str]) -> Iterator[str]:
-    with page_of(bundle, encoder) as address:
+def feedback_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('feedback')}/feedback.db"
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, encoder: Encoder[str], feedback_url: str) -> Iterator[str]:
+    with page_of(bundle, encoder, feedback_url=feedback_url) as address:
         yield address
 
 
@@ -168,6 +174,22 @@ def test_an_answer_in_place_of_a_failed_one_is_called_that(visit: Any, url: str,
     pytest.fail("no variant was escalated")
 
 
+def test_a_wrong_answer_can_be_put_right(visit: Any, url: str, feedback_url: str, texts: dict[str, str]) -> None:
+    """Promise: a true label is stored under the request it belongs to, and the text only if a person wants that."""
+    page = (opened := visit(url)).page
+    for along in (False, True):
+        opened.ask(texts["small"])
+        page.get_by_text("Not right? Say what is").click()
+        page.get_by_label("True label").select_option("negative")
+        page.get_by_label("with the text").set_checked(along)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("Stored for good.")).to_be_visible()
+    stored = {row["text"]: row for row in FeedbackLog(feedback_url, 1.0).read(FEEDBACK)}
+    assert stored.keys() == {None, texts["small"]}
+    assert {row["label"] for row in stored.values()} == {"negative"}
+    assert stored[texts["small"]]["request_id"] in page.locator("#verdict").inner_text()
+
+
 def test_the_version_shows_its_promise_frontier_and_accuracy_matrix(visit: Any, url: str) -> None:
     """Promise: what the served version was measured and certified to do stands on the page."""
     version = visit(url).page.get_by_role("region", name="The version that answers")
@@ -194,6 +216,8 @@ def test_it_can_be_used_by_keyboard_alone(visit: Any, url: str, texts: dict[str,
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("answered by the small model")
     expect(page.get_by_role("region", name="Why")).to_be_visible()
+    page.keyboard.press("Tab")
+    assert focused() == "Not right? Say what is"
     page.keyboard.press("Tab")
     expect(page.get_by_role("radio", name="Judge")).to_be_focused()
     page.keyboard.press("ArrowRight")

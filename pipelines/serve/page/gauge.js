@@ -3,7 +3,7 @@
 import { element, svg } from "./dom.js";
 import { number, percent } from "./formats.js";
 
-const CENTRE = 130, BASE = 128, RADIUS = 104, WIDTH = 18;
+const CENTRE = 140, BASE = 138, RADIUS = 104, WIDTH = 18;
 const CONFIDENCES = [0.5, 0.75, 0.9, 0.97, 0.99, 0.999];
 
 /**
@@ -17,11 +17,13 @@ export function gauge({ gate, numLabels, score = null, confidence = null, thresh
   const cut = threshold === null ? (keepsAll ? 0 : 1) : scale.share(threshold);
   const drawing = svg(
     "svg",
-    { viewBox: "0 0 260 150", "aria-hidden": "true", class: "gauge" },
+    { viewBox: "0 0 280 162", "aria-hidden": "true", class: "gauge" },
     arc(0, cut, "zone asks"),
     arc(cut, 1, "zone keeps"),
     ...scale.ticks.map(({ at, words }) => label(scale.share(at), words, "tick-label", RADIUS - 24)),
-    threshold === null ? null : mark(cut),
+    ...(threshold === null ? [] : [mark(cut), label(cut, scale.brief(threshold), "needed", RADIUS + 28)]),
+    svg("text", { x: CENTRE - RADIUS, y: BASE + 14, class: "side" }, "large"),
+    svg("text", { x: CENTRE + RADIUS, y: BASE + 14, class: "side" }, "small"),
     score === null ? null : needle(scale.share(score)),
     svg("text", { x: CENTRE, y: BASE - 16, class: "value" }, confidence === null ? "–" : percent(confidence)),
     svg("text", { x: CENTRE, y: BASE + 4, class: "unit" }, "sure"),
@@ -49,7 +51,8 @@ function confidenceScale(numLabels, values) {
   const low = logOdds(1 / numLabels);
   const high = Math.max(logOdds(0.995), ...values.filter((value) => value !== null)) * 1.03;
   const marks = CONFIDENCES.map((each) => ({ at: logOdds(each), words: `${100 * each}%` }));
-  return { ...linear(low, high, marks), write: (score) => percent(1 / (1 + Math.exp(-score))) };
+  const write = (score) => percent(1 / (1 + Math.exp(-score)));
+  return { ...linear(low, high, marks), write, brief: write };
 }
 
 function scoreScale(values) {
@@ -57,7 +60,7 @@ function scoreScale(values) {
   const middle = found.length ? found.at(-1) : 0;
   const reach = 1.4 * Math.max(0.5, ...found.map((value) => Math.abs(value - middle)));
   const marks = [middle - reach / 2, middle + reach / 2].map((at) => ({ at, words: number(at, 1) }));
-  return { ...linear(middle - reach, middle + reach, marks), write: (score) => `gate score of ${number(score)}` };
+  return { ...linear(middle - reach, middle + reach, marks), write: (score) => `gate score of ${number(score)}`, brief: number };
 }
 
 function linear(low, high, marks) {

@@ -1,14 +1,17 @@
 // The page: loads the model's card, asks, and shows what came back.
 
 import { Refused, call, patient, text as textOf, useKey } from "./api.js";
+import { correction } from "./correction.js";
 import { contributions } from "./edges.js";
 import { gauge } from "./gauge.js";
 import { prompt, promptTitle } from "./prompt.js";
+import { recent } from "./recent.js";
 import { trafficView } from "./traffic.js";
 import { spoken, verdict } from "./verdict.js";
 import { shadedWords } from "./words.js";
 
 const find = (id) => document.getElementById(id);
+const asked = recent(find("recent"));
 let card = null;
 let asking = new AbortController();
 
@@ -64,9 +67,9 @@ async function ask(event) {
   find("answer").setAttribute("aria-busy", "true");
   try {
     const response = await call("v1/predict", { body: { inputs: [input] }, signal });
-    showAnswer(response);
-    showExplanation(input.text, await patient("v1/explain", { body: { input, top: 6 }, signal }), response);
+    showAnswer(response, input);
     showCard(await call("v1/model", { signal }));
+    showExplanation(input.text, await patient("v1/explain", { body: { input, top: 6 }, signal }), response);
   } catch (error) {
     if (!signal.aborted) tell(error);
   } finally {
@@ -74,16 +77,19 @@ async function ask(event) {
   }
 }
 
-function showAnswer(response) {
+function showAnswer(response, input) {
   const [answer] = response.answers;
   showGauge(answer);
-  find("verdict").replaceChildren(verdict(answer, response));
+  find("verdict").replaceChildren(verdict(answer, response), correction(card.labels, response.request_id, input));
   find("status").textContent = spoken(answer);
+  asked.add(input.text, answer);
   find("why").hidden = find("prompt").hidden = true;
 }
 
-function showExplanation(asked, found) {
-  find("words").replaceChildren(shadedWords(asked, found.words, found.judge_label));
+function showExplanation(text, found, { model_version: version }) {
+  find("why-note").textContent = found.model_version === version ? ""
+    : `Version ${found.model_version} took over after the answer; these are its reasons.`;
+  find("words").replaceChildren(shadedWords(text, found.words, found.judge_label));
   find("edges").replaceChildren(contributions(found));
   find("prompt-title").textContent = promptTitle(found);
   find("shown").replaceChildren(prompt(found));
