@@ -118,7 +118,7 @@ class Bench:
         """The description and the streams of a study, kept for the rows that share them."""
         key = f"{data.name} {study.seeds} {study.score_on}"
         if key not in self._streams:
-            read = read_data(study.tasks, self.assets, study.seeds, study.feature_columns)
+            read = read_data(study.tasks, self.assets, study.seeds, study.feature_columns, study.encoder.reads)
             streams = read.streams(study.encoder, self.assets, self.storage / "features", study.score_on)
             self._streams[key] = read.described(), streams
         return self._streams[key]

@@ -159,7 +159,12 @@ def predict(
     bundle: BundleFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column with the text.")] = "text",
+    text_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the text, where the bundle reads texts.")
+    ] = "text",
+    image_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the picture, where it reads them: paths or bytes.")
+    ] = "image",
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Take the cluster and the assets from a run's YAML file.")
@@ -183,6 +188,7 @@ def predict(
             file,
             output,
             text_column,
+            image_column=image_column,
             task_column=task_column,
             cluster=site.cluster,
             assets_dir=site.assets_path,

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich import box
@@ -18,7 +17,8 @@ from rich.table import Table
 from torch import Tensor
 
 from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, SmallSide, load_small_side
+from kcm.cascade.runtime import Input, SmallSide, Unreadable, load_small_side
+from kcm.content import Content, contents
 from kcm.errors import DataError
 from kcm.explain import Explanation, kan_of, remembered_rows, scaled
 from kcm.kan.plotting import plot_edge, plot_network
@@ -54,8 +54,12 @@ class Explainer:
 
     def decide(self, text: str, top: int) -> Decision:
         """Judge one text, and find the `top` largest contributions to the logit of each network's own answer."""
-        given = Input(text)
-        return decision_on(self.bundle, given, self.side.judge(variants(given)), top)
+        given = Input(Content(text))
+        judged = self.side.judge(variants(given))
+        judgements = [each for each in judged if not isinstance(each, Unreadable)]
+        if len(judgements) < len(judged):
+            raise DataError("the input cannot be read", where="--input")
+        return decision_on(self.bundle, given, judgements, top)
 
     def draw(self, decision: Decision, path: Path) -> Path:
         """Draw the curves behind the largest contributions, each with where this input lies on it."""
@@ -85,7 +89,8 @@ class Explainer:
         return remembered[:PROBE_ROWS]
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        return scaled(self.bundle.collaborator, torch.from_numpy(np.asarray(self.side.encoder.encode(texts))))
+        features_ND = self.side.encoder.encode(contents(texts))
+        return scaled(self.bundle.collaborator, torch.from_numpy(features_ND))
 
 
 def explanation(
@@ -114,7 +119,7 @@ def decision_view(decision: Decision, label_names: Sequence[str], top: int) -> G
     judgement = decision.judgement
     threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
     headline = (
-        f"[bold]{escape(_shortened(decision.given.text))}[/bold]\nsmall says {escape(decision.label)}, "
+        f"[bold]{escape(_shortened(decision.given.content.text))}[/bold]\nsmall says {escape(decision.label)}, "
         f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
         f"the {decision.route} model answers"
     )

@@ -19,6 +19,7 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Policy
 from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.config import Config
+from kcm.content import Part
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
 from kcm.large import LargeConfig, LinearHead, Prompts
@@ -89,6 +90,11 @@ class Bundle:
     def answer_names(self) -> tuple[str, ...]:
         """What the large model may answer: the label list, then none-of-these where there is such an answer."""
         return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of an input that either side reads: each must be there, and no other is of use."""
+        return self.encoder.reads | self.large.reads
 
     @property
     def gate(self) -> Gate:

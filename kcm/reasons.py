@@ -45,7 +45,7 @@ class Decision:
 
 def words_of(given: Input) -> list[str]:
     """The words that are left out in turn; a single word has no text left without it."""
-    words = given.text.split()
+    words = given.content.text.split()
     return words[:WORDS] if len(words) > 1 else []
 
 
@@ -54,9 +54,13 @@ def variants(given: Input, most: int = WORDS) -> list[Input]:
 
     The input itself, and its text without each of its first words in turn, of which there are at most `most`.
     """
-    words = given.text.split()
+    words = given.content.text.split()
     left_out = range(min(len(words_of(given)), most))
-    return [given, *(replace(given, text=" ".join(words[:i] + words[i + 1 :])) for i in left_out)]
+    return [given, *(_with_text(given, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
+
+
+def _with_text(given: Input, text: str) -> Input:
+    return replace(given, content=replace(given.content, text=text))
 
 
 @torch.inference_mode()

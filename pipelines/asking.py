@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.markup import escape
 
+from kcm.content import contents
 from kcm.errors import DataError
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
 from kcm.large.build import build_large
@@ -25,6 +26,7 @@ from pipelines.progress import Bar
 from pipelines.stage import Context
 
 PAID = "paid.sqlite"
+QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
 ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
 
 
@@ -38,9 +40,8 @@ class Ask:
         self._num_labels = num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Answer the columns `id`, `text` and `prompt`."""
-        columns = (batch["id"].tolist(), batch["text"].tolist(), batch["prompt"].tolist())
-        answers = self._model.answer([_item(*row) for row in zip(*columns, strict=True)])
+        """Answer the columns `id`, `text`, `image` and `prompt`."""
+        answers = self._model.answer(_items({name: batch[name].tolist() for name in QUESTIONS}))
         told = Outcomes.of(answers, self._num_labels)
         return {
             ROW: batch[ROW],
@@ -63,7 +64,7 @@ def ask(
     scratch: Path,
     bar: Bar,
 ) -> tuple[Outcomes, dict[str, Any]]:
-    """The answers to `rows` (columns id, text, prompt), in their order, and what all together took.
+    """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
 
     `answer_names` are the `num_labels` names of the label list, then none-of-these where it is an answer.
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
@@ -90,7 +91,7 @@ def _ask_here(
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
     model = build_large(large, answer_names, context.config.assets_path, paid=context.store.root / PAID)
-    items = [_item(row["id"], row["text"], row["prompt"]) for row in rows.to_pylist()]
+    items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
     for start in range(0, len(items), 8 * large.num_concurrent):
@@ -143,8 +144,12 @@ def _ask_actors(
     return told, took, answers["reason"].to_pylist()
 
 
-def _item(row_id: str, text: str, prompt: str) -> Item:
-    return Item(row_id, text, read_prompt(prompt))
+def _items(columns: Mapping[str, Sequence[Any]]) -> list[Item]:
+    shown = contents(columns["text"], columns["image"])
+    return [
+        Item(row_id, content, read_prompt(prompt))
+        for row_id, content, prompt in zip(columns["id"], shown, columns["prompt"], strict=True)
+    ]
 
 
 def written_prompt(prompt: Prompt) -> str:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from kcm.assets import resolve
-from kcm.encoders import EncoderConfig, TextEncoder, encoder_identity
+from kcm.content import contents
+from kcm.encoders import AnyEncoderConfig, build_encoder, encode_readable, encoder_identity
 from kcm.errors import DataError
 from kcm.learners.stream import ROWS_PER_GROUP, list_column, matrix
 from kcm.tasks import TaskSequence
@@ -29,39 +29,46 @@ SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a cal
 class Encode:
     """Actor that adds `features` [N, D] and the seconds each row took."""
 
-    def __init__(self, encoder: EncoderConfig, model_path: Path, device: str) -> None:
-        self._encoder = TextEncoder(encoder, model_path, device=device)
+    def __init__(self, encoder: AnyEncoderConfig, assets_dir: Path, device: str) -> None:
+        self._encoder = build_encoder(encoder, assets_dir, device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Encode the column `text`; the other columns of the result are `row` and `seconds`."""
+        """Encode the columns `text` and `image`; the result's others are `row`, `seconds` and `fault`.
+
+        `fault` says why a row cannot be read, whose features are NaN.
+        """
         started = time.perf_counter()
-        features = self._encoder.encode(batch["text"].tolist())
-        seconds = np.full(len(features), (time.perf_counter() - started) / len(features))
-        return {ROW: batch[ROW], "features": features, SECONDS: seconds}
+        readable_ND, faults = encode_readable(self._encoder, contents(batch["text"].tolist(), batch["image"].tolist()))
+        num_rows = len(batch[ROW])
+        features_ND = np.full((num_rows, self._encoder.dim), np.nan, dtype=np.float32)
+        features_ND[[row not in faults for row in range(num_rows)]] = readable_ND
+        seconds = np.full(num_rows, (time.perf_counter() - started) / num_rows)
+        reasons = np.array([faults.get(row, "") for row in range(num_rows)], dtype=object)
+        return {ROW: batch[ROW], "features": features_ND, SECONDS: seconds, "fault": reasons}
 
 
-def features(context: Context, tasks: Artefact, encoder: EncoderConfig, *, label: str = "features") -> Artefact:
+def features(context: Context, tasks: Artefact, encoder: AnyEncoderConfig, *, label: str = "features") -> Artefact:
     """One Parquet file per task, in the order of its rows: id, split, label, group, features [D], seconds.
 
-    DataError naming the row ids when the encoder gives a NaN.
+    DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
     """
-    model_path = resolve(encoder.model, context.config.assets_path)
+    assets_dir = context.config.assets_path
     cluster = context.config.cluster
     section = {
-        "encoder": encoder.model_dump(mode="json", exclude={"batch_size", "model"}),
-        "identity": encoder_identity(encoder, model_path),
+        "encoder": encoder.model_dump(mode="json", exclude=set(encoder.operational)),
+        "identity": encoder_identity(encoder, assets_dir),
         "device": cluster.device,
     }
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         sequence = TaskSequence.load(tasks.folder)
         rows = [sequence.rows(number) for number in range(len(sequence.tasks))]
-        texts = pa.concat_tables([table.select(["text"]) for table in rows])
+        inputs = pa.concat_tables([table.select(["text", "image"]) for table in rows])
         parts = map_rows(
-            texts,
-            pc.utf8_length(texts["text"]).to_numpy(),
+            inputs,
+            pc.utf8_length(inputs["text"]).to_numpy(),
             Encode,
-            {"encoder": encoder, "model_path": model_path, "device": cluster.device},
+            {"encoder": encoder, "assets_dir": assets_dir, "device": cluster.device},
             batch_size=encoder.batch_size,
             cluster=cluster,
             scratch=scratch,
@@ -90,12 +97,13 @@ def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> N
     encoded = parts.to_table(filter=mine).sort_by(ROW)
     values_ND = rows_of_lists(encoded["features"])
     if len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
-        ids = ", ".join(table["id"][int(i)].as_py() for i in bad[:5])
+        named = [(table["id"][row].as_py(), encoded["fault"][row].as_py()) for row in bad[:5].tolist()]
+        ids = ", ".join(f"{name} ({fault})" if fault else name for name, fault in named)
         raise DataError(
-            f"the encoder gave NaN for {len(bad)} rows: {ids}", mend="Check the encoder's dtype and weights"
+            f"the encoder gave NaN for {len(bad)} rows: {ids}", mend="Check these rows, the encoder's dtype and weights"
         )
     group = pc.if_else(pc.equal(table["group"], ""), None, table["group"])  # a row without one stands alone
-    columns = table.drop_columns(["text", "group"]).append_column("group", group)
+    columns = table.drop_columns(["text", "image", "group"]).append_column("group", group)
     columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, encoded[SECONDS])
     write_rows(path, columns)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kcm.content import Content
 from kcm.large import NO_PROMPT, ClassifierConfig, Item, RecordedConfig, RecordedModel, fit_head
 from kcm.large.build import large_identity
 from kcm.large.classifier import classifier_identity
@@ -95,7 +96,7 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
         done, total = 0, sum(len(sequence.rows(number)) for number in range(len(sequence.tasks)))
         for number in range(len(sequence.tasks)):
             table = sequence.rows(number)
-            items = [Item(row["id"], row["text"]) for row in table.select(["id", "text"]).to_pylist()]
+            items = [Item(row_id, Content()) for row_id in table["id"].to_pylist()]
             Outcomes.of(model.answer(items), len(sequence.label_names)).write(task_file(folder, number), table)
             done += len(table)
             bar.update(done, total)
@@ -113,7 +114,7 @@ def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
-        rows = pa.concat_tables([table.select(["id", "text"]) for table in tables])
+        rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
         answered, took = ask(context, large, sequence.answer_names, num_labels, rows, scratch=scratch, bar=bar)
         start = 0

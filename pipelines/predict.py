@@ -17,6 +17,7 @@ from ray.data.block import BlockMetadata
 
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import Answer, Failure, Input, load_cascade, require_models
+from kcm.content import Content
 from kcm.errors import DataError
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.pool import silence_ray_data
@@ -46,6 +47,7 @@ def predict(
     output_path: Path,
     text_column: str,
     *,
+    image_column: str = "image",
     task_column: str | None = None,
     cluster: ClusterConfig,
     assets_dir: Path,
@@ -53,7 +55,8 @@ def predict(
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
-    The format of either file is that of its suffix: .csv, .jsonl or .parquet. A row that cannot be answered has an
+    The format of either file is that of its suffix: .csv, .jsonl or .parquet. Of the columns with texts and pictures,
+    those count that the bundle's models read. A row that cannot be answered has an
     `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
     other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
 
@@ -66,8 +69,14 @@ def predict(
     known_suffix(output_path)
     if output_path.resolve() == input_path.resolve():
         raise DataError("the output would replace the input", where=str(input_path), mend="Name another output")
-    source = open_rows(input_path.absolute(), text_column, task_column)
-    require_models(Bundle.read(bundle_folder), assets_dir)
+    bundle = Bundle.read(bundle_folder)
+    source = open_rows(
+        input_path.absolute(),
+        text_column if "text" in bundle.reads else None,
+        task_column,
+        image_column if "image" in bundle.reads else None,
+    )
+    require_models(bundle, assets_dir)
     paid = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
@@ -157,24 +166,27 @@ class Score:
 
     def __init__(self, bundle_folder: Path, assets_dir: Path, device: str, paid: Path | None = None) -> None:
         self._cascade = load_cascade(bundle_folder, assets_dir, device, paid=paid)
-        self._task_names = self._cascade.small_side.bundle.task_names
+        bundle = self._cascade.small_side.bundle
+        self._task_names, self._reads = bundle.task_names, bundle.reads
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Answer the rows that can be answered; the others say why not."""
         rows = chunk.select(list(CHUNK)).to_pylist()
-        faults = [row["fault"] or self._fault(row["text"], row["task"]) for row in rows]
-        usable = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
-        answers = iter(self._cascade.answer([Input(row["text"], row["task"], row["id"]) for row in usable]))
+        inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
+        faults = [row["fault"] or self._fault(given) for row, given in zip(rows, inputs, strict=True)]
+        usable = [given for given, fault in zip(inputs, faults, strict=True) if fault is None]
+        answers = iter(self._cascade.answer(usable))
         records = [
             {"id": row["id"]} | (_record(next(answers)) if fault is None else {"error": fault})
             for row, fault in zip(rows, faults, strict=True)
         ]
         return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
 
-    def _fault(self, text: str | None, task: str | None) -> str | None:
-        if text is None or not text.strip():
-            return "no text"
-        return f"no such task: {task}" if task is not None and task not in self._task_names else None
+    def _fault(self, given: Input) -> str | None:
+        if lacking := given.content.lacks(self._reads):
+            return f"no {lacking}"
+        known = given.task is None or given.task in self._task_names
+        return None if known else f"no such task: {given.task}"
 
 
 def _record(answer: Answer | Failure) -> dict[str, Any]:

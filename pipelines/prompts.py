@@ -22,6 +22,7 @@ from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy, promised
 from kcm.cascade.table import SPLITS, OutcomeTable
+from kcm.content import Content, contents
 from kcm.errors import ConfigError
 from kcm.large import (
     ClassifierConfig,
@@ -88,10 +89,10 @@ def prompts(
     }
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        texts = _texts(sequence)
+        shown = _contents(sequence)
         for name in plan.collaborators:
             shutil.copytree(tuned.folder / name, folder / name)
-            tried = _Prompted(context, plan, answer_names, Tuned.load(tuned.folder / name, plan, name), texts)
+            tried = _Prompted(context, plan, answer_names, Tuned.load(tuned.folder / name, plan, name), shown)
             table = tried.table(encoded.folder, answered.folder)
             frozen = tried.freeze(table)
             took = {
@@ -115,7 +116,7 @@ class _Prompted:
     plan: WalkPlan
     answer_names: tuple[str, ...]
     found: Tuned
-    texts: Mapping[str, str]
+    shown: Mapping[str, Content]
 
     def table(self, encoded: Path, answered: Path) -> OutcomeTable:
         """The outcome table under prompt `none`, its rows task by task and split by split."""
@@ -145,7 +146,8 @@ class _Prompted:
         else:
             columns = {
                 "id": table.id.tolist(),
-                "text": [self.texts[row_id] for row_id in table.id],
+                "text": [self.shown[row_id].text for row_id in table.id],
+                "image": pa.array([self.shown[row_id].image for row_id in table.id], pa.large_binary()),
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
             answers, took = ask(
@@ -183,9 +185,9 @@ def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> 
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
 
 
-def _texts(sequence: Artefact) -> dict[str, str]:
-    """The text of every row, by its id."""
+def _contents(sequence: Artefact) -> dict[str, Content]:
+    """What is shown of every row, by its id."""
     loaded = load_sequence(sequence)
-    tables = [loaded.rows(number).select(["id", "text"]) for number in range(len(loaded.tasks))]
-    rows = pa.concat_tables(tables)
-    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+    tables = [loaded.rows(number).select(["id", "text", "image"]) for number in range(len(loaded.tasks))]
+    rows = pa.concat_tables(tables).to_pydict()
+    return dict(zip(rows["id"], contents(rows["text"], rows["image"]), strict=True))

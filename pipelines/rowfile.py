@@ -19,10 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.errors import DataError
+from kcm.pictures import picture_of
 
 CHUNK = {
     "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
     "text": pa.string(),  # null where there is none
+    "image": pa.large_binary(),  # a picture in the bytes of its file, null where there is none
     "task": pa.string(),
     "fault": pa.string(),  # why the row cannot be used, null where it can
 }
@@ -35,8 +37,9 @@ class RowFile(ABC):
     num_rows: int
     id_column: ClassVar[str] = "id"  # where a row's own id stands, if the file has one
 
-    def __init__(self, path: Path, text_column: str, task_column: str | None) -> None:
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         self.path, self.text_column, self.task_column = path, text_column, task_column
+        self.image_column = image_column
 
     @abstractmethod
     def chunks(self, size: int) -> Iterator[pa.Table]:
@@ -51,8 +54,33 @@ class RowFile(ABC):
         records: list[dict[str, Any]] = self.columns(payload).to_pylist()
         return records
 
+    def _chunk(
+        self,
+        start: int,
+        *,
+        ids: Sequence[str | None] | None,
+        texts: Sequence[str | None] | None,
+        images: Sequence[object] | None,
+        tasks: Sequence[str | None] | None,
+        faults: Sequence[str | None],
+        payload: pa.Array,
+    ) -> pa.Table:
+        """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
+        absent = [None] * len(faults)
+        names = [row_id or str(start + number) for number, row_id in enumerate(ids or absent)]
+        pictures = [picture_of(cell, self.path.parent) for cell in images or absent]
+        columns = {
+            "id": names,
+            "text": texts or absent,
+            "image": [picture for picture, _ in pictures],
+            "task": tasks or absent,
+            "fault": [fault or reason or None for fault, (_, reason) in zip(faults, pictures, strict=True)],
+        }
+        arrays = [pa.array(columns[name], kind) for name, kind in CHUNK.items()]
+        return pa.table([*arrays, payload], names=[*CHUNK, "payload"])
+
     def _require_columns(self) -> None:
-        for column in filter(None, (self.text_column, self.task_column)):
+        for column in filter(None, (self.text_column, self.task_column, self.image_column)):
             if column not in self.schema.names:
                 nearest = difflib.get_close_matches(column, self.schema.names, n=1, cutoff=0.0)
                 mend = f"Did you mean {nearest[0]!r}?" if nearest else "The file has no columns"
@@ -62,8 +90,8 @@ class RowFile(ABC):
 class CsvFile(RowFile):
     """Comma-separated values with a header; every value stays the string that it is."""
 
-    def __init__(self, path: Path, text_column: str, task_column: str | None) -> None:
-        super().__init__(path, text_column, task_column)
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
         lines = self._lines()
         header = next(lines, [])
         if len(set(header)) != len(header):
@@ -80,10 +108,11 @@ class CsvFile(RowFile):
             padded = [(fields + [""] * len(names))[: len(names)] for fields in part]
             columns = {name: list(values) for name, values in zip(names, zip(*padded, strict=True), strict=True)}
             arrays = [pa.array(values, pa.string()) for values in columns.values()]
-            yield _chunk(
+            yield self._chunk(
                 start,
                 ids=columns.get(self.id_column),
-                texts=columns[self.text_column],
+                texts=columns[self.text_column] if self.text_column else None,
+                images=columns[self.image_column] if self.image_column else None,
                 tasks=[task or None for task in columns[self.task_column]] if self.task_column else None,
                 faults=[None if len(f) == len(names) else f"{len(f)} fields instead of {len(names)}" for f in part],
                 payload=pa.StructArray.from_arrays(arrays, names=names),
@@ -102,8 +131,8 @@ class CsvFile(RowFile):
 class JsonLinesFile(RowFile):
     """One JSON object a line; as columns, values of several types and nested ones become their JSON text."""
 
-    def __init__(self, path: Path, text_column: str, task_column: str | None) -> None:
-        super().__init__(path, text_column, task_column)
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
         types: dict[str, set[type]] = {}
         self.num_rows = 0
         for line in self._lines():
@@ -117,10 +146,11 @@ class JsonLinesFile(RowFile):
         """The rows in order; a line that is not a JSON object is at fault."""
         for start, lines in _batched(self._lines(), size):
             records = [_json_object(line) for line in lines]
-            yield _chunk(
+            yield self._chunk(
                 start,
                 ids=[_as_text((record or {}).get(self.id_column)) for record in records],
                 texts=[_string(record, self.text_column) for record in records],
+                images=[_string(record, self.image_column) for record in records] if self.image_column else None,
                 tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
                 faults=[None if record is not None else "not a JSON object" for record in records],
                 payload=pa.array(lines, pa.string()),
@@ -146,8 +176,8 @@ class JsonLinesFile(RowFile):
 class ParquetFile(RowFile):
     """A Parquet file; columns keep their types."""
 
-    def __init__(self, path: Path, text_column: str, task_column: str | None) -> None:
-        super().__init__(path, text_column, task_column)
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
         try:
             file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
@@ -165,10 +195,11 @@ class ParquetFile(RowFile):
         start, has_id = 0, self.id_column in self.schema.names
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=size):
-                yield _chunk(
+                yield self._chunk(
                     start,
                     ids=[_as_text(value) for value in batch[self.id_column].to_pylist()] if has_id else None,
-                    texts=batch[self.text_column].cast(pa.string()).to_pylist(),
+                    texts=batch[self.text_column].cast(pa.string()).to_pylist() if self.text_column else None,
+                    images=batch[self.image_column].to_pylist() if self.image_column else None,
                     tasks=batch[self.task_column].cast(pa.string()).to_pylist() if self.task_column else None,
                     faults=[None] * len(batch),
                     payload=batch.to_struct_array(),
@@ -183,7 +214,9 @@ class ParquetFile(RowFile):
 FORMATS: dict[str, type[RowFile]] = {".csv": CsvFile, ".jsonl": JsonLinesFile, ".parquet": ParquetFile}
 
 
-def open_rows(path: Path, text_column: str, task_column: str | None = None) -> RowFile:
+def open_rows(
+    path: Path, text_column: str | None, task_column: str | None = None, image_column: str | None = None
+) -> RowFile:
     """Scan a file of rows.
 
     Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a column that
@@ -193,7 +226,7 @@ def open_rows(path: Path, text_column: str, task_column: str | None = None) -> R
     if not path.is_file():
         raise DataError("no such file", where=str(path))
     try:
-        return FORMATS[path.suffix](path, text_column, task_column)
+        return FORMATS[path.suffix](path, text_column, task_column, image_column)
     except PermissionError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
@@ -203,23 +236,6 @@ def known_suffix(path: Path) -> str:
     if path.suffix not in FORMATS:
         raise DataError(f"unknown suffix {path.suffix!r}", where=str(path), mend=f"Use one of {', '.join(FORMATS)}")
     return path.suffix
-
-
-def _chunk(
-    start: int,
-    *,
-    ids: Sequence[str | None] | None,
-    texts: Sequence[str | None],
-    tasks: Sequence[str | None] | None,
-    faults: Sequence[str | None],
-    payload: pa.Array,
-) -> pa.Table:
-    """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
-    own = ids or [None] * len(faults)
-    names = [row_id or str(start + number) for number, row_id in enumerate(own)]
-    columns = (names, texts, tasks or [None] * len(faults), faults)
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, CHUNK.values(), strict=True)]
-    return pa.table([*arrays, payload], names=[*CHUNK, "payload"])
 
 
 def _batched(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:

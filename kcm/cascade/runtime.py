@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from kcm.assets import resolve
 from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator
-from kcm.encoders import Encoder, TextEncoder, encoder_identity
+from kcm.content import Content
+from kcm.encoders import Encoder, build_encoder, encode_readable, encoder_identity
 from kcm.errors import ArtefactError
 from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
 from kcm.large.build import build_large, large_identity, location
@@ -33,7 +33,7 @@ Route = Literal["small", "large", "small_degraded"]
 class Input:
     """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up."""
 
-    text: str
+    content: Content
     task: str | None = None
     id: str = ""
 
@@ -84,15 +84,20 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unreadable(Failure):
+    """No answer: the input cannot be read."""
+
+
 class SmallSide:
     """Encoder, judge, small model and gate of a bundle."""
 
-    def __init__(self, bundle: Bundle, encoder: Encoder[str], device: str = "cpu", top_k: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
         self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
         self.encoder = encoder
         self._collaborator = bundle.collaborator.to(device)
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
         """Judge all inputs in one pass; each costs its share of the seconds.
 
         Raises DataError when the judge's logits are not numbers.
@@ -100,7 +105,15 @@ class SmallSide:
         if not inputs:
             return []
         started = time.perf_counter()
-        features_ND = self.encoder.encode([item.text for item in inputs])
+        features_ND, faults = encode_readable(self.encoder, [item.content for item in inputs])
+        readable = [item for position, item in enumerate(inputs) if position not in faults]
+        judged = iter(self._judged(features_ND, readable, started))
+        return [Unreadable(faults[position]) if position in faults else next(judged) for position in range(len(inputs))]
+
+    def _judged(self, features_ND: NDArray[np.float32], inputs: Sequence[Input], started: float) -> list[Judgement]:
+        """Judgements from the inputs' features."""
+        if not inputs:
+            return []
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC)
         tasks = [item.task for item in inputs]
@@ -123,24 +136,37 @@ class SmallSide:
             for row in range(len(inputs))
         ]
 
-    def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement]) -> list[Item]:
+    def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement | Unreadable]) -> list[Item]:
         """The inputs that the small side does not keep, as questions to the large model, prompted as the policy says.
 
         Only the small model's probabilities enter a prompt: nothing in an input can write one.
         """
-        return [self.question(i, j) for i, j in zip(inputs, judgements, strict=True) if not j.keeps]
+        return [
+            self.question(given, judgement)
+            for given, judgement in zip(inputs, judgements, strict=True)
+            if isinstance(judgement, Judgement) and not judgement.keeps
+        ]
 
     def question(self, given: Input, judgement: Judgement) -> Item:
         """The question to the large model that this input is, or would be if it were escalated."""
         prompts = self.bundle.prompts or Prompts()
-        return Item(given.id, given.text, prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C))
+        prompt = prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C)
+        return Item(given.id, given.content, prompt)
 
     def answers(
-        self, judgements: Sequence[Judgement], large: Sequence[LargeAnswer | Failure]
+        self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]
     ) -> list[Answer | Failure]:
         """Answers from all judgements, in order, and what became of the escalated ones among them, in order."""
         escalated = iter(large)
-        return [self._kept(j) if j.keeps else self._escalated(j, next(escalated)) for j in judgements]
+        answers: list[Answer | Failure] = []
+        for judgement in judgements:
+            if isinstance(judgement, Unreadable):
+                answers.append(judgement)
+            elif judgement.keeps:
+                answers.append(self._kept(judgement))
+            else:
+                answers.append(self._escalated(judgement, next(escalated)))
+        return answers
 
     def _kept(self, judgement: Judgement) -> Answer:
         return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
@@ -207,9 +233,8 @@ def logits(
 
 def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
     """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
-    path = resolve(bundle.encoder.model, assets_dir)
-    encoder = TextEncoder(bundle.encoder, path, device)
-    _require_same("encoder", encoder.identity, bundle.encoder_identity, path)
+    encoder = build_encoder(bundle.encoder, assets_dir, device)
+    _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
     return SmallSide(bundle, encoder, device, top_k)
 
 
@@ -236,8 +261,8 @@ def load_cascade(
 
 def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
-    path = resolve(bundle.encoder.model, assets_dir)
-    _require_same("encoder", encoder_identity(bundle.encoder, path), bundle.encoder_identity, path)
+    encoder = encoder_identity(bundle.encoder, assets_dir)
+    _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
     identity = large_identity(bundle.large, large_names(bundle), assets_dir, head=bundle.large_head)
     _require_same("large model", identity, bundle.large_identity, location(bundle.large))
 
@@ -247,10 +272,10 @@ def large_names(bundle: Bundle) -> tuple[str, ...]:
     return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
 
 
-def _require_same(what: str, found: str, expected: str, where: str | Path) -> None:
+def _require_same(what: str, found: str, expected: str, where: str) -> None:
     if found != expected:
         raise ArtefactError(
             f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
-            where=str(where),
+            where=where,
             mend="Fetch the original, or train and certify again with this one",
         )

@@ -1,7 +1,20 @@
-"""Frozen backbones: one input, one float32 vector."""
+"""Frozen backbones: one content, one float32 vector."""
 
-from kcm.encoders.base import Encoder, EncoderConfig
-from kcm.encoders.identity import encoder_identity
-from kcm.encoders.text import TextEncoder
+from kcm.encoders.base import Encoder, encode_readable
+from kcm.encoders.build import build_encoder, encoder_identity
+from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
+from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
-__all__ = ["Encoder", "EncoderConfig", "TextEncoder", "encoder_identity"]
+__all__ = [
+    "AnyEncoderConfig",
+    "Encoder",
+    "EncoderConfig",
+    "PixelsConfig",
+    "PixelsEncoder",
+    "TextEncoder",
+    "TextEncoderConfig",
+    "build_encoder",
+    "encode_readable",
+    "encoder_identity",
+]

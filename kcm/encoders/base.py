@@ -1,32 +1,17 @@
-"""What every frozen encoder offers, and how one is configured."""
+"""What every frozen encoder offers, whatever it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
-from pydantic import Field
 
-from kcm.config import Config
-
-InputT = TypeVar("InputT", contravariant=True)
+from kcm.content import Content, Part, UnreadableError
 
 
-class EncoderConfig(Config):
-    """A frozen backbone by hub id or folder, and how its token vectors become one vector."""
-
-    model: str = Field(description="Id of the model on the hub, or a local folder.")
-    pooling: Literal["mean", "cls"] = Field(
-        default="mean", description="Mean of the token vectors, or the first of them."
-    )
-    max_length: int = Field(default=128, ge=3, description="Tokens beyond this number are cut off.")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the backbone.")
-    batch_size: int = Field(default=64, ge=1, description="Inputs per forward pass.")
-
-
-class Encoder(Protocol[InputT]):
-    """A frozen encoder. `identity` names what decides its output: weights, tokenizer, pooling, length, dtype."""
+class Encoder(Protocol):
+    """A frozen encoder. `identity` names what decides its output, such as weights, tokenizer, pooling and dtype."""
 
     @property
     def dim(self) -> int:
@@ -36,5 +21,21 @@ class Encoder(Protocol[InputT]):
     def identity(self) -> str:
         """Digest that two encoders share only if they encode alike."""
 
-    def encode(self, inputs: Sequence[InputT]) -> np.ndarray:
-        """Unit vectors, float32 [N, dim], in the order of the inputs."""
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Features, float32 [N, dim], in the order of the inputs.
+
+        Raises UnreadableError where any of them cannot be read.
+        """
+
+
+def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.ndarray, dict[int, str]]:
+    """Features of the inputs that can be read, in their order, and by position why the others cannot."""
+    try:
+        return encoder.encode(inputs), {}
+    except UnreadableError as error:
+        faults = error.faults
+    return encoder.encode([content for position, content in enumerate(inputs) if position not in faults]), faults

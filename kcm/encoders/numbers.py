@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from kcm.content import TEXT, Content, Part
 from kcm.errors import DataError
 
 IDENTITY = "numbers"
@@ -16,13 +17,14 @@ class NumbersEncoder:
     """Reads what `numbers_text` wrote; `dim` is how many numbers a row has."""
 
     identity = IDENTITY
+    reads: frozenset[Part] = TEXT
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, dim], as they are: no scaling."""
-        return np.array([row.split() for row in inputs], dtype=np.float32).reshape(-1, self.dim)
+        return np.array([content.text.split() for content in inputs], dtype=np.float32).reshape(-1, self.dim)
 
 
 def numbers_text(row: Mapping[str, object], columns: Sequence[str], where: str) -> str:

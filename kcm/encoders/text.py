@@ -7,20 +7,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from kcm.encoders.base import EncoderConfig
-from kcm.encoders.identity import encoder_identity
+from kcm.config import Config
+from kcm.content import TEXT, Content, Part
+from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
+_SLOW_TOKENIZER = (
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+
+
+class TextEncoderConfig(Config):
+    """A frozen text model by hub id or folder, and how its token vectors become one vector."""
+
+    reads: ClassVar[frozenset[Part]] = TEXT
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size"})  # decide nothing, or by identity
+
+    kind: Literal["text"] = "text"
+    model: str = Field(description="Id of the model on the hub, or a local folder.")
+    pooling: Literal["mean", "cls"] = Field(
+        default="mean", description="Mean of the token vectors, or the first of them."
+    )
+    max_length: int = Field(default=128, ge=3, description="Tokens beyond this number are cut off.")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the backbone.")
+    batch_size: int = Field(default=64, ge=1, description="Inputs per forward pass.")
+
+    @property
+    def name(self) -> str:
+        """What people call the encoder."""
+        return self.model
 
 
 class TextEncoder:
@@ -30,9 +63,11 @@ class TextEncoder:
     cannot load the folder or it lacks weights, ConfigError when the model takes fewer tokens than `max_length`.
     """
 
-    def __init__(self, config: EncoderConfig, model_path: Path, device: str = "cpu") -> None:
+    reads = TextEncoderConfig.reads
+
+    def __init__(self, config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
-        self.identity = encoder_identity(config, model_path)
+        self.identity = text_identity(config, model_path)
         self._tokenizer, model = _load(model_path)
         longest = self._tokenizer.model_max_length
         if config.max_length > longest:
@@ -45,12 +80,14 @@ class TextEncoder:
         self.dim = int(self._model.config.hidden_size)
 
     @torch.inference_mode()
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         if not len(inputs):
             return features_ND
-        tokens = self._tokenizer(list(inputs), truncation=True, max_length=self.config.max_length)
+        tokens = self._tokenizer(
+            [content.text for content in inputs], truncation=True, max_length=self.config.max_length
+        )
         by_length = np.argsort([-len(ids) for ids in tokens["input_ids"]], kind="stable")
         for start in range(0, len(by_length), self.config.batch_size):
             index = by_length[start : start + self.config.batch_size]
@@ -64,6 +101,17 @@ class TextEncoder:
         hidden_BTD = self._model(**batch).last_hidden_state.float()
         pooled_BD = hidden_BTD[:, 0] if self.config.pooling == "cls" else _mean(hidden_BTD, batch["attention_mask"])
         return torch.nn.functional.normalize(pooled_BD, dim=-1)
+
+
+def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
+    """Hexadecimal digest over weights, architecture, tokenizer, pooling, length and dtype.
+
+    Raises AssetError when the folder lacks a config or weights as safetensors.
+    """
+    is_whole = (model_path / "tokenizer.json").is_file()
+    files = ("tokenizer_config.json", *(("tokenizer.json",) if is_whole else _SLOW_TOKENIZER))
+    settings = f"pooling {config.pooling}\nmax_length {config.max_length}\ndtype {config.dtype}\n"
+    return folder_digest(model_path, files, settings)
 
 
 def _load(model_path: Path) -> tuple[Any, Any]:

@@ -8,15 +8,16 @@ from typing import Protocol
 
 import numpy as np
 
+from kcm.content import Content
 from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question: the item's id, its text, and what the small side adds to it."""
+    """One question: the item's id, what it is about, and what the small side adds to it."""
 
     id: str
-    text: str
+    content: Content
     prompt: Prompt = NO_PROMPT
 
 

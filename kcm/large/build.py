@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kcm.assets import resolve
-from kcm.encoders import EncoderConfig, TextEncoder, encoder_identity
+from kcm.encoders import build_encoder, encoder_identity
 from kcm.errors import ArtefactError
 from kcm.large.base import LargeModel
 from kcm.large.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
@@ -34,9 +34,9 @@ def build_large(
     not fit them or a key is missing, ArtefactError for a classifier without its head, DataError for a bad recording.
     """
     if isinstance(config, ClassifierConfig):
-        return ClassifierModel(_encoder(config.encoder, assets_dir, device), _required(head), label_names)
+        return ClassifierModel(build_encoder(config.encoder, assets_dir, device), _required(head), label_names)
     if isinstance(config, ZeroShotConfig):
-        encoder = _encoder(config.encoder, assets_dir, device)
+        encoder = build_encoder(config.encoder, assets_dir, device)
         return ZeroShotModel(config, encoder, encoder, label_names)
     if isinstance(config, CausalLmConfig):
         return CausalLm(config, language_model_folder(config, assets_dir), label_names, device)
@@ -50,9 +50,9 @@ def large_identity(
 ) -> str:
     """The identity of the model that `config` describes, without loading weights; raises what `build_large` raises."""
     if isinstance(config, ClassifierConfig):
-        return classifier_identity(_encoder_identity(config.encoder, assets_dir), _required(head), label_names)
+        return classifier_identity(encoder_identity(config.encoder, assets_dir), _required(head), label_names)
     if isinstance(config, ZeroShotConfig):
-        encoder = _encoder_identity(config.encoder, assets_dir)
+        encoder = encoder_identity(config.encoder, assets_dir)
         return zero_shot_identity(config, encoder, encoder, label_names)
     if isinstance(config, CausalLmConfig):
         return causal_lm_identity(config, language_model_folder(config, assets_dir), label_names)
@@ -65,7 +65,7 @@ def large_identity(
 def location(config: AnyLargeConfig) -> str:
     """Where the model is said to be, for messages."""
     if isinstance(config, ClassifierConfig | ZeroShotConfig):
-        return config.encoder.model
+        return config.encoder.name
     if isinstance(config, RecordedConfig):
         return config.path
     return config.model
@@ -74,14 +74,6 @@ def location(config: AnyLargeConfig) -> str:
 def language_model_folder(config: CausalLmConfig, assets_dir: Path) -> Path:
     """The folder of a language model, fetched from the hub where it is not at hand."""
     return resolve(config.model, assets_dir, weights=config.gguf_file or "*.safetensors")
-
-
-def _encoder(config: EncoderConfig, assets_dir: Path, device: str) -> TextEncoder:
-    return TextEncoder(config, resolve(config.model, assets_dir), device)
-
-
-def _encoder_identity(config: EncoderConfig, assets_dir: Path) -> str:
-    return encoder_identity(config, resolve(config.model, assets_dir))
 
 
 def _required(head: LinearHead | None) -> LinearHead:

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from kcm.config import Config
+from kcm.content import TEXT, Part
 from kcm.errors import AssetError
 from kcm.large.base import Cost, Item, LargeAnswer
 from kcm.large.prompts import NO_PROMPT, PromptMode, question
@@ -35,6 +36,7 @@ class CausalLmConfig(Config):
     """A causal language model, by hub id or folder, that scores the labels."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
     operational: ClassVar[frozenset[str]] = frozenset(
         {"model", "gguf_file", "batch_size"}
     )  # decide no answer, or by the identity
@@ -82,7 +84,7 @@ class CausalLm:
         answers: dict[int, LargeAnswer] = {}
         prompts: dict[int, TokenPrompt] = {}
         for number, item in enumerate(items):
-            prompt = self._tokens.prompt(item.text, item.prompt)
+            prompt = self._tokens.prompt(item.content.text, item.prompt)
             if isinstance(prompt, str):
                 answers[number] = LargeAnswer(None, error=prompt)
             else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.encoders import Encoder, EncoderConfig
+from kcm.content import Part
+from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig, encode_readable
 from kcm.errors import ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer
 from kcm.large.head import LinearHead
@@ -26,10 +27,15 @@ class ClassifierConfig(Config):
 
     adapter: Literal["classifier"] = "classifier"
     encoder: EncoderConfig = Field(
-        default=EncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
+        default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
         description="The large model's frozen encoder.",
     )
     num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+        return self.encoder.reads
 
 
 class ClassifierModel:
@@ -37,7 +43,7 @@ class ClassifierModel:
 
     prompt_modes = ClassifierConfig.prompt_modes
 
-    def __init__(self, encoder: Encoder[str], head: LinearHead, label_names: Sequence[str]) -> None:
+    def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
         if len(label_names) != len(head.bias_C):
             raise ConfigError(f"the head has {len(head.bias_C)} classes, the label list {len(label_names)}")
         self.label_names = tuple(label_names)
@@ -48,10 +54,26 @@ class ClassifierModel:
         """One answer per item; each costs its share of the batch's seconds."""
         if not items:
             return []
-        start = time.perf_counter()
-        probabilities_NC = self._head.probabilities(self._encoder.encode([item.text for item in items]))
-        probabilities_NC = masked(probabilities_NC, [item.prompt for item in items])
-        return read_off(probabilities_NC, Cost(seconds=(time.perf_counter() - start) / len(items)))
+        return answered(items, self._encoder, self._head.probabilities)
+
+
+def answered(
+    items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray], np.ndarray]
+) -> list[LargeAnswer]:
+    """Answers by `probabilities`, from features [N, D] to [N, C]; an item that cannot be read is an error of its own.
+
+    Each costs its share of the seconds.
+    """
+    start = time.perf_counter()
+    features_ND, faults = encode_readable(encoder, [item.content for item in items])
+    prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
+    probabilities_NC = masked(probabilities(features_ND), prompts)
+    cost = Cost(seconds=(time.perf_counter() - start) / len(items))
+    found = iter(read_off(probabilities_NC, cost))
+    return [
+        LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
+        for position in range(len(items))
+    ]
 
 
 def read_off(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from kcm.config import Config
+from kcm.content import TEXT, Part
 from kcm.errors import ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer
 from kcm.large.paid import BudgetSpent, PaidAnswers
@@ -34,6 +35,7 @@ class OpenAiConfig(Config):
     """A server of chat completions, OpenAI's own or any that speaks like it."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
     operational: ClassVar[frozenset[str]] = frozenset(
         {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
     )  # decide no answer, or by the identity
@@ -116,7 +118,7 @@ class OpenAiModel:
             raise
 
     def _asked(self, item: Item) -> Future[LargeAnswer]:
-        if not item.text.strip():
+        if not item.content.text.strip():
             done: Future[LargeAnswer] = Future()
             done.set_result(LargeAnswer(None, error="the text is empty"))
             return done
@@ -137,7 +139,7 @@ class OpenAiModel:
 
     def _body(self, item: Item) -> dict[str, Any]:
         """The request, apart from what the server turns out not to know: all that decides the answer."""
-        asked = question(item.text, self.label_names, item.prompt, max_chars=self._config.max_chars)
+        asked = question(item.content.text, self.label_names, item.prompt, max_chars=self._config.max_chars)
         names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
         return {
             "model": self._config.model,

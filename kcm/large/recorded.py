@@ -13,6 +13,7 @@ from pydantic import Field
 
 from kcm.assets.digest import sha256_of
 from kcm.config import Config
+from kcm.content import Part
 from kcm.errors import DataError
 from kcm.large.base import Cost, Item, LargeAnswer
 from kcm.large.prompts import PromptMode
@@ -28,6 +29,7 @@ class RecordedConfig(Config):
     """
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
+    reads: ClassVar[frozenset[Part]] = frozenset()
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
     adapter: Literal["recorded"] = "recorded"

@@ -50,7 +50,7 @@ def _messages(config: AnyLargeConfig, label_names: Sequence[str], allowed: Seque
         return [Message("label", config.prompt_of(name)) for name in allowed]
     if not isinstance(config, OpenAiConfig | CausalLmConfig):
         return []
-    asked = question(item.text, label_names, item.prompt, max_chars=config.max_chars)
+    asked = question(item.content.text, label_names, item.prompt, max_chars=config.max_chars)
     if isinstance(config, OpenAiConfig):
         return [Message("system", asked.instructions), Message("user", asked.data)]
     return [Message("user", str(asked))]

@@ -8,7 +8,6 @@ Shapes: N items, C labels, D features.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -17,9 +16,10 @@ from pydantic import Field, field_validator
 from scipy.special import softmax
 
 from kcm.config import Config
-from kcm.encoders import Encoder, EncoderConfig
-from kcm.large.base import Cost, Item, LargeAnswer
-from kcm.large.classifier import masked, read_off
+from kcm.content import Part, contents
+from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig
+from kcm.large.base import Item, LargeAnswer
+from kcm.large.classifier import answered
 from kcm.large.prompts import PromptMode
 
 _PLACE = "{label}"
@@ -33,11 +33,16 @@ class ZeroShotConfig(Config):
 
     adapter: Literal["zero_shot"] = "zero_shot"
     encoder: EncoderConfig = Field(
-        default=EncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
+        default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
         description="The encoder of texts and of label prompts.",
     )
     template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
     temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+        return self.encoder.reads
 
     @field_validator("template")
     @classmethod
@@ -60,22 +65,23 @@ class ZeroShotModel:
     prompt_modes = ZeroShotConfig.prompt_modes
 
     def __init__(
-        self, config: ZeroShotConfig, encoder: Encoder[str], label_encoder: Encoder[str], label_names: Sequence[str]
+        self, config: ZeroShotConfig, encoder: Encoder, label_encoder: Encoder, label_names: Sequence[str]
     ) -> None:
         self.label_names = tuple(label_names)
         self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
         self._encoder, self._temperature = encoder, config.temperature
-        self._labels_CD = label_encoder.encode([config.prompt_of(name) for name in self.label_names])
+        self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, self.label_names)))
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item; each costs its share of the batch's seconds."""
         if not items:
             return []
-        start = time.perf_counter()
-        similarity_NC = self._encoder.encode([item.text for item in items]) @ self._labels_CD.T
-        probabilities_NC = softmax(similarity_NC / self._temperature, axis=1).astype(np.float32)
-        probabilities_NC = masked(probabilities_NC, [item.prompt for item in items])
-        return read_off(probabilities_NC, Cost(seconds=(time.perf_counter() - start) / len(items)))
+        return answered(items, self._encoder, self._probabilities)
+
+    def _probabilities(self, features_ND: np.ndarray) -> np.ndarray:
+        similarity_NC = features_ND @ self._labels_CD.T
+        probabilities_NC: np.ndarray = softmax(similarity_NC / self._temperature, axis=1).astype(np.float32)
+        return probabilities_NC
 
 
 def zero_shot_identity(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kcm.assets import is_complete
 from kcm.assets.resolve import resolve
-from kcm.encoders import EncoderConfig, TextEncoder
+from kcm.encoders import TextEncoder, TextEncoderConfig
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_ENCODER = "none"
@@ -21,5 +21,5 @@ def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | Non
         return None, ""
     if model is None and not is_complete(DEFAULT_MODEL, assets_dir):
         return None, f"{DEFAULT_MODEL} is not in {assets_dir}: texts are read by hashed words alone; see `kcm assets`"
-    config = EncoderConfig(model=model or DEFAULT_MODEL, max_length=256)
+    config = TextEncoderConfig(model=model or DEFAULT_MODEL, max_length=256)
     return TextEncoder(config, resolve(config.model, assets_dir)), ""

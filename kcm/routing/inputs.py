@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from kcm.content import contents
 from kcm.encoders.base import Encoder
 from kcm.errors import DataError
 from kcm.routing.table import RoutingTable
@@ -48,7 +49,7 @@ def word_inputs(texts: Sequence[str]) -> RouterInputs:
     return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
 
 
-def router_inputs(table: RoutingTable, encoder: Encoder[str] | None, *, is_confidence: bool) -> RouterInputs:
+def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `sure` is a probability.
 
     Raises DataError where there is nothing to route by.
@@ -64,7 +65,7 @@ def router_inputs(table: RoutingTable, encoder: Encoder[str] | None, *, is_confi
         numbers.append(text_statistics(texts))
         words_NV = hashed_words(texts)
         if encoder is not None:
-            encoding_NE = np.asarray(encoder.encode(texts), dtype=np.float64)
+            encoding_NE = np.asarray(encoder.encode(contents(texts)), dtype=np.float64)
     if not numbers:
         raise DataError(
             "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"

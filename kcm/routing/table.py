@@ -19,7 +19,7 @@ from kcm.routing.cells import Cells
 from kcm.routing.columns import RouteColumns
 from kcm.routing.frame import check_columns, feature_columns, read_frame
 from kcm.tasks.rows import split_name
-from kcm.tasks.units import content_key
+from kcm.tasks.units import text_key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +124,7 @@ def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns, notes: list
     """
     if columns.text:
         texts = cells.strings(columns.text)
-        return np.array([f"empty {n}" if t is None else content_key(t) for n, t in enumerate(texts)], dtype=object)
+        return np.array([f"empty {n}" if t is None else text_key(t) for n, t in enumerate(texts)], dtype=object)
     if columns.id:
         return cells.strings(columns.id)
     content = frame.drop(columns=[columns.split] if columns.split else [])

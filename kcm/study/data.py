@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kcm.assets import resolve
-from kcm.encoders import Encoder, EncoderConfig, TextEncoder, encoder_identity
+from kcm.content import TEXT, Part, contents
+from kcm.encoders import AnyEncoderConfig, Encoder, build_encoder, encoder_identity
 from kcm.encoders.numbers import IDENTITY, NumbersEncoder, matching_columns, numbers_text
 from kcm.errors import ConfigError
 from kcm.study.features import cached_features
@@ -33,22 +33,22 @@ class StudyData:
 
     def streams(
         self,
-        encoder: EncoderConfig,
+        encoder: AnyEncoderConfig,
         assets_dir: Path,
         folder: Path,
         score_on: Literal["validate", "test"] = "test",
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Stream]:
         """The stream of every seed; features come from `folder`, or are computed and kept there."""
-        texts = [
-            text
+        rows = [
+            content
             for sequence in self.sequences
             for task in sequence.tasks
             for split in ("train", score_on)
-            for text in task.splits[split]["text"]
+            for content in contents(task.splits[split]["text"], task.splits[split]["image"])
         ]
         identity, load = self._encoder(encoder, assets_dir)
-        features = cached_features(texts, load, identity, folder, progress)
+        features = cached_features(rows, load, identity, folder, progress)
         return [make_stream(sequence, features, identity, score_on) for sequence in self.sequences]
 
     def described(self) -> dict[str, Any]:
@@ -65,31 +65,35 @@ class StudyData:
             "rows_left_out": [{"id": row.id, "reason": row.reason} for row in first.bad_rows],
         }
 
-    def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder[str]]]:
+    def _encoder(self, config: AnyEncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
         if self.feature_columns:
             return IDENTITY, lambda: NumbersEncoder(len(self.feature_columns))
-        path = resolve(config.model, assets_dir)
-        return encoder_identity(config, path), lambda: TextEncoder(config, path)
+        return encoder_identity(config, assets_dir), lambda: build_encoder(config, assets_dir)
 
 
 def read_data(
-    config: TasksConfig, assets_dir: Path, seeds: Sequence[int], feature_columns: Sequence[str] = ()
+    config: TasksConfig,
+    assets_dir: Path,
+    seeds: Sequence[int],
+    feature_columns: Sequence[str] = (),
+    reads: Collection[Part] = TEXT,
 ) -> StudyData:
     """Read the rows and build the sequence of every seed, so that every fault of the data shows before any work.
 
-    `feature_columns` are names, or patterns such as pixel_*, of columns that hold the features as numbers. Raises
-    DataError, AssetError or ConfigError.
+    `feature_columns` are names, or patterns such as pixel_*, of columns that hold the features as numbers; without
+    them `reads` are the parts of a row that the encoder reads. Raises DataError, AssetError or ConfigError.
     """
     columns: tuple[str, ...] = ()
     if feature_columns:
         source, columns = _numeric_source(config, feature_columns)
+        reads = TEXT  # the numbers, written as one
     else:
         opened = open_source(config.source, assets_dir)
         source = Source(opened.name, list(opened.records), opened.labels, opened.out_of_scope_label)
     sequences = []
     for seed in seeds:
         drawn = config.model_copy(update={"order": "shuffled", "order_seed": seed})
-        sequences.append(build_sequence(drawn, assets_dir, 0, source=source))
+        sequences.append(build_sequence(drawn, assets_dir, 0, reads=reads, source=source))
     return StudyData(tuple(sequences), columns)
 
 

@@ -1,4 +1,4 @@
-"""Features of the texts of a study, encoded once and kept on disk under a name of what decides them."""
+"""Features of the rows of a study, encoded once and kept on disk under a name of what decides them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
+from kcm.content import Content
 from kcm.encoders import Encoder
 from kcm.errors import ArtefactError, DataError
 
-_CHUNK = 512  # texts between two signs of life
+_CHUNK = 512  # rows between two signs of life
 
 
 def cached_features(
-    texts: Iterable[str],
-    encoder: Callable[[], Encoder[str]],
+    rows: Iterable[Content],
+    encoder: Callable[[], Encoder],
     identity: str,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Float32 features [D] by text, each text encoded once; `encoder` loads the model, and only where it is needed.
+) -> dict[Content, np.ndarray]:
+    """Float32 features [D] by content, each encoded once; `encoder` loads the model, and only where it is needed.
 
-    `identity` is the encoder's. Raises DataError, naming the text, when the encoder gives a NaN.
+    `identity` is the encoder's. Raises DataError, naming it, when the encoder gives a NaN.
     """
-    unique = sorted(set(texts))
-    digest = hashlib.sha256("\0".join([identity, *unique]).encode()).hexdigest()[:32]
+    by_key = {content.key: content for content in rows}
+    keys = sorted(by_key)
+    unique = [by_key[key] for key in keys]
+    digest = hashlib.sha256("\0".join([identity, *keys]).encode()).hexdigest()[:32]
     path = folder / f"features-{digest}.npy"
     vectors_ND = _read(path)
     if vectors_ND is None or len(vectors_ND) != len(unique):
@@ -35,17 +38,17 @@ def cached_features(
     return dict(zip(unique, vectors_ND, strict=True))
 
 
-def _encode(texts: list[str], encoder: Encoder[str], progress: Callable[[int, int], None] | None) -> np.ndarray:
+def _encode(rows: list[Content], encoder: Encoder, progress: Callable[[int, int], None] | None) -> np.ndarray:
     # Encoders batch texts of like length, so let every chunk have texts of like length.
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    vectors_ND = np.empty((len(texts), encoder.dim), dtype=np.float32)
-    for start in range(0, len(texts), _CHUNK):
+    order = np.argsort([content.size for content in rows], kind="stable")
+    vectors_ND = np.empty((len(rows), encoder.dim), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
         index = order[start : start + _CHUNK]
-        vectors_ND[index] = encoder.encode([texts[i] for i in index])
+        vectors_ND[index] = encoder.encode([rows[i] for i in index])
         if progress is not None:
-            progress(start + len(index), len(texts))
+            progress(start + len(index), len(rows))
     if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
-        raise DataError(f"the encoder gave NaN for {len(bad)} texts, such as {texts[bad[0]][:60]!r}")
+        raise DataError(f"the encoder gave NaN for {len(bad)} rows, such as {rows[bad[0]].key[:60]!r}")
     return vectors_ND
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kcm.content import Content, contents
 from kcm.learners.base import Batch
 from kcm.learners.stream import TensorRows
 from kcm.tasks import TaskSequence
@@ -36,18 +37,19 @@ class Stream:
 
 
 def make_stream(
-    sequence: TaskSequence, features: Mapping[str, np.ndarray], features_identity: str, score_on: str
+    sequence: TaskSequence, features: Mapping[Content, np.ndarray], features_identity: str, score_on: str
 ) -> Stream:
-    """The stream of a sequence whose texts have `features`, float32 [D] by text; `score_on` is the split scored."""
+    """The stream of a sequence whose rows have `features`, float32 [D] by content; `score_on` is the split scored."""
     digest = hashlib.sha256(f"{features_identity}\0{score_on}\0{sequence.scenario}\0{sequence.label_names}".encode())
     tasks = []
     for task in sequence.tasks:
         splits = {}
         for role, split in (("train", "train"), ("test", score_on)):
             data = task.splits[split]  # type: ignore[index]  # a name of SPLITS
-            ids, texts, labels = list(data["id"]), list(data["text"]), list(data["label"])
-            digest.update(f"{task.name}\0{role}\0{ids}\0{texts}\0{labels}\n".encode())
-            splits[role] = ids, _batch([features[text] for text in texts], labels)
+            ids, rows, labels = list(data["id"]), contents(data["text"], data["image"]), list(data["label"])
+            keys = [content.key for content in rows]
+            digest.update(f"{task.name}\0{role}\0{ids}\0{keys}\0{labels}\n".encode())
+            splits[role] = ids, _batch([features[content] for content in rows], labels)
         tasks.append(TensorRows(task.name, splits))
     in_features = len(next(iter(features.values())))
     task_known = sequence.scenario == "task_incremental"

@@ -29,7 +29,7 @@ class StudyConfig(Config):
 
     tasks: TasksConfig = Field(description="The rows, and how they make tasks; the order is drawn by each seed.")
     feature_columns: tuple[str, ...] = Field((), description="Columns that are features already; patterns allowed.")
-    encoder: EncoderConfig = Field(description="The frozen encoder of the texts.")
+    encoder: EncoderConfig = Field(description="The frozen encoder of the rows.")
     networks: tuple[StudyNetwork, ...] = Field(("kan", "mlp"), min_length=1, description="Networks to compare.")
     learners: tuple[str, ...] = Field(("replay",), min_length=1, description="Learners to compare.")
     memory_per_class: tuple[float, ...] = Field((10.0,), min_length=1, description="Memory sizes, in rows per class.")
@@ -79,7 +79,7 @@ def run_study(
 
     Raises KcmError for whatever is wrong with the data or the configuration before any text is encoded.
     """
-    data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns)
+    data = read_data(config.tasks, assets_dir, config.seeds, config.feature_columns, config.encoder.reads)
     planned = plan(config, settings, len(data.sequences[0].label_names))
     streams = data.streams(
         config.encoder, assets_dir, storage / "features", config.score_on, watcher.encoding if watcher else None

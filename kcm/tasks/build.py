@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.content import TEXT, Part
 from kcm.errors import ConfigError
 from kcm.tasks.checks import check_labels, check_size, check_splits
 from kcm.tasks.hashing import draw
@@ -66,21 +67,23 @@ def build_sequence(
     assets_dir: Path,
     seed: int,
     *,
+    reads: Collection[Part] = TEXT,
     bad_rows_file: Path | None = None,
     source: Source | None = None,
 ) -> TaskSequence:
     """Read, check, group, cap and split the rows; the same sequence on every machine for the same rows and seed.
 
-    `source` replaces the configured one, for rows that are already at hand.
+    `reads` are the parts of a row that some model reads: each must be usable, and the others are not kept. `source`
+    replaces the configured one, for rows that are already at hand.
 
     Bad rows are listed in `bad_rows_file`, if given, before their number is held against `max_bad_rows`. Rows left
-    out because their text or group also lies in a purer given split are listed too, but not counted.
+    out because their content or group also lies in a purer given split are listed too, but not counted.
 
     Raises DataError, AssetError or ConfigError for whatever would stop a later stage.
     """
     source = source or open_source(config.source, assets_dir)
     order_seed = seed if config.order_seed is None else config.order_seed
-    rows, bad_rows = _usable_rows(source, config, bad_rows_file)
+    rows, bad_rows = _usable_rows(source, config, reads, bad_rows_file)
     inside = [row for row in rows if row.label != source.out_of_scope_label]
     labels = _label_list(source, inside)
     check_labels(labels, inside, source.name)
@@ -123,9 +126,11 @@ def build_sequence(
     )
 
 
-def _usable_rows(source: Source, config: TasksConfig, bad_rows_file: Path | None) -> tuple[list[Row], list[BadRow]]:
+def _usable_rows(
+    source: Source, config: TasksConfig, reads: Collection[Part], bad_rows_file: Path | None
+) -> tuple[list[Row], list[BadRow]]:
     none_of_these = (source.out_of_scope_label,) if source.labels and source.out_of_scope_label else ()
-    rows, faulty = clean(source.records, [*source.labels, *none_of_these])
+    rows, faulty = clean(source.records, [*source.labels, *none_of_these], reads)
     num_rows = len(rows) + len(faulty)
     rows, overlapping = without_overlap(rows)
     if bad_rows_file is not None:
@@ -197,6 +202,7 @@ def _task(group: RowGroup, splits: Splits, labels: Sequence[str]) -> Task:
                 {
                     "id": [row.id for row in rows],
                     "text": [row.text for row in rows],
+                    "image": [row.image for row in rows],
                     "label": [index.get(row.label, OUT_OF_SCOPE) for row in rows],
                     "group": [row.group for row in rows],
                 }

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
+from kcm.pictures import picture_of
 from kcm.tasks.rows import Record
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150
@@ -19,7 +20,12 @@ _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLI
 class ColumnsConfig(Config):
     """Names of the columns of a user's table."""
 
-    text_column: str = Field(default="text", description="Column with the text.")
+    text_column: str | None = Field(
+        default="text", description="Column with the text; null where rows have a picture alone."
+    )
+    image_column: str | None = Field(
+        default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
+    )
     label_column: str | None = Field(
         default=None, description="Column with the label; null: label, category or intent."
     )
@@ -41,12 +47,16 @@ class ColumnsConfig(Config):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one file or hub split, as mappings from column to value. `split` is empty where nothing names one."""
+    """Rows of one file or hub split, as mappings from column to value. `split` is empty where nothing names one.
+
+    `folder` is where paths of pictures start from.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, object]]
     split: str = ""
+    folder: Path = Path()
 
 
 def to_records(tables: Iterable[Table], config: ColumnsConfig, *, where: str) -> Iterator[Record]:
@@ -58,7 +68,8 @@ def to_records(tables: Iterable[Table], config: ColumnsConfig, *, where: str) ->
 
 def _table_records(table: Table, config: ColumnsConfig, where: str) -> Iterator[Record]:
     place = f"{where}: {table.name}"
-    text = _column(table, config.text_column, "text_column", place)
+    text = _optional(table, config.text_column, "text_column", place)
+    image = _optional(table, config.image_column, "image_column", place)
     label = _label_column(table, config, place)
     unique = _optional(table, config.id_column, "id_column", place)
     group = _optional(table, config.group_column, "group_column", place)
@@ -68,13 +79,16 @@ def _table_records(table: Table, config: ColumnsConfig, where: str) -> Iterator[
         split = "split"
     for number, row in enumerate(table.rows, start=1):
         part = _cell(row, split) if split else table.split
+        picture, fault = picture_of(row.get(image), table.folder) if image else (b"", "")
         yield Record(
             id=_cell(row, unique) if unique else f"{Path(table.name).stem}-{number}",
-            text=_string(row.get(text)),
+            text=_string(row.get(text)) if text else "",
             label=_string(row.get(label)),
             group=_cell(row, group) if group else "",
             task=_cell(row, task) if task else "",
             split=part,
+            image=picture,
+            fault=fault,
         )
 
 

@@ -88,12 +88,12 @@ def _read_csv(path: Path, split: str, config: FilesSource) -> list[Table]:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
     except pd.errors.EmptyDataError:
         return []
-    return [Table(path.name, tuple(map(str, frame.columns)), frame.to_dict("records"), split)]
+    return [Table(path.name, tuple(map(str, frame.columns)), frame.to_dict("records"), split, path.parent)]
 
 
 def _read_parquet(path: Path, split: str, config: FilesSource) -> list[Table]:
     table = pq.read_table(path)
-    return [Table(path.name, tuple(table.column_names), table.to_pylist(), split)]
+    return [Table(path.name, tuple(table.column_names), table.to_pylist(), split, path.parent)]
 
 
 def _read_jsonl(path: Path, split: str, config: FilesSource) -> list[Table]:
@@ -106,16 +106,17 @@ def _read_jsonl(path: Path, split: str, config: FilesSource) -> list[Table]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error.msg}") from None
-    return [_objects(rows, path.name, split, config)]
+    return [_objects(rows, path.name, split, config, path.parent)]
 
 
 def _read_json(path: Path, split: str, config: FilesSource) -> list[Table]:
     content = _json(path)
     if isinstance(content, list):
-        return [_objects(content, path.name, split, config)]
+        return [_objects(content, path.name, split, config, path.parent)]
     if isinstance(content, dict) and all(isinstance(rows, list) for rows in content.values()):
         return [
-            _objects(rows, key, key.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_"), config) for key, rows in content.items()
+            _objects(rows, key, key.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_"), config, path.parent)
+            for key, rows in content.items()
         ]
     raise ValueError("expected a list of objects, or a mapping from split to a list")
 
@@ -124,9 +125,9 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
-def _objects(rows: list[Any], name: str, split: str, config: FilesSource) -> Table:
+def _objects(rows: list[Any], name: str, split: str, config: FilesSource, folder: Path) -> Table:
     """Rows that are objects as they are; [text, label] pairs under the configured column names."""
-    pair_columns = (config.text_column, config.label_column or "label")
+    pair_columns = (config.text_column or config.image_column or "text", config.label_column or "label")
     objects: list[Mapping[str, object]] = []
     columns: dict[str, None] = {}
     for number, row in enumerate(rows, start=1):
@@ -136,7 +137,7 @@ def _objects(rows: list[Any], name: str, split: str, config: FilesSource) -> Tab
             raise ValueError(f"row {number} is neither an object nor a [text, label] pair")
         objects.append(row)
         columns.update(dict.fromkeys(row))
-    return Table(name, tuple(columns), objects, split)
+    return Table(name, tuple(columns), objects, split, folder)
 
 
 _READERS: dict[str, Callable[[Path, str, FilesSource], list[Table]]] = {

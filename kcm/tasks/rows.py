@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from kcm.content import TEXT, Part
 from kcm.errors import DataError
+from kcm.pictures import picture_fault
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -30,7 +33,11 @@ def split_name(written: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a source. None is a missing value; an empty `group`, `task` or `split` stands for no such column."""
+    """One row of a source.
+
+    None is a missing value; an empty `text`, `group`, `task`, `split` or `image` stands for no such column. `image` is
+    a picture in the bytes of its file; `fault` is what the source itself found wrong.
+    """
 
     id: str | None
     text: str | None
@@ -38,11 +45,16 @@ class Record:
     group: str | None = ""
     task: str | None = ""
     split: str | None = ""
+    image: bytes | None = field(default=b"", repr=False)
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One usable row; `group`, `task` and `split` are empty where there is none, `label` where it is out of scope."""
+    """One usable row; `group`, `task` and `split` are empty where there is none, `label` where it is out of scope.
+
+    Of `text` and `image`, the bytes of a picture, the part that no model reads is empty.
+    """
 
     id: str
     text: str
@@ -50,6 +62,7 @@ class Row:
     group: str
     task: str
     split: str
+    image: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +73,51 @@ class BadRow:
     reason: str
 
 
-def clean(records: Iterable[Record], known_labels: Sequence[str]) -> tuple[list[Row], list[BadRow]]:
-    """Tell usable rows from bad ones: missing value, empty text, unknown label or split, duplicate id.
+def clean(
+    records: Iterable[Record], known_labels: Sequence[str], reads: Collection[Part] = TEXT
+) -> tuple[list[Row], list[BadRow]]:
+    """Tell usable rows from bad ones: missing value, empty text, bad image, unknown label or split, duplicate id.
 
-    `known_labels` empty means that every label is known. A bad row without an id is called by its number, from 1.
+    `known_labels` empty means that every label is known. `reads` are the parts of a row that a model will read: each
+    must be there, and no other is kept. A bad row without an id is called by its number, from 1.
     """
     known, seen = frozenset(known_labels), set[str]()
     rows: list[Row] = []
     bad: list[BadRow] = []
     for number, record in enumerate(records, start=1):
-        fault = _fault(record, known)
+        fault = _fault(record, known, reads)
         if not fault and record.id in seen:
             fault = "duplicate id"
         if fault:
             bad.append(BadRow(record.id or f"row {number}", fault))
             continue
         seen.add(str(record.id))
-        rows.append(_row(record))
-    return rows, bad
+        rows.append(_row(record, reads))
+    return _with_pictures(rows, bad)
 
 
-def _fault(record: Record, known: frozenset[str]) -> str:
-    for field in ("id", "text", "label", "group", "task", "split"):
-        if getattr(record, field) is None:
-            return f"missing {field}"
+def _with_pictures(rows: list[Row], bad: list[BadRow]) -> tuple[list[Row], list[BadRow]]:
+    """Put the rows whose picture cannot be used among the bad ones."""
+    if not any(row.image for row in rows):
+        return rows, bad
+    with ThreadPoolExecutor() as threads:  # decoders work outside the interpreter's lock
+        faults = list(threads.map(lambda row: picture_fault(row.image) if row.image else None, rows))
+    unusable = [BadRow(row.id, fault) for row, fault in zip(rows, faults, strict=True) if fault]
+    return [row for row, fault in zip(rows, faults, strict=True) if not fault], [*bad, *unusable]
+
+
+def _fault(record: Record, known: frozenset[str], reads: Collection[Part]) -> str:
+    for name in ("id", "label", "group", "task", "split", *reads):
+        if getattr(record, name) is None:
+            return f"missing {name}"
     if not record.id:
         return "missing id"
-    if not str(record.text).strip():
+    if record.fault:
+        return record.fault
+    if "text" in reads and not str(record.text).strip():
         return "empty text"
+    if "image" in reads and not record.image:
+        return "empty image"
     if not record.label:
         return "missing label"
     if known and record.label not in known:
@@ -99,9 +129,11 @@ def _fault(record: Record, known: frozenset[str]) -> str:
     return ""
 
 
-def _row(record: Record) -> Row:
+def _row(record: Record, reads: Collection[Part]) -> Row:
     split = _SPLIT_NAMES[record.split.strip().lower()] if record.split else ""
-    return Row(str(record.id), str(record.text), str(record.label), record.group or "", record.task or "", split)
+    text = str(record.text) if "text" in reads else ""
+    image = record.image or b"" if "image" in reads else b""
+    return Row(str(record.id), text, str(record.label), record.group or "", record.task or "", split, image)
 
 
 def write_bad_rows(bad_rows: Sequence[BadRow], path: Path) -> None:

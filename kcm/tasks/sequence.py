@@ -20,16 +20,26 @@ from kcm.tasks.splits import SPLITS, Split
 OUT_OF_SCOPE = -1
 """Label of a row whose right answer is none of the labels."""
 
-_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.int64()), ("group", pa.string())])
+# Pictures can pass 2 GiB, which `binary` cannot count.
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("image", pa.large_binary()),
+        ("label", pa.int64()),
+        ("group", pa.string()),
+    ]
+)
 _DESCRIPTION, _BAD_ROWS = "sequence.json", "bad_rows.csv"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `splits` hold the columns id, text, label and group; `label_names` are the labels that occur in it.
+    """One task. `splits` hold the columns id, text, image, label and group; `label_names` are the labels that occur.
 
-    `label` counts in the label list of the sequence, and is OUT_OF_SCOPE for rows that have none of its labels; `group`
-    is empty where rows stand alone.
+    `image` is a picture in the bytes of its file; it is empty where rows have none, and so is `text`. `label` counts
+    in the label list of the sequence, and is OUT_OF_SCOPE for rows that have none of its labels; `group` is empty where
+    rows stand alone.
     """
 
     name: str
@@ -72,7 +82,7 @@ class TaskSequence:
         """Write one Parquet file per task, the bad rows as CSV and, last, a description as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(len(self.tasks)):
-            pq.write_table(self.rows(number), folder / _file_name(number))
+            pq.write_table(_stored(self.rows(number)), folder / _file_name(number))
         write_bad_rows(self.bad_rows, folder / _BAD_ROWS)
         description = {
             "name": self.name,
@@ -113,8 +123,14 @@ class TaskSequence:
 
 
 def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
-    """A split from its columns id, text, label and group."""
+    """A split from its columns id, text, image, label and group."""
     return datasets.Dataset(pa.table(dict(rows), schema=_SCHEMA))
+
+
+def _stored(table: pa.Table) -> pa.Table:
+    """A table as it is kept: without the column of pictures where there are none."""
+    has_pictures = pa.compute.any(pa.compute.not_equal(table["image"], b"")).as_py()
+    return table if has_pictures else table.drop_columns(["image"])
 
 
 def _file_name(number: int) -> str:
@@ -123,6 +139,8 @@ def _file_name(number: int) -> str:
 
 def _read_splits(path: Path) -> dict[Split, datasets.Dataset]:
     table = pq.read_table(path)
+    if "image" not in table.column_names:
+        table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
     splits = table.column("split")
     return {
         split: datasets.Dataset(table.filter(pa.compute.equal(splits, split)).select(_SCHEMA.names)) for split in SPLITS

@@ -1,7 +1,7 @@
-"""Splits that share no text and no group, drawn by hash so that rows added later move no row already there.
+"""Splits that share no content and no group, drawn by hash so that rows added later move no row already there.
 
-Rows with the same normalised text, or of the same group, form one unit; a unit lies in one split as a whole, in every
-task that has rows of it. Splits that come with the data are honoured.
+Rows with the same content (text, picture or both), or of the same group, form one unit; a unit lies in one split as a
+whole, in every task that has rows of it. Splits that come with the data are honoured.
 """
 
 from __future__ import annotations
@@ -34,23 +34,28 @@ DEFAULT_FRACTIONS: dict[Split, float] = {"train": 0.5, "validate": 0.15, "certif
 
 
 def without_overlap(rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
-    """Drop rows whose text or group also occurs in a given split that is kept purer: test, then certify, validate.
+    """Drop rows whose content or group also occurs in a given split that is kept purer: test, then certify, validate.
 
     Rows without a given split pass unchanged.
     """
-    texts: dict[str, str] = {}
+    contents: dict[str, str] = {}
     groups: dict[str, str] = {}
     dropped: dict[str, str] = {}
     for split in _PRIORITY:
         members = [row for row in rows if row.split == split]
         for row in members:
-            if owner := texts.get(content_key(row.text)) or groups.get(row.group):
-                dropped[row.id] = f"its text or group is also in split {owner}"
+            if owner := contents.get(content_key(row)) or groups.get(row.group):
+                dropped[row.id] = f"its {_part(row)} or group is also in split {owner}"
         for row in members:
-            texts.setdefault(content_key(row.text), split)
+            contents.setdefault(content_key(row), split)
             if row.group:
                 groups.setdefault(row.group, split)
     return [row for row in rows if row.id not in dropped], [BadRow(*item) for item in dropped.items()]
+
+
+def _part(row: Row) -> str:
+    """What the content of a row is called."""
+    return ("text and image" if row.text else "image") if row.image else "text"
 
 
 def assign_splits(

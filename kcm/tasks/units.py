@@ -1,4 +1,4 @@
-"""Units: rows that must stay together because they share their text or their group."""
+"""Units: rows that must stay together because they share their content or their group."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from kcm.content import image_digest
 from kcm.tasks.rows import Row
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows, by position, connected by shared text or group. `name` stays when rows are added to its groups."""
+    """Rows, by position, connected by shared content or group. `name` stays when rows are added to its groups."""
 
     name: str
     positions: tuple[int, ...]
     num_groups: int
 
 
-def content_key(text: str) -> str:
+def content_key(row: Row) -> str:
+    """What rows of equal content share: the key of their text, and the bytes of their picture.
+
+    A picture that was saved anew is another one.
+    """
+    if not row.image:
+        return f"text\0{text_key(row.text)}"
+    picture = f"image\0{image_digest(row.image)}"
+    return f"{picture}\0text\0{text_key(row.text)}" if row.text else picture
+
+
+def text_key(text: str) -> str:
     """The text without what does not make it another text: case, width of characters, runs of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
@@ -33,7 +45,7 @@ def find_units(rows: Sequence[Row], positions: Sequence[int]) -> list[Unit]:
     edges: list[tuple[int, int]] = []
     for node, position in enumerate(positions):
         row = rows[position]
-        names = [f"text\0{content_key(row.text)}", *([f"group\0{row.group}"] if row.group else [])]
+        names = [content_key(row), *([f"group\0{row.group}"] if row.group else [])]
         edges.extend((node, keys.setdefault(name, len(keys))) for name in names)
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
     size = len(positions) + len(keys)
@@ -47,7 +59,7 @@ def find_units(rows: Sequence[Row], positions: Sequence[int]) -> list[Unit]:
     for name, index in keys.items():
         names_of.setdefault(int(component[len(positions) + index]), []).append(name)
     return [
-        # "group" sorts before "text": a unit with groups is called by the first of them.
+        # "group" sorts before "image" and "text": a unit with groups is called by the first of them.
         Unit(min(names_of[number]), tuple(rows_of), sum(name.startswith("group\0") for name in names_of[number]))
         for number, rows_of in members.items()
     ]

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
 from kcm.cascade.runtime import Input
+from kcm.content import Content
 from kcm.report.markup import Html
 from pipelines.serve.access import Access
 from pipelines.serve.body import BodyLimit
@@ -67,7 +68,7 @@ def create_api(
     @api.post("/v1/predict")
     async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
         """Classify one item or many."""
-        inputs = [Input(item.text, item.task) for item in body.inputs]  # type: ignore[attr-defined]
+        inputs = [Input(Content(item.text, item.image), item.task) for item in body.inputs]  # type: ignore[attr-defined]
         response = await service.predict(inputs, request.state.request_id)
         request.state.log |= {
             "model_version": response.model_version,
@@ -81,7 +82,7 @@ def create_api(
 
         It costs as much as one item per word. The answer repeats the text, within the prompt.
         """
-        given = Input(body.input.text, body.input.task)  # type: ignore[attr-defined]
+        given = Input(Content(body.input.text, body.input.image), body.input.task)  # type: ignore[attr-defined]
         found = await service.explain(given, body.top, request.state.request_id)  # type: ignore[attr-defined]
         request.state.log["model_version"] = found.model_version
         return found

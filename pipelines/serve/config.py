@@ -63,6 +63,9 @@ class LimitsConfig(Config):
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
     max_items: int = Field(default=128, ge=1, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
+    max_image_bytes: int = Field(
+        default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
+    )
 
 
 class AuthConfig(Config):

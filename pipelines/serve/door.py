@@ -76,7 +76,7 @@ class Door:
         small_side = await asyncio.to_thread(load_small_side, bundle, self._assets_dir, config.device, config.top_k)
         judge = Batcher(
             small_side.judge,
-            lambda given: len(given.text),
+            lambda given: given.content.size,
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
             wait_s=config.batch_wait_timeout_s,

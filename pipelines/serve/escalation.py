@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from kcm import content
 from kcm.cascade.runtime import Failure
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.batcher import QueueFullError
@@ -20,7 +21,7 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.release import Release
 
-PROBE = Item("probe", "Does the cascade answer?")  # a question that must be answered before any client's is
+PROBE = Item("probe", content.PROBE)  # a question that must be answered before any client's is
 
 logger = logging.getLogger("ray.serve")
 

@@ -156,7 +156,7 @@ class FeedbackLog:
         fields = ("route", "label", "probabilities", "confidence", "gate_score", "cost_s")
         rows = [
             shared
-            | {"item": item, "task": given.task, "text": given.text if store_texts else None}
+            | {"item": item, "task": given.task, "text": given.content.text if store_texts else None}
             | {field: getattr(answer, field) for field in fields}
             for item, given, answer in answers
         ]

@@ -123,7 +123,7 @@ class Front:
             digest=bundle.digest,
             labels=list(bundle.label_names),
             tasks=list(bundle.task_names),
-            encoder=bundle.encoder.model,
+            encoder=bundle.encoder.name,
             large=bundle.large.adapter,
             policy=bundle.policy,
             certificate=certificates.pop(None, None),

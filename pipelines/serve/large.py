@@ -62,7 +62,7 @@ class Large:
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         return Batcher(
             model.answer,
-            lambda item: len(item.text),
+            lambda item: item.content.size,
             max_batch_size=self._config.max_batch_size,
             max_waiting=self._config.max_waiting_items,
             wait_s=self._config.batch_wait_timeout_s,

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcm.cascade.runtime import Answer, Input
+from kcm.content import Content
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.errors import Refusal
 from pipelines.serve.schemas import PredictResponse, Problem
@@ -91,7 +92,7 @@ def add_openai_door(api: FastAPI, service: Predictor, limits: LimitsConfig) -> N
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
         text = _question(body.messages, limits.max_text_length)
-        response = await service.predict([Input(text)], request.state.request_id)
+        response = await service.predict([Input(Content(text))], request.state.request_id)
         (answer,) = response.answers
         request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
         headers = {ROUTE_HEADER: answer.route, VERSION_HEADER: response.model_version}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import base64
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipelines.serve.config import LimitsConfig
@@ -35,8 +36,20 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
     text = Annotated[
         str, Field(min_length=1, max_length=limits.max_text_length, examples=["What a film!"]), AfterValidator(_filled)
     ]
+    image = Annotated[
+        str,
+        Field(min_length=4, description="The file of a picture in base64, for models that read pictures."),
+        AfterValidator(partial(_decoded, max_bytes=limits.max_image_bytes)),
+    ]
     task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
-    return create_model("Item", __config__=_STRICT, text=(text, ...), task=(task, None))
+    return create_model(
+        "Item",
+        __config__=_STRICT,
+        __validators__={"something": model_validator(mode="after")(_something)},
+        text=(text, ""),
+        image=(image, b""),
+        task=(task, None),
+    )
 
 
 def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
@@ -64,6 +77,22 @@ def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
         AfterValidator(_distinct),
     ]
     return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
+
+
+def _decoded(image: str, max_bytes: int) -> bytes:
+    try:
+        data = base64.b64decode(image, validate=True)
+    except ValueError:
+        raise PydanticCustomError("not_base64", "An image must be in base64") from None
+    if len(data) > max_bytes:
+        raise PydanticCustomError("image_too_long", "Image should have at most {limit} bytes", {"limit": max_bytes})
+    return data
+
+
+def _something(item: Any) -> Any:
+    if not item.text and not item.image:
+        raise PydanticCustomError("empty_item", "There is nothing to classify: give a text or an image")
+    return item
 
 
 def _filled(text: str) -> str:

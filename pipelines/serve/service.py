@@ -9,14 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide
+from kcm.cascade.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
+from kcm.content import PROBE
 from kcm.errors import DataError
 from kcm.large import LargeAnswer
 from kcm.reasons import variants
 from pipelines.serve.batcher import Batcher, QueueFullError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import Refusal
-from pipelines.serve.escalation import PROBE, Escalation, Trouble
+from pipelines.serve.escalation import Escalation, Trouble
 from pipelines.serve.explanations import Explanation, explanation
 from pipelines.serve.schemas import PredictResponse, Timings
 
@@ -28,7 +29,7 @@ class CascadeService:
     """One version of the cascade; `judge` batches judgements of the small side."""
 
     small_side: SmallSide
-    judge: Batcher[Input, Judgement]
+    judge: Batcher[Input, Judgement | Unreadable]
     escalation: Escalation
     config: ServeConfig
     version: str
@@ -36,6 +37,7 @@ class CascadeService:
     async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
         """Answer all inputs by this version, or raise Refusal."""
         self._require_known_tasks(inputs)
+        self._require_what_is_read(inputs)
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         started = clock()
         judgements = await self._judgements(inputs)
@@ -60,14 +62,15 @@ class CascadeService:
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
         """Say why this input is decided as it is, or raise Refusal. Its variants wait in line with other items."""
         self._require_known_tasks([given], "input")
-        judgements = await self._judgements(variants(given, self.config.limits.max_items - 1))
+        self._require_what_is_read([given], "input")
+        judgements = await self._judgements(variants(given, self.config.limits.max_items - 1), "input")
         return await asyncio.to_thread(
             explanation, self.small_side, given, judgements, top, version=self.version, request_id=request_id
         )
 
     async def judge_probe(self) -> None:
         """Judge a probe, and raise whatever judging raises."""
-        await self.judge.submit([Input(PROBE.text)])
+        await self.judge.submit([Input(PROBE)])
 
     def _require_known_tasks(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
         known = self.small_side.bundle.task_names
@@ -77,11 +80,20 @@ class CascadeService:
                 hint = f", did you mean '{nearest[0]}'?" if nearest else ""
                 raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
 
-    async def _judgements(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def _require_what_is_read(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
+        reads = self.small_side.bundle.reads
+        told = " and ".join(sorted(reads))
+        for index, item in enumerate(inputs):
+            if lacking := item.content.lacks(reads):
+                raise Refusal(422, f"{place.format(index)}.{lacking}: this model reads {told}, and there is none")
+            if needless := next(iter(item.content.parts - reads), None):
+                raise Refusal(422, f"{place.format(index)}.{needless}: this model reads {told} alone")
+
+    async def _judgements(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                return await self.judge.submit(inputs)
+                judged = await self.judge.submit(inputs)
         except TimeoutError:
             raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
         except QueueFullError:
@@ -89,6 +101,12 @@ class CascadeService:
         except DataError:
             logger.exception("the small side gave no numbers")
             raise self._later(503, "the small side failed") from None
+        judgements: list[Judgement] = []
+        for index, judgement in enumerate(judged):
+            if isinstance(judgement, Unreadable):
+                raise Refusal(422, f"{place.format(index)}.image: {judgement.reason}")
+            judgements.append(judgement)
+        return judgements
 
     def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | Trouble) -> list[Answer]:
         """The answers to a request; Refusal where the policy is to have none without the large model."""

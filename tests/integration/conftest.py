@@ -16,7 +16,8 @@ from kcm.bundle import Bundle
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.runtime import Input, load_small_side
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import EncoderConfig, encoder_identity
+from kcm.content import Content
+from kcm.encoders import TextEncoderConfig, encoder_identity
 from kcm.large import ClassifierConfig, LinearHead
 from kcm.large.classifier import classifier_identity
 from kcm.learners import FinetuneConfig
@@ -41,8 +42,9 @@ def quick_bundle(
     assets_dir: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """Writes a bundle with these parts, by default with a policy that keeps half of the sentences; gives its folder."""
-    path = fetch(MINILM, assets_dir)
-    small, large = EncoderConfig(model=MINILM, max_length=64), EncoderConfig(model=MINILM, max_length=64, pooling="cls")
+    fetch(MINILM, assets_dir)
+    small = TextEncoderConfig(model=MINILM, max_length=64)
+    large = TextEncoderConfig(model=MINILM, max_length=64, pooling="cls")
     weight_CD = np.random.default_rng(0).normal(size=(2, 384)).astype(np.float32)
     head = LinearHead(weight_CD, np.zeros(2, np.float32))
     collaborator = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "kan", seed=0).requires_grad_(False)
@@ -55,14 +57,14 @@ def quick_bundle(
         label_names=LABELS,
         task_names=("products", "films"),
         encoder=small,
-        encoder_identity=encoder_identity(small, path),
+        encoder_identity=encoder_identity(small, assets_dir),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(encoder_identity(large, path), head, LABELS),
+        large_identity=classifier_identity(encoder_identity(large, assets_dir), head, LABELS),
         large_head=head,
         policy=Policy(),
         learner=FinetuneConfig(),
     )
-    judged = load_small_side(base, assets_dir).judge([Input(text) for text in sentences])
+    judged = load_small_side(base, assets_dir).judge([Input(Content(text)) for text in sentences])
     halfway = float(np.median([judgement.gate_score for judgement in judged]))
     splitting = Policy(decision=Decision(decision="threshold", threshold=halfway))
 

@@ -78,7 +78,7 @@ class LastLabel:
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
         """An answer to each item."""
-        if any("trouble" in item.text for item in items):
+        if any("trouble" in item.content.text for item in items):
             return Trouble("the large model failed: RayActorError", 503)
         return [LargeAnswer(self._num_labels - 1, cost=Cost(seconds=0.5)) for _ in items]
 
@@ -94,13 +94,13 @@ class Deaf:
         return lambda *_: None
 
 
-async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig, feedback_url: str | None) -> Front:
+async def front_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback_url: str | None) -> Front:
     """What stands behind the interface, for one bundle."""
 
     async def load(release: Release) -> CascadeService:
         bundle = Bundle.read(release.bundle)
         side = SmallSide(bundle, encoder, top_k=config.top_k)
-        judge = Batcher(side.judge, lambda given: len(given.text), max_batch_size=32, max_waiting=1024)
+        judge = Batcher(side.judge, lambda given: given.content.size, max_batch_size=32, max_waiting=1024)
         large: Any = LastLabel(len(bundle.label_names))
         return CascadeService(side, judge, large, config, release.version)
 
@@ -117,9 +117,7 @@ async def front_of(folder: Path, encoder: Encoder[str], config: ServeConfig, fee
 
 
 @contextmanager
-def page_of(
-    folder: Path, encoder: Encoder[str], keys: Keys | None = None, feedback_url: str | None = None
-) -> Iterator[str]:
+def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_url: str | None = None) -> Iterator[str]:
     """The address of a bundle's page, for as long as the block runs."""
     config = ServeConfig()
     with socket.socket() as free:

@@ -15,6 +15,7 @@ from kcm.assets import fetch
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import Input, load_cascade
 from kcm.config import load_config
+from kcm.content import Content
 from kcm.errors import ConfigError
 from kcm.large.hostile import neutral
 from kcm.tasks import TaskSequence
@@ -141,13 +142,13 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     bundle = Bundle.read(folder)
     assert bundle.policy.prompt == "soft"
     cascade = load_cascade(folder, assets_dir)
-    inputs = [Input(row["text"]) for row in rows]
+    inputs = [Input(Content(row["text"])) for row in rows]
     answers = cascade.answer(inputs)
     escalated = [each for each, answer in zip(inputs, answers, strict=True) if answer.route == "large"]
     assert 0 < len(escalated) < len(inputs)
     hinted = upstream.requests[asked:]
     assert {body["messages"][1]["content"] for body in hinted} == {
-        f"<<<\n{neutral(each.text, 4000)}\n>>>" for each in escalated
+        f"<<<\n{neutral(each.content.text, 4000)}\n>>>" for each in escalated
     }
     assert all("A smaller model suggests" in body["messages"][0]["content"] for body in hinted)
 

@@ -8,7 +8,8 @@ import torch
 
 from kcm.assets import ASSETS, fetch, resolve
 from kcm.assets.digest import sha256_of
-from kcm.encoders import EncoderConfig, TextEncoder
+from kcm.content import contents
+from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.efficientnet import load_efficientnet
 from kcm.large import fit_head
 from kcm.tasks import TasksConfig, build_sequence
@@ -28,7 +29,7 @@ def _fetched(assets_dir):
 
 @pytest.fixture(scope="module")
 def encoder(assets_dir) -> TextEncoder:
-    return TextEncoder(EncoderConfig(model=MINILM), resolve(MINILM, assets_dir))
+    return TextEncoder(TextEncoderConfig(model=MINILM), resolve(MINILM, assets_dir))
 
 
 @pytest.mark.parametrize("name", TESTED)
@@ -55,20 +56,20 @@ def test_the_reviews_have_four_domains_of_the_published_sizes(assets_dir):
 
 
 def test_like_sentences_are_closer_than_unlike_ones(encoder):
-    good, better, bank = encoder.encode(["a good film", "I loved this movie", "the bank closed my account"])
+    good, better, bank = encoder.encode(contents(["a good film", "I loved this movie", "the bank closed my account"]))
     assert good @ better > 0.5 > 0.2 > good @ bank
 
 
 def test_a_feature_of_minilm_that_never_varies_is_known(encoder, assets_dir):
     texts = build_sequence(TasksConfig(max_rows_per_task=100), assets_dir, seed=0).rows(1)["text"].to_pylist()
-    features = encoder.encode(texts)
+    features = encoder.encode(contents(texts))
     assert features.shape == (len(texts), 384)
     assert features.std(0).min() < 1e-3 * np.median(features.std(0))
 
 
 def test_a_linear_head_on_minilm_tells_good_tweets_from_bad(encoder, assets_dir):
     rows = build_sequence(TasksConfig(max_rows_per_task=800), assets_dir, seed=0).rows(3).to_pandas()
-    features, labels = encoder.encode(rows.text.tolist()), rows.label.to_numpy()
+    features, labels = encoder.encode(contents(rows.text)), rows.label.to_numpy()
     train, test = (rows.split == "train").to_numpy(), (rows.split == "test").to_numpy()
     head = fit_head(features[train], labels[train], rows.id[train].tolist(), 2).head
     assert (head.probabilities(features[test]).argmax(1) == labels[test]).mean() > 0.75

@@ -16,10 +16,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from kcm.assets import fetch
 from kcm.bundle import Bundle
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import Encoder, TextEncoder
+from kcm.encoders import Encoder, build_encoder
 from kcm.large import OpenAiConfig, Prompts
 from pipelines.serve.feedback import FEEDBACK, FeedbackLog
 from pipelines.serve.keys import Keys
@@ -39,9 +38,8 @@ LABELS = ("negative", HOSTILE)
 
 
 @pytest.fixture(scope="module")
-def encoder(quick_bundle: Callable[..., Path], assets_dir: Path) -> Encoder[str]:
-    config = Bundle.read(quick_bundle()).encoder
-    return TextEncoder(config, fetch(config.model, assets_dir))
+def encoder(quick_bundle: Callable[..., Path], assets_dir: Path) -> Encoder:
+    return build_encoder(Bundle.read(quick_bundle()).encoder, assets_dir)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,7 @@ def feedback_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(bundle: Path, encoder: Encoder[str], feedback_url: str) -> Iterator[str]:
+def url(bundle: Path, encoder: Encoder, feedback_url: str) -> Iterator[str]:
     with page_of(bundle, encoder, feedback_url=feedback_url) as address:
         yield address
 
@@ -264,7 +262,7 @@ def test_what_is_wrong_with_a_text_is_said_beside_it(visit: Any, url: str) -> No
     expect(opened.page.get_by_role("status")).to_contain_text("The judge is")
 
 
-def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: Encoder[str], tmp_path: Path) -> None:
+def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
     """Promise: the page itself loads without a key, tells nothing before it has one, and forgets it when it closes."""
     file = tmp_path / "keys"
     file.write_text(f"ann {sha256(b'secret-key').hexdigest()}\n")
@@ -288,7 +286,7 @@ def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: E
 
 
 def test_a_bundle_of_mlps_says_that_it_has_no_curves(
-    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder[str]
+    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder
 ) -> None:
     """Promise: what cannot be shown is said, and the rest is there."""
     control = Collaborator(384, 2, NetworkConfig(hidden=(8,)), "mlp", seed=0).requires_grad_(False)

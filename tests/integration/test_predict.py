@@ -15,6 +15,7 @@ from rich.console import Console
 
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.runtime import Answer, Input, load_cascade
+from kcm.content import Content
 from kcm.errors import ArtefactError, DataError
 from pipelines.cluster import ClusterConfig
 from pipelines.predict import predict
@@ -82,7 +83,7 @@ def test_a_file_is_answered_as_the_cascade_answers_in_process(
 
     good = found.drop(index=7)
     assert good["error"].isna().all()
-    expected = load_cascade(bundle, assets_dir).answer([Input(text) for text in good["text"]])
+    expected = load_cascade(bundle, assets_dir).answer([Input(Content(text)) for text in good["text"]])
     close = 0
     for (_, row), answer in zip(good.iterrows(), expected, strict=True):
         assert isinstance(answer, Answer)

@@ -18,6 +18,7 @@ from ray.serve import Application
 
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.runtime import Answer, Input, load_cascade
+from kcm.content import Content
 from kcm.errors import ArtefactError
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.app import build_app, build_door, deployment_options, start, stop
@@ -73,7 +74,7 @@ def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
 def test_http_gives_the_answers_of_the_cascade_in_process(
     url: str, bundle: Path, assets_dir: Path, sentences: list[str]
 ) -> None:
-    expected = load_cascade(bundle, assets_dir).answer([Input(text) for text in sentences])
+    expected = load_cascade(bundle, assets_dir).answer([Input(Content(text)) for text in sentences])
     served = [a for i in range(0, 200, 50) for a in post(url, sentences[i : i + 50]).json()["answers"]]
     close = 0
     for mine, theirs in zip(expected, served, strict=True):
@@ -152,7 +153,7 @@ def scripted_large(config: ServeConfig) -> Application:
     @serve.deployment(name="large")
     class ScriptedLarge:
         async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
-            text = items[0].text
+            text = items[0].content.text
             if text == "raise":
                 raise RuntimeError("a secret of the large model")
             if text == "stall":

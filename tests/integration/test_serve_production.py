@@ -24,6 +24,7 @@ from jobs.serving import Site, served_model
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.runtime import Answer, Input, load_cascade
 from kcm.config import load_config
+from kcm.content import Content
 from kcm.errors import ArtefactError, KcmError
 from pipelines.config import RunConfig
 from pipelines.serve.app import stop
@@ -69,7 +70,7 @@ def url(config: RunConfig) -> Iterator[str]:
 def expected(config: RunConfig, sentences: list[str]) -> list[Answer]:
     """What the first version answers, in process; sentences near the threshold are left out of comparisons."""
     cascade = load_cascade(served_model(config, "reviews/1").bundle, config.assets_path)
-    answers = cascade.answer([Input(text) for text in sentences])
+    answers = cascade.answer([Input(Content(text)) for text in sentences])
     return [answer for answer in answers if isinstance(answer, Answer)]
 
 

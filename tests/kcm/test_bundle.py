@@ -15,7 +15,7 @@ from kcm.cascade.certificate import Certificate
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import EncoderConfig
+from kcm.encoders import TextEncoderConfig
 from kcm.errors import ArtefactError
 from kcm.large import ClassifierConfig, LinearHead, Prompts
 from kcm.learners import Replay, ReplayConfig
@@ -59,9 +59,9 @@ def bundle(**changes: Any) -> Bundle:
         "seed": 3,
         "label_names": LABELS,
         "task_names": ("movies", "tweets"),
-        "encoder": EncoderConfig(model="some/encoder"),
+        "encoder": TextEncoderConfig(model="some/encoder"),
         "encoder_identity": "e" * 64,
-        "large": ClassifierConfig(encoder=EncoderConfig(model="some/larger", pooling="cls")),
+        "large": ClassifierConfig(encoder=TextEncoderConfig(model="some/larger", pooling="cls")),
         "large_identity": "f" * 64,
         "large_head": LinearHead(rng.random((3, 8), dtype=np.float32), rng.random(3, dtype=np.float32)),
         "policy": Policy(temperature=1.3, decision=THRESHOLD, task_decisions={"movies": ESCALATE_ALL}),

@@ -13,7 +13,8 @@ from kcm.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.runtime import Input, SmallSide
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import EncoderConfig
+from kcm.content import TEXT, Content
+from kcm.encoders import TextEncoderConfig
 from kcm.large import ClassifierConfig
 from kcm.learners import FinetuneConfig
 from kcm.reasons import WORDS, decision_on, variants
@@ -24,11 +25,11 @@ DIM = 8
 class CountingEncoder:
     """Feature i is how often the i-th of these words occurs."""
 
-    dim, identity = DIM, "counting"
+    dim, reads, identity = DIM, TEXT, "counting"
     words = ("good", "bad", "not", "very", "film", "book", "the", "a")
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        return np.array([[text.split().count(word) for word in self.words] for text in inputs], np.float32)
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[given.text.split().count(word) for word in self.words] for given in inputs], np.float32)
 
 
 def side_of(kind: str = "kan", **network: Any) -> SmallSide:
@@ -38,7 +39,7 @@ def side_of(kind: str = "kan", **network: Any) -> SmallSide:
         seed=0,
         label_names=("negative", "positive"),
         task_names=("films",),
-        encoder=EncoderConfig(model="stub"),
+        encoder=TextEncoderConfig(model="stub"),
         encoder_identity="stub",
         large=ClassifierConfig(),
         large_identity="stub",
@@ -49,44 +50,44 @@ def side_of(kind: str = "kan", **network: Any) -> SmallSide:
 
 
 def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
-    given = Input("not  a\tgood film", "films")
+    given = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
-    assert variants(given) == [Input(text, "films") for text in texts]
-    assert variants(given, most=2) == [Input(text, "films") for text in texts[:3]]
-    assert variants(Input("word")) == [Input("word")]
-    assert len(variants(Input("word " * 500))) == WORDS + 1
+    assert variants(given) == [Input(Content(text), "films") for text in texts]
+    assert variants(given, most=2) == [Input(Content(text), "films") for text in texts[:3]]
+    assert variants(Input(Content("word"))) == [Input(Content("word"))]
+    assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
 def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -> None:
-    side, given = side_of(kind), Input("a very good film")
+    side, given = side_of(kind), Input(Content("a very good film"))
     decision = decision_on(side.bundle, given, side.judge(variants(given)))
     assert [word for word, _ in decision.words] == ["a", "very", "good", "film"]
     judge = side.bundle.collaborator
 
     def logit(text: str, label: int | None = None) -> tuple[float, int]:
-        logits = judge(torch.from_numpy(side.encoder.encode([text])))[0][0]
+        logits = judge(torch.from_numpy(side.encoder.encode([Content(text)])))[0][0]
         label = int(logits.argmax()) if label is None else label
         return float(logits[label]), label
 
-    whole, label = logit(given.text)
+    whole, label = logit(given.content.text)
     assert decision.judge_label == side.bundle.label_names[label]
     assert decision.words[2][1] == pytest.approx(whole - logit("a very film", label)[0], abs=1e-5)
     assert decision.heeded[0][1] == max((effect for _, effect in decision.words), key=abs)
 
 
 def test_both_networks_are_explained_by_their_own_answers() -> None:
-    side, given = side_of(hidden=(4,)), Input("not a good film")
+    side, given = side_of(hidden=(4,)), Input(Content("not a good film"))
     decision = decision_on(side.bundle, given, side.judge(variants(given)), top=3)
     assert decision.reasons.keys() == {"judge", "small"}
     assert [len(reason.contributions) for reason in decision.reasons.values()] == [3, 3]
     assert decision.label == side.bundle.label_names[decision.reasons["small"].label]
-    assert decision_on(side.bundle, Input("film"), side.judge([Input("film")])).words == ()
+    assert decision_on(side.bundle, Input(Content("film")), side.judge([Input(Content("film"))])).words == ()
 
 
 @pytest.mark.parametrize(("kind", "network", "names"), [("mlp", {}, set()), ("kan", {"shared": True}, {"judge"})])
 def test_only_networks_with_curves_of_their_own_are_explained(kind: str, network: Any, names: set[str]) -> None:
-    side, given = side_of(kind, **network), Input("a good book")
+    side, given = side_of(kind, **network), Input(Content("a good book"))
     decision = decision_on(side.bundle, given, side.judge(variants(given)))
     assert decision.reasons.keys() == names
     assert len(decision.words) == 3

@@ -18,7 +18,14 @@ from pipelines.pool import retain
 from tests.fake_upstream import Turn, label
 
 LABELS = ("negative", "positive")
-ROWS = pa.table({"id": ["a", "b", "c"], "text": ["one", "two", "three"], "prompt": [written_prompt(NO_PROMPT)] * 3})
+ROWS = pa.table(
+    {
+        "id": ["a", "b", "c"],
+        "text": ["one", "two", "three"],
+        "image": [b""] * 3,
+        "prompt": [written_prompt(NO_PROMPT)] * 3,
+    }
+)
 
 
 @pytest.fixture

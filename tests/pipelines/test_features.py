@@ -16,6 +16,7 @@ ROWS = pa.table(
     {
         "id": ["a", "b", "c"],
         "text": ["one", "two", "three"],
+        "image": [b"", b"", b""],
         "label": [0, 1, 0],
         "group": ["g", "", "g"],
         "split": ["train", "train", "test"],
@@ -23,11 +24,11 @@ ROWS = pa.table(
 )
 
 
-def encoded(values: np.ndarray) -> ds.Dataset:
-    """Parts as actors leave them: rows 10 to 12 of the pass, longest text first."""
+def encoded(values: np.ndarray, fault: str = "") -> ds.Dataset:
+    """Parts as actors leave them: rows 10 to 12 of the pass, longest text first; `fault` is that of the second row."""
     order = [2, 0, 1]
     columns = {ROW: [10 + row for row in order], "features": list_column(values[order]), "seconds": [0.3, 0.1, 0.2]}
-    return ds.dataset(pa.table(columns))
+    return ds.dataset(pa.table(columns | {"fault": ["", "", fault]}))
 
 
 def test_rows_get_their_own_features_whatever_order_they_were_encoded_in(tmp_path) -> None:
@@ -46,4 +47,6 @@ def test_a_nan_feature_stops_the_stage_and_names_its_row(tmp_path) -> None:
     values[1, 0] = np.nan
     with pytest.raises(DataError, match="NaN for 1 rows: b"):
         _write_task(task_file(tmp_path, 0), ROWS, encoded(values), 10)
+    with pytest.raises(DataError, match=r"for 1 rows: b \(the image is damaged\)"):
+        _write_task(task_file(tmp_path, 0), ROWS, encoded(values, "the image is damaged"), 10)
     assert not list(tmp_path.iterdir())

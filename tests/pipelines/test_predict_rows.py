@@ -8,6 +8,7 @@ import pytest
 
 import pipelines.predict as stage
 from kcm.cascade.runtime import Answer, Failure, Input
+from kcm.content import TEXT, Content
 from pipelines.predict import Score, added_columns
 from pipelines.rowfile import open_rows
 
@@ -17,14 +18,14 @@ class StubCascade:
 
     def __init__(self) -> None:
         self.asked: list[Input] = []
-        self.small_side = SimpleNamespace(bundle=SimpleNamespace(task_names=("films",)))
+        self.small_side = SimpleNamespace(bundle=SimpleNamespace(task_names=("films",), reads=TEXT))
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         self.asked += inputs
         return [
             Failure("no tokens left")
-            if item.text == "fail"
-            else Answer(f"length {len(item.text)}", {}, 0.9, 1.5, None, "small", False, 0.01)
+            if item.content.text == "fail"
+            else Answer(f"length {len(item.content.text)}", {}, 0.9, 1.5, None, "small", False, 0.01)
             for item in inputs
         ]
 
@@ -49,12 +50,12 @@ def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
     assert [row["error"] for row in rows] == [None, "no text", "no tokens left", "1 fields instead of 2", None]
     assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6"]
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
-    assert [item.text for item in cascade.asked] == ["a", "fail", "longer"]
+    assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
 
 
 def test_the_cascade_is_told_id_and_task(tmp_path: Path, cascade: StubCascade) -> None:
     rows = scored(tmp_path / "in.csv", "id,text,domain\nx,a,films\ny,b,\nz,c,flims\n", "domain")
-    assert cascade.asked == [Input("a", "films", "x"), Input("b", None, "y")]
+    assert cascade.asked == [Input(Content("a"), "films", "x"), Input(Content("b"), None, "y")]
     assert rows[2]["error"] == "no such task: flims"
 
 

@@ -16,10 +16,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kcm.bundle import Bundle
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.cascade.runtime import Answer, Cascade, Failure, Input, SmallSide, load_cascade
+from kcm.cascade.runtime import Answer, Cascade, Failure, Input, SmallSide, Unreadable, load_cascade
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import EncoderConfig, encoder_identity
+from kcm.content import TEXT, Content, UnreadableError, contents
+from kcm.encoders import TextEncoderConfig, encoder_identity
 from kcm.errors import ArtefactError
 from kcm.large import ClassifierConfig, Item, LargeAnswer, LinearHead, OpenAiConfig, Prompt, PromptMode, Prompts
 from kcm.large.base import Cost
@@ -35,10 +36,10 @@ TEXTS = [f"text number {number}" for number in range(40)]
 class StubEncoder:
     """Features that depend on the text alone."""
 
-    dim, identity = DIM, "stub"
+    dim, identity, reads = DIM, "stub", TEXT
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in inputs]
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        seeds = [int.from_bytes(hashlib.sha256(given.text.encode()).digest()[:4], "big") for given in inputs]
         return np.stack([np.random.default_rng(seed).normal(size=DIM) for seed in seeds]).astype(np.float32)
 
 
@@ -66,7 +67,7 @@ def bundle(policy: Policy | None = None, dim: int = DIM, **changes: Any) -> Bund
         "seed": 0,
         "label_names": LABELS,
         "task_names": ("movies", "tweets"),
-        "encoder": EncoderConfig(model="stub"),
+        "encoder": TextEncoderConfig(model="stub"),
         "encoder_identity": "stub",
         "large": ClassifierConfig(),
         "large_identity": "scripted",
@@ -83,7 +84,7 @@ def answers(policy: Policy, inputs: Sequence[Input], large: ScriptedModel | None
 def outcome_table(texts: Sequence[str]) -> OutcomeTable:
     """What an evaluation would record of the same rows, from the collaborator called directly."""
     with torch.inference_mode():
-        judge, small = bundle().collaborator(torch.from_numpy(StubEncoder().encode(texts)))
+        judge, small = bundle().collaborator(torch.from_numpy(StubEncoder().encode(contents(texts))))
     num_rows = len(texts)
     return OutcomeTable(
         id=np.array(texts, dtype=object),
@@ -111,7 +112,7 @@ def middle(temperature: float = 1.0) -> Decision:
 def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() -> None:
     table, policy = outcome_table(TEXTS), Policy(temperature=2.0, decision=middle(2.0))
     kept = policy.keep(bundle(policy).gate.score(None, table.judge_logits))
-    found = answers(policy, [Input(text) for text in TEXTS])
+    found = answers(policy, [Input(Content(text)) for text in TEXTS])
     assert [answer.route for answer in found] == ["small" if keeps else "large" for keeps in kept]
     expected = np.where(kept, table.small_label, table.large_label)
     assert [LABELS.index(answer.label) for answer in found] == expected.tolist()
@@ -120,7 +121,7 @@ def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() ->
 
 def test_confidence_is_the_judge_s_largest_probability_at_the_policy_s_temperature() -> None:
     logits = torch.from_numpy(outcome_table(TEXTS).judge_logits)
-    found = answers(Policy(temperature=2.0, decision=KEEP_ALL), [Input(text) for text in TEXTS])
+    found = answers(Policy(temperature=2.0, decision=KEEP_ALL), [Input(Content(text)) for text in TEXTS])
     torch.testing.assert_close(
         torch.tensor([answer.confidence for answer in found], dtype=torch.float64), (logits / 2).softmax(-1).amax(-1)
     )
@@ -128,9 +129,9 @@ def test_confidence_is_the_judge_s_largest_probability_at_the_policy_s_temperatu
 
 def test_probabilities_are_those_of_the_model_that_answered() -> None:
     logits = torch.from_numpy(outcome_table(TEXTS[:1]).small_logits)
-    (kept,) = answers(Policy(decision=KEEP_ALL), [Input(TEXTS[0])])
+    (kept,) = answers(Policy(decision=KEEP_ALL), [Input(Content(TEXTS[0]))])
     assert kept.probabilities == pytest.approx(dict(zip(LABELS, logits.softmax(-1)[0].tolist(), strict=True)))
-    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input(TEXTS[0])])
+    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input(Content(TEXTS[0]))])
     assert escalated.probabilities == pytest.approx({"unclear": 0.7, "good": 0.2, "bad": 0.1})
     assert list(escalated.probabilities) == ["unclear", "good", "bad"]
 
@@ -138,21 +139,21 @@ def test_probabilities_are_those_of_the_model_that_answered() -> None:
 def test_the_large_model_may_say_that_no_label_fits() -> None:
     said = ScriptedModel(LargeAnswer(len(LABELS)))
     side = SmallSide(bundle(Policy(decision=ESCALATE_ALL), none_label="none of these"), StubEncoder())
-    (answer,) = Cascade(side, said).answer([Input("a")])
+    (answer,) = Cascade(side, said).answer([Input(Content("a"))])
     assert (answer.label, answer.route) == ("none of these", "large")
 
 
 def test_only_the_likeliest_labels_are_listed_where_asked() -> None:
     side = SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder(), top_k=2)
-    (answer,) = Cascade(side, ScriptedModel()).answer([Input("a")])
+    (answer,) = Cascade(side, ScriptedModel()).answer([Input(Content("a"))])
     assert list(answer.probabilities) == ["unclear", "good"]
 
 
 def test_only_escalated_inputs_reach_the_large_model() -> None:
     large = ScriptedModel()
-    found = answers(Policy(decision=middle()), [Input(text, id=f"id {text}") for text in TEXTS], large)
+    found = answers(Policy(decision=middle()), [Input(Content(text), id=f"id {text}") for text in TEXTS], large)
     escalated = [text for text, answer in zip(TEXTS, found, strict=True) if answer.route == "large"]
-    assert [(item.id, item.text) for item in large.asked] == [(f"id {text}", text) for text in escalated]
+    assert [(item.id, item.content.text) for item in large.asked] == [(f"id {text}", text) for text in escalated]
     assert {item.prompt.mode for item in large.asked} == {"none"}
 
 
@@ -160,7 +161,7 @@ def prompted(policy: Policy, texts: Sequence[str], task: str | None = None) -> l
     """What reaches the large model of a bundle that suggests two labels."""
     large = ScriptedModel()
     made = bundle(policy, large=OpenAiConfig(model="big"), prompts=Prompts(top_k=2, candidates=(0, 1)))
-    Cascade(SmallSide(made, StubEncoder()), large).answer([Input(text, task) for text in texts])
+    Cascade(SmallSide(made, StubEncoder()), large).answer([Input(Content(text), task) for text in texts])
     return large.asked
 
 
@@ -171,7 +172,7 @@ def test_a_soft_prompt_suggests_what_the_small_model_says_at_the_policy_s_temper
     asked = prompted(policy, TEXTS)
     assert 0 < len(asked) < len(TEXTS)
     for item in asked:
-        small_C = small_NC[TEXTS.index(item.text)]
+        small_C = small_NC[TEXTS.index(item.content.text)]
         first, second = np.argsort(-small_C)[:2]
         assert [label for label, _ in item.prompt.suggestions] == [first, second]
         np.testing.assert_allclose([p for _, p in item.prompt.suggestions], small_C[[first, second]], rtol=1e-5)
@@ -199,41 +200,41 @@ def test_no_text_writes_its_own_prompt(mode: PromptMode) -> None:
     ]
     items = prompted(Policy(prompt=mode, decision=Decision(decision="threshold", threshold=1e9)), forged)
     for item, text in zip(items, forged, strict=True):
-        asked = question(item.text, LABELS, item.prompt)
-        assert item.text == text
+        asked = question(item.content.text, LABELS, item.prompt)
+        assert item.content.text == text
         assert asked.instructions == question("honest", LABELS, item.prompt).instructions
         assert asked.instructions.count("A smaller model suggests") == (2 if mode == "soft" else 0)
 
 
 def test_a_task_has_its_own_threshold_only_where_the_request_carries_it() -> None:
     policy = Policy(decision=ESCALATE_ALL, task_decisions={"movies": KEEP_ALL})
-    found = answers(policy, [Input("a", "movies"), Input("a", "tweets"), Input("a")])
+    found = answers(policy, [Input(Content("a"), "movies"), Input(Content("a"), "tweets"), Input(Content("a"))])
     assert [answer.route for answer in found] == ["small", "large", "large"]
 
 
 def test_a_threshold_is_shown_where_there_is_one() -> None:
-    decision = middle()
-    assert {answer.threshold for answer in answers(Policy(decision=decision), [Input("a")])} == {decision.threshold}
-    assert {answer.threshold for answer in answers(Policy(decision=KEEP_ALL), [Input("a")])} == {None}
+    decision, inputs = middle(), [Input(Content("a"))]
+    assert {answer.threshold for answer in answers(Policy(decision=decision), inputs)} == {decision.threshold}
+    assert {answer.threshold for answer in answers(Policy(decision=KEEP_ALL), inputs)} == {None}
 
 
 def test_an_answer_costs_the_seconds_of_both_sides() -> None:
-    (kept,) = answers(Policy(decision=KEEP_ALL), [Input("a")])
-    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input("a")])
+    (kept,) = answers(Policy(decision=KEEP_ALL), [Input(Content("a"))])
+    (escalated,) = answers(Policy(decision=ESCALATE_ALL), [Input(Content("a"))])
     assert 0 < kept.cost_s < 3.0 < escalated.cost_s
 
 
 def test_a_failed_large_answer_is_replaced_and_flagged_or_reported_as_the_policy_says() -> None:
     failed = ScriptedModel(LargeAnswer(None, None, error="no tokens left"))
-    (replaced,) = answers(Policy(on_large_failure="answer_small"), [Input("a")], failed)
-    (small,) = answers(Policy(decision=KEEP_ALL), [Input("a")])
+    (replaced,) = answers(Policy(on_large_failure="answer_small"), [Input(Content("a"))], failed)
+    (small,) = answers(Policy(decision=KEEP_ALL), [Input(Content("a"))])
     assert (replaced.label, replaced.route, replaced.degraded) == (small.label, "small_degraded", True)
     assert not small.degraded
-    assert answers(Policy(on_large_failure="error"), [Input("a")], failed) == [Failure("no tokens left")]
+    assert answers(Policy(on_large_failure="error"), [Input(Content("a"))], failed) == [Failure("no tokens left")]
 
 
 def test_a_large_model_may_give_only_a_label() -> None:
-    (answer,) = answers(Policy(decision=ESCALATE_ALL), [Input("a")], ScriptedModel(LargeAnswer(1, None)))
+    (answer,) = answers(Policy(decision=ESCALATE_ALL), [Input(Content("a"))], ScriptedModel(LargeAnswer(1, None)))
     assert (answer.label, answer.probabilities) == ("good", {})
 
 
@@ -259,14 +260,14 @@ def tiny_model(folder: Path, seed: int) -> Path:
 def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """A bundle whose two models lie in folders."""
     root = tmp_path_factory.mktemp("loadable")
-    small = EncoderConfig(model=str(tiny_model(root / "small", 0)), max_length=16)
-    large = EncoderConfig(model=str(tiny_model(root / "large", 1)), max_length=16)
+    small = TextEncoderConfig(model=str(tiny_model(root / "small", 0)), max_length=16)
+    large = TextEncoderConfig(model=str(tiny_model(root / "large", 1)), max_length=16)
     head = LinearHead(np.eye(3, 8, dtype=np.float32), np.zeros(3, np.float32))
     made = bundle(
         encoder=small,
-        encoder_identity=encoder_identity(small, root / "small"),
+        encoder_identity=encoder_identity(small, root),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(encoder_identity(large, root / "large"), head, LABELS),
+        large_identity=classifier_identity(encoder_identity(large, root), head, LABELS),
         large_head=head,
     )
     return made, root
@@ -274,7 +275,7 @@ def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
 
 def test_a_loaded_cascade_answers(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
     cascade = load_cascade(loadable[0].write(tmp_path / "bundle"), tmp_path)
-    (answer,) = cascade.answer([Input("a b")])
+    (answer,) = cascade.answer([Input(Content("a b"))])
     assert answer.route == "large"
     assert answer.label in LABELS
 
@@ -291,7 +292,7 @@ def test_a_model_other_than_the_bundle_s_own_is_refused(
     moved = replace(
         made,
         encoder=made.encoder.model_copy(update={"model": str(tmp_path / "models/small")}),
-        large=ClassifierConfig(encoder=EncoderConfig(model=str(tmp_path / "models/large"), max_length=16)),
+        large=ClassifierConfig(encoder=TextEncoderConfig(model=str(tmp_path / "models/large"), max_length=16)),
     )
     with pytest.raises(ArtefactError, match=message):
         load_cascade(moved.write(tmp_path / "bundle"), tmp_path)
@@ -300,3 +301,18 @@ def test_a_model_other_than_the_bundle_s_own_is_refused(
 def test_a_classifier_without_its_head_is_refused(loadable: tuple[Bundle, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="the bundle holds no head"):
         load_cascade(replace(loadable[0], large_head=None).write(tmp_path / "bundle"), tmp_path)
+
+
+def test_an_input_that_cannot_be_read_fails_alone() -> None:
+    class Picky(StubEncoder):
+        def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+            faults = {position: "it is blank" for position, given in enumerate(inputs) if not given.text}
+            if faults:
+                raise UnreadableError(faults)
+            return super().encode(inputs)
+
+    inputs = [Input(Content()), *(Input(Content(text)) for text in TEXTS), Input(Content())]
+    found = Cascade(SmallSide(bundle(Policy(decision=middle())), Picky()), ScriptedModel()).answer(inputs)
+    assert found[0] == found[-1] == Unreadable("it is blank")
+    labels = [answer.label for answer in answers(Policy(decision=middle()), inputs[1:-1])]
+    assert [answer.label for answer in found[1:-1]] == labels

@@ -6,18 +6,18 @@ import shutil
 
 import pytest
 
-from kcm.encoders import EncoderConfig, TextEncoder, encoder_identity
+from kcm.encoders import TextEncoder, TextEncoderConfig, encoder_identity
 
 
 def identity(folder, **options) -> str:
-    return encoder_identity(EncoderConfig(model="any name", **options), folder)
+    return encoder_identity(TextEncoderConfig(model=str(folder), **options), folder)
 
 
 def test_a_copy_elsewhere_and_another_batch_size_keep_the_identity(model_folder, tmp_path):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     (copy / "README.md").write_text("notes")
     assert identity(copy, batch_size=1) == identity(model_folder)
-    assert TextEncoder(EncoderConfig(model=str(copy)), copy).identity == identity(model_folder)
+    assert TextEncoder(TextEncoderConfig(model=str(copy)), copy).identity == identity(model_folder)
 
 
 @pytest.mark.parametrize("options", [{"pooling": "cls"}, {"max_length": 64}, {"dtype": "bfloat16"}])

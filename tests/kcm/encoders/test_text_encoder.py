@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from kcm.encoders import EncoderConfig, TextEncoder
+from kcm.content import contents
+from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 
 TEXTS = ["a good film .", "bad", "a very very very good book .", "film", "a bad film . a good book . very good .", ""]
 
 
 def encoder(folder, **options) -> TextEncoder:
-    return TextEncoder(EncoderConfig(model=str(folder), **options), folder)
+    return TextEncoder(TextEncoderConfig(model=str(folder), **options), folder)
 
 
 def by_hand(folder, text: str, pooling: str) -> np.ndarray:
@@ -33,7 +34,7 @@ def by_hand(folder, text: str, pooling: str) -> np.ndarray:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_vectors_are_those_of_each_text_alone_in_the_order_given(pooling, model_folder):
-    features = encoder(model_folder, pooling=pooling, batch_size=2).encode(TEXTS)
+    features = encoder(model_folder, pooling=pooling, batch_size=2).encode(contents(TEXTS))
     expected = np.stack([by_hand(model_folder, text, pooling) for text in TEXTS])
     np.testing.assert_allclose(features, expected, atol=1e-5)
     assert features.dtype == np.float32
@@ -42,20 +43,20 @@ def test_vectors_are_those_of_each_text_alone_in_the_order_given(pooling, model_
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_the_batch_a_text_travels_in_does_not_matter(batch_size, model_folder):
-    together = encoder(model_folder, batch_size=batch_size).encode(TEXTS)
-    np.testing.assert_allclose(together, encoder(model_folder).encode(TEXTS[::-1])[::-1], atol=1e-5)
+    together = encoder(model_folder, batch_size=batch_size).encode(contents(TEXTS))
+    np.testing.assert_allclose(together, encoder(model_folder).encode(contents(TEXTS[::-1]))[::-1], atol=1e-5)
 
 
 def test_tokens_beyond_the_length_are_cut_off(model_folder):
     short = encoder(model_folder, max_length=6)
-    first, second = short.encode(["a good film .", "a good film . very bad book"])
+    first, second = short.encode(contents(["a good film .", "a good film . very bad book"]))
     np.testing.assert_allclose(first, second, atol=1e-6)
     full = encoder(model_folder)
-    assert np.abs(np.subtract(*full.encode(["a good film .", "a good film . very bad book"]))).max() > 1e-3
+    assert np.abs(np.subtract(*full.encode(contents(["a good film .", "a good film . very bad book"])))).max() > 1e-3
 
 
 def test_bfloat16_is_close_to_float32_and_comes_out_as_float32(model_folder):
-    low, full = (encoder(model_folder, dtype=dtype).encode(TEXTS) for dtype in ("bfloat16", "float32"))
+    low, full = (encoder(model_folder, dtype=dtype).encode(contents(TEXTS)) for dtype in ("bfloat16", "float32"))
     assert low.dtype == np.float32
     assert 0 < np.abs(low - full).max() < 0.1
     assert np.linalg.norm(low, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)
@@ -98,6 +99,6 @@ def test_a_length_that_the_model_cannot_take_is_refused(model_folder, tmp_path):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 64}))
-    assert encoder(copy, max_length=64).encode(["film " * 200]).shape == (1, 32)
+    assert encoder(copy, max_length=64).encode(contents(["film " * 200])).shape == (1, 32)
     with pytest.raises(ConfigError, match=r"max_length = 65.*64 tokens"):
         encoder(copy, max_length=65)

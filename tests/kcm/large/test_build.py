@@ -10,6 +10,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from kcm.config import parse_config
+from kcm.content import Content
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import Item, LinearHead
 from kcm.large.build import build_large, large_identity
@@ -61,7 +62,7 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
         assert model.identity == large_identity(config, LABELS, tmp_path, head=head)
         assert model.label_names == LABELS
         assert model.prompt_modes == config.prompt_modes
-        (answer,) = model.answer([Item("1", "a film")])
+        (answer,) = model.answer([Item("1", Content("a film"))])
         assert (answer.label in (0, 1), answer.error) == (True, None)
 
 

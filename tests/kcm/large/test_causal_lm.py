@@ -10,6 +10,7 @@ import torch
 from scipy.special import softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kcm.content import Content
 from kcm.errors import AssetError, ConfigError
 from kcm.large import CausalLm, CausalLmConfig, Item, Prompt
 from kcm.large.causal_lm import causal_lm_identity
@@ -51,7 +52,7 @@ def reference(folder: Path, text: str, prompt: Prompt = NO_PROMPT) -> np.ndarray
 
 
 def test_probabilities_are_the_softmax_of_the_labels_mean_log_likelihoods(folder):
-    answers = load(folder, batch_size=3).answer([Item(text, text) for text in TEXTS])
+    answers = load(folder, batch_size=3).answer([Item(text, Content(text)) for text in TEXTS])
     expected = [reference(folder, text) for text in TEXTS]
     np.testing.assert_allclose([answer.probabilities for answer in answers], expected, atol=1e-5)
     assert [answer.label for answer in answers] == [int(row.argmax()) for row in expected]
@@ -60,7 +61,7 @@ def test_probabilities_are_the_softmax_of_the_labels_mean_log_likelihoods(folder
 
 
 def test_a_batch_of_one_answers_as_a_batch_of_many(folder):
-    items = [Item(text, text) for text in TEXTS]
+    items = [Item(text, Content(text)) for text in TEXTS]
     alone = [answer.probabilities for answer in load(folder, batch_size=1).answer(items)]
     together = [answer.probabilities for answer in load(folder, batch_size=8).answer(items)]
     np.testing.assert_allclose(alone, together, atol=1e-5)
@@ -73,7 +74,7 @@ def test_prompts_of_all_modes_can_share_a_batch(folder):
         Prompt("soft", ((0, 0.5), (2, 0.25))),
         Prompt("hard", (), (0, 2)),
     ]
-    answers = load(folder).answer([Item("1", "a film", prompt) for prompt in prompts])
+    answers = load(folder).answer([Item("1", Content("a film"), prompt) for prompt in prompts])
     for answer, prompt in zip(answers[:3], prompts[:3], strict=True):
         np.testing.assert_allclose(answer.probabilities, reference(folder, "a film", prompt), atol=1e-5)
     hard = reference(folder, "a film", prompts[3])[[0, 2]]
@@ -81,7 +82,8 @@ def test_prompts_of_all_modes_can_share_a_batch(folder):
 
 
 def test_a_bad_item_is_an_error_of_its_own(chat_folder):
-    empty, fine, blank = load(chat_folder).answer([Item("1", ""), Item("2", "a film"), Item("3", " \n\t")])
+    items = [Item("1", Content("")), Item("2", Content("a film")), Item("3", Content(" \n\t"))]
+    empty, fine, blank = load(chat_folder).answer(items)
     assert (empty.label, empty.error, blank.error) == (None, "the text is empty", "the text is empty")
     np.testing.assert_allclose(fine.probabilities, reference(chat_folder, "a film"), atol=1e-5)
     assert load(chat_folder).answer([]) == []
@@ -89,15 +91,15 @@ def test_a_bad_item_is_an_error_of_its_own(chat_folder):
 
 def test_a_text_too_long_for_the_model_is_cut_and_the_question_stays_whole(chat_folder):
     model = load(chat_folder, max_length=512, max_chars=100_000)
-    (answer,) = model.answer([Item("1", "long " * 5000)])
+    (answer,) = model.answer([Item("1", Content("long " * 5000))])
     assert answer.error is None
     assert answer.cost.tokens <= 512 + sum(map(len, LABELS))
-    (shorter,) = model.answer([Item("1", "long " * 4000)])
+    (shorter,) = model.answer([Item("1", Content("long " * 4000))])
     np.testing.assert_array_equal(answer.probabilities, shorter.probabilities)
 
 
 def test_instructions_that_leave_no_room_are_an_error_of_the_item(chat_folder):
-    (answer,) = load(chat_folder, max_length=64).answer([Item("1", "a film")])
+    (answer,) = load(chat_folder, max_length=64).answer([Item("1", Content("a film"))])
     assert answer.error is not None
     assert "no room for the text" in answer.error
 
@@ -107,7 +109,7 @@ def test_logits_that_are_not_numbers_are_an_error_of_their_item_alone(chat_folde
     with torch.no_grad():  # the embedding of a byte that one of the texts has
         token = model._tokens._encoded("~")[0]
         model._model.get_input_embeddings().weight[token] = float("nan")
-    broken, fine = model.answer([Item("1", "a ~ film"), Item("2", "a film")])
+    broken, fine = model.answer([Item("1", Content("a ~ film")), Item("2", Content("a film"))])
     assert (broken.label, broken.error) == (None, "the model's logits are not numbers")
     np.testing.assert_allclose(fine.probabilities, reference(chat_folder, "a film"), atol=1e-5)
 

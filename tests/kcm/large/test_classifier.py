@@ -9,6 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from kcm.config import Config, parse_config
+from kcm.content import TEXT, Content
 from kcm.errors import ConfigError
 from kcm.large import ClassifierModel, Item, LargeConfig, LinearHead, Prompt
 from kcm.large.config import check_prompt_modes
@@ -19,10 +20,10 @@ LABELS = ("a", "b", "c")
 class LengthEncoder:
     """Encodes a text by its number of characters."""
 
-    dim, identity = 2, "length"
+    dim, identity, reads = 2, "length", TEXT
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        return np.array([[len(text), 1.0] for text in inputs], dtype=np.float32)
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[content.size, 1.0] for content in inputs], dtype=np.float32)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def model() -> ClassifierModel:
 
 
 def test_answers_are_the_softmax_of_the_head(model):
-    answers = model.answer([Item("1", "x" * 5), Item("2", "x")])
+    answers = model.answer([Item("1", Content("x" * 5)), Item("2", Content("x"))])
     expected = softmax([[0, 2, -5], [0, -2, -1]], axis=1)
     np.testing.assert_allclose([answer.probabilities for answer in answers], expected, atol=1e-6)
     assert [answer.label for answer in answers] == [1, 0]
@@ -44,7 +45,7 @@ def test_no_items_give_no_answers(model):
 
 
 def test_a_hard_prompt_masks_and_renormalises(model):
-    (answer,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2)))])
+    (answer,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
     np.testing.assert_allclose(
         answer.probabilities, [1 / (1 + np.exp(-5)), 0, np.exp(-5) / (1 + np.exp(-5))], atol=1e-6
     )
@@ -52,15 +53,15 @@ def test_a_hard_prompt_masks_and_renormalises(model):
 
 
 def test_a_hard_prompt_with_one_candidate_masks_nothing(model):
-    (hard,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(2,)))])
-    (plain,) = model.answer([Item("1", "x" * 5)])
+    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(2,)))])
+    (plain,) = model.answer([Item("1", Content("x" * 5))])
     np.testing.assert_array_equal(hard.probabilities, plain.probabilities)
 
 
 def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):
     """None-of-these stands behind the label list, and a classifier cannot answer it."""
-    (hard,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2, 3)))])
-    (known,) = model.answer([Item("1", "x" * 5, Prompt("hard", candidates=(0, 2)))])
+    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2, 3)))])
+    (known,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
     np.testing.assert_array_equal(hard.probabilities, known.probabilities)
 
 
@@ -68,14 +69,14 @@ def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
     weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
     head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
     (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(
-        [Item("1", "x", Prompt("hard", candidates=(1, 2)))]
+        [Item("1", Content("x"), Prompt("hard", candidates=(1, 2)))]
     )
     np.testing.assert_allclose(answer.probabilities, [0, 0.5, 0.5])
 
 
 def test_a_soft_prompt_is_refused(model):
     with pytest.raises(ConfigError, match="cannot read soft prompts"):
-        model.answer([Item("1", "x", Prompt("soft", suggestions=((0, 0.9),)))])
+        model.answer([Item("1", Content("x"), Prompt("soft", suggestions=((0, 0.9),)))])
 
 
 class Run(Config):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kcm.content import Content
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel, Prompt
 from kcm.large.openai import openai_identity
@@ -59,7 +60,7 @@ def label(turns):
 
 
 def items(*texts: str) -> list[Item]:
-    return [Item(str(number), text) for number, text in enumerate(texts)]
+    return [Item(str(number), Content(text)) for number, text in enumerate(texts)]
 
 
 def logprobs(*tokens: tuple[str, float]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def logprobs(*tokens: tuple[str, float]) -> dict[str, Any]:
 
 def test_a_question_is_asked_as_promised(model, upstream):
     """Promise: instructions and data in messages of their own, one label as JSON, sure answers, the key as bearer."""
-    model().answer([Item("1", "a film", Prompt("soft", ((1, 0.9),)))])
+    model().answer([Item("1", Content("a film"), Prompt("soft", ((1, 0.9),)))])
     (body,) = upstream.requests
     system, user = body["messages"]
     assert (system["role"], user) == ("system", {"role": "user", "content": "<<<\na film\n>>>"})
@@ -86,7 +87,7 @@ def test_a_hard_prompt_leaves_only_its_candidates(model, upstream, label):
     """Promise: under a hard prompt the server can answer with a candidate alone, and nothing else counts."""
     upstream.plan(label("late delivery"), label("positive"))
     hard = Prompt("hard", candidates=(0, 2))
-    right, wrong = model().answer([Item("1", "one", hard), Item("2", "two", hard)])
+    right, wrong = model().answer([Item("1", Content("one"), hard), Item("2", Content("two"), hard)])
     enum = upstream.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"]
     assert enum == ["negative", "late delivery"]
     assert (right.label, wrong.label, wrong.off_label) == (2, None, True)
@@ -310,10 +311,10 @@ def test_nothing_is_paid_twice(model, upstream):
 
 def test_whatever_decides_the_answer_is_another_question(model, upstream):
     """Promise: another text, prompt or model is asked anew."""
-    model().answer([Item("1", "x")])
-    model().answer([Item("1", "x", Prompt("soft", ((0, 0.9),))), Item("1", "x", Prompt("soft", ((0, 0.8),)))])
-    model().answer([Item("1", "x", Prompt("hard", candidates=(0, 1))), Item("1", "z")])
-    model(max_chars=1).answer([Item("1", "x and more")])
+    model().answer([Item("1", Content("x"))])
+    model().answer([Item("1", Content("x"), Prompt("soft", ((0, sure),))) for sure in (0.9, 0.8)])
+    model().answer([Item("1", Content("x"), Prompt("hard", candidates=(0, 1))), Item("1", Content("z"))])
+    model(max_chars=1).answer([Item("1", Content("x and more"))])
     assert len(upstream.requests) == 5
 
 
@@ -368,7 +369,7 @@ def test_max_calls_holds_for_questions_side_by_side(model, upstream):
 def test_max_cost_is_never_passed(model, upstream, tmp_path):
     """Promise: a call that could pass the budget at its worst is not made, in this run or the next."""
     dear = model(max_cost=40.0, **PRICES)
-    worst = dear._most(dear._body(Item("0", "a")))
+    worst = dear._most(dear._body(Item("0", Content("a"))))
     assert 2 < worst < 38
     answers = dear.answer(items(*map(str, range(40))))
     paid = sum(answer.cost.currency for answer in answers)
@@ -386,7 +387,7 @@ def test_a_call_that_may_have_been_charged_counts(model, upstream, turn):
     counted.answer(items("x"))
     calls, currency = counted._paid.spent()
     assert calls == 2
-    assert currency == pytest.approx(2.0 + counted._most(counted._body(Item("0", "x"))))
+    assert currency == pytest.approx(2.0 + counted._most(counted._body(Item("0", Content("x")))))
 
 
 def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream, label):
@@ -394,7 +395,7 @@ def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream, l
     upstream.plan(label("positive", usage=None))
     counted = model(**PRICES)
     (answer,) = counted.answer(items("x"))
-    assert answer.cost.currency == pytest.approx(counted._most(counted._body(Item("0", "x"))))
+    assert answer.cost.currency == pytest.approx(counted._most(counted._body(Item("0", Content("x")))))
 
 
 def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
@@ -403,7 +404,7 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
         "import sys; from pathlib import Path; from kcm.large import *\n"
         "config = OpenAiConfig(base_url=sys.argv[1], model='big', num_concurrent=1)\n"
         f"model = OpenAiModel(config, {LABELS!r}, Path(sys.argv[2]))\n"
-        "model.answer([Item(str(n), f'text {n}') for n in range(6)])"
+        "model.answer([Item(str(n), Content(f'text {n}')) for n in range(6)])"
     )
     paid, hanging = tmp_path / "paid.sqlite", threading.Event()
 
@@ -420,7 +421,7 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     config = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=1)
-    answers = OpenAiModel(config, LABELS, paid).answer([Item(str(n), f"text {n}") for n in range(6)])
+    answers = OpenAiModel(config, LABELS, paid).answer([Item(str(n), Content(f"text {n}")) for n in range(6)])
     assert [answer.label for answer in answers] == [1] * 6
     asked = upstream.texts()
     assert asked[:4] == [f"text {n}" for n in range(4)]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kcm.content import Content
 from kcm.errors import DataError
 from kcm.large import Item, RecordedConfig, RecordedModel
 
@@ -42,7 +43,7 @@ def load(path, **columns) -> RecordedModel:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_answers_come_back_by_id_with_probabilities_cost_and_error(kind, write):
-    third, first, second = load(write(ROWS, kind)).answer([Item("3", ""), Item("1", ""), Item("2", "")])
+    third, first, second = load(write(ROWS, kind)).answer([Item(row_id, Content()) for row_id in "312"])
     assert (first.label, first.error) == (1, None)
     np.testing.assert_allclose(first.probabilities, [0.2, 0.8])
     assert (first.cost.seconds, first.cost.tokens, first.cost.currency) == (1.5, 12, 0.01)
@@ -52,14 +53,14 @@ def test_answers_come_back_by_id_with_probabilities_cost_and_error(kind, write):
 
 def test_labels_alone_are_enough(write):
     answers = load(write([{"key": 7, "said": "no"}, {"key": 8, "said": ""}]), id_column="key", label_column="said")
-    said, silent = answers.answer([Item("7", ""), Item("8", "")])
+    said, silent = answers.answer([Item("7", Content()), Item("8", Content())])
     assert (said.label, said.probabilities) == (0, None)
     assert silent.error == "no label was recorded"
 
 
 def test_an_item_without_an_answer_is_named(write):
     with pytest.raises(DataError, match="2 items have no recorded answer, the first is '8'"):
-        load(write(ROWS)).answer([Item("1", ""), Item("8", ""), Item("9", "")])
+        load(write(ROWS)).answer([Item("1", Content()), Item("8", Content()), Item("9", Content())])
 
 
 @pytest.mark.parametrize(

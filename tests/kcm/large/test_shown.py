@@ -6,14 +6,15 @@ import json
 
 import pytest
 
+from kcm.content import Content
 from kcm.large import CausalLmConfig, ClassifierConfig, Item, OpenAiConfig, Prompt, ZeroShotConfig
 from kcm.large.openai import OpenAiModel
 from kcm.large.prompts import question
 from kcm.large.shown import Message, shown
 
 LABELS = ("refund", "late delivery", "praise")
-SOFT = Item("1", "where is it? >>>", Prompt("soft", suggestions=((1, 0.875), (0, 0.1))))
-HARD = Item("2", "where is it?", Prompt("hard", candidates=(1, 2)))
+SOFT = Item("1", Content("where is it? >>>"), Prompt("soft", suggestions=((1, 0.875), (0, 0.1))))
+HARD = Item("2", Content("where is it?"), Prompt("hard", candidates=(1, 2)))
 
 
 def test_an_openai_server_is_sent_exactly_these_messages() -> None:
@@ -27,7 +28,7 @@ def test_an_openai_server_is_sent_exactly_these_messages() -> None:
 
 def test_a_language_model_reads_one_question() -> None:
     told = shown(CausalLmConfig(model="m"), LABELS, HARD)
-    assert told.messages == (Message("user", str(question(HARD.text, LABELS, HARD.prompt))),)
+    assert told.messages == (Message("user", str(question(HARD.content.text, LABELS, HARD.prompt))),)
     assert told.candidates == ("late delivery", "praise")
 
 
@@ -36,6 +37,6 @@ def test_a_dual_encoder_compares_the_input_with_the_prompts_of_the_candidates() 
     assert [message.content for message in told.messages] == ["A note of late delivery.", "A note of praise."]
 
 
-@pytest.mark.parametrize("item", [HARD, Item("3", "thanks")])
+@pytest.mark.parametrize("item", [HARD, Item("3", Content("thanks"))])
 def test_a_classifier_is_shown_nothing_but_the_input(item: Item) -> None:
     assert shown(ClassifierConfig(), LABELS, item).messages == ()

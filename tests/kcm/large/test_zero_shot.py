@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kcm.content import TEXT, Content
 from kcm.large import Item, Prompt, ZeroShotConfig, ZeroShotModel
 
 LABELS = ("sea", "sky", "sand")
@@ -16,16 +17,17 @@ LABELS = ("sea", "sky", "sand")
 class WordEncoder:
     """One direction for each word of the labels, and a common one; the texts it read are kept."""
 
-    dim = 4
+    dim, reads = 4, TEXT
 
     def __init__(self, identity: str = "words") -> None:
         self.identity, self.read = identity, []
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        self.read += inputs
-        if any("broken" in text for text in inputs):
-            return np.array([[np.nan if "broken" in text else 0.5] * 4 for text in inputs], dtype=np.float32)
-        vectors = np.array([[1.0, *(float(word in text) for word in LABELS)] for text in inputs], dtype=np.float32)
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        texts = [content.text for content in inputs]
+        self.read += texts
+        if any("broken" in text for text in texts):
+            return np.array([[np.nan if "broken" in text else 0.5] * 4 for text in texts], dtype=np.float32)
+        vectors = np.array([[1.0, *(float(word in text) for word in LABELS)] for text in texts], dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -41,7 +43,7 @@ def test_labels_are_read_through_the_template():
 
 
 def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
-    blue, none = model(temperature=0.5).answer([Item("1", "the sky above"), Item("2", "nothing")])
+    blue, none = model(temperature=0.5).answer([Item("1", Content("the sky above")), Item("2", Content("nothing"))])
     weight = np.exp(np.array([0.5, 1.0, 0.5]) / 0.5)  # cosines of (1, 1) with itself and with another label's
     np.testing.assert_allclose(blue.probabilities, weight / weight.sum(), rtol=1e-5)
     np.testing.assert_allclose(none.probabilities, [1 / 3] * 3, rtol=1e-5)
@@ -50,20 +52,20 @@ def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
 
 
 def test_a_hard_prompt_masks_and_renormalises():
-    (answer,) = model(temperature=0.5).answer([Item("1", "the sky above", Prompt("hard", candidates=(0, 2)))])
+    (answer,) = model(temperature=0.5).answer([Item("1", Content("the sky above"), Prompt("hard", candidates=(0, 2)))])
     np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
 
 
 def test_inputs_may_come_through_an_encoder_of_their_own():
     pictures, labels = WordEncoder("pictures"), WordEncoder("labels")
     mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)
-    mixed.answer([Item("1", "sea.png")])
+    mixed.answer([Item("1", Content("sea.png"))])
     assert pictures.read == ["sea.png"]
     assert len(labels.read) == 3
 
 
 def test_a_broken_item_is_an_error_of_its_own():
-    broken, fine = model().answer([Item("1", "broken"), Item("2", "fine")])
+    broken, fine = model().answer([Item("1", Content("broken")), Item("2", Content("fine"))])
     assert (broken.label, broken.error) == (None, "the model's probabilities are not numbers")
     assert fine.error is None
     assert model().answer([]) == []

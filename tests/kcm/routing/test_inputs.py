@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kcm.content import TEXT, Content
 from kcm.errors import DataError
 from kcm.routing.columns import RouteColumns
 from kcm.routing.inputs import hashed_words, router_inputs, text_statistics, word_inputs
@@ -16,10 +17,10 @@ from kcm.routing.table import read_table
 
 
 class FakeEncoder:
-    dim, identity = 2, "fake"
+    dim, identity, reads = 2, "fake", TEXT
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        return np.array([[len(text), 1] for text in inputs], dtype=np.float32)
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[content.size, 1] for content in inputs], dtype=np.float32)
 
 
 def test_every_column_has_its_place(table_file: Callable[..., Path]) -> None:

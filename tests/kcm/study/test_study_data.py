@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kcm.config import parse_config
-from kcm.encoders import EncoderConfig
+from kcm.content import contents
+from kcm.encoders import TextEncoderConfig
 from kcm.encoders.numbers import NumbersEncoder, matching_columns, numbers_text
 from kcm.errors import DataError
 from kcm.study import StudyData, read_data
@@ -76,7 +77,7 @@ def test_the_tail_of_a_long_tail_differs_by_seed(read: Read) -> None:
 
 def test_numbers_reach_the_stream_as_they_are(read: Read, tmp_path: Path) -> None:
     data = read([*rows(40, "train"), *rows(12, "test", 200)])
-    stream = data.streams(EncoderConfig(model="none"), tmp_path, tmp_path)[0]
+    stream = data.streams(TextEncoderConfig(model="none"), tmp_path, tmp_path)[0]
     batch = stream.tasks[0].take("test", torch.arange(2))
     assert stream.in_features == 2
     assert batch.features[:, 1].tolist() == [0.5, 0.5]
@@ -85,7 +86,7 @@ def test_numbers_reach_the_stream_as_they_are(read: Read, tmp_path: Path) -> Non
 
 
 def test_a_stream_is_named_by_its_content(read: Read, tmp_path: Path) -> None:
-    encoder = EncoderConfig(model="none")
+    encoder = TextEncoderConfig(model="none")
     same = [read(rows(80, "train")).streams(encoder, tmp_path, tmp_path) for _ in range(2)]
     other = read([*rows(80, "train"), (999, 1.0, "class-0", "train")]).streams(encoder, tmp_path, tmp_path)
     assert [stream.fingerprint for stream in same[0]] == [stream.fingerprint for stream in same[1]]
@@ -109,13 +110,14 @@ def test_patterns_take_columns_in_the_order_of_the_table() -> None:
 
 def test_numbers_survive_their_way_through_text() -> None:
     row = {"a": 0.1, "b": "-2e5", "c": 1 / 3}
-    encoded = NumbersEncoder(3).encode([numbers_text(row, ["a", "b", "c"], "")])
+    encoded = NumbersEncoder(3).encode(contents([numbers_text(row, ["a", "b", "c"], "")]))
     np.testing.assert_array_equal(encoded, np.array([[0.1, -2e5, 1 / 3]], dtype=np.float32))
 
 
 def test_texts_are_encoded_once_and_a_nan_is_named(tmp_path: Path) -> None:
     def features(texts: list[str], load: Callable[[], NumbersEncoder]) -> dict[str, np.ndarray]:
-        return cached_features(texts, load, "identity", tmp_path)
+        found = cached_features(contents(texts), load, "identity", tmp_path)
+        return {content.text: vector for content, vector in found.items()}
 
     first = features(["2 3", "1 2", "2 3"], lambda: NumbersEncoder(2))
     again = features(["1 2", "2 3"], lambda: pytest.fail("the encoder was loaded again"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kcm.content import IMAGE, PROBE, TEXT
 from kcm.errors import DataError
 from kcm.tasks.rows import BadRow, Record, check_bad_rows, clean, read_bad_rows, write_bad_rows
 
@@ -59,3 +60,31 @@ def test_the_list_of_bad_rows_survives_the_disk(tmp_path):
     bad = (BadRow("1", "empty text"), BadRow('a "quoted", id\n', "missing label"))
     write_bad_rows(bad, tmp_path / "deep" / "bad.csv")
     assert read_bad_rows(tmp_path / "deep" / "bad.csv") == bad
+
+
+PICTURE = Record("1", None, "a", image=PROBE.image)
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        (Record("7", "a text", "a"), "empty image"),
+        (Record("7", "a text", "a", image=None), "missing image"),
+        (Record("7", "a text", "a", image=b"a text"), "not an image of a known kind"),
+        (Record("7", "a text", "a", image=b"", fault="no image file 'x.png'"), "no image file 'x.png'"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_a_bad_row_where_pictures_are_read(record: Record, fault: str) -> None:
+    rows, bad = clean([PICTURE, record], [], IMAGE)
+    assert [row.id for row in rows] == ["1"]
+    assert [(row.id, row.reason.startswith(fault)) for row in bad] == [("7", True)]
+
+
+def test_a_row_keeps_what_is_read_of_it() -> None:
+    both = Record("1", "a text", "a", image=PROBE.image)
+    kept = [clean([both], [], parts)[0][0] for parts in (TEXT, IMAGE, TEXT | IMAGE)]
+    assert [(row.text, row.image) for row in kept] == [
+        ("a text", b""),
+        ("", PROBE.image),
+        ("a text", PROBE.image),
+    ]

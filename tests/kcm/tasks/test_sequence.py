@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import ArtefactError
@@ -19,6 +21,7 @@ def sequence() -> TaskSequence:
                 {
                     "id": [f"{name}-{split}-{i}" for i in range(3)],
                     "text": [f"Größe {start + i} of {split}" for i in range(3)],
+                    "image": [b"", bytes([start, 0]), b""],
                     "label": [start, start + 1, -1],
                     "group": ["d", "", ""],
                 }
@@ -57,11 +60,22 @@ def test_a_sequence_survives_the_disk(sequence, tmp_path):
 
 def test_rows_come_split_by_split_in_their_order(sequence, tmp_path):
     table = sequence.rows(1)
-    assert table.column_names == ["id", "text", "label", "group", "split"]
+    assert table.column_names == ["id", "text", "image", "label", "group", "split"]
     assert table.column("id").to_pylist() == [f"second-{split}-{i}" for split in SPLITS for i in range(3)]
     assert table.column("split").to_pylist() == [split for split in SPLITS for _ in range(3)]
     sequence.save(tmp_path)
     assert TaskSequence.load(tmp_path).rows(1) == table
+
+
+def test_a_sequence_without_pictures_is_kept_without_their_column(sequence, tmp_path):
+    splits = {
+        split: dataset_of({"id": [split], "text": ["a"], "image": [b""], "label": [0], "group": [""]})
+        for split in SPLITS
+    }
+    texts = replace(sequence, tasks=(Task("texts", ("a",), splits),))
+    texts.save(tmp_path)
+    assert "image" not in pq.read_schema(tmp_path / "task-0000.parquet").names
+    assert TaskSequence.load(tmp_path).rows(0) == texts.rows(0)
 
 
 def test_two_saves_are_the_same_bytes(sequence, tmp_path):

@@ -34,7 +34,7 @@ def as_rows(table, split=lambda i: ""):
 def test_no_text_and_no_group_lies_in_two_splits(table, seed):
     rows = as_rows(table)
     splits = assign_splits(rows, [row.task for row in rows], PLAIN, seed)
-    for key in (lambda row: content_key(row.text), lambda row: row.group or row.id):
+    for key in (content_key, lambda row: row.group or row.id):
         seen: dict[str, str] = {}
         for row, split in zip(rows, splits, strict=True):
             assert seen.setdefault(key(row), split) == split
@@ -46,7 +46,7 @@ def test_given_splits_that_overlap_lose_the_rows_of_the_less_pure_one(table, giv
     kept, dropped = without_overlap(as_rows(table, lambda i: given_splits[i]))
     assert len(kept) + len(dropped) == len(table)
     splits = assign_splits(kept, [row.task for row in kept], PLAIN, 0)
-    for key in (lambda row: content_key(row.text), lambda row: row.group or row.id):
+    for key in (content_key, lambda row: row.group or row.id):
         seen: dict[str, str] = {}
         for row, split in zip(kept, splits, strict=True):
             assert seen.setdefault(key(row), split) == split

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from kcm.tasks.units import content_key, find_units
+from kcm.tasks.rows import Row
+from kcm.tasks.units import content_key, find_units, text_key
 
 
 def test_case_white_space_and_width_make_no_other_text():
-    assert content_key("  The\tGOOD film\n") == content_key("the good ｆｉｌｍ")
-    assert content_key("the good film") != content_key("the good film!")
+    assert text_key("  The\tGOOD film\n") == text_key("the good ｆｉｌｍ")
+    assert text_key("the good film") != text_key("the good film!")
+
+
+def test_rows_share_their_content_when_text_and_picture_are_the_same():
+    def key(text, image):
+        return content_key(Row("1", text, "a", "", "", "", image))
+
+    assert key("A cat", b"1") == key("a  cat", b"1")
+    assert len({key("a cat", b"1"), key("a cat", b"2"), key("", b"1"), key("a cat", b"")}) == 4
 
 
 def test_units_follow_chains_of_texts_and_groups(rows_of):

@@ -55,7 +55,7 @@ class StubService:
             words=[Word(word="a", effect=0.1)],
             networks=[],
             no_curves=NO_CURVES,
-            shown=Shown("none", {}, ("bad", "good"), (Message("user", given.text),)),
+            shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
         )
 
     def report(self) -> Html:
@@ -101,7 +101,7 @@ def service() -> StubService:
 
 @pytest.fixture
 def client(service: StubService) -> TestClient:
-    limits = LimitsConfig(max_items=3, max_text_length=10, max_body_bytes=400)
+    limits = LimitsConfig(max_items=3, max_text_length=10, max_image_bytes=100, max_body_bytes=400)
     return TestClient(create_api(service, limits))
 
 

@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from kcm.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.batcher import QueueFullError
 from pipelines.serve.breaker import Breaker, BreakerConfig
@@ -18,7 +19,7 @@ from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.escalation import Escalation, Trouble
 from pipelines.serve.release import Release
 
-ITEMS = [Item("1", "a"), Item("0", "b")]
+ITEMS = [Item("1", Content("a")), Item("0", Content("b"))]
 RELEASE = Release(version="5", bundle="/bundle")  # type: ignore[arg-type]
 
 Behaviour = Callable[[list[Item]], Awaitable[Any]]

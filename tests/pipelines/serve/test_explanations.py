@@ -13,7 +13,8 @@ from kcm.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.cascade.runtime import Input, SmallSide
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import EncoderConfig
+from kcm.content import TEXT, Content
+from kcm.encoders import TextEncoderConfig
 from kcm.large import OpenAiConfig, Prompts
 from kcm.learners import FinetuneConfig
 from pipelines.serve.batcher import Batcher
@@ -26,10 +27,10 @@ from pipelines.serve.service import CascadeService
 class LengthEncoder:
     """Features that follow from the lengths of a text's words."""
 
-    dim, identity = 4, "length"
+    dim, reads, identity = 4, TEXT, "length"
 
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        return np.array([[np.cos(len(text) * k) for k in range(1, 5)] for text in inputs], np.float32)
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[np.cos(given.size * k) for k in range(1, 5)] for given in inputs], np.float32)
 
 
 def explained(
@@ -45,7 +46,7 @@ def explained(
         seed=0,
         label_names=("negative", "positive"),
         task_names=("films",),
-        encoder=EncoderConfig(model="stub"),
+        encoder=TextEncoderConfig(model="stub"),
         encoder_identity="stub",
         large=OpenAiConfig(model="m", api_key_env=None),
         large_identity="stub",
@@ -57,7 +58,7 @@ def explained(
     config = ServeConfig(limits=LimitsConfig(max_items=max_items))
 
     async def explain() -> Explanation:
-        judge = Batcher(side.judge, lambda item: len(item.text), max_batch_size=8, max_waiting=max_waiting)
+        judge = Batcher(side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=max_waiting)
         never: Any = None  # an explanation asks no large model
         return await CascadeService(side, judge, never, config, "7").explain(given, 3, "mine")
 
@@ -66,7 +67,7 @@ def explained(
 
 @pytest.mark.parametrize("hidden", [(), (3,)])
 def test_contributions_add_up_and_every_mark_lies_on_its_curve(hidden: tuple[int, ...]) -> None:
-    found = explained(Input("not a good film"), hidden=hidden)
+    found = explained(Input(Content("not a good film")), hidden=hidden)
     assert (found.model_version, found.request_id, found.escalated) == ("7", "mine", False)
     assert [word.word for word in found.words] == ["not", "a", "good", "film"]
     for reasons in found.networks:
@@ -81,7 +82,7 @@ def test_contributions_add_up_and_every_mark_lies_on_its_curve(hidden: tuple[int
 
 def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
     soft = {"decision": Decision(decision="threshold", threshold=1e6), "prompt": "soft"}
-    found = explained(Input("a film"), **soft)
+    found = explained(Input(Content("a film")), **soft)
     assert found.escalated
     assert found.shown.suggestions.keys() == {"negative", "positive"}
     assert [message.role for message in found.shown.messages] == ["system", "user"]
@@ -89,19 +90,19 @@ def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
 
 
 def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same() -> None:
-    found = explained(Input("a good film"), kind="mlp", hidden=(3,))
+    found = explained(Input(Content("a good film")), kind="mlp", hidden=(3,))
     assert (found.networks, found.no_curves, len(found.words)) == ([], NO_CURVES, 3)
 
 
 def test_an_explanation_takes_no_more_items_than_a_request_may_have() -> None:
-    assert len(explained(Input("word " * 100), max_items=10).words) == 9
-    assert len(explained(Input("word " * 100)).words) == 60
+    assert len(explained(Input(Content("word " * 100)), max_items=10).words) == 9
+    assert len(explained(Input(Content("word " * 100))).words) == 60
 
 
 def test_an_explanation_is_refused_as_a_prediction_is() -> None:
     with pytest.raises(Refusal, match=r"^input\.task: there is no such task, did you mean 'films'\?") as unknown:
-        explained(Input("a film", "filmz"))
+        explained(Input(Content("a film"), "filmz"))
     assert unknown.value.status == 422
     with pytest.raises(Refusal, match="too many items wait") as full:
-        explained(Input("word " * 30), max_waiting=16)
+        explained(Input(Content("word " * 30)), max_waiting=16)
     assert (full.value.status, full.value.retry_after_s) == (429, 1)

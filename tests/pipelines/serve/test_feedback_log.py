@@ -18,6 +18,7 @@ import pytest
 
 from kcm.cascade.runtime import Answer, Input
 from kcm.config import parse_config
+from kcm.content import Content
 from kcm.errors import ConfigError
 from pipelines.serve.feedback import (
     ESCALATED,
@@ -117,8 +118,8 @@ def test_another_label_for_the_same_item_is_refused_and_nothing_of_it_is_stored(
 
 
 def test_escalated_answers_are_kept_without_their_texts_unless_asked_for(log: FeedbackLog) -> None:
-    log.add_escalated("r1", "films/3", [(1, Input("private", "films"), ANSWER)], store_texts=False)
-    log.add_escalated("r2", "films/3", [(0, Input("public\x00", "films"), ANSWER)], store_texts=True)
+    log.add_escalated("r1", "films/3", [(1, Input(Content("private"), "films"), ANSWER)], store_texts=False)
+    log.add_escalated("r2", "films/3", [(0, Input(Content("public\x00"), "films"), ANSWER)], store_texts=True)
     first, second = log.read(ESCALATED)
     assert (first["item"], first["model_version"], first["route"], first["label"]) == (1, "films/3", "large", "good")
     assert (first["probabilities"], first["task"], first["text"]) == ({"good": 0.75, "bad": 0.25}, "films", None)

@@ -15,6 +15,7 @@ import pytest
 from kcm.bundle import Lineage
 from kcm.cascade.policy import Policy
 from kcm.cascade.runtime import Input, Judgement, SmallSide
+from kcm.content import TEXT, Content
 from kcm.large import ClassifierConfig, Item, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve import front as room
@@ -30,7 +31,7 @@ from pipelines.serve.schemas import PredictResponse
 from pipelines.serve.service import CascadeService
 from pipelines.serve.store import Store
 
-KEPT, ASKED = Input("keep"), Input("a private text", "movies")
+KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
 DOWN = Trouble("the large model failed: RayActorError", 503)
 
 
@@ -38,12 +39,13 @@ class StubSmallSide(SmallSide):
     """Keeps the text `keep` alone."""
 
     def __init__(self) -> None:
-        encoder, large = {"model": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
+        encoder, large = {"name": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
         self.bundle: Any = SimpleNamespace(
             label_names=("bad", "good"),
             answer_names=("bad", "good"),
             prompts=None,
             task_names=("movies",),
+            reads=TEXT,
             certificates={},
             digest="abc",
             encoder=SimpleNamespace(**encoder),
@@ -56,7 +58,8 @@ class StubSmallSide(SmallSide):
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
         features = np.zeros(4, np.float32)
         return [
-            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01, features) for item in inputs
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
+            for item in inputs
         ]
 
 
@@ -105,7 +108,7 @@ def release(version: str) -> Release:
 async def started(recorder: Recorder, url: str | None = None, troubles: int = 0) -> Front:
     async def load(offered: Release) -> CascadeService:
         small_side = StubSmallSide()
-        judge = Batcher(small_side.judge, lambda given: len(given.text), max_batch_size=8, max_waiting=8)
+        judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=8, max_waiting=8)
         fails = 99 if offered.version == "mute" else troubles
         return CascadeService(small_side, judge, StubEscalation(fails), CONFIG, offered.version)  # type: ignore[arg-type]
 
@@ -228,7 +231,7 @@ def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recor
 def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def explain(service: CascadeService, given: Input, top: int, request_id: str) -> str:
         await asyncio.sleep(0.05)
-        return f"{given.text} by {service.version}"
+        return f"{given.content.text} by {service.version}"
 
     monkeypatch.setattr(CascadeService, "explain", explain)
 
@@ -250,7 +253,7 @@ def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> No
     async def answer() -> None:
         front = await started(recorder)
         with pytest.raises(Refusal):
-            await front.predict([Input("x", "no such task")], "r1")
+            await front.predict([Input(Content("x"), "no such task")], "r1")
         assert recorder.statuses == [422]
 
     run(answer())

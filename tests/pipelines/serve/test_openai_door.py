@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from kcm.cascade.runtime import Input
+from kcm.content import Content
 from kcm.large.prompts import NO_PROMPT, question
 from pipelines.serve.errors import Refusal
 
@@ -37,7 +38,7 @@ def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
     messages = [("system", "Good or bad?"), ("user", "first"), ("assistant", "bad"), ("user", "a film")]
     raw = ask(chat, *messages, temperature=0, max_tokens=5, extra_headers={"X-Request-Id": "mine"})
     completion = raw.parse()
-    assert service.seen == [Input("a film")]
+    assert service.seen == [Input(Content("a film"))]
     (choice,) = completion.choices
     assert (choice.message.content, choice.message.role, choice.finish_reason) == ("good", "assistant", "stop")
     assert (completion.id, completion.system_fingerprint) == ("chatcmpl-mine", "3")
@@ -54,13 +55,13 @@ def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
 )
 def test_a_text_may_stand_between_marks_or_come_in_parts(chat: openai.OpenAI, service: Any, content: Any) -> None:
     ask(chat, ("user", content))
-    assert service.seen == [Input("a film")]
+    assert service.seen == [Input(Content("a film"))]
 
 
 def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: openai.OpenAI, service: Any) -> None:
     asked = question("a film", ["bad", "good"], NO_PROMPT)
     ask(chat, ("system", asked.instructions), ("user", asked.data))
-    assert service.seen[0].text == "a film"
+    assert service.seen[0].content.text == "a film"
 
 
 def test_probabilities_come_as_those_of_tokens(chat: openai.OpenAI) -> None:

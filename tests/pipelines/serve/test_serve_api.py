@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from kcm.cascade.runtime import Input
+from kcm.content import Content
 from pipelines.serve.errors import Refusal
 from pipelines.serve.feedback import Feedback
 
@@ -15,7 +16,7 @@ ITEM = {"text": "a"}
 
 def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client: TestClient, service: Any) -> None:
     response = client.post("/v1/predict", json={"inputs": [{"text": " a "}, {"text": "b", "task": "movies"}]})
-    assert service.seen == [Input(" a "), Input("b", "movies")]
+    assert service.seen == [Input(Content(" a ")), Input(Content("b"), "movies")]
     assert response.status_code == 200
     body = response.json()
     assert (body["model_version"], len(body["answers"])) == ("3", 2)
@@ -56,6 +57,9 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
         ({"inputs": [ITEM, {"text": "x" * 11}]}, "inputs[1].text: String should have at most 10 characters"),
         ({"inputs": [ITEM] * 4}, "inputs: List should have at most 3 items"),
         ({"inputs": []}, "inputs: List should have at least 1 item"),
+        ({"inputs": [ITEM, {}]}, "inputs[1]: There is nothing to classify: give a text or an image"),
+        ({"inputs": [{"image": "no base64"}]}, "inputs[0].image: An image must be in base64"),
+        ({"inputs": [{"image": "A" * 200}]}, "inputs[0].image: Image should have at most 100 bytes"),
         ({"inputs": [{"text": 5}]}, "inputs[0].text: Input should be a valid string"),
         ({"inputs": [{"text": "x", "label": 1}]}, "inputs[0].label: Extra inputs are not permitted"),
         ({"texts": ["x"]}, "inputs: Field required"),
@@ -73,7 +77,7 @@ def test_an_invalid_request_is_told_which_item_and_which_limit_in_one_line(
 
 
 def test_many_problems_are_counted_rather_than_listed(client: TestClient) -> None:
-    items = [{f"field{number}": 1} for number in range(3)]
+    items = [{f"field{number}": 1, "other": 2} for number in range(3)]
     detail = client.post("/v1/predict", json={"inputs": items}).json()["detail"]
     assert detail.endswith("and 1 more")
 
@@ -133,7 +137,7 @@ def test_a_refusal_has_its_status_reason_and_time_to_come_back(
 
 def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None:
     response = client.post("/v1/explain", json={"input": {"text": "a b", "task": "movies"}, "top": 3})
-    assert service.seen == [Input("a b", "movies"), 3]
+    assert service.seen == [Input(Content("a b"), "movies"), 3]
     assert response.status_code == 200
     assert response.json()["words"] == [{"word": "a", "effect": 0.1}]
     assert response.json()["shown"]["messages"] == [{"role": "user", "content": "a b"}]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kcm.cascade.policy import Policy
-from kcm.cascade.runtime import Input, Judgement, SmallSide
+from kcm.cascade.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.content import IMAGE, TEXT, Content
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.batcher import Batcher
@@ -30,18 +31,19 @@ class StubSmallSide(SmallSide):
     def __init__(self, policy: Policy) -> None:
         names = ("bad", "good")
         self.bundle: Any = SimpleNamespace(
-            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets")
+            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets"), reads=TEXT
         )
         self.policy, self.top_k = policy, None
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
-        if any(item.text == "slow" for item in inputs):
+        if any(item.content.text == "slow" for item in inputs):
             time.sleep(0.5)
-        if any(item.text == "nan" for item in inputs):
+        if any(item.content.text == "nan" for item in inputs):
             raise DataError("the judge's logits are not numbers")
         features = np.zeros(4, np.float32)
         return [
-            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.text == "keep", 0.01, features) for item in inputs
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
+            for item in inputs
         ]
 
 
@@ -62,9 +64,9 @@ def predict(
 ) -> PredictResponse:
     async def answered() -> PredictResponse:
         small_side = StubSmallSide(Policy(**policy))
-        judge = Batcher(small_side.judge, lambda given: len(given.text), max_batch_size=32, max_waiting=max_waiting)
+        judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=32, max_waiting=max_waiting)
         service = CascadeService(small_side, judge, escalation, CONFIG, "5")  # type: ignore[arg-type]
-        return await service.predict([Input(text, task) for text in texts], "id")
+        return await service.predict([Input(Content(text), task) for text in texts], "id")
 
     return asyncio.run(answered())
 
@@ -78,7 +80,7 @@ def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
         ("large", "good"),
     ]
     ((items, _),) = escalation.asked
-    assert [item.text for item in items] == ["x", "y"]
+    assert [item.content.text for item in items] == ["x", "y"]
     assert (response.model_version, response.request_id) == ("5", "id")
 
 
@@ -139,3 +141,34 @@ def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -
         predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
     assert (caught.value.status, caught.value.retry_after_s) == (422, None)
     assert predict(StubEscalation(LargeAnswer(1)), "keep", task="movies").answers
+
+
+@pytest.mark.parametrize(
+    ("reads", "given", "detail"),
+    [
+        (IMAGE, Content("a text"), "inputs[1].image: this model reads image, and there is none"),
+        (TEXT, Content(image=b"1"), "inputs[1].text: this model reads text, and there is none"),
+        (TEXT, Content("a text", b"1"), "inputs[1].image: this model reads text alone"),
+        (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, and there is none"),
+        (IMAGE, Content(image=b"unreadable"), "inputs[1].image: the image is damaged"),
+    ],
+)
+def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
+    class Reader(StubSmallSide):
+        def judge(self, inputs: Sequence[Input]) -> list[Any]:
+            kept = super().judge(inputs)
+            damaged = Unreadable("the image is damaged")
+            return [damaged if i.content.image == b"unreadable" else j for i, j in zip(inputs, kept, strict=True)]
+
+    small_side = Reader(Policy())
+    small_side.bundle.reads = reads
+    whole = Content("keep" if "text" in reads else "", b"1" if "image" in reads else b"")
+
+    async def answered() -> PredictResponse:
+        judge = Batcher(small_side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=8)
+        service = CascadeService(small_side, judge, StubEscalation(LargeAnswer(1)), CONFIG, "5")  # type: ignore[arg-type]
+        return await service.predict([Input(whole), Input(given)], "id")
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(answered())
+    assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)

@@ -1,0 +1,76 @@
+"""What a model sees of a row: its text, its picture, or both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kcm.errors import DataError
+
+Part = Literal["text", "image"]
+TEXT: frozenset[Part] = frozenset({"text"})
+IMAGE: frozenset[Part] = frozenset({"image"})
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A text, a picture, or both; the picture as it came, in the bytes of its file, decoded by nobody but encoders."""
+
+    text: str = ""
+    image: bytes = field(default=b"", repr=False)
+
+    @property
+    def size(self) -> int:
+        """What reading it costs beside others: padding goes by characters, and all pictures become one size."""
+        return len(self.text)
+
+    @property
+    def key(self) -> str:
+        """A text that only equal contents share: the text itself where there is no picture."""
+        return f"{self.text}\0{image_digest(self.image)}" if self.image else self.text
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts that are there; a blank text is none."""
+        there: dict[Part, bool] = {"text": bool(self.text.strip()), "image": bool(self.image)}
+        return frozenset(part for part, is_there in there.items() if is_there)
+
+    def lacks(self, parts: Collection[Part]) -> Part | None:
+        """One of `parts` that is not there, the text first."""
+        return max(frozenset(parts) - self.parts, default=None)  # "text" sorts behind "image"
+
+
+PROBE = Content(
+    "Does the cascade answer?",
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415478da63f8ffff3f0005fe02fe"
+        "331295140000000049454e44ae426082"
+    ),
+)
+"""What every model must be able to read: a short text, and a PNG of one white pixel."""
+
+
+class UnreadableError(DataError):
+    """Contents that cannot be read; `faults` says why, by position among the inputs."""
+
+    def __init__(self, faults: Mapping[int, str]) -> None:
+        first, reason = next(iter(faults.items()))
+        super().__init__(f"{len(faults)} inputs cannot be read, input {first}: {reason}")
+        self.faults = dict(faults)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return UnreadableError, (self.faults,)
+
+
+def contents(texts: Iterable[str], images: Iterable[bytes] | None = None) -> list[Content]:
+    """One content per row, from its columns; of texts alone without `images`."""
+    if images is None:
+        return [Content(text) for text in texts]
+    return [Content(text, image) for text, image in zip(texts, images, strict=True)]
+
+
+def image_digest(image: bytes) -> str:
+    """Hexadecimal SHA-256 of a picture's bytes."""
+    return hashlib.sha256(image).hexdigest()

@@ -1,0 +1,68 @@
+"""Pixels as features: a picture made small, without any model.
+
+Shapes: N pictures, S pixels of a side, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.content import IMAGE, Content, Part
+from kcm.pictures import MAX_PIXELS, squares
+
+_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
+
+
+class PixelsConfig(Config):
+    """Pictures made small: each pixel and colour is a feature."""
+
+    reads: ClassVar[frozenset[Part]] = IMAGE
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # decide nothing, or by the identity
+
+    kind: Literal["pixels"] = "pixels"
+    side: int = Field(default=24, ge=1, le=256, description="Pixels of a side.")
+    color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
+    max_pixels: int = Field(
+        default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Pictures that are decoded together.")
+
+    @property
+    def name(self) -> str:
+        """What people call the encoder."""
+        return f"pixels, {self.side} x {self.side} {self.color}"
+
+
+class PixelsEncoder:
+    """Unit vectors of contrasts: the mean of a picture is taken from its pixels, then their length is made 1.
+
+    That is global contrast normalisation (Coates, Ng and Lee, AISTATS 2011, section 3.1); a blank picture stays zero.
+    """
+
+    reads = PixelsConfig.reads
+
+    def __init__(self, config: PixelsConfig) -> None:
+        self.config, self.identity = config, pixels_identity(config)
+        self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Float32 [N, D] by rows of pixels, colours innermost. Raises UnreadableError."""
+        pixels_NSSC = squares(inputs, self.config.side, self.config.max_pixels).astype(np.float32)
+        if self.config.color == "grey":
+            pixels_NSSC = pixels_NSSC @ _GREY
+        features_ND = pixels_NSSC.reshape(len(inputs), self.dim)
+        features_ND = features_ND - features_ND.mean(axis=1, keepdims=True)
+        length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
+        unit_ND: np.ndarray = np.divide(features_ND, length_N1, out=np.zeros_like(features_ND), where=length_N1 > 1e-3)
+        return unit_ND
+
+
+def pixels_identity(config: PixelsConfig) -> str:
+    """Digest of all that decides the features: there are no weights."""
+    return hashlib.sha256(f"pixels {config.side} {config.color} {config.max_pixels}".encode()).hexdigest()
