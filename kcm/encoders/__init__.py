@@ -3,6 +3,7 @@
 from kcm.encoders.base import Encoder, encode_readable
 from kcm.encoders.build import build_encoder, encoder_identity
 from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
+from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
 from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
@@ -10,6 +11,8 @@ __all__ = [
     "AnyEncoderConfig",
     "Encoder",
     "EncoderConfig",
+    "ImageEncoder",
+    "ImageEncoderConfig",
     "PixelsConfig",
     "PixelsEncoder",
     "TextEncoder",

@@ -7,6 +7,7 @@ from pathlib import Path
 from kcm.assets import resolve
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import AnyEncoderConfig
+from kcm.encoders.image import ImageEncoder, ImageEncoderConfig, image_identity
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder, pixels_identity
 from kcm.encoders.text import TextEncoder, text_identity
 
@@ -18,7 +19,10 @@ def build_encoder(config: AnyEncoderConfig, assets_dir: Path, device: str = "cpu
     """
     if isinstance(config, PixelsConfig):
         return PixelsEncoder(config)
-    return TextEncoder(config, resolve(config.model, assets_dir), device)
+    folder = resolve(config.model, assets_dir)
+    if isinstance(config, ImageEncoderConfig):
+        return ImageEncoder(config, folder, device)
+    return TextEncoder(config, folder, device)
 
 
 def encoder_identity(config: AnyEncoderConfig, assets_dir: Path) -> str:
@@ -28,4 +32,7 @@ def encoder_identity(config: AnyEncoderConfig, assets_dir: Path) -> str:
     """
     if isinstance(config, PixelsConfig):
         return pixels_identity(config)
-    return text_identity(config, resolve(config.model, assets_dir))
+    folder = resolve(config.model, assets_dir)
+    if isinstance(config, ImageEncoderConfig):
+        return image_identity(config, folder)
+    return text_identity(config, folder)

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from kcm.encoders.image import ImageEncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 
-AnyEncoderConfig = TextEncoderConfig | PixelsConfig
+AnyEncoderConfig = TextEncoderConfig | PixelsConfig | ImageEncoderConfig
 
 
 def _kind(value: Any) -> str | None:
@@ -18,6 +19,8 @@ def _kind(value: Any) -> str | None:
 
 
 EncoderConfig = Annotated[
-    Annotated[TextEncoderConfig, Tag("text")] | Annotated[PixelsConfig, Tag("pixels")],
+    Annotated[TextEncoderConfig, Tag("text")]
+    | Annotated[PixelsConfig, Tag("pixels")]
+    | Annotated[ImageEncoderConfig, Tag("image")],
     Discriminator(_kind),
 ]

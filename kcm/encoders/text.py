@@ -12,17 +12,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoTokenizer
 
 from kcm.config import Config
 from kcm.content import TEXT, Content, Part
+from kcm.encoders.backbone import DTYPES, load_backbone
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
 _SLOW_TOKENIZER = (
@@ -68,7 +65,7 @@ class TextEncoder:
     def __init__(self, config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         self.identity = text_identity(config, model_path)
-        self._tokenizer, model = _load(model_path)
+        self._tokenizer, model = _tokenizer(model_path), load_backbone(model_path)
         longest = self._tokenizer.model_max_length
         if config.max_length > longest:
             raise ConfigError(
@@ -76,7 +73,7 @@ class TextEncoder:
                 where="encoder.max_length",
             )
         # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
-        self._model = model.to(device=self.device, dtype=_DTYPES[config.dtype]).eval()
+        self._model = model.to(device=self.device, dtype=DTYPES[config.dtype]).eval()
         self.dim = int(self._model.config.hidden_size)
 
     @torch.inference_mode()
@@ -114,19 +111,11 @@ def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
     return folder_digest(model_path, files, settings)
 
 
-def _load(model_path: Path) -> tuple[Any, Any]:
-    disable_progress_bar()  # of loading weights; it would break into the bars of the stages
+def _tokenizer(model_path: Path) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-        model, report = AutoModel.from_pretrained(
-            model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
         raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
-    # transformers would only warn, and draw at random what is missing; the pooler is not used here.
-    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
-        raise AssetError(f"the encoder lacks weights, such as {missing[0]!r}", where=str(model_path))
-    return tokenizer, model
 
 
 def _mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:

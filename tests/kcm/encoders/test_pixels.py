@@ -72,7 +72,7 @@ def test_a_section_without_a_kind_is_an_encoder_of_texts() -> None:
 
 
 def test_an_unknown_kind_or_key_is_refused_by_its_place() -> None:
-    with pytest.raises(ConfigError, match=r"'pixel'.*'text', 'pixels'"):
+    with pytest.raises(ConfigError, match=r"'pixel'.*'text', 'pixels', 'image'"):
         parse_config(Section, {"encoder": {"kind": "pixel"}})
     with pytest.raises(ConfigError, match=r"unknown key 'encoder\.sides', did you mean 'encoder\.side'"):
         parse_config(Section, {"encoder": {"kind": "pixels", "sides": 8}})
