@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Group
@@ -20,7 +19,7 @@ from kcm.bundle import Bundle
 from kcm.cascade.runtime import Input, SmallSide, Unreadable, load_small_side
 from kcm.content import Content, contents
 from kcm.errors import DataError
-from kcm.explain import Explanation, kan_of, remembered_rows, scaled
+from kcm.explain import Explanation, kan_of, network_inputs, remembered_rows
 from kcm.kan.plotting import plot_edge, plot_network
 from kcm.reasons import Decision, decision_on, variants
 from pipelines.rowfile import open_rows
@@ -89,8 +88,7 @@ class Explainer:
         return remembered[:PROBE_ROWS]
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        features_ND = self.side.encoder.encode(contents(texts))
-        return scaled(self.bundle.collaborator, torch.from_numpy(features_ND))
+        return network_inputs(self.bundle.collaborator, self.side.encoder.encode(contents(texts)))
 
 
 def explanation(

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kcm.collaborator import Collaborator
@@ -111,3 +113,8 @@ def scaled(collaborator: Collaborator, features_ND: Tensor) -> Tensor:
     if not features_ND.isfinite().all():
         raise DataError("the encoder gave features that are not finite", where="explain")
     return collaborator.inputs(features_ND)
+
+
+def network_inputs(collaborator: Collaborator, features_ND: NDArray[np.float32]) -> Tensor:
+    """The same for features as encoders give them, on the networks' device."""
+    return scaled(collaborator, torch.from_numpy(features_ND).to(next(collaborator.parameters()).device))

@@ -11,7 +11,7 @@ import torch
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import Input, Judgement
 from kcm.errors import ConfigError
-from kcm.explain import Explanation, explain, kan_of, scaled
+from kcm.explain import Explanation, explain, kan_of, network_inputs
 from kcm.kan import KAN
 
 WORDS = 60  # at most, that are left out in turn
@@ -70,8 +70,7 @@ def decision_on(bundle: Bundle, given: Input, judgements: Sequence[Judgement], t
     Raise DataError for features that are not finite.
     """
     collaborator = bundle.collaborator
-    features_ND = torch.from_numpy(np.stack([judgement.features_D for judgement in judgements]))
-    inputs_NI = scaled(collaborator, features_ND.to(next(collaborator.parameters()).device))
+    inputs_NI = network_inputs(collaborator, np.stack([judgement.features_D for judgement in judgements]))
     logits_NC = collaborator.judge(inputs_NI)
     judged = int(logits_NC[0].argmax())
     logit_N = logits_NC[:, judged]

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from kcm.bundle import Bundle
 from kcm.cascade.runtime import Input, Judgement, SmallSide, large_names
 from kcm.explain import Contribution, contribution_curve
 from kcm.kan import KAN
 from kcm.large.shown import Shown, shown
+from kcm.places import feature_name, heat_map
 from kcm.reasons import decision_on, networks_with_curves
 
 NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
@@ -26,7 +28,7 @@ class Word(BaseModel):
 class Edge(BaseModel):
     """A feature's contribution to a logit, and the function on the edge that carried most of it."""
 
-    feature: Annotated[int, Field(description="Of the encoder, or of the mixing layer behind it.")]
+    name: Annotated[str, Field(description="A feature of the encoder by number or place, or a mixture of them.")]
     value: Annotated[float, Field(description="What the network sees of it.")]
     contribution: Annotated[float, Field(description="By all edges of the feature.")]
     to: Annotated[str, Field(description="Where the edge leads: a label, or a node of the first hidden layer.")]
@@ -57,6 +59,10 @@ class Explanation(BaseModel):
     confidence: Annotated[float, Field(description="The judge's.")]
     escalated: bool
     words: Annotated[list[Word], Field(description="The first words of the text, in their order.")]
+    cells: Annotated[
+        list[list[float]] | None,
+        Field(description="What the parts of a picture add to the judge's logit of its answer, by rows, if known."),
+    ]
     networks: list[Reasons]
     no_curves: Annotated[str | None, Field(description="Why there are no networks to show, where there are none.")]
     shown: Annotated[
@@ -71,6 +77,7 @@ def explanation(
     bundle = side.bundle
     decision = decision_on(bundle, given, judgements, top)
     networks = networks_with_curves(bundle)
+    cells = heat_map(bundle, decision.judgement.features_D)
     return Explanation(
         model_version=version,
         request_id=request_id,
@@ -79,6 +86,7 @@ def explanation(
         confidence=decision.judgement.confidence,
         escalated=not decision.judgement.keeps,
         words=[Word(word=word, effect=effect) for word, effect in decision.words],
+        cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
         networks=[
             Reasons(
                 network=name,
@@ -87,7 +95,7 @@ def explanation(
                 baseline=reason.baseline,
                 rest=reason.rest,
                 exact=reason.exact,
-                edges=[_edge(networks[name], each, bundle.label_names) for each in reason.contributions],
+                edges=[_edge(networks[name], each, bundle) for each in reason.contributions],
             )
             for name, reason in decision.reasons.items()
         ],
@@ -96,13 +104,13 @@ def explanation(
     )
 
 
-def _edge(network: KAN, each: Contribution, label_names: Sequence[str]) -> Edge:
+def _edge(network: KAN, each: Contribution, bundle: Bundle) -> Edge:
     points_P, curve_P = contribution_curve(network, each)
     return Edge(
-        feature=each.feature,
+        name=feature_name(bundle, each.feature),
         value=each.value,
         contribution=each.contribution,
-        to=label_names[each.through] if len(network.kan_layers) == 1 else f"hidden node {each.through}",
+        to=bundle.label_names[each.through] if len(network.kan_layers) == 1 else f"hidden node {each.through}",
         points=[round(point, 4) for point in points_P.tolist()],
         curve=[round(value, 5) for value in curve_P.tolist()],
         carried=each.carried,

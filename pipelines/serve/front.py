@@ -123,6 +123,7 @@ class Front:
             digest=bundle.digest,
             labels=list(bundle.label_names),
             tasks=list(bundle.task_names),
+            reads=sorted(bundle.reads),
             encoder=bundle.encoder.name,
             large=bundle.large.adapter,
             policy=bundle.policy,

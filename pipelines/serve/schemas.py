@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kcm.cascade.certificate import Certificate
 from kcm.cascade.policy import Policy
 from kcm.cascade.runtime import Answer
+from kcm.content import Part
 from pipelines.serve.breaker import State
 from pipelines.serve.release import RefusedRelease
 
@@ -73,6 +74,7 @@ class ModelCard(BaseModel):
     digest: Annotated[str, Field(description="Digest of the bundle.")]
     labels: list[str]
     tasks: list[str]
+    reads: Annotated[list[Part], Field(description="What an item must have, and may have alone.")]
     encoder: str
     large: str
     policy: Policy

@@ -5,6 +5,8 @@ Pictures of it are left in `build/page`. It is run where KCM_TEST_BROWSER=1; see
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from kcm.bundle import Bundle
+from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import Encoder, build_encoder
-from kcm.large import OpenAiConfig, Prompts
+from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder, build_encoder
+from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
 from pipelines.serve.feedback import FEEDBACK, FeedbackLog
 from pipelines.serve.keys import Keys
 from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
@@ -120,7 +125,8 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
 
     yield open_page
     for address, found in visits:
-        assert [sent for sent in found.asked_for if not sent.startswith(f"{address}/")] == []
+        own = (f"{address}/", f"blob:{address}/")
+        assert [sent for sent in found.asked_for if not sent.startswith(own)] == []
         assert [words for words in found.said if not any(part in words for part in found.expected)] == []
         assert found.page.evaluate("window.broken") is None
         found.page.context.close()
@@ -238,6 +244,83 @@ def test_it_is_accessible_in_light_and_dark_and_fits_a_phone(
     assert light == (scheme == "light")
     PICTURES.mkdir(parents=True, exist_ok=True)
     opened.page.screenshot(path=PICTURES / f"{scheme}-{width}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def pictures(quick_bundle: Callable[..., Path]) -> Iterator[str]:
+    """The page of a model that reads pictures of 6 x 6 pixels and keeps all of them."""
+    config = PixelsConfig(side=6)
+    folder = quick_bundle(
+        collaborator=Collaborator(108, 2, NetworkConfig(hidden=()), "kan", seed=0).requires_grad_(False),
+        encoder=config,
+        large=ClassifierConfig(encoder=config),
+        policy=Policy(decision=KEEP_ALL),
+    )
+    with page_of(folder, PixelsEncoder(config)) as address:
+        yield address
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped", "pasted"])
+def test_a_picture_is_shown_answered_and_shaded(visit: Any, pictures: str, way: str) -> None:
+    """Promise: a picture that is chosen, dropped or pasted is shown, answered, and its pixels' effects lie on it."""
+    page = visit(pictures).page
+    field = page.get_by_label("Picture to classify")
+    expect(field).to_be_visible()
+    expect(page.get_by_label("Text to classify")).to_be_hidden()
+    if way == "chosen":
+        field.set_input_files({"name": "stripes.png", "mimeType": "image/png", "buffer": stripes()})
+    else:
+        page.evaluate(HAND_OVER, [way, base64.b64encode(stripes()).decode()])
+    expect(page.get_by_alt_text("The picture to classify, stripes.png")).to_be_visible()
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("status").first).to_contain_text("answered by the small model")
+    heat = page.locator("#heat canvas")
+    expect(heat).to_have_accessible_name(re.compile(r"Most for it: (top|middle|bottom) (left|centre|right) \(\+"))
+    painted = heat.evaluate("c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, 6, 6).data]")
+    assert painted[:2] == [6, 6]
+    assert len({tuple(painted[2 + 4 * i : 5 + 4 * i]) for i in range(36)}) >= 2  # for and against
+    expect(
+        page.get_by_role("img", name=re.compile(r"Edge function of pixel \d, \d, (red|green|blue)")).first
+    ).to_be_visible()
+    assert page.evaluate(ACCESSIBLE) == []
+    if way == "chosen":
+        page.screenshot(path=PICTURES / "picture.png", full_page=True)
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(field).to_be_focused()
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words(visit: Any, pictures: str) -> None:
+    """Promise: neither a file of another kind nor one that only claims to be a picture breaks the page."""
+    opened = visit(pictures)
+    opened.expected = ("422",)
+    page, field = opened.page, opened.page.get_by_label("Picture to classify")
+    field.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"a text"})
+    expect(page.get_by_role("alert")).to_have_text("notes.txt is not a picture.")
+    field.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture at all"})
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("alert")).to_contain_text("not an image of a known kind")
+
+
+def stripes() -> bytes:
+    """A PNG."""
+    pixels = np.zeros((12, 12, 3), np.uint8)
+    pixels[::3], pixels[:, 8:] = (250, 120, 20), (20, 90, 200)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+HAND_OVER = """
+([way, encoded]) => {
+  const bytes = Uint8Array.from(atob(encoded), (each) => each.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], "stripes.png", { type: "image/png" }));
+  const field = document.getElementById("picture-field");
+  const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  if (way === "dropped") field.dispatchEvent(drop);
+  else document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+}
+"""
 
 
 def test_hostile_texts_and_labels_stay_text(visit: Any, url: str) -> None:

@@ -12,13 +12,13 @@ export function correction(labels, id, input) {
     "form",
     {},
     element("label", {}, "True label ", choice),
-    element("label", { class: "check" }, along, " with the text, to learn from it"),
+    input.text === undefined ? null : element("label", { class: "check" }, along, " with the text, to learn from it"),
     element("button", { type: "submit", class: "plain" }, "Save"),
     told,
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    told.textContent = await saved(id, { item: 0, label: choice.value, ...(along.checked ? input : {}) });
+    told.textContent = await saved(id, { item: 0, label: choice.value, ...(along.checked ? { text: input.text, task: input.task } : {}) });
   });
   return element("details", { class: "correction" }, element("summary", {}, "Not right? Say what is"), form);
 }

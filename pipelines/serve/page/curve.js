@@ -13,7 +13,7 @@ export function curve(edge, low, high) {
   const line = edge.points.map((value, index) => `${x(value).toFixed(1)},${y(edge.curve[index]).toFixed(1)}`).join(" ");
   const [here, there] = [x(edge.value), y(edge.carried)];
   const ground = y(Math.min(Math.max(0, low), high));
-  const words = `Edge function of feature ${edge.feature}: at ${number(edge.value)} it adds ${signed(edge.carried)} to the logit, by way of ${edge.to}.`;
+  const words = `Edge function of ${edge.name}: at ${number(edge.value)} it adds ${signed(edge.carried)} to the logit, by way of ${edge.to}.`;
   return svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "edge", role: "img", "aria-label": words },

@@ -36,7 +36,7 @@ function panel(reasons) {
 
 function heading(edge) {
   const style = edge.contribution < 0 ? "against" : "for";
-  return element("p", { class: "edge-title" }, element("span", {}, `Feature ${edge.feature}`), element("b", { class: style }, signed(edge.contribution)));
+  return element("p", { class: "edge-title" }, element("span", {}, edge.name), element("b", { class: style }, signed(edge.contribution)));
 }
 
 function sum({ label, logit, baseline, rest, edges }) {

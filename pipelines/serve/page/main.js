@@ -4,6 +4,8 @@ import { Refused, call, patient, text as textOf, useKey } from "./api.js";
 import { correction } from "./correction.js";
 import { contributions } from "./edges.js";
 import { gauge } from "./gauge.js";
+import { heatMap, plainPicture } from "./heat.js";
+import { pictureField } from "./picture.js";
 import { prompt, promptTitle } from "./prompt.js";
 import { recent } from "./recent.js";
 import { trafficView } from "./traffic.js";
@@ -12,6 +14,10 @@ import { shadedWords } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const asked = recent(find("recent"));
+const picture = pictureField(
+  { field: find("picture-field"), input: find("picture"), preview: find("preview"), remove: find("remove") },
+  (words) => { find("problem").textContent = words; },
+);
 let card = null;
 let asking = new AbortController();
 
@@ -31,11 +37,14 @@ function showCard(found) {
   const resting = found.breaker === "closed" ? "" : ", the large model is resting";
   find("state").textContent = `Version ${found.model_version}${found.loading ? `, loading ${found.loading}` : ""}${resting}`;
   find("tally").replaceChildren(trafficView(found));
-  if (changed) showTasks(found.tasks);
+  if (changed) showFields(found);
   if (find("verdict").childElementCount === 0) showGauge(null);
 }
 
-function showTasks(tasks) {
+/** The fields for what this version reads. */
+function showFields({ reads, tasks }) {
+  find("text-field").hidden = !(find("text").required = reads.includes("text"));
+  find("picture-field").hidden = !(find("picture").required = reads.includes("image"));
   const options = tasks.map((task) => new Option(task, task));
   find("task").replaceChildren(new Option("not known", ""), ...options);
   find("task-field").hidden = tasks.length < 2;
@@ -61,15 +70,15 @@ async function ask(event) {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
-  const input = { text: find("text").value, task: find("task").value || null };
   find("problem").textContent = "";
   find("status").textContent = "Asking…";
   find("answer").setAttribute("aria-busy", "true");
   try {
+    const [input, address] = [await entered(), picture.address()];
     const response = await call("v1/predict", { body: { inputs: [input] }, signal });
     showAnswer(response, input);
     showCard(await call("v1/model", { signal }));
-    showExplanation(input.text, await patient("v1/explain", { body: { input, top: 6 }, signal }), response);
+    showExplanation(input, await patient("v1/explain", { body: { input, top: 6 }, signal }), response, address);
   } catch (error) {
     if (!signal.aborted) tell(error);
   } finally {
@@ -77,19 +86,31 @@ async function ask(event) {
   }
 }
 
+/** What was typed and chosen, as the service takes it. */
+async function entered() {
+  const image = await picture.encoded();
+  const input = { task: find("task").value || null };
+  if (!find("text-field").hidden) input.text = find("text").value;
+  if (image !== null) input.image = image;
+  return input;
+}
+
 function showAnswer(response, input) {
   const [answer] = response.answers;
   showGauge(answer);
   find("verdict").replaceChildren(verdict(answer, response), correction(card.labels, response.request_id, input));
   find("status").textContent = spoken(answer);
-  asked.add(input.text, answer);
+  asked.add(input.text ?? picture.name(), answer);
   find("why").hidden = find("prompt").hidden = true;
 }
 
-function showExplanation(text, found, { model_version: version }) {
+function showExplanation({ text, image }, found, { model_version: version }, address) {
   find("why-note").textContent = found.model_version === version ? ""
     : `Version ${found.model_version} took over after the answer; these are its reasons.`;
-  find("words").replaceChildren(shadedWords(text, found.words, found.judge_label));
+  find("heat").hidden = image === undefined;
+  if (image) find("heat").replaceChildren(found.cells ? heatMap(address, found.cells, found.judge_label) : plainPicture(address));
+  find("words").hidden = text === undefined;
+  if (text) find("words").replaceChildren(shadedWords(text, found.words, found.judge_label));
   find("edges").replaceChildren(contributions(found));
   find("prompt-title").textContent = promptTitle(found);
   find("shown").replaceChildren(prompt(found));

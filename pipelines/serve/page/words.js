@@ -2,34 +2,27 @@
 
 import { element, name } from "./dom.js";
 import { signed } from "./formats.js";
+import { shadeKey, shaded } from "./shades.js";
 
 /** The text with its words shaded; `words` are its first ones, each with its effect. */
 export function shadedWords(text, words, label) {
   if (words.length === 0) return element("p", { class: "note" }, "A single word has nothing to be compared with.");
   const largest = Math.max(...words.map((word) => Math.abs(word.effect)), 1e-9);
   const rest = text.trim().split(/\s+/).slice(words.length).join(" ");
-  const shaded = words.flatMap((word) => [shade(word, largest), " "]);
+  const marked = words.flatMap((word) => [shade(word, largest), " "]);
   return element(
     "div",
     {},
     element("h3", {}, "Words"),
     element("p", { class: "note" }, "Shaded by how much the judge’s logit of ", name(label), " falls when the word is left out. ",
-      key("for", "speaks for it"), " ", key("against", "speaks against it")),
-    element("p", { class: "words", dir: "auto" }, ...shaded, rest),
+      shadeKey()),
+    element("p", { class: "words", dir: "auto" }, ...marked, rest),
     element("p", { class: "note" }, "Heeded most: ", ...heeded(words)),
   );
 }
 
 function shade({ word, effect }, largest) {
-  const node = element("span", { class: effect < 0 ? "against" : "for", title: signed(effect) }, word);
-  node.style.setProperty("--heat", Math.round(100 * Math.abs(effect) / largest));
-  return node;
-}
-
-function key(style, words) {
-  const node = element("span", { class: `key ${style}` }, words);
-  node.style.setProperty("--heat", 70);
-  return node;
+  return shaded(element("span", { title: signed(effect) }, word), effect, Math.abs(effect) / largest);
 }
 
 function heeded(words) {
