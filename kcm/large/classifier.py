@@ -54,20 +54,23 @@ class ClassifierModel:
         """One answer per item; each costs its share of the batch's seconds."""
         if not items:
             return []
-        return answered(items, self._encoder, self._head.probabilities)
+        return answered(items, self._encoder, self._probabilities)
+
+    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+        return masked(self._head.probabilities(features_ND), prompts)
 
 
 def answered(
-    items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray], np.ndarray]
+    items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray, Sequence[Prompt]], np.ndarray]
 ) -> list[LargeAnswer]:
-    """Answers by `probabilities`, from features [N, D] to [N, C]; an item that cannot be read is an error of its own.
+    """Answers by `probabilities`, from features [N, D] and prompts to [N, C].
 
-    Each costs its share of the seconds.
+    Each costs its share of the seconds. An item that cannot be read is an error of its own.
     """
     start = time.perf_counter()
     features_ND, faults = encode_readable(encoder, [item.content for item in items])
     prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
-    probabilities_NC = masked(probabilities(features_ND), prompts)
+    probabilities_NC = probabilities(features_ND, prompts)
     cost = Cost(seconds=(time.perf_counter() - start) / len(items))
     found = iter(read_off(probabilities_NC, cost))
     return [

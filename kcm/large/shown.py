@@ -47,7 +47,8 @@ def shown(config: AnyLargeConfig, label_names: Sequence[str], item: Item) -> Sho
 
 def _messages(config: AnyLargeConfig, label_names: Sequence[str], allowed: Sequence[str], item: Item) -> list[Message]:
     if isinstance(config, ZeroShotConfig):
-        return [Message("label", config.prompt_of(name)) for name in allowed]
+        suggested = {label_names[label]: probability for label, probability in item.prompt.suggestions}
+        return [Message("label", config.prompt_of(name, suggested.get(name))) for name in allowed]
     if not isinstance(config, OpenAiConfig | CausalLmConfig):
         return []
     asked = question(item.content.text, label_names, item.prompt, max_chars=config.max_chars)

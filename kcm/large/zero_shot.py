@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,11 +17,11 @@ from pydantic import Field, field_validator
 from scipy.special import softmax
 
 from kcm.config import Config
-from kcm.content import Part, contents
+from kcm.content import Content, Part, contents
 from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig
 from kcm.large.base import Item, LargeAnswer
-from kcm.large.classifier import answered
-from kcm.large.prompts import PromptMode
+from kcm.large.classifier import answered, masked
+from kcm.large.prompts import Prompt, PromptMode
 
 _PLACE = "{label}"
 
@@ -28,7 +29,7 @@ _PLACE = "{label}"
 class ZeroShotConfig(Config):
     """A dual encoder that compares the text with a prompt for each label; nothing is fitted."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decide no answer, or by the identity
 
     adapter: Literal["zero_shot"] = "zero_shot"
@@ -51,15 +52,23 @@ class ZeroShotConfig(Config):
             raise ValueError(f"the template must contain {_PLACE} once, where the label goes")
         return value
 
-    def prompt_of(self, label_name: str) -> str:
-        """The prompt of a label."""
-        return self.template.replace(_PLACE, label_name)
+    def prompt_of(self, label_name: str, probability: float | None = None) -> str:
+        """The prompt of a label; where the small model suggests it, with the probability that it gives the label.
+
+        So does Data Shunt+ (arXiv 2406.15471): "This is a photo of a LABEL with probability P".
+        """
+        prompt = self.template.replace(_PLACE, label_name)
+        if probability is None:
+            return prompt
+        sentence = prompt.removesuffix(".")
+        return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
 
 
 class ZeroShotModel:
-    """A large model without training. A hard prompt masks the classes that are not candidates; there is no soft one.
+    """A large model without training.
 
-    `encoder` reads the inputs, `label_encoder` the label prompts.
+    A hard prompt masks the classes that are not candidates; a soft one puts the probabilities of the suggested labels
+    into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
     """
 
     prompt_modes = ZeroShotConfig.prompt_modes
@@ -69,7 +78,8 @@ class ZeroShotModel:
     ) -> None:
         self.label_names = tuple(label_names)
         self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
-        self._encoder, self._temperature = encoder, config.temperature
+        self._config, self._encoder, self._label_encoder = config, encoder, label_encoder
+        self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; there are a hundred for a label
         self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, self.label_names)))
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
@@ -78,10 +88,22 @@ class ZeroShotModel:
             return []
         return answered(items, self._encoder, self._probabilities)
 
-    def _probabilities(self, features_ND: np.ndarray) -> np.ndarray:
+    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         similarity_NC = features_ND @ self._labels_CD.T
-        probabilities_NC: np.ndarray = softmax(similarity_NC / self._temperature, axis=1).astype(np.float32)
-        return probabilities_NC
+        for row, prompt in enumerate(prompts):
+            for label, probability in prompt.suggestions:
+                similarity_NC[row, label] = features_ND[row] @ self._suggested(label, probability)
+        probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
+        return masked(
+            probabilities_NC, [replace(prompt, mode="none") if prompt.suggestions else prompt for prompt in prompts]
+        )
+
+    def _suggested(self, label: int, probability: float) -> np.ndarray:
+        """The vector [D] of a label's prompt with its probability."""
+        prompt = self._config.prompt_of(self.label_names[label], probability)
+        if prompt not in self._suggested_D:
+            (self._suggested_D[prompt],) = self._label_encoder.encode([Content(prompt)])
+        return self._suggested_D[prompt]
 
 
 def zero_shot_identity(

@@ -174,7 +174,7 @@ def _split(groups: Sequence[RowGroup], config: TasksConfig, seed: int) -> list[S
 def _cut_long_tail(
     groups: Sequence[RowGroup], splits: list[Splits], config: TasksConfig, seed: int, order_seed: int
 ) -> tuple[list[Splits], tuple[str, ...]]:
-    """Cut the train rows; the largest class sets the scale, in each task by itself where tasks may share labels."""
+    """Cut the train rows; n_max or the largest class sets the scale, in each task by itself where they share labels."""
     if config.long_tail is None:
         return splits, ()
     stream = tuple(dict.fromkeys(label for group in groups for label in group.labels))
@@ -186,7 +186,8 @@ def _cut_long_tail(
     for pool in pools:
         counts = Counter(row.label for position in pool for row in splits[position]["train"])
         factor = config.long_tail.imbalance_factor
-        sizes = dict(zip(ranked, long_tail_sizes(max(counts.values()), len(ranked), factor), strict=True))
+        largest = config.long_tail.n_max or max(counts.values())
+        sizes = dict(zip(ranked, long_tail_sizes(largest, len(ranked), factor), strict=True))
         for position in pool:
             cut[position]["train"] = cut_tail(splits[position]["train"], sizes, seed)
     return cut, ranked

@@ -56,6 +56,23 @@ def test_a_hard_prompt_masks_and_renormalises():
     np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
 
 
+def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_suggests():
+    class Swayed(WordEncoder):
+        def encode(self, inputs):
+            swayed = np.array([["probability 0.87" in content.text] for content in inputs])
+            return super().encode(inputs) * np.where(swayed, 2, 1).astype(np.float32)
+
+    labels = Swayed()
+    hinted = ZeroShotModel(ZeroShotConfig(temperature=0.5), WordEncoder(), labels, LABELS)
+    soft = Prompt("soft", suggestions=((0, 0.874),))
+    told, plain, again = hinted.answer([Item("1", Content("nothing"), prompt) for prompt in (soft, Prompt(), soft)])
+    weight = np.exp(np.sqrt(0.5) * np.array([2, 1, 1]) / 0.5)  # cosines of (1) with (1, 1), the first doubled
+    np.testing.assert_allclose(told.probabilities, weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(plain.probabilities, [1 / 3] * 3, rtol=1e-5)
+    np.testing.assert_array_equal(again.probabilities, told.probabilities)
+    assert labels.read[3:] == ["This text is about sea with probability 0.87."]
+
+
 def test_inputs_may_come_through_an_encoder_of_their_own():
     pictures, labels = WordEncoder("pictures"), WordEncoder("labels")
     mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)

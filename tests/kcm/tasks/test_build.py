@@ -121,6 +121,8 @@ def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv,
         round(largest / 8),
     ]
     assert counts(sequence)[3] == counts(whole)[3]
+    small = build(path, long_tail={"imbalance_factor": 8, "order": "tail_first", "n_max": 40})
+    assert [counts(small)[label] for label in (3, 2, 1, 0)] == [40, 20, 10, 5]
 
 
 @pytest.fixture
