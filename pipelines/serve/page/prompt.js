@@ -29,8 +29,8 @@ export function prompt({ shown, escalated }) {
 }
 
 function reading({ messages }) {
-  if (messages.length === 0) return "This large model is a classifier: it reads the text, and no instructions.";
-  return messages[0].role === "label" ? "It compares the text with a prompt for each label." : "";
+  if (messages.length === 0) return "This large model is a classifier: it reads the input, and no instructions.";
+  return messages[0].role === "label" ? "It compares the input with a prompt for each label." : "";
 }
 
 function suggestions(found) {
