@@ -6,7 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -17,14 +18,16 @@ JsonFile = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names
+
 ModelT = TypeVar("ModelT", bound=Config)
 
 
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace `parameter` of a command by one option per field of `model`; the command gets the options given.
+    """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of their values.
 
-    `parameter` receives a dict of those alone that were given, so that another source may supply the rest. A field of
-    tuples becomes a repeatable option.
+    A field whose default is None is there only where its option was given, so that another source may supply it. A
+    field of tuples becomes a repeatable option.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,10 +50,13 @@ def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., N
 
 
 def _option(model: type[Config], name: str) -> inspect.Parameter:
+    """The option of one field; an empty default is None, so that a command can tell what was given."""
     field = model.model_fields[name]
-    kind, metavar = (list[str], "COLUMN") if field.annotation == tuple[str, ...] else (str, "COLUMN")
-    if field.annotation == float | None:
-        kind, metavar = float, "X"
-    option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=field.description)
-    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    kind = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation
+    if field.annotation == tuple[str, ...]:
+        kind = list[str]
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind), help=field.description)
+    default = None if field.default == () else field.default
+    annotation = Annotated[kind if default is not None else kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from jobs.ending import reported
 from jobs.options import Debug, JsonFile, options_of
 from kcm.routing.columns import RouteColumns
+from kcm.routing.request import RequestConfig
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
@@ -129,20 +130,6 @@ def search(
         result_console().print(search_view(result))
 
 
-Mode = Annotated[
-    Literal["auto", "regret", "net"],
-    typer.Option(help="regret never credits a win of the small model; net does; auto: what keeps more on validate."),
-]
-Scope = Annotated[
-    Literal["global", "every_task", "per_task"],
-    typer.Option(help="One threshold; one that holds within every --task; or one for each, at a share of delta."),
-]
-Epsilon = Annotated[float, typer.Option(help="Accuracy that may be lost against the large model alone.")]
-Delta = Annotated[float, typer.Option(help="Probability, over the draw of the certify rows, that the promise breaks.")]
-SearchedLoss = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Loss that the threshold may have on validate; default: epsilon.")
-]
-MaxCalls = Annotated[float | None, typer.Option(help="Promise this call rate as well; each promise takes delta/2.")]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
@@ -154,21 +141,16 @@ LedgerFile = Annotated[
 
 
 @app.command()
+@options_of(RequestConfig, "request")
 @options_of(RouteColumns, "columns")
 def certify(
     table: TableFile,
     columns: dict[str, Any],
+    request: dict[str, Any],
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
-    epsilon: Epsilon = 0.02,
-    delta: Delta = 0.1,
-    mode: Mode = "auto",
-    scope: Scope = "global",
-    max_loss: SearchedLoss = None,
-    max_call_rate: MaxCalls = None,
     ledger: LedgerFile = None,
     assets_path: AssetsPath = Path("assets"),
-    seed: Seed = 0,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -182,34 +164,29 @@ def certify(
     with reported(json, debug) as result:
         from jobs.route_table import certificate_view
         from jobs.table import result_console
-        from kcm.routing.certify import request_of
+        from kcm.config import parse_config
         from kcm.routing.workbench import Workbench
 
-        request = request_of(epsilon, delta, mode, scope, max_loss, max_call_rate, seed)
+        asked = parse_config(RequestConfig, request, where="options")
         bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
-        result |= bench.certify(seed, request, ledger)
+        result |= bench.certify(asked, ledger)
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
         result_console().print(certificate_view(result))
 
 
 @app.command()
+@options_of(RequestConfig, "request")
 @options_of(RouteColumns, "columns")
 def report(
     table: TableFile,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The page, such as report.html.")],
     columns: dict[str, Any],
+    request: dict[str, Any],
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
-    epsilon: Epsilon = 0.02,
-    delta: Delta = 0.1,
-    mode: Mode = "auto",
-    scope: Scope = "global",
-    max_loss: SearchedLoss = None,
-    max_call_rate: MaxCalls = None,
     ledger: LedgerFile = None,
     assets_path: AssetsPath = Path("assets"),
-    seed: Seed = 0,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -220,20 +197,20 @@ def report(
     with reported(json, debug) as result:
         import platform
 
+        from kcm.config import parse_config
         from kcm.report.page import write_page
         from kcm.report.route_page import RouteReportInputs, render_route_report
-        from kcm.routing.certify import request_of
         from kcm.routing.workbench import Workbench
 
-        request = request_of(epsilon, delta, mode, scope, max_loss, max_call_rate, seed)
+        asked = parse_config(RequestConfig, request, where="options")
         bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
-        result |= bench.certify(seed, request, ledger)
+        result |= bench.certify(asked, ledger)
         inputs = RouteReportInputs(
             name=table.name,
             certificate=result,
             columns=bench.columns.named,
             machine=f"{platform.system()} {platform.machine()}",
-            **bench.curves(seed, request.promise),
+            **bench.curves(asked),
         )
         write_page(render_route_report(inputs), output)
         result["report"] = str(output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,57 +22,31 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.cascade.pvalues import fewest_binomial
 from kcm.cascade.regret import RegretPath
 from kcm.cascade.search import find_policy
-from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
+from kcm.routing.request import RequestConfig
 from kcm.routing.search import POINTS
 from kcm.routing.table import RoutingTable
 
-Scope = Literal["global", "every_task", "per_task"]
 DRAWN_WARNING = "the table is too small to be split into validate and certify rows"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: the promise, the loss the searched threshold may have on validate, and the scope.
-
-    `every_task`: one threshold whose promise holds within every task; `per_task`: a threshold for each task.
-    """
-
-    promise: CertificateConfig
-    max_loss: float
-    scope: Scope = "global"
-
-
-def request_of(
-    epsilon: float,
-    delta: float,
-    mode: str,
-    scope: Scope,
-    max_loss: float | None,
-    max_call_rate: float | None,
-    seed: int,
-) -> Request:
-    """The request that a command's options make; raises ConfigError naming the one that is out of range."""
-    promise = parse_config(
-        CertificateConfig,
-        {
-            "epsilon": epsilon,
-            "delta": delta,
-            "method": mode,
-            "every_task": scope == "every_task",
-            "max_call_rate": max_call_rate,
-            "seed": seed,
-        },
-        where="options",
+def promise_of(request: RequestConfig) -> CertificateConfig:
+    """The promise that a request makes."""
+    return CertificateConfig(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        method=request.mode,
+        every_task=request.scope == "every_task",
+        max_call_rate=request.max_call_rate,
+        seed=request.seed,
     )
-    return Request(promise, epsilon if max_loss is None else max_loss, scope)
 
 
 def certify_table(
     table: RoutingTable,
     splits: NDArray[np.object_],
     score_N: NDArray[np.float64],
-    request: Request,
+    request: RequestConfig,
     ledger: Path | None = None,
 ) -> dict[str, Any]:
     """The certificate and what the route does on the test rows, as plain data.
@@ -89,21 +63,22 @@ def certify_table(
             raise DataError(
                 f"the split column has no {name} rows", where="split", mend="Search and certificate need rows each"
             )
+    promise = promise_of(request)
     delta, look = _spend(table, certify, score_N, request, ledger)
     if len(validate) == 0 or len(certify) == 0:
         policy = Policy(decision=ESCALATE_ALL)
-        certificates: dict[str | None, Certificate] = {None: _nothing(request.promise, delta, len(certify))}
+        certificates: dict[str | None, Certificate] = {None: _nothing(promise, delta, len(certify))}
     else:
         validate_rows = table.select(validate).scored(score_N[validate])
         certify_rows = table.select(certify).scored(score_N[certify])
         scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
-        searched = find_policy(validate_rows, Gate(), scope, request.max_loss).policy
-        policy, certificates = certify_policy(validate_rows, certify_rows, searched, request.promise, delta=delta)
+        searched = find_policy(validate_rows, Gate(), scope, request.searched_loss).policy
+        policy, certificates = certify_policy(validate_rows, certify_rows, searched, promise, delta=delta)
     common = certificates[None]
     warnings = [_warning(task, each) for task, each in certificates.items() if each.num_units < each.fewest_units]
     return {
         **common.model_dump(mode="json"),
-        "max_loss": request.max_loss,
+        "max_loss": request.searched_loss,
         "scope": request.scope,
         "look": look,
         "num_validate_rows": len(validate),
@@ -139,11 +114,15 @@ def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certifi
 
 
 def _spend(
-    table: RoutingTable, certify: NDArray[np.intp], score_N: NDArray[np.float64], request: Request, path: Path | None
+    table: RoutingTable,
+    certify: NDArray[np.intp],
+    score_N: NDArray[np.float64],
+    request: RequestConfig,
+    path: Path | None,
 ) -> tuple[float, int | None]:
     """What this look may spend, and its number; all of delta where no ledger is kept."""
     if path is None or len(certify) == 0:
-        return request.promise.delta, None
+        return request.delta, None
     digest = hashlib.sha256(np.ascontiguousarray(score_N[certify]).tobytes())
     digest.update(repr(request).encode())
     items = pd.Series(table.item[certify])
@@ -151,7 +130,7 @@ def _spend(
     fingerprint = split_fingerprint(f"{item} {copy}" for item, copy in zip(items, copies, strict=True))
     ledger, purpose = Ledger(path), f"route {digest.hexdigest()}"
     earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
-    look = earlier[0] if earlier else ledger.open_look(fingerprint, request.promise.delta, purpose)
+    look = earlier[0] if earlier else ledger.open_look(fingerprint, request.delta, purpose)
     return look.spend, look.number
 
 

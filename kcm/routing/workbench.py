@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.certificate import CertificateConfig
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.config import load_config, parse_config
@@ -23,6 +22,7 @@ from kcm.routing import search as searching
 from kcm.routing.columns import RouteColumns
 from kcm.routing.encoding import NO_ENCODER, find_encoder
 from kcm.routing.inputs import RouterInputs, router_inputs
+from kcm.routing.request import RequestConfig
 from kcm.routing.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
@@ -130,25 +130,27 @@ class Workbench:
         found = searching.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
         return found | {"notes": [*self.table.notes, *self.notes]}
 
-    def certify(self, seed: int, request: certificates.Request, ledger: Path | None) -> dict[str, Any]:
+    def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and what the route does on test."""
-        splits, scores = self.splits(seed), self.scores()
+        splits, scores = self.splits(request.seed), self.scores()
         if self.router:
             for split in ("certify", "test"):
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
         table = replace(self.table, notes=(*self.table.notes, *self.notes))
         return certificates.certify_table(table, splits, scores, request, ledger)
 
-    def curves(self, seed: int, promise: CertificateConfig) -> dict[str, Any]:
+    def curves(self, request: RequestConfig) -> dict[str, Any]:
         """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
-        splits, scores = self.splits(seed), self.scores()
+        splits, scores = self.splits(request.seed), self.scores()
         test = np.flatnonzero(splits == "test")
         rows = self.table.select(test).scored(scores[test])
         return {
             "quality": asdict(router_quality(rows)) if len(test) else {},
             "frontier": searching.curve(Frontier.of(rows)) if len(test) else {},
             "reliability": self._reliability(test),
-            "certificate_path": certificates.certificate_path(self.table, splits, scores, promise),
+            "certificate_path": certificates.certificate_path(
+                self.table, splits, scores, certificates.promise_of(request)
+            ),
         }
 
     def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:

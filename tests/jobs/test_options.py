@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
@@ -14,22 +14,23 @@ from kcm.config import Config
 
 
 class Names(Config):
-    """Three fields of the kinds that are used."""
+    """Fields of the kinds that are used."""
 
     first_name: str | None = Field(None, description="What the first is called.")
     cut: float | None = Field(None, description="Where to cut.")
     others: tuple[str, ...] = Field((), description="All the others.")
+    kind: Literal["cat", "dog"] = Field("dog", description="One of two.")
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["x"], {}),
-        (["x", "--first-name", "a", "--cut", "0.5"], {"first_name": "a", "cut": 0.5}),
-        (["x", "--others", "b", "--others", "c"], {"others": ["b", "c"]}),
+        (["x"], {"kind": "dog"}),
+        (["x", "--first-name", "a", "--cut", "0.5"], {"first_name": "a", "cut": 0.5, "kind": "dog"}),
+        (["x", "--others", "b", "--others", "c", "--kind", "cat"], {"others": ["b", "c"], "kind": "cat"}),
     ],
 )
-def test_the_command_gets_what_was_given_and_nothing_else(words: list[str], expected: dict[str, Any]) -> None:
+def test_the_command_gets_what_was_given_and_what_has_a_default(words: list[str], expected: dict[str, Any]) -> None:
     seen: dict[str, Any] = {}
     app = typer.Typer()
 
@@ -40,4 +41,6 @@ def test_the_command_gets_what_was_given_and_nothing_else(words: list[str], expe
 
     assert CliRunner().invoke(app, [*words, "--loud"]).exit_code == 0
     assert seen == {"where": "x", "names": expected, "loud": True}
-    assert "Where to cut." in CliRunner().invoke(app, ["--help"]).stdout
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert "Where to cut." in shown
+    assert "[default: dog]" in shown

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.routing.certify import certify_table, request_of
+from kcm.routing.certify import certify_table
+from kcm.routing.request import RequestConfig
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable
 
@@ -31,8 +33,7 @@ def table(num_rows: int, seed: int = 0, *, large: float = 0.9, **columns: Any) -
 
 
 def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> dict[str, Any]:
-    given = {"epsilon": 0.05, "delta": 0.1, "mode": "auto", "scope": "global", "max_loss": None, "max_call_rate": None}
-    request = request_of(**{**given, "seed": 0, **options})
+    request = parse_config(RequestConfig, {"epsilon": 0.05} | options, where="options")
     assert rows.sure is not None
     result = certify_table(rows, with_splits(rows, 0), rows.sure, request, ledger)
     json.dumps(result, allow_nan=False)
