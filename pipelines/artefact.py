@@ -95,6 +95,12 @@ class ArtefactStore:
             return None
         return Artefact(recipe.stage, recipe.fingerprint, folder)
 
+    def finished(self, stage: str) -> list[Artefact]:
+        """All finished artefacts of a stage, the newest first; their files are not verified."""
+        manifests = [path for path in (self.root / "artefacts" / stage).glob(f"*/{MANIFEST}") if path.is_file()]
+        newest = sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        return [Artefact(stage, path.parent.name, path.parent) for path in newest]
+
     def build(self, recipe: Recipe, write: Callable[[Path, Path], None]) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from kcm.errors import ConfigError, KcmError
 from pipelines.signals import kept
 
 MIB = 2**20
+CPUS_PER_TRIAL = 1
 
 
 class ClusterConfig(Config):
@@ -33,7 +34,10 @@ class ClusterConfig(Config):
     max_failures: int = Field(3, ge=0, description="Times that a dead train worker is replaced.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
-    num_trials: int = Field(2, ge=1, description="Tune trials that run at once.")
+    num_trials: int = Field(2, ge=1, description="Tune trials that run at once, at most; fewer where there is no room.")
+    workers_per_trial: int = Field(
+        0, ge=0, description="Train workers of a trial; 0: a trial trains alone, which suits all but large data."
+    )
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
     gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
 
@@ -50,6 +54,29 @@ class ClusterConfig(Config):
         """The torch device of encoders; its class is part of a feature's fingerprint."""
         return "cuda" if self.use_gpu else "cpu"
 
+    @property
+    def within_trials(self) -> ClusterConfig | None:
+        """The train workers of a trial as a cluster of its own; None where a trial trains alone."""
+        return self.model_copy(update={"num_workers": self.workers_per_trial}) if self.workers_per_trial else None
+
+    def concurrent_trials(self, resources: Mapping[str, float]) -> int:
+        """How many trials may run at once within a cluster's `resources`, at least one.
+
+        Ray places trials before their train workers: one trial too many, and all wait for ever for what the others hold
+        (ray#54305). Trials that train alone may queue.
+        """
+        if self.workers_per_trial == 0:
+            return self.num_trials
+        room = resources.get("CPU", 0.0) / self.cpus_of_trial
+        if self.use_gpu:
+            room = min(room, resources.get("GPU", 0.0) / self.workers_per_trial)
+        return max(1, min(self.num_trials, int(room)))
+
+    @property
+    def cpus_of_trial(self) -> float:
+        """Logical CPUs that a trial reserves together with its train workers."""
+        return CPUS_PER_TRIAL + self.workers_per_trial * self.cpus_per_worker
+
 
 def prepare_environment() -> None:
     """Settings that Ray reads when its processes start; a person's own settings win."""
@@ -60,6 +87,7 @@ def prepare_environment() -> None:
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is to stop the run, not to end a search early as if it were whole
+        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a killed search forgets no more than its last second
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -108,6 +136,13 @@ def _check_room(config: ClusterConfig) -> None:
             f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
             f" {config.num_cpus}",
             where="cluster.num_workers",
+            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )
+    if config.cpus_of_trial > config.num_cpus:
+        raise ConfigError(
+            f"a trial and its {config.workers_per_trial} train workers take {config.cpus_of_trial:g} CPUs, a local"
+            f" cluster has {config.num_cpus}",
+            where="cluster.workers_per_trial",
             mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import Found, Scope, find_policy, promised
 from kcm.collaborator import Collaborator
 from kcm.metrics.calibration import fit_temperature
+from pipelines.cluster import ClusterConfig
 from pipelines.outcome_table import outcome_table
-from pipelines.train_worker import WalkPlan
+from pipelines.progress import Reporter
+from pipelines.train import run_workers
+from pipelines.train_worker import WalkPlan, WorkerPlan
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class TrialPlan:
     scratch: Path  # states that trials have trained
     max_loss: float
     certificate: CertificateConfig
+    workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
     def state(self, choice: Choice) -> dict[str, Any]:
         """The finished walk of a choice, trained at most once; the train stage did so for its own values."""
@@ -80,7 +85,7 @@ class TrialPlan:
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 draft = path.with_suffix(f".{os.getpid()}")
-                torch.save(self._train(choice), draft)
+                torch.save(self._train(choice, digest), draft)
                 draft.replace(path)
         return _load(path)
 
@@ -125,16 +130,29 @@ class TrialPlan:
             "judge_weight": distill.judge_weight,
         }
 
-    def _train(self, choice: Choice) -> dict[str, Any]:
+    def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
         weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         plan = replace(
             self.plan,
             train=self.plan.train.model_copy(update={"learning_rate": choice.learning_rate}),
             distill=self.plan.distill.model_copy(update=weights),
         )
+        if self.workers:
+            return self._train_on(self.workers, replace(plan, collaborators=(self.collaborator,)), digest)
         walk = plan.walk(self.collaborator)
         walk.run()
         return walk.state_dict()
+
+    def _train_on(self, cluster: ClusterConfig, plan: WalkPlan, digest: str) -> dict[str, Any]:
+        """As the stage `train` does it; an interrupted trial goes on from its checkpoint.
+
+        Trials are never stopped early: Ray would leave the workers of a stopped one behind, with what they reserve.
+        """
+        storage = self.scratch / f"{self.collaborator}-{digest}"
+        with Reporter().bar("trial", "steps") as bar:
+            state = run_workers(WorkerPlan(plan, digest, storage, cluster.checkpoint_every), cluster, bar, print)
+        shutil.rmtree(storage, ignore_errors=True)
+        return state[self.collaborator]
 
     def _task_names(self) -> list[str]:
         return [task.name for task in self.plan.tasks]

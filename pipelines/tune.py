@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import ray
 import torch
 from pydantic import Field
 from ray import tune as ray_tune
@@ -24,12 +25,14 @@ from kcm.errors import KcmError
 from kcm.large import PromptMode
 from kcm.learners import AnalyticConfig
 from pipelines.artefact import Artefact, Recipe, write_json
+from pipelines.cluster import CPUS_PER_TRIAL
 from pipelines.progress import Bar, polled
 from pipelines.stage import Context
 from pipelines.train_worker import WalkPlan
 from pipelines.trial import Choice, TrialPlan
+from pipelines.warm_start import SEARCH, TRIALS, best_first, first_points, last_search, space_of
 
-VERSION = 1
+VERSION = 2
 OBJECTIVES = ("area", "calls_saved")
 PROMISED = "promised"
 
@@ -47,6 +50,9 @@ class TuneConfig(Config):
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
     learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
+    warm_start: bool = Field(
+        True, description="Try first what the last search of the same space on this storage found best."
+    )
     prompt_modes: tuple[PromptMode, ...] = Field(
         ("none",),
         min_length=1,
@@ -86,12 +92,13 @@ def tune(
 ) -> Artefact:
     """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
 
-    `inputs` are the artefacts of features, outcomes and train.
+    `inputs` are the artefacts of features, outcomes and train. `search.json` names the space, and the earlier search
+    that this one started from: a hint, which the fingerprint does not cover.
     """
     features, outcomes, train = inputs
     config = context.config.tune
     section = {
-        "tune": config.model_dump(mode="json", exclude={"prompt_modes"}),  # searched by the stage `prompts`
+        "tune": config.model_dump(mode="json", exclude={"prompt_modes", "warm_start"}),  # modes: see stage `prompts`
         "certificate": context.config.certificate.model_dump(mode="json"),
         "seed": context.config.seed,
     }
@@ -99,6 +106,7 @@ def tune(
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         trials: list[dict[str, Any]] = []
+        earlier = last_search(context.store, space_of(context.config)) if config.warm_start else None
         for number, name in enumerate(plan.collaborators):
             trial_plan = TrialPlan(
                 collaborator=name,
@@ -110,22 +118,26 @@ def tune(
                 scratch=scratch,
                 max_loss=config.max_loss,
                 certificate=context.config.certificate,
+                workers=context.config.cluster.within_trials,
             )
+            points = first_points(earlier, name, max(1, config.num_trials // 2)) if earlier else []
             finished = partial(_finished, _results(scratch, name), number, len(plan.collaborators), config.num_trials)
             with polled(bar, finished):
-                found = _search(trial_plan, context, scratch)
+                found = _search(trial_plan, context, scratch, points)
             _record(found, recipe.fingerprint, context)
             best = _best(found)
             _write_best(folder / name, trial_plan, Choice(**best["params"]))
             trials += found
-        write_json(folder / "trials.json", trials)
+        write_json(folder / TRIALS, trials)
+        started = earlier.fingerprint if earlier else None
+        write_json(folder / SEARCH, {"space": space_of(context.config), "started_from": started})
 
     return context.build(recipe, write, unit="trials")
 
 
-def _search(plan: TrialPlan, context: Context, storage: Path) -> list[dict[str, Any]]:
-    """Run the trials that are left of one collaborator's search."""
-    results = _tuner(plan, context, storage).fit()
+def _search(plan: TrialPlan, context: Context, storage: Path, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run the trials that are left of one collaborator's search; a new one tries `points` first."""
+    results = _tuner(plan, context, storage, points).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
     return [
@@ -139,10 +151,10 @@ def _search(plan: TrialPlan, context: Context, storage: Path) -> list[dict[str, 
     ]
 
 
-def _tuner(plan: TrialPlan, context: Context, storage: Path) -> ray_tune.Tuner:
+def _tuner(plan: TrialPlan, context: Context, storage: Path, points: Sequence[dict[str, Any]]) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config, cluster = context.config.tune, context.config.cluster
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": 1})
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
     name = f"tune-{plan.collaborator}"
     try:
         return ray_tune.Tuner.restore(str(storage / name), trainable, resume_errored=True)
@@ -150,14 +162,19 @@ def _tuner(plan: TrialPlan, context: Context, storage: Path) -> ray_tune.Tuner:
         shutil.rmtree(storage / name, ignore_errors=True)
         shutil.rmtree(_results(storage, plan.collaborator), ignore_errors=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    modes = ["max"] * len(OBJECTIVES)
+    space = _space(config, plan)
     return ray_tune.Tuner(
         trainable,
-        param_space=_space(config, plan),
+        param_space={name: ray_tune.choice(values) for name, values in space.items()},
         tune_config=ray_tune.TuneConfig(
-            search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=modes, seed=context.config.seed),
+            search_alg=OptunaSearch(
+                metric=list(OBJECTIVES),
+                mode=["max"] * len(OBJECTIVES),
+                seed=context.config.seed,
+                points_to_evaluate=[point for point in points if _lies_in(space, point)],
+            ),
             num_samples=config.num_trials,
-            max_concurrent_trials=cluster.num_trials,
+            max_concurrent_trials=cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
         run_config=ray_tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
@@ -184,8 +201,8 @@ def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) ->
         context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 
-def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, Any]:
-    """The space without what cannot matter.
+def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
+    """The values of every dimension, without what cannot matter.
 
     Over two labels the judge's own scores are all one order.
     """
@@ -193,13 +210,18 @@ def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, Any]:
     if isinstance(plan.plan.learner, AnalyticConfig):  # takes no steps, and its small model needs no anchor
         learning_rates, judge_weights = (plan.plan.train.learning_rate,), (plan.plan.distill.judge_weight,)
     return {
-        "learning_rate": ray_tune.choice(learning_rates),
-        "large_weight": ray_tune.choice(config.large_weights),
-        "judge_weight": ray_tune.choice(judge_weights),
-        "gate": ray_tune.choice(distinct_gates(config.gates, plan.plan.num_labels)),
-        "scope": ray_tune.choice(config.scopes if len(plan.plan.tasks) > 1 else ("global",)),
-        "deferral_weight": ray_tune.choice(config.deferral_weights),
+        "learning_rate": learning_rates,
+        "large_weight": config.large_weights,
+        "judge_weight": judge_weights,
+        "gate": tuple(distinct_gates(config.gates, plan.plan.num_labels)),
+        "scope": config.scopes if len(plan.plan.tasks) > 1 else ("global",),
+        "deferral_weight": config.deferral_weights,
     }
+
+
+def _lies_in(space: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
+    """Whether a point of another search is one of this space: rows may have brought a second task, or taken it away."""
+    return point.keys() == space.keys() and all(point[name] in values for name, values in space.items())
 
 
 def _best(trials: list[dict[str, Any]]) -> dict[str, Any]:
@@ -210,7 +232,7 @@ def _best(trials: list[dict[str, Any]]) -> dict[str, Any]:
             and any(other[name] > trial[name] for name in OBJECTIVES)
             for other in trials
         )
-    return max(trials, key=lambda trial: (trial[PROMISED], trial["calls_saved"], trial["area"]))
+    return dict(best_first(trials)[0])
 
 
 def _write_best(folder: Path, plan: TrialPlan, choice: Choice) -> None:

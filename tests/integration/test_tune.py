@@ -1,0 +1,186 @@
+"""The search on Ray Tune: it ends within a cluster's room, goes on where it was killed, and starts where one ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from kcm.config import parse_config
+from kcm.large import NO_PROMPT
+from kcm.learners.stream import list_column
+from pipelines.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.config import RunConfig
+from pipelines.features import SECONDS, task_file, write_rows
+from pipelines.stage import Context
+from pipelines.train_worker import TaskFiles, WalkPlan
+from pipelines.tune import tune
+from pipelines.warm_start import SEARCH, TRIALS
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+SPLITS = {"train": 64, "validate": 64, "test": 16}
+SETTINGS: dict[str, Any] = {
+    "name": "tuned",
+    "collaborators": ["kcm"],
+    "tasks": {},
+    "encoder": {"model": "none"},
+    "large": {"adapter": "recorded", "path": "answers.csv"},
+    "network": {"hidden": []},
+    "train": {"num_epochs": 2, "batch_size": 16},
+    "tune": {"num_trials": 4, "gates": ["confidence"], "large_weights": [0.0, 0.5], "max_loss": 0.1},
+}
+MANY = {"num_trials": 16}
+DRIVER = """
+import sys
+from pathlib import Path
+from pipelines.cluster import ClusterConfig, connected
+from tests.integration.test_tune import MANY, Search
+with connected(ClusterConfig(num_cpus=2)):
+    Search(Path(sys.argv[1])).run(tune=MANY)
+"""
+
+
+def write_task(features: Path, outcomes: Path) -> None:
+    """Two classes that overlap, and a large model that is always right."""
+    rng = np.random.default_rng(0)
+    splits = [split for split, count in SPLITS.items() for _ in range(count)]
+    labels = rng.integers(0, 2, len(splits))
+    ids = [f"row-{number}" for number in range(len(splits))]
+    inputs = (labels[:, None] + rng.normal(size=(len(splits), 4))).astype(np.float32)
+    rows = {"id": ids, "split": splits, "label": labels, "group": [None] * len(splits), SECONDS: np.ones(len(splits))}
+    write_rows(task_file(features, 0), pa.table(rows | {"features": list_column(inputs)}))
+    answers = {
+        "id": ids,
+        "split": splits,
+        "prompt": [NO_PROMPT.mode] * len(splits),
+        "large_label": labels,
+        "large_probabilities": list_column(np.eye(2, dtype=np.float32)[labels]),
+        "large_cost": np.ones(len(splits)),
+        "large_error": np.zeros(len(splits), dtype=bool),
+    }
+    write_rows(task_file(outcomes, 0), pa.table(answers))
+
+
+class Search:
+    """Searches over one storage, whose features, answers and configured collaborator were made by hand."""
+
+    def __init__(self, storage: Path) -> None:
+        self.store = ArtefactStore(storage)
+        self.encoded, self.answered = (self._made(stage) for stage in ("features", "outcomes"))
+        write_task(self.encoded.folder, self.answered.folder)
+
+    def _made(self, stage: str) -> Artefact:
+        return self.store.build(Recipe(stage, 0, {}), lambda folder, scratch: None)[0]
+
+    def run(self, **more: Any) -> Artefact:
+        """The artefact of a search with these settings changed."""
+        config = parse_config(RunConfig, merged(SETTINGS, more) | {"storage_path": str(self.store.root)})
+        files = TaskFiles("only", task_file(self.encoded.folder, 0), task_file(self.answered.folder, 0))
+        plan = WalkPlan(
+            collaborators=config.collaborators,
+            tasks=(files,),
+            in_features=4,
+            num_labels=2,
+            network=config.network,
+            learner=config.learner,
+            train=config.train,
+            distill=config.distill,
+            seed=config.seed,
+        )
+
+        def train(folder: Path, scratch: Path) -> None:
+            walk = plan.walk("kcm")
+            walk.run()
+            torch.save(walk.state_dict(), folder / "kcm.pt")
+
+        trained, _ = self.store.build(Recipe("train", 0, {"seed": config.seed}), train)
+        return tune(Context(config, self.store), plan, ("no", "yes"), (self.encoded, self.answered, trained))
+
+
+def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `more`; a section keeps what `more` does not name."""
+    sections = {key: base.get(key, {}) | value for key, value in more.items() if isinstance(value, dict)}
+    return {**base, **more, **sections}
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(tmp_path)
+
+
+def trials_of(artefact: Artefact) -> list[dict[str, Any]]:
+    trials: list[dict[str, Any]] = json.loads((artefact.folder / TRIALS).read_text())
+    return trials
+
+
+def results(storage: Path) -> dict[str, int]:
+    """When each trial of a running search left its result."""
+    found = storage.glob("artefacts/tune/*/scratch/results/kcm/[!.]*.json")
+    return {path.stem: path.stat().st_mtime_ns for path in found}
+
+
+def wait_for_results(storage: Path, count: int, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while len(results(storage)) < count:
+        assert time.monotonic() < deadline, "the search never got so far"
+        time.sleep(0.05)
+
+
+def free_cpus(timeout_s: float = 20) -> float:
+    """CPUs that nobody holds, once they are all, or the time is over."""
+    deadline, total = time.monotonic() + timeout_s, ray.cluster_resources()["CPU"]
+    while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return free
+
+
+def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: Search) -> None:
+    first = search.run()
+    best = max(trials_of(first), key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
+    second = search.run(seed=1)
+    assert trials_of(second)[0]["params"] == best["params"]
+    assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
+
+
+def test_a_killed_search_goes_on_with_the_trials_that_are_left(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: what was tried is not tried again, even where the driver had no time to say goodbye."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], start_new_session=True)
+    try:
+        wait_for_results(tmp_path, 4)
+        time.sleep(1.2)  # Tune writes down where it is once a second
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before, after = results(tmp_path), dict[str, int]()
+    assert len(before) < MANY["num_trials"]
+    monkeypatch.setattr("pipelines.tune._record", lambda *given: after.update(results(tmp_path)))
+    found = search.run(tune=MANY)
+    assert len(trials_of(found)) == len(after) == MANY["num_trials"]
+    assert before.keys() <= after.keys()
+    assert sum(after[trial] == written for trial, written in before.items()) >= 3
+
+
+def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search) -> None:
+    """Promise: trials that would wait for ever for one another's CPUs run one by one, and free them all (ray#54305).
+
+    Two trials at once would hold 2 of 4 CPUs, and neither could start a worker of 3.
+    """
+    crowded = {"num_trials": 2, "workers_per_trial": 1, "cpus_per_worker": 3}
+    found = search.run(cluster=crowded, tune={"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    assert len({trial["params"]["learning_rate"] for trial in trials_of(found)}) == 2  # so that both had to train
+    assert free_cpus() == ray.cluster_resources()["CPU"]
