@@ -14,9 +14,9 @@ from kcm.cascade.runtime import logits
 from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator import Collaborator
 from kcm.errors import ArtefactError
+from kcm.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
 from kcm.learners.stream import matrix
-from kcm.tasks import OUT_OF_SCOPE
 from pipelines.features import SECONDS, feature_matrix, read_features
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.content import Content
+from kcm.labels import UNLABELLED
 from kcm.large import NO_PROMPT, ClassifierConfig, Item, RecordedConfig, RecordedModel, fit_head
 from kcm.large.build import large_identity
 from kcm.large.classifier import classifier_identity
@@ -41,10 +42,10 @@ def outcomes(context: Context, tasks: Artefact) -> Artefact:
 
 
 def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Artefact:
-    """A linear head on the large encoder's features, fitted on the train rows of all tasks.
+    """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
-    Train rows carry out-of-fold probabilities: in-sample ones would teach the small model a certainty that is not
-    there on new rows.
+    These carry out-of-fold probabilities: in-sample ones would teach the small model a certainty that is not there on
+    new rows.
     """
     embedded = features(context, tasks, large.encoder, label="outcomes")
     section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "seed": context.config.seed}
@@ -53,14 +54,14 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
         sequence = load_sequence(tasks)
         tables = [read_features(embedded.folder, number) for number in range(len(sequence.tasks))]
         everything = pa.concat_tables(tables)
-        inputs_ND, is_train = feature_matrix(everything), np.asarray(everything["split"]) == "train"
+        inputs_ND, label_N = feature_matrix(everything), everything["label"].to_numpy()
+        is_fitted = (np.asarray(everything["split"]) == "train") & (label_N != UNLABELLED)
         # A row without a group stands alone: its id is its group.
-        groups = pc.coalesce(everything["group"], everything["id"]).filter(pa.array(is_train)).to_pylist()
-        labels = everything["label"].to_numpy()[is_train]
+        groups = pc.coalesce(everything["group"], everything["id"]).filter(pa.array(is_fitted)).to_pylist()
         bar.update(0, 1)
         fit = fit_head(
-            inputs_ND[is_train],
-            labels,
+            inputs_ND[is_fitted],
+            label_N[is_fitted],
             groups,
             len(sequence.label_names),
             num_folds=large.num_folds,
@@ -68,7 +69,7 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
         )
         bar.update(1, 1)
         probabilities = fit.head.probabilities(inputs_ND)
-        probabilities[is_train] = fit.out_of_fold_NC
+        probabilities[is_fitted] = fit.out_of_fold_NC
         fit.head.save(folder / HEAD)
         answered = Outcomes(
             label_N=probabilities.argmax(axis=1),

@@ -31,10 +31,11 @@ _ROWS_AT_ONCE = 1024  # whose expanded inputs are in memory together
 class AnalyticConfig(Config):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    Of the `distill` section it heeds `large_weight` and `large_confidence`; of `train` nothing but `window`. With
-    mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1,
-    grid_range: [-1.0, 1.0]}`; more projections are worth more than more splines. Memory is about 24 P^2 bytes with
-    P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes some 4 P^3 operations.
+    Of the `distill` section it heeds `large_weight` and `large_confidence`; of `train` nothing but `window`. Rows
+    without a label it leaves out. With mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304,
+    grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`; more projections are worth more than more splines.
+    Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
+    some 4 P^3 operations.
     """
 
     name: Literal["analytic"] = "analytic"
@@ -79,7 +80,8 @@ class Analytic(Learner):
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> bool:
-        """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
+        """Add the labelled rows of `batch` that have weight, and those of all other ranks, to the sums."""
+        batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
         design = designs(collaborator)[0]
         separate = not collaborator.network.shared and distill.large_weight > 0

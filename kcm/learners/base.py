@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kcm.collaborator import Collaborator
 from kcm.distill import DistillConfig
+from kcm.labels import UNLABELLED
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
 
@@ -26,6 +27,8 @@ Parameters = Mapping[str, nn.Parameter]
 @dataclass(frozen=True)
 class Batch:
     """Rows of one step: features [N, D], labels [N], large probabilities [N, C] (NaN where there are none).
+
+    A label is UNLABELLED where nobody gave one: then the teachers alone say what the row costs.
 
     `weights` [N] are what each row counts for: 1 for a row of the stream, 0 for the padding that makes every rank's
     slice equally long. `logits` [N, M, C] are what the networks said of a remembered row, NaN where that is not asked.
@@ -44,6 +47,14 @@ class Batch:
         """The rows at `index`, with these weights."""
         logits = None if self.logits is None else self.logits[index]
         return Batch(self.features[index], self.labels[index], self.large_probabilities[index], weights, logits)
+
+    def labelled(self) -> Batch:
+        """The rows that have a label."""
+        has_label_N = self.labels != UNLABELLED
+        if has_label_N.all():
+            return self
+        index = has_label_N.nonzero()[:, 0]
+        return self.take(index, self.weights[index])
 
     def reweighted(self, weights: Tensor) -> Batch:
         """The same rows with other weights."""
@@ -82,7 +93,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class LearnedTask:
-    """A task that has just been learned: the finished networks, and this rank's share of its train rows.
+    """A task that has just been learned: the finished networks, and this rank's share of its labelled train rows.
 
     `batches` can be read once; a row's weight is 0 where it is padding. `num_rows` counts the rows of all ranks.
     `seen_C` (bool) marks the labels of the tasks so far; `active_C` those whose logits take part in the loss: all, or
@@ -151,7 +162,7 @@ class Learner:
         return False
 
     def remember(self, rows: Iterable[MemoryRow]) -> None:
-        """Offer the train rows of the task that has just been learned."""
+        """Offer the labelled train rows of the task that has just been learned."""
 
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:
         """Positions among a finished task's rows that could enter the memory; only these rows are read."""

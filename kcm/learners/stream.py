@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kcm.errors import DataError
+from kcm.labels import OUT_OF_SCOPE
 from kcm.learners.base import Batch
 
 ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
@@ -67,7 +68,7 @@ class TensorRows:
 class ParquetRows:
     """Rows of a features file and of the outcomes file beside it, both in the same order, a split contiguous.
 
-    Rows without a label (-1, out of scope) belong to no split here: networks are neither trained nor tested on them.
+    Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
     Row groups are decoded on demand and the latest `cached_groups` kept, so memory does not grow with the task.
     """
 
@@ -79,7 +80,8 @@ class ParquetRows:
         self._labels: list[int] = index["label"].to_pylist()
         splits = zip(index["split"].to_pylist(), self._labels, strict=True)
         self._ranges = _split_ranges(
-            [split if label >= 0 else f"{split}, out of scope" for split, label in splits], where=str(features)
+            [f"{split}, out of scope" if label == OUT_OF_SCOPE else split for split, label in splits],
+            where=str(features),
         )
         if self._outcomes and self._outcomes.read(columns=["id"])["id"].to_pylist() != self._ids:
             raise DataError("features and outcomes hold different rows", where=f"{features} and {outcomes}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from kcm.collaborator import Collaborator
 from kcm.config import Config
 from kcm.distill import DistillConfig, distillation_loss
 from kcm.errors import ArtefactError, DataError
+from kcm.labels import UNLABELLED
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
@@ -76,8 +78,8 @@ class Walk:
         ranks: Ranks | None = None,
     ) -> None:
         for task in tasks:
-            if task.num_rows("train") == 0 or task.num_rows("test") == 0:
-                raise DataError(f"task {task.name!r} has no train or no test rows")
+            if task.num_rows("test") == 0 or all(label == UNLABELLED for label in task.labels("train")):
+                raise DataError(f"task {task.name!r} has no labelled train rows, or no test rows")
         learner.check(collaborator.num_labels)
         learner.require(collaborator)
         num_epochs, batch_size = learner.schedule(train.num_epochs, train.batch_size)
@@ -87,7 +89,7 @@ class Walk:
         self.ranks = ranks or Ranks()
         self.position = Position()
         self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
-        self._task_labels = [sorted(set(task.labels("train"))) for task in self.tasks]
+        self._task_labels = [sorted(set(task.labels("train")) - {UNLABELLED}) for task in self.tasks]
         self._seen_C = torch.zeros(collaborator.num_labels, dtype=torch.bool)
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
@@ -185,12 +187,16 @@ class Walk:
         return (loss_N * batch.weights).sum() / total
 
     def _scored(self, batch: Batch) -> Scored:
-        """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM."""
+        """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM.
+
+        A row without a label costs nothing but what its teachers say.
+        """
         judge_NC, small_NC = self._logits(batch.features)
-        loss_N = F.cross_entropy(judge_NC, batch.labels, reduction="none")
+        label_loss = partial(F.cross_entropy, target=batch.labels, ignore_index=UNLABELLED, reduction="none")
+        loss_N = label_loss(judge_NC)
         if self.collaborator.network.shared:
             return Scored(batch, self.collaborator, judge_NC.unsqueeze(0), loss_N)
-        loss_N = loss_N + F.cross_entropy(small_NC, batch.labels, reduction="none")
+        loss_N = loss_N + label_loss(small_NC)
         loss_N = loss_N + distillation_loss(judge_NC, small_NC, batch.large_probabilities, self.distill, self._seen_C)
         return Scored(batch, self.collaborator, torch.stack([judge_NC, small_NC]), loss_N)
 
@@ -271,8 +277,8 @@ class Walk:
         rows = self.tasks[self.position.task]
         return LearnedTask(
             collaborator=self.collaborator,
-            batches=self._shares(rows, "train", size=512),
-            num_rows=rows.num_rows("train"),
+            batches=(part for batch in self._shares(rows, "train", size=512) if len(part := batch.labelled())),
+            num_rows=sum(label != UNLABELLED for label in rows.labels("train")),
             seen_C=self._seen_C,
             active_C=self._active_C,
             ranks=self.ranks,
@@ -288,7 +294,7 @@ class Walk:
         """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most."""
         rows = self.tasks[task]
         ids, labels = rows.ids("train"), rows.labels("train")
-        mine = range(self.ranks.rank, len(ids), self.ranks.world_size)
+        mine = [i for i in range(self.ranks.rank, len(ids), self.ranks.world_size) if labels[i] != UNLABELLED]
         chosen = self.learner.candidates([ids[i] for i in mine], [labels[i] for i in mine], task)
         sketch = self._memory_rows(task, torch.tensor([mine[i] for i in chosen])) if chosen else []
         self.learner.remember(row for part in self.ranks.gather(sketch) for row in part)

@@ -15,6 +15,7 @@ from torch import Tensor
 from kcm.collaborator import Collaborator, NetworkKind
 from kcm.distill import DistillConfig
 from kcm.kan.mlp import num_parameters
+from kcm.labels import UNLABELLED
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean
@@ -81,7 +82,7 @@ def _run_means(stream: Stream) -> Record:
     matrix, seconds = [], []
     for task in stream.tasks:
         started = time.perf_counter()
-        rows = task.take("train", torch.arange(task.num_rows("train")))
+        rows = task.take("train", torch.arange(task.num_rows("train"))).labelled()
         means.add(rows.features, rows.labels)
         seconds.append(time.perf_counter() - started)
         matrix.append(answers.accuracies())
@@ -112,7 +113,7 @@ class _Answers:
             scores_NC = self._scores_of(rows.features)
             if self._stream.task_known:
                 other_C = torch.ones(self._stream.num_labels, dtype=torch.bool)
-                other_C[sorted(set(task.labels("train")))] = False
+                other_C[sorted(set(task.labels("train")) - {UNLABELLED})] = False
                 scores_NC = scores_NC.masked_fill(other_C, -torch.inf)
             yield rows.labels.numpy(), (scores_NC.argmax(1) == rows.labels).numpy()
 

@@ -1,13 +1,12 @@
-"""From labelled rows to a sequence of tasks with disjoint splits."""
+"""From rows to a sequence of tasks with disjoint splits."""
 
 from kcm.tasks.build import TasksConfig, build_sequence
 from kcm.tasks.rows import BadRow
 from kcm.tasks.scenarios import Scenario
-from kcm.tasks.sequence import OUT_OF_SCOPE, Task, TaskSequence
+from kcm.tasks.sequence import Task, TaskSequence
 from kcm.tasks.splits import SPLITS, Fractions, Split
 
 __all__ = [
-    "OUT_OF_SCOPE",
     "SPLITS",
     "BadRow",
     "Fractions",

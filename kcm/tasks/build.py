@@ -14,17 +14,16 @@ from pydantic import Field, field_validator
 from kcm.config import Config
 from kcm.content import TEXT, Part
 from kcm.errors import ConfigError
+from kcm.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.checks import check_labels, check_size, check_splits
-from kcm.tasks.hashing import draw
 from kcm.tasks.reviews import ReviewsSource
 from kcm.tasks.rows import BadRow, Row, check_bad_rows, clean, write_bad_rows
 from kcm.tasks.sampling import LongTailConfig, cap_rows, cut_tail, head_to_tail, long_tail_sizes
-from kcm.tasks.scenarios import RowGroup, Scenario, TaskOrder, group_rows, load_mapping
-from kcm.tasks.sequence import OUT_OF_SCOPE, Task, TaskSequence, dataset_of
+from kcm.tasks.scenarios import RowGroup, Scenario, TaskOrder, group_rows, load_mapping, shared_out
+from kcm.tasks.sequence import Task, TaskSequence, dataset_of
 from kcm.tasks.sources import Source, SourceConfig, open_source
-from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, Split, assign_splits, without_overlap
-
-Splits = dict[Split, list[Row]]
+from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, assign_splits, without_overlap
+from kcm.tasks.unlabelled import Splits, with_unlabelled
 
 
 class TasksConfig(Config):
@@ -43,13 +42,19 @@ class TasksConfig(Config):
         default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
     )
     max_rows_per_task: int | None = Field(
-        default=None, ge=1, description="Cap per task, whole groups, all splits together."
+        default=None,
+        ge=1,
+        description="Cap per task, whole groups, all splits together; and one of as many for its unlabelled rows.",
     )
     fractions: Fractions = Field(default=DEFAULT_FRACTIONS, description="Shares of train, validate, certify and test.")
     max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
     long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
     out_of_scope: Literal["drop", "keep"] = Field(
         default="drop", description="What becomes of rows with none of the labels."
+    )
+    unlabelled: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        description="Rows without a label are bad rows; or train rows that the large model and the judge alone teach.",
     )
 
     @field_validator("max_bad_rows", mode="before")
@@ -83,7 +88,8 @@ def build_sequence(
     """
     source = source or open_source(config.source, assets_dir)
     order_seed = seed if config.order_seed is None else config.order_seed
-    rows, bad_rows = _usable_rows(source, config, reads, bad_rows_file)
+    usable, bad_rows = _usable_rows(source, config, reads, bad_rows_file)
+    rows, pool = [row for row in usable if row.label], [row for row in usable if not row.label]
     inside = [row for row in rows if row.label != source.out_of_scope_label]
     labels = _label_list(source, inside)
     check_labels(labels, inside, source.name)
@@ -104,7 +110,8 @@ def build_sequence(
                 mend="Set source.out_of_scope_label",
             )
         outside = [replace(row, label="") for row in rows if row.label == source.out_of_scope_label]
-        groups = _with_out_of_scope(groups, outside, seed)
+        shares = shared_out(outside, groups, seed, "out of scope")
+        groups = [replace(group, rows=(*group.rows, *more)) for group, more in zip(groups, shares, strict=True)]
     if config.max_rows_per_task is not None:
         limit = config.max_rows_per_task
         groups = [replace(group, rows=tuple(cap_rows(group.rows, limit, seed, task=group.name))) for group in groups]
@@ -113,6 +120,9 @@ def build_sequence(
     splits, long_tail = _cut_long_tail(groups, _split(groups, config, seed), config, seed, order_seed)
     for group, rows_of in zip(groups, splits, strict=True):
         check_splits(group, rows_of, config.scenario)
+    if pool:
+        splits, left_out = with_unlabelled(groups, splits, pool, config.max_rows_per_task, seed)
+        bad_rows += left_out
     return TaskSequence(
         name=source.name,
         scenario=config.scenario,
@@ -130,7 +140,8 @@ def _usable_rows(
     source: Source, config: TasksConfig, reads: Collection[Part], bad_rows_file: Path | None
 ) -> tuple[list[Row], list[BadRow]]:
     none_of_these = (source.out_of_scope_label,) if source.labels and source.out_of_scope_label else ()
-    rows, faulty = clean(source.records, [*source.labels, *none_of_these], reads)
+    known = [*source.labels, *none_of_these]
+    rows, faulty = clean(source.records, known, reads, unlabelled=config.unlabelled == "keep")
     num_rows = len(rows) + len(faulty)
     rows, overlapping = without_overlap(rows)
     if bad_rows_file is not None:
@@ -143,16 +154,6 @@ def _usable_rows(
 def _label_list(source: Source, rows: Sequence[Row]) -> tuple[str, ...]:
     listed = source.labels or sorted({row.label for row in rows})
     return tuple(label for label in listed if label != source.out_of_scope_label)
-
-
-def _with_out_of_scope(groups: Sequence[RowGroup], rows: Sequence[Row], seed: int) -> list[RowGroup]:
-    """Share out rows that have no label: to the task they name, else to one drawn by the seed."""
-    positions = {group.name: position for position, group in enumerate(groups)}
-    extra: list[list[Row]] = [[] for _ in groups]
-    for row in rows:
-        drawn = int(draw(seed, "out of scope", row.id) * len(groups))
-        extra[positions.get(row.task, drawn)].append(row)
-    return [replace(group, rows=(*group.rows, *more)) for group, more in zip(groups, extra, strict=True)]
 
 
 def _split(groups: Sequence[RowGroup], config: TasksConfig, seed: int) -> list[Splits]:
@@ -194,6 +195,7 @@ def _cut_long_tail(
 
 
 def _task(group: RowGroup, splits: Splits, labels: Sequence[str]) -> Task:
+    no_label = {split: UNLABELLED if split == "train" else OUT_OF_SCOPE for split in SPLITS}
     index = {label: number for number, label in enumerate(labels)}
     return Task(
         group.name,
@@ -204,7 +206,7 @@ def _task(group: RowGroup, splits: Splits, labels: Sequence[str]) -> Task:
                     "id": [row.id for row in rows],
                     "text": [row.text for row in rows],
                     "image": [row.image for row in rows],
-                    "label": [index.get(row.label, OUT_OF_SCOPE) for row in rows],
+                    "label": [index.get(row.label, no_label[split]) for row in rows],
                     "group": [row.group for row in rows],
                 }
             )

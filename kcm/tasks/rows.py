@@ -51,9 +51,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One usable row; `group`, `task` and `split` are empty where there is none, `label` where it is out of scope.
+    """One usable row; `group`, `task` and `split` are empty where there is none.
 
-    Of `text` and `image`, the bytes of a picture, the part that no model reads is empty.
+    So is `label` where a row is out of scope, and among train rows, which never are, where nobody gave one. Of `text`
+    and `image`, the bytes of a picture, the part that no model reads is empty.
     """
 
     id: str
@@ -74,18 +75,19 @@ class BadRow:
 
 
 def clean(
-    records: Iterable[Record], known_labels: Sequence[str], reads: Collection[Part] = TEXT
+    records: Iterable[Record], known_labels: Sequence[str], reads: Collection[Part] = TEXT, *, unlabelled: bool = False
 ) -> tuple[list[Row], list[BadRow]]:
     """Tell usable rows from bad ones: missing value, empty text, bad image, unknown label or split, duplicate id.
 
     `known_labels` empty means that every label is known. `reads` are the parts of a row that a model will read: each
-    must be there, and no other is kept. A bad row without an id is called by its number, from 1.
+    must be there, and no other is kept. `unlabelled` allows rows without a label that may be train rows. A bad row
+    without an id is called by its number, from 1.
     """
     known, seen = frozenset(known_labels), set[str]()
     rows: list[Row] = []
     bad: list[BadRow] = []
     for number, record in enumerate(records, start=1):
-        fault = _fault(record, known, reads)
+        fault = _fault(record, known, reads, unlabelled)
         if not fault and record.id in seen:
             fault = "duplicate id"
         if fault:
@@ -106,9 +108,10 @@ def _with_pictures(rows: list[Row], bad: list[BadRow]) -> tuple[list[Row], list[
     return [row for row, fault in zip(rows, faults, strict=True) if not fault], [*bad, *unusable]
 
 
-def _fault(record: Record, known: frozenset[str], reads: Collection[Part]) -> str:
+def _fault(record: Record, known: frozenset[str], reads: Collection[Part], unlabelled: bool) -> str:
+    needs_label = not unlabelled or split_name(record.split or "train") != "train"
     for name in ("id", "label", "group", "task", "split", *reads):
-        if getattr(record, name) is None:
+        if getattr(record, name) is None and (needs_label or name != "label"):
             return f"missing {name}"
     if not record.id:
         return "missing id"
@@ -118,9 +121,9 @@ def _fault(record: Record, known: frozenset[str], reads: Collection[Part]) -> st
         return "empty text"
     if "image" in reads and not record.image:
         return "empty image"
-    if not record.label:
+    if not record.label and needs_label:
         return "missing label"
-    if known and record.label not in known:
+    if record.label and known and record.label not in known:
         nearest = difflib.get_close_matches(record.label, known, n=1)
         hint = f", did you mean {nearest[0]!r}?" if nearest else ""
         return f"label {record.label!r} is not in the label list{hint}"
@@ -133,7 +136,7 @@ def _row(record: Record, reads: Collection[Part]) -> Row:
     split = _SPLIT_NAMES[record.split.strip().lower()] if record.split else ""
     text = str(record.text) if "text" in reads else ""
     image = record.image or b"" if "image" in reads else b""
-    return Row(str(record.id), text, str(record.label), record.group or "", record.task or "", split, image)
+    return Row(str(record.id), text, record.label or "", record.group or "", record.task or "", split, image)
 
 
 def write_bad_rows(bad_rows: Sequence[BadRow], path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import yaml
 
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.hashing import shuffled
+from kcm.tasks.hashing import draw, shuffled
 from kcm.tasks.rows import Row
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
@@ -73,6 +73,16 @@ def group_rows(
         return groups
     by_name = {group.name: group for group in groups}
     return [by_name[name] for name in shuffled(by_name, seed, "tasks")]
+
+
+def shared_out(rows: Sequence[Row], groups: Sequence[RowGroup], seed: int, purpose: str) -> list[list[Row]]:
+    """Rows without a label, by task: the one that they name, else one drawn by the seed."""
+    positions = {group.name: position for position, group in enumerate(groups)}
+    shares: list[list[Row]] = [[] for _ in groups]
+    for row in rows:
+        drawn = int(draw(seed, purpose, row.id) * len(groups))
+        shares[positions.get(row.task, drawn)].append(row)
+    return shares
 
 
 def load_mapping(path: str) -> dict[str, list[str]]:

@@ -17,9 +17,6 @@ from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import Scenario, TaskOrder
 from kcm.tasks.splits import SPLITS, Split
 
-OUT_OF_SCOPE = -1
-"""Label of a row whose right answer is none of the labels."""
-
 # Pictures can pass 2 GiB, which `binary` cannot count.
 _SCHEMA = pa.schema(
     [
@@ -38,8 +35,8 @@ class Task:
     """One task. `splits` hold the columns id, text, image, label and group; `label_names` are the labels that occur.
 
     `image` is a picture in the bytes of its file; it is empty where rows have none, and so is `text`. `label` counts
-    in the label list of the sequence, and is OUT_OF_SCOPE for rows that have none of its labels; `group` is empty where
-    rows stand alone.
+    in the label list of the sequence; it is OUT_OF_SCOPE for rows that have none of its labels, and UNLABELLED for
+    train rows that nobody labelled. `group` is empty where rows stand alone.
     """
 
     name: str

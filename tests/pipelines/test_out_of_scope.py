@@ -14,8 +14,8 @@ import torch
 from kcm.bundle import Bundle
 from kcm.cascade.table import OutcomeTable
 from kcm.config import parse_config
+from kcm.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
-from kcm.tasks import OUT_OF_SCOPE
 from pipelines.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.config import RunConfig
 from pipelines.evaluate import evaluate, read_result

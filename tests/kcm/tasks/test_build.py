@@ -13,7 +13,8 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.tasks import OUT_OF_SCOPE, SPLITS, TasksConfig, TaskSequence
+from kcm.labels import OUT_OF_SCOPE
+from kcm.tasks import SPLITS, TasksConfig, TaskSequence
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:

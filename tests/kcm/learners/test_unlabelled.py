@@ -1,0 +1,132 @@
+"""Rows without a label: their teachers teach, and nothing else of them is learned, remembered or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.distill import DistillConfig, distillation_loss
+from kcm.errors import DataError
+from kcm.labels import UNLABELLED
+from kcm.learners import (
+    AnalyticConfig,
+    Batch,
+    DerConfig,
+    EwcConfig,
+    FinetuneConfig,
+    LearnerConfig,
+    LwfConfig,
+    ReplayConfig,
+    SiConfig,
+)
+from kcm.learners.stream import TensorRows
+from kcm.learners.walk import TrainConfig, Walk
+
+LEARNERS = [
+    ReplayConfig(memory=40),
+    DerConfig(memory=40),
+    LwfConfig(memory=40),
+    EwcConfig(fisher="empirical"),
+    SiConfig(),
+]
+FLAT = NetworkConfig(hidden=(), grid_size=2)
+
+
+def hidden(tasks: Sequence[TensorRows], *, keep: int, large: bool = True) -> list[TensorRows]:
+    """The tasks with the labels of all but every `keep`-th train row hidden, and a large model that knows them."""
+    found = []
+    for task in tasks:
+        splits = {}
+        for split in ("train", "test"):
+            rows = task.take(split, torch.arange(task.num_rows(split)))
+            known = F.one_hot(rows.labels, 10).float() if large else rows.large_probabilities
+            taken = torch.arange(len(rows)) % keep == 0
+            labels = torch.where(taken, rows.labels, UNLABELLED) if split == "train" else rows.labels
+            splits[split] = (task.ids(split), Batch(rows.features, labels, known, rows.weights))
+        found.append(TensorRows(task.name, splits))
+    return found
+
+
+def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
+    found = []
+    for task in tasks:
+        rows = task.take("train", torch.arange(task.num_rows("train"))).labelled()
+        test = (task.ids("test"), task.take("test", torch.arange(task.num_rows("test"))))
+        found.append(TensorRows(task.name, {"train": ([f"row {i}" for i in range(len(rows))], rows), "test": test}))
+    return found
+
+
+def walked(
+    tasks: Sequence[TensorRows], learner: LearnerConfig, distill: DistillConfig, *, epochs: int = 2, kind: str = "kan"
+) -> Walk:
+    train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
+    walk = Walk(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
+    walk.run()
+    return walk
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=repr)
+def test_every_learner_walks_past_them(digits, learner) -> None:
+    walk = walked(hidden(digits[:3], keep=4), learner, DistillConfig())
+    assert all(parameter.isfinite().all() for parameter in walk.collaborator.parameters())
+    assert all(row.label >= 0 for row in walk.learner.memory_rows())
+    assert walk.accuracy["judge"][0][0] > walk.baseline["judge"][0]
+
+
+def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None:
+    tasks = hidden(digits[:1], keep=2)
+    walk = Walk(
+        Collaborator(64, 10, FLAT, "kan", seed=0),
+        FinetuneConfig().build(0),
+        tasks,
+        TrainConfig(),
+        DistillConfig(),
+        seed=0,
+    )
+    batch = tasks[0].take("train", torch.tensor([0, 1, 2, 3]))
+    scored = walk._scored(batch)
+    judge_NC, small_NC = scored.logits_MNC
+    taught_N = distillation_loss(judge_NC, small_NC, batch.large_probabilities, walk.distill, walk._seen_C)
+    assert torch.equal(scored.label_loss_N[1::2], taught_N[1::2])
+    assert (taught_N[1::2] > 0).all()
+    assert (scored.label_loss_N[::2] > taught_N[::2]).all()
+
+
+def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing(digits) -> None:
+    """The judge learns from labels alone; the small model learns what the large model knows of the pool."""
+    joint = hidden([_all_of(digits)], keep=40)
+    silent, taught = DistillConfig(large_weight=0, judge_weight=0), DistillConfig(large_weight=1, judge_weight=0)
+    alone, pooled = (walked(joint, FinetuneConfig(), distill, epochs=8) for distill in (silent, taught))
+    np.testing.assert_allclose(alone.accuracy["judge"][-1], pooled.accuracy["judge"][-1], atol=0.02)
+    assert pooled.accuracy["small"][-1][0] > alone.accuracy["small"][-1][0] + 0.1
+
+
+def test_the_analytic_learner_is_fitted_to_the_labelled_rows_alone(digits) -> None:
+    tasks = hidden(digits[:2], keep=3)
+    ours, theirs = (walked(rows, AnalyticConfig(), DistillConfig()) for rows in (tasks, labelled_alone(tasks)))
+    for mine, other in zip(ours.collaborator.parameters(), theirs.collaborator.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
+
+
+def test_a_task_without_any_label_is_refused(digits) -> None:
+    rows = digits[0].take("train", torch.arange(4))
+    blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
+    task = TensorRows("blank", {"train": (["a", "b", "c", "d"], blank), "test": (digits[0].ids("test")[:4], rows)})
+    with pytest.raises(DataError, match="'blank' has no labelled train rows"):
+        walked([task], FinetuneConfig(), DistillConfig())
+
+
+def _all_of(tasks: Sequence[TensorRows]) -> TensorRows:
+    def joined(split: str) -> tuple[list[str], Batch]:
+        parts = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
+        rows = parts[0]
+        for part in parts[1:]:
+            rows = rows.join(part)
+        return [name for task in tasks for name in task.ids(split)], rows
+
+    return TensorRows("all", {split: joined(split) for split in ("train", "test")})
