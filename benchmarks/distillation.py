@@ -1,0 +1,242 @@
+"""What distillation is worth: no teacher, the large model, the judge, or both; with all labels or a tenth of them.
+
+    kcm run jobs/configs/reviews.yaml
+    python benchmarks/distillation.py --storage storage [--num-seeds 10] [--write]
+
+Walks of the demo's collaborators with the demo's settings, in this process. Labels are hidden by whole reviews, drawn
+by the seed; the rows without one stay in the stream, where only the teachers speak of them. The large model is the
+demo's: mpnet with a linear head, which is fitted anew to the labels that are left. A seed also draws the order of the
+tasks and the initial weights. Seeds that are finished are kept and not walked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from routing import REVIEWS, Inputs, interval_of
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate import Gate
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.collaborator import Collaborator, NetworkKind
+from kcm.config import load_config
+from kcm.labels import UNLABELLED
+from kcm.large import fit_head
+from kcm.learners.base import Batch
+from kcm.learners.stream import TensorRows
+from kcm.learners.walk import Walk
+from kcm.metrics.continual import summarise
+from kcm.metrics.intervals import paired_over_seeds
+from pipelines.config import RunConfig
+from pipelines.features import feature_matrix, read_features
+
+RESULTS = Path(__file__).parent / "results" / "distillation.json"
+SHARES = (1.0, 0.1)
+NETWORKS: tuple[NetworkKind, ...] = ("kan", "mlp")
+TEACHERS = {"none": (False, False), "large": (True, False), "judge": (False, True), "both": (True, True)}
+MEASURES = ("small_accuracy", "area", "forgetting_first")
+LABEL_NAMES = ("negative", "positive")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The rows of one task, train then test: what both encoders say, labels, groups."""
+
+    name: str
+    ids: list[str]
+    is_train: NDArray[np.bool_]
+    small_ND: NDArray[np.float32]
+    large_NE: NDArray[np.float32]
+    label_N: NDArray[np.int64]
+    group_N: NDArray[np.object_]
+
+
+def read_domains(inputs: Inputs) -> list[Domain]:
+    """The tasks of the demo's run."""
+    narrow, wide = feature_folders(inputs)
+    domains = []
+    for number in range(len(list(narrow.glob("task-*.parquet")))):
+        small, large = ([read_features(f, number, split=s) for s in ("train", "test")] for f in (narrow, wide))
+        names = [row_id for part in small for row_id in part["id"].to_pylist()]
+        groups = [group for part in small for group in part["group"].to_pylist()]
+        domains.append(
+            Domain(
+                name=f"task {number}",
+                ids=names,
+                is_train=np.repeat([True, False], [len(part) for part in small]),
+                small_ND=np.concatenate([feature_matrix(part) for part in small]),
+                large_NE=np.concatenate([feature_matrix(part) for part in large]),
+                label_N=np.concatenate([part["label"].to_numpy() for part in small]),
+                group_N=np.array([group or name for group, name in zip(groups, names, strict=True)], dtype=object),
+            )
+        )
+    return domains
+
+
+def feature_folders(inputs: Inputs) -> tuple[Path, Path]:
+    """The features of the collaborator's encoder and of the large model's: of two artefacts, the narrower first."""
+    folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
+    width = {folder: feature_matrix(read_features(folder, 0, split="test")).shape[1] for folder in folders}
+    narrow, wide = sorted(folders, key=width.__getitem__)
+    return narrow, wide
+
+
+def streams(domains: Sequence[Domain], share: float, seed: int) -> list[TensorRows]:
+    """The tasks in the seed's order: labels of `share` of the reviews, and what a head fitted to these says of all."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(domains))
+    groups = np.unique(np.concatenate([domain.group_N for domain in domains]))
+    labelled = set(groups[rng.random(len(groups)) < share])
+    fitted = [domain.is_train & np.isin(domain.group_N, list(labelled)) for domain in domains]
+    fit = fit_head(
+        np.concatenate([domain.large_NE[rows] for domain, rows in zip(domains, fitted, strict=True)]),
+        np.concatenate([domain.label_N[rows] for domain, rows in zip(domains, fitted, strict=True)]),
+        np.concatenate([domain.group_N[rows] for domain, rows in zip(domains, fitted, strict=True)]).tolist(),
+        len(LABEL_NAMES),
+        seed=seed,
+    )
+    out_of_fold = np.split(fit.out_of_fold_NC, np.cumsum([rows.sum() for rows in fitted])[:-1])
+    tasks = []
+    for domain, rows, left_out_NC in zip(domains, fitted, out_of_fold, strict=True):
+        large_NC = fit.head.probabilities(domain.large_NE)
+        large_NC[rows] = left_out_NC
+        labels = np.where(domain.is_train & ~rows, UNLABELLED, domain.label_N)
+        batch = Batch(
+            torch.from_numpy(domain.small_ND),
+            torch.from_numpy(labels),
+            torch.from_numpy(large_NC),
+            torch.ones(len(rows)),
+        )
+        tasks.append(TensorRows(domain.name, {s: _split(domain, batch, s == "train") for s in ("train", "test")}))
+    return [tasks[number] for number in order]
+
+
+def _split(domain: Domain, batch: Batch, train: bool) -> tuple[list[str], Batch]:
+    rows = np.flatnonzero(domain.is_train == train)
+    return [domain.ids[row] for row in rows], batch.take(torch.from_numpy(rows), torch.ones(len(rows)))
+
+
+def measured(
+    tasks: Sequence[TensorRows], config: RunConfig, network: Any, teachers: str, seed: int
+) -> dict[str, float]:
+    """What one walk reaches on the test rows of all tasks."""
+    large, judge = TEACHERS[teachers]
+    weights = {
+        "large_weight": config.distill.large_weight if large else 0.0,
+        "judge_weight": config.distill.judge_weight if judge else 0.0,
+    }
+    walk = Walk(
+        Collaborator(tasks[0].take("test", torch.tensor([0])).features.shape[1], 2, config.network, network, seed),
+        config.learner.build(seed),
+        tasks,
+        config.train,
+        config.distill.model_copy(update=weights),
+        seed=seed,
+    )
+    walk.run()
+    parts = [task.take("test", torch.arange(task.num_rows("test"))) for task in tasks]
+    with torch.inference_mode():
+        judge_NC, small_NC = walk.collaborator.eval()(torch.cat([part.features for part in parts]))
+    label_N = torch.cat([part.labels for part in parts])
+    rows = ScoredOutcomes(
+        score=Gate().score(None, judge_NC.double().numpy()),
+        small_correct=(small_NC.argmax(-1) == label_N).numpy(),
+        large_correct=(torch.cat([part.large_probabilities for part in parts]).argmax(-1) == label_N).numpy(),
+    )
+    forgetting = summarise(walk.accuracy["small"], walk.baseline["small"])["forgetting_first"]
+    assert forgetting is not None  # there are several tasks
+    return {
+        "small_accuracy": float(rows.small_correct.mean()),
+        "area": Frontier.of(rows).area(),
+        "forgetting_first": float(forgetting),
+        "large_accuracy": float(rows.large_correct.mean()),
+    }
+
+
+def walked(domains: Sequence[Domain], config: RunConfig, seed: int) -> dict[str, dict[str, float]]:
+    """Every cell of the table for one seed, by `share/network/teachers`."""
+    found = {}
+    for share in SHARES:
+        tasks = streams(domains, share, seed)
+        for network in NETWORKS:
+            for teachers in TEACHERS:
+                found[f"{share:g}/{network}/{teachers}"] = measured(tasks, config, network, teachers, seed)
+    return found
+
+
+def summarised(seeds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Means over seeds, and what the teachers add to `none`, paired by seed with 95% intervals."""
+    table: dict[str, Any] = {}
+    for cell in next(iter(seeds.values())):
+        alone = f"{cell.rpartition('/')[0]}/none"
+        table[cell] = {
+            measure: {
+                "mean": float(np.mean(values := [found[cell][measure] for found in seeds.values()])),
+                "over_none": interval_of(
+                    paired_over_seeds(values, [found[alone][measure] for found in seeds.values()])
+                ),
+            }
+            for measure in MEASURES
+        } | {"large_accuracy": float(np.mean([found[cell]["large_accuracy"] for found in seeds.values()]))}
+    return table
+
+
+def show(table: Mapping[str, Any], num_seeds: int) -> None:
+    """The table for a person, in percent."""
+    shown = Table(title=f"Small model after all tasks, {num_seeds} seeds; what teachers add to none, 95% intervals")
+    for heading in ("labels", "network", "teachers", "accuracy %", "over none", "area %", "over none", "forgetting"):
+        shown.add_column(heading, justify="left" if heading in ("network", "teachers") else "right")
+    for cell, figures in table.items():
+        share, network, teachers = cell.split("/")
+        columns = []
+        for measure in ("small_accuracy", "area"):
+            over = figures[measure]["over_none"]
+            columns += [
+                f"{100 * figures[measure]['mean']:.1f}",
+                "–" if teachers == "none" or over is None else _points(over),
+            ]
+        shown.add_row(
+            f"{float(share):.0%}", network, teachers, *columns, f"{100 * figures['forgetting_first']['mean']:+.1f}"
+        )
+    Console(width=140).print(shown)
+
+
+def _points(over: Mapping[str, Any]) -> str:
+    low, high = over["interval"]
+    return f"{100 * over['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def main() -> None:
+    """Walk the seeds that are missing, print the table, and write it with `--write`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", type=Path, required=True, help="storage path of a finished run of reviews.yaml")
+    parser.add_argument("--num-seeds", type=int, default=10)
+    parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    config, domains = load_config(RunConfig, REVIEWS), read_domains(Inputs(None, given.storage, None, Path("assets")))
+    kept = given.storage / "distillation.json"
+    seeds = json.loads(kept.read_text()) if kept.exists() else {}
+    for seed in track(range(given.num_seeds), "seeds"):
+        if str(seed) not in seeds:
+            seeds[str(seed)] = walked(domains, config, seed)
+            kept.write_text(json.dumps(seeds))
+    table = summarised(seeds)
+    show(table, len(seeds))
+    if given.write:
+        RESULTS.write_text(json.dumps({"num_seeds": len(seeds), "table": table}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
