@@ -66,6 +66,12 @@ def _read_text(path: Path, suffix: str) -> pd.DataFrame:
 
 
 def _absent(column: str, field: str, names: Sequence[str], where: str) -> DataError:
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        return DataError(
+            f"there is a single column, {names[0][:60]!r}",
+            where=where,
+            mend=f"Its cells seem to be separated by {other!r}: write them with commas, or with tabs as .tsv",
+        )
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""

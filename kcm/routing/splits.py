@@ -88,7 +88,7 @@ def _refuse_shared(
         return
     row = shared.iloc[0]
     raise DataError(
-        f"{len(shared)} rows are in two splits: {row['name']} ({row['split']}) and {first['name'][row['key']]}"
+        f"{len(shared)} rows repeat what another split holds: {row['name']} ({row['split']}) and {first['name'][row['key']]}"
         f" ({first['split'][row['key']]}) hold {what}",
         where="split",
         mend=mend,

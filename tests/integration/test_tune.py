@@ -132,7 +132,7 @@ def results(storage: Path) -> dict[str, int]:
     return {path.stem: path.stat().st_mtime_ns for path in found}
 
 
-def wait_for_results(storage: Path, count: int, timeout_s: float = 120) -> None:
+def wait_for_results(storage: Path, count: int, timeout_s: float = 240) -> None:
     deadline = time.monotonic() + timeout_s
     while len(results(storage)) < count:
         assert time.monotonic() < deadline, "the search never got so far"

@@ -153,6 +153,30 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "59.8%", "0,5"])
+def test_a_confidence_that_is_no_finite_number_is_refused_by_its_row(cell: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"s": ["1", "0"], "l": ["1", "1"], "c": ["0.5", cell]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    shown = route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
+    assert (shown.exit_code, "row 2" in shown.stderr) == (2, True)
+
+
+def test_a_missing_cost_is_refused_by_its_row_and_a_missing_column_of_costs_is_none(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"s": ["1", "0"], "l": ["1", "1"], "c": ["0.5", "0.4"], "cost": ["1", ""]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    words = ("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
+    assert "a cost must be a number: row 2: empty" in route(*words, "--large-cost", "cost").stderr
+    assert succeeded(tmp_path, *words)["decision"] == "escalate_all"
+
+
+def test_a_file_of_another_separator_or_encoding_says_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("s;l;c\n1;1;0.5\n")
+    shown = route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c")
+    assert "seem to be separated by ';'" in shown.stderr
+    (tmp_path / "t.csv").write_text("s,l,c\n1,1,0.5\n", encoding="utf-16")
+    assert "the file is not UTF-8" in route("certify", tmp_path / "t.csv", *CORRECT, "--confidence", "c").stderr
+
+
 def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_path: Path) -> None:
     router = tmp_path / "router"
     words = ("--text", "prompt", "--confidence", "confidence", *ANSWERS)
