@@ -88,8 +88,8 @@ def _refuse_shared(
         return
     row = shared.iloc[0]
     raise DataError(
-        f"{len(shared)} rows repeat what another split holds: {row['name']} ({row['split']}) and {first['name'][row['key']]}"
-        f" ({first['split'][row['key']]}) hold {what}",
+        f"{len(shared)} rows repeat what another split holds: {row['name']} ({row['split']}) and"
+        f" {first['name'][row['key']]} ({first['split'][row['key']]}) hold {what}",
         where="split",
         mend=mend,
     )
