@@ -84,6 +84,7 @@ def texts(url: str, sentences: list[str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     assert CHROMIUM.exists(), "KCM_TEST_BROWSER=1, but there is no browser: apt-get install chromium"
+    expect.set_options(timeout=20_000)  # machines that run tests are busy
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
