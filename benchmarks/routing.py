@@ -40,7 +40,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.metrics.calibration import fit_temperature
-from kcm.metrics.intervals import SeedInterval, paired_over_seeds
+from kcm.metrics.intervals import SeedInterval, paired_difference, paired_over_seeds
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.head import fit_head
 from kcm.routing.workbench import Workbench
@@ -211,6 +211,46 @@ def scale(inputs: Inputs) -> dict[str, Any]:
 # -- the demo's reviews ------------------------------------------------------------------------------------------------
 
 
+def reviews(inputs: Inputs) -> dict[str, Any]:
+    """What the demo's certified cascade saves and loses on test, and the most accurate threshold of validate there."""
+    folder = inputs.artefact("evaluate", "result.json")
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {name: _deployed(result[name]) | _most_accurate(folder / name) for name in ("kcm", "mcm")}
+
+
+def _deployed(found: dict[str, Any]) -> dict[str, Any]:
+    overall, promise = found["overall"], found["certificate"]
+    return {
+        "calls_saved": overall["calls_saved"],
+        "over_large_only": {"estimate": overall["difference"], "interval": overall["difference_interval"]},
+        "certified": promise["valid"] and promise["searched"] == promise["certified"],
+        "loses_at_most": promise["bound"],
+        "with_probability": 1 - promise["delta"],
+    }
+
+
+def _most_accurate(folder: Path) -> dict[str, Any]:
+    """The threshold that is right most often on validate, measured on test against the large model alone."""
+    table = OutcomeTable.from_parquet(folder / "outcomes.parquet")
+    validate, test = (
+        ScoredOutcomes.of(rows, Gate().score(None, rows.judge_logits))
+        for rows in (table.where(split="validate"), table.where(split="test"))
+    )
+    frontier = Frontier.of(validate)
+    threshold = frontier.thresholds[int(frontier.accuracy.argmax())]
+    kept_N = test.score > threshold
+    difference = paired_difference(
+        np.where(kept_N, test.small_correct, test.large_correct), test.large_correct, test.group
+    )
+    return {
+        "most_accurate": {
+            "calls_saved": float(kept_N.mean()),
+            "over_large_only": difference
+            and {"estimate": difference.estimate, "interval": [difference.low, difference.high]},
+        }
+    }
+
+
 def agreement(inputs: Inputs) -> dict[str, Any]:
     """Spearman correlation, on test, of scores with how well the human raters agreed and how strongly they felt.
 
@@ -308,7 +348,7 @@ def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
-    function.__name__: function for function in (gsm8k, violations, scale, agreement, kcm_mcm)
+    function.__name__: function for function in (gsm8k, violations, scale, reviews, agreement, kcm_mcm)
 }
 
 
