@@ -1,4 +1,4 @@
-"""`kcm benchmark`: networks and learners compared on any labelled table, without a cluster."""
+"""`kcm benchmark`: networks and learners compared on any labelled table, and retrieval by a run's collaborators."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # A benchmark issues no certificate and tunes nothing, so most rows are for training.
 FRACTIONS = {"train": 0.7, "validate": 0.05, "certify": 0.05, "test": 0.2}
 
-app = typer.Typer(help="Compare networks and learners on a labelled table.", no_args_is_help=True)
-
-
-@app.callback()
-def _verbs() -> None:
-    """Keep `continual` a verb of its own: typer would fold a single command into its parent."""
+app = typer.Typer(help="Compare networks and learners, and measure retrieval.", no_args_is_help=True)
 
 
 @app.command()
@@ -124,6 +119,36 @@ def continual(
         with ProgressBars() as bars:
             result |= run_study(config, Settings.load(settings), assets_path, storage, bars)
         result_console().print(study_view(result))
+
+
+@app.command()
+def retrieval(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="A run's YAML file over pairs, such as jobs/configs/image_text.yaml."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable."),
+    ] = None,
+    top_k: Annotated[
+        list[int] | None, typer.Option(metavar="K", help="Items that the large model ranks anew; repeatable.")
+    ] = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Search captions by pictures and pictures by captions: R@1, R@5 and R@10 of small, large and cascade."""
+    with reported(json, debug) as result:
+        from jobs.retrieval_view import retrieval_view
+        from jobs.table import result_console
+        from kcm.cascade.retrieval_search import RetrievalConfig
+        from kcm.config import load_config, parse_config
+        from pipelines.config import RunConfig
+        from pipelines.retrieval import retrieval as measure
+
+        settings = parse_config(RetrievalConfig, {"top_k": top_k} if top_k else {})
+        result |= measure(load_config(RunConfig, config, overrides or ()), settings)
+        result_console().print(retrieval_view(result))
 
 
 def _source(data: str, subset: str | None, columns: dict[str, str | None]) -> dict[str, Any]:

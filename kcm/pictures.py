@@ -62,21 +62,24 @@ def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     return None
 
 
+def upright(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The whole picture in three channels: upright, on white, the first frame of several. Raises PictureError."""
+    return _read(data, max_pixels, lambda image: _rgb(ImageOps.exif_transpose(image)))
+
+
 def square(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The whole picture, squeezed to a square, uint8 [S, S, 3]: upright, on white, the first frame of several.
 
     Raises PictureError.
     """
-    try:
-        with _opened(data, max_pixels) as image:
-            image.draft(None, (side, side))  # JPEG can be decoded at an eighth of its size, at an eighth of the cost
-            upright = ImageOps.exif_transpose(image)
-            fitted = _rgb(upright).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
-            return np.asarray(fitted, dtype=np.uint8)
-    except PictureError:
-        raise
-    except Exception as error:  # what decoders raise over strangers' bytes is of every kind
-        raise PictureError(_reason(error)) from error
+
+    def squeezed(image: Image.Image) -> np.ndarray:
+        image.draft(None, (side, side))  # JPEG can be decoded at an eighth of its size, at an eighth of the cost
+        whole = _rgb(ImageOps.exif_transpose(image))
+        fitted = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(fitted, dtype=np.uint8)
+
+    return _read(data, max_pixels, squeezed)
 
 
 def squares(inputs: Sequence[Content], side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -96,6 +99,17 @@ def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]
     if faults:
         raise UnreadableError(faults)
     return results
+
+
+def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
+    """What `read` makes of the opened picture, whatever its decoder raises told as PictureError."""
+    try:
+        with _opened(data, max_pixels) as image:
+            return read(image)
+    except PictureError:
+        raise
+    except Exception as error:  # what decoders raise over strangers' bytes is of every kind
+        raise PictureError(_reason(error)) from error
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:

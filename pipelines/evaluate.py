@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def evaluate(
             table, features_ND, encode_s = outcome_table(
                 found.collaborator, encoded.folder, answered.folder, names, answer_names, SPLITS
             )
-            spend = _spend(context, table, config, recipe.fingerprint)
+            spend = look_spend(context, table.where(split="certify", prompt="none").id, config, recipe.fingerprint)
             folders: dict[PromptMode, Path] = {
                 mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"
             }
@@ -118,13 +119,13 @@ class Judged:
         return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
 
 
-def _spend(context: Context, table: OutcomeTable, config: CertificateConfig, purpose: str) -> float:
+def look_spend(context: Context, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
     """What this look at the certify rows may spend; the same evaluation started again is the same look.
 
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
     ledger = Ledger(context.store.root / "ledger.json")
-    fingerprint = split_fingerprint(table.where(split="certify", prompt="none").id)
+    fingerprint = split_fingerprint(certify_ids)
     earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
     look = earlier[0] if earlier else ledger.open_look(fingerprint, config.delta, purpose)
     return look.spend

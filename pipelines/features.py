@@ -52,34 +52,34 @@ def features(context: Context, tasks: Artefact, encoder: AnyEncoderConfig, *, la
 
     DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
     """
-    assets_dir = context.config.assets_path
-    cluster = context.config.cluster
     section = {
         "encoder": encoder.model_dump(mode="json", exclude=set(encoder.operational)),
-        "identity": encoder_identity(encoder, assets_dir),
-        "device": cluster.device,
+        "identity": encoder_identity(encoder, context.config.assets_path),
+        "device": context.config.cluster.device,
     }
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         sequence = TaskSequence.load(tasks.folder)
         rows = [sequence.rows(number) for number in range(len(sequence.tasks))]
         inputs = pa.concat_tables([table.select(["text", "image"]) for table in rows])
-        parts = map_rows(
-            inputs,
-            pc.utf8_length(inputs["text"]).to_numpy(),
-            Encode,
-            {"encoder": encoder, "assets_dir": assets_dir, "device": cluster.device},
-            batch_size=encoder.batch_size,
-            cluster=cluster,
-            scratch=scratch,
-            bar=bar,
-        )
+        parts = _pass(context, encoder, inputs, scratch, bar)
         start = 0
         for number, table in enumerate(rows):
             _write_task(task_file(folder, number), table, parts, start)
             start += len(table)
 
     return context.build(Recipe("features", VERSION, section, (tasks,)), write, label=label)
+
+
+def encoded(context: Context, encoder: AnyEncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:
+    """Features float32 [N, D] of rows with the columns id, text and image, by the same actors as the stage's.
+
+    DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
+    """
+    parts = _pass(context, encoder, rows.select(["text", "image"]), scratch, bar).to_table().sort_by(ROW)
+    features_ND = rows_of_lists(parts["features"])
+    _refuse_nan(features_ND, parts["fault"], rows["id"])
+    return features_ND
 
 
 def task_file(folder: Path, number: int) -> Path:
@@ -94,18 +94,39 @@ def write_rows(path: Path, table: pa.Table) -> None:
 
 def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:
     mine = (pc.field(ROW) >= start) & (pc.field(ROW) < start + len(table))
-    encoded = parts.to_table(filter=mine).sort_by(ROW)
-    values_ND = rows_of_lists(encoded["features"])
-    if len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
-        named = [(table["id"][row].as_py(), encoded["fault"][row].as_py()) for row in bad[:5].tolist()]
-        ids = ", ".join(f"{name} ({fault})" if fault else name for name, fault in named)
-        raise DataError(
-            f"the encoder gave NaN for {len(bad)} rows: {ids}", mend="Check these rows, the encoder's dtype and weights"
-        )
+    part = parts.to_table(filter=mine).sort_by(ROW)
+    values_ND = rows_of_lists(part["features"])
+    _refuse_nan(values_ND, part["fault"], table["id"])
     group = pc.if_else(pc.equal(table["group"], ""), None, table["group"])  # a row without one stands alone
     columns = table.drop_columns(["text", "image", "group"]).append_column("group", group)
-    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, encoded[SECONDS])
+    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, part[SECONDS])
     write_rows(path, columns)
+
+
+def _pass(context: Context, encoder: AnyEncoderConfig, inputs: pa.Table, scratch: Path, bar: Bar) -> ds.Dataset:
+    """Rows with the columns text and image through a pool of actors."""
+    cluster = context.config.cluster
+    return map_rows(
+        inputs,
+        pc.utf8_length(inputs["text"]).to_numpy(),
+        Encode,
+        {"encoder": encoder, "assets_dir": context.config.assets_path, "device": cluster.device},
+        batch_size=encoder.batch_size,
+        cluster=cluster,
+        scratch=scratch,
+        bar=bar,
+    )
+
+
+def _refuse_nan(values_ND: np.ndarray, faults: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
+    """Raise DataError that names rows without features, and why they have none."""
+    if not len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
+        return
+    named = [(ids[row].as_py(), faults[row].as_py()) for row in bad[:5].tolist()]
+    shown = ", ".join(f"{name} ({fault})" if fault else name for name, fault in named)
+    raise DataError(
+        f"the encoder gave NaN for {len(bad)} rows: {shown}", mend="Check these rows, the encoder's dtype and weights"
+    )
 
 
 def rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from kcm.learners.stream import matrix
+from pipelines.alignment import alignment
 from pipelines.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
@@ -57,8 +58,8 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
 
 def stages(context: Context) -> Iterator[tuple[str, Artefact]]:
     """Each stage's name and artefact, computed when asked for."""
-    config = context.config
-    sequence = tasks(context)
+    sequence = alignment(context, tasks(context))
+    config = context.config  # goes on with what has been fitted
     config.learner.build(config.seed).check(len(load_sequence(sequence).label_names))  # before hours of encoding
     yield "tasks", sequence
     encoded = features(context, sequence, config.encoder)

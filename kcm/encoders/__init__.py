@@ -4,6 +4,7 @@ from kcm.encoders.base import Encoder, encode_readable
 from kcm.encoders.build import build_encoder, encoder_identity
 from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
 from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
+from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder, TowersConfig
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
 from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
@@ -13,10 +14,13 @@ __all__ = [
     "EncoderConfig",
     "ImageEncoder",
     "ImageEncoderConfig",
+    "ImageTextConfig",
+    "ImageTextEncoder",
     "PixelsConfig",
     "PixelsEncoder",
     "TextEncoder",
     "TextEncoderConfig",
+    "TowersConfig",
     "build_encoder",
     "encode_readable",
     "encoder_identity",

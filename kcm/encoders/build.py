@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from kcm.assets import resolve
+from kcm.encoders.aligned import AlignedDual, aligned_identity, read_towers
+from kcm.encoders.alignment import AlignmentHead
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import AnyEncoderConfig
+from kcm.encoders.dual import DualEncoder, PretrainedDual, pretrained_identity
 from kcm.encoders.image import ImageEncoder, ImageEncoderConfig, image_identity
+from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder, pixels_identity
 from kcm.encoders.text import TextEncoder, text_identity
+from kcm.errors import ConfigError
 
 
 def build_encoder(config: AnyEncoderConfig, assets_dir: Path, device: str = "cpu") -> Encoder:
@@ -19,6 +24,8 @@ def build_encoder(config: AnyEncoderConfig, assets_dir: Path, device: str = "cpu
     """
     if isinstance(config, PixelsConfig):
         return PixelsEncoder(config)
+    if isinstance(config, ImageTextConfig):
+        return ImageTextEncoder(config, _dual(config, assets_dir, device), encoder_identity(config, assets_dir))
     folder = resolve(config.model, assets_dir)
     if isinstance(config, ImageEncoderConfig):
         return ImageEncoder(config, folder, device)
@@ -32,7 +39,41 @@ def encoder_identity(config: AnyEncoderConfig, assets_dir: Path) -> str:
     """
     if isinstance(config, PixelsConfig):
         return pixels_identity(config)
+    if isinstance(config, ImageTextConfig):
+        return _dual_identity(config, assets_dir)
     folder = resolve(config.model, assets_dir)
     if isinstance(config, ImageEncoderConfig):
         return image_identity(config, folder)
     return text_identity(config, folder)
+
+
+def _dual_identity(config: ImageTextConfig, assets_dir: Path) -> str:
+    folder = _dual_folder(config, assets_dir)
+    if towers := read_towers(folder):
+        below = (encoder_identity(tower, assets_dir) for tower in (towers.image, towers.text))
+        return f"{aligned_identity(folder, *below)}-{config.output}"
+    return f"{pretrained_identity(folder, config.max_length, config.max_pixels)}-{config.output}"
+
+
+def _dual(config: ImageTextConfig, assets_dir: Path, device: str) -> DualEncoder:
+    folder = _dual_folder(config, assets_dir)
+    if towers := read_towers(folder):
+        image, text = (build_encoder(tower, assets_dir, device) for tower in (towers.image, towers.text))
+        return AlignedDual(image, text, AlignmentHead.load(folder))
+    return PretrainedDual(
+        folder,
+        max_length=config.max_length,
+        max_pixels=config.max_pixels,
+        batch_size=config.batch_size,
+        device=device,
+    )
+
+
+def _dual_folder(config: ImageTextConfig, assets_dir: Path) -> Path:
+    if config.towers is not None:
+        raise ConfigError(
+            "the alignment head of these towers has not been fitted",
+            where="encoder.towers",
+            mend="`kcm run` fits it; name the folder of the fitted head as `model`",
+        )
+    return resolve(config.model, assets_dir)

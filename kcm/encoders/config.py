@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Discriminator, Tag
 
 from kcm.encoders.image import ImageEncoderConfig
+from kcm.encoders.image_text import ImageTextConfig
 from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.single import AnySingleConfig, kind_of
 from kcm.encoders.text import TextEncoderConfig
 
-AnyEncoderConfig = TextEncoderConfig | PixelsConfig | ImageEncoderConfig
-
-
-def _kind(value: Any) -> str | None:
-    """The tag of a section; one that does not say is an encoder of texts."""
-    return value.get("kind", "text") if isinstance(value, dict) else getattr(value, "kind", None)
-
+AnyEncoderConfig = AnySingleConfig | ImageTextConfig
 
 EncoderConfig = Annotated[
     Annotated[TextEncoderConfig, Tag("text")]
     | Annotated[PixelsConfig, Tag("pixels")]
-    | Annotated[ImageEncoderConfig, Tag("image")],
-    Discriminator(_kind),
+    | Annotated[ImageEncoderConfig, Tag("image")]
+    | Annotated[ImageTextConfig, Tag("image_text")],
+    Discriminator(kind_of),
 ]

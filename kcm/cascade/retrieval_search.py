@@ -1,0 +1,162 @@
+"""The search for a retrieval policy: how many items are ranked anew, what the large model is told, gate and threshold.
+
+Everything is chosen on validate queries, by the same gates, frontier and certificates as for any other task.
+Shapes: Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kcm.cascade.certificate import CertificateConfig
+from kcm.cascade.deferral import fit_deferral, gate_score
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.ledger import look_delta
+from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.reranking import Gallery
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.search import find_policy, promised
+from kcm.cascade.table import OutcomeTable, Split, concatenate
+from kcm.config import Config
+from kcm.errors import DataError
+from kcm.large.prompts import PromptMode
+from kcm.metrics.calibration import fit_temperature
+
+
+class RetrievalConfig(Config):
+    """What is searched on validate: how many items the large model ranks anew, and what it is told."""
+
+    top_k: tuple[int, ...] = Field((5, 10, 20), min_length=1, description="Lengths of the candidate list.")
+    weights: tuple[float, ...] = Field(
+        (0.5, 1.0), description="Weights of the small model's scores beside the large one's; none: it is never told."
+    )
+    max_share: float = Field(
+        0.5, gt=0, le=1, description="Share of large-only's pair scorings within which R@1 is made highest."
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an escalated query is answered with."""
+
+    top_k: int
+    mode: PromptMode
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A choice with a gate, and the validate queries under it: what its frontier is made of.
+
+    `share` is what a call scores of the pairs that large-only scores for the mean query.
+    """
+
+    choice: Choice
+    gate: Gate
+    rows: ScoredOutcomes
+    share: float
+
+    def score(self, table: OutcomeTable) -> ScoredOutcomes:
+        """The queries of another split, as the gate scores them."""
+        return ScoredOutcomes.of(table, self.gate.score(None, _judged(table)))
+
+
+def queries(galleries: Sequence[Gallery], split: Split, choice: Choice) -> OutcomeTable:
+    """The queries of a split under the mode of a choice, in the order of the galleries."""
+    tables = [
+        gallery.outcomes(choice.mode, choice.top_k, choice.weight) for gallery in galleries if gallery.split == split
+    ]
+    return concatenate(tables).where(prompt=choice.mode)
+
+
+def candidates(
+    galleries: Sequence[Gallery], config: RetrievalConfig, gates: Sequence[GateName], seed: int
+) -> list[Candidate]:
+    """Every choice with every gate, on the validate galleries.
+
+    Raises DataError where a list would be longer than the smallest gallery.
+    """
+    smallest = min(galleries, key=lambda gallery: gallery.relevant.shape[1])
+    if max(config.top_k) > smallest.relevant.shape[1]:
+        raise DataError(
+            f"top_k = {max(config.top_k)}, but a gallery of task {smallest.task!r} has "
+            f"{smallest.relevant.shape[1]} items in split {smallest.split}",
+            where="retrieval.top_k",
+            mend="Lower it, or give more rows",
+        )
+    return [
+        candidate
+        for choice in _choices(config)
+        for candidate in _gated(choice, queries(galleries, "validate", choice), galleries, gates, seed)
+    ]
+
+
+def cheapest(found: Sequence[Candidate], max_loss: float, certificate: CertificateConfig) -> tuple[Candidate, Policy]:
+    """The candidate of which a certificate should leave most, with the policy that is to be certified."""
+
+    def standing(candidate: Candidate) -> tuple[tuple[float, float, float], Policy]:
+        policy = find_policy(candidate.rows, candidate.gate, "global", max_loss)
+        left = promised(policy, candidate.rows, certificate, look_delta(certificate.delta, 1))
+        return (left, policy.calls_saved, policy.area), policy.policy.model_copy(
+            update={"prompt": candidate.choice.mode}
+        )
+
+    best = max(((*standing(candidate), candidate) for candidate in found), key=lambda item: item[0])
+    return best[2], best[1]
+
+
+def within_share(found: Sequence[Candidate], max_share: float) -> tuple[Candidate, Decision]:
+    """The candidate and threshold with the highest R@1 among those that score at most `max_share` of all pairs.
+
+    Of equal ones the one that scores fewer. To escalate all is large-only itself, which scores every pair.
+    """
+    best: tuple[tuple[float, float], Candidate, float] | None = None
+    for candidate in found:
+        frontier = Frontier.of(candidate.rows)
+        share_K = frontier.call_rate * candidate.share
+        allowed = [index for index in range(1, len(share_K)) if share_K[index] <= max_share]
+        index = max(allowed, key=lambda index: (frontier.accuracy[index], -share_K[index]))
+        standing = (float(frontier.accuracy[index]), -float(share_K[index]))
+        if best is None or standing > best[0]:
+            best = (standing, candidate, float(frontier.thresholds[index]))
+    assert best is not None  # there is at least one candidate, and to keep all scores nothing
+    return best[1], Decision.of(best[2])
+
+
+def _choices(config: RetrievalConfig) -> Iterator[Choice]:
+    yield from (Choice(k, "hard", 0.0) for k in config.top_k)
+    yield from (Choice(k, "soft", weight) for k, weight in product(config.top_k, config.weights))
+
+
+def _gated(
+    choice: Choice, table: OutcomeTable, galleries: Sequence[Gallery], gates: Sequence[GateName], seed: int
+) -> Iterator[Candidate]:
+    judged_QK = _judged(table)
+    plain = Gate(name="confidence", temperature=fit_temperature(table.judge_logits, table.label))
+    pairs = [gallery.relevant.shape for gallery in galleries if gallery.split == "validate"]
+    share = choice.top_k * sum(rows for rows, _ in pairs) / sum(rows * items for rows, items in pairs)
+    for name in dict.fromkeys(gates):
+        gate, scores = plain, plain.score(None, judged_QK)
+        if name == "deferral":
+            scaled = judged_QK / plain.temperature
+            head, estimates_Q2 = fit_deferral(
+                None, scaled, table.small_correct, table.large_correct, table.large_cost, table.group, seed=seed
+            )
+            gate = Gate("deferral", plain.temperature, head)
+            scores = gate_score(estimates_Q2, gate.deferral_weight)
+        elif name != "confidence":
+            gate = Gate(name, plain.temperature)
+            scores = gate.score(None, judged_QK)
+        yield Candidate(choice, gate, ScoredOutcomes.of(table, scores), share)
+
+
+def _judged(table: OutcomeTable) -> NDArray[np.float64]:
+    """The judge's scores of the places, without `elsewhere`, which it cannot answer."""
+    return table.judge_logits[:, :-1]

@@ -1,0 +1,94 @@
+"""Image-text matching: pictures with captions become pairs that match and pairs that do not.
+
+Pictures are taken two by two, by the order of a seeded hash: each is paired with its own caption and with the other's.
+Both classes are therefore equally large, every caption is as often right as wrong, so that no caption gives its answer
+away, and the pairs of two pictures stay together in one split: no picture and no caption is in two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import DataError
+from kcm.tasks.columns import to_records
+from kcm.tasks.files import FilesSource, read_files
+from kcm.tasks.hashing import draw
+from kcm.tasks.rows import Record
+
+LABELS = MATCH, NO_MATCH = ("match", "no match")
+
+
+class PairsSource(Config):
+    """Tables of pictures with captions, one for each task, from which pairs are made."""
+
+    kind: Literal["pairs"] = "pairs"
+    tables: dict[str, str] = Field(min_length=1, description="Task -> file or folder with its pictures and captions.")
+    image_column: str = Field(default="image", description="Column with the picture: its bytes, or a path.")
+    text_column: str = Field(default="text", description="Column with the caption.")
+    id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
+    group_column: str | None = Field(
+        default=None, description="Column that tells which pictures show the same; null: those with equal captions do."
+    )
+    max_caption: int = Field(default=2000, ge=1, description="Characters of a caption; a longer one is a bad row.")
+    pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
+
+
+def read_pairs(config: PairsSource) -> Iterator[Record]:
+    """The pairs of every table. Raises DataError for a missing file or column, or a table with one caption alone."""
+    for task, path in config.tables.items():
+        # A caption is what its picture is labelled with; these tables need no other label.
+        source = FilesSource(
+            path=path,
+            image_column=config.image_column,
+            text_column=config.text_column,
+            label_column=config.text_column,
+            id_column=config.id_column,
+            group_column=config.group_column,
+        )
+        yield from _pairs(list(to_records(read_files(source), source, where=path)), task, config)
+
+
+def _pairs(records: Sequence[Record], task: str, config: PairsSource) -> Iterator[Record]:
+    units: dict[str, dict[str, list[Record]]] = {}
+    for number, record in enumerate(records, start=1):
+        caption = (record.text or "").strip()
+        too_long = len(caption) > config.max_caption
+        if record.fault or too_long or not (record.id and record.image and caption):
+            fault = f"the caption has {len(caption):,} characters, more than {config.max_caption:,}" if too_long else ""
+            yield _pair(record, record, f"{task} {number}", task, fault=record.fault or fault)
+            continue
+        units.setdefault(record.split or "", {}).setdefault(record.group or caption.casefold(), []).append(record)
+    for split, members in units.items():
+        if len(members) < 2:
+            raise DataError(f"table {task!r} needs two captions in a split, it has one {split}", where="source.tables")
+        yield from _split_pairs(members, task, config.pair_seed)
+
+
+def _split_pairs(units: dict[str, list[Record]], task: str, seed: int) -> Iterator[Record]:
+    ordered = sorted(units, key=lambda unit: (draw(seed, "pairs", f"{task}\0{unit}"), unit))
+    blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
+    blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
+    for block in blocks:
+        for position, unit in enumerate(block):
+            others = units[block[(position + 1) % len(block)]]
+            for number, record in enumerate(units[unit]):
+                yield _pair(record, record, f"{task}\0{min(block)}", task)
+                yield _pair(record, others[number % len(others)], f"{task}\0{min(block)}", task)
+
+
+def _pair(record: Record, other: Record, group: str, task: str, fault: str = "") -> Record:
+    """The picture of one row with the caption of the other; named after both where they differ."""
+    return Record(
+        id=record.id if other is record else f"{record.id} / {other.id}",
+        text=other.text,
+        label=MATCH if other is record else NO_MATCH,
+        group=group,
+        task=task,
+        split=record.split,
+        image=record.image,
+        fault=fault,
+    )

@@ -1,0 +1,180 @@
+"""Pairs as features: alignment heads and pretrained dual encoders, what they share, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kcm.config import parse_config
+from kcm.content import Content, UnreadableError
+from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, build_encoder, encoder_identity
+from kcm.encoders.aligned import save_aligned
+from kcm.encoders.alignment import AlignmentConfig, AlignmentHead, fit_alignment
+from kcm.encoders.image_text import ImageTextEncoder, pair_features
+from kcm.errors import AssetError, ConfigError, DataError
+from tests.tiny_clip import save_clip
+
+
+def picture(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 30), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+RED, BLUE = picture("red"), picture("blue")
+
+
+class Counting:
+    """A dual encoder that counts what it is given; its vectors tell the length of the part."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def images(self, inputs):
+        self.seen.append(len(inputs))
+        if bad := {position: "damaged" for position, content in enumerate(inputs) if content.image == b"bad"}:
+            raise UnreadableError(bad)
+        return np.array([[len(content.image), 1] for content in inputs], dtype=np.float32).reshape(-1, 2)
+
+    def texts(self, inputs):
+        self.seen.append(len(inputs))
+        return np.array([[1, len(content.text)] for content in inputs], dtype=np.float32).reshape(-1, 2)
+
+
+def encoder(output: str = "pair") -> tuple[ImageTextEncoder, Counting]:
+    dual = Counting()
+    return ImageTextEncoder(ImageTextConfig(model="any", output=output), dual, "identity"), dual
+
+
+def test_pair_features_are_products_and_their_sum():
+    images, texts = np.array([[0.6, 0.8]], np.float32), np.array([[1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(pair_features(images, texts), [[0.6 * np.sqrt(2), 0.0, 0.6]], rtol=1e-6)
+
+
+def test_what_inputs_share_is_embedded_once():
+    model, dual = encoder()
+    features = model.encode([Content("a", b"xx"), Content("bb", b"xx"), Content("a", b"y")])
+    assert dual.seen == [2, 2]
+    np.testing.assert_allclose(features[:, -1], [2 + 1, 2 + 2, 1 + 1])
+
+
+def test_every_input_with_a_bad_picture_is_named():
+    model, _ = encoder()
+    with pytest.raises(UnreadableError) as caught:
+        model.encode([Content("a", b"xx"), Content("b", b"bad"), Content("c", b"bad"), Content("d", b"y")])
+    assert caught.value.faults == {1: "damaged", 2: "damaged"}
+
+
+@pytest.mark.parametrize(("output", "dim"), [("pair", 3), ("image", 2), ("text", 2)])
+def test_one_part_or_both(output, dim):
+    model, _ = encoder(output)
+    assert model.reads == ({"image", "text"} if output == "pair" else {output})
+    assert model.encode([Content("a", b"xx")]).shape == (1, dim) == (1, model.dim)
+    assert model.encode([]).shape == (0, dim)
+
+
+def test_a_head_finds_the_pairs_of_rows_that_it_never_saw():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(600, 6))
+    views = [hidden @ rng.normal(size=(6, dim)) for dim in (20, 12)]
+    images, texts = ((view + 0.1 * rng.normal(size=view.shape)).astype(np.float32) for view in views)
+    config = AlignmentConfig(dim=8, dropout=0.1, num_epochs=30, pairs_per_step=100)
+    head = fit_alignment(images[:500], texts[:500], [str(number) for number in range(500)], config, seed=0)
+    scores = head.images(torch.from_numpy(images[500:])) @ head.texts(torch.from_numpy(texts[500:])).T
+    assert (scores.argmax(1) == torch.arange(100)).float().mean() > 0.5  # 0.01 by chance
+
+
+def test_the_same_seed_gives_the_same_head_and_another_one_another():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(40, 3)).astype(np.float32)
+    config = AlignmentConfig(dim=2, num_epochs=2, pairs_per_step=16)
+    captions = [str(number // 2) for number in range(40)]
+    first, again, other = (fit_alignment(*rows, captions, config, seed).image.weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_one_caption_tells_nothing_apart():
+    rows = np.zeros((4, 5), np.float32), np.zeros((4, 3), np.float32)
+    with pytest.raises(DataError, match="at least two captions, it has 1"):
+        fit_alignment(*rows, ["a"] * 4, AlignmentConfig(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"), ("red", "blue", "a"), max_tokens=8)
+
+
+def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
+    rows = [Content("a red", RED), Content("a blue", RED), Content("a red", BLUE)]
+    images, texts = (
+        build_encoder(ImageTextConfig(model=str(clip), max_length=8, output=part), tmp_path).encode(rows)
+        for part in ("image", "text")
+    )
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(texts[0], texts[2])
+    pairs = build_encoder(ImageTextConfig(model=str(clip), max_length=8), tmp_path).encode(rows)
+    np.testing.assert_allclose(pairs, pair_features(images, texts), rtol=1e-5, atol=1e-6)
+
+
+def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):
+    with pytest.raises(ConfigError, match="max_length = 64, but the model takes 8 tokens"):
+        build_encoder(ImageTextConfig(model=str(clip)), tmp_path)
+
+
+def test_clip_names_the_input_whose_picture_is_none(clip, tmp_path):
+    with pytest.raises(UnreadableError) as caught:
+        build_encoder(ImageTextConfig(model=str(clip), max_length=8), tmp_path).encode(
+            [Content("a", RED), Content("a")]
+        )
+    assert list(caught.value.faults) == [1]
+
+
+def test_a_folder_without_a_dual_encoder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AssetError, match=f"cannot load the encoder.*{tmp_path}"):
+        build_encoder(ImageTextConfig(model=str(tmp_path), max_length=8), tmp_path)
+
+
+def test_what_decides_the_features_decides_the_identity(clip, tmp_path):
+    base = ImageTextConfig(model=str(clip), max_length=8)
+    identity = encoder_identity(base, tmp_path)
+    assert encoder_identity(base.model_copy(update={"batch_size": 1}), tmp_path) == identity
+    for change in ({"output": "image"}, {"max_length": 6}, {"max_pixels": 1000}):
+        assert encoder_identity(base.model_copy(update=change), tmp_path) != identity
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "either `model` or `towers`"),
+        ({"towers": {"image": {"kind": "pixels"}, "text": {"kind": "pixels"}}}, "does not read the text alone"),
+        ({"towers": {"image": {"model": "m"}, "text": {"model": "m"}}}, "does not read the image alone"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(values, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config(ImageTextConfig, values)
+
+
+def test_towers_that_were_never_aligned_say_what_to_do(tmp_path):
+    towers = TowersConfig(image=PixelsConfig(), text=TextEncoderConfig(model="m"))
+    with pytest.raises(ConfigError, match=r"has not been fitted.*`kcm run` fits it"):
+        build_encoder(ImageTextConfig(towers=towers), tmp_path)
+
+
+def test_a_saved_head_reads_as_a_dual_encoder(clip, tmp_path):
+    towers = TowersConfig(image=PixelsConfig(side=4), text=TextEncoderConfig(model=str(clip), max_length=8))
+    head = AlignmentHead(48, 16, 5).eval()
+    save_aligned(tmp_path, towers, head)
+    loaded = AlignmentHead.load(tmp_path)
+    assert torch.equal(loaded.image.weight, head.image.weight)
+    assert encoder_identity(ImageTextConfig(model=str(tmp_path)), tmp_path).endswith("-pair")
