@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import Application
-from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from kcm.bundle import Bundle
@@ -58,7 +58,7 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Applic
     ConfigError for keys that cannot be read.
     """
     require_servable(release, config, assets_dir)
-    options = deployment_options(config.large, config) | {"user_config": release.model_dump(mode="json")}
+    options = large_options(config) | {"user_config": release.model_dump(mode="json")}
     large = Large.options(**options).bind(config.large, assets_dir.absolute())
     return build_door(release, config, assets_dir, large)
 
@@ -77,10 +77,12 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         Keys(config.auth.keys_file)
 
 
-def build_door(release: Release, config: ServeConfig, assets_dir: Path, large: Application) -> Application:
+def build_door(
+    release: Release, config: ServeConfig, assets_dir: Path, large: Application, door: Deployment = Door
+) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
     options = deployment_options(config, config) | {"user_config": release.model_dump(mode="json")}
-    return Door.options(**options).bind(config, assets_dir.absolute(), large)
+    return door.options(**options).bind(config, assets_dir.absolute(), large)
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
@@ -95,6 +97,21 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
         "graceful_shutdown_timeout_s": config.timeout_s,
         "max_constructor_retry_count": 3,
     }
+
+
+def large_options(config: ServeConfig) -> dict[str, Any]:
+    """Ray Serve's options of the large model's deployment, whose replicas may come and go."""
+    options, large = deployment_options(config.large, config), config.large
+    if large.min_replicas is None:
+        return options
+    scaling = AutoscalingConfig(
+        min_replicas=large.min_replicas,
+        max_replicas=options.pop("num_replicas"),
+        target_ongoing_requests=large.max_ongoing_requests / 2,
+        upscale_delay_s=0.0,  # escalations wait
+        downscale_delay_s=large.idle_s,
+    )
+    return options | {"autoscaling_config": scaling}
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:

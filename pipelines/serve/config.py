@@ -47,6 +47,15 @@ class ReplicaConfig(Config):
 class LargeReplicaConfig(ReplicaConfig):
     """Replicas of the large model."""
 
+    min_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewest replicas, as many as the load asks for up to num_replicas; with 0 the first escalations "
+        "after a pause wait until one has started, within timeout_s; null: always num_replicas.",
+    )
+    idle_s: float = Field(
+        default=300.0, gt=0, description="Time after which a replica that is not needed stops, above min_replicas."
+    )
     max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
     timeout_s: float = Field(
         default=20.0, gt=0, description="Time that an escalation may take, its queue and its retry included."
@@ -55,6 +64,14 @@ class LargeReplicaConfig(ReplicaConfig):
         default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
     )
     breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+
+    @model_validator(mode="after")
+    def _fewest_below_most(self) -> LargeReplicaConfig:
+        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas}), the most"
+            )
+        return self
 
 
 class LimitsConfig(Config):
@@ -87,6 +104,19 @@ class AuthConfig(Config):
         return value and value.expanduser().absolute()
 
 
+class AuditConfig(Config):
+    """How much of what the small side keeps is checked."""
+
+    share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Probability that a kept item is also put to the large model, once it has been answered; 0: none.",
+    )
+    seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
+    max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
+
+
 class ServeConfig(ReplicaConfig):
     """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
 
@@ -110,6 +140,7 @@ class ServeConfig(ReplicaConfig):
     feedback: FeedbackConfig = Field(
         default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
     )
+    audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
 
     @model_validator(mode="after")

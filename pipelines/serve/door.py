@@ -11,9 +11,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle import Bundle
-from kcm.cascade.runtime import load_small_side, require_models
+from kcm.cascade.runtime import SmallSide, load_small_side, require_models
 from kcm.config import parse_config
 from pipelines.serve.api import create_api
+from pipelines.serve.audit import Auditor
 from pipelines.serve.batcher import Batcher
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.config import ServeConfig
@@ -25,6 +26,7 @@ from pipelines.serve.rate import RateLimit
 from pipelines.serve.release import Release
 from pipelines.serve.service import CascadeService
 from pipelines.serve.store import Store
+from pipelines.serve.watch import Watch
 
 
 @serve.deployment(name="door")
@@ -40,10 +42,11 @@ class Door:
     ) -> None:
         self._config, self._assets_dir, self._large = config, assets_dir, large
         self._breaker = Breaker(config.large.breaker)
-        store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
-        if store:
-            await store.open()
-        self._front = Front(self._load, config, self._breaker, ServeMetrics(), store, exposition)
+        self._recorder = ServeMetrics()
+        self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
+        if self._store:
+            await self._store.open()
+        self._front = Front(self._load, config, self._breaker, self._recorder, self._store, exposition)
         self._probing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -73,7 +76,7 @@ class Door:
     async def _load(self, release: Release) -> CascadeService:
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
         await asyncio.to_thread(require_models, bundle, self._assets_dir)
-        small_side = await asyncio.to_thread(load_small_side, bundle, self._assets_dir, config.device, config.top_k)
+        small_side = await asyncio.to_thread(self._small_side, bundle)
         judge = Batcher(
             small_side.judge,
             lambda given: given.content.size,
@@ -82,4 +85,20 @@ class Door:
             wait_s=config.batch_wait_timeout_s,
         )
         escalation = Escalation(self._large, release, len(bundle.label_names), config.large, self._breaker)
-        return CascadeService(small_side, judge, escalation, config, release.version)
+        auditor = self._auditor(release, bundle, escalation) if config.audit.share else None
+        return CascadeService(small_side, judge, escalation, config, release.version, auditor)
+
+    def _auditor(self, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor:
+        config = self._config
+        return Auditor(
+            config.audit,
+            release.version,
+            bundle.answer_names,
+            lambda items: escalation.ask(items, config.large.timeout_s),
+            Watch(bundle.certificates.get(None), config.audit.share),
+            self._store,
+            self._recorder,
+        )
+
+    def _small_side(self, bundle: Bundle) -> SmallSide:
+        return load_small_side(bundle, self._assets_dir, self._config.device, self._config.top_k)

@@ -5,28 +5,16 @@ SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of sever
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
-from sqlalchemy import (
-    JSON,
-    Column,
-    DateTime,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    select,
-)
+from sqlalchemy import Connection, Engine, Table, create_engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -37,35 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 from kcm.cascade.runtime import Answer, Input
 from kcm.config import Config
 from pipelines.serve.breaker import BreakerConfig
-
-_SCHEMA = MetaData()
-
-FEEDBACK = Table(
-    "feedback",
-    _SCHEMA,
-    Column("request_id", String(128), primary_key=True),
-    Column("item", Integer, primary_key=True),
-    Column("label", String(200), nullable=False),
-    Column("text", Text),
-    Column("task", String(200)),
-    Column("received_at", DateTime(timezone=True), nullable=False),
-)
-ESCALATED = Table(
-    "escalated",
-    _SCHEMA,
-    Column("request_id", String(128), primary_key=True),
-    Column("item", Integer, primary_key=True),
-    Column("model_version", String(200), nullable=False),
-    Column("route", String(20), nullable=False),
-    Column("label", String(200), nullable=False),
-    Column("probabilities", JSON, nullable=False),
-    Column("confidence", Float, nullable=False),
-    Column("gate_score", Float, nullable=False),
-    Column("cost_s", Float, nullable=False),
-    Column("text", Text),
-    Column("task", String(200)),
-    Column("answered_at", DateTime(timezone=True), nullable=False),
-)
+from pipelines.serve.tables import AUDITS, ESCALATED, FEEDBACK, SCHEMA
 
 
 class FeedbackConfig(Config):
@@ -112,6 +72,28 @@ class Feedback:
     task: str | None = None
 
 
+@dataclass(frozen=True)
+class Audit:
+    """A kept item that was drawn, with the probability that any was, to be put to the large model too.
+
+    `large_label` is None until that has answered, and where it never does.
+    """
+
+    item: int
+    model_version: str
+    probability: float
+    small_label: str
+    large_label: str | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An item whose true label has become known, and its audit where there was one."""
+
+    label: str
+    audit: Audit | None
+
+
 class LogUnavailableError(Exception):
     """Nothing was stored: the database is gone, locked, full or failing."""
 
@@ -131,8 +113,8 @@ class FeedbackLog:
         self._engine = _engine(self._url, timeout_s)
         self._created = False
 
-    def add_feedback(self, request_id: str, labels: Sequence[Feedback]) -> None:
-        """Commit all labels, or raise ConflictError or LogUnavailableError and store none."""
+    def add_feedback(self, request_id: str, labels: Sequence[Feedback]) -> list[Labelled]:
+        """Commit all labels, or raise ConflictError or LogUnavailableError and store none; gives those that are new."""
         now = _now()
         rows = [{"request_id": request_id, "received_at": now} | _storable(asdict(label)) for label in labels]
         wanted = {label.item: label.label for label in labels}
@@ -141,10 +123,37 @@ class FeedbackLog:
         try:
             self._create()
             with self._engine.begin() as connection:
-                connection.execute(self._insert(FEEDBACK), rows)
+                new = set(connection.scalars(self._insert(FEEDBACK).values(rows).returning(FEEDBACK.c.item)))
                 differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
                 if differing:
                     raise ConflictError(f"item {min(differing)} has another label already")
+                audits = _audits(connection, request_id, new)
+        except SQLAlchemyError as error:
+            raise LogUnavailableError(type(error).__name__) from error
+        return [Labelled(wanted[item], audits.get(item)) for item in sorted(new)]
+
+    def add_audits(self, request_id: str, audits: Sequence[Audit]) -> None:
+        """Commit audits that are about to be made, or raise LogUnavailableError."""
+        rows = [{"request_id": request_id, "audited_at": _now()} | asdict(audit) for audit in audits]
+        try:
+            self._create()
+            with self._engine.begin() as connection:
+                connection.execute(self._insert(AUDITS), rows)
+        except SQLAlchemyError as error:
+            raise LogUnavailableError(type(error).__name__) from error
+
+    def finish_audits(self, request_id: str, audits: Sequence[Audit]) -> list[Labelled]:
+        """Commit what the large model said, or raise LogUnavailableError; gives those whose true label came before."""
+        try:
+            with self._engine.begin() as connection:
+                for audit in audits:
+                    this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == audit.item)
+                    connection.execute(update(AUDITS).where(this).values(large_label=audit.large_label))
+                items = {audit.item: audit for audit in audits}
+                known = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
+                    FEEDBACK.c.request_id == request_id, FEEDBACK.c.item.in_(list(items))
+                )
+                return [Labelled(label, items[item]) for item, label in connection.execute(known).all()]
         except SQLAlchemyError as error:
             raise LogUnavailableError(type(error).__name__) from error
 
@@ -168,7 +177,7 @@ class FeedbackLog:
             raise LogUnavailableError(type(error).__name__) from error
 
     def read(self, table: Table) -> list[dict[str, Any]]:
-        """All rows of `FEEDBACK` or `ESCALATED`, in the order of request id and item."""
+        """All rows of a table, in the order of request id and item."""
         with self._engine.begin() as connection:
             rows = connection.execute(select(table).order_by(table.c.request_id, table.c.item))
             return [dict(row) for row in rows.mappings()]
@@ -199,12 +208,19 @@ class FeedbackLog:
                 if self._url.get_backend_name() == "sqlite":
                     _create_sqlite(self._url, self._timeout_s)
                 with self._engine.begin() as connection:
-                    for table in _SCHEMA.sorted_tables:
+                    for table in SCHEMA.sorted_tables:
                         connection.execute(CreateTable(table, if_not_exists=True))
         self._created = True
 
     def _insert(self, table: Table) -> Any:
         return _INSERTS[self._url.get_backend_name()](table).on_conflict_do_nothing()
+
+
+def _audits(connection: Connection, request_id: str, items: Collection[int]) -> dict[int, Audit]:
+    """The audits of these items of a request."""
+    fields = [AUDITS.c[field.name] for field in dataclasses.fields(Audit)]
+    rows = connection.execute(select(*fields).where(AUDITS.c.request_id == request_id, AUDITS.c.item.in_(list(items))))
+    return {row.item: Audit(*row) for row in rows}
 
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}

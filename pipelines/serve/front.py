@@ -85,6 +85,8 @@ class Front:
             raise
         await self._keep_escalated(inputs, response)
         self._traffic.count(response.answers)
+        if service.auditor:
+            service.auditor.answered(request_id, inputs, response.answers)
         self._recorder.answered(response)
         self._recorder.observe(service.judge.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
@@ -105,13 +107,15 @@ class Front:
             raise Refusal(404, "feedback is not kept here: serve.feedback.url is not set")
         self._require_known(labels)
         try:
-            await self._store.add_feedback(request_id, labels)
+            labelled = await self._store.add_feedback(request_id, labels)
         except ConflictError as error:
             raise Refusal(409, f"request {request_id}: {error}") from None
         except LogUnavailableError:
             self._recorder.unstored("feedback")
             retry_after_s = self._config.retry_after_s
             raise Refusal(503, "the feedback log is not available; nothing was stored", retry_after_s) from None
+        if auditor := self._releases.current.auditor:
+            auditor.labelled(labelled)
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def card(self) -> ModelCard:

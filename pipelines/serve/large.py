@@ -12,7 +12,7 @@ from ray import serve
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import load_large
 from kcm.config import parse_config
-from kcm.large import Item, LargeAnswer
+from kcm.large import Item, LargeAnswer, LargeModel
 from pipelines.serve.batcher import Batcher
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.escalation import PROBE
@@ -58,7 +58,7 @@ class Large:
 
     async def _load(self, release: Release) -> Model:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
-        model = await asyncio.to_thread(load_large, bundle, self._assets_dir, self._config.device)
+        model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         return Batcher(
             model.answer,
@@ -67,3 +67,6 @@ class Large:
             max_waiting=self._config.max_waiting_items,
             wait_s=self._config.batch_wait_timeout_s,
         )
+
+    def _large_model(self, bundle: Bundle) -> LargeModel:
+        return load_large(bundle, self._assets_dir, self._config.device)

@@ -11,8 +11,10 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from pipelines.serve.audit import Outcome
 from pipelines.serve.breaker import State
 from pipelines.serve.schemas import PredictResponse
+from pipelines.serve.watch import Bounds
 
 PREFIX = "ray_kcm_"  # Ray puts its own name before each
 
@@ -23,7 +25,11 @@ STAGE_SECONDS = "kcm_stage_seconds"
 WAITING = "kcm_waiting_items"
 CALL_RATE = "kcm_call_rate"
 BREAKER = "kcm_breaker_state"
-NAMES = (ITEMS, REQUESTS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER)
+AUDITS = "kcm_audits_total"
+DISAGREEMENT = "kcm_audited_disagreement"
+REGRET = "kcm_audited_regret"
+REFUTED = "kcm_certificate_refuted"
+NAMES = (ITEMS, REQUESTS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER, AUDITS, DISAGREEMENT, REGRET, REFUTED)
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
@@ -40,6 +46,11 @@ class ServeMetrics:
         self._waiting = Gauge(WAITING, "Items that wait for the small side.")
         self._call_rate = Gauge(CALL_RATE, "Share of the items that the policy escalated, since the replica started.")
         self._breaker = Gauge(BREAKER, "0 while the large model is asked, 1 when it is tried again, 2 while it rests.")
+        self._audits = Counter(AUDITS, "Kept items put to the large model too, by what it said.", ("outcome",))
+        of_version = ("version", "end")
+        self._disagreement = Gauge(DISAGREEMENT, "Share of items kept against the large model's answer.", of_version)
+        self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
+        self._refuted = Gauge(REFUTED, "1 once more is lost than the certificate promised.", ("version",))
 
     def answered(self, response: PredictResponse) -> None:
         """Count an answered request."""
@@ -58,6 +69,17 @@ class ServeMetrics:
     def unstored(self, kind: str) -> None:
         """Count a write (`escalated` or `feedback`) that the log did not take."""
         self._unstored.inc(tags={"kind": kind})
+
+    def audited(self, outcome: Outcome) -> None:
+        """Count an audit."""
+        self._audits.inc(tags={"outcome": outcome})
+
+    def watched(self, version: str, bounds: Bounds) -> None:
+        """Tell the ends of the confidence sequences of a version, and whether its certificate still holds."""
+        for gauge, ends in ((self._disagreement, bounds.disagreement), (self._regret, bounds.regret)):
+            for end, value in zip(("low", "high"), ends, strict=True):
+                gauge.set(value, tags={"version": version, "end": end})
+        self._refuted.set(float(bounds.alarm), tags={"version": version})
 
     def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
         """Tell how things stand."""

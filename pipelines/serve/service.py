@@ -14,6 +14,7 @@ from kcm.content import PROBE
 from kcm.errors import DataError
 from kcm.large import LargeAnswer
 from kcm.reasons import variants
+from pipelines.serve.audit import Auditor
 from pipelines.serve.batcher import Batcher, QueueFullError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import Refusal
@@ -26,13 +27,14 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class CascadeService:
-    """One version of the cascade; `judge` batches judgements of the small side."""
+    """One version of the cascade; `judge` batches judgements of the small side, `auditor` is None without audits."""
 
     small_side: SmallSide
     judge: Batcher[Input, Judgement | Unreadable]
     escalation: Escalation
     config: ServeConfig
     version: str
+    auditor: Auditor | None = None
 
     async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
         """Answer all inputs by this version, or raise Refusal."""

@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from kcm.cascade.runtime import Answer, Input
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.feedback import Feedback, FeedbackConfig, FeedbackLog, LogUnavailableError
+from pipelines.serve.feedback import Audit, Feedback, FeedbackConfig, FeedbackLog, Labelled, LogUnavailableError
 
 MAX_WAITING = 256  # writes that wait for the database
 _RESTS = "the database has failed just now, or too much waits for it"
 
 logger = logging.getLogger("ray.serve")
+
+WrittenT = TypeVar("WrittenT")
 
 
 class Store:
@@ -36,9 +39,17 @@ class Store:
         except LogUnavailableError as error:
             logger.error("the feedback log cannot be opened: %s", error)
 
-    async def add_feedback(self, request_id: str, labels: Sequence[Feedback]) -> None:
+    async def add_feedback(self, request_id: str, labels: Sequence[Feedback]) -> list[Labelled]:
         """As `FeedbackLog.add_feedback`."""
-        await self._write(lambda: self._log.add_feedback(request_id, labels))
+        return await self._write(lambda: self._log.add_feedback(request_id, labels))
+
+    async def add_audits(self, request_id: str, audits: Sequence[Audit]) -> None:
+        """As `FeedbackLog.add_audits`."""
+        await self._write(lambda: self._log.add_audits(request_id, audits))
+
+    async def finish_audits(self, request_id: str, audits: Sequence[Audit]) -> list[Labelled]:
+        """As `FeedbackLog.finish_audits`."""
+        return await self._write(lambda: self._log.finish_audits(request_id, audits))
 
     async def add_escalated(
         self, request_id: str, model_version: str, answers: Sequence[tuple[int, Input, Answer]]
@@ -47,23 +58,23 @@ class Store:
         texts = self._config.store_texts
         await self._write(lambda: self._log.add_escalated(request_id, model_version, answers, texts))
 
-    async def _write(self, write: Callable[[], None]) -> None:
+    async def _write(self, write: Callable[[], WrittenT]) -> WrittenT:
         if self._num_waiting >= MAX_WAITING or not self._breaker.admits():
             raise LogUnavailableError(_RESTS)
         self._num_waiting += 1
         writing = asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, write)
         writing.add_done_callback(self._leave)
         # Shielded: a client that leaves does not undo a commit.
-        await asyncio.shield(writing)
+        return await asyncio.shield(writing)
 
-    def _leave(self, _: asyncio.Future[None]) -> None:
+    def _leave(self, _: asyncio.Future[Any]) -> None:
         self._num_waiting -= 1
 
-    def _attempt(self, write: Callable[[], None]) -> None:
+    def _attempt(self, write: Callable[[], WrittenT]) -> WrittenT:
         if self._breaker.state == "open":  # by a write before this one: each would wait as long
             raise LogUnavailableError(_RESTS)
         try:
-            write()
+            written = write()
         except LogUnavailableError:
             self._breaker.failed()
             raise
@@ -71,3 +82,4 @@ class Store:
             self._breaker.succeeded()  # the database answered, if only that a label is there already
             raise
         self._breaker.succeeded()
+        return written

@@ -21,7 +21,7 @@ from kcm.cascade.runtime import Answer, Input, load_cascade
 from kcm.content import Content
 from kcm.errors import ArtefactError
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.app import build_app, build_door, deployment_options, start, stop
+from pipelines.serve.app import build_app, build_door, large_options, start, stop
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.release import Release
@@ -173,7 +173,7 @@ def scripted_large(config: ServeConfig) -> Application:
                 return [LargeAnswer(None, error="no answer") for _ in items]
             return [LargeAnswer(1) for _ in (items[1:] if text == "swallow" else items)]
 
-    return ScriptedLarge.options(**deployment_options(config.large, config)).bind()
+    return ScriptedLarge.options(**large_options(config)).bind()
 
 
 @pytest.fixture(scope="module")

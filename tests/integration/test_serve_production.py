@@ -29,8 +29,9 @@ from kcm.errors import ArtefactError, KcmError
 from pipelines.config import RunConfig
 from pipelines.serve.app import stop
 from pipelines.serve.deployment import change_version, deploy
-from pipelines.serve.feedback import ESCALATED, FEEDBACK, FeedbackLog
+from pipelines.serve.feedback import FeedbackLog
 from pipelines.serve.release import Release
+from pipelines.serve.tables import ESCALATED, FEEDBACK
 from pipelines.tracking import CHAMPION, Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -62,7 +63,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
 
 @pytest.fixture(scope="module")
 def url(config: RunConfig) -> Iterator[str]:
-    yield deploy(served_model(config, None), Site.of(config).serve, config.assets_path)
+    yield deploy(served_model(config, None), Site.of(config).serve, config.assets_path, ready_timeout_s=400)
     stop()
 
 

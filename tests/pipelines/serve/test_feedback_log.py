@@ -21,14 +21,13 @@ from kcm.config import parse_config
 from kcm.content import Content
 from kcm.errors import ConfigError
 from pipelines.serve.feedback import (
-    ESCALATED,
-    FEEDBACK,
     ConflictError,
     Feedback,
     FeedbackConfig,
     FeedbackLog,
     LogUnavailableError,
 )
+from pipelines.serve.tables import ESCALATED, FEEDBACK
 
 ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
 

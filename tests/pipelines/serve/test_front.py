@@ -24,12 +24,13 @@ from pipelines.serve.breaker import Breaker, BreakerConfig, State
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import Refusal
 from pipelines.serve.escalation import Trouble
-from pipelines.serve.feedback import ESCALATED, FEEDBACK, Feedback, FeedbackConfig, FeedbackLog
+from pipelines.serve.feedback import Feedback, FeedbackConfig, FeedbackLog
 from pipelines.serve.front import Front
 from pipelines.serve.release import Release
 from pipelines.serve.schemas import PredictResponse
 from pipelines.serve.service import CascadeService
 from pipelines.serve.store import Store
+from pipelines.serve.tables import ESCALATED, FEEDBACK
 
 KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
 DOWN = Trouble("the large model failed: RayActorError", 503)

@@ -7,7 +7,7 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from pipelines.serve.app import deployment_options
+from pipelines.serve.app import deployment_options, large_options
 from pipelines.serve.config import ServeConfig
 
 
@@ -23,6 +23,14 @@ def test_no_queue_is_endless_and_a_refused_client_is_told_when_to_come_back() ->
         assert options["max_ongoing_requests"] == replicas.max_ongoing_requests
         assert options["backpressure_config"].status_code == 429
         assert options["backpressure_config"].retry_after_s == 3
+
+
+def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewest() -> None:
+    assert large_options(ServeConfig())["num_replicas"] == 1
+    options = large_options(parse_config(ServeConfig, {"large": {"min_replicas": 0, "num_replicas": 3, "idle_s": 60}}))
+    assert "num_replicas" not in options
+    scaling = options["autoscaling_config"]
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s) == (0, 3, 60.0)
 
 
 def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
@@ -42,6 +50,7 @@ def test_a_replica_computes_where_its_resources_are() -> None:
         ({"timeout_s": 5.0, "large": {"timeout_s": 5.0}}, "no time is left to answer without the large model"),
         ({"max_waiting_items": 10}, "the largest request that is allowed never finds room"),
         ({"large": {"max_waiting_items": 10}}, "large.max_waiting_items"),
+        ({"large": {"min_replicas": 2}}, r"min_replicas \(2\) must not exceed num_replicas \(1\)"),
         ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
         ({"port": 70000}, "port = 70000"),
     ],

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pipelines.serve.breaker import BreakerConfig
-from pipelines.serve.feedback import FEEDBACK, ConflictError, Feedback, FeedbackConfig, FeedbackLog, LogUnavailableError
+from pipelines.serve.feedback import ConflictError, Feedback, FeedbackConfig, FeedbackLog, LogUnavailableError
 from pipelines.serve.store import Store
+from pipelines.serve.tables import FEEDBACK
 
 LABELS = [Feedback(0, "good")]
 
