@@ -203,12 +203,17 @@ def explain(
     texts: Annotated[
         list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
     ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
     rows: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Texts on which edges are ranked; else the rows in the bundle's memory."),
+        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those in the bundle's memory."),
     ] = None,
     text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
+    image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
     assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
     json: JsonFile = None,
@@ -216,11 +221,11 @@ def explain(
 ) -> None:
     """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        from jobs.explain import Explainer, decision_view, explanation
+        from jobs.explain import Explainer, decision_view, explanation, inputs
         from jobs.table import result_console
 
-        explainer = Explainer(bundle, assets_path, rows, text_column)
-        pictures, decisions = explanation(explainer, texts or [], output, top)
+        explainer = Explainer(bundle, assets_path, rows, text_column, image_column)
+        pictures, decisions = explanation(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures
         for decision in decisions:
             result_console().print(decision_view(decision, explainer.bundle.label_names, top))

@@ -16,11 +16,14 @@ from rich.table import Table
 from torch import Tensor
 
 from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, SmallSide, Unreadable, load_small_side
+from kcm.cascade.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
 from kcm.content import Content, contents
+from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain import Explanation, kan_of, network_inputs, remembered_rows
 from kcm.kan.plotting import plot_edge, plot_network
+from kcm.pictures import square
+from kcm.places import feature_name, heat_map
 from kcm.reasons import Decision, decision_on, variants
 from pipelines.rowfile import open_rows
 
@@ -31,33 +34,48 @@ PANELS = 4  # edges drawn per network for one decision
 class Explainer:
     """A bundle opened for explanation; `probe_ND` are scaled rows on which the importance of edges is judged.
 
-    These are the rows of `rows`, a file with a column of texts, or without one the rows in the bundle's memory.
+    These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads, or without one
+    the rows in the bundle's memory.
     Raises ConfigError for a bundle of MLPs, DataError where there are no rows, ArtefactError for a bundle or an
     encoder that cannot be used.
     """
 
-    def __init__(self, folder: Path, assets_dir: Path, rows: Path | None = None, text_column: str = "text") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        assets_dir: Path,
+        rows: Path | None = None,
+        text_column: str = "text",
+        image_column: str = "image",
+    ) -> None:
         self.bundle = Bundle.read(folder)
         self.networks = {name: kan_of(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
-        self.probe_ND = self._probe(rows, text_column)
+        self.probe_ND = self._probe(rows, text_column, image_column)
 
     def networks_on_a_page(self, output: Path, top: int) -> list[Path]:
         """Draw the `top` most important edges of every layer: one picture per network."""
-        features = [f"feature {i}" for i in range(self.bundle.collaborator.in_features)]
+        width = next(iter(self.networks.values())).widths[0]
+        features = [feature_name(self.bundle, feature) for feature in range(width)]
         figures = {
             name: plot_network(network, self.probe_ND, top, features, self.bundle.label_names, title=f"the {name}")
             for name, network in self.networks.items()
         }
         return [_saved(figure, output / f"{name}.png") for name, figure in figures.items()]
 
-    def decide(self, text: str, top: int) -> Decision:
-        """Judge one text, and find the `top` largest contributions to the logit of each network's own answer."""
-        given = Input(Content(text))
-        judged = self.side.judge(variants(given))
-        judgements = [each for each in judged if not isinstance(each, Unreadable)]
-        if len(judgements) < len(judged):
-            raise DataError("the input cannot be read", where="--input")
+    def decide(self, content: Content, top: int) -> Decision:
+        """Judge one input, and find the `top` largest contributions to the logit of each network's own answer.
+
+        Raises DataError for one that lacks what the bundle reads, or cannot be read.
+        """
+        if lacking := content.lacks(self.bundle.reads):
+            raise DataError(f"the bundle reads {lacking}, and none is given", where="--image or --input")
+        given = Input(content)
+        judgements: list[Judgement] = []
+        for each in self.side.judge(variants(given)):
+            if isinstance(each, Unreadable):
+                raise DataError(each.reason, where="--image")
+            judgements.append(each)
         return decision_on(self.bundle, given, judgements, top)
 
     def draw(self, decision: Decision, path: Path) -> Path:
@@ -71,34 +89,68 @@ class Explainer:
                 ax.axvline(each.value, color="#d9480f", lw=1.2)
                 ax.set_title(f"{name}: {each.contribution:+.2f}", fontsize=10)
                 end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
-                ax.set(xlabel=f"feature {each.feature}", ylabel=f"to {end}")
+                ax.set(xlabel=feature_name(self.bundle, each.feature), ylabel=f"to {end}")
         return _saved(figure, path)
 
-    def _probe(self, rows: Path | None, text_column: str) -> Tensor:
+    def draw_heat(self, decision: Decision, path: Path) -> Path | None:
+        """Draw on the picture which of its pixels speak for the judge's answer; None where features are no pixels."""
+        cells = heat_map(self.bundle, decision.judgement.features_D)
+        if cells is None:
+            return None
+        picture = square(decision.given.content.image, 256)
+        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+        for ax, title in zip(figure.subplots(1, 2), ("the picture", f"for {decision.judge_label}"), strict=True):
+            ax.imshow(picture, extent=(0, 1, 0, 1))
+            ax.set(title=title, xticks=[], yticks=[])
+        most = float(cells.abs().max()) or 1.0
+        shown = ax.imshow(cells.numpy(), cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.65, extent=(0, 1, 0, 1))
+        figure.colorbar(shown, ax=ax, label="added to the judge's logit")
+        return _saved(figure, path)
+
+    def _probe(self, rows: Path | None, text_column: str, image_column: str) -> Tensor:
         if rows is not None:
-            texts = next(open_rows(rows, text_column, None).chunks(PROBE_ROWS))["text"].drop_null().to_pylist()
-            return self._encode(texts)
+            reads = self.bundle.reads
+            columns = (text_column if "text" in reads else None, image_column if "image" in reads else None)
+            chunk = next(open_rows(rows, columns[0], image_column=columns[1]).chunks(PROBE_ROWS))
+            given = [
+                Content(text or "", image or b"")
+                for text, image in zip(chunk["text"].to_pylist(), chunk["image"].to_pylist(), strict=True)
+            ]
+            whole = [content for content in given if not content.lacks(reads)]
+            features_ND, _ = encode_readable(self.side.encoder, whole)
+            return network_inputs(self.bundle.collaborator, features_ND)
         remembered = remembered_rows(self.bundle.learner_state, self.bundle.collaborator)
         if remembered is None or len(remembered) < 2:
             raise DataError(
                 "the bundle remembers no rows on which to judge which edges matter",
                 where="--rows",
-                mend="Give a file of some hundred texts by --rows FILE",
+                mend="Give a file of some hundred rows by --rows FILE",
             )
         return remembered[:PROBE_ROWS]
 
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        return network_inputs(self.bundle.collaborator, self.side.encoder.encode(contents(texts)))
+
+def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
+    """What is asked about: texts, pictures, or pairs of them in the order given. Raises DataError."""
+    if texts and images and len(texts) != len(images):
+        raise DataError(f"{len(texts)} texts and {len(images)} pictures make no pairs", where="--input and --image")
+    try:
+        pictures = [path.read_bytes() for path in images]
+    except OSError as error:
+        raise DataError(f"no such picture: {error.strerror}", where=str(error.filename)) from None
+    return contents(texts or [""] * len(pictures), pictures or None)
 
 
 def explanation(
-    explainer: Explainer, texts: Sequence[str], output: Path, top: int
+    explainer: Explainer, given: Sequence[Content], output: Path, top: int
 ) -> tuple[dict[str, Any], list[Decision]]:
-    """Write all pictures to `output`; the result as plain values, and the decision on each text."""
+    """Write all pictures to `output`; the result as plain values, and the decision on each input."""
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
-    decisions = [explainer.decide(text, top) for text in texts]
-    pictures += [explainer.draw(each, output / f"decision-{n}.png") for n, each in enumerate(decisions, 1)]
+    decisions = [explainer.decide(content, top) for content in given]
+    for number, each in enumerate(decisions, 1):
+        pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
+        if heat := explainer.draw_heat(each, output / f"heat-{number}.png"):
+            pictures.append(heat)
     plain = [
         {
             "label": each.label,
@@ -116,8 +168,9 @@ def decision_view(decision: Decision, label_names: Sequence[str], top: int) -> G
     """The decision and its largest contributions, for a person."""
     judgement = decision.judgement
     threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
+    asked = _shortened(decision.given.content.text) or "the picture"
     headline = (
-        f"[bold]{escape(_shortened(decision.given.content.text))}[/bold]\nsmall says {escape(decision.label)}, "
+        f"[bold]{escape(asked)}[/bold]\nsmall says {escape(decision.label)}, "
         f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
         f"the {decision.route} model answers"
     )
