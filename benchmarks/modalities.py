@@ -4,6 +4,8 @@
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml
     python benchmarks/modalities.py emoji-pixels [--write]           the same, with pixels for the small side
     python benchmarks/modalities.py fashion-long-tail [--write]      KCM and MCM over ten seeds
+    kcm assets tuxpaint openclipart
+    python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
 
 `--write` puts the row into benchmarks/results/modalities.json. What a run has finished lies in --storage.
 """
@@ -25,6 +27,7 @@ from rich.pretty import pprint
 from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.benchmark_view import ProgressBars
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.retrieval_search import RetrievalConfig
 from kcm.cascade.table import SPLITS
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
@@ -34,6 +37,7 @@ from pipelines.cluster import connected
 from pipelines.config import RunConfig
 from pipelines.evaluate import Judged, read_result
 from pipelines.outcome_table import outcome_table
+from pipelines.retrieval import retrieval as measure_retrieval
 from pipelines.run import stages, walk_plan
 from pipelines.stage import Context
 from pipelines.tuned import Tuned
@@ -128,10 +132,17 @@ def fashion_long_tail(places: Places, encoder: Mapping[str, Any] | None = None) 
     }
 
 
+def retrieval(places: Places) -> dict[str, Any]:
+    """R@K of small, large and cascade, as deployed and within half of the pairs that large-only scores."""
+    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
+    return measure_retrieval(load_config(RunConfig, CONFIGS / "image_text.yaml", paths), RetrievalConfig())
+
+
 ROWS: dict[str, Callable[[Places], dict[str, Any]]] = {
     "emoji": emoji,
     "emoji-pixels": lambda places: emoji(places, PIXELS),
     "fashion-long-tail": fashion_long_tail,
+    "retrieval": retrieval,
 }
 
 
