@@ -78,6 +78,10 @@ class ImageTextConfig(Config):
         """What people call the encoder."""
         return self.model or "alignment head"
 
+    def of_texts(self) -> ImageTextConfig:
+        """The same dual encoder, of texts alone."""
+        return self.model_copy(update={"output": "text"})
+
     @model_validator(mode="after")
     def _one_origin(self) -> ImageTextConfig:
         if bool(self.model) == (self.towers is not None):
@@ -89,6 +93,7 @@ class ImageTextEncoder:
     """A frozen dual encoder as an encoder of rows."""
 
     def __init__(self, config: ImageTextConfig, dual: DualEncoder, identity: str) -> None:
+        self.config = config
         self.reads, self.identity = config.reads, identity
         self._dual, self._output = dual, config.output
         self.dim = dual.dim + 1 if config.output == "pair" else dual.dim
@@ -104,6 +109,10 @@ class ImageTextEncoder:
             return _distinct(inputs, lambda content: content.text, self._dual.texts)
         images_NK = _distinct(inputs, lambda content: content.image, self._dual.images)
         return pair_features(images_NK, _distinct(inputs, lambda content: content.text, self._dual.texts))
+
+    def of_texts(self, identity: str) -> ImageTextEncoder:
+        """The same model as an encoder of texts, loaded once for both."""
+        return ImageTextEncoder(self.config.of_texts(), self._dual, identity)
 
 
 def pair_features(images_NK: np.ndarray, texts_NK: np.ndarray) -> np.ndarray:

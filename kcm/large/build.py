@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kcm.assets import resolve
-from kcm.encoders import build_encoder, encoder_identity
+from kcm.encoders import Encoder, ImageTextEncoder, build_encoder, encoder_identity
 from kcm.errors import ArtefactError
 from kcm.large.base import LargeModel
 from kcm.large.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
@@ -37,7 +37,7 @@ def build_large(
         return ClassifierModel(build_encoder(config.encoder, assets_dir, device), _required(head), label_names)
     if isinstance(config, ZeroShotConfig):
         encoder = build_encoder(config.encoder, assets_dir, device)
-        return ZeroShotModel(config, encoder, encoder, label_names)
+        return ZeroShotModel(config, encoder, _label_encoder(encoder, config, assets_dir), label_names)
     if isinstance(config, CausalLmConfig):
         return CausalLm(config, language_model_folder(config, assets_dir), label_names, device)
     if isinstance(config, OpenAiConfig):
@@ -52,8 +52,8 @@ def large_identity(
     if isinstance(config, ClassifierConfig):
         return classifier_identity(encoder_identity(config.encoder, assets_dir), _required(head), label_names)
     if isinstance(config, ZeroShotConfig):
-        encoder = encoder_identity(config.encoder, assets_dir)
-        return zero_shot_identity(config, encoder, encoder, label_names)
+        inputs, labels = (encoder_identity(each, assets_dir) for each in (config.encoder, config.label_encoder))
+        return zero_shot_identity(config, inputs, labels, label_names)
     if isinstance(config, CausalLmConfig):
         return causal_lm_identity(config, language_model_folder(config, assets_dir), label_names)
     if isinstance(config, OpenAiConfig):
@@ -74,6 +74,13 @@ def location(config: AnyLargeConfig) -> str:
 def language_model_folder(config: CausalLmConfig, assets_dir: Path) -> Path:
     """The folder of a language model, fetched from the hub where it is not at hand."""
     return resolve(config.model, assets_dir, weights=config.gguf_file or "*.safetensors")
+
+
+def _label_encoder(encoder: Encoder, config: ZeroShotConfig, assets_dir: Path) -> Encoder:
+    """The encoder of label prompts that belongs to that of the inputs."""
+    if isinstance(encoder, ImageTextEncoder):
+        return encoder.of_texts(encoder_identity(config.label_encoder, assets_dir))
+    return encoder
 
 
 def _required(head: LinearHead | None) -> LinearHead:

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from kcm.config import Config
 from kcm.content import Content, Part, contents
-from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig
+from kcm.encoders import AnyEncoderConfig, Encoder, EncoderConfig, ImageTextConfig, TextEncoderConfig
 from kcm.large.base import Item, LargeAnswer
 from kcm.large.classifier import answered, masked
 from kcm.large.prompts import Prompt, PromptMode
@@ -35,7 +35,7 @@ class ZeroShotConfig(Config):
     adapter: Literal["zero_shot"] = "zero_shot"
     encoder: EncoderConfig = Field(
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
-        description="The encoder of texts and of label prompts.",
+        description="The encoder of texts and of label prompts; of pictures: `image_text` with `output: image`.",
     )
     template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
     temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
@@ -44,6 +44,20 @@ class ZeroShotConfig(Config):
     def reads(self) -> frozenset[Part]:
         """The parts of a content that it reads."""
         return self.encoder.reads
+
+    @property
+    def label_encoder(self) -> AnyEncoderConfig:
+        """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
+        return self.encoder.of_texts() if isinstance(self.encoder, ImageTextConfig) else self.encoder
+
+    @field_validator("encoder")
+    @classmethod
+    def _compares(cls, value: AnyEncoderConfig) -> AnyEncoderConfig:
+        if "text" not in value.reads and not isinstance(value, ImageTextConfig):
+            raise ValueError(f"an encoder of kind {value.kind!r} cannot read label prompts: use image_text")
+        if isinstance(value, ImageTextConfig) and value.output == "pair":
+            raise ValueError("a pair cannot be compared with label prompts: use output image or text")
+        return value
 
     @field_validator("template")
     @classmethod

@@ -7,14 +7,17 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from kcm.config import parse_config
-from kcm.content import Content
+from kcm.content import PROBE, Content, contents
+from kcm.encoders import build_encoder
 from kcm.errors import ArtefactError, ConfigError
-from kcm.large import Item, LinearHead
+from kcm.large import Item, LinearHead, Prompt, ZeroShotConfig
 from kcm.large.build import build_large, large_identity
 from kcm.large.config import AnyLargeConfig
+from tests.tiny_clip import save_clip
 
 LABELS = ("bad", "good")
 
@@ -64,6 +67,29 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
         assert model.prompt_modes == config.prompt_modes
         (answer,) = model.answer([Item("1", Content("a film"))])
         assert (answer.label in (0, 1), answer.error) == (True, None)
+
+
+def test_pictures_are_compared_with_label_prompts_by_both_sides_of_a_dual_encoder(tmp_path):
+    folder = save_clip(tmp_path, ["a", "photo", "of", "bad", "good", "with", "probability"], 16)
+    encoder = {"kind": "image_text", "model": str(folder), "output": "image", "max_length": 16}
+    config = parse_config(ZeroShotConfig, {"encoder": encoder, "template": "a photo of {label}", "temperature": 0.1})
+    model = build_large(config, LABELS, tmp_path)
+    assert model.identity == large_identity(config, LABELS, tmp_path)
+    soft = Prompt("soft", suggestions=((1, 0.9),))
+    plain, told, empty = model.answer([Item("1", PROBE), Item("2", PROBE, soft), Item("3", Content("a film"))])
+    image, text = build_encoder(config.encoder, tmp_path), build_encoder(config.label_encoder, tmp_path)
+    prompts = contents(["a photo of bad", "a photo of good"])
+    cosine = image.encode([PROBE])[0] @ text.encode(prompts).T
+    np.testing.assert_allclose(plain.probabilities, softmax(cosine / 0.1), atol=1e-5)
+    assert np.abs(told.probabilities - plain.probabilities).max() > 1e-3
+    assert (empty.label, empty.error) == (None, "there is no image")
+
+
+def test_what_cannot_read_label_prompts_is_refused():
+    with pytest.raises(ConfigError, match="kind 'pixels' cannot read label prompts"):
+        parse_config(ZeroShotConfig, {"encoder": {"kind": "pixels"}})
+    with pytest.raises(ConfigError, match="a pair cannot be compared"):
+        parse_config(ZeroShotConfig, {"encoder": {"kind": "image_text", "model": "clip"}})
 
 
 def test_a_classifier_needs_its_head(configs, tmp_path):
