@@ -138,7 +138,9 @@ def test_fashion_mnist_keeps_its_pixels_and_its_split(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rows(tmp_path)[1]["image"]))), images[1])
 
 
-@pytest.mark.parametrize("labels", [b"", gzip.compress(struct.pack(">2I", 1, 2) + b"\x09\x00")], ids=["empty", "of another kind"])
+@pytest.mark.parametrize(
+    "labels", [b"", gzip.compress(struct.pack(">2I", 1, 2) + b"\x09\x00")], ids=["empty", "of another kind"]
+)
 def test_a_package_that_is_not_fashion_mnist_is_named(labels, tmp_path):
     images = gzip.compress(struct.pack(">4I", 2051, 1, 28, 28) + bytes(28 * 28))
     files = {f"{FASHION}/train-images-idx3-ubyte.gz": images, f"{FASHION}/train-labels-idx1-ubyte.gz": labels}
