@@ -401,7 +401,7 @@ def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream, l
 def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
-        "import sys; from pathlib import Path; from kcm.large import *\n"
+        "import sys; from pathlib import Path; from kcm.content import Content; from kcm.large import *\n"
         "config = OpenAiConfig(base_url=sys.argv[1], model='big', num_concurrent=1)\n"
         f"model = OpenAiModel(config, {LABELS!r}, Path(sys.argv[2]))\n"
         "model.answer([Item(str(n), Content(f'text {n}')) for n in range(6)])"
