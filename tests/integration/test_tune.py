@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     "train": {"num_epochs": 2, "batch_size": 16},
     "tune": {"num_trials": 4, "gates": ["confidence"], "large_weights": [0.0, 0.5], "max_loss": 0.1},
 }
-MANY = {"num_trials": 16}
+MANY = {"num_trials": 48}  # more than end before the driver is killed, on any machine
 DRIVER = """
 import sys
 from pathlib import Path
@@ -170,7 +170,9 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
     assert len(before) < MANY["num_trials"]
     monkeypatch.setattr("pipelines.tune._record", lambda *given: after.update(results(tmp_path)))
     found = search.run(tune=MANY)
-    assert len(trials_of(found)) == len(after) == MANY["num_trials"]
+    assert len(trials_of(found)) == MANY["num_trials"]
+    # What ended within the last second before the kill was not written down yet, and is tried anew under another name.
+    assert MANY["num_trials"] <= len(after) < MANY["num_trials"] + len(before)
     assert before.keys() <= after.keys()
     assert sum(after[trial] == written for trial, written in before.items()) >= 3
 
