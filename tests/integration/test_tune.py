@@ -1,4 +1,4 @@
-"""The search on Ray Tune: it ends within a cluster's room, goes on where it was killed, and starts where one ended."""
+"""The search on Ray Tune: it ends within a cluster's room, and starts where one ended."""
 
 from __future__ import annotations
 
