@@ -10,7 +10,8 @@ from pipelines.serve.rate import RateLimit
 from pipelines.serve.site import is_open
 
 ANYONE = "anyone"  # the caller where no keys are asked for
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+DOCS = "/docs"  # the interface's own page; its files lie below
+OPEN = frozenset({"/healthz", "/readyz", DOCS, "/openapi.json"})
 
 
 class Access:
@@ -21,7 +22,7 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or scope["path"] in OPEN or is_open(scope["path"]):
+        if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -46,6 +47,10 @@ class Access:
     def _require_rate(self, caller: str) -> None:
         if self._rate_limit and (wait_s := self._rate_limit.wait_s(caller)):
             raise Refusal(429, "this key has been used too often", wait_s)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{DOCS}/") or is_open(path)
 
 
 class Unauthorized(Refusal):

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
 
 from kcm.cascade.runtime import Input
 from kcm.content import Content
 from kcm.report.markup import Html
-from pipelines.serve.access import Access
+from pipelines.serve.access import DOCS, Access
 from pipelines.serve.body import BodyLimit
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.errors import Refusal, add_handlers
@@ -57,7 +58,10 @@ def create_api(
     service: Service, limits: LimitsConfig, keys: Keys | None = None, rate_limit: RateLimit | None = None
 ) -> FastAPI:
     """The application in front of `service`; without `keys` anyone may call."""
-    api = FastAPI(
+    api = FastAPIOffline(
+        docs_url=DOCS,
+        redoc_url=None,
+        static_url=f"{DOCS}/files",
         title="KCM",
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
         responses={status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503, 504)},

@@ -380,3 +380,10 @@ def test_a_bundle_of_mlps_says_that_it_has_no_curves(
         expect(opened.page.get_by_text("are MLPs, which have no edge functions")).to_be_visible()
         expect(opened.page.locator(".words span")).to_have_count(7)
         expect(opened.page.locator("#report")).to_contain_text("never evaluated")
+
+
+def test_the_interface_s_documentation_needs_no_other_host(visit: Any, url: str) -> None:
+    """Promise: `/docs` shows what can be asked where there is no network but this service."""
+    page = visit(url).page
+    page.goto(f"{url}/docs")
+    expect(page.locator('[data-path="/v1/predict"]')).to_be_visible()

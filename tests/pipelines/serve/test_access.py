@@ -46,7 +46,9 @@ def test_every_path_asks_for_a_key(client_of: Callable[..., TestClient], keys: K
     assert client_of(keys=keys).get(path).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/healthz", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/healthz", "/readyz", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"]
+)
 def test_but_for_those_that_tell_nothing_of_the_model(
     client_of: Callable[..., TestClient], keys: Keys, path: str
 ) -> None:

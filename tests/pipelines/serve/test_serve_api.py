@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,8 +200,13 @@ def test_the_card_shows_what_is_served(client: TestClient) -> None:
     assert (card["traffic"]["large"], card["call_rate"], card["cost_saved"]) == (1, 0.25, 0.5)
 
 
+def test_the_documentation_and_all_that_it_loads_come_from_here(client: TestClient) -> None:
+    loaded = re.findall(r'(?:href|src)="([^"]+)"', client.get("/docs").text)
+    assert len(loaded) == 3
+    assert [client.get(path).status_code for path in loaded if path.startswith("/")] == [200] * 3
+
+
 def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: TestClient) -> None:
-    assert client.get("/docs").status_code == 200
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert schemas["PredictRequest"]["properties"]["inputs"]["maxItems"] == 3
