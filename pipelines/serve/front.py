@@ -37,6 +37,9 @@ class Recorder(Protocol):
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
 
+    def explained(self, status: int) -> None:
+        """Count a decision that was to be explained."""
+
     def unstored(self, kind: str) -> None:
         """Count a write that the log did not take."""
 
@@ -93,13 +96,13 @@ class Front:
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
         """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
-        if self._explaining:
-            raise Refusal(429, "another decision is being explained", self._config.retry_after_s)
-        self._explaining = True
         try:
-            return await self._releases.current.explain(given, top, request_id)
-        finally:
-            self._explaining = False
+            found = await self._explain_alone(given, top, request_id)
+        except Refusal as refusal:
+            self._recorder.explained(refusal.status)
+            raise
+        self._recorder.explained(200)
+        return found
 
     async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels, or raise Refusal: 503 while the log does not take them, 409 where it has other labels."""
@@ -167,6 +170,15 @@ class Front:
         if self._started and (trouble := await service.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(trouble.reason)
         return service
+
+    async def _explain_alone(self, given: Input, top: int, request_id: str) -> Explanation:
+        if self._explaining:
+            raise Refusal(429, "another decision is being explained", self._config.retry_after_s)
+        self._explaining = True
+        try:
+            return await self._releases.current.explain(given, top, request_id)
+        finally:
+            self._explaining = False
 
     async def _keep_escalated(self, inputs: Sequence[Input], response: PredictResponse) -> None:
         escalated: list[tuple[int, Input, Answer]] = [

@@ -20,6 +20,7 @@ PREFIX = "ray_kcm_"  # Ray puts its own name before each
 
 ITEMS = "kcm_items_total"
 REQUESTS = "kcm_requests_total"
+EXPLANATIONS = "kcm_explanations_total"
 UNSTORED = "kcm_unstored_total"
 STAGE_SECONDS = "kcm_stage_seconds"
 WAITING = "kcm_waiting_items"
@@ -29,7 +30,10 @@ AUDITS = "kcm_audits_total"
 DISAGREEMENT = "kcm_audited_disagreement"
 REGRET = "kcm_audited_regret"
 REFUTED = "kcm_certificate_refuted"
-NAMES = (ITEMS, REQUESTS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER, AUDITS, DISAGREEMENT, REGRET, REFUTED)
+NAMES = (
+    *(ITEMS, REQUESTS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
+    *(AUDITS, DISAGREEMENT, REGRET, REFUTED),
+)
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
@@ -41,6 +45,7 @@ class ServeMetrics:
     def __init__(self) -> None:
         self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
         self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
+        self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
         self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
         self._waiting = Gauge(WAITING, "Items that wait for the small side.")
@@ -65,6 +70,10 @@ class ServeMetrics:
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
         self._requests.inc(tags={"status": str(status)})
+
+    def explained(self, status: int) -> None:
+        """Count a decision that was to be explained."""
+        self._explanations.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str) -> None:
         """Count a write (`escalated` or `feedback`) that the log did not take."""

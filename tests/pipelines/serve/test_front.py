@@ -83,6 +83,7 @@ class Recorder:
     """Remembers what it was told."""
 
     statuses: list[int] = field(default_factory=list)
+    explained_statuses: list[int] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     call_rates: list[float | None] = field(default_factory=list)
 
@@ -91,6 +92,9 @@ class Recorder:
 
     def refused(self, status: int) -> None:
         self.statuses.append(status)
+
+    def explained(self, status: int) -> None:
+        self.explained_statuses.append(status)
 
     def unstored(self, kind: str) -> None:
         self.lost.append(kind)
@@ -245,7 +249,7 @@ def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: 
         assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
         assert await first == "keep by 1"
         assert await front.explain(ASKED, 3, "r3") == "a private text by 1"
-        assert recorder.statuses == []
+        assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
 
     run(ask())
 
