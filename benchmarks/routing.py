@@ -56,6 +56,7 @@ GSM8K_COLUMNS = {
     "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
     "large_correct": "gpt-4-1106-preview",
 }
+GSM8K_RESPONSE = {"small_response": "mistralai/Mixtral-8x7B-Instruct-v0.1_response"}
 EPSILON, DELTA, NUM_DRAWS, NUM_SEEDS = 0.05, 0.1, 1000, 10
 METHODS = ("regret", "net", "auto")
 DOMAIN_FILES = {
@@ -101,7 +102,18 @@ def gsm8k(inputs: Inputs) -> dict[str, Any]:
     The head's strength is chosen within the fitted folds; which statistics of a text it reads, and the shares of its
     kinds of input, were chosen having seen this table (see kcm/routing/head.py): the figure flatters by that much.
     """
-    bench = _gsm8k_bench(inputs)
+    return _compared(_gsm8k_bench(inputs))
+
+
+def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
+    """The same once the small model has answered, as it has in a cascade: the router reads its response too.
+
+    Nothing was chosen for this: the response is read as the question is.
+    """
+    return _compared(Workbench.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS | GSM8K_RESPONSE, None, inputs.assets))
+
+
+def _compared(bench: Workbench) -> dict[str, Any]:
     result = evaluate(bench.table, bench.inputs, "score", EvaluateConfig(num_folds=5, num_repeats=10))
     kept = ("apgr", "cpt_50", "cpt_80", "auroc", "intervals")
     return {
@@ -348,7 +360,7 @@ def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
 
 
 FIGURES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
-    function.__name__: function for function in (gsm8k, violations, scale, reviews, agreement, kcm_mcm)
+    function.__name__: function for function in (gsm8k, gsm8k_cascade, violations, scale, reviews, agreement, kcm_mcm)
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,21 @@ QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are as
 ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The large model that is asked, and the names that it can answer."""
+
+    large: AnyLargeConfig
+    answer_names: tuple[str, ...]  # the label list, then none-of-these where it is an answer
+    num_labels: int  # names of the label list
+
+
 class Ask:
     """Actor that holds the large model and puts rows to it."""
 
-    def __init__(
-        self, large: AnyLargeConfig, answer_names: Sequence[str], num_labels: int, assets_dir: Path, device: str
-    ) -> None:
-        self._model = build_large(large, answer_names, assets_dir, device=device)
-        self._num_labels = num_labels
+    def __init__(self, asked: Asked, assets_dir: Path, device: str) -> None:
+        self._model = build_large(asked.large, asked.answer_names, assets_dir, device=device)
+        self._num_labels = asked.num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text`, `image` and `prompt`."""
@@ -54,25 +61,15 @@ class Ask:
         }
 
 
-def ask(
-    context: Context,
-    large: AnyLargeConfig,
-    answer_names: Sequence[str],
-    num_labels: int,
-    rows: pa.Table,
-    *,
-    scratch: Path,
-    bar: Bar,
-) -> tuple[Outcomes, dict[str, Any]]:
+def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: Bar) -> tuple[Outcomes, dict[str, Any]]:
     """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
 
-    `answer_names` are the `num_labels` names of the label list, then none-of-these where it is an answer.
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
     """
-    if isinstance(large, OpenAiConfig):
-        answered, took, reasons = _ask_here(context, large, answer_names, num_labels, rows, bar)
+    if isinstance(asked.large, OpenAiConfig):
+        answered, took, reasons = _ask_here(context, asked, 8 * asked.large.num_concurrent, rows, bar)
     else:
-        answered, took, reasons = _ask_actors(context, large, answer_names, num_labels, rows, scratch, bar)
+        answered, took, reasons = _ask_actors(context, asked, rows, scratch, bar)
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
     if not failed:
         return answered, took
@@ -84,35 +81,30 @@ def ask(
 
 
 def _ask_here(
-    context: Context, large: OpenAiConfig, answer_names: Sequence[str], num_labels: int, rows: pa.Table, bar: Bar
+    context: Context, asked: Asked, rows_per_batch: int, rows: pa.Table, bar: Bar
 ) -> tuple[Outcomes, dict[str, Any], list[str]]:
     """A server is asked from this process: the key is known here, and waiting takes no cores.
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
-    model = build_large(large, answer_names, context.config.assets_path, paid=context.store.root / PAID)
+    paid = context.store.root / PAID
+    model = build_large(asked.large, asked.answer_names, context.config.assets_path, paid=paid)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
-    for start in range(0, len(items), 8 * large.num_concurrent):
-        answers += model.answer(items[start : start + 8 * large.num_concurrent])
+    for start in range(0, len(items), rows_per_batch):
+        answers += model.answer(items[start : start + rows_per_batch])
         bar.update(len(answers), len(items))
     took = {
         "rows": len(answers),
         "tokens": sum(answer.cost.tokens for answer in answers),
         "currency": sum(answer.cost.currency for answer in answers),
     }
-    return Outcomes.of(answers, num_labels), took, [answer.error or "" for answer in answers]
+    return Outcomes.of(answers, asked.num_labels), took, [answer.error or "" for answer in answers]
 
 
 def _ask_actors(
-    context: Context,
-    large: AnyLargeConfig,
-    answer_names: Sequence[str],
-    num_labels: int,
-    rows: pa.Table,
-    scratch: Path,
-    bar: Bar,
+    context: Context, asked: Asked, rows: pa.Table, scratch: Path, bar: Bar
 ) -> tuple[Outcomes, dict[str, Any], list[str]]:
     """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
     cluster = context.config.cluster
@@ -121,14 +113,8 @@ def _ask_actors(
         rows,
         pc.utf8_length(rows["text"]).to_numpy(),
         Ask,
-        {
-            "large": large,
-            "answer_names": tuple(answer_names),
-            "num_labels": num_labels,
-            "assets_dir": context.config.assets_path,
-            "device": cluster.device,
-        },
-        batch_size=4 * large.batch_size if isinstance(large, CausalLmConfig) else ROWS_PER_BATCH,
+        {"asked": asked, "assets_dir": context.config.assets_path, "device": cluster.device},
+        batch_size=4 * asked.large.batch_size if isinstance(asked.large, CausalLmConfig) else ROWS_PER_BATCH,
         cluster=cluster,
         scratch=scratch,
         bar=bar,

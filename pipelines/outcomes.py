@@ -16,7 +16,7 @@ from kcm.large.build import large_identity
 from kcm.large.classifier import classifier_identity
 from kcm.large.config import AnyLargeConfig, AskedConfig
 from pipelines.artefact import Artefact, Recipe, write_json
-from pipelines.asking import ask, written_prompt
+from pipelines.asking import Asked, ask, written_prompt
 from pipelines.features import SECONDS, feature_matrix, features, read_features, task_file
 from pipelines.outcome_file import Outcomes
 from pipelines.progress import Bar
@@ -109,7 +109,7 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
 def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
     """Every row put to a model that needs no fitting."""
     sequence = load_sequence(tasks)
-    num_labels = len(sequence.label_names)
+    asked = Asked(large, tuple(sequence.answer_names), len(sequence.label_names))
     identity = large_identity(large, sequence.answer_names, context.config.assets_path)
     section = asking_section(context, large, identity)
 
@@ -117,7 +117,7 @@ def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
         tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
         rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        answered, took = ask(context, large, sequence.answer_names, num_labels, rows, scratch=scratch, bar=bar)
+        answered, took = ask(context, asked, rows, scratch=scratch, bar=bar)
         start = 0
         for number, table in enumerate(tables):
             answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)

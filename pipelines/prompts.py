@@ -36,7 +36,7 @@ from kcm.large.base import Cost
 from kcm.large.classifier import masked, read_off
 from kcm.large.config import check_prompt_modes
 from pipelines.artefact import Artefact, Recipe, write_json
-from pipelines.asking import ask, written_prompt
+from pipelines.asking import Asked, ask, written_prompt
 from pipelines.config import RunConfig
 from pipelines.features import task_file
 from pipelines.outcome_file import Outcomes
@@ -150,9 +150,8 @@ class _Prompted:
                 "image": pa.array([self.shown[row_id].image for row_id in table.id], pa.large_binary()),
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
-            answers, took = ask(
-                self.context, large, self.answer_names, num_labels, pa.table(columns), scratch=scratch, bar=bar
-            )
+            asked = Asked(large, tuple(self.answer_names), num_labels)
+            answers, took = ask(self.context, asked, pa.table(columns), scratch=scratch, bar=bar)
         folder.mkdir()
         start = 0
         for number, task in enumerate(self.plan.tasks):

@@ -25,6 +25,9 @@ class RouteColumns(Config):
     confidence: str | None = Field(None, description="Column with the small model's confidence, in [0, 1].")
     score: str | None = Field(None, description="Column with any other score, larger where the small model is surer.")
     text: str | None = Field(None, description="Column with the input's text, which features are made of.")
+    small_response: str | None = Field(
+        None, description="Column with all that the small model wrote, which features are made of too."
+    )
     features: tuple[str, ...] = Field(
         (), description="Columns with numeric features; `name*` stands for all that start with name."
     )

@@ -1,4 +1,5 @@
-"""What a router reads of an input: a few numbers, the encoder's features, and hashed words.
+"""What a router reads of an input, and of the small model's response where it is known: a few numbers, the encoder's
+features, and hashed words.
 
 Shapes: N rows, F numbers, E features of the encoder, V word buckets.
 """
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -29,7 +30,7 @@ _SURE = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds wo
 
 @dataclass(frozen=True, eq=False)
 class RouterInputs:
-    """Three kinds of input, of which any may have width 0; `words_NV` is sparse, with rows of length 1."""
+    """Three kinds of input, of which any may have width 0; `words_NV` is sparse, of rows of length 1 for every text."""
 
     numbers_NF: NDArray[np.float64]
     encoding_NE: NDArray[np.float64]
@@ -52,25 +53,28 @@ def word_inputs(texts: Sequence[str]) -> RouterInputs:
 def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `sure` is a probability.
 
-    Raises DataError where there is nothing to route by.
+    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
+    nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.sure is not None:
         numbers.append(table.sure[:, None])
         if is_confidence:
             numbers.append(logit(np.clip(table.sure, _SURE, 1 - _SURE))[:, None])
-    encoding_NE, words_NV = np.zeros((len(table), 0)), csr_array((len(table), 0))
-    if table.text is not None:
-        texts = [str(text) for text in table.text]
+    encodings, words = [np.zeros((len(table), 0))], [csr_array((len(table), 0))]
+    for column in (table.text, table.small_response):
+        if column is None:
+            continue
+        texts = [str(text) for text in column]
         numbers.append(text_statistics(texts))
-        words_NV = hashed_words(texts)
+        words.append(hashed_words(texts))
         if encoder is not None:
-            encoding_NE = np.asarray(encoder.encode(contents(texts)), dtype=np.float64)
+            encodings.append(np.asarray(encoder.encode(contents(texts)), dtype=np.float64))
     if not numbers:
         raise DataError(
             "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
         )
-    return RouterInputs(np.concatenate(numbers, -1), encoding_NE, words_NV)
+    return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
 
 
 def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:

@@ -38,6 +38,7 @@ class RoutingTable:
     large_error: NDArray[np.bool_]
     sure: NDArray[np.float64] | None = None
     text: NDArray[np.object_] | None = None
+    small_response: NDArray[np.object_] | None = None
     features: NDArray[np.float64] | None = None  # [N, D]
     small_cost: NDArray[np.float64] | None = None
     large_cost: NDArray[np.float64] | None = None
@@ -87,7 +88,6 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     cells = Cells(frame, names, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
-    text = _text(cells, columns.text, notes)
     return RoutingTable(
         name=names,
         item=_items(frame, cells, columns, notes),
@@ -95,7 +95,8 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
         large_correct=large_correct,
         large_error=large_error,
         sure=_sure(cells, columns),
-        text=text,
+        text=_text(cells, columns.text, "text", notes),
+        small_response=_text(cells, columns.small_response, "response", notes),
         features=_features(cells, feature_names),
         small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
         large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
@@ -173,13 +174,13 @@ def _sure(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | None:
     return cells.numbers(columns.score, "a score") if columns.score else None
 
 
-def _text(cells: Cells, column: str | None, notes: list[str]) -> NDArray[np.object_] | None:
+def _text(cells: Cells, column: str | None, what: str, notes: list[str]) -> NDArray[np.object_] | None:
     if column is None:
         return None
     texts = cells.strings(column)
     empty = pd.isna(texts)
     if empty.any():
-        notes.append(f"{empty.sum()} rows have no text")
+        notes.append(f"{empty.sum()} rows have no {what}")
     return np.where(empty, "", texts)
 
 

@@ -68,7 +68,7 @@ class Workbench:
 
     @cached_property
     def _encoder(self) -> tuple[TextEncoder | None, str]:
-        if self.columns.text is None:
+        if self.columns.text is None and self.columns.small_response is None:
             return None, ""
         model = self.router.config.encoder or NO_ENCODER if self.router else self.encoder
         encoder, note = find_encoder(model, self.assets_dir)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +42,21 @@ SETTINGS: dict[str, Any] = {
     "train": {"num_epochs": 2, "batch_size": 16},
     "tune": {"num_trials": 4, "gates": ["confidence"], "large_weights": [0.0, 0.5], "max_loss": 0.1},
 }
+
+# One trial at a time, each trained for a second or more: the driver dies long before the last, on any machine.
+LONG: dict[str, Any] = {
+    "train": {"num_epochs": 400},
+    "tune": {"num_trials": 10, "learning_rates": [0.001 * step for step in range(1, 41)]},
+    "cluster": {"num_trials": 1},
+}
+DRIVER = """
+import sys
+from pathlib import Path
+from pipelines.cluster import ClusterConfig, connected
+from tests.integration.test_tune import LONG, Search
+with connected(ClusterConfig(num_cpus=2)):
+    Search(Path(sys.argv[1])).run(**LONG)
+"""
 
 
 def write_task(features: Path, outcomes: Path) -> None:
@@ -113,6 +132,19 @@ def trials_of(artefact: Artefact) -> list[dict[str, Any]]:
     return trials
 
 
+def results(storage: Path) -> dict[str, int]:
+    """When each trial of a running search left its result, by the trial's id."""
+    found = storage.glob("artefacts/tune/*/scratch/results/kcm/[!.]*.json")
+    return {path.stem: path.stat().st_mtime_ns for path in found}
+
+
+def wait_for_results(storage: Path, count: int, timeout_s: float = 240) -> None:
+    deadline = time.monotonic() + timeout_s
+    while len(results(storage)) < count:
+        assert time.monotonic() < deadline, "the search never got so far"
+        time.sleep(0.05)
+
+
 def free_cpus(timeout_s: float = 20) -> float:
     """CPUs that nobody holds, once they are all, or the time is over."""
     deadline, total = time.monotonic() + timeout_s, ray.cluster_resources()["CPU"]
@@ -127,6 +159,27 @@ def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: 
     second = search.run(seed=1)
     assert trials_of(second)[0]["params"] == best["params"]
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
+
+
+def test_a_killed_search_goes_on_with_the_trials_that_are_left(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: what was tried is not tried again, even where the driver had no time to say goodbye."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], start_new_session=True)
+    try:
+        wait_for_results(tmp_path, 3)
+        time.sleep(1.2)  # Tune writes down where it is once a second
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before, after = results(tmp_path), dict[str, int]()
+    assert len(before) < LONG["tune"]["num_trials"]
+    monkeypatch.setattr("pipelines.tune._record", lambda *given: after.update(results(tmp_path)))
+    found = search.run(**LONG)
+    assert len(trials_of(found)) == LONG["tune"]["num_trials"]
+    # What ended within the last second before the kill was not written down yet, and is tried anew under another id.
+    assert sum(after.get(trial) == written for trial, written in before.items()) >= 2
+    assert LONG["tune"]["num_trials"] <= len(after) < LONG["tune"]["num_trials"] + len(before)
 
 
 def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
-from pipelines.asking import ask, read_prompt, written_prompt
+from pipelines.asking import Asked, ask, read_prompt, written_prompt
 from pipelines.pool import retain
 from tests.fake_upstream import Turn, label
 
@@ -44,7 +44,7 @@ def asked(context, upstream, tmp_path, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
     bar = SimpleNamespace(update=lambda done, total: None)
-    return ask(context, large, LABELS, len(LABELS), ROWS, scratch=tmp_path / "scratch", bar=bar)
+    return ask(context, Asked(large, LABELS, len(LABELS)), ROWS, scratch=tmp_path / "scratch", bar=bar)
 
 
 def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) -> None:

@@ -34,6 +34,21 @@ def test_every_column_has_its_place(table_file: Callable[..., Path]) -> None:
     assert inputs.words_NV[[1]].nnz == 0
 
 
+def test_what_the_small_model_wrote_is_read_as_the_text_is_but_apart(table_file: Callable[..., Path]) -> None:
+    path = table_file(s=[1, 0], l=[1, 1], t=["a b", "c"], r=["it is 7", "a b"])
+    columns = RouteColumns(small_correct="s", large_correct="l", text="t")
+    text = router_inputs(read_table(path, columns), FakeEncoder(), is_confidence=False)
+    responses = columns.model_copy(update={"text": "r"})
+    response = router_inputs(read_table(path, responses), FakeEncoder(), is_confidence=False)
+    both = columns.model_copy(update={"small_response": "r"})
+    inputs = router_inputs(read_table(path, both), FakeEncoder(), is_confidence=False)
+    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF]))
+    np.testing.assert_array_equal(inputs.encoding_NE, np.hstack([text.encoding_NE, response.encoding_NE]))
+    np.testing.assert_array_equal(
+        inputs.words_NV.toarray(), np.hstack([text.words_NV.toarray(), response.words_NV.toarray()])
+    )
+
+
 def test_a_table_with_nothing_to_read_is_refused(table_file: Callable[..., Path]) -> None:
     table = read_table(table_file(s=[1], l=[1]), RouteColumns(small_correct="s", large_correct="l"))
     with pytest.raises(DataError, match="nothing to route by"):
