@@ -2,7 +2,7 @@
 
     python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
     python benchmarks/continual.py --tune        choose the settings in jobs/configs/benchmark/, on held-out streams
-    python benchmarks/continual.py --tasks 500   memory and seconds per task over many tasks
+    python benchmarks/continual.py --tasks 500   memory and CPU time per task over many tasks
 
 CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
 FILE (their domains.json). Every finished cell is kept in --storage, from which an interrupted run resumes. Cells share
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 from continual_plan import ALL_NETWORKS, HELD_OUT_SEED, HELD_OUT_STREAMS, DataSet, Row, data_sets, spaces
-from continual_scale import report_scale
+from continual_scale import measure_scale, scale_view
 from rich.console import Console
 from rich.table import Table
 
@@ -199,7 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-seeds", type=int, help="at most so many seeds")
     parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
     parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
-    parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and seconds over N synthetic tasks")
+    parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and CPU time over N synthetic tasks")
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
     parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
     parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
@@ -215,7 +215,10 @@ def main() -> None:
     torch.set_num_threads(1)  # of every process; steps are too small for more
     console = Console(width=130)
     if arguments.tasks:
-        report_scale(console, arguments.tasks)
+        found = measure_scale(console, arguments.tasks)
+        console.print(scale_view(found))
+        if arguments.write:
+            write_results("scale", found)
         return
     bench = Bench(arguments)
     if arguments.list:

@@ -1,6 +1,8 @@
-"""What a task costs after hundreds of others: seconds and bytes of learner state, by learner, on synthetic features."""
+"""What a task costs after hundreds of others: CPU time and bytes of learner state, by learner, on synthetic features."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,24 +22,36 @@ SETTINGS = Settings(
 MEMORY_PER_CLASS = 20
 
 
-def report_scale(console: Console, num_tasks: int) -> None:
-    """Print, for every learner, the costs of the first and of the last tenth of the tasks, and their ratio."""
-    table = Table(title=f"{num_tasks} tasks of {TRAIN_ROWS} rows, KAN; means over the first and the last tenth")
-    for heading in ("learner", "tasks", "ms, first", "ms, last", "ratio", "KiB, first", "KiB, last", "ratio"):
-        table.add_column(heading, justify="right")
+def measure_scale(console: Console, num_tasks: int) -> dict[str, Any]:
+    """For every learner: the CPU milliseconds and KiB of a task, the first tenth of them, the last, and the ratio."""
+    found = {}
     for learner in LEARNERS:
         count = min(num_tasks, JOINT_TASKS) if learner == "joint" else num_tasks
         memory = MEMORY_PER_CLASS if has_memory(learner) else None
         setting = SETTINGS.setting("kan", learner, memory, LABELS)
         record = run_cell(Cell("kan", learner, memory, 0), setting, synthetic_stream(count))
-        table.add_row(
-            learner,
-            str(count),
-            *_costs(record["seconds_per_task"], 1e3),
-            *_costs(record["memory_bytes_per_task"], 1 / 1024),
-        )
+        found[learner] = {
+            "num_tasks": count,
+            "ms": _costs(record["seconds_per_task"], 1e3),
+            "kib": _costs(record["memory_bytes_per_task"], 1 / 1024),
+        }
         console.print(f"{learner} done", style="dim")
-    console.print(table)
+    return found
+
+
+def scale_view(found: dict[str, Any]) -> Table:
+    """A row for every learner."""
+    table = Table(title=f"Tasks of {TRAIN_ROWS} rows, KAN; means over the first and the last tenth")
+    for heading in ("learner", "tasks", "CPU ms, first", "last", "ratio", "KiB, first", "last", "ratio"):
+        table.add_column(heading, justify="right")
+    for learner, costs in found.items():
+        figures = [
+            "–" if costs[unit][key] is None else f"{costs[unit][key]:.{digits}f}"
+            for unit in ("ms", "kib")
+            for key, digits in (("first", 1), ("last", 1), ("ratio", 2))
+        ]
+        table.add_row(learner, str(costs["num_tasks"]), *figures)
+    return table
 
 
 def synthetic_stream(num_tasks: int) -> Stream:
@@ -60,9 +74,12 @@ def synthetic_stream(num_tasks: int) -> Stream:
     return Stream(tasks, LABELS, FEATURES, "synthetic")
 
 
-def _costs(values: list[float], scale: float) -> tuple[str, str, str]:
+def _costs(values: list[float], scale: float) -> dict[str, float | None]:
     """First, last and their ratio; the very first task warms up."""
     later = np.asarray(values[1:]) * scale
     count = max(1, len(later) // 10)
-    ratio = flatness(values)
-    return f"{later[:count].mean():.1f}", f"{later[-count:].mean():.1f}", "–" if ratio is None else f"{ratio:.2f}"
+    return {
+        "first": float(later[:count].mean()),
+        "last": float(later[-count:].mean()),
+        "ratio": flatness(values),
+    }

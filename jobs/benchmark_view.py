@@ -78,7 +78,7 @@ def _cells(result: Numbers) -> Table:
     for heading in ("network", "learner", "memory\nper class"):
         table.add_column(heading, no_wrap=True)
     shown = {key: name for key, name in (_COLUMNS | _tail(result)).items() if _any(result, key)}
-    for heading in ("average\naccuracy", *shown.values(), "para-\nmeters", "seconds\nper task", "memory\nKiB"):
+    for heading in ("average\naccuracy", *shown.values(), "para-\nmeters", "CPU s\nper task", "memory\nKiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in result["cells"]:
         numbers = cell["aggregated"]

@@ -42,7 +42,7 @@ class Cell:
 def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
     """Walk through the stream and measure; `setting` is None for the nearest class mean.
 
-    The record holds R and b, the seconds and bytes of learner state of every task, and accuracies by class size.
+    The record holds R and b, the CPU seconds and bytes of learner state of every task, and accuracies by class size.
     """
     place = {**asdict(cell), "task_order": [task.name for task in stream.tasks]}
     if setting is None or cell.network == "ncm":
@@ -58,14 +58,14 @@ def _run_walk(kind: NetworkKind, seed: int, setting: Setting, stream: Stream) ->
     answers = _Answers(stream, lambda features_ND: collaborator(features_ND)[1])
     matrix, initial = [], answers.accuracies() if stream.task_known else []
     walk = Walk(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
-    seconds, num_bytes, started = [], [], time.perf_counter()
+    seconds, num_bytes, started = [], [], time.process_time()
     while not walk.done:
         if walk.step():
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
             num_bytes.append(state_bytes(learner.state_dict()))
             if stream.task_known:
                 matrix.append(answers.accuracies())
-            started = time.perf_counter()
+            started = time.process_time()
     return {
         "num_parameters": num_parameters(collaborator),
         # The walk's own matrix knows of labels that are masked, ours of tasks that are known.
@@ -81,10 +81,10 @@ def _run_means(stream: Stream) -> Record:
     answers = _Answers(stream, means.scores)
     matrix, seconds = [], []
     for task in stream.tasks:
-        started = time.perf_counter()
+        started = time.process_time()
         rows = task.take("train", torch.arange(task.num_rows("train"))).labelled()
         means.add(rows.features, rows.labels)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
         matrix.append(answers.accuracies())
     return {
         "num_parameters": 0,
