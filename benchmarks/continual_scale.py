@@ -1,4 +1,4 @@
-"""What a task costs after hundreds of others: CPU time and bytes of learner state, by learner, on synthetic features."""
+"""What a task costs after hundreds of others: CPU time and bytes of learner state, by learner, on made-up features."""
 
 from __future__ import annotations
 

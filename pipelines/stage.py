@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.progress import Bar, Reporter
-from pipelines.tracking import Tracking
 
-if TYPE_CHECKING:  # the configuration is made of the stages' own models
+if TYPE_CHECKING:  # the configuration is made of the stages' own models, and actors do without MLflow
     from pipelines.config import RunConfig
+    from pipelines.tracking import Tracking
 
 Write = Callable[[Path, Path, Bar], None]
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -21,8 +22,10 @@ from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar, polled
 from pipelines.signals import kept
 from pipelines.stage import Context
-from pipelines.tracking import MetricsCallback
 from pipelines.train_worker import NOTES, PROGRESS, WalkPlan, WorkerPlan, train_worker
+
+if TYPE_CHECKING:  # trials do without MLflow
+    from pipelines.tracking import MetricsCallback
 
 VERSION = 3
 

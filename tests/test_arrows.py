@@ -1,8 +1,10 @@
-"""Imports point one way: jobs -> pipelines -> kcm; kcm knows neither Ray nor MLflow."""
+"""Imports point one way: jobs -> pipelines -> kcm; kcm knows neither Ray nor MLflow. Workers import what they use."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +62,12 @@ def test_the_walk_sees_imports_in_functions_and_relative_ones(tmp_path: Path) ->
     )
     seen = {name for _, name in imports(tmp_path, root=tmp_path)}
     assert seen == {"kcm.report.page", "ray.data", "kcm.kan.basis"}
+
+
+@pytest.mark.parametrize("module", ["pipelines.features", "pipelines.trial", "pipelines.serve.door"])
+def test_a_worker_starts_without_what_only_others_need(module: str) -> None:
+    """Each of these takes a second or two of every process that Ray starts."""
+    slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
+    loaded = f"import sys, {module}; print(*{slow} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from kcm.content import Content
 from kcm.encoders.identity import folder_digest
@@ -46,6 +46,8 @@ class PretrainedDual:
     def __init__(
         self, model_path: Path, *, max_length: int, max_pixels: int, batch_size: int, device: str = "cpu"
     ) -> None:
+        from transformers import AutoImageProcessor  # two seconds that no other encoder has to wait
+
         self._batch_size, self._max_pixels, self._device = batch_size, max_pixels, torch.device(device)
         try:
             self._processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 
 from kcm.errors import ArtefactError, DataError
 from kcm.large.folds import assign_folds
@@ -105,6 +104,8 @@ def _path(
     if len(present) == 1:
         yield from ((c, _constant(present[0], num_classes, features_ND.shape[1])) for c in strengths)
         return
+    from sklearn.linear_model import LogisticRegression  # a second that only who fits has to wait
+
     model = LogisticRegression(max_iter=1000, warm_start=True)
     for c in strengths:
         model.set_params(C=c).fit(features_ND, labels_N)

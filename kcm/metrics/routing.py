@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
 
 def performance_gap_recovered(accuracy: float, small_accuracy: float, large_accuracy: float) -> float | None:
@@ -42,6 +41,8 @@ def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
     correct_N = np.asarray(correct, dtype=bool)
     if correct_N.all() or not correct_N.any():
         return None
+    from sklearn.metrics import roc_auc_score  # a second that replicas and workers do not have to wait
+
     return float(roc_auc_score(correct_N, np.asarray(score, dtype=np.float64)))
 
 
