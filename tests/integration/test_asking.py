@@ -37,6 +37,7 @@ QUICK = {
     "tune.learning_rates": "[0.001]",
     "tune.large_weights": "[0.0]",
     "tune.judge_weights": "[0.0]",
+    "cluster.num_encoders": 1,
 }
 
 
@@ -65,7 +66,7 @@ def test_the_router_finds_out_that_a_weak_language_model_is_not_worth_a_call(twe
     """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
     weak = f"{{adapter: causal_lm, model: {SMOLLM}, gguf_file: SmolLM2-135M-Instruct.Q4_1.gguf, max_length: 256}}"
     fetch(SMOLLM, assets_dir)
-    mild = {"certificate.epsilon": 0.2, "cluster.num_encoders": 1}
+    mild = {"certificate.epsilon": 0.2}
     result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
     measured = result["kcm"]["overall"]
     assert measured["large_accuracy"] < measured["small_accuracy"]

@@ -81,7 +81,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
-    for _ in range(240):
+    for _ in range(720):
         assert process.poll() is None, "the head node ended"
         try:
             if httpx.get(f"{dashboard}/api/jobs/", timeout=5).is_success:
