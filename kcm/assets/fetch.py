@@ -106,13 +106,22 @@ def _fill(
 
 
 def _from_hub(asset: Asset, cache: Path, content: Path, connect_timeout: float, timeout: float) -> None:
-    hub.download(asset.hub_id, folder=cache, patterns=asset.files, connect_timeout=connect_timeout, timeout=timeout)
-    shutil.rmtree(content, ignore_errors=True)
-    for file in asset.files:
-        if not (cache / file).is_file():
-            raise AssetError(f"no file {file!r} on the hub")
-        (content / file).parent.mkdir(parents=True, exist_ok=True)
-        (cache / file).rename(content / file)
+    cache.mkdir(exist_ok=True)
+    if asset.convert:
+        splits = hub.export_data_set(
+            asset.hub_id, None, None, folder=cache, connect_timeout=connect_timeout, timeout=timeout
+        )
+        shutil.rmtree(content, ignore_errors=True)
+        content.mkdir()
+        asset.convert(splits, content)
+    else:
+        hub.download(asset.hub_id, folder=cache, patterns=asset.files, connect_timeout=connect_timeout, timeout=timeout)
+        shutil.rmtree(content, ignore_errors=True)
+        for file in asset.files:
+            if not (cache / file).is_file():
+                raise AssetError(f"no file {file!r} on the hub")
+            (content / file).parent.mkdir(parents=True, exist_ok=True)
+            (cache / file).rename(content / file)
     _verify(asset, content)
 
 

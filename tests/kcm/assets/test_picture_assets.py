@@ -9,14 +9,15 @@ import struct
 import tarfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from kcm.assets import members
+from kcm.assets import fetch, hub, members
 from kcm.assets.emoji import unpack_emoji
-from kcm.assets.fashion_mnist import unpack_fashion_mnist
+from kcm.assets.fashion_mnist import convert_fashion_mnist, unpack_fashion_mnist
 from kcm.assets.members import debian_members, npm_members
 from kcm.assets.openclipart import unpack_openclipart
 from kcm.assets.pictures import MAX_SIDE, shrunk
@@ -119,9 +120,11 @@ def test_a_drawing_has_its_title_and_tags_unless_the_title_is_a_collections(tmp_
     assert Image.open(io.BytesIO(row["image"])).size == (256, 128)
 
 
+SHOES = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
+
+
 def test_fashion_mnist_keeps_its_pixels_and_its_split(tmp_path):
-    images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
-    files = {}
+    images, files = SHOES, {}
     for prefix in ("train", "t10k"):
         files[f"{FASHION}/{prefix}-images-idx3-ubyte.gz"] = gzip.compress(
             struct.pack(">4I", 2051, 2, 28, 28) + images.tobytes()
@@ -136,6 +139,45 @@ def test_fashion_mnist_keeps_its_pixels_and_its_split(tmp_path):
     ]
     assert "text" not in rows(tmp_path)[0]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rows(tmp_path)[1]["image"]))), images[1])
+
+
+def hub_splits(folder: Path, **labels: list[int]) -> dict[str, Path]:
+    """The splits of the hub's data set as its client exports them."""
+    for split, numbers in labels.items():
+        pictures = [Image.fromarray(image) for image in SHOES[: len(numbers)]]
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(num_classes=10))
+        data = datasets.Dataset.from_dict({"image": pictures, "label": numbers}, features=features)
+        data.to_parquet(folder / f"{split}.parquet")
+    return {split: folder / f"{split}.parquet" for split in labels}
+
+
+def test_fashion_mnist_from_the_hub_has_the_same_rows(tmp_path):
+    convert_fashion_mnist(hub_splits(tmp_path, train=[9, 0], test=[9]), tmp_path)
+    assert [(row["id"], row["label"], row["split"]) for row in rows(tmp_path)] == [
+        ("test-00000", "Ankle boot", "test"),
+        ("train-00000", "Ankle boot", "train"),
+        ("train-00001", "T-shirt/top", "train"),
+    ]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rows(tmp_path)[2]["image"]))), SHOES[1])
+
+
+def test_a_data_set_of_the_hub_that_is_not_fashion_mnist_is_named(tmp_path):
+    with pytest.raises(AssetError, match=r"not Fashion-MNIST: 'test' \(split test\)"):
+        convert_fashion_mnist(hub_splits(tmp_path, train=[0]), tmp_path)
+
+
+def test_fashion_mnist_is_asked_of_the_hub_first(tmp_path, monkeypatch):
+    asked = []
+
+    def export(repo, subset, revision, *, folder, **timeouts):
+        asked.append(repo)
+        return hub_splits(folder, train=[9, 0], test=[9])
+
+    monkeypatch.setattr(hub, "export_data_set", export)
+    folder = fetch("fashion-mnist", tmp_path)
+    assert asked == ["zalando-datasets/fashion_mnist"]
+    assert json.loads((folder / "asset.json").read_text())["source"] == "hub"
+    assert len(rows(folder)) == 3
 
 
 @pytest.mark.parametrize(
