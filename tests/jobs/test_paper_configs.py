@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from transformers import ResNetConfig, ResNetModel
 from kcm.config import load_config
 from kcm.content import contents
 from kcm.encoders import build_encoder
-from kcm.large import Item
+from kcm.large import Item, Prompt
 from kcm.large.build import build_large
 from kcm.tasks import build_sequence, sources
 from kcm.tasks.columns import Table
 from pipelines.config import RunConfig
+from tests.fake_upstream import FakeUpstream
+from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 
-CIFAR = Path(__file__).parents[2] / "jobs/configs/cifar100_lt_clip.yaml"
+CONFIGS = Path(__file__).parents[2] / "jobs/configs"
 CLASSES = [f"class{number}" for number in range(100)]
 
 
@@ -41,7 +44,7 @@ def cifar_tables() -> list[Table]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
+def cifar(tmp_path: Path) -> RunConfig:
     clip, resnet = tmp_path / "clip", tmp_path / "resnet"
     save_clip(clip, ["This", "is", "a", "photo", "of", *CLASSES], 64)
     torch.manual_seed(0)
@@ -49,20 +52,60 @@ def config(tmp_path: Path) -> RunConfig:
         resnet
     )
     (resnet / "preprocessor_config.json").write_text("{}")
-    return load_config(RunConfig, CIFAR, [f"encoder.model={resnet}", f"large.encoder.model={clip}"])
+    return load_config(
+        RunConfig, CONFIGS / "cifar100_lt_clip.yaml", [f"encoder.model={resnet}", f"large.encoder.model={clip}"]
+    )
 
 
 def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "read_hub", lambda _: cifar_tables())
-    reads = config.encoder.reads | config.large.reads
-    sequence = build_sequence(config.tasks, tmp_path, config.seed, reads=reads)
+    reads = cifar.encoder.reads | cifar.large.reads
+    sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
     assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)
     assert not sequence.bad_rows
     rows = sequence.rows(0).to_pydict()
     shown = contents(rows["text"], rows["image"])[:5]
-    assert build_encoder(config.encoder, tmp_path).encode(shown).shape == (5, 8)
-    model = build_large(config.large, sequence.answer_names, tmp_path)
+    assert build_encoder(cifar.encoder, tmp_path).encode(shown).shape == (5, 8)
+    model = build_large(cifar.large, sequence.answer_names, tmp_path)
     answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
     assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
+
+
+@pytest.fixture
+def amazon(upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Reviews of 60 products in two categories, two of each product."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    table, bert = tmp_path / "amazon_reviews.csv", tmp_path / "bert"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["reviewText", "sentiment", "category", "asin"])
+        for product in range(60):
+            category = ("Books", "Electronics")[product % 2]
+            for sentiment, word in (("negative", "bad"), ("positive", "good")):
+                writer.writerow([f"a {word} thing {product}", sentiment, category, f"B{product:05d}"])
+    save_bert(bert, ("a", "bad", "good", "thing"), max_tokens=256)
+    changes = [f"tasks.source.path={table}", f"encoder.model={bert}", f"large.base_url={upstream.base_url}"]
+    return load_config(RunConfig, CONFIGS / "amazon_openai.yaml", changes)
+
+
+def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
+    amazon: RunConfig, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    sequence = build_sequence(amazon.tasks, tmp_path, amazon.seed)
+    assert [task.name for task in sequence.tasks] == ["Books", "Electronics"]
+    assert sequence.label_names == ("negative", "positive")
+    for number in range(2):
+        rows = sequence.rows(number).to_pandas()
+        assert rows.groupby("group")["split"].nunique().max() == 1  # reviews of one product stay together
+    shown = contents(rows["text"][:4])
+    assert build_encoder(amazon.encoder, tmp_path).encode(shown).shape == (4, 32)
+    hint = Prompt("soft", suggestions=((0, 0.8),))
+    model = build_large(amazon.large, sequence.answer_names, tmp_path)
+    plain, hinted = model.answer([Item("plain", shown[0]), Item("hinted", shown[0], hint)])
+    assert (plain.label, plain.error, hinted.label) == (1, None, 1)
+    assert plain.cost.currency == pytest.approx((100 * 0.15 + 10 * 0.60) / 1e6)
+    told = {"suggests negative with probability 0.80" in body["messages"][0]["content"] for body in upstream.requests}
+    assert told == {False, True}
+    assert {headers["authorization"] for headers in upstream.headers} == {"Bearer secret"}
