@@ -27,10 +27,10 @@ from rich.pretty import pprint
 from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.benchmark_view import ProgressBars
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.retrieval_search import RetrievalConfig
 from kcm.cascade.table import SPLITS
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
+from kcm.retrieval.search import RetrievalConfig
 from kcm.study import Settings, StudyConfig, run_study
 from pipelines.artefact import Artefact, ArtefactStore
 from pipelines.cluster import connected

@@ -141,8 +141,8 @@ def retrieval(
     with reported(json, debug) as result:
         from jobs.retrieval_view import retrieval_view
         from jobs.table import result_console
-        from kcm.cascade.retrieval_search import RetrievalConfig
         from kcm.config import load_config, parse_config
+        from kcm.retrieval.search import RetrievalConfig
         from pipelines.config import RunConfig
         from pipelines.retrieval import retrieval as measure
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.cascade.reranking import Gallery
 from kcm.cascade.runtime import logits
 from kcm.cascade.table import SPLITS
 from kcm.collaborator import Collaborator
 from kcm.encoders.image_text import pair_features
+from kcm.retrieval.gallery import Gallery
 from kcm.tasks import TaskSequence
 from kcm.tasks.pairs import MATCH, NO_MATCH
 

@@ -18,13 +18,13 @@ import numpy as np
 from kcm.cascade.certificate import certificates_json, certify_policy
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.policy import Decision, Policy
-from kcm.cascade.reranking import Gallery
-from kcm.cascade.retrieval_quality import Retrieved
-from kcm.cascade.retrieval_search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 from kcm.encoders import ImageTextConfig
 from kcm.errors import ConfigError
 from kcm.large import ClassifierConfig
 from kcm.metrics.intervals import Interval, paired_difference
+from kcm.retrieval.gallery import Gallery
+from kcm.retrieval.quality import Retrieved
+from kcm.retrieval.search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 from kcm.tasks import TaskSequence
 from pipelines.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
 from pipelines.cluster import connected

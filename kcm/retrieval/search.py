@@ -20,7 +20,6 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.ledger import look_delta
 from kcm.cascade.policy import Decision, Policy
-from kcm.cascade.reranking import Gallery
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy, promised
 from kcm.cascade.table import OutcomeTable, Split, concatenate
@@ -28,6 +27,7 @@ from kcm.config import Config
 from kcm.errors import DataError
 from kcm.large.prompts import PromptMode
 from kcm.metrics.calibration import fit_temperature
+from kcm.retrieval.gallery import Gallery
 
 
 class RetrievalConfig(Config):
