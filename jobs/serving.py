@@ -18,7 +18,7 @@ from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
-from pipelines.serve.app import require_servable, stop
+from pipelines.serve.app import prepare_environment, require_servable, stop
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deployment import deploy, deployment_file
 from pipelines.serve.release import Release
@@ -88,6 +88,7 @@ def _resolved(uri: str, model: str) -> str:
 @contextmanager
 def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the cascade, which is ready, for as long as the block runs."""
+    prepare_environment()
     with connected(site.cluster):
         url = deploy(release, site.serve, site.assets_path)
         try:

@@ -233,9 +233,14 @@ def logits(
 
 def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
     """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
+    return SmallSide(bundle, load_encoder(bundle, assets_dir, device), device, top_k)
+
+
+def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encoder:
+    """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
     encoder = build_encoder(bundle.encoder, assets_dir, device)
     _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
-    return SmallSide(bundle, encoder, device, top_k)
+    return encoder
 
 
 def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path | None = None) -> LargeModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from kcm.errors import ArtefactError, KcmError
 from kcm.large import RecordedConfig
 from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.door import Door
+from pipelines.serve.encoder import EncoderReplica
 from pipelines.serve.keys import Keys
 from pipelines.serve.large import Large
 from pipelines.serve.release import Release
@@ -60,7 +62,15 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Applic
     require_servable(release, config, assets_dir)
     options = large_options(config) | {"user_config": release.model_dump(mode="json")}
     large = Large.options(**options).bind(config.large, assets_dir.absolute())
-    return build_door(release, config, assets_dir, large)
+    return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
+
+
+def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Application | None:
+    """The encoder's deployment, where it is not the door that encodes."""
+    if config.encoder is None:
+        return None
+    options = deployment_options(config.encoder, config) | {"user_config": release.model_dump(mode="json")}
+    return EncoderReplica.options(**options).bind(config.encoder, assets_dir.absolute())
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -78,11 +88,17 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
 
 
 def build_door(
-    release: Release, config: ServeConfig, assets_dir: Path, large: Application, door: Deployment = Door
+    release: Release,
+    config: ServeConfig,
+    assets_dir: Path,
+    large: Application,
+    *,
+    door: Deployment = Door,
+    encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
     options = deployment_options(config, config) | {"user_config": release.model_dump(mode="json")}
-    return door.options(**options).bind(config, assets_dir.absolute(), large)
+    return door.options(**options).bind(config, assets_dir.absolute(), large, encoder)
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
@@ -112,6 +128,12 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
         downscale_delay_s=large.idle_s,
     )
     return options | {"autoscaling_config": scaling}
+
+
+def prepare_environment() -> None:
+    """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
+    # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:

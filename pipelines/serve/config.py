@@ -12,18 +12,11 @@ from pipelines.serve.feedback import FeedbackConfig
 
 
 class ReplicaConfig(Config):
-    """Replicas of a deployment, and how much work each of them accepts."""
+    """Replicas of a deployment, and how many requests each of them accepts."""
 
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
     cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
     gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
-    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
-    batch_wait_timeout_s: float = Field(
-        default=0.0, ge=0, description="Time that a batch with room waits for more; others gather while one runs."
-    )
-    max_waiting_items: int = Field(
-        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
-    )
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
     max_queued_requests: int = Field(
         default=256, ge=0, description="Requests that wait for a replica; more are refused."
@@ -34,8 +27,20 @@ class ReplicaConfig(Config):
         """The torch device of a replica."""
         return "cuda" if self.gpus else "cpu"
 
+
+class BatchingConfig(ReplicaConfig):
+    """Replicas that compute items of several requests together."""
+
+    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
+    batch_wait_timeout_s: float = Field(
+        default=0.0, ge=0, description="Time that a batch with room waits for more; others gather while one runs."
+    )
+    max_waiting_items: int = Field(
+        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
+    )
+
     @model_validator(mode="after")
-    def _full_batches(self) -> ReplicaConfig:
+    def _full_batches(self) -> BatchingConfig:
         if self.max_ongoing_requests < self.max_batch_size:
             raise ValueError(
                 f"max_ongoing_requests ({self.max_ongoing_requests}) must be at least max_batch_size "
@@ -44,7 +49,7 @@ class ReplicaConfig(Config):
         return self
 
 
-class LargeReplicaConfig(ReplicaConfig):
+class LargeReplicaConfig(BatchingConfig):
     """Replicas of the large model."""
 
     min_replicas: int | None = Field(
@@ -117,7 +122,7 @@ class AuditConfig(Config):
     max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
 
 
-class ServeConfig(ReplicaConfig):
+class ServeConfig(BatchingConfig):
     """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
 
     host: str = Field(
@@ -141,6 +146,9 @@ class ServeConfig(ReplicaConfig):
         default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
     )
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
+    encoder: ReplicaConfig | None = Field(
+        default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
+    )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
 
     @model_validator(mode="after")

@@ -47,11 +47,16 @@ def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> 
                     "serve": config.model_dump(mode="json", exclude_unset=True),
                 },
                 "deployments": [
-                    {"name": name, "user_config": release.model_dump(mode="json")} for name in ("door", "large")
+                    {"name": name, "user_config": release.model_dump(mode="json")} for name in _deployments(config)
                 ],
             }
         ],
     }
+
+
+def _deployments(config: ServeConfig) -> list[str]:
+    """Those whose configuration is a release."""
+    return ["door", "large"] if config.encoder is None else ["door", "encoder", "large"]
 
 
 def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_timeout_s: float = 120.0) -> str:
@@ -105,11 +110,10 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
 
 def _with_release(application: Any, release: Release) -> Any:
     values = application.model_dump(exclude_unset=True)
-    user_config = release.model_dump(mode="json")
-    others = [each for each in values.get("deployments", []) if each["name"] not in ("door", "large")]
-    own = {each["name"]: each for each in values.get("deployments", []) if each["name"] in ("door", "large")}
-    changed = [own.get(name, {}) | {"name": name, "user_config": user_config} for name in ("door", "large")]
-    return type(application).model_validate(values | {"deployments": others + changed})
+    deployments = {each["name"]: each for each in values.get("deployments", [])}
+    for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:
+        deployments[name] = deployments.get(name, {"name": name}) | {"user_config": release.model_dump(mode="json")}
+    return type(application).model_validate(values | {"deployments": list(deployments.values())})
 
 
 def _app_configs() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipelines.serve.audit import Auditor
 from pipelines.serve.batcher import Batcher
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.encoder import RemoteEncoder
 from pipelines.serve.escalation import Escalation
 from pipelines.serve.front import Front
 from pipelines.serve.keys import Keys
@@ -34,13 +35,19 @@ from pipelines.serve.watch import Watch
 class Door:
     """Holds the small side; items of several requests are judged together.
 
+    `encoder` is None where the encoder, too, is in this process.
+
     Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, config: ServeConfig, assets_dir: Path, large: DeploymentHandle[Any]
+        self,
+        config: ServeConfig,
+        assets_dir: Path,
+        large: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
-        self._config, self._assets_dir, self._large = config, assets_dir, large
+        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
         self._breaker = Breaker(config.large.breaker)
         self._recorder = ServeMetrics()
         self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
@@ -76,7 +83,7 @@ class Door:
     async def _load(self, release: Release) -> CascadeService:
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
         await asyncio.to_thread(require_models, bundle, self._assets_dir)
-        small_side = await asyncio.to_thread(self._small_side, bundle)
+        small_side = await asyncio.to_thread(self._small_side, bundle, release)
         judge = Batcher(
             small_side.judge,
             lambda given: given.content.size,
@@ -100,5 +107,9 @@ class Door:
             self._recorder,
         )
 
-    def _small_side(self, bundle: Bundle) -> SmallSide:
-        return load_small_side(bundle, self._assets_dir, self._config.device, self._config.top_k)
+    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+        config = self._config
+        if self._encoder is None:
+            return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
+        encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s)
+        return SmallSide(bundle, encoder, config.device, config.top_k)

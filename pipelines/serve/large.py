@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +10,32 @@ from ray import serve
 
 from kcm.bundle import Bundle
 from kcm.cascade.runtime import load_large
-from kcm.config import parse_config
 from kcm.large import Item, LargeAnswer, LargeModel
 from pipelines.serve.batcher import Batcher
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.escalation import PROBE
+from pipelines.serve.loaded import Loaded
 from pipelines.serve.release import Release
-
-Model = Batcher[Item, LargeAnswer]
-
-KEPT = 2  # releases in memory: while doors go from one to the next, both are asked
 
 
 @serve.deployment(name="large")
 class Large:
-    """Answers the escalated items of a request; items of several requests are computed together.
-
-    Every call names its release. One that is not in memory is loaded for it, so that doors may change in any order.
-    """
+    """Answers the escalated items of a request; items of several requests are computed together."""
 
     def __init__(self, config: LargeReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
-        self._models: OrderedDict[Release, asyncio.Task[Model]] = OrderedDict()
+        self._models = Loaded(self._load)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Load the release that the configuration names: the first before anything is answered, others behind it."""
-        first = not self._models
-        loading = self._load_once(parse_config(Release, user_config, where="user_config"))
-        if first:
-            await loading
+        """Load the release that the configuration names."""
+        await self._models.prepare(user_config)
 
     async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
         """One answer per item, in their order."""
-        # Shielded: one client that leaves must not end the loading that others wait for.
-        model = await asyncio.shield(self._load_once(release))
+        model = await self._models.of(release)
         return await model.submit(items)
 
-    def _load_once(self, release: Release) -> asyncio.Task[Model]:
-        known = self._models.get(release)
-        if known is None or (known.done() and known.exception()):
-            self._models[release] = known = asyncio.create_task(self._load(release))
-        self._models.move_to_end(release)
-        while len(self._models) > KEPT:
-            self._models.popitem(last=False)
-        return known
-
-    async def _load(self, release: Release) -> Model:
+    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer]:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used

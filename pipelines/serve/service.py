@@ -17,6 +17,7 @@ from kcm.reasons import variants
 from pipelines.serve.audit import Auditor
 from pipelines.serve.batcher import Batcher, QueueFullError
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.encoder import EncoderFailedError
 from pipelines.serve.errors import Refusal
 from pipelines.serve.escalation import Escalation, Trouble
 from pipelines.serve.explanations import Explanation, explanation
@@ -100,7 +101,7 @@ class CascadeService:
             raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
         except QueueFullError:
             raise self._later(429, "too many items wait already") from None
-        except DataError:
+        except (DataError, EncoderFailedError):
             logger.exception("the small side gave no numbers")
             raise self._later(503, "the small side failed") from None
         judgements: list[Judgement] = []

@@ -27,6 +27,7 @@ from pipelines.predict import predict
 from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.app import build_app, start, stop
+from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.release import Release
 from pipelines.tracking import fetch_model
 
@@ -155,7 +156,8 @@ def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    serve = config.serve.model_copy(update={"port": port})
+    apart = ReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
+    serve = config.serve.model_copy(update={"port": port, "encoder": apart})
     yield start(build_app(Release(version="1", bundle=bundle), serve, config.assets_path), serve)
     stop()
 

@@ -21,7 +21,7 @@ from kcm.cascade.runtime import Answer, Input, load_cascade
 from kcm.content import Content
 from kcm.errors import ArtefactError
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.app import build_app, build_door, large_options, start, stop
+from pipelines.serve.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.release import Release
@@ -245,3 +245,19 @@ def test_more_requests_than_fit_are_told_to_come_back(strict: str) -> None:
     assert {response.status_code for response in responses} == {429, 504}
     assert {response.headers["retry-after"] for response in responses} == {"1"}
     assert post(strict, ["well again"]).status_code == 200
+
+
+def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
+    quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path
+) -> None:
+    """Promise: where replicas start from none, what is escalated in the meantime is answered by them, not refused."""
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
+    patient = {"min_replicas": 0, "timeout_s": 60.0, "attempt_timeout_s": 60.0, "max_queued_requests": 8}
+    waiting = config.model_copy(update={"timeout_s": 90.0, "large": config.large.model_copy(update=patient)})
+    door = build_door(Release(version="none", bundle=folder), waiting, assets_dir, scripted_large(waiting))
+    start_proxy(waiting)
+    serve.run(door, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
+    with ThreadPoolExecutor(4) as clients:
+        responses = list(clients.map(lambda _: post(f"http://127.0.0.1:{config.port}", ["x"]), range(4)))
+    assert [response.status_code for response in responses] == [200] * 4
+    assert {response.json()["answers"][0]["route"] for response in responses} == {"large"}

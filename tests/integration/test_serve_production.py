@@ -46,7 +46,8 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    values = {"port": port, "num_replicas": 2, "cpus": 0.2, "large": {"num_replicas": 2, "cpus": 0.2}}
+    two = {"num_replicas": 2, "cpus": 0.2}
+    values = {"port": port, **two, "large": two, "audit": {"share": 0.5, "seed": 0}}
     overrides = [f"storage_path={storage}", f"assets_path={assets_dir}", f"serve={json.dumps(values)}"]
     config = load_config(RunConfig, REVIEWS, overrides)
     tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
@@ -211,8 +212,9 @@ def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[st
 
 
 def test_everything_that_is_counted_can_be_read(url: str) -> None:
-    """Promise: /metrics tells of all replicas, whichever answers."""
+    """Promise: /metrics tells of all replicas, whichever answers, and of what audits have found."""
     missing = {"ray_kcm_items_total", 'route="large"', 'version="reviews/2"', "ray_kcm_stage_seconds_bucket"}
+    missing |= {'outcome="agree"', 'outcome="disagree"', "ray_kcm_audited_disagreement", "ray_kcm_audited_regret"}
     deadline = time.monotonic() + 60  # workers report every few seconds, each in its own time
     while missing and time.monotonic() < deadline:
         found = httpx.get(f"{url}/metrics", timeout=30).text

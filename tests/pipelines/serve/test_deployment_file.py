@@ -7,7 +7,7 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from kcm.config import parse_config
 from pipelines.serve.app import AppConfig
-from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deployment import _with_release, deployment_file
 from pipelines.serve.release import Release
 
@@ -46,3 +46,13 @@ def test_another_version_changes_nothing_but_the_user_configs() -> None:
     door, large = changed["deployments"]
     assert door["max_ongoing_requests"] == 7
     assert door["user_config"] == large["user_config"] == {"version": "films/4", "bundle": "/mnt/other"}
+
+
+def test_an_encoder_apart_from_the_door_changes_its_version_with_it() -> None:
+    apart = CONFIG.model_copy(update={"encoder": ReplicaConfig(gpus=0.5)})
+    (values,) = deployment_file(RELEASE, apart, Path("/mnt/assets"))["applications"]
+    changed = _with_release(ServeApplicationSchema.model_validate(values), Release(version="4", bundle=Path("/mnt")))
+    deployments = changed.model_dump(exclude_unset=True)["deployments"]
+    assert {each["name"]: each["user_config"]["version"] for each in deployments} == dict.fromkeys(
+        ("door", "encoder", "large"), "4"
+    )
