@@ -1,9 +1,9 @@
 """What the cascade reaches on pictures, each row by one command.
 
     kcm assets emoji fashion-mnist efficientnet-lite2
+    python benchmarks/modalities.py emoji-encoders [--write]         what to see a picture by, on validate rows alone
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml
-    python benchmarks/modalities.py emoji-pixels [--write]           the same, with pixels for the small side
-    python benchmarks/modalities.py fashion-long-tail [--write]      KCM and MCM over ten seeds
+    python benchmarks/modalities.py fashion-long-tail [--write]      KANs and MLPs over ten seeds
     kcm assets tuxpaint openclipart
     python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
 
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from machine import machine
 from rich.console import Console
 from rich.pretty import pprint
@@ -27,11 +28,13 @@ from rich.pretty import pprint
 from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.benchmark_view import ProgressBars
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.table import SPLITS
+from kcm.cascade.table import SPLITS, Split
 from kcm.config import load_config
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
+from kcm.metrics.routing import cost_saved
 from kcm.retrieval.search import RetrievalConfig
 from kcm.study import Settings, StudyConfig, run_study
+from kcm.study.tuning import LEARNING_RATE, Trial, best_overrides, overrides_of, trials_of
 from pipelines.artefact import Artefact, ArtefactStore
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
@@ -45,7 +48,11 @@ from pipelines.tuned import Tuned
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
 MAX_LOSS = 0.01
-PIXELS = ("encoder={kind: pixels, side: 24}",)
+HELD_OUT_SEED, LEARNING_RATES = 100, (0.0003, 0.001, 0.003, 0.01)
+SMALL_ENCODERS = (
+    "{kind: pixels, side: 24}",
+    *(f"{{kind: image, model: efficientnet-lite2, side: {side}}}" for side in (64, 96)),
+)
 
 
 @dataclass(frozen=True)
@@ -56,32 +63,51 @@ class Places:
     assets: Path
 
 
-def emoji(places: Places, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Calls saved on emoji at most a point below the large model: the threshold from validate, the figures on test."""
+def emoji_encoders(places: Places) -> dict[str, Any]:
+    """What each small encoder saves on validate rows, where the threshold that loses nothing there is chosen."""
+    found = {}
+    for encoder in SMALL_ENCODERS:
+        context, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
+        found[context.config.encoder.name] = {
+            name: _on_validate(_judged(context, done, name, ("validate",))) for name in context.config.collaborators
+        }
+    return {"splits_read": ["train", "validate"], "small_encoders": found}
+
+
+def emoji(places: Places) -> dict[str, Any]:
+    """Calls saved and accuracy lost on test rows: as deployed, and at the threshold that loses a point on validate."""
     started = time.perf_counter()
-    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
-    config = load_config(RunConfig, CONFIGS / "vision.yaml", [*paths, *overrides])
-    context = Context(config, ArtefactStore(config.storage_path))
-    with connected(config.cluster):
-        done = {}
-        for stage, artefact in stages(context):
-            done[stage] = artefact
-            if stage == "evaluate":
-                break
+    context, done = _run(places, "vision.yaml", "evaluate")
     measured = read_result(done["evaluate"])
     return {
-        "small_encoder": config.encoder.name,
+        "small_encoder": context.config.encoder.name,
         "cached": all(context.cached.values()),
         "seconds": time.perf_counter() - started,
     } | {
-        name: _at_a_point_lost(context, done, name)
-        | {key: measured[name]["overall"][key] for key in ("small_accuracy", "large_accuracy")}
-        | {"area": measured[name]["routing"]["apgr"], "deployed": measured[name]["overall"]}
-        for name in config.collaborators
+        name: {
+            "deployed": measured[name]["overall"],
+            "certificate": measured[name]["certificate"],
+            "area": measured[name]["routing"]["apgr"],
+            "at_a_point_lost_on_validate": _at_a_point_lost(_judged(context, done, name, SPLITS)),
+        }
+        for name in context.config.collaborators
     }
 
 
-def _at_a_point_lost(context: Context, done: Mapping[str, Artefact], name: str) -> dict[str, Any]:
+def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple[Context, dict[str, Artefact]]:
+    """The stages of a configuration up to one of them, from the store where they are done."""
+    paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
+    config = load_config(RunConfig, CONFIGS / config_name, [*paths, *overrides])
+    context, done = Context(config, ArtefactStore(config.storage_path)), {}
+    with connected(config.cluster):
+        for stage, artefact in stages(context):
+            done[stage] = artefact
+            if stage == until:
+                break
+    return context, done
+
+
+def _judged(context: Context, done: Mapping[str, Artefact], name: str, splits: Sequence[Split]) -> Judged:
     plan, answer_names = walk_plan(context.config, done["tasks"], done["features"], done["outcomes"])
     found = Tuned.load(done["tune"].folder / name, plan, name)
     table, features_ND, encode_s = outcome_table(
@@ -90,12 +116,30 @@ def _at_a_point_lost(context: Context, done: Mapping[str, Artefact], name: str) 
         done["outcomes"].folder,
         [task.name for task in plan.tasks],
         answer_names,
-        SPLITS,
+        splits,
     )
-    judged = Judged.of(found, table, features_ND, encode_s)
+    return Judged.of(found, table, features_ND, encode_s)
+
+
+def _on_validate(judged: Judged) -> dict[str, Any]:
+    rows = judged.rows("validate")
+    cheapest = Frontier.of(rows).cheapest(0.0)
+    large_s, small_s = judged.table.large_cost, judged.small_cost
+    return {
+        "num_rows": len(rows),
+        "small_accuracy": float(rows.small_correct.mean()),
+        "large_accuracy": float(rows.large_correct.mean()),
+        "calls_saved": 1 - cheapest.call_rate,
+        "cost_saved": cost_saved(rows.score > cheapest.threshold, large_s, small_s),
+        "small_seconds": float(small_s.mean()),
+        "large_seconds": float(large_s.mean()),
+    }
+
+
+def _at_a_point_lost(judged: Judged) -> dict[str, Any]:
     validate, test = judged.rows("validate"), judged.rows("test")
     kept_N = test.score > Frontier.of(validate).cheapest(MAX_LOSS).threshold
-    cascade_N = (kept_N & test.small_correct) | (~kept_N & test.large_correct)
+    cascade_N = np.where(kept_N, test.small_correct, test.large_correct)
     return {
         "calls_saved": _told(accuracy_interval(kept_N, test.group)),
         "difference": _told(paired_difference(cascade_N, test.large_correct, test.group)),
@@ -108,28 +152,46 @@ def _told(interval: Interval | None) -> dict[str, float]:
     return asdict(interval)
 
 
-def fashion_long_tail(places: Places, encoder: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def fashion_long_tail(places: Places) -> dict[str, Any]:
     """Few-shot accuracy of KANs and of MLPs of as many parameters, class-incremental, paired over ten seeds."""
     run = load_config(RunConfig, CONFIGS / "fashion_long_tail.yaml", [f"assets_path={places.assets}"])
-    study = StudyConfig.model_validate(
-        {
-            "tasks": run.tasks.model_dump(),
-            "encoder": encoder or run.encoder.model_dump(),
-            "networks": ("kan", "mlp"),
-            "learners": ("replay",),
-            "memory_per_class": (20,),
-            "num_seeds": 10,
-        }
+    study = StudyConfig(
+        tasks=run.tasks,
+        encoder=run.encoder,
+        networks=("kan", "mlp"),
+        learners=("replay",),
+        memory_per_class=(20,),
+        num_seeds=10,
     )
     with ProgressBars() as bars:
-        result = run_study(study, Settings.load(DEFAULT_SETTINGS), places.assets, places.storage, bars)
+        settings = _tuned(study, places, bars)
+        result = run_study(study, settings, places.assets, places.storage, bars)
     (difference,) = result["differences"]
     sizes = ("many", "medium", "few", "average_accuracy", "forgetting_first")
     return {
-        "data": result["data"],
-        "cells": {cell["network"]: {size: cell["aggregated"][size] for size in sizes} for cell in result["cells"]},
+        "data": {key: value for key, value in result["data"].items() if key != "rows_left_out"},
+        "cells": {
+            cell["network"]: {
+                "learning_rate": cell["setting"]["train"]["learning_rate"],
+                "num_parameters": cell["num_parameters"],
+            }
+            | {size: cell["aggregated"][size] for size in sizes}
+            for cell in result["cells"]
+        },
         "kan_minus_mlp": {size: difference[size] for size in sizes},
     }
+
+
+def _tuned(study: StudyConfig, places: Places, bars: ProgressBars) -> Settings:
+    """Each network with the learning rate that was best on validate rows, under seeds that nothing else uses."""
+    held_out = study.model_copy(update={"score_on": "validate", "first_seed": HELD_OUT_SEED, "num_seeds": 2})
+    base, trials = Settings.load(DEFAULT_SETTINGS), []
+    for values in trials_of({LEARNING_RATE: LEARNING_RATES}):
+        tried = Settings({f"replay/{network}": overrides_of(values) for network in study.networks}).over(base)
+        for cell in run_study(held_out, tried, places.assets, places.storage, bars)["cells"]:
+            score = cell["aggregated"]["average_accuracy"]["mean"]
+            trials.append(Trial(f"replay/{cell['network']}", values, score))
+    return Settings(best_overrides(trials)).over(base)
 
 
 def retrieval(places: Places) -> dict[str, Any]:
@@ -139,8 +201,8 @@ def retrieval(places: Places) -> dict[str, Any]:
 
 
 ROWS: dict[str, Callable[[Places], dict[str, Any]]] = {
+    "emoji-encoders": emoji_encoders,
     "emoji": emoji,
-    "emoji-pixels": lambda places: emoji(places, PIXELS),
     "fashion-long-tail": fashion_long_tail,
     "retrieval": retrieval,
 }
