@@ -1,7 +1,7 @@
 """The `zero_shot` adapter: a dual encoder answers with the label whose prompt is most like the input.
 
 Both sides give unit vectors of one space; probabilities are the softmax of their inner products over a temperature.
-The input's encoder may be of another modality than the labels' (CLIP, arXiv 2103.00020): here both read text.
+Inputs may be pictures, where labels are always texts (CLIP, arXiv 2103.00020).
 Shapes: N items, C labels, D features.
 """
 
@@ -27,7 +27,7 @@ _PLACE = "{label}"
 
 
 class ZeroShotConfig(Config):
-    """A dual encoder that compares the text with a prompt for each label; nothing is fitted."""
+    """A dual encoder that compares the input with a prompt for each label; nothing is fitted."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decide no answer, or by the identity
