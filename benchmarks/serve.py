@@ -1,0 +1,156 @@
+"""What serving costs: the cascade against the large model alone, the bare models, an echo, and itself under load.
+
+    kcm run jobs/configs/reviews.yaml
+    python benchmarks/serve.py [--config FILE] [--set KEY=VALUE] [--only PART] [--write]
+
+Serves the champion of a finished run as `kcm serve` does, on this machine, with the run's review sentences; every
+baseline is measured in the same part. The clients are a process of their own on the same cores. `--write` puts the
+figures of the parts that were measured into benchmarks/results/serve.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+from serve_models import measure
+from serve_parts import Bench, memory, stub, swaps, throughput
+from serve_sites import Place
+
+from jobs.serving import Site, served_folder, served_model
+from kcm.config import load_config
+from kcm.tasks.reviews import read_reviews
+from pipelines.config import RunConfig
+
+RESULTS = Path(__file__).parent / "results" / "serve.json"
+REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
+NUM_TEXTS = 300
+
+Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a part's result says it
+
+FIGURES: dict[str, list[Figure]] = {
+    "throughput": [
+        ("cascade vs large-only, share of the ideal", "85%", "95%", lambda r: f"{r['share_of_ideal']:.0%}"),
+        ("the plain ratio (ideal)", "", "", lambda r: f"{r['ratio']:.2f} ({r['ideal_ratio']:.2f})"),
+        ("the same by the clock", "", "", lambda r: f"{r['wall_ratio']:.2f}"),
+        ("kept items vs large-only, median at 1 client", "0.4x", "0.25x", lambda r: f"{r['kept_vs_large']:.2f}x"),
+        ("door, routing, logging at 1 client", "+6 ms", "+3 ms", lambda r: f"+{r['overhead_ms']:.1f} ms"),
+        ("p99 / median at 80% of the capacity", "< 4", "2.5", lambda r: f"{r['p99_over_median']:.1f}"),
+        (
+            "goodput at twice the capacity (429; neither)",
+            "90%",
+            "98%",
+            lambda r: f"{r['goodput']:.0%} ({r['refused']:.0%}; {r['neither']:.1%})",
+        ),
+    ],
+    "stub": [
+        ("stub encoders vs echo at 64 clients", "60%", "85%", lambda r: f"{r['share_of_echo']:.0%}"),
+        ("the same by CPU seconds", "", "", lambda r: f"{r['share_of_echo_by_cpu']:.0%}"),
+    ],
+    "swaps": [
+        ("failed requests in 20 swaps", "0", "0", lambda r: f"{r['failed']} of {r['requests']}"),
+        ("p99 during swaps vs without", "", "1x", lambda r: f"{r['p99_during_vs_calm']:.1f}x"),
+    ],
+    "memory": [
+        ("growth per 100,000 requests", "0", "0", lambda r: f"{r['mib_per_100_000_requests']:.1f} MiB"),
+        ("requests that this was measured over", "100,000", "", lambda r: f"{r['requests']:,}"),
+    ],
+}
+
+
+def table(results: dict[str, dict[str, Any]]) -> Table:
+    """The figures of the parts that were measured."""
+    shown = Table(title="Serving", title_style="bold")
+    for column in ("figure", "must", "aim", "measured"):
+        shown.add_column(column, justify="left" if column == "figure" else "right")
+    for part, figures in FIGURES.items():
+        for name, must, aim, say in figures if part in results else ():
+            shown.add_row(name, must, aim, say(results[part]))
+    return shown
+
+
+def loads(results: dict[str, dict[str, Any]]) -> Table:
+    """Every load of the parts that were measured."""
+    shown = Table(title="Loads", title_style="bold")
+    names = "load, clients, answers/s, p50 ms, p99 ms, kept p50, large p50, CPU ms, large, client CPU"
+    for column in names.split(", "):
+        shown.add_column(column, justify="left" if column == "load" else "right")
+    for result in results.values():
+        for name, found in result.items():
+            by_clients = found if isinstance(found, dict) and "1" in found else {"": found}
+            for clients, told in by_clients.items():
+                if isinstance(told, dict) and "client_cpu" in told:
+                    shown.add_row(name, clients, *_row(told))
+    return shown
+
+
+def _row(told: dict[str, Any]) -> list[str]:
+    milliseconds = [told[name] for name in ("p50_ms", "p99_ms", "kept_p50_ms", "large_p50_ms", "cpu_ms")]
+    return [
+        f"{told['per_second']:.1f}",
+        *("-" if value is None else f"{value:.1f}" for value in milliseconds),
+        f"{told['large_share']:.0%}",
+        f"{told['client_cpu']:.0%}",
+    ]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, default=REVIEWS, help="the run whose champion is served")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--bundle", type=Path, help="serve the bundle in this folder instead")
+    parser.add_argument("--only", choices=list(FIGURES), action="append", help="parts to measure; all without it")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a load")
+    parser.add_argument("--requests", type=int, default=100_000, help="those of the part `memory`")
+    parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
+    arguments = parser.parse_args()
+    config = load_config(RunConfig, arguments.config, arguments.overrides)
+    release = served_folder(arguments.bundle) if arguments.bundle else served_model(config, None)
+    settings = config.serve.model_copy(update={"port": free_port()})
+    site = Site(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
+    texts = [record.text for record in read_reviews(config.assets_path) if record.text]
+    random.Random(0).shuffle(texts)
+    bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds, arguments.requests)
+    parts: dict[str, Callable[[Bench], dict[str, Any]]] = {
+        "throughput": lambda bench: throughput(
+            bench, measure(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
+        ),
+        "stub": stub,
+        "swaps": swaps,
+        "memory": memory,
+    }
+    console, results = Console(width=140), {}
+    for part in arguments.only or parts:
+        results[part] = parts[part](bench)
+        console.print(loads({part: results[part]}))
+        if arguments.write:
+            write(part, results[part])
+    console.print(table(results))
+
+
+def write(part: str, result: dict[str, Any]) -> None:
+    """Put a part's figures in the place of its earlier ones."""
+    earlier = json.loads(RESULTS.read_text(encoding="utf-8"))["parts"] if RESULTS.exists() else {}
+    written = {"machine": {**machine(), "cores": os.cpu_count()}, "parts": earlier | {part: result}}
+    RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What is measured, part by part; every part has its baselines in it, measured within the same minutes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import httpx
+import psutil
+from serve_load import Load, Plan, run
+from serve_models import Bare
+from serve_sites import Place
+
+from pipelines.serve.deployment import change_version
+
+CLOSED = (1, 8, 64)
+NUM_SWAPS, SWAP_SECONDS = 20, 120.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the parts are measured, and with what."""
+
+    place: Place
+    texts: Sequence[str]
+    seconds: float
+    num_requests: int
+
+    def closed(self, url: str) -> dict[int, Load]:
+        """Loads by their number of clients."""
+        return {clients: measured(Plan(url, self.texts, self.seconds, clients=clients)) for clients in CLOSED}
+
+    def at_rate(self, url: str, rate: float, warm_up_s: float = 3.0) -> Load:
+        """A load at a fixed rate."""
+        return measured(Plan(url, self.texts, self.seconds, rate=rate, warm_up_s=warm_up_s))
+
+
+def measured(plan: Plan) -> Load:
+    """What became of a load, and what it cost."""
+    before = served_cpu_s()
+    load = run(plan)
+    return replace(load, served_cpu_s=served_cpu_s() - before)
+
+
+def served_cpu_s() -> float:
+    """CPU seconds so far of all processes of this process's cluster."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True) if process.is_running()]
+    return sum(each.user + each.system for each in times)
+
+
+def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
+    """The cascade against the large model alone, and against what the bare models allow."""
+    with bench.place.large_only() as url:
+        large = bench.closed(url)
+    with bench.place.cascade() as url:
+        cascade = bench.closed(url)
+        capacity = max(load.per_second for load in cascade.values())
+        busy = bench.at_rate(url, 0.8 * capacity)
+        over = bench.at_rate(url, 2 * capacity, warm_up_s=15.0)
+    ratio = large[64].cpu_ms / cascade[64].cpu_ms
+    return {
+        "bare": asdict(bare),
+        "ideal_ratio": bare.ideal_ratio,
+        "ratio": ratio,
+        "share_of_ideal": ratio / bare.ideal_ratio,
+        "wall_ratio": capacity / max(load.per_second for load in large.values()),
+        "cascade": _by_clients(cascade),
+        "large_only": _by_clients(large),
+        "kept_vs_large": cascade[1].milliseconds(0.5, "small") / large[1].milliseconds(0.5),
+        "overhead_ms": cascade[1].milliseconds(0.5, "small") - bare.kept_alone_ms,
+        "capacity": capacity,
+        "at_80_percent": _told(busy),
+        "p99_over_median": busy.milliseconds(0.99) / busy.milliseconds(0.5),
+        "at_twice": _told(over),
+        "goodput": over.per_second / capacity,
+        "refused": over.share(429),
+        "neither": 1 - over.share(429) - over.share(200),
+    }
+
+
+def stub(bench: Bench) -> dict[str, Any]:
+    """The application around stub encoders against an echo."""
+    with bench.place.echo() as url:
+        echo = bench.closed(url)
+    with bench.place.stub() as url:
+        app = bench.closed(url)
+    return {
+        "stub": _by_clients(app),
+        "echo": _by_clients(echo),
+        "share_of_echo": app[64].per_second / echo[64].per_second,
+        "share_of_echo_by_cpu": echo[64].cpu_ms / app[64].cpu_ms,
+    }
+
+
+def swaps(bench: Bench) -> dict[str, Any]:
+    """Versions that change one after the other while requests come at half of what is possible."""
+    with bench.place.cascade() as url:
+        capacity = measured(Plan(url, bench.texts, bench.seconds, clients=64)).per_second
+        calm = bench.at_rate(url, capacity / 2)
+        changes: list[float] = []
+        with ThreadPoolExecutor(1) as clients:
+            loading = clients.submit(run, Plan(url, bench.texts, SWAP_SECONDS, rate=capacity / 2))
+            time.sleep(3.0)
+            for number in range(NUM_SWAPS):
+                started = time.perf_counter()
+                change_version(bench.place.release.model_copy(update={"version": f"swap-{number}"}))
+                changes.append(time.perf_counter() - started)
+            still_loaded = not loading.done()
+            during = loading.result()
+        version = httpx.get(f"{url}/v1/model", timeout=60).json()["model_version"]
+    if not still_loaded or version != f"swap-{NUM_SWAPS - 1}":
+        raise RuntimeError(f"the load ended before the last swap did, which is {version}: raise SWAP_SECONDS")
+    return {
+        "swaps": NUM_SWAPS,
+        "seconds_per_swap": statistics.median(changes),
+        "requests": int(during.counted_N.sum()),
+        "failed": int((during.status_N != 200).sum()),
+        "calm": _told(calm),
+        "during": _told(during),
+        "p99_during_vs_calm": during.milliseconds(0.99) / calm.milliseconds(0.99),
+    }
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """Resident MiB of the replicas of the stub application as requests go by; the slope is that of the second half."""
+    seen: list[tuple[int, float]] = []
+    with bench.place.stub() as url:
+        answered = 0
+        while answered < bench.num_requests:
+            load = run(Plan(url, bench.texts, 10.0, clients=64, warm_up_s=0.0))
+            answered += int((load.status_N == 200).sum())
+            seen.append((answered, replicas_mib()))
+    later = [point for point in seen if point[0] >= bench.num_requests / 2]
+    slope = statistics.linear_regression([number for number, _ in later], [mib for _, mib in later]).slope
+    return {"requests": answered, "mib": seen, "mib_per_100_000_requests": 100_000 * slope}
+
+
+def replicas_mib() -> float:
+    """Resident memory of all replicas of this process's cluster."""
+    children = psutil.Process().children(recursive=True)
+    titles = ((child, " ".join(child.cmdline())) for child in children if child.is_running())
+    return sum(child.memory_info().rss for child, title in titles if "ServeReplica" in title) / 2**20
+
+
+def _by_clients(loads: dict[int, Load]) -> dict[str, Any]:
+    return {str(clients): _told(load) for clients, load in loads.items()}
+
+
+def _told(load: Load) -> dict[str, Any]:
+    figures = {
+        "per_second": load.per_second,
+        "p50_ms": load.milliseconds(0.5),
+        "p99_ms": load.milliseconds(0.99),
+        "kept_p50_ms": load.milliseconds(0.5, "small"),
+        "large_p50_ms": load.milliseconds(0.5, "large"),
+        "cpu_ms": load.cpu_ms,
+        "large_share": load.route_share("large"),
+        "degraded_share": load.route_share("small_degraded"),
+        "client_cpu": load.client_cpu,
+    }
+    return {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}

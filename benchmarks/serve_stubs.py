@@ -1,0 +1,80 @@
+"""Doors and large models that compute next to nothing: what is left is what serving itself costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kcm.bundle import Bundle
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.content import Content, Part
+from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.large.base import Cost
+from kcm.large.classifier import read_off
+from pipelines.serve.door import Door
+from pipelines.serve.large import Large
+from pipelines.serve.release import Release
+
+
+class StubEncoder:
+    """Encodes nothing: every text has the same features, ready at once."""
+
+    identity = "stub"
+    reads: frozenset[Part] = frozenset({"text"})
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._features_D = np.full(dim, dim**-0.5, np.float32)
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """The same unit vector for each input, float32 [N, dim]."""
+        return np.tile(self._features_D, (len(inputs), 1))
+
+
+class StubLarge:
+    """A large model that always finds the labels equally likely."""
+
+    identity, prompt_modes = "stub", frozenset({"none"})
+
+    def __init__(self, label_names: tuple[str, ...]) -> None:
+        self.label_names = label_names
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item."""
+        count = len(self.label_names)
+        return read_off(np.full((len(items), count), 1 / count), Cost())
+
+
+class EscalatesAll(SmallSide):
+    """A small side that hands every input on, without looking at it."""
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
+        """Judgements that keep nothing."""
+        count = len(self.bundle.label_names)
+        nothing = Judgement(0, np.full(count, 1 / count), 1 / count, -1e9, np.inf, False, 0.0, np.zeros(1, np.float32))
+        return [nothing] * len(inputs)
+
+
+class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door of the large model alone: the same interface, no encoder."""
+
+    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+        return EscalatesAll(bundle, StubEncoder(bundle.collaborator.in_features), top_k=self._config.top_k)
+
+
+class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door with the bundle's own networks behind a stub encoder; it keeps everything, as an echo does."""
+
+    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+        kept = replace(bundle, policy=Policy(decision=KEEP_ALL))
+        return SmallSide(kept, StubEncoder(bundle.collaborator.in_features), top_k=self._config.top_k)
+
+
+class LargeStub(Large.func_or_class):  # type: ignore[name-defined, misc]
+    """The large model's deployment around a stub."""
+
+    def _large_model(self, bundle: Bundle) -> LargeModel:
+        return StubLarge(bundle.label_names)
