@@ -138,6 +138,11 @@ class ServeConfig(BatchingConfig):
     load_timeout_s: float = Field(
         default=300.0, gt=0, description="Time in which another version must be loaded and answer, or is refused."
     )
+    max_queued_requests: int = Field(
+        default=32,
+        ge=0,
+        description="Requests that wait for a replica; more are refused at once: a longer queue lets all wait longer.",
+    )
     retry_after_s: int = Field(default=1, ge=1, description="What a refused client is told to wait.")
     top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
