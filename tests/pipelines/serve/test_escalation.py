@@ -174,6 +174,7 @@ def test_garbage_in_place_of_answers_is_a_failure(answers: object, reason: str) 
     ids=str,
 )
 def test_a_wrong_label_and_nan_fail_their_own_item_alone(bad: LargeAnswer) -> None:
+    """Promise: what makes no sense answers nobody, and harms no other item of its request."""
     answers = ask(giving([bad, LargeAnswer(1, np.array([0.1, 0.9], np.float32))]))
     assert isinstance(answers, list)
     assert [answer.label for answer in answers] == [None, 1]

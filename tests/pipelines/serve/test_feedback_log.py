@@ -152,6 +152,7 @@ def sqlite_log(path: Path) -> FeedbackLog:
 
 
 def test_a_locked_database_refuses_and_works_again_afterwards(path: Path) -> None:
+    """Promise: nothing is acknowledged that a locked database did not take, and it is used again."""
     log = sqlite_log(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -163,6 +164,7 @@ def test_a_locked_database_refuses_and_works_again_afterwards(path: Path) -> Non
 
 
 def test_a_database_that_is_gone_is_missed_and_not_made_anew(path: Path) -> None:
+    """Promise: what was acknowledged is not hidden behind an empty database in its place."""
     log = sqlite_log(path)
     away = path.rename(path.with_suffix(".away"))
     with pytest.raises(LogUnavailableError):
@@ -176,6 +178,7 @@ def test_a_database_that_is_gone_is_missed_and_not_made_anew(path: Path) -> None
 def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: what does not fit is not acknowledged, and what was is not harmed."""
     log = sqlite_log(path)
     connect = sqlite3.connect
 

@@ -47,6 +47,7 @@ def test_what_it_returns_from_is_stored(url: str) -> None:
 def test_while_the_database_is_locked_one_write_waits_and_the_others_are_told_at_once(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: a locked database makes one write wait, and no request after it."""
     attempts = []
     add = FeedbackLog.add_feedback
 
