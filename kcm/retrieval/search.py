@@ -33,7 +33,7 @@ from kcm.retrieval.gallery import Gallery
 class RetrievalConfig(Config):
     """What is searched on validate: how many items the large model ranks anew, and what it is told."""
 
-    top_k: tuple[int, ...] = Field((5, 10, 20), min_length=1, description="Lengths of the candidate list.")
+    top_k: tuple[int, ...] = Field((10, 20, 40), min_length=1, description="Lengths of the candidate list.")
     weights: tuple[float, ...] = Field(
         (0.5, 1.0), description="Weights of the small model's scores beside the large one's; none: it is never told."
     )
