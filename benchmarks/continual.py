@@ -162,7 +162,20 @@ def write_results(section: str, found: Mapping[str, Any]) -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     results[section] = {**results.get(section, {}), **_rounded(dict(found))}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(_laid_out(results) + "\n", encoding="utf-8")
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON with every object or list that fits on a line of 120 characters on one."""
+    line = json.dumps(value)
+    if len(indent) + len(line) <= 120 or not isinstance(value, dict | list):
+        return line
+    inner = indent + " "
+    if isinstance(value, dict):
+        parts, brackets = [f"{json.dumps(key)}: {_laid_out(part, inner)}" for key, part in value.items()], "{}"
+    else:
+        parts, brackets = [_laid_out(part, inner) for part in value], "[]"
+    return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{brackets[1]}"
 
 
 def write_settings(path: Path, trials: Sequence[Trial]) -> None:

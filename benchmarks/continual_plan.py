@@ -112,9 +112,9 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     intents = {"source": _clinc_source(clinc), "scenario": "class_incremental"}
     if domains is not None:
         by_domain = {**intents, "mapping": str(domains)}
-        found.append(
-            DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, HEADLINE)
-        )
+        # The closed form does not see how classes are spread over tasks: it ends where it does on the drawn tasks.
+        rows = tuple(row for row in HEADLINE if row.learner != "analytic")
+        found.append(DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", False, by_domain, rows))
     shuffled = {**intents, "num_tasks": 10}
     tail = {**shuffled, "long_tail": {"imbalance_factor": 100}}
     digits = {

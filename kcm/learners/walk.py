@@ -94,7 +94,7 @@ class Walk:
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
         self._fit_normalizer()
-        self.baseline = self._evaluate(num_learned=0)
+        self.baseline = self.evaluate(num_learned=0)
         self._begin_task()
 
     @property
@@ -128,6 +128,20 @@ class Walk:
         """Take all the steps that are left."""
         while not self.done:
             self.step()
+
+    @torch.inference_mode()
+    def evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
+        """Accuracy of judge and small on the test split of every task, each rank counting its share."""
+        measured = self.tasks[:num_learned] if self.train.mask_unseen else self.tasks
+        right = torch.zeros(2, len(measured), dtype=torch.float64)
+        for column, task in enumerate(measured):
+            for batch in self._shares(task, "test", size=4096):
+                for line, logits in enumerate(self._logits(batch.features)):
+                    right[line, column] += ((logits.argmax(-1) == batch.labels) * batch.weights).sum()
+        self.ranks.sum_([right])
+        accuracy = right / torch.tensor([task.num_rows("test") for task in measured])
+        nothing = [None] * (len(self.tasks) - len(measured))
+        return {name: [*row, *nothing] for name, row in zip(("judge", "small"), accuracy.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed walk needs, loadable with `weights_only=True`."""
@@ -267,7 +281,7 @@ class Walk:
         self.learner.end_task(self._learned_task())
         if self.learner.remembers():
             self._remember(self.position.task)
-        for network, row in self._evaluate(self.position.task + 1).items():
+        for network, row in self.evaluate(self.position.task + 1).items():
             self.accuracy[network].append(row)
         self.position.task, self.position.step = self.position.task + 1, 0
         if not self.done:
@@ -319,20 +333,6 @@ class Walk:
         """What each network says of every row, [M, C]; NaN for labels that take no part."""
         logits_NMC = torch.stack(self._logits(features_ND)[: len(self.collaborator.networks)], 1)
         return list(logits_NMC.masked_fill(~self._active_C, torch.nan).numpy())
-
-    @torch.inference_mode()
-    def _evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
-        """Accuracy of judge and small on the test split of every task, each rank counting its share."""
-        measured = self.tasks[:num_learned] if self.train.mask_unseen else self.tasks
-        right = torch.zeros(2, len(measured), dtype=torch.float64)
-        for column, task in enumerate(measured):
-            for batch in self._shares(task, "test", size=4096):
-                for line, logits in enumerate(self._logits(batch.features)):
-                    right[line, column] += ((logits.argmax(-1) == batch.labels) * batch.weights).sum()
-        self.ranks.sum_([right])
-        accuracy = right / torch.tensor([task.num_rows("test") for task in measured])
-        nothing = [None] * (len(self.tasks) - len(measured))
-        return {name: [*row, *nothing] for name, row in zip(("judge", "small"), accuracy.tolist(), strict=True)}
 
     def _fit_normalizer(self) -> None:
         if not isinstance(self.collaborator.normalizer, FrozenNormalizer):
