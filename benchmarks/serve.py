@@ -5,7 +5,8 @@
 
 Serves the champion of a finished run as `kcm serve` does, on this machine, with the run's review sentences; every
 baseline is measured in the same part. The clients are a process of their own on the same cores. `--write` puts the
-figures of the parts that were measured into benchmarks/results/serve.json.
+figures of the parts that were measured into benchmarks/results/serve.json, those behind HAProxy, which the environment
+asks for by RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_THROUGHPUT_OPTIMIZED=1, beside those behind Ray Serve's own proxy.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipelines.config import RunConfig
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
+PROXY = "haproxy" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "ray_serve"
 NUM_TEXTS = 300
 
 Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a part's result says it
@@ -69,7 +71,7 @@ FIGURES: dict[str, list[Figure]] = {
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
     """The figures of the parts that were measured."""
-    shown = Table(title="Serving", title_style="bold")
+    shown = Table(title=f"Serving, {PROXY}", title_style="bold")
     for column in ("figure", "must", "aim", "measured"):
         shown.add_column(column, justify="left" if column == "figure" else "right")
     for part, figures in FIGURES.items():
@@ -147,8 +149,9 @@ def main() -> None:
 
 def write(part: str, result: dict[str, Any]) -> None:
     """Put a part's figures in the place of its earlier ones."""
-    earlier = json.loads(RESULTS.read_text(encoding="utf-8"))["parts"] if RESULTS.exists() else {}
-    written = {"machine": {**machine(), "cores": os.cpu_count()}, "parts": earlier | {part: result}}
+    proxies = json.loads(RESULTS.read_text(encoding="utf-8"))["proxies"] if RESULTS.exists() else {}
+    proxies[PROXY] = {**proxies.get(PROXY, {}), part: result}
+    written = {"machine": {**machine(), "cores": os.cpu_count()}, "proxies": proxies}
     RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 

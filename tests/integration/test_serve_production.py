@@ -47,7 +47,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     two = {"num_replicas": 2, "cpus": 0.2}
-    values = {"port": port, **two, "large": two, "audit": {"share": 0.5, "seed": 0}}
+    values = {"port": port, **two, "encoder": two, "large": two, "audit": {"share": 0.5, "seed": 0}}
     overrides = [f"storage_path={storage}", f"assets_path={assets_dir}", f"serve={json.dumps(values)}"]
     config = load_config(RunConfig, REVIEWS, overrides)
     tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
@@ -223,7 +223,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("deployment", ["door", "large"])
+@pytest.mark.parametrize("deployment", ["door", "encoder", "large"])
 def test_a_replica_killed_under_load_costs_no_answer(
     url: str, sentences: list[str], expected: list[Answer], deployment: str
 ) -> None:
