@@ -5,8 +5,8 @@
 
 Serves the champion of a finished run as `kcm serve` does, on this machine, with the run's review sentences; every
 baseline is measured in the same part. The clients are a process of their own on the same cores. `--write` puts the
-figures of the parts that were measured into benchmarks/results/serve.json, those behind HAProxy, which the environment
-asks for by RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_THROUGHPUT_OPTIMIZED=1, beside those behind Ray Serve's own proxy.
+figures of the parts that were measured into benchmarks/results/serve.json: those behind HAProxy and, with
+RAY_SERVE_ENABLE_HA_PROXY=0 in the environment, those behind Ray Serve's own proxy beside them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipelines.config import RunConfig
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
-PROXY = "haproxy" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "ray_serve"
+PROXY = "ray_serve" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" else "haproxy"
 NUM_TEXTS = 300
 
 Figure = tuple[str, str, str, Callable[[dict[str, Any]], str]]  # name, must, aim, and how a part's result says it

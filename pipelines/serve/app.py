@@ -25,6 +25,7 @@ from kcm.large import RecordedConfig
 from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.door import Door
 from pipelines.serve.encoder import EncoderReplica
+from pipelines.serve.haproxy import haproxy_environment
 from pipelines.serve.keys import Keys
 from pipelines.serve.large import Large
 from pipelines.serve.release import Release
@@ -134,6 +135,9 @@ def prepare_environment() -> None:
     """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
     # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
+        for name, value in haproxy_environment().items():
+            os.environ.setdefault(name, value)
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
@@ -156,12 +160,7 @@ LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
 def start_proxy(config: ServeConfig) -> None:
-    """Ray Serve's own proxy, on loopback unless the config says otherwise.
-
-    HAProxy would let several times as many requests through, but its statistics and the replicas behind it listen on
-    all interfaces; the throughput settings alone gain nothing where there are so few hops. Whoever guards the network
-    otherwise sets RAY_SERVE_ENABLE_HA_PROXY and RAY_SERVE_THROUGHPUT_OPTIMIZED.
-    """
+    """The cluster's proxy, HAProxy or Ray Serve's own, on loopback unless the config says otherwise."""
     http_options = HTTPOptions(**http_settings(config))
     try:
         serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from ray import serve
 from ray.serve import Application
@@ -55,6 +57,26 @@ def stopped_afterwards() -> Iterator[None]:
 def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
     body = {"inputs": [{"text": text, **fields} for text in texts]}
     return httpx.post(f"{url}/v1/predict", json=body, timeout=60)
+
+
+def wait_for_haproxy() -> None:
+    """Return once HAProxy leads to the door itself; until then requests come by Ray Serve's own proxy."""
+    page = Path(os.environ["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).with_name("stats-page.sock")
+    deadline = time.monotonic() + 30
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(page))) as client:
+        while not any(
+            "SERVE_REPLICA_kcm-door" in line and ",UP," in line
+            for line in client.get("http://haproxy/stats;csv").text.splitlines()
+        ):
+            assert time.monotonic() < deadline, "HAProxy never led to the door"
+            time.sleep(0.1)
+
+
+def listening(title: str) -> set[tuple[str, int]]:
+    """Where this session's processes whose command line holds `title` listen."""
+    own = [process for process in psutil.Process().children(recursive=True) if process.is_running()]
+    found = [process for process in own if title in " ".join(process.cmdline())]
+    return {tuple(place.laddr) for process in found for place in process.net_connections() if place.status == "LISTEN"}
 
 
 # -- with the real large model -----------------------------------------------------------------------------------------
@@ -128,11 +150,18 @@ def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
 
 
 def test_it_listens_on_loopback_alone(url: str) -> None:
+    """Promise: nobody else reaches HAProxy, its statistics, the door behind it or the proxy that stands in for it."""
     elsewhere = socket.gethostbyname(socket.gethostname())
     if elsewhere.startswith("127."):
         elsewhere = "127.0.0.2"
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url.replace("127.0.0.1", elsewhere) + "/healthz")
+    wait_for_haproxy()
+    own = httpx.URL(url).port
+    assert listening("bin/haproxy -db") == {("127.0.0.1", own)}
+    doors = [port for host, port in listening("ServeReplica:kcm:door") if host == "127.0.0.1"]
+    for port in (own, int(os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]), *doors):
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://{elsewhere}:{port}/healthz")
 
 
 @pytest.mark.parametrize("side", ["encoder", "large"])
@@ -206,6 +235,7 @@ def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: 
 
 def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(lenient: str, tmp_path: Path) -> None:
     """Promise: no large model works on for a client that has gone, and it is not asked again for it."""
+    wait_for_haproxy()
     diary = tmp_path / "diary"
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{lenient}/v1/predict", json={"inputs": [{"text": str(diary)}]}, timeout=0.5)
