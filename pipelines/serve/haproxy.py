@@ -59,6 +59,7 @@ def haproxy_environment() -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The door computes in threads of its own, and needs no second event loop.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",  # models are no garbage: nobody need look through them again
     }
 
 
