@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from kcm.errors import ConfigError, DataError
+from kcm.learners.walk import Walk
 from kcm.study import run_cell
 from kcm.study import study as study_module
 
@@ -53,6 +56,20 @@ def test_the_memory_is_the_number_of_rows_per_class_times_the_classes(config, ru
     assert result["cells"][0]["setting"]["learner"]["memory"] == 30
     bytes_per_task = result["cells"][0]["per_seed"][0]["memory_bytes_per_task"]
     assert 30 * 64 * 4 < bytes_per_task[-1] < 30 * 64 * 4 * 1.5  # 64 float32 features a row, and ids
+
+
+def test_measuring_the_accuracies_is_no_part_of_what_a_task_costs(config, run, monkeypatch) -> None:
+    now, evaluate = [0.0], Walk.evaluate
+
+    def slow(self, num_learned):
+        now[0] += 100.0
+        return evaluate(self, num_learned)
+
+    monkeypatch.setattr(Walk, "evaluate", slow)
+    monkeypatch.setattr("kcm.study.cell.time", SimpleNamespace(process_time=lambda: now[0]))
+    (cell,) = run(config(networks=["kan"]))["cells"]
+    assert now[0] == 600.0  # before the first of five tasks, and after each
+    assert cell["per_seed"][0]["seconds_per_task"] == [0.0] * 5
 
 
 def test_kan_and_mlp_have_equal_parameters(config, run) -> None:
