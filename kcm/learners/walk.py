@@ -89,7 +89,10 @@ class Walk:
         self.ranks = ranks or Ranks()
         self.position = Position()
         self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
-        self._task_labels = [sorted(set(task.labels("train")) - {UNLABELLED}) for task in self.tasks]
+        # The first task whose train rows have a label; len(tasks) where none has.
+        self._first_task_C = torch.full((collaborator.num_labels,), len(self.tasks))
+        for number, task in reversed(list(enumerate(self.tasks))):
+            self._first_task_C[sorted(set(task.labels("train")) - {UNLABELLED})] = number
         self._seen_C = torch.zeros(collaborator.num_labels, dtype=torch.bool)
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
@@ -262,7 +265,7 @@ class Walk:
         self._sizes = [rows.num_rows("train") for rows in streamed]
         self._steps_per_epoch = self._count_steps(task)
         self._order_epoch = -1  # the order is drawn at the first step of each epoch
-        self._seen_C = self._labels_until(task)
+        self._seen_C = self._first_task_C <= task
         self._optimizer = torch.optim.AdamW(
             self.collaborator.parameters(), lr=self.train.learning_rate, weight_decay=self.train.weight_decay
         )
@@ -270,12 +273,6 @@ class Walk:
     def _count_steps(self, task: int) -> int:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
         return math.ceil(rows / self.train.batch_size)
-
-    def _labels_until(self, task: int) -> Tensor:
-        """Which labels the train rows of the tasks up to this one have, bool [C]."""
-        seen_C = torch.zeros(self.collaborator.num_labels, dtype=torch.bool)
-        seen_C[[label for labels in self._task_labels[: task + 1] for label in labels]] = True
-        return seen_C
 
     def _finish_task(self) -> None:
         self.learner.end_task(self._learned_task())
