@@ -48,6 +48,12 @@ FIGURES: dict[str, list[Figure]] = {
         ("door, routing, logging at 1 client", "+6 ms", "+3 ms", lambda r: f"+{r['overhead_ms']:.1f} ms"),
         ("p99 / median at 80% of the capacity", "< 4", "2.5", lambda r: f"{r['p99_over_median']:.1f}"),
         (
+            "the same among kept; among escalated",
+            "",
+            "",
+            lambda r: "{small:.1f}; {large:.1f}".format(**r["p99_over_median_by_route"]),
+        ),
+        (
             "goodput at twice the capacity (429; neither)",
             "90%",
             "98%",

@@ -121,6 +121,11 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can still be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and body of the answer."""
         assert self._transport is not None
@@ -134,8 +139,7 @@ class Connection(asyncio.Protocol):
         head, blank, body = bytes(self._buffer).partition(b"\r\n\r\n")
         if not blank:
             return
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
-        if len(body) >= length and self._answer and not self._answer.done():
+        if _is_whole(head.lower(), body) and self._answer and not self._answer.done():
             self._buffer.clear()
             self._answer.set_result((int(head[9:12]), body))
 
@@ -143,6 +147,12 @@ class Connection(asyncio.Protocol):
         """Called by asyncio."""
         if self._answer and not self._answer.done():
             self._answer.set_exception(ConnectionError(str(error)))
+
+
+def _is_whole(head: bytes, body: bytes) -> bool:
+    if b"transfer-encoding: chunked" in head:
+        return body.endswith(b"0\r\n\r\n")
+    return len(body) >= int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
 
 
 class Clients:
@@ -161,7 +171,7 @@ class Clients:
         request = self._requests[self._number % len(self._requests)]
         self._number += 1
         try:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            connection = await self._connected()
             status, body = await connection.ask(request)
             self._idle.append(connection)
         except OSError:
@@ -169,7 +179,11 @@ class Clients:
         route = body.partition(b'"route":"')[2].partition(b'"')[0].decode()
         self.seen.append((began, time.perf_counter() - began, status, route))
 
-    async def _connect(self) -> Connection:
+    async def _connected(self) -> Connection:
+        """An idle connection that the server has not closed, or a new one."""
+        while self._idle:
+            if (connection := self._idle.pop()).is_open:
+                return connection
         _, connection = await asyncio.get_running_loop().create_connection(Connection, *self._address)
         return connection
 

@@ -76,6 +76,9 @@ def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
         "capacity": capacity,
         "at_80_percent": _told(busy),
         "p99_over_median": busy.milliseconds(0.99) / busy.milliseconds(0.5),
+        "p99_over_median_by_route": {
+            route: busy.milliseconds(0.99, route) / busy.milliseconds(0.5, route) for route in ("small", "large")
+        },
         "at_twice": _told(over),
         "goodput": over.per_second / capacity,
         "refused": over.share(429),
