@@ -166,9 +166,9 @@ def write_results(section: str, found: Mapping[str, Any]) -> None:
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
-    """JSON with every object or list that fits on a line of 120 characters on one."""
+    """JSON with every object or list that fits on a line of 160 characters on one: a line a metric, not seven."""
     line = json.dumps(value)
-    if len(indent) + len(line) <= 120 or not isinstance(value, dict | list):
+    if len(indent) + len(line) <= 160 or not isinstance(value, dict | list):
         return line
     inner = indent + " "
     if isinstance(value, dict):

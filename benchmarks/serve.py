@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from jobs.serving import Site, served_folder, served_model
 from kcm.config import load_config
 from kcm.tasks.reviews import read_reviews
 from pipelines.config import RunConfig
+from pipelines.serve.haproxy import free_port
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
@@ -109,13 +109,6 @@ def _row(told: dict[str, Any]) -> list[str]:
         f"{told['large_share']:.0%}",
         f"{told['client_cpu']:.0%}",
     ]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def main() -> None:

@@ -76,12 +76,6 @@ class Load:
         """Share of the counted requests that ended in this status."""
         return float((self.status_N[self.counted_N] == status).mean())
 
-    @property
-    def statuses(self) -> dict[str, int]:
-        """How many of the counted requests ended in which status."""
-        found_N, numbers = np.unique(self.status_N[self.counted_N], return_counts=True)
-        return {str(status): int(number) for status, number in zip(found_N, numbers, strict=True)}
-
     def route_share(self, route: str) -> float:
         """Share of the counted answers that took this route."""
         return float((self.route_N[self.counted_N & (self.status_N == 200)] == route).mean())

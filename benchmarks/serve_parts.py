@@ -83,7 +83,6 @@ def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
         "goodput": over.per_second / capacity,
         "refused": over.share(429),
         "neither": 1 - over.share(429) - over.share(200),
-        "statuses_at_twice": over.statuses,
     }
 
 

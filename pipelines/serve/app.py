@@ -134,10 +134,11 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 def prepare_environment() -> None:
     """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
     # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    settings = {"RAY_worker_niceness": "0"}
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
-        for name, value in haproxy_environment().items():
-            os.environ.setdefault(name, value)
+        settings |= haproxy_environment()
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:

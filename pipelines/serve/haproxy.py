@@ -54,7 +54,7 @@ def haproxy_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),  # of Ray Serve's own proxy, for want of a door
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),  # of Ray Serve's own proxy, for want of a door
         # HAProxy is told of a door that stops: half a minute of grace is for balancers that have to ask.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The door computes in threads of its own, and needs no second event loop.
@@ -63,7 +63,8 @@ def haproxy_environment() -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
