@@ -6,7 +6,7 @@ item first. The prompt modes are
 
     none   the large model alone scores the whole gallery: large-only
     hard   it scores the small model's first k alone: the candidate list of a hard prompt
-    soft   the same, its scores and the small model's standardised within the query and added: it is told them
+    soft   the same, its scores and the small model's standardised within the query and added: it is told these
 
 The cost of an answer is the number of pairs that the large model scores for it.
 Shapes: Q queries, G items of the gallery, K = k.
@@ -15,6 +15,7 @@ Shapes: Q queries, G items of the gallery, K = k.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,14 @@ from kcm.metrics.retrieval import first_right
 
 ELSEWHERE = "elsewhere"
 MODES: tuple[PromptMode, ...] = ("none", "hard", "soft")
+
+
+class Shown(NamedTuple):
+    """What candidate lists hold: both models' scores, standardised within the query, and which are right, [Q, K]."""
+
+    large: NDArray[np.float64]
+    small: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +70,14 @@ class Gallery:
         """The small model's first k items of every query, [Q, K]; of equal scores the earlier item."""
         return np.argsort(-self.small, axis=1, kind="stable")[:, :k]
 
+    def shown(self, k: int) -> Shown:
+        """The small model's first k items of every query."""
+        top_QK = self.top(k)
+        large_QK, small_QK, right_QK = (
+            np.take_along_axis(scores_QG, top_QK, 1) for scores_QG in (self.large, self.small, self.relevant)
+        )
+        return Shown(_standard(large_QK), _standard(small_QK), right_QK)
+
     def large_scores(self, mode: PromptMode, k: int, weight: float) -> NDArray[np.float64]:
         """What the large model's ranking under `mode` goes by, [Q, G]; -inf where it is shown no item.
 
@@ -68,12 +85,10 @@ class Gallery:
         """
         if mode == "none":
             return self.large
-        top_QK = self.top(k)
-        shown_QK = np.take_along_axis(self.large, top_QK, 1)
-        if mode == "soft":
-            shown_QK = _standard(shown_QK) + weight * _standard(np.take_along_axis(self.small, top_QK, 1))
+        shown = self.shown(k)
+        scores_QK = shown.large + weight * shown.small if mode == "soft" else shown.large
         scores_QG = np.full(self.large.shape, -np.inf)
-        np.put_along_axis(scores_QG, top_QK, shown_QK, 1)
+        np.put_along_axis(scores_QG, self.top(k), scores_QK, 1)
         return scores_QG
 
     def small_ranks(self) -> NDArray[np.int64]:
@@ -91,7 +106,7 @@ class Gallery:
         """The queries under `none`, then under `mode` where it is another one."""
         top_QK = self.top(k)
         num_queries, shown = top_QK.shape
-        right_QK = np.take_along_axis(self.relevant, top_QK, 1)
+        right_QK = self.shown(k).relevant
         label_Q = np.where(right_QK.any(1), right_QK.argmax(1), shown)
         modes: list[PromptMode] = list(dict.fromkeys(("none", mode)))
         return OutcomeTable(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from kcm.config import Config
 from kcm.errors import DataError
 from kcm.large.prompts import PromptMode
 from kcm.metrics.calibration import fit_temperature
+from kcm.retrieval.fusion import fit_weight
 from kcm.retrieval.gallery import Gallery
 
 
@@ -34,8 +36,10 @@ class RetrievalConfig(Config):
     """What is searched on validate: how many items the large model ranks anew, and what it is told."""
 
     top_k: tuple[int, ...] = Field((10, 20, 40), min_length=1, description="Lengths of the candidate list.")
-    weights: tuple[float, ...] = Field(
-        (0.5, 1.0), description="Weights of the small model's scores beside the large one's; none: it is never told."
+    prompts: tuple[Literal["hard", "soft"], ...] = Field(
+        ("hard", "soft"),
+        min_length=1,
+        description="Whether it is told the items alone, or the small model's scores too.",
     )
     max_share: float = Field(
         0.5, gt=0, le=1, description="Share of large-only's pair scorings within which R@1 is made highest."
@@ -93,7 +97,7 @@ def candidates(
         )
     return [
         candidate
-        for choice in _choices(config)
+        for choice in _choices([gallery for gallery in galleries if gallery.split == "validate"], config)
         for candidate in _gated(choice, queries(galleries, "validate", choice), galleries, gates, seed)
     ]
 
@@ -130,9 +134,9 @@ def within_share(found: Sequence[Candidate], max_share: float) -> tuple[Candidat
     return best[1], Decision.of(best[2])
 
 
-def _choices(config: RetrievalConfig) -> Iterator[Choice]:
-    yield from (Choice(k, "hard", 0.0) for k in config.top_k)
-    yield from (Choice(k, "soft", weight) for k, weight in product(config.top_k, config.weights))
+def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[Choice]:
+    for k, mode in product(config.top_k, config.prompts):
+        yield Choice(k, mode, fit_weight(validate, k) if mode == "soft" else 0.0)
 
 
 def _gated(

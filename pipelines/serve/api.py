@@ -20,10 +20,11 @@ from pipelines.serve.config import LimitsConfig
 from pipelines.serve.errors import Refusal, add_handlers
 from pipelines.serve.explanations import Explanation
 from pipelines.serve.feedback import Feedback
+from pipelines.serve.json_route import JsonRoute
 from pipelines.serve.keys import Keys
 from pipelines.serve.openai_api import add_openai_door
 from pipelines.serve.rate import RateLimit
-from pipelines.serve.requestlog import RequestLog
+from pipelines.serve.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.requests import explain_request, feedback_request, predict_request
 from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Status
 from pipelines.serve.site import add_site
@@ -55,9 +56,13 @@ class Service(Protocol):
 
 
 def create_api(
-    service: Service, limits: LimitsConfig, keys: Keys | None = None, rate_limit: RateLimit | None = None
+    service: Service,
+    limits: LimitsConfig,
+    keys: Keys | None = None,
+    rate_limit: RateLimit | None = None,
+    log: Log = to_logger,
 ) -> FastAPI:
-    """The application in front of `service`; without `keys` anyone may call."""
+    """The application in front of `service`; without `keys` anyone may call. `log` takes what is told of a request."""
     api = FastAPIOffline(
         docs_url=DOCS,
         redoc_url=None,
@@ -66,6 +71,7 @@ def create_api(
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
         responses={status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503, 504)},
     )
+    api.router.route_class = JsonRoute
     PredictRequest, ExplainRequest = predict_request(limits), explain_request(limits)
     FeedbackRequest = feedback_request(limits)
 
@@ -123,16 +129,22 @@ def create_api(
     add_openai_door(api, service, limits)
     add_site(api, service)
     add_handlers(api)
-    _add_middleware(api, limits, keys, rate_limit)
+    _add_middleware(api, limits, keys, rate_limit, log)
     return api
 
 
-def _add_middleware(api: FastAPI, limits: LimitsConfig, keys: Keys | None, rate_limit: RateLimit | None) -> None:
+def _add_middleware(
+    api: FastAPI,
+    limits: LimitsConfig,
+    keys: Keys | None,
+    rate_limit: RateLimit | None,
+    log: Log,
+) -> None:
     """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (BodyLimit, {"max_bytes": limits.max_body_bytes}),
         (Access, {"keys": keys, "rate_limit": rate_limit}),
-        (RequestLog, {}),
+        (RequestLog, {"log": log}),
     ]
     for kind, options in middleware:
         api.add_middleware(kind, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from pipelines.serve.encoder import RemoteEncoder
 from pipelines.serve.escalation import Escalation
 from pipelines.serve.front import Front
 from pipelines.serve.keys import Keys
+from pipelines.serve.linelog import LineLog
 from pipelines.serve.metrics import ServeMetrics, exposition
 from pipelines.serve.rate import RateLimit
 from pipelines.serve.release import Release
+from pipelines.serve.requestlog import to_logger
 from pipelines.serve.service import CascadeService
 from pipelines.serve.store import Store
 from pipelines.serve.watch import Watch
@@ -62,7 +65,10 @@ class Door:
         keys = Keys(auth.keys_file) if auth.keys_file else None
         # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
-        return create_api(self._front, self._config.limits, keys, RateLimit(share) if share else None)
+        log = request_log()
+        return create_api(
+            self._front, self._config.limits, keys, RateLimit(share) if share else None, log.add if log else to_logger
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the release that the configuration names; returns before one that takes over has been loaded."""
@@ -113,3 +119,11 @@ class Door:
             return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
         encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s)
         return SmallSide(bundle, encoder, config.device, config.top_k)
+
+
+def request_log() -> LineLog | None:
+    """The log of this replica's requests, beside Ray's own of the replica; None where that is not written to a file."""
+    for handler in logging.getLogger("ray.serve").handlers:
+        if path := getattr(getattr(handler, "target", handler), "baseFilename", None):  # Ray buffers its file
+            return LineLog(Path(path).with_suffix(".requests.log"))
+    return None

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,12 +19,19 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few second
 
 logger = logging.getLogger("ray.serve")
 
+Log = Callable[[dict[str, Any]], None]
+
+
+def to_logger(fields: dict[str, Any]) -> None:
+    """Log a request where everything else is logged."""
+    logger.info("request", extra=fields)
+
 
 class RequestLog:
     """ASGI middleware that sets `state.request_id` and logs `state.log`; neither bodies nor headers are ever logged."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, log: Log = to_logger) -> None:
+        self._app, self._log = app, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -49,9 +57,5 @@ class RequestLog:
             await self._app(scope, receive, watch)
         finally:
             if scope["path"] not in QUIET:
-                self._log(scope, fields, status, time.perf_counter() - started)
-
-    @staticmethod
-    def _log(scope: Scope, fields: dict[str, Any], status: int, seconds: float) -> None:
-        line = {"request_id": scope["state"]["request_id"], "path": scope["path"][:100], "status": status}
-        logger.info("request", extra=line | {"seconds": round(seconds, 6)} | fields)
+                line = {"request_id": scope["state"]["request_id"], "path": scope["path"][:100], "status": status}
+                self._log(line | {"seconds": round(time.perf_counter() - started, 6)} | fields)

@@ -208,6 +208,7 @@ def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[st
         time.sleep(0.1)
     (line,) = lines
     assert (line["path"], line["status"], line["model_version"]) == ("/v1/predict", 200, "reviews/1")
+    assert (line["application"], line["deployment"]) == ("kcm", "door")
     assert not any(sentence in written for sentence in sentences if len(sentence) > 20)
 
 

@@ -9,7 +9,7 @@ from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.retrieval.quality import Retrieved
 from kcm.retrieval.search import RetrievalConfig, candidates, queries
 
-CONFIG = RetrievalConfig(top_k=(2, 5), weights=(1.0,))
+CONFIG = RetrievalConfig(top_k=(2, 5))
 
 
 def test_keeping_all_is_the_small_ranking_and_escalating_all_is_large_only(galleries):

@@ -8,7 +8,7 @@ from kcm.cascade.certificate import CertificateConfig
 from kcm.errors import DataError
 from kcm.retrieval.search import Choice, RetrievalConfig, candidates, cheapest, queries, within_share
 
-CONFIG = RetrievalConfig(top_k=(2, 5), weights=(1.0,))
+CONFIG = RetrievalConfig(top_k=(2, 5))
 
 
 def test_the_search_keeps_within_its_share_and_its_loss(galleries):
