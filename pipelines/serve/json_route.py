@@ -7,13 +7,14 @@ before pydantic sees it: that is half of what the interface costs a request.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from pipelines.serve.errors import Refusal
 
@@ -23,25 +24,24 @@ JSON = "application/json"
 class JsonRoute(APIRoute):
     """A route whose endpoint is `async (body: Model, request: Request) -> Model | Response`; others are FastAPI's."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What serves a request; FastAPI asks once."""
-        if set(inspect.signature(self.endpoint).parameters) != {"body", "request"}:
-            return super().get_route_handler()
-        endpoint = self.endpoint
-        model = inspect.signature(endpoint, eval_str=True).parameters["body"].annotation
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if set(inspect.signature(endpoint).parameters) == {"body", "request"}:
+            self._model: type[BaseModel] = inspect.signature(endpoint, eval_str=True).parameters["body"].annotation
+            self.app = self._serve
 
-        async def handle(request: Request) -> Response:
-            _require_json(request)
-            try:
-                body = model.model_validate_json(await request.body())
-            except ValidationError as error:
-                raise _invalid(error) from None
-            answer: BaseModel | Response = await endpoint(body=body, request=request)
-            if isinstance(answer, Response):
-                return answer
-            return Response(answer.model_dump_json().encode(), media_type=JSON)
-
-        return handle
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; refusals are the application's to tell."""
+        request = Request(scope, receive)
+        _require_json(request)
+        try:
+            body = self._model.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise _invalid(error) from None
+        answer: BaseModel | Response = await self.endpoint(body=body, request=request)
+        if not isinstance(answer, Response):
+            answer = Response(answer.model_dump_json(), media_type=JSON)
+        await answer(scope, receive, send)
 
 
 def _require_json(request: Request) -> None:
