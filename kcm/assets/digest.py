@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -10,3 +11,14 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_sha256(path: Path) -> str:
+    """The same of a file that is large and asked about often: read anew only where it was written since."""
+    state = path.stat()
+    return _sha256_in(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
+    return sha256_of(path)

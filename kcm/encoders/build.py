@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from kcm.assets import resolve
 from kcm.encoders.aligned import AlignedDual, aligned_identity, read_towers
@@ -16,12 +18,25 @@ from kcm.encoders.pixels import PixelsConfig, PixelsEncoder, pixels_identity
 from kcm.encoders.text import TextEncoder, text_identity
 from kcm.errors import ConfigError
 
+# Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
+_IN_USE: WeakValueDictionary[tuple[AnyEncoderConfig, str, str], Encoder] = WeakValueDictionary()
+_BUILDING = threading.RLock()  # towers are built within what they are towers of
+
 
 def build_encoder(config: AnyEncoderConfig, assets_dir: Path, device: str = "cpu") -> Encoder:
-    """The encoder that `config` describes, ready to encode.
+    """The encoder that `config` describes, ready to encode; the same object where this process uses an equal one.
 
     Raises AssetError where weights are missing or damaged, ConfigError where the configuration does not fit them.
     """
+    with _BUILDING:
+        key = config, encoder_identity(config, assets_dir), device
+        encoder = _IN_USE.get(key)
+        if encoder is None:
+            _IN_USE[key] = encoder = _built(config, assets_dir, device)
+        return encoder
+
+
+def _built(config: AnyEncoderConfig, assets_dir: Path, device: str) -> Encoder:
     if isinstance(config, PixelsConfig):
         return PixelsEncoder(config)
     if isinstance(config, ImageTextConfig):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from kcm.assets.digest import sha256_of
+from kcm.assets.digest import weights_sha256
 from kcm.errors import AssetError
 
 
@@ -24,6 +24,6 @@ def folder_digest(model_path: Path, files: Sequence[str], settings: str) -> str:
     digest = hashlib.sha256()
     for file in [*weights, model_path / "config.json", *(model_path / name for name in files)]:
         if file.is_file():
-            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+            digest.update(f"{file.name} {weights_sha256(file)}\n".encode())
     digest.update(settings.encode())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from kcm.assets.digest import sha256_of
+from kcm.assets.digest import weights_sha256
 from kcm.errors import AssetError, ConfigError
 from kcm.large.prompts import Prompt, question
 
@@ -175,5 +175,5 @@ def language_model_digest(gguf_file: str | None, model_path: Path) -> str:
     digest = hashlib.sha256()
     for file in (*weights, *(model_path / name for name in _TOKENIZER)):
         if file.is_file():
-            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+            digest.update(f"{file.name} {weights_sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -73,10 +73,8 @@ class Gallery:
     def shown(self, k: int) -> Shown:
         """The small model's first k items of every query."""
         top_QK = self.top(k)
-        large_QK, small_QK, right_QK = (
-            np.take_along_axis(scores_QG, top_QK, 1) for scores_QG in (self.large, self.small, self.relevant)
-        )
-        return Shown(_standard(large_QK), _standard(small_QK), right_QK)
+        large_QK, small_QK = (_standard(np.take_along_axis(each, top_QK, 1)) for each in (self.large, self.small))
+        return Shown(large_QK, small_QK, np.take_along_axis(self.relevant, top_QK, 1))
 
     def large_scores(self, mode: PromptMode, k: int, weight: float) -> NDArray[np.float64]:
         """What the large model's ranking under `mode` goes by, [Q, G]; -inf where it is shown no item.
