@@ -66,7 +66,7 @@ FIGURES: dict[str, list[Figure]] = {
         ("the same by CPU seconds", "", "", lambda r: f"{r['share_of_echo_by_cpu']:.0%}"),
     ],
     "swaps": [
-        ("failed requests in 20 swaps", "0", "0", lambda r: f"{r['failed']} of {r['requests']}"),
+        ("failed requests", "0", "0", lambda r: f"{r['failed']} of {r['requests']}, {r['swaps']} swaps"),
         ("p99 during swaps vs without", "", "1x", lambda r: f"{r['p99_during_vs_calm']:.1f}x"),
     ],
     "memory": [

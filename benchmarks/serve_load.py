@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
+        self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
@@ -117,8 +118,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether a request can still be sent."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether a request can still be sent; an answer may have said that it is the connection's last."""
+        return self._transport is not None and not self._transport.is_closing() and not self._is_last
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and body of the answer."""
@@ -135,6 +136,7 @@ class Connection(asyncio.Protocol):
             return
         if _is_whole(head.lower(), body) and self._answer and not self._answer.done():
             self._buffer.clear()
+            self._is_last = b"connection: close" in head.lower()
             self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, error: Exception | None) -> None:

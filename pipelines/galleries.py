@@ -5,8 +5,8 @@ Shapes: N rows that match, U of them in a gallery with C distinct captions, K di
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from kcm.cascade.runtime import logits
 from kcm.cascade.table import SPLITS
 from kcm.collaborator import Collaborator
 from kcm.encoders.image_text import pair_features
+from kcm.retrieval.fusion import TwoRankers, fit_weight, standardised
 from kcm.retrieval.gallery import Gallery
 from kcm.tasks import TaskSequence
 from kcm.tasks.pairs import MATCH, NO_MATCH
@@ -48,12 +49,15 @@ def matching_rows(sequence: TaskSequence) -> pa.Table:
 def galleries(
     rows: pa.Table, small: Vectors, large: Vectors, collaborator: Collaborator, label_names: tuple[str, ...]
 ) -> list[Gallery]:
-    """Two galleries for every task and split: its captions for its pictures, and its pictures for its captions."""
+    """Two galleries for every task and split: its captions for its pictures, and its pictures for its captions.
+
+    Judge and small model score by their log-odds of a match, joined with the cosine of their own dual encoder.
+    """
     match, no_match = label_names.index(MATCH), label_names.index(NO_MATCH)
     columns = {
         name: np.array(rows[name].to_pylist(), dtype=object) for name in ("id", "text", "group", "split", "task")
     }
-    found = []
+    found: list[tuple[Gallery, np.ndarray]] = []
     for task in dict.fromkeys(columns["task"]):
         for split in SPLITS:
             member_U = np.flatnonzero((columns["task"] == task) & (columns["split"] == split))
@@ -63,19 +67,44 @@ def galleries(
             judge_UC, small_UC = _match_scores(
                 collaborator, small.images[member_U], small.texts[caption_C], match, no_match
             )
+            cosine_UC = _cosines(small, member_U, caption_C)
             scores = {
                 "judge": judge_UC,
                 "small": small_UC,
-                "large": (large.images[member_U] @ large.texts[caption_C].T).astype(np.float64),
+                "large": _cosines(large, member_U, caption_C),
                 "relevant": number_U[:, None] == np.arange(len(caption_C)),
             }
             for way, asked in ((IMAGE_TO_TEXT, member_U), (TEXT_TO_IMAGE, caption_C)):
-                oriented = scores if way == IMAGE_TO_TEXT else {name: each.T for name, each in scores.items()}
+                turned = way == TEXT_TO_IMAGE
+                oriented = {name: each.T if turned else each for name, each in scores.items()}
                 group = columns["group"][asked]
-                found.append(
-                    Gallery(**oriented, ids=columns["id"][asked], group=group, task=task, split=split, way=way)
-                )
-    return found
+                gallery = Gallery(**oriented, ids=columns["id"][asked], group=group, task=task, split=split, way=way)
+                found.append((gallery, cosine_UC.T if turned else cosine_UC))
+    return _joined(found)
+
+
+def _joined(found: Sequence[tuple[Gallery, np.ndarray]]) -> list[Gallery]:
+    """The galleries, with the networks' scores joined with the cosines that are among what the networks see.
+
+    Networks that learn from some hundred pictures tell matches from others and yet rank worse than that cosine does.
+    How much they count is fitted on validate queries.
+    """
+
+    def both(gallery: Gallery, cosine_QG: np.ndarray, network: str) -> TwoRankers:
+        return TwoRankers(standardised(cosine_QG), standardised(getattr(gallery, network)), gallery.relevant)
+
+    weights = {
+        network: fit_weight([both(*each, network) for each in found if each[0].split == "validate"])
+        for network in ("judge", "small")
+    }
+    return [
+        replace(each[0], **{network: both(*each, network).fused(weight) for network, weight in weights.items()})
+        for each in found
+    ]
+
+
+def _cosines(vectors: Vectors, images_U: np.ndarray, texts_C: np.ndarray) -> np.ndarray:
+    return (vectors.images[images_U] @ vectors.texts[texts_C].T).astype(np.float64)
 
 
 def _match_scores(

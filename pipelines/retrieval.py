@@ -1,8 +1,8 @@
 """Retrieval both ways with the collaborators of a run over pairs: R@K of small, large and cascade, and a certificate.
 
-The small model orders a gallery by its log-odds of a match, the judge says how sure that is, and the large model's
-dual encoder orders by its cosine. Every picture and every caption of a split is a query of its task once. What is
-chosen is chosen on validate queries.
+The small model orders a gallery by its log-odds of a match and the cosine of its dual encoder, the judge says how sure
+that is, and the large model's dual encoder orders by its cosine. Every picture and every caption of a split is a query
+of its task once. What is chosen is chosen on validate queries.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pipelines.stage import Context
 from pipelines.tasks import load_sequence
 from pipelines.tuned import Tuned
 
-VERSION = 1
+VERSION = 2
 
 _RESULT = "retrieval.json"
 

@@ -1,38 +1,62 @@
-"""How much the small model's scores count beside the large one's, where the large model is told them.
+"""How much one ranker's scores count beside another's.
 
-Shapes: Q queries, K items of a candidate list.
+Shapes: Q queries, K items that a query is put to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from kcm.retrieval.gallery import Gallery
+
+class TwoRankers(NamedTuple):
+    """The scores of two rankers, standardised within the query, and which items are right, [Q, K] each."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
+
+    def fused(self, weight: float) -> NDArray[np.float64]:
+        """The first one's scores and, with this weight, the second one's, [Q, K]."""
+        return self.first + weight * self.second
 
 
-def fit_weight(galleries: Sequence[Gallery], k: int) -> float:
-    """Weight of the small model's standardised scores beside the large one's, at which right items are likeliest.
+def standardised(scores_QK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Zero mean and unit deviation within every query."""
+    centred_QK = scores_QK - scores_QK.mean(1, keepdims=True)
+    return np.asarray(centred_QK / np.maximum(centred_QK.std(1, keepdims=True), 1e-12))
 
-    By a conditional logit model (McFadden, 1974) of which of the first k items is right: P(item) is proportional to
-    exp(a large + b small), the weight is b / a, at least 0. Its likelihood is smooth, where R@1 jumps with single
-    queries. Queries without a right item among the k tell nothing; 0 where there are no others.
+
+def fit_weight(parts: Sequence[TwoRankers]) -> float:
+    """The weight of the second ranker's scores at which the right items are likeliest.
+
+    By a conditional logit model (McFadden, 1974) of which item of a query is right: P(item) is proportional to
+    exp(a first + b second), the weight is b / a, at least 0. Its likelihood is smooth, where R@1 jumps with single
+    queries. Queries without a right item among the K tell nothing; 0 where there are no others.
     """
-    parts = [gallery.shown(k) for gallery in galleries]
-    large_QK, small_QK, right_QK = (np.concatenate(part) for part in zip(*parts, strict=True))
-    told_Q = right_QK.any(1)
-    if not told_Q.any():
+    told = [part for each in parts if len((part := _with_a_right_item(each)).first)]
+    if not told:
         return 0.0
-    scores_2QK, right_QK = np.stack([large_QK[told_Q], small_QK[told_Q]]), right_QK[told_Q]
 
     def loss(slopes_2: NDArray[np.float64]) -> float:
-        utility_QK = np.tensordot(slopes_2, scores_2QK, axes=1)
-        likeliest_Q = logsumexp(np.where(right_QK, utility_QK, -np.inf), axis=1)
-        return float((logsumexp(utility_QK, axis=1) - likeliest_Q).mean())
+        return float(np.concatenate([_surprise(part, *slopes_2) for part in told]).mean())
 
-    large, small = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(1e-3, 1e2), (0.0, 1e2)]).x
-    return float(small / large)
+    first, second = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(1e-3, 1e2), (0.0, 1e2)]).x
+    return float(second / first)
+
+
+def _with_a_right_item(part: TwoRankers) -> TwoRankers:
+    told_Q = part.relevant.any(1)
+    return TwoRankers(part.first[told_Q], part.second[told_Q], part.relevant[told_Q])
+
+
+def _surprise(part: TwoRankers, first: float, second: float) -> NDArray[np.float64]:
+    """Minus the log-probability that a right item is chosen, [Q]."""
+    utility_QK = first * part.first + second * part.second
+    right_Q = logsumexp(np.where(part.relevant, utility_QK, -np.inf), axis=1)
+    return np.asarray(logsumexp(utility_QK, axis=1) - right_Q)

@@ -15,7 +15,6 @@ Shapes: Q queries, G items of the gallery, K = k.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +23,10 @@ from kcm.cascade.table import OutcomeTable, Split
 from kcm.errors import DataError
 from kcm.large.prompts import PromptMode
 from kcm.metrics.retrieval import first_right
+from kcm.retrieval.fusion import TwoRankers, standardised
 
 ELSEWHERE = "elsewhere"
 MODES: tuple[PromptMode, ...] = ("none", "hard", "soft")
-
-
-class Shown(NamedTuple):
-    """What candidate lists hold: both models' scores, standardised within the query, and which are right, [Q, K]."""
-
-    large: NDArray[np.float64]
-    small: NDArray[np.float64]
-    relevant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,11 +62,11 @@ class Gallery:
         """The small model's first k items of every query, [Q, K]; of equal scores the earlier item."""
         return np.argsort(-self.small, axis=1, kind="stable")[:, :k]
 
-    def shown(self, k: int) -> Shown:
-        """The small model's first k items of every query."""
+    def shown(self, k: int) -> TwoRankers:
+        """The small model's first k items of every query, by the large model and by the small one."""
         top_QK = self.top(k)
-        large_QK, small_QK = (_standard(np.take_along_axis(each, top_QK, 1)) for each in (self.large, self.small))
-        return Shown(large_QK, small_QK, np.take_along_axis(self.relevant, top_QK, 1))
+        large_QK, small_QK = (standardised(np.take_along_axis(each, top_QK, 1)) for each in (self.large, self.small))
+        return TwoRankers(large_QK, small_QK, np.take_along_axis(self.relevant, top_QK, 1))
 
     def large_scores(self, mode: PromptMode, k: int, weight: float) -> NDArray[np.float64]:
         """What the large model's ranking under `mode` goes by, [Q, G]; -inf where it is shown no item.
@@ -83,8 +75,7 @@ class Gallery:
         """
         if mode == "none":
             return self.large
-        shown = self.shown(k)
-        scores_QK = shown.large + weight * shown.small if mode == "soft" else shown.large
+        scores_QK = self.shown(k).fused(weight if mode == "soft" else 0.0)
         scores_QG = np.full(self.large.shape, -np.inf)
         np.put_along_axis(scores_QG, self.top(k), scores_QK, 1)
         return scores_QG
@@ -97,7 +88,7 @@ class Gallery:
         """Ranks of the first right items, [Q]: what is shown ordered by the large model, the rest by the small one."""
         scores_QG = self.large_scores(mode, k, weight)
         # Below all that was shown, in the small model's order.
-        rest_QG = _standard(self.small) + np.where(np.isfinite(scores_QG), scores_QG, np.inf).min() - 1e6
+        rest_QG = standardised(self.small) + np.where(np.isfinite(scores_QG), scores_QG, np.inf).min() - 1e6
         return first_right(np.where(np.isfinite(scores_QG), scores_QG, rest_QG), self.relevant)
 
     def outcomes(self, mode: PromptMode, k: int, weight: float) -> OutcomeTable:
@@ -136,9 +127,3 @@ class Gallery:
         place_QK = top_QK == first_Q1
         place_Q = np.where(place_QK.any(1), place_QK.argmax(1), -1)
         return np.where(is_right_Q, label_Q, place_Q)
-
-
-def _standard(scores_QK: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Zero mean and unit deviation within every query."""
-    centred_QK = scores_QK - scores_QK.mean(1, keepdims=True)
-    return np.asarray(centred_QK / np.maximum(centred_QK.std(1, keepdims=True), 1e-12))

@@ -136,7 +136,7 @@ def within_share(found: Sequence[Candidate], max_share: float) -> tuple[Candidat
 
 def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[Choice]:
     for k, mode in product(config.top_k, config.prompts):
-        yield Choice(k, mode, fit_weight(validate, k) if mode == "soft" else 0.0)
+        yield Choice(k, mode, fit_weight([gallery.shown(k) for gallery in validate]) if mode == "soft" else 0.0)
 
 
 def _gated(
