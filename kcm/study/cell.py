@@ -22,7 +22,7 @@ from kcm.study.means import NearestClassMean
 from kcm.study.settings import Setting, StudyNetwork, kind_of
 from kcm.study.stream import Stream
 
-VERSION = 1
+VERSION = 2
 """Raised when a cell gives other figures than before, which makes stored ones void."""
 
 Record = dict[str, Any]
