@@ -51,6 +51,7 @@ class Door:
         encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
+        self._log = request_log()
         self._breaker = Breaker(config.large.breaker)
         self._recorder = ServeMetrics()
         self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
@@ -65,10 +66,13 @@ class Door:
         keys = Keys(auth.keys_file) if auth.keys_file else None
         # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
-        log = request_log()
-        return create_api(
-            self._front, self._config.limits, keys, RateLimit(share) if share else None, log.add if log else to_logger
-        )
+        rate_limit = RateLimit(share) if share else None
+        return create_api(self._front, self._config.limits, keys, rate_limit, self._log.add if self._log else to_logger)
+
+    def __del__(self) -> None:
+        """Called by Ray Serve when the replica stops."""
+        if self._log:
+            self._log.flush()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the release that the configuration names; returns before one that takes over has been loaded."""
