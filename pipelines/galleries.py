@@ -98,8 +98,8 @@ def _joined(found: Sequence[tuple[Gallery, np.ndarray]]) -> list[Gallery]:
         for network in ("judge", "small")
     }
     return [
-        replace(each[0], **{network: both(*each, network).fused(weight) for network, weight in weights.items()})
-        for each in found
+        replace(gallery, **{name: both(gallery, cosine_QG, name).fused(weight) for name, weight in weights.items()})
+        for gallery, cosine_QG in found
     ]
 
 
