@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kcm.cascade.runtime import Cascade, Input, Judgement, load_cascade
+from kcm.cascade.runtime import Input, Judgement, load_cascade
 from kcm.content import Content
 from kcm.large import Item
 
@@ -18,16 +18,12 @@ NUM_ALONE = 40  # texts that are judged one after the other
 
 
 @dataclass(frozen=True)
-class Bare:
-    """Seconds of CPU that either side takes for a text among many, and the share of texts that is escalated.
-
-    `kept_alone_ms` is how long one kept text takes through the collaborator object.
-    """
+class Speeds:
+    """Seconds of CPU that either side takes for a text among many, and the share of texts that is escalated."""
 
     small_cpu_ms: float
     large_cpu_ms: float
     call_rate: float
-    kept_alone_ms: float
 
     @property
     def ideal_ratio(self) -> float:
@@ -35,35 +31,42 @@ class Bare:
         return self.large_cpu_ms / (self.small_cpu_ms + self.call_rate * self.large_cpu_ms)
 
 
-def measure(bundle: Path, assets_dir: Path, texts: Sequence[str], threads: int) -> Bare:
+class Bare:
     """Both sides of a bundle in this process, with as many threads as a replica has; both see every text."""
-    torch.set_num_threads(threads)
-    cascade = load_cascade(bundle, assets_dir)
-    small, inputs = cascade.small_side, [Input(Content(text)) for text in texts]
-    judgements = small.judge(inputs)  # warms up, too
-    keeps = [isinstance(judgement, Judgement) and judgement.keeps for judgement in judgements]
-    kept = [given for given, keeping in zip(inputs, keeps, strict=True) if keeping]
-    questions = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
-    cascade.large_model.answer(questions[:32])
-    return Bare(
-        small_cpu_ms=_cpu_ms(lambda: small.judge(inputs)) / len(texts),
-        large_cpu_ms=_cpu_ms(lambda: cascade.large_model.answer(questions)) / len(texts),
-        call_rate=1 - len(kept) / len(texts),
-        kept_alone_ms=_alone_ms(cascade, kept),
-    )
+
+    def __init__(self, bundle: Path, assets_dir: Path, texts: Sequence[str], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._cascade = load_cascade(bundle, assets_dir)
+        self._inputs = [Input(Content(text)) for text in texts]
+        self._questions = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
+        judgements = self._cascade.small_side.judge(self._inputs)  # warms up, too
+        self._cascade.large_model.answer(self._questions[:32])
+        self._kept = [
+            given
+            for given, judgement in zip(self._inputs, judgements, strict=True)
+            if isinstance(judgement, Judgement) and judgement.keeps
+        ]
+
+    def speeds(self) -> Speeds:
+        """What either side takes for many texts."""
+        count = len(self._inputs)
+        return Speeds(
+            small_cpu_ms=_cpu_ms(lambda: self._cascade.small_side.judge(self._inputs)) / count,
+            large_cpu_ms=_cpu_ms(lambda: self._cascade.large_model.answer(self._questions)) / count,
+            call_rate=1 - len(self._kept) / count,
+        )
+
+    def kept_alone_ms(self) -> float:
+        """How long a kept text takes that is answered alone: the median over some."""
+        times = []
+        for index in range(NUM_ALONE):
+            started = time.perf_counter()
+            self._cascade.answer([self._kept[index % len(self._kept)]])
+            times.append(time.perf_counter() - started)
+        return 1000 * statistics.median(times)
 
 
 def _cpu_ms(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return 1000 * (time.process_time() - started)
-
-
-def _alone_ms(cascade: Cascade, kept: Sequence[Input]) -> float:
-    """Median over texts that are answered one after the other."""
-    times = []
-    for index in range(NUM_ALONE):
-        started = time.perf_counter()
-        cascade.answer([kept[index % len(kept)]])
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times)
