@@ -20,6 +20,7 @@ from pipelines.serve.deployment import change_version
 
 CLOSED = (1, 8, 64)
 NUM_SWAPS, SWAP_SECONDS = 20, 90.0  # at least so many
+QUEUES_FILL_S = 12.0  # until then kept items are answered at once and escalated ones only gather
 STUB_ROUNDS = OVERHEAD_ROUNDS = 5
 
 
@@ -32,9 +33,12 @@ class Bench:
     seconds: float
     num_requests: int
 
-    def closed(self, url: str) -> dict[int, Load]:
+    def closed(self, url: str, warm_up_s: float = 3.0) -> dict[int, Load]:
         """Loads by their number of clients."""
-        return {clients: measured(Plan(url, self.texts, self.seconds, clients=clients)) for clients in CLOSED}
+        return {
+            clients: measured(Plan(url, self.texts, self.seconds, clients=clients, warm_up_s=warm_up_s))
+            for clients in CLOSED
+        }
 
     def at_rate(self, url: str, rate: float, warm_up_s: float = 3.0) -> Load:
         """A load at a fixed rate."""
@@ -57,14 +61,14 @@ def served_cpu_s() -> float:
 def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
     """The cascade against the large model alone, and against what the bare models allow."""
     with bench.place.large_only() as url:
-        large = bench.closed(url)
+        large = bench.closed(url, QUEUES_FILL_S)
     speeds = bare.speeds()
     with bench.place.cascade() as url:
-        cascade = bench.closed(url)
+        cascade = bench.closed(url, QUEUES_FILL_S)
         added = [_added_ms(bench, url, bare) for _ in range(OVERHEAD_ROUNDS)]
         capacity = max(load.per_second for load in cascade.values())
         busy = bench.at_rate(url, 0.8 * capacity)
-        over = bench.at_rate(url, 2 * capacity, warm_up_s=15.0)
+        over = bench.at_rate(url, 2 * capacity, warm_up_s=QUEUES_FILL_S)
     ratio = large[64].cpu_ms / cascade[64].cpu_ms
     return {
         "bare": asdict(speeds),
