@@ -94,7 +94,9 @@ def _joined(found: Sequence[tuple[Gallery, np.ndarray]]) -> list[Gallery]:
         return TwoRankers(standardised(cosine_QG), standardised(getattr(gallery, network)), gallery.relevant)
 
     weights = {
-        network: fit_weight([both(*each, network) for each in found if each[0].split == "validate"])
+        network: fit_weight(
+            [both(gallery, cosine_QG, network) for gallery, cosine_QG in found if gallery.split == "validate"]
+        )
         for network in ("judge", "small")
     }
     return [

@@ -15,6 +15,7 @@ Shapes: Q queries, G items of the gallery, K = k.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,11 @@ class Gallery:
 
     def top(self, k: int) -> NDArray[np.intp]:
         """The small model's first k items of every query, [Q, K]; of equal scores the earlier item."""
-        return np.argsort(-self.small, axis=1, kind="stable")[:, :k]
+        return self._order_QG[:, :k]
+
+    @cached_property
+    def _order_QG(self) -> NDArray[np.intp]:
+        return np.argsort(-self.small, axis=1, kind="stable")
 
     def shown(self, k: int) -> TwoRankers:
         """The small model's first k items of every query, by the large model and by the small one."""
@@ -95,7 +100,7 @@ class Gallery:
         """The queries under `none`, then under `mode` where it is another one."""
         top_QK = self.top(k)
         num_queries, shown = top_QK.shape
-        right_QK = self.shown(k).relevant
+        right_QK = np.take_along_axis(self.relevant, top_QK, 1)
         label_Q = np.where(right_QK.any(1), right_QK.argmax(1), shown)
         modes: list[PromptMode] = list(dict.fromkeys(("none", mode)))
         return OutcomeTable(

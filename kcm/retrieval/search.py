@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +31,9 @@ from kcm.retrieval.gallery import Gallery
 
 
 class RetrievalConfig(Config):
-    """What is searched on validate: how many items the large model ranks anew, and what it is told."""
+    """What is searched on validate, where the large model is told the items alone, and the small one's scores, too."""
 
     top_k: tuple[int, ...] = Field((10, 20, 40), min_length=1, description="Lengths of the candidate list.")
-    prompts: tuple[Literal["hard", "soft"], ...] = Field(
-        ("hard", "soft"),
-        min_length=1,
-        description="Whether it is told the items alone, or the small model's scores too.",
-    )
     max_share: float = Field(
         0.5, gt=0, le=1, description="Share of large-only's pair scorings within which R@1 is made highest."
     )
@@ -135,8 +128,9 @@ def within_share(found: Sequence[Candidate], max_share: float) -> tuple[Candidat
 
 
 def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[Choice]:
-    for k, mode in product(config.top_k, config.prompts):
-        yield Choice(k, mode, fit_weight([gallery.shown(k) for gallery in validate]) if mode == "soft" else 0.0)
+    for k in config.top_k:
+        yield Choice(k, "hard", 0.0)
+        yield Choice(k, "soft", fit_weight([gallery.shown(k) for gallery in validate]))
 
 
 def _gated(

@@ -7,6 +7,7 @@ before pydantic sees it: that is half of what the interface costs a request.
 from __future__ import annotations
 
 import inspect
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class JsonRoute(APIRoute):
         request = Request(scope, receive)
         _require_json(request)
         try:
-            body = self._model.model_validate_json(await request.body())
+            body = self._model.model_validate_json((await request.body()).removeprefix(BOM_UTF8))
         except ValidationError as error:
             raise _invalid(error) from None
         answer: BaseModel | Response = await self.endpoint(body=body, request=request)

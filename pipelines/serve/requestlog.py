@@ -30,7 +30,7 @@ def to_logger(fields: dict[str, Any]) -> None:
 class RequestLog:
     """ASGI middleware that sets `state.request_id` and logs `state.log`; neither bodies nor headers are ever logged."""
 
-    def __init__(self, app: ASGIApp, log: Log = to_logger) -> None:
+    def __init__(self, app: ASGIApp, log: Log) -> None:
         self._app, self._log = app, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

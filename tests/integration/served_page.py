@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.escalation import Trouble
 from pipelines.serve.front import Front
+from pipelines.serve.haproxy import free_port
 from pipelines.serve.keys import Keys
 from pipelines.serve.release import Release
 from pipelines.serve.service import CascadeService
@@ -120,9 +120,7 @@ async def front_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback
 def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_url: str | None = None) -> Iterator[str]:
     """The address of a bundle's page, for as long as the block runs."""
     config = ServeConfig()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     servers: list[uvicorn.Server] = []
     ready = threading.Event()
 

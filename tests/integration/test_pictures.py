@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import random
-import socket
 import struct
 import zlib
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.app import build_app, start, stop
 from pipelines.serve.config import ReplicaConfig
+from pipelines.serve.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.tracking import fetch_model
 
@@ -154,9 +154,7 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
 
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: RunConfig) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     apart = ReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
     serve = config.serve.model_copy(update={"port": port, "encoder": apart})
     yield start(build_app(Release(version="1", bundle=bundle), serve, config.assets_path), serve)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from pipelines.config import RunConfig
 from pipelines.lock import locked
 from pipelines.run import STAGES, run
 from pipelines.serve.app import build_app, start, stop
+from pipelines.serve.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.tracking import fetch_model
 
@@ -112,9 +112,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
 
 @pytest.fixture(scope="module")
 def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     large = config.serve.large.model_copy(update={"cpus": 0.5})
     serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
     bundle = Path(result["artefacts"]["register"]) / "bundle"

@@ -26,6 +26,7 @@ from kcm.large import Item, LargeAnswer
 from pipelines.serve.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.haproxy import free_port
 from pipelines.serve.release import Release
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -33,9 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 @pytest.fixture(scope="module")
 def config() -> ServeConfig:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     large = LargeReplicaConfig(
         cpus=0.5,
         max_batch_size=1,

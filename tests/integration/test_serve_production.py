@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from pipelines.config import RunConfig
 from pipelines.serve.app import stop
 from pipelines.serve.deployment import change_version, deploy
 from pipelines.serve.feedback import FeedbackLog
+from pipelines.serve.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.serve.tables import ESCALATED, FEEDBACK
 from pipelines.tracking import CHAMPION, Tracking
@@ -43,9 +43,7 @@ REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[..., Path], assets_dir: Path) -> RunConfig:
     """Three registered versions: the champion splits, the second keeps everything, the third has another encoder."""
     storage = tmp_path_factory.mktemp("storage")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     two = {"num_replicas": 2, "cpus": 0.2}
     values = {"port": port, **two, "encoder": two, "large": two, "audit": {"share": 0.5, "seed": 0}}
     overrides = [f"storage_path={storage}", f"assets_path={assets_dir}", f"serve={json.dumps(values)}"]

@@ -59,6 +59,12 @@ def test_a_body_that_is_not_the_model_is_told_where(client: TestClient, body: ob
     assert answer.json()["detail"].startswith(f"{place}: ")
 
 
+def test_a_byte_order_mark_is_passed_over(client: TestClient) -> None:
+    content = b"\xef\xbb\xbf" + b'{"number": 4}'
+    answer = client.post("/double", content=content, headers={"content-type": "application/json"})
+    assert answer.json() == {"number": 8}
+
+
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
 def test_json_has_several_names(client: TestClient, kind: str) -> None:
     assert client.post("/double", content=b'{"number": 4}', headers={"content-type": kind}).status_code == 200
