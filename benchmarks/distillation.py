@@ -29,9 +29,9 @@ from routing import REVIEWS, Inputs, interval_of
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.collaborator import Collaborator, NetworkKind
+from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.config import load_config
-from kcm.labels import UNLABELLED
+from kcm.inputs.labels import UNLABELLED
 from kcm.large import fit_head
 from kcm.learners.base import Batch
 from kcm.learners.stream import TensorRows
@@ -39,7 +39,7 @@ from kcm.learners.walk import Walk
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig
-from pipelines.features import feature_matrix, read_features
+from pipelines.stages.features import feature_matrix, read_features
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 SHARES = (1.0, 0.1)

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.kan import KAN
-from kcm.kan.curves import edge_values
-from kcm.kan.plotting import plot_network
-from kcm.kan.pruning import prune
-from kcm.kan.symbolic import formula
+from kcm.kan.inspect.curves import edge_values
+from kcm.kan.inspect.plotting import plot_network
+from kcm.kan.inspect.pruning import prune
+from kcm.kan.inspect.symbolic import formula
 
 NUM_ROWS, BATCH = 2000, 512
 

@@ -29,8 +29,8 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig
 from kcm.learners.stream import TensorRows
 from kcm.learners.walk import TrainConfig, Walk

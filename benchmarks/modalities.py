@@ -36,15 +36,15 @@ from kcm.retrieval.search import RetrievalConfig
 from kcm.study import Settings, StudyConfig, run_study
 from kcm.study.aggregate import over_seeds
 from kcm.study.tuning import LEARNING_RATE, Trial, best_overrides, overrides_of, trials_of
-from pipelines.artefact import Artefact, ArtefactStore
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
-from pipelines.evaluate import Judged, read_result
-from pipelines.outcome_table import outcome_table
-from pipelines.retrieval import retrieval as measure_retrieval
+from pipelines.context import Context
 from pipelines.run import stages, walk_plan
-from pipelines.stage import Context
-from pipelines.tuned import Tuned
+from pipelines.stages.evaluate import Judged, read_result
+from pipelines.stages.retrieval import retrieval as measure_retrieval
+from pipelines.store.artefact import Artefact, ArtefactStore
+from pipelines.store.outcome_table import outcome_table
+from pipelines.training.tuned import Tuned
 
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"

@@ -31,12 +31,12 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
-from kcm.cascade.certificate import CertificateConfig, certify
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable
+from kcm.certify.certificate import CertificateConfig, certify
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.metrics.calibration import fit_temperature
@@ -45,9 +45,9 @@ from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.head import fit_head
 from kcm.routing.workbench import Workbench
 from pipelines.config import RunConfig
-from pipelines.features import feature_matrix, read_features
-from pipelines.outcome_table import outcome_table
-from pipelines.train_worker import TaskFiles, WalkPlan
+from pipelines.stages.features import feature_matrix, read_features
+from pipelines.store.outcome_table import outcome_table
+from pipelines.training.worker import TaskFiles, WalkPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"

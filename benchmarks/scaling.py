@@ -31,15 +31,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kcm.collaborator import NetworkConfig
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import FinetuneConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import list_column
 from kcm.learners.walk import TrainConfig
 from pipelines.cluster import ClusterConfig, connected
-from pipelines.features import write_rows
-from pipelines.train_worker import TaskFiles, WalkPlan
+from pipelines.stages.features import write_rows
+from pipelines.training.worker import TaskFiles, WalkPlan
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 IN_FEATURES, NUM_LABELS, HIDDEN = 384, 150, 64

@@ -30,7 +30,7 @@ from jobs.serving import Site, served_folder, served_model
 from kcm.config import load_config
 from kcm.tasks.reviews import read_reviews
 from pipelines.config import RunConfig
-from pipelines.serve.haproxy import free_port
+from pipelines.serve.deploy.haproxy import free_port
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from kcm.cascade.runtime import Input, Judgement, load_cascade
-from kcm.content import Content
+from kcm.bundle.runtime import Input, Judgement, load_cascade
+from kcm.inputs.content import Content
 from kcm.large import Item
 
 NUM_ALONE = 40  # texts that are judged one after the other

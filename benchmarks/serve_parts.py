@@ -16,7 +16,7 @@ from serve_load import Load, Plan, run
 from serve_models import Bare
 from serve_sites import Place
 
-from pipelines.serve.deployment import change_version
+from pipelines.serve.deploy.deployment import change_version
 
 CLOSED = (1, 8, 64)
 NUM_SWAPS, SWAP_SECONDS = 20, 90.0  # at least so many

@@ -14,7 +14,8 @@ from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 
 from jobs.serving import Site
 from pipelines.cluster import connected
-from pipelines.serve.app import (
+from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy.app import (
     LOGGING,
     build_door,
     deployment_options,
@@ -24,10 +25,9 @@ from pipelines.serve.app import (
     stop,
     wait_until_ready,
 )
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.deployment import deploy
-from pipelines.serve.large import Large
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.deployment import deploy
+from pipelines.serve.deploy.release import Release
 
 
 @dataclass(frozen=True)

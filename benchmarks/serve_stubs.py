@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.runtime import Input, Judgement, SmallSide, Unreadable
-from kcm.content import Content, Part
+from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.large.adapters.classifier import read_off
 from kcm.large.base import Cost
-from kcm.large.classifier import read_off
-from pipelines.serve.door import Door
-from pipelines.serve.large import Large
-from pipelines.serve.release import Release
+from pipelines.serve.cascade.door import Door
+from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy.release import Release
 
 
 class StubEncoder:

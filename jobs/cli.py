@@ -179,7 +179,7 @@ def predict(
             raise KcmError("--set overrides values of --config, which is missing")
         loaded = _load(config, overrides) if config else None
         from jobs.serving import Site
-        from pipelines.predict import predict as predict_file
+        from pipelines.batch.predict import predict as predict_file
         from pipelines.progress import Reporter
 
         site = Site.of(loaded) if loaded else Site()

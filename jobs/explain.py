@@ -15,17 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
-from kcm.content import Content, contents
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
-from kcm.explain import Explanation, kan_of, network_inputs, remembered_rows
-from kcm.kan.plotting import plot_edge, plot_network
-from kcm.pictures import square
-from kcm.places import feature_name, heat_map
-from kcm.reasons import Decision, decision_on, variants
-from pipelines.rowfile import open_rows
+from kcm.explain.explain import Explanation, kan_of, network_inputs, remembered_rows
+from kcm.explain.places import feature_name, heat_map
+from kcm.explain.reasons import Decision, decision_on, variants
+from kcm.inputs.content import Content, contents
+from kcm.inputs.pictures import square
+from kcm.kan.inspect.plotting import plot_edge, plot_network
+from pipelines.batch.rowfile import open_rows
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision

@@ -15,8 +15,8 @@ from jobs.serving import served_model
 from kcm.errors import KcmError
 from pipelines.cluster import prepare_environment
 from pipelines.config import RunConfig
-from pipelines.serve.app import require_servable
-from pipelines.serve.deployment import change_version, is_running
+from pipelines.serve.deploy.app import require_servable
+from pipelines.serve.deploy.deployment import change_version, is_running
 from pipelines.tracking import CHAMPION
 
 

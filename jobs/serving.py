@@ -13,15 +13,15 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
-from pipelines.serve.app import prepare_environment, require_servable, stop
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.deployment import deploy, deployment_file
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.deployment import deploy, deployment_file
+from pipelines.serve.deploy.release import Release
 from pipelines.tracking import CHAMPION, SQLITE, fetch_model
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kcm.cascade.certificate import CertificateConfig
-from kcm.collaborator import NetworkConfig
+from kcm.certify.certificate import CertificateConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
-from kcm.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import AnalyticConfig, LearnerConfig, ReplayConfig
@@ -18,9 +18,9 @@ from kcm.learners.analytic import require_linear
 from kcm.learners.walk import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.stages.tune import TuneConfig
 from pipelines.tracking import TrackingConfig
-from pipelines.tune import TuneConfig
 
 CollaboratorName = Literal["kcm", "mcm"]
 

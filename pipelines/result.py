@@ -12,10 +12,10 @@ import psutil
 import yaml
 
 from kcm.report.page import ReportInputs, write_report
-from pipelines.artefact import Artefact
-from pipelines.evaluate import read_curves, read_result
-from pipelines.stage import Context
-from pipelines.tasks import load_sequence
+from pipelines.context import Context
+from pipelines.stages.evaluate import read_curves, read_result
+from pipelines.stages.tasks import load_sequence
+from pipelines.store.artefact import Artefact
 from pipelines.tracking import champion_of
 
 

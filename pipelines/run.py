@@ -8,24 +8,24 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from kcm.learners.stream import matrix
-from pipelines.alignment import alignment
-from pipelines.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
-from pipelines.evaluate import evaluate
-from pipelines.features import features, task_file
-from pipelines.lock import locked
-from pipelines.outcomes import outcomes
+from pipelines.context import Context
 from pipelines.progress import Reporter
-from pipelines.prompts import prompt_modes, prompts
-from pipelines.register import register
 from pipelines.result import collect
-from pipelines.stage import Context
-from pipelines.tasks import load_sequence, tasks
+from pipelines.stages.alignment import alignment
+from pipelines.stages.evaluate import evaluate
+from pipelines.stages.features import features, task_file
+from pipelines.stages.outcomes import outcomes
+from pipelines.stages.prompts import prompt_modes, prompts
+from pipelines.stages.register import register
+from pipelines.stages.tasks import load_sequence, tasks
+from pipelines.stages.train import train
+from pipelines.stages.tune import tune
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
+from pipelines.store.lock import locked
 from pipelines.tracking import Tracking
-from pipelines.train import train
-from pipelines.train_worker import TaskFiles, WalkPlan
-from pipelines.tune import tune
+from pipelines.training.worker import TaskFiles, WalkPlan
 
 STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")
 

@@ -25,7 +25,7 @@ def assets_dir() -> Path:
 def ray_cluster() -> Iterator[None]:
     """The one local Ray cluster of the session."""
     from pipelines.cluster import ClusterConfig, connected
-    from pipelines.serve.app import prepare_environment
+    from pipelines.serve.deploy.app import prepare_environment
 
     prepare_environment()
     with connected(ClusterConfig()):

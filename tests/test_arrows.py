@@ -64,7 +64,9 @@ def test_the_walk_sees_imports_in_functions_and_relative_ones(tmp_path: Path) ->
     assert seen == {"kcm.report.page", "ray.data", "kcm.kan.basis"}
 
 
-@pytest.mark.parametrize("module", ["pipelines.features", "pipelines.trial", "pipelines.serve.door"])
+@pytest.mark.parametrize(
+    "module", ["pipelines.stages.features", "pipelines.training.trial", "pipelines.serve.cascade.door"]
+)
 def test_a_worker_starts_without_what_only_others_need(module: str) -> None:
     """Each of these takes a second or two of every process that Ray starts."""
     slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from kcm.cascade.ridge import fit_ridge
 from kcm.cascade.scores import SCORES
 from kcm.cascade.units import Units
+from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
-from kcm.normalizer import FrozenNormalizer, UnitNormalizer
 
 _SURE = 30.0  # log-odds beyond which nothing is left to tell apart
 _MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little

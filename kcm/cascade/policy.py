@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from kcm.cascade.gate import GateName
 from kcm.config import Config
-from kcm.large.prompts import PromptMode
+from kcm.large.prompting.prompts import PromptMode
 
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
 

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.certificate import CertificateConfig, certify_policy
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.certificate import CertificateConfig, certify_policy
 
 Scope = Literal["global", "per_task"]
 

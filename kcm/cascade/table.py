@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
-from kcm.large.prompts import PromptMode
+from kcm.large.prompting.prompts import PromptMode
 
 Split = Literal["validate", "certify", "test"]
 PROMPT_MODES: tuple[PromptMode, ...] = ("none", "soft", "hard")

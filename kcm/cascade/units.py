@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.cascade import pvalues
+from kcm.certify import pvalues
 
 LossTest = Callable[[float, int, float], float]
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kcm.collaborator.normalizer import UnitNormalizer
 from kcm.config import Config
 from kcm.errors import AssetError, DataError
-from kcm.normalizer import UnitNormalizer
 
 WEIGHTS = "model.safetensors"
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kcm.content import Content, Part, UnreadableError
+from kcm.inputs.content import Content, Part, UnreadableError
 
 
 class Encoder(Protocol):

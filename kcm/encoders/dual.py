@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from kcm.content import Content
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
-from kcm.pictures import read_all, upright
+from kcm.inputs.content import Content
+from kcm.inputs.pictures import read_all, upright
 
 _FILES = ("preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
 

@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kcm.config import Config
-from kcm.content import IMAGE, Content, Part
 from kcm.encoders.backbone import DTYPES, load_backbone
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
-from kcm.pictures import MAX_PIXELS, squares
+from kcm.inputs.content import IMAGE, Content, Part
+from kcm.inputs.pictures import MAX_PIXELS, squares
 
 _PREPROCESSOR = "preprocessor_config.json"
 

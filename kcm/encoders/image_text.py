@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from kcm.config import Config
-from kcm.content import Content, Part, UnreadableError
 from kcm.encoders.alignment import AlignmentConfig
 from kcm.encoders.dual import DualEncoder
 from kcm.encoders.single import SingleConfig
-from kcm.pictures import MAX_PIXELS
+from kcm.inputs.content import Content, Part, UnreadableError
+from kcm.inputs.pictures import MAX_PIXELS
 
 Output = Literal["pair", "image", "text"]
 

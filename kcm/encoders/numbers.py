@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from kcm.content import TEXT, Content, Part
 from kcm.errors import DataError
+from kcm.inputs.content import TEXT, Content, Part
 
 IDENTITY = "numbers"
 

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.content import IMAGE, Content, Part
-from kcm.pictures import MAX_PIXELS, squares
+from kcm.inputs.content import IMAGE, Content, Part
+from kcm.inputs.pictures import MAX_PIXELS, squares
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from kcm.config import Config
-from kcm.content import TEXT, Content, Part
 from kcm.encoders.backbone import DTYPES, load_backbone
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import TEXT, Content, Part
 
 # A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
 _SLOW_TOKENIZER = (

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from kcm.content import Content
-from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode
+from kcm.inputs.content import Content
+from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from kcm.assets import resolve
 from kcm.encoders import Encoder, ImageTextEncoder, build_encoder, encoder_identity
 from kcm.errors import ArtefactError
+from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
+from kcm.large.adapters.classifier import ClassifierConfig, ClassifierModel, classifier_identity
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, api_key, openai_identity
+from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
+from kcm.large.adapters.zero_shot import ZeroShotConfig, ZeroShotModel, zero_shot_identity
 from kcm.large.base import LargeModel
-from kcm.large.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
-from kcm.large.classifier import ClassifierConfig, ClassifierModel, classifier_identity
 from kcm.large.config import AnyLargeConfig
 from kcm.large.head import LinearHead
-from kcm.large.openai import OpenAiConfig, OpenAiModel, api_key, openai_identity
-from kcm.large.recorded import RecordedConfig, RecordedModel
-from kcm.large.zero_shot import ZeroShotConfig, ZeroShotModel, zero_shot_identity
 
 
 def build_large(

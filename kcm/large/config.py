@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from kcm.errors import ConfigError
-from kcm.large.causal_lm import CausalLmConfig
-from kcm.large.classifier import ClassifierConfig
-from kcm.large.openai import OpenAiConfig
-from kcm.large.prompts import PromptMode
-from kcm.large.recorded import RecordedConfig
-from kcm.large.zero_shot import ZeroShotConfig
+from kcm.large.adapters.causal_lm import CausalLmConfig
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.adapters.recorded import RecordedConfig
+from kcm.large.adapters.zero_shot import ZeroShotConfig
+from kcm.large.prompting.prompts import PromptMode
 
 AskedConfig = ZeroShotConfig | CausalLmConfig | OpenAiConfig
 """Models that need nothing of the rows they are asked about."""

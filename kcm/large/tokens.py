@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from kcm.assets.digest import weights_sha256
 from kcm.errors import AssetError, ConfigError
-from kcm.large.prompts import Prompt, question
+from kcm.large.prompting.prompts import Prompt, question
 
 _PLACE = "KCM-QUESTION"  # stands in the chat template for what is asked
 _TOKENIZER = (

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
-from kcm.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, LearnedTask, Learner
 from kcm.learners.design import designs

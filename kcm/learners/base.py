@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kcm.collaborator import Collaborator
-from kcm.distill import DistillConfig
-from kcm.labels import UNLABELLED
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.distill import DistillConfig
+from kcm.inputs.labels import UNLABELLED
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
 

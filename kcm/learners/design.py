@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import helmert
 from torch import Tensor, nn
 
-from kcm.collaborator import Collaborator
+from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator
+from kcm.collaborator.collaborator import Collaborator
 from kcm.learners.base import LearnedTask, Learner, Scored
 from kcm.learners.replay import MemoryConfig, Replay
 

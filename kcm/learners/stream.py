@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kcm.errors import DataError
-from kcm.labels import OUT_OF_SCOPE
+from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.learners.base import Batch
 
 ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading

@@ -19,16 +19,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.distill import DistillConfig, distillation_loss
+from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config
-from kcm.distill import DistillConfig, distillation_loss
 from kcm.errors import ArtefactError, DataError
-from kcm.labels import UNLABELLED
+from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TaskRows, train_order
-from kcm.normalizer import FrozenNormalizer
 
 _UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.table import OutcomeTable, Split
 from kcm.errors import DataError
-from kcm.large.prompts import PromptMode
+from kcm.large.prompting.prompts import PromptMode
 from kcm.metrics.retrieval import first_right
 from kcm.retrieval.fusion import TwoRankers, standardised
 

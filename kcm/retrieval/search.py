@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.certificate import CertificateConfig
 from kcm.cascade.deferral import fit_deferral, gate_score
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, GateName
-from kcm.cascade.ledger import look_delta
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy, promised
 from kcm.cascade.table import OutcomeTable, Split, concatenate
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.ledger import look_delta
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.large.prompts import PromptMode
+from kcm.large.prompting.prompts import PromptMode
 from kcm.metrics.calibration import fit_temperature
 from kcm.retrieval.fusion import fit_weight
 from kcm.retrieval.gallery import Gallery

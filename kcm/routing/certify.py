@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.cascade.betting import fewest_betting
-from kcm.cascade.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.cascade.evaluation import route_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
-from kcm.cascade.ledger import Ledger, split_fingerprint
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.cascade.pvalues import fewest_binomial
-from kcm.cascade.regret import RegretPath
 from kcm.cascade.search import find_policy
+from kcm.certify.betting import fewest_betting
+from kcm.certify.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.certify.pvalues import fewest_binomial
+from kcm.certify.regret import RegretPath
 from kcm.errors import ConfigError, DataError
 from kcm.routing.request import RequestConfig
 from kcm.routing.search import POINTS

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from kcm.cascade.ridge import fit_ridge, fit_ridge_gram
 from kcm.cascade.units import Units
+from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
-from kcm.normalizer import FrozenNormalizer
 from kcm.routing.inputs import RouterInputs
 
 MAX_ROWS = 4000  # fitted on: time grows with the cube of the rows

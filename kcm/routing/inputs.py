@@ -16,9 +16,9 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from kcm.content import contents
 from kcm.encoders.base import Encoder
 from kcm.errors import DataError
+from kcm.inputs.content import contents
 from kcm.routing.table import RoutingTable
 
 NUM_BUCKETS = 2**14

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kcm.collaborator import Collaborator, NetworkKind
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkKind
+from kcm.collaborator.distill import DistillConfig
+from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
-from kcm.labels import UNLABELLED
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean

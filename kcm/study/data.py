@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kcm.content import TEXT, Part, contents
 from kcm.encoders import AnyEncoderConfig, Encoder, build_encoder, encoder_identity
 from kcm.encoders.numbers import IDENTITY, NumbersEncoder, matching_columns, numbers_text
 from kcm.errors import ConfigError
+from kcm.inputs.content import TEXT, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence

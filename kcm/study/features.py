@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kcm.content import Content
 from kcm.encoders import Encoder
 from kcm.errors import ArtefactError, DataError
+from kcm.inputs.content import Content
 
 _CHUNK = 512  # rows between two signs of life
 

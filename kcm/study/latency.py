@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kcm.collaborator import NetworkConfig, build_network
+from kcm.collaborator.collaborator import NetworkConfig, build_network
 from kcm.kan import KAN, MLP
 from kcm.study.cell import canonical
 

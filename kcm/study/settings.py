@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import Field
 
-from kcm.collaborator import NetworkConfig, NetworkKind
+from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kcm.content import Content, contents
+from kcm.inputs.content import Content, contents
 from kcm.learners.base import Batch
 from kcm.learners.stream import TensorRows
 from kcm.tasks import TaskSequence

@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
-from kcm.content import TEXT, Part
 from kcm.errors import ConfigError
-from kcm.labels import OUT_OF_SCOPE, UNLABELLED
+from kcm.inputs.content import TEXT, Part
+from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.checks import check_labels, check_size, check_splits
 from kcm.tasks.reviews import ReviewsSource
 from kcm.tasks.rows import BadRow, Row, check_bad_rows, clean, write_bad_rows

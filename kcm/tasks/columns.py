@@ -11,7 +11,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.pictures import picture_of
+from kcm.inputs.pictures import picture_of
 from kcm.tasks.rows import Record
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150

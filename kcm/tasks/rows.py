@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcm.content import TEXT, Part
 from kcm.errors import DataError
-from kcm.pictures import picture_fault
+from kcm.inputs.content import TEXT, Part
+from kcm.inputs.pictures import picture_fault
 
 _SPLIT_NAMES = {
     "train": "train",

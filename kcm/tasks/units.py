@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kcm.content import image_digest
+from kcm.inputs.content import image_digest
 from kcm.tasks.rows import Row
 
 

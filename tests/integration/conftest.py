@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from kcm.assets import fetch
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, load_small_side
 from kcm.cascade.policy import Decision, Policy
-from kcm.cascade.runtime import Input, load_small_side
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.content import Content
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig, encoder_identity
+from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LinearHead
-from kcm.large.classifier import classifier_identity
+from kcm.large.adapters.classifier import classifier_identity
 from kcm.learners import FinetuneConfig
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.

@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from pipelines.checkpoint import MANIFEST
 from pipelines.cluster import ClusterConfig, connected, prepare_environment
 from pipelines.progress import Reporter
-from pipelines.train import run_workers
-from pipelines.train_worker import PROGRESS, WalkPlan, WorkerPlan
+from pipelines.stages.train import run_workers
+from pipelines.store.checkpoint import MANIFEST
+from pipelines.training.worker import PROGRESS, WalkPlan, WorkerPlan
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 CHECKPOINT_EVERY = 40

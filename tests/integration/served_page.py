@@ -11,24 +11,24 @@ from typing import Any
 
 import uvicorn
 
-from kcm.bundle import Bundle
-from kcm.cascade.certificate import Certificate
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL
-from kcm.cascade.runtime import SmallSide
+from kcm.certify.certificate import Certificate
 from kcm.encoders import Encoder
 from kcm.large import Item, LargeAnswer
 from kcm.large.base import Cost
-from pipelines.serve.api import create_api
-from pipelines.serve.batcher import Batcher
-from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.escalation import Trouble
-from pipelines.serve.front import Front
-from pipelines.serve.haproxy import free_port
-from pipelines.serve.keys import Keys
-from pipelines.serve.release import Release
-from pipelines.serve.service import CascadeService
-from pipelines.serve.store import Store
+from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.http.api import create_api
+from pipelines.serve.http.front import Front
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.log.store import Store
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(

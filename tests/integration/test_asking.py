@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.assets import fetch
-from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, load_cascade
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, load_cascade
 from kcm.config import load_config
-from kcm.content import Content
 from kcm.errors import ConfigError
-from kcm.large.hostile import neutral
+from kcm.inputs.content import Content
+from kcm.large.prompting.sanitize import neutral
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
 from pipelines.run import run

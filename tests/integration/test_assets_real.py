@@ -8,9 +8,9 @@ import torch
 
 from kcm.assets import ASSETS, fetch, resolve
 from kcm.assets.digest import sha256_of
-from kcm.content import contents
 from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.efficientnet import load_efficientnet
+from kcm.inputs.content import contents
 from kcm.large import fit_head
 from kcm.tasks import TasksConfig, build_sequence
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 
 pytestmark = pytest.mark.integration
 

@@ -20,13 +20,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder, build_encoder
 from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
-from pipelines.serve.feedback import FEEDBACK, FeedbackLog
-from pipelines.serve.keys import Keys
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.log.feedback import FEEDBACK, FeedbackLog
 from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
 
 pytestmark = pytest.mark.integration

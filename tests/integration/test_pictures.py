@@ -16,19 +16,19 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from kcm.bundle import Bundle
-from kcm.cascade.runtime import Input, load_cascade
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, load_cascade
 from kcm.config import parse_config
-from kcm.content import Content
+from kcm.inputs.content import Content
+from pipelines.batch.predict import predict
 from pipelines.cluster import ClusterConfig
 from pipelines.config import RunConfig
-from pipelines.predict import predict
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.app import build_app, start, stop
-from pipelines.serve.config import ReplicaConfig
-from pipelines.serve.haproxy import free_port
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.config import ReplicaConfig
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
 from pipelines.tracking import fetch_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kcm.bundle.runtime import Answer, Input, load_cascade
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.runtime import Answer, Input, load_cascade
-from kcm.content import Content
 from kcm.errors import ArtefactError, DataError
+from kcm.inputs.content import Content
+from pipelines.batch.predict import predict
 from pipelines.cluster import ClusterConfig
-from pipelines.predict import predict
 from pipelines.progress import Reporter
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -19,18 +19,18 @@ import pytest
 from mlflow import MlflowClient
 
 from kcm.assets import ASSETS, fetch
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.config import load_config
 from kcm.tasks import TaskSequence
-from pipelines import features
 from pipelines.config import RunConfig
-from pipelines.lock import locked
 from pipelines.run import STAGES, run
-from pipelines.serve.app import build_app, start, stop
-from pipelines.serve.haproxy import free_port
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
+from pipelines.stages import features
+from pipelines.store.lock import locked
 from pipelines.tracking import fetch_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -18,16 +18,16 @@ import pytest
 from ray import serve
 from ray.serve import Application
 
+from kcm.bundle.runtime import Answer, Input, load_cascade
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.cascade.runtime import Answer, Input, load_cascade
-from kcm.content import Content
 from kcm.errors import ArtefactError
+from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
-from pipelines.serve.breaker import BreakerConfig
-from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.haproxy import free_port
-from pipelines.serve.release import Release
+from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
+from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -20,18 +20,18 @@ from mlflow import MlflowClient
 
 from jobs.promotion import promote
 from jobs.serving import Site, served_model
+from kcm.bundle.runtime import Answer, Input, load_cascade
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.runtime import Answer, Input, load_cascade
 from kcm.config import load_config
-from kcm.content import Content
 from kcm.errors import ArtefactError, KcmError
+from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.serve.app import stop
-from pipelines.serve.deployment import change_version, deploy
-from pipelines.serve.feedback import FeedbackLog
-from pipelines.serve.haproxy import free_port
-from pipelines.serve.release import Release
-from pipelines.serve.tables import ESCALATED, FEEDBACK
+from pipelines.serve.deploy.app import stop
+from pipelines.serve.deploy.deployment import change_version, deploy
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.log.feedback import FeedbackLog
+from pipelines.serve.log.tables import ESCALATED, FEEDBACK
 from pipelines.tracking import CHAMPION, Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

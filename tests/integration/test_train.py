@@ -22,19 +22,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kcm.collaborator import NetworkConfig
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
 from kcm.learners.stream import list_column
 from kcm.learners.walk import TrainConfig
-from pipelines.checkpoint import STATE, checkpoints, write_checkpoint
 from pipelines.cluster import ClusterConfig
-from pipelines.features import write_rows
 from pipelines.progress import Reporter
-from pipelines.train import run_workers
-from pipelines.train_worker import PROGRESS, TaskFiles, WalkPlan, WorkerPlan
+from pipelines.stages.features import write_rows
+from pipelines.stages.train import run_workers
+from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
+from pipelines.training.worker import PROGRESS, TaskFiles, WalkPlan, WorkerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -44,7 +44,7 @@ import pickle, sys
 from pathlib import Path
 from pipelines.cluster import connected
 from pipelines.progress import Reporter
-from pipelines.train import run_workers
+from pipelines.stages.train import run_workers
 worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())
 with connected(cluster), Reporter().bar("train", "steps") as bar:
     run_workers(worker, cluster, bar, print)

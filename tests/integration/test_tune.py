@@ -21,13 +21,13 @@ import torch
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.stream import list_column
-from pipelines.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.config import RunConfig
-from pipelines.features import SECONDS, task_file, write_rows
-from pipelines.stage import Context
-from pipelines.train_worker import TaskFiles, WalkPlan
-from pipelines.tune import tune
-from pipelines.warm_start import SEARCH, TRIALS
+from pipelines.context import Context
+from pipelines.stages.features import SECONDS, task_file, write_rows
+from pipelines.stages.tune import tune
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.training.warm_start import SEARCH, TRIALS
+from pipelines.training.worker import TaskFiles, WalkPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -174,7 +174,7 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
         driver.wait()
     before, after = results(tmp_path), dict[str, int]()
     assert len(before) < LONG["tune"]["num_trials"]
-    monkeypatch.setattr("pipelines.tune._record", lambda *given: after.update(results(tmp_path)))
+    monkeypatch.setattr("pipelines.stages.tune._record", lambda *given: after.update(results(tmp_path)))
     found = search.run(**LONG)
     assert len(trials_of(found)) == LONG["tune"]["num_trials"]
     # What ended within the last second before the kill was not written down yet, and is tried anew under another id.

@@ -166,7 +166,7 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
         asked.update(options, paths=paths)
         return {"small": 3, "large": 1}
 
-    monkeypatch.setitem(sys.modules, "pipelines.predict", SimpleNamespace(predict=predict))
+    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", SimpleNamespace(predict=predict))
     out = str(tmp_path / "out.json")
     words = ["--output", "answers.csv", "--text-column", "body", "--task-column", "domain", "--json", out]
     shown = kcm("predict", "bundle", "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")

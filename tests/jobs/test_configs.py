@@ -8,7 +8,7 @@ import pytest
 
 from kcm.config import load_config
 from pipelines.config import RunConfig
-from pipelines.prompts import prompt_modes
+from pipelines.stages.prompts import prompt_modes
 
 # serve.yaml is not a run's: it is what `serve deploy` takes, and is tested where it is written.
 CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "jobs/configs").glob("*.yaml") if path.stem != "serve")

@@ -16,8 +16,8 @@ from typer.main import get_command
 
 from jobs.cli import app
 from kcm.config import parse_config
-from pipelines.serve.app import AppConfig
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.app import AppConfig
+from pipelines.serve.deploy.release import Release
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"

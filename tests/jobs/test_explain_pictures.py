@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.explain import Explainer, inputs
-from kcm.bundle import Bundle
+from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig, encoder_identity
 from kcm.errors import DataError
 from kcm.large import RecordedConfig

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
 from kcm.config import load_config
-from kcm.content import contents
 from kcm.encoders import build_encoder
+from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
 from kcm.large.build import build_large
 from kcm.tasks import build_sequence, sources

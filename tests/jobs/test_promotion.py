@@ -12,7 +12,7 @@ from jobs import promotion
 from jobs.promotion import promote
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
-from pipelines.serve.release import Release
+from pipelines.serve.deploy.release import Release
 from pipelines.tracking import CHAMPION, champion_of
 
 

@@ -11,7 +11,7 @@ from jobs.serving import Site, served_model
 from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
-from pipelines.serve.app import application
+from pipelines.serve.deploy.app import application
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 

@@ -8,11 +8,11 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from pipelines.artefact import ArtefactStore
 from pipelines.config import RunConfig
+from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.run import stages
-from pipelines.stage import Context
+from pipelines.store.artefact import ArtefactStore
 
 
 def context(folder: Path, memory: int) -> Context:

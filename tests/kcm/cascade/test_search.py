@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kcm.cascade.certificate import CertificateConfig
 from kcm.cascade.gate import Gate
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy, promised
+from kcm.certify.certificate import CertificateConfig
 
 
 def make_rows(num_rows: int, seed: int = 0) -> ScoredOutcomes:

@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from kcm.content import Content
 from kcm.encoders import ImageEncoder, ImageEncoderConfig, build_encoder, encode_readable, encoder_identity
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
 from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import Content
 
 SIDE = 16
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from kcm.config import parse_config
-from kcm.content import Content, UnreadableError
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, build_encoder, encoder_identity
 from kcm.encoders.aligned import save_aligned
 from kcm.encoders.alignment import AlignmentConfig, AlignmentHead, fit_alignment
 from kcm.encoders.image_text import ImageTextEncoder, pair_features
 from kcm.errors import AssetError, ConfigError, DataError
+from kcm.inputs.content import Content, UnreadableError
 from tests.tiny_clip import save_clip
 
 

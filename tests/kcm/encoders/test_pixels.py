@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from kcm.config import Config, parse_config
-from kcm.content import Content, UnreadableError
 from kcm.encoders import EncoderConfig, PixelsConfig, PixelsEncoder, TextEncoderConfig, encode_readable
 from kcm.errors import ConfigError
+from kcm.inputs.content import Content, UnreadableError
 
 
 def picture(pixels: np.ndarray) -> Content:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from kcm.content import contents
 from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import contents
 
 TEXTS = ["a good film .", "bad", "a very very very good book .", "film", "a bad film . a good book . very good .", ""]
 

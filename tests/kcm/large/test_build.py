@@ -11,9 +11,9 @@ from scipy.special import softmax
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from kcm.config import parse_config
-from kcm.content import PROBE, Content, contents
 from kcm.encoders import build_encoder
 from kcm.errors import ArtefactError, ConfigError
+from kcm.inputs.content import PROBE, Content, contents
 from kcm.large import Item, LinearHead, Prompt, ZeroShotConfig
 from kcm.large.build import build_large, large_identity
 from kcm.large.config import AnyLargeConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from kcm.large.prompts import NO_PROMPT, Prompt
+from kcm.large.prompting.prompts import NO_PROMPT, Prompt
 from kcm.large.tokens import PromptTokens
 
 LABELS = ("negative", "positive")

@@ -11,8 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import distributed, multiprocessing
 
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows

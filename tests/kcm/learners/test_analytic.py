@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from kcm.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import TARGET, mixed_targets

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator import NetworkConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import DerConfig
 
 LEARNER = DerConfig(memory=20, batch_size=7, alpha=0.3, beta=0.9)

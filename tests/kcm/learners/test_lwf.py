@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.learners import Batch, FinetuneConfig, LearnedTask, Lwf, LwfConfig, Scored
 from kcm.learners.ranks import Ranks
 

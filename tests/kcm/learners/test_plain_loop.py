@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.distill import DistillConfig
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.learners import DerConfig, LwfConfig, ReplayConfig
 from kcm.learners.walk import TrainConfig, Walk
 

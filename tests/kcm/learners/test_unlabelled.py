@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator import Collaborator, NetworkConfig
-from kcm.distill import DistillConfig, distillation_loss
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.errors import DataError
-from kcm.labels import UNLABELLED
+from kcm.inputs.labels import UNLABELLED
 from kcm.learners import (
     AnalyticConfig,
     Batch,

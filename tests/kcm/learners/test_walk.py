@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kcm.collaborator import NetworkConfig
+from kcm.bundle.sealed import SealedFolder, sealing, write_state
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.learners import (
     Batch,
@@ -25,7 +26,6 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
 from kcm.learners.walk import Walk
 from kcm.metrics.continual import summarise
-from kcm.sealed import SealedFolder, sealing, write_state
 
 LEARNERS = [
     FinetuneConfig(),

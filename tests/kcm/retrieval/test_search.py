@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcm.cascade.certificate import CertificateConfig
+from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
 from kcm.retrieval.search import Choice, RetrievalConfig, candidates, cheapest, queries, within_share
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from kcm.config import parse_config
-from kcm.content import contents
 from kcm.encoders import TextEncoderConfig
 from kcm.encoders.numbers import NumbersEncoder, matching_columns, numbers_text
 from kcm.errors import DataError
+from kcm.inputs.content import contents
 from kcm.study import StudyData, read_data
 from kcm.study.features import cached_features
 from kcm.tasks import TasksConfig

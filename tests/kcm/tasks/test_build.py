@@ -13,7 +13,7 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.labels import OUT_OF_SCOPE
+from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.tasks import SPLITS, TasksConfig, TaskSequence
 
 

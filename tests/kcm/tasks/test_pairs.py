@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kcm.content import IMAGE, TEXT
 from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, TEXT
 from kcm.tasks import TasksConfig, build_sequence
 from kcm.tasks.pairs import PairsSource, read_pairs
 

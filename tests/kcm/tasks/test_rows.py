@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kcm.content import IMAGE, PROBE, TEXT
 from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, PROBE, TEXT
 from kcm.tasks.rows import BadRow, Record, check_bad_rows, clean, read_bad_rows, write_bad_rows
 
 

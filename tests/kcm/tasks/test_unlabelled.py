@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kcm.errors import DataError
-from kcm.labels import UNLABELLED
+from kcm.inputs.labels import UNLABELLED
 from kcm.tasks import SPLITS, TaskSequence
 
 

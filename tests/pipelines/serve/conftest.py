@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.runtime import Answer, Input
-from kcm.large.shown import Message, Shown
+from kcm.large.prompting.shown import Message, Shown
 from kcm.report.markup import Html, element
-from pipelines.serve.api import create_api
-from pipelines.serve.config import LimitsConfig
-from pipelines.serve.errors import Refusal
-from pipelines.serve.explanations import NO_CURVES, Explanation, Word
-from pipelines.serve.feedback import Feedback
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
+from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
+from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.http.api import create_api
+from pipelines.serve.http.errors import Refusal
+from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
+from pipelines.serve.log.feedback import Feedback
 
 
 @dataclass

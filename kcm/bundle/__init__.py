@@ -1,0 +1,1 @@
+"""A trained cascade in one folder, and answering with it."""

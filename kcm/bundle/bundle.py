@@ -1,0 +1,240 @@
+"""The bundle: all of a trained cascade but the frozen models, in one folder that is registered, served and resumed.
+
+Encoder and large model are named and identified, not contained: whoever loads a bundle must bring the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from torch import nn
+
+from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
+from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.gate import Gate
+from kcm.cascade.policy import Policy
+from kcm.certify.certificate import Certificate
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.config import Config
+from kcm.encoders import EncoderConfig
+from kcm.errors import ArtefactError
+from kcm.inputs.content import Part
+from kcm.large import LargeConfig, LinearHead, Prompts
+from kcm.learners import LearnerConfig
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+HEAD = "large_head.safetensors"
+PROMPTS = "prompts/prompts.json"
+
+
+class Lineage(Config):
+    """Where a bundle comes from: the fingerprints of the artefacts it was made of, and the version it continues."""
+
+    artefacts: dict[str, str] = Field(default_factory=dict, description="Fingerprint of each stage's artefact.")
+    parent: str | None = Field(default=None, description="Digest of the bundle whose training this one continues.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bundle:
+    """A trained cascade.
+
+    `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
+    `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
+    `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
+    `learner_state` is what the next task needs.
+    Raises ArtefactError when the parts do not fit each other.
+    """
+
+    collaborator: Collaborator
+    seed: int
+    label_names: tuple[str, ...]
+    task_names: tuple[str, ...]
+    encoder: EncoderConfig
+    encoder_identity: str
+    large: LargeConfig
+    large_identity: str
+    policy: Policy
+    learner: LearnerConfig
+    none_label: str | None = None
+    large_head: LinearHead | None = None
+    deferral: DeferralHead | None = None
+    prompts: Prompts | None = None
+    certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    learner_state: Mapping[str, object] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
+    digest: str = ""  # of the manifest, and so of everything; empty until written
+
+    def __post_init__(self) -> None:
+        if len(self.label_names) != self.collaborator.num_labels:
+            raise ArtefactError(
+                f"{len(self.label_names)} label names for a collaborator of {self.collaborator.num_labels} labels"
+            )
+        if unknown := sorted(set(self.policy.task_decisions) - set(self.task_names)):
+            raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
+        if self.policy.gate == "deferral" and self.deferral is None:
+            raise ArtefactError("the policy's gate is 'deferral', and the bundle has no deferral head")
+        if self.policy.prompt != "none" and self.prompts is None:
+            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
+        if self.policy.prompt not in self.large.prompt_modes:
+            raise ArtefactError(
+                f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
+            )
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What the large model may answer: the label list, then none-of-these where there is such an answer."""
+        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of an input that either side reads: each must be there, and no other is of use."""
+        return self.encoder.reads | self.large.reads
+
+    @property
+    def gate(self) -> Gate:
+        """The gate score that the policy's thresholds are on."""
+        policy = self.policy
+        return Gate(policy.gate, policy.temperature, self.deferral, policy.deferral_weight)
+
+    def write(self, folder: Path) -> Path:
+        """Write the bundle to a new folder, whole or not at all; ArtefactError where something lies already."""
+        collaborator = self.collaborator
+        config = _Networks(
+            kind=collaborator.kind,
+            network=collaborator.network,
+            in_features=collaborator.in_features,
+            seed=self.seed,
+            learner=self.learner,
+        )
+        documents = {
+            "config": config,
+            "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
+            "encoder": _Encoder(config=self.encoder, identity=self.encoder_identity),
+            "large": _Large(config=self.large, identity=self.large_identity),
+            "policy": self.policy,
+            "certificate": _Certificates.of(self.certificates),
+            "lineage": self.lineage,
+        }
+        with sealing(folder, MANIFEST, FORMAT) as draft:
+            for name, document in documents.items():
+                write_json(draft / f"{name}.json", document.model_dump(mode="json"))
+            write_json(draft / "metrics.json", dict(self.metrics))
+            for name, module in _modules(collaborator, self.deferral).items():
+                if tensors := module.state_dict():
+                    write_tensors(draft / f"{name}.safetensors", tensors)
+            if self.large_head is not None:
+                self.large_head.save(draft / HEAD)
+            if self.prompts is not None:
+                (draft / PROMPTS).parent.mkdir()
+                write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
+            write_state(draft / "learner", self.learner_state)
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a bundle, with its networks in evaluation mode.
+
+        Raises ArtefactError naming the file that is missing, damaged or of another format.
+        """
+        files = SealedFolder(folder, MANIFEST, FORMAT)
+        config, names = files.config(_Networks, "config.json"), files.config(_Names, "labels.json")
+        encoder, large = files.config(_Encoder, "encoder.json"), files.config(_Large, "large.json")
+        num_labels = len(names.labels)
+        collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
+        deferral = DeferralHead(config.in_features, num_labels) if files.has("gate.safetensors") else None
+        for name, module in _modules(collaborator, deferral).items():
+            if module.state_dict():
+                _load(module, files, name)
+        return cls(
+            collaborator=collaborator,
+            seed=config.seed,
+            label_names=names.labels,
+            task_names=names.tasks,
+            none_label=names.none_label,
+            encoder=encoder.config,
+            encoder_identity=encoder.identity,
+            large=large.config,
+            large_identity=large.identity,
+            policy=files.config(Policy, "policy.json"),
+            learner=config.learner,
+            large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
+            deferral=deferral,
+            prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
+            certificates=files.config(_Certificates, "certificate.json").by_task(),
+            metrics=files.json("metrics.json"),
+            learner_state=files.state("learner"),
+            lineage=files.config(Lineage, "lineage.json"),
+            digest=files.digest,
+        )
+
+
+class _Networks(Config):
+    """`config.json`: what the collaborator is, and how it learns the next task."""
+
+    kind: NetworkKind
+    network: NetworkConfig
+    in_features: int
+    seed: int
+    learner: LearnerConfig
+
+
+class _Names(Config):
+    """`labels.json`."""
+
+    labels: tuple[str, ...]
+    tasks: tuple[str, ...]
+    none_label: str | None = None
+
+
+class _Encoder(Config):
+    """`encoder.json`."""
+
+    config: EncoderConfig
+    identity: str
+
+
+class _Large(Config):
+    """`large.json`."""
+
+    config: LargeConfig
+    identity: str
+
+
+class _Certificates(Config):
+    """`certificate.json`: of requests that carry no task, and of those that carry one with its own threshold."""
+
+    common: Certificate | None = None
+    tasks: dict[str, Certificate] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, certificates: Mapping[str | None, Certificate]) -> _Certificates:
+        """From certificates by task."""
+        own = {task: certificate for task, certificate in certificates.items() if task is not None}
+        return cls(common=certificates.get(None), tasks=own)
+
+    def by_task(self) -> dict[str | None, Certificate]:
+        """As certificates by task."""
+        return ({None: self.common} if self.common else {}) | dict(self.tasks)
+
+
+def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:
+    """The parts with a file of their own, by its name; a shared network is stored once."""
+    parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
+    if not collaborator.network.shared:
+        parts["small"] = collaborator.small
+    return parts if deferral is None else parts | {"gate": deferral}
+
+
+def _load(module: nn.Module, files: SealedFolder, name: str) -> None:
+    file = f"{name}.safetensors"
+    try:
+        module.load_state_dict(files.tensors(file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ArtefactError(f"weights of another network: {reason}", where=str(files.folder / file)) from None

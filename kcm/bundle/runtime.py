@@ -1,0 +1,290 @@
+"""The cascade at work on new inputs: what evaluation, batch prediction and serving share.
+
+The small side judges every input in one pass; what it does not keep goes to the large model.
+Shapes: N inputs, D features, C labels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from kcm.bundle.bundle import Bundle
+from kcm.collaborator.collaborator import Collaborator
+from kcm.encoders import Encoder, build_encoder, encode_readable, encoder_identity
+from kcm.errors import ArtefactError
+from kcm.inputs.content import Content
+from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
+from kcm.large.build import build_large, large_identity, location
+
+Route = Literal["small", "large", "small_degraded"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up."""
+
+    content: Content
+    task: str | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the small side says of one input.
+
+    `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
+    probabilities are at the policy's temperature. `features_D` are the encoder's, from which it can be explained.
+    """
+
+    label: int
+    probabilities_C: NDArray[np.float64]
+    confidence: float
+    gate_score: float
+    threshold: float  # infinite where the policy keeps or escalates all
+    keeps: bool
+    cost_s: float
+    features_D: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The cascade's answer to one input.
+
+    `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
+    `confidence` is the judge's, `threshold` null where all inputs take one route. `degraded` marks an answer of the
+    small model in place of a large one that failed. `cost_s` are the seconds of computation that the answer took,
+    `large_cost_s` those among them that the large model took.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    confidence: float
+    gate_score: float
+    threshold: float | None
+    route: Route
+    degraded: bool
+    cost_s: float
+    large_cost_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """No answer: the large model failed, and the policy does not let the small one answer in its place."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unreadable(Failure):
+    """No answer: the input cannot be read."""
+
+
+class SmallSide:
+    """Encoder, judge, small model and gate of a bundle."""
+
+    def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
+        self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
+        self.encoder = encoder
+        # The serving form is folded for CPUs; it keeps within 1e-5 of the layers that evaluation used.
+        self._collaborator = bundle.collaborator.export() if device == "cpu" else bundle.collaborator.to(device)
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
+        """Judge all inputs in one pass; each costs its share of the seconds.
+
+        Raises DataError when the judge's logits are not numbers.
+        """
+        if not inputs:
+            return []
+        started = time.perf_counter()
+        features_ND, faults = encode_readable(self.encoder, [item.content for item in inputs])
+        readable = [item for position, item in enumerate(inputs) if position not in faults]
+        judged = iter(self._judged(features_ND, readable, started))
+        return [Unreadable(faults[position]) if position in faults else next(judged) for position in range(len(inputs))]
+
+    def _judged(self, features_ND: NDArray[np.float32], inputs: Sequence[Input], started: float) -> list[Judgement]:
+        """Judgements from the inputs' features."""
+        if not inputs:
+            return []
+        judge_NC, small_NC = logits(self._collaborator, features_ND)
+        score_N = self.gate.score(features_ND, judge_NC)
+        tasks = [item.task for item in inputs]
+        threshold_N, keeps_N = self.policy.cuts(tasks, len(inputs)), self.policy.keep(score_N, tasks)
+        label_N = small_NC.argmax(axis=1)
+        confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
+        probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)
+        cost_s = (time.perf_counter() - started) / len(inputs)
+        return [
+            Judgement(
+                label=int(label_N[row]),
+                probabilities_C=probabilities_NC[row],
+                confidence=float(confidence_N[row]),
+                gate_score=float(score_N[row]),
+                threshold=float(threshold_N[row]),
+                keeps=bool(keeps_N[row]),
+                cost_s=cost_s,
+                features_D=features_ND[row],
+            )
+            for row in range(len(inputs))
+        ]
+
+    def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement | Unreadable]) -> list[Item]:
+        """The inputs that the small side does not keep, as questions to the large model, prompted as the policy says.
+
+        Only the small model's probabilities enter a prompt: nothing in an input can write one.
+        """
+        return [
+            self.question(given, judgement)
+            for given, judgement in zip(inputs, judgements, strict=True)
+            if isinstance(judgement, Judgement) and not judgement.keeps
+        ]
+
+    def question(self, given: Input, judgement: Judgement) -> Item:
+        """The question to the large model that this input is, or would be if it were escalated."""
+        prompts = self.bundle.prompts or Prompts()
+        prompt = prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C)
+        return Item(given.id, given.content, prompt)
+
+    def answers(
+        self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]
+    ) -> list[Answer | Failure]:
+        """Answers from all judgements, in order, and what became of the escalated ones among them, in order."""
+        escalated = iter(large)
+        answers: list[Answer | Failure] = []
+        for judgement in judgements:
+            if isinstance(judgement, Unreadable):
+                answers.append(judgement)
+            elif judgement.keeps:
+                answers.append(self._kept(judgement))
+            else:
+                answers.append(self._escalated(judgement, next(escalated)))
+        return answers
+
+    def _kept(self, judgement: Judgement) -> Answer:
+        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
+
+    def _escalated(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
+        if isinstance(large, LargeAnswer) and large.label is not None:
+            return self._answer(judgement, large.label, large.probabilities, "large", large.cost.seconds)
+        if self.policy.on_large_failure == "error":
+            return large if isinstance(large, Failure) else Failure(large.error or "the large model gave no answer")
+        spent_s = large.cost.seconds if isinstance(large, LargeAnswer) else 0.0
+        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small_degraded", spent_s)
+
+    def _answer(
+        self,
+        judgement: Judgement,
+        label: int,
+        probabilities_C: NDArray[np.floating] | None,
+        route: Route,
+        large_cost_s: float = 0.0,
+    ) -> Answer:
+        return Answer(
+            label=self.bundle.answer_names[label],
+            probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
+            confidence=judgement.confidence,
+            gate_score=judgement.gate_score,
+            threshold=judgement.threshold if math.isfinite(judgement.threshold) else None,
+            route=route,
+            degraded=route == "small_degraded",
+            cost_s=judgement.cost_s + large_cost_s,
+            large_cost_s=large_cost_s,
+        )
+
+    def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
+        # Not by numpy: its sort lets go of the interpreter, and a thread that judges the next batch takes it.
+        known = probabilities_C.tolist()
+        order = sorted(range(len(known)), key=known.__getitem__, reverse=True)[: self.top_k]
+        return {self.bundle.answer_names[label]: known[label] for label in order}
+
+
+class Cascade:
+    """Both sides in one process."""
+
+    def __init__(self, small_side: SmallSide, large_model: LargeModel) -> None:
+        self.small_side, self.large_model = small_side, large_model
+
+    def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
+        """One answer per input, in their order; only escalated inputs are put to the large model."""
+        judgements = self.small_side.judge(inputs)
+        questions = self.small_side.questions(inputs, judgements)
+        return self.small_side.answers(judgements, self.large_model.answer(questions))
+
+
+@torch.inference_mode()
+def logits(
+    collaborator: Collaborator, features_ND: NDArray[np.float32], rows_per_batch: int = 4096
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Judge and small logits [N, C] of raw features, computed in float32 and widened to float64."""
+    device = next(itertools.chain(collaborator.parameters(), collaborator.buffers())).device
+    chunks = [
+        collaborator(torch.from_numpy(features_ND[start : start + rows_per_batch]).to(device))
+        for start in range(0, len(features_ND), rows_per_batch)
+    ]
+    judge_NC, small_NC = (torch.cat([chunk[side] for chunk in chunks]).double().cpu().numpy() for side in (0, 1))
+    return judge_NC, small_NC
+
+
+def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
+    """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
+    return SmallSide(bundle, load_encoder(bundle, assets_dir, device), device, top_k)
+
+
+def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encoder:
+    """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
+    encoder = build_encoder(bundle.encoder, assets_dir, device)
+    _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
+    return encoder
+
+
+def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path | None = None) -> LargeModel:
+    """The large model; ArtefactError when it is not the one the bundle was certified with.
+
+    `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
+    """
+    model = build_large(bundle.large, large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
+    _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
+    return model
+
+
+def load_cascade(
+    folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None, paid: Path | None = None
+) -> Cascade:
+    """Both sides of the bundle in `folder`.
+
+    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own.
+    """
+    bundle = Bundle.read(folder)
+    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device, paid))
+
+
+def require_models(bundle: Bundle, assets_dir: Path) -> None:
+    """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
+    encoder = encoder_identity(bundle.encoder, assets_dir)
+    _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
+    identity = large_identity(bundle.large, large_names(bundle), assets_dir, head=bundle.large_head)
+    _require_same("large model", identity, bundle.large_identity, location(bundle.large))
+
+
+def large_names(bundle: Bundle) -> tuple[str, ...]:
+    """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
+    return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
+
+
+def _require_same(what: str, found: str, expected: str, where: str) -> None:
+    if found != expected:
+        raise ArtefactError(
+            f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
+            where=where,
+            mend="Fetch the original, or train and certify again with this one",
+        )

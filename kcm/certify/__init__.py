@@ -1,0 +1,1 @@
+"""What may be promised of a threshold, and whether it still holds."""

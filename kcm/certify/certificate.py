@@ -1,0 +1,245 @@
+"""A promise about a cascade that was frozen beforehand.
+
+With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
+accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import Decision, DecisionKind, Policy
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.calls import call_rate_bound, highest_call_threshold
+from kcm.certify.net import NetPath, frozen_grid
+from kcm.certify.paths import ThresholdPath, WorstTaskPath
+from kcm.certify.regret import RegretPath
+from kcm.config import Config
+from kcm.errors import ConfigError, DataError
+
+Method = Literal["regret", "net"]
+
+
+class CertificateConfig(Config):
+    """What is promised, and how it is tested."""
+
+    epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against large-only.")
+    delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
+    method: Literal["auto", "regret", "net"] = Field(
+        "auto",
+        description="regret never credits a win of the small model; net does; auto takes what keeps more on validate.",
+    )
+    every_task: bool = Field(False, description="Promise it within every task, not only on average over tasks.")
+    max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
+    seed: int = Field(0, ge=0, description="Order in which `net` bets on the rows.")
+
+
+class Certificate(Config):
+    """What is deployed, and what is promised of it.
+
+    `bound` is the upper confidence bound on the accuracy that the deployed cascade loses; `call_rate` is measured on
+    the certify rows, `call_rate_bound` its upper confidence bound where one was asked for. `certified` is the lowest
+    certified threshold, `searched` the one that was asked for. `valid` is false only where a promised call rate
+    cannot be kept: escalating everything always keeps the promise of accuracy.
+    """
+
+    method: Method
+    epsilon: float
+    delta: float
+    decision: DecisionKind
+    threshold: float | None
+    bound: float
+    valid: bool
+    call_rate: float
+    call_rate_bound: float | None
+    searched: Decision
+    certified: Decision
+    num_rows: int
+    num_units: int
+    fewest_units: int
+    reason: str
+
+    @property
+    def route(self) -> Decision:
+        """The deployed decision."""
+        return Decision(decision=self.decision, threshold=self.threshold)
+
+
+def certify(
+    validate: ScoredOutcomes,
+    rows: ScoredOutcomes,
+    searched: Decision,
+    config: CertificateConfig,
+    *,
+    delta: float | None = None,
+) -> Certificate:
+    """Deploy the searched decision where it is certified, else the stricter certified one, else escalate all.
+
+    `validate` fixes what must not depend on `rows`: the method of `auto` and the grid of `net`. `delta` is what this
+    look at the rows may spend (see `kcm.certify.ledger`); the config's where None.
+
+    Raises DataError without rows, and ConfigError when `regret` is asked for under a changed prompt.
+    """
+    if len(validate) == 0 or len(rows) == 0:
+        raise DataError("a certificate needs validate and certify rows", where="outcome table")
+    spend = config.delta if delta is None else delta
+    method = choose_method(validate, searched, config, spend) if config.method == "auto" else config.method
+    path = _path(method, Frontier.of(validate), rows, searched, config, spend)
+    lowest = path.certified()
+    threshold, call_bound = max(searched.cut, lowest), None
+    valid = True
+    if config.max_call_rate is not None:
+        highest = highest_call_threshold(rows, config.max_call_rate, spend / 2)
+        threshold, valid = _within_calls(path, threshold, lowest, highest)
+        call_bound = call_rate_bound(rows, threshold, spend / 2)
+    route = Decision.of(threshold)
+    return Certificate(
+        method=method,
+        epsilon=config.epsilon,
+        delta=spend,
+        decision=route.decision,
+        threshold=route.threshold,
+        bound=_bound(path, threshold, searched.cut, config.epsilon),
+        valid=valid,
+        call_rate=float((rows.score <= threshold).mean()),
+        call_rate_bound=call_bound,
+        searched=searched,
+        certified=Decision.of(lowest),
+        num_rows=len(rows),
+        num_units=path.num_units,
+        fewest_units=path.fewest_units,
+        reason=_reason(path, threshold, lowest, searched.cut, config, valid),
+    )
+
+
+def certify_policy(
+    validate: ScoredOutcomes,
+    rows: ScoredOutcomes,
+    policy: Policy,
+    config: CertificateConfig,
+    *,
+    delta: float | None = None,
+) -> tuple[Policy, dict[str | None, Certificate]]:
+    """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
+
+    Every decision of the policy spends an equal share of delta, so that all promises hold together. A task without
+    validate or certify rows loses its own decision and follows the common one.
+    """
+    share = (config.delta if delta is None else delta) / (1 + len(policy.task_decisions))
+    common = certify(validate, rows, policy.decision, config, delta=share)
+    certificates: dict[str | None, Certificate] = {None: common}
+    if policy.task_decisions:
+        alone = config.model_copy(update={"every_task": False})
+        validate_rows, task_rows = validate.by_task(), rows.by_task()
+        for task, decision in policy.task_decisions.items():
+            if task in task_rows and task in validate_rows:
+                certificates[task] = certify(validate_rows[task], task_rows[task], decision, alone, delta=share)
+    tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
+    return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
+
+
+def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
+    """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
+    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
+    return certificates[None].model_dump(mode="json") | {"tasks": own}
+
+
+def certify_several(
+    candidates: Mapping[str, tuple[ScoredOutcomes, ScoredOutcomes, Decision]],
+    config: CertificateConfig,
+    *,
+    delta: float | None = None,
+) -> dict[str, Certificate]:
+    """Certificates of several policies over the same certify items; any may then be chosen by its certificate.
+
+    `candidates` maps a name to (validate rows, certify rows, searched decision); each spends delta / m.
+    """
+    share = (config.delta if delta is None else delta) / len(candidates)
+    return {
+        name: certify(validate, rows, searched, config, delta=share)
+        for name, (validate, rows, searched) in candidates.items()
+    }
+
+
+def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> Method:
+    """The method that would keep more of the validate rows; of two that keep as many, the one with the lower p-value.
+
+    A prompt that changes the large model's answers leaves `net` alone.
+    """
+    if validate.prompted:
+        return "net"
+    frontier = Frontier.of(validate)
+
+    def standing(method: Method) -> tuple[float, float]:
+        path = _path(method, frontier, validate, searched, config, delta)
+        return frontier.at(max(searched.cut, path.certified())).call_rate, path.p_value(searched.cut)
+
+    methods: tuple[Method, ...] = ("regret", "net")
+    return min(methods, key=standing)
+
+
+def _path(
+    method: Method,
+    validate: Frontier,
+    rows: ScoredOutcomes,
+    searched: Decision,
+    config: CertificateConfig,
+    delta: float,
+) -> ThresholdPath:
+    """The tested path of accuracy; a promised call rate takes the other half of delta."""
+    limited = config.max_call_rate is not None
+    delta = delta / 2 if limited else delta
+    if method == "regret" and rows.prompted:
+        raise ConfigError(
+            "method 'regret' cannot test a policy whose prompt changes the large model's answers",
+            where="certificate.method",
+            mend="Use 'net' or 'auto'",
+        )
+    grid = frozen_grid(validate, searched.cut, beyond=limited)
+
+    def over(part: ScoredOutcomes) -> ThresholdPath:
+        if method == "regret":
+            return RegretPath(part, config.epsilon, delta)
+        return NetPath(part, grid, config.epsilon, delta, config.seed)
+
+    if not config.every_task:
+        return over(rows)
+    return WorstTaskPath({task: over(part) for task, part in rows.by_task().items()})
+
+
+def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest: float) -> tuple[float, bool]:
+    """A threshold certified for accuracy and calls, as close to the wanted one as can be, and whether there is one."""
+    if threshold <= highest:
+        return threshold, True
+    best = path.deployable(lowest, highest)
+    return (math.inf, False) if best is None else (best, True)
+
+
+def _bound(path: ThresholdPath, threshold: float, searched: float, epsilon: float) -> float:
+    """The searched threshold was fixed beforehand and has a bound of its own; of any other only epsilon is known."""
+    if threshold == math.inf:
+        return 0.0
+    return min(path.upper_bound(threshold), epsilon) if threshold == searched else epsilon
+
+
+def _reason(
+    path: ThresholdPath, threshold: float, lowest: float, searched: float, config: CertificateConfig, valid: bool
+) -> str:
+    if not valid:
+        return f"no threshold is certified for both epsilon {config.epsilon} and call rate {config.max_call_rate}"
+    if threshold == searched == math.inf:
+        return "the search escalates all"
+    if lowest == math.inf and path.num_units < path.fewest_units:
+        return f"nothing is certified: {path.num_units} units, at least {path.fewest_units} are needed"
+    if lowest == math.inf:
+        return f"nothing is certified: every threshold may lose more than epsilon {config.epsilon}"
+    if threshold == searched:
+        return "the searched decision is certified"
+    if threshold < searched:
+        return "the searched threshold calls too often; a certified one that keeps more is deployed"
+    return "the searched decision is not certified; the closest stricter one that is, is deployed"

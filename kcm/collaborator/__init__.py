@@ -1,0 +1,1 @@
+"""Judge and small model over the same features: their networks, their inputs, their losses."""

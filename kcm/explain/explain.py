@@ -1,0 +1,120 @@
+"""Why the collaborator said what it said of one input: the features that moved a logit most, and through which edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kcm.collaborator.collaborator import Collaborator
+from kcm.errors import ConfigError, DataError
+from kcm.kan import KAN
+from kcm.kan.inspect.attribution import attribution, first_changes
+from kcm.kan.inspect.curves import edge_curve
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one encoder feature added to a logit.
+
+    `value` is the feature as the network sees it, after the normaliser. `through` is the output of the first layer by
+    which most of it came, `carried`; in a network of one layer that is the label itself, and all of it. What the edge
+    there adds counts `slope` times in the logit.
+    """
+
+    feature: int
+    value: float
+    contribution: float
+    through: int
+    carried: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The contributions to the logit of `label`, the largest first; `rest` is what all other features added.
+
+    `baseline` is the logit of the reference input (zero in a network of one layer), so that
+    logit = baseline + sum of contributions + rest. `exact` says whether each share is exact, as in a network of one
+    layer, or DeepLIFT's approximation (see `kcm.kan.inspect.attribution`).
+    """
+
+    label: int
+    logit: float
+    baseline: float
+    contributions: tuple[Contribution, ...]
+    rest: float
+    exact: bool
+
+
+def explain(network: KAN, x_I: Tensor, label: int, top: int = 10) -> Explanation:
+    """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
+
+    Raise DataError for an input of another width, ConfigError for a label that does not exist.
+    """
+    if not 0 <= label < network.widths[-1]:
+        raise ConfigError(f"label = {label}", where="explain", mend=f"It must be from 0 to {network.widths[-1] - 1}")
+    shares = attribution(network, x_I.unsqueeze(0))
+    share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
+    by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
+    through_I = by_edge_HI.abs().argmax(0)
+    chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
+    contributions = tuple(
+        Contribution(i, float(x_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]))
+        for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
+    )
+    total, baseline = float(share_I.sum()), float(shares.baseline[label])
+    rest = total - sum(each.contribution for each in contributions)
+    return Explanation(label, baseline + total, baseline, contributions, rest, len(network.kan_layers) == 1)
+
+
+@torch.no_grad()
+def contribution_curve(network: KAN, contribution: Contribution, num_points: int = 101) -> tuple[Tensor, Tensor]:
+    """What the edge behind a contribution would add to the logit if the feature had other values: points, values [P].
+
+    The points span the grid and the feature's own value. In a deeper network the curve is zero at the reference, and
+    what follows the first layer is taken as the straight line that the attribution takes it for.
+    """
+    first = network.kan_layers[0]
+    low, high = min(first.grid.low, contribution.value), max(first.grid.high, contribution.value)
+    points_P, added_P = edge_curve(
+        first, contribution.feature, contribution.through, torch.linspace(low, high, num_points)
+    )
+    if len(network.kan_layers) > 1:
+        _, reference_1 = edge_curve(first, contribution.feature, contribution.through, torch.zeros(1))
+        added_P = added_P - reference_1
+    return points_P, contribution.slope * added_P
+
+
+def kan_of(network: nn.Module) -> KAN:
+    """The network as a KAN; raise ConfigError for an MLP, which has no curves to show."""
+    if isinstance(network, KAN):
+        return network
+    raise ConfigError("the collaborator is an MLP, which has no edge functions to show", mend="Explain a KCM bundle")
+
+
+def remembered_rows(learner_state: Mapping[str, Any], collaborator: Collaborator) -> Tensor | None:
+    """The networks' inputs [N, I] of the rows in the memory, a sample of every task; None without a memory."""
+    features_ND = learner_state.get("memory", {}).get("features")
+    return None if features_ND is None else scaled(collaborator, features_ND)
+
+
+@torch.inference_mode()
+def scaled(collaborator: Collaborator, features_ND: Tensor) -> Tensor:
+    """What the networks see of encoder features [N, D]: scaled, and mixed where there is mixing, [N, I].
+
+    Raise DataError for features that are not finite.
+    """
+    if not features_ND.isfinite().all():
+        raise DataError("the encoder gave features that are not finite", where="explain")
+    return collaborator.inputs(features_ND)
+
+
+def network_inputs(collaborator: Collaborator, features_ND: NDArray[np.float32]) -> Tensor:
+    """The same for features as encoders give them, on the networks' device."""
+    return scaled(collaborator, torch.from_numpy(features_ND).to(next(collaborator.parameters()).device))

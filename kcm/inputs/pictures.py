@@ -1,0 +1,141 @@
+"""Pictures: the one place where the bytes of a file become pixels.
+
+Bytes come from anywhere. The header alone decides whether a picture is decoded at all, and what is wrong with one is
+told as a reason, never as a crash.
+Shapes: N pictures, S pixels of a side, 3 channels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kcm.inputs.content import Content, UnreadableError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
+MAX_PIXELS = 20_000_000
+
+T = TypeVar("T")
+
+
+class PictureError(Exception):
+    """Bytes that are no picture that can be used; the message is the reason."""
+
+
+def picture_of(value: object, folder: Path) -> tuple[bytes | None, str]:
+    """A picture from the cell of a table (bytes, a path from `folder`, or a mapping to both), and why there is none.
+
+    Data sets of the hub have mappings. A cell that is empty gives None and no reason.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if not value:
+        return None, ""
+    if isinstance(value, bytes):
+        return value, ""
+    if not isinstance(value, str):
+        return None, f"the image is a {type(value).__name__}, neither bytes nor a path"
+    try:
+        return (folder / value).read_bytes(), ""
+    except (OSError, ValueError) as error:  # a path that no file can have is a ValueError
+        return b"", f"no image file {value!r}: {getattr(error, 'strerror', None) or error}"
+
+
+def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Why a picture cannot be used; None for one that can. A damaged end is found without keeping any pixels."""
+    try:
+        with _opened(data, max_pixels) as image:
+            if image.format == "PNG":
+                image.verify()  # the checksums of its chunks: much cheaper than its pixels
+            else:
+                image.draft(None, (1, 1))
+                image.load()
+    except PictureError as error:
+        return str(error)
+    except Exception as error:
+        return _reason(error)
+    return None
+
+
+def upright(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The whole picture in three channels: upright, on white, the first frame of several. Raises PictureError."""
+    return _read(data, max_pixels, lambda image: _rgb(ImageOps.exif_transpose(image)))
+
+
+def square(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The whole picture, squeezed to a square, uint8 [S, S, 3]: upright, on white, the first frame of several.
+
+    Raises PictureError.
+    """
+
+    def squeezed(image: Image.Image) -> np.ndarray:
+        image.draft(None, (side, side))  # JPEG can be decoded at an eighth of its size, at an eighth of the cost
+        whole = _rgb(ImageOps.exif_transpose(image))
+        fitted = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(fitted, dtype=np.uint8)
+
+    return _read(data, max_pixels, squeezed)
+
+
+def squares(inputs: Sequence[Content], side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pictures of all inputs, uint8 [N, S, S, 3]. Raises UnreadableError for those that have none to be used."""
+    pixels = read_all(inputs, lambda content: square(content.image, side, max_pixels))
+    return np.stack(pixels) if pixels else np.empty((0, side, side, 3), dtype=np.uint8)
+
+
+def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]:
+    """What `read` makes of every input. Raises UnreadableError with each one over which it raised PictureError."""
+    results, faults = [], {}
+    for position, content in enumerate(inputs):
+        try:
+            results.append(read(content))
+        except PictureError as error:
+            faults[position] = str(error)
+    if faults:
+        raise UnreadableError(faults)
+    return results
+
+
+def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
+    """What `read` makes of the opened picture, whatever its decoder raises told as PictureError."""
+    try:
+        with _opened(data, max_pixels) as image:
+            return read(image)
+    except PictureError:
+        raise
+    except Exception as error:  # what decoders raise over strangers' bytes is of every kind
+        raise PictureError(_reason(error)) from error
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture with its header read, and nothing more."""
+    if not data:
+        raise PictureError("there is no image")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(f"the image has more than {max_pixels:,} pixels") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
+    if image.width * image.height > max_pixels:
+        raise PictureError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """In three channels of 8 bits; what is transparent becomes white."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # convert would clip at 255
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    return f"the image is damaged: {' '.join(str(error).split())[:200] or type(error).__name__}"

@@ -1,0 +1,1 @@
+"""Looking into a KAN: curves, attribution, pruning, symbolic forms, drawings."""

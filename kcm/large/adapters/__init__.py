@@ -1,0 +1,1 @@
+"""One adapter of large models per file."""

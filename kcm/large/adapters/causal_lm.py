@@ -1,0 +1,177 @@
+"""The `causal_lm` adapter: any causal language model of transformers, which scores each label as its continuation.
+
+The score of a label is the mean log-likelihood of its tokens after the prompt, so that long labels are not held back;
+probabilities are the softmax of the scores. What the prompts of a batch share is read once and kept for the next
+batch; what they do not share is read once per item, and serves every label.
+Shapes: B items of a batch, C labels, T tokens of the longest prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import DynamicCache
+
+from kcm.config import Config
+from kcm.errors import AssetError
+from kcm.inputs.content import TEXT, Part
+from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
+from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class CausalLmConfig(Config):
+    """A causal language model, by hub id or folder, that scores the labels."""
+
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"model", "gguf_file", "batch_size"}
+    )  # decide no answer, or by the identity
+
+    adapter: Literal["causal_lm"] = "causal_lm"
+    model: str = Field(description="Id of the model on the hub, or a local folder.")
+    gguf_file: str | None = Field(
+        default=None, description="File of the folder with the weights, where they are in GGUF; null: safetensors."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the model.")
+    batch_size: int = Field(default=8, ge=1, description="Items per forward pass.")
+    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    max_length: int = Field(
+        default=1024, ge=64, description="Tokens of a prompt; a text that does not fit is cut, the instructions never."
+    )
+
+
+class CausalLm:
+    """A causal language model on one device.
+
+    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`. Raises AssetError when transformers
+    cannot load the folder, ConfigError when the model takes fewer tokens than `max_length`.
+    """
+
+    prompt_modes = CausalLmConfig.prompt_modes
+
+    def __init__(
+        self, config: CausalLmConfig, model_path: Path, label_names: Sequence[str], device: str = "cpu"
+    ) -> None:
+        self.label_names = tuple(label_names)
+        self.identity = causal_lm_identity(config, model_path, label_names)
+        tokenizer, model = load_causal_lm(model_path, config.gguf_file, config.max_length)
+        self._tokens = PromptTokens(tokenizer, self.label_names, config.max_chars, config.max_length)
+        # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
+        self._model = model.to(device=device, dtype=_DTYPES[config.dtype]).eval()
+        self._device, self._batch_size = torch.device(device), config.batch_size
+        self._cache_argument = _cache_argument(model, model_path)
+        self._last_shared: tuple[list[int], DynamicCache] | None = None
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item; batches hold prompts of like length, and an item costs its share of a batch's seconds.
+
+        An item without text, or whose instructions alone are too long, is an error of its own.
+        """
+        answers: dict[int, LargeAnswer] = {}
+        prompts: dict[int, TokenPrompt] = {}
+        for number, item in enumerate(items):
+            prompt = self._tokens.prompt(item.content.text, item.prompt)
+            if isinstance(prompt, str):
+                answers[number] = LargeAnswer(None, error=prompt)
+            else:
+                prompts[number] = prompt
+        by_length = sorted(prompts, key=lambda number: -len(prompts[number].ids))
+        for start in range(0, len(by_length), self._batch_size):
+            batch = by_length[start : start + self._batch_size]
+            found = self._answered([items[number] for number in batch], [prompts[number] for number in batch])
+            answers |= dict(zip(batch, found, strict=True))
+        return [answers[number] for number in range(len(items))]
+
+    def _answered(self, items: Sequence[Item], prompts: Sequence[TokenPrompt]) -> list[LargeAnswer]:
+        started = time.perf_counter()
+        allowed = [item.prompt.allowed(len(self.label_names)) for item in items]
+        scored = sorted({label for labels in allowed for label in labels})
+        score_BC = np.full((len(items), len(self.label_names)), -np.inf)
+        score_BC[:, scored] = self._scores(prompts, [self._tokens.labels[label] for label in scored])
+        seconds = (time.perf_counter() - started) / len(items)
+        label_tokens = sum(len(self._tokens.labels[label]) for label in scored)
+        return [
+            _chosen(score_BC[row], allowed[row], Cost(seconds, len(prompts[row].ids) + label_tokens))
+            for row in range(len(items))
+        ]
+
+    @torch.inference_mode()
+    def _scores(self, prompts: Sequence[TokenPrompt], labels: Sequence[list[int]]) -> np.ndarray:
+        """Mean log-likelihood of every label's tokens after every prompt, float64 [B, C]."""
+        shared = common_prefix([prompt.before for prompt in prompts])
+        batch = Tokens.left_padded([prompt.ids[len(shared) :] for prompt in prompts], len(shared), self._device)
+        cache = self._shared_cache(shared)
+        cache.batch_repeat_interleave(len(prompts))
+        first_BV = self._read(batch, cache, logits_to_keep=1)[:, -1]
+        columns = []
+        for label in labels:
+            score_B = first_BV[:, label[0]].clone()
+            if len(label) > 1:
+                score_B += self._continued(batch, label, copy.deepcopy(cache))
+            columns.append(score_B / len(label))
+        return torch.stack(columns, 1).cpu().numpy()
+
+    def _shared_cache(self, shared: list[int]) -> DynamicCache:
+        """Keys and values of the tokens that all prompts of a batch begin with: nearly always those of the last one."""
+        if self._last_shared is None or self._last_shared[0] != shared:
+            cache = DynamicCache()
+            self._read(Tokens.left_padded([shared], 0, self._device), cache, logits_to_keep=1)
+            self._last_shared = shared, cache
+        return copy.deepcopy(self._last_shared[1])
+
+    def _continued(self, batch: Tokens, label: list[int], cache: DynamicCache) -> Tensor:
+        """Log-likelihood [B] of a label's second and later tokens, given the prompt's keys and values."""
+        log_BTV = self._read(batch.followed_by(label[:-1]), cache)
+        wanted_BT = torch.tensor(label[1:], device=self._device).expand(len(log_BTV), -1)
+        total_B: Tensor = log_BTV.gather(-1, wanted_BT[..., None])[..., 0].sum(-1)
+        return total_B
+
+    def _read(self, tokens: Tokens, cache: DynamicCache, **options: Any) -> Tensor:
+        """Log-probabilities of what follows each token, float64 [B, T, V]; what is read joins the cache."""
+        given = {self._cache_argument: cache, "use_cache": True} | options
+        log_BTV: Tensor = self._model(**tokens.inputs(), **given).logits.double().log_softmax(-1)
+        return log_BTV
+
+
+def _cache_argument(model: Any, model_path: Path) -> str:
+    """How the model calls its keys and values, which depends on the version of transformers."""
+    accepted = inspect.signature(model.forward).parameters
+    name = next((name for name in ("cache", "past_key_values") if name in accepted), None)
+    if name is None or "position_ids" not in accepted or "logits_to_keep" not in accepted:
+        kind = type(model).__name__
+        raise AssetError(f"{kind} has no keys and values that could be shared by labels", where=str(model_path))
+    return name
+
+
+def causal_lm_identity(config: CausalLmConfig, model_path: Path, label_names: Sequence[str]) -> str:
+    """Digest of all that decides a language model's answers: its files, its dtype, the question, and how it is cut."""
+    asked = str(question("", label_names, NO_PROMPT))
+    digest = hashlib.sha256(language_model_digest(config.gguf_file, model_path).encode())
+    digest.update("\0".join((asked, str(config.max_chars), str(config.max_length), config.dtype)).encode())
+    return digest.hexdigest()
+
+
+def _chosen(score_C: np.ndarray, allowed: Sequence[int], cost: Cost) -> LargeAnswer:
+    """The answer to one item from the scores of its labels."""
+    index = list(allowed)
+    score_A = score_C[index]
+    if not np.isfinite(score_A).all():
+        return LargeAnswer(None, None, cost, "the model's logits are not numbers")
+    weight_A = np.exp(score_A - score_A.max())
+    probabilities_C = np.zeros(len(score_C), dtype=np.float32)
+    probabilities_C[index] = weight_A / weight_A.sum()
+    return LargeAnswer(index[int(score_A.argmax())], probabilities_C, cost)

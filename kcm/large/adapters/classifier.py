@@ -1,0 +1,118 @@
+"""The `classifier` adapter: a frozen encoder with a linear head that was fitted on train rows."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig, encode_readable
+from kcm.errors import ConfigError
+from kcm.inputs.content import Part
+from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.head import LinearHead
+from kcm.large.prompting.prompts import Prompt, PromptMode
+
+
+class ClassifierConfig(Config):
+    """An encoder, and how its head is fitted."""
+
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # by the identity
+
+    adapter: Literal["classifier"] = "classifier"
+    encoder: EncoderConfig = Field(
+        default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
+        description="The large model's frozen encoder.",
+    )
+    num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+        return self.encoder.reads
+
+
+class ClassifierModel:
+    """A large model that classifies. A hard prompt masks the classes that are not candidates; there is no soft one."""
+
+    prompt_modes = ClassifierConfig.prompt_modes
+
+    def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
+        if len(label_names) != len(head.bias_C):
+            raise ConfigError(f"the head has {len(head.bias_C)} classes, the label list {len(label_names)}")
+        self.label_names = tuple(label_names)
+        self._encoder, self._head = encoder, head
+        self.identity = classifier_identity(encoder.identity, head, self.label_names)
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item; each costs its share of the batch's seconds."""
+        if not items:
+            return []
+        return answered(items, self._encoder, self._probabilities)
+
+    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+        return masked(self._head.probabilities(features_ND), prompts)
+
+
+def answered(
+    items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray, Sequence[Prompt]], np.ndarray]
+) -> list[LargeAnswer]:
+    """Answers by `probabilities`, from features [N, D] and prompts to [N, C].
+
+    Each costs its share of the seconds. An item that cannot be read is an error of its own.
+    """
+    start = time.perf_counter()
+    features_ND, faults = encode_readable(encoder, [item.content for item in items])
+    prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
+    probabilities_NC = probabilities(features_ND, prompts)
+    cost = Cost(seconds=(time.perf_counter() - start) / len(items))
+    found = iter(read_off(probabilities_NC, cost))
+    return [
+        LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
+        for position in range(len(items))
+    ]
+
+
+def read_off(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
+    """Answers from probabilities [N, C], each at the same cost; a row that is not a distribution is an error."""
+    return [
+        LargeAnswer(int(row_C.argmax()), row_C, cost)
+        if np.isfinite(row_C).all()
+        else LargeAnswer(None, None, cost, "the model's probabilities are not numbers")
+        for row_C in probabilities_NC
+    ]
+
+
+def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+    """The probabilities restricted to what each prompt allows, renormalised: what a hard prompt does to a classifier.
+
+    Raises ConfigError for a soft prompt, which no classifier can read.
+    """
+    restricted_NC = probabilities_NC.copy()
+    for row, prompt in enumerate(prompts):
+        if prompt.mode == "soft":
+            raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", mend="Use none or hard")
+        if prompt.mode == "hard":
+            restricted_NC[row] = _restricted(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
+    return restricted_NC
+
+
+def _restricted(row_C: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
+    kept_C = np.zeros_like(row_C)
+    kept_C[list(allowed)] = np.maximum(row_C[list(allowed)], np.finfo(row_C.dtype).tiny)
+    kept_C /= kept_C.sum()
+    return kept_C
+
+
+def classifier_identity(encoder_identity: str, head: LinearHead, label_names: Sequence[str]) -> str:
+    """Digest of all that decides a classifier's answers: its encoder, its head and the label list."""
+    digest = hashlib.sha256(encoder_identity.encode())
+    digest.update("\0".join(label_names).encode())
+    digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
+    return digest.hexdigest()

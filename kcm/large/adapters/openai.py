@@ -1,0 +1,230 @@
+"""The `openai` adapter: any server that speaks OpenAI's chat completions.
+
+An answer is asked for as JSON that only one of the labels fits, and with log-probabilities; a server that knows neither
+is asked for the bare label. Answers are kept, and paid for once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from kcm.config import Config
+from kcm.errors import ConfigError
+from kcm.inputs.content import TEXT, Part
+from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.paid import BudgetSpent, PaidAnswers
+from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
+from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
+from kcm.large.upstream import Lost, Refused, Reply, Upstream
+
+_MILLION = 1_000_000
+_OVERHEAD_TOKENS = 64  # what chat templates add to a question
+
+
+class OpenAiConfig(Config):
+    """A server of chat completions, OpenAI's own or any that speaks like it."""
+
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
+    )  # decide no answer, or by the identity
+
+    adapter: Literal["openai"] = "openai"
+    base_url: str = Field(default="https://api.openai.com/v1", description="Address, up to before /chat/completions.")
+    model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
+    api_key_env: str | None = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
+    )
+    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
+    max_retries: int = Field(default=5, ge=0, description="Further attempts when the server is in trouble.")
+    max_wait_s: float = Field(
+        default=60.0, ge=0, description="Longest pause before an attempt; a server that asks for more is given up."
+    )
+    input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
+    output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
+    max_calls: int | None = Field(
+        default=None, ge=0, description="Calls that may be paid for, over all runs on the same storage; null: no limit."
+    )
+    max_cost: float | None = Field(
+        default=None, ge=0, description="Currency that may be spent, over all runs on the same storage; null: no limit."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https address, such as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no user, password or query: a key belongs into an environment variable")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _prices_for_a_budget(self) -> OpenAiConfig:
+        if self.max_cost is not None and not (self.input_price or self.output_price):
+            raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
+        return self
+
+
+class OpenAiModel:
+    """Asks a server; `paid` is the file that keeps its answers and what they cost, None to keep them in memory.
+
+    Raises ConfigError when the environment variable with the key is not set.
+    """
+
+    prompt_modes = OpenAiConfig.prompt_modes
+
+    def __init__(self, config: OpenAiConfig, label_names: Sequence[str], paid: Path | None = None) -> None:
+        self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
+        self._config = config
+        self._upstream = Upstream(
+            config.base_url,
+            api_key(config),
+            timeout_s=config.timeout_s,
+            max_retries=config.max_retries,
+            max_wait_s=config.max_wait_s,
+        )
+        account = f"{config.base_url} {config.model}"
+        self._paid = PaidAnswers(paid, account, max_calls=config.max_calls, max_cost=config.max_cost)
+        self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
+        self._pending: dict[str, Future[LargeAnswer]] = {}
+        self._lock = threading.Lock()
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item. Equal questions are asked once, also those that other threads are asking.
+
+        Raises ConfigError when the server knows neither the key nor the model: that is no fault of an item.
+        """
+        futures = [self._asked(item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except (KeyboardInterrupt, SystemExit):  # nothing more is asked, or the process would go on paying
+            self._upstream.close()
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    def _asked(self, item: Item) -> Future[LargeAnswer]:
+        if not item.content.text.strip():
+            done: Future[LargeAnswer] = Future()
+            done.set_result(LargeAnswer(None, error="the text is empty"))
+            return done
+        body = self._body(item)
+        key = hashlib.sha256(json.dumps([self._config.base_url, body], sort_keys=True).encode()).hexdigest()
+        allowed = item.prompt.allowed(len(self.label_names))
+        with self._lock:
+            if key in self._pending:
+                return self._pending[key]
+            future = self._pending[key] = self._workers.submit(self._answered, key, body, allowed)
+        future.add_done_callback(lambda _: self._forget(key, future))
+        return future
+
+    def _forget(self, key: str, future: Future[LargeAnswer]) -> None:
+        with self._lock:
+            if self._pending.get(key) is future:
+                del self._pending[key]
+
+    def _body(self, item: Item) -> dict[str, Any]:
+        """The request, apart from what the server turns out not to know: all that decides the answer."""
+        asked = question(item.content.text, self.label_names, item.prompt, max_chars=self._config.max_chars)
+        names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
+        return {
+            "model": self._config.model,
+            "messages": [
+                {"role": "system", "content": asked.instructions},
+                {"role": "user", "content": asked.data},
+            ],
+            "temperature": 0,
+            "max_tokens": 16 + max(len(json.dumps(name)) for name in names),  # a token is a byte or more
+            "logprobs": True,
+            "response_format": answer_schema(names),
+        }
+
+    def _answered(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+        if (kept := self._paid.find(key)) is not None:
+            return self._read(kept, allowed)
+        most = self._most(body)
+        try:
+            reply = self._upstream.ask(body, lambda attempt: self._paying(attempt, most))
+        except (BudgetSpent, Refused, Lost) as error:
+            return LargeAnswer(None, error=str(error))
+        answer = self._as_kept(reply, body)
+        self._paid.keep(key, answer, most, answer["currency"])
+        return self._read(answer, allowed)
+
+    def _paying(self, attempt: Callable[[], Reply], most: float) -> Reply:
+        """One attempt within the budget. A lost one stays booked at its most; an answer's cost is booked with it."""
+        self._paid.reserve(most)
+        try:
+            return attempt()
+        except (Refused, ConfigError):
+            self._paid.release(most)
+            raise
+
+    def _as_kept(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
+        said = said_label(reply.content)
+        num_read = reply.num_read if reply.num_read is not None else _most_tokens(body)
+        num_written = reply.num_written if reply.num_written is not None else body["max_tokens"]
+        return {
+            "said": said[:1000],
+            "probability": said_probability(reply.content, reply.logprobs, said),
+            "tokens": num_read + num_written,
+            "currency": self._price(num_read, num_written),
+            "seconds": reply.seconds,
+        }
+
+    def _read(self, kept: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+        cost = Cost(kept["seconds"], kept["tokens"], kept["currency"])
+        found = matched(kept["said"], [self.label_names[label] for label in allowed])
+        if found is None:
+            said = kept["said"][:100]
+            return LargeAnswer(None, None, cost, f"answered {said!r}, which is not on the label list", off_label=True)
+        label, probability = allowed[found], kept["probability"]
+        if probability is None:
+            return LargeAnswer(label, None, cost)
+        return LargeAnswer(label, spread(label, probability, allowed, len(self.label_names)), cost)
+
+    def _most(self, body: dict[str, Any]) -> float:
+        """The most that one call can cost."""
+        return self._price(_most_tokens(body), body["max_tokens"])
+
+    def _price(self, num_read: int, num_written: int) -> float:
+        return (num_read * self._config.input_price + num_written * self._config.output_price) / _MILLION
+
+
+def _most_tokens(body: dict[str, Any]) -> int:
+    """No tokenizer makes more tokens of a question than it has bytes."""
+    return len(json.dumps(body, ensure_ascii=False).encode()) + _OVERHEAD_TOKENS
+
+
+def api_key(config: OpenAiConfig) -> str | None:
+    """The key, from the environment alone; None where the server needs none. Raises ConfigError when it is not set."""
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env, "").strip()
+    if key and key.isascii() and key.isprintable():
+        return key
+    raise ConfigError(
+        f"the environment variable {config.api_key_env} {'holds no key' if key else 'is not set'}",
+        where="large.api_key_env",
+        mend="Export the server's key under this name, or set api_key_env to null where it needs none",
+    )
+
+
+def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
+    """Digest of all that decides the answers on this side of the wire; what the server has behind a name is its own."""
+    parts = (config.base_url, config.model, str(config.max_chars), str(question("", label_names, NO_PROMPT)))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,128 @@
+"""The `zero_shot` adapter: a dual encoder answers with the label whose prompt is most like the input.
+
+Both sides give unit vectors of one space; probabilities are the softmax of their inner products over a temperature.
+Inputs may be pictures, where labels are always texts (CLIP, arXiv 2103.00020).
+Shapes: N items, C labels, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+from scipy.special import softmax
+
+from kcm.config import Config
+from kcm.encoders import AnyEncoderConfig, Encoder, EncoderConfig, ImageTextConfig, TextEncoderConfig
+from kcm.inputs.content import Content, Part, contents
+from kcm.large.adapters.classifier import answered, masked
+from kcm.large.base import Item, LargeAnswer
+from kcm.large.prompting.prompts import Prompt, PromptMode
+
+_PLACE = "{label}"
+
+
+class ZeroShotConfig(Config):
+    """A dual encoder that compares the input with a prompt for each label; nothing is fitted."""
+
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decide no answer, or by the identity
+
+    adapter: Literal["zero_shot"] = "zero_shot"
+    encoder: EncoderConfig = Field(
+        default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
+        description="The encoder of texts and of label prompts; of pictures: `image_text` with `output: image`.",
+    )
+    template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
+    temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+        return self.encoder.reads
+
+    @property
+    def label_encoder(self) -> AnyEncoderConfig:
+        """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
+        return self.encoder.of_texts() if isinstance(self.encoder, ImageTextConfig) else self.encoder
+
+    @field_validator("encoder")
+    @classmethod
+    def _compares(cls, value: AnyEncoderConfig) -> AnyEncoderConfig:
+        if "text" not in value.reads and not isinstance(value, ImageTextConfig):
+            raise ValueError(f"an encoder of kind {value.kind!r} cannot read label prompts: use image_text")
+        if isinstance(value, ImageTextConfig) and value.output == "pair":
+            raise ValueError("a pair cannot be compared with label prompts: use output image or text")
+        return value
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value.count(_PLACE) != 1:
+            raise ValueError(f"the template must contain {_PLACE} once, where the label goes")
+        return value
+
+    def prompt_of(self, label_name: str, probability: float | None = None) -> str:
+        """The prompt of a label; where the small model suggests it, with the probability that it gives the label.
+
+        So does Data Shunt+ (arXiv 2406.15471): "This is a photo of a LABEL with probability P".
+        """
+        prompt = self.template.replace(_PLACE, label_name)
+        if probability is None:
+            return prompt
+        sentence = prompt.removesuffix(".")
+        return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
+
+
+class ZeroShotModel:
+    """A large model without training.
+
+    A hard prompt masks the classes that are not candidates; a soft one puts the probabilities of the suggested labels
+    into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
+    """
+
+    prompt_modes = ZeroShotConfig.prompt_modes
+
+    def __init__(
+        self, config: ZeroShotConfig, encoder: Encoder, label_encoder: Encoder, label_names: Sequence[str]
+    ) -> None:
+        self.label_names = tuple(label_names)
+        self.identity = zero_shot_identity(config, encoder.identity, label_encoder.identity, self.label_names)
+        self._config, self._encoder, self._label_encoder = config, encoder, label_encoder
+        self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; there are a hundred for a label
+        self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, self.label_names)))
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        """One answer per item; each costs its share of the batch's seconds."""
+        if not items:
+            return []
+        return answered(items, self._encoder, self._probabilities)
+
+    def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+        similarity_NC = features_ND @ self._labels_CD.T
+        for row, prompt in enumerate(prompts):
+            for label, probability in prompt.suggestions:
+                similarity_NC[row, label] = features_ND[row] @ self._suggested(label, probability)
+        probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
+        return masked(
+            probabilities_NC, [replace(prompt, mode="none") if prompt.suggestions else prompt for prompt in prompts]
+        )
+
+    def _suggested(self, label: int, probability: float) -> np.ndarray:
+        """The vector [D] of a label's prompt with its probability."""
+        prompt = self._config.prompt_of(self.label_names[label], probability)
+        if prompt not in self._suggested_D:
+            (self._suggested_D[prompt],) = self._label_encoder.encode([Content(prompt)])
+        return self._suggested_D[prompt]
+
+
+def zero_shot_identity(
+    config: ZeroShotConfig, encoder_identity: str, label_encoder_identity: str, label_names: Sequence[str]
+) -> str:
+    """Digest of all that decides a zero-shot model's answers: its encoders, template, temperature and label list."""
+    parts = (encoder_identity, label_encoder_identity, config.template, repr(config.temperature), *label_names)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Rows of tables through models, on Ray Data."""

@@ -1,0 +1,150 @@
+"""Questions to the large model, many at a time: by a pool of actors that hold it, or over the line to a server."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.markup import escape
+
+from kcm.errors import DataError
+from kcm.inputs.content import contents
+from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
+from kcm.large.build import build_large
+from kcm.large.config import AnyLargeConfig
+from pipelines.batch.pool import ROW, map_rows, retain
+from pipelines.context import Context
+from pipelines.progress import Bar
+from pipelines.stages.features import rows_of_lists
+from pipelines.store.outcome_file import Outcomes
+
+PAID = "paid.sqlite"
+QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
+ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The large model that is asked, and the names that it can answer."""
+
+    large: AnyLargeConfig
+    answer_names: tuple[str, ...]  # the label list, then none-of-these where it is an answer
+    num_labels: int  # names of the label list
+
+
+class Ask:
+    """Actor that holds the large model and puts rows to it."""
+
+    def __init__(self, asked: Asked, assets_dir: Path, device: str) -> None:
+        self._model = build_large(asked.large, asked.answer_names, assets_dir, device=device)
+        self._num_labels = asked.num_labels
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Answer the columns `id`, `text`, `image` and `prompt`."""
+        answers = self._model.answer(_items({name: batch[name].tolist() for name in QUESTIONS}))
+        told = Outcomes.of(answers, self._num_labels)
+        return {
+            ROW: batch[ROW],
+            "label": told.label_N,
+            "probabilities": told.probabilities_NC,
+            "cost": told.cost_N,
+            "failed": told.failed_N,
+            "reason": np.array([answer.error or "" for answer in answers], dtype=object),
+            "tokens": np.array([answer.cost.tokens for answer in answers], dtype=np.int64),
+        }
+
+
+def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: Bar) -> tuple[Outcomes, dict[str, Any]]:
+    """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
+
+    What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
+    """
+    if isinstance(asked.large, OpenAiConfig):
+        answered, took, reasons = _ask_here(context, asked, 8 * asked.large.num_concurrent, rows, bar)
+    else:
+        answered, took, reasons = _ask_actors(context, asked, rows, scratch, bar)
+    failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
+    if not failed:
+        return answered, took
+    told = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
+    if len(failed) == len(rows):
+        raise DataError(f"the large model failed on {told}", where="large", mend="Mend it and start again")
+    context.reporter.say(f"[yellow]the large model failed on {escape(told)}[/yellow]")
+    return answered, took | {"failed": len(failed)}
+
+
+def _ask_here(
+    context: Context, asked: Asked, rows_per_batch: int, rows: pa.Table, bar: Bar
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A server is asked from this process: the key is known here, and waiting takes no cores.
+
+    Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
+    """
+    paid = context.store.root / PAID
+    model = build_large(asked.large, asked.answer_names, context.config.assets_path, paid=paid)
+    items = _items(rows.select(QUESTIONS).to_pydict())
+    answers: list[LargeAnswer] = []
+    bar.update(0, len(items))
+    for start in range(0, len(items), rows_per_batch):
+        answers += model.answer(items[start : start + rows_per_batch])
+        bar.update(len(answers), len(items))
+    took = {
+        "rows": len(answers),
+        "tokens": sum(answer.cost.tokens for answer in answers),
+        "currency": sum(answer.cost.currency for answer in answers),
+    }
+    return Outcomes.of(answers, asked.num_labels), took, [answer.error or "" for answer in answers]
+
+
+def _ask_actors(
+    context: Context, asked: Asked, rows: pa.Table, scratch: Path, bar: Bar
+) -> tuple[Outcomes, dict[str, Any], list[str]]:
+    """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
+    cluster = context.config.cluster
+    retain(scratch, ~pc.field("failed"))
+    parts = map_rows(
+        rows,
+        pc.utf8_length(rows["text"]).to_numpy(),
+        Ask,
+        {"asked": asked, "assets_dir": context.config.assets_path, "device": cluster.device},
+        batch_size=4 * asked.large.batch_size if isinstance(asked.large, CausalLmConfig) else ROWS_PER_BATCH,
+        cluster=cluster,
+        scratch=scratch,
+        bar=bar,
+    )
+    answers = parts.to_table().sort_by(ROW)
+    told = Outcomes(
+        label_N=answers["label"].to_numpy(),
+        probabilities_NC=rows_of_lists(answers["probabilities"]),
+        cost_N=answers["cost"].to_numpy(),
+        failed_N=answers["failed"].to_numpy(),
+    )
+    took = {"rows": len(rows), "tokens": int(answers["tokens"].to_numpy().sum())}
+    return told, took, answers["reason"].to_pylist()
+
+
+def _items(columns: Mapping[str, Sequence[Any]]) -> list[Item]:
+    shown = contents(columns["text"], columns["image"])
+    return [
+        Item(row_id, content, read_prompt(prompt))
+        for row_id, content, prompt in zip(columns["id"], shown, columns["prompt"], strict=True)
+    ]
+
+
+def written_prompt(prompt: Prompt) -> str:
+    """A prompt as text, which crosses processes as a column does."""
+    return json.dumps(asdict(prompt))
+
+
+def read_prompt(text: str) -> Prompt:
+    """What `written_prompt` wrote."""
+    value = json.loads(text)
+    suggestions = tuple((int(label), float(probability)) for label, probability in value["suggestions"])
+    return Prompt(value["mode"], suggestions, tuple(value["candidates"]))

@@ -1,0 +1,195 @@
+"""Batch prediction: a file of any size through the cascade, by Ray Data, from stream to stream.
+
+One task reads the file chunk by chunk, a pool of actors answers, and the driver writes; nothing holds all of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Answer, Failure, Input, load_cascade, require_models
+from kcm.errors import DataError
+from kcm.inputs.content import Content
+from pipelines.batch.pool import silence_ray_data
+from pipelines.batch.rowfile import CHUNK, RowFile, known_suffix, open_rows
+from pipelines.batch.rowwriter import writing
+from pipelines.cluster import ClusterConfig, connected
+from pipelines.progress import Reporter
+
+CHUNK_SIZE = 256  # rows that are read together
+BLOCK_BYTES = 64 * 1024  # of rows that an actor is given at a time: few enough that small files keep all actors busy
+
+ANSWERS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("confidence", pa.float64()),
+        ("gate_score", pa.float64()),
+        ("route", pa.string()),
+        ("cost_s", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def predict(
+    bundle_folder: Path,
+    input_path: Path,
+    output_path: Path,
+    text_column: str,
+    *,
+    image_column: str = "image",
+    task_column: str | None = None,
+    cluster: ClusterConfig,
+    assets_dir: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
+
+    The format of either file is that of its suffix: .csv, .jsonl or .parquet. Of the columns with texts and pictures,
+    those count that the bundle's models read. A row that cannot be answered has an
+    `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
+    other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
+
+    Answers of a large model that is paid lie in a hidden file beside the output until every row has its answer: who
+    starts a killed or faulty prediction again pays for none of them twice.
+
+    Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
+    that cannot be written, before anything is computed.
+    """
+    known_suffix(output_path)
+    if output_path.resolve() == input_path.resolve():
+        raise DataError("the output would replace the input", where=str(input_path), mend="Name another output")
+    bundle = Bundle.read(bundle_folder)
+    source = open_rows(
+        input_path.absolute(),
+        text_column if "text" in bundle.reads else None,
+        task_column,
+        image_column if "image" in bundle.reads else None,
+    )
+    require_models(bundle, assets_dir)
+    paid = output_path.absolute().with_name(f".{output_path.name}.paid")
+    arguments = {
+        "bundle_folder": bundle_folder.absolute(),
+        "assets_dir": assets_dir.absolute(),
+        "device": cluster.device,
+        "paid": paid,
+    }
+
+    names = added_columns(source)
+    schema = pa.schema([(named, ANSWERS.field(name).type) for name, named in names.items()])
+    routes: Counter[str] = Counter()
+    with (
+        writing(output_path.absolute(), source, schema) as writer,
+        connected(cluster),
+        reporter.bar("predict", "rows") as bar,
+    ):
+        bar.update(0, source.num_rows)
+        for answered in _answered(source, arguments, cluster):
+            writer.write(answered["payload"], answered.select(list(names)).rename_columns(list(names.values())))
+            routes.update(route or "error" for route in answered["route"].to_pylist())
+            bar.update(routes.total(), source.num_rows)
+    if not routes.keys() & {"error", "small_degraded"}:
+        paid.unlink(missing_ok=True)  # the output has all answers now
+    return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
+
+
+def added_columns(source: RowFile) -> dict[str, str]:
+    """The columns of `ANSWERS` that are added to those of `source`, and what each is called beside them."""
+    taken = set(source.schema.names)
+    names = {name: name for name in ANSWERS.names if name != "id" or source.id_column not in taken}
+    for name in names:
+        while names[name] in taken:
+            names[name] = f"kcm_{names[name]}"
+    return names
+
+
+def _answered(source: RowFile, arguments: dict[str, Any], cluster: ClusterConfig) -> Iterator[pa.Table]:
+    """Tables of payloads and answers, in the order of the rows."""
+    silence_ray_data()
+    context = DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.target_max_block_size, context.target_min_block_size = BLOCK_BYTES, 1
+    with DataContext.current(context):
+        rows = ray.data.read_datasource(RowSource(source), num_cpus=0, override_num_blocks=1)
+        answered = rows.map_batches(
+            Score,
+            fn_constructor_kwargs=arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.num_encoders),
+            num_cpus=0 if cluster.use_gpu else 1,
+            num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+        )
+        yield from answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+class RowSource(Datasource):
+    """A file of rows as a Ray Data source: one task streams it, on the node where the command was given."""
+
+    def __init__(self, source: RowFile) -> None:
+        super().__init__()
+        self._source = source
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of the file, a rough guess that Ray Data plans with."""
+        return self._source.path.stat().st_size
+
+    @property
+    def supports_distributed_reads(self) -> bool:
+        """The file need not be seen by other nodes."""
+        return False
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task: the rows of a stream have to be read in turn."""
+        source = self._source
+        metadata = BlockMetadata(
+            num_rows=source.num_rows, size_bytes=self.estimate_inmemory_data_size(), exec_stats=None, input_files=None
+        )
+        return [ReadTask(lambda: source.chunks(CHUNK_SIZE), metadata, per_task_row_limit=per_task_row_limit)]
+
+
+class Score:
+    """Actor that adds the columns of `ANSWERS` to the payloads of a chunk."""
+
+    def __init__(self, bundle_folder: Path, assets_dir: Path, device: str, paid: Path | None = None) -> None:
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, paid=paid)
+        bundle = self._cascade.small_side.bundle
+        self._task_names, self._reads = bundle.task_names, bundle.reads
+
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        """Answer the rows that can be answered; the others say why not."""
+        rows = chunk.select(list(CHUNK)).to_pylist()
+        inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
+        faults = [row["fault"] or self._fault(given) for row, given in zip(rows, inputs, strict=True)]
+        usable = [given for given, fault in zip(inputs, faults, strict=True) if fault is None]
+        answers = iter(self._cascade.answer(usable))
+        records = [
+            {"id": row["id"]} | (_record(next(answers)) if fault is None else {"error": fault})
+            for row, fault in zip(rows, faults, strict=True)
+        ]
+        return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
+
+    def _fault(self, given: Input) -> str | None:
+        if lacking := given.content.lacks(self._reads):
+            return f"no {lacking}"
+        known = given.task is None or given.task in self._task_names
+        return None if known else f"no such task: {given.task}"
+
+
+def _record(answer: Answer | Failure) -> dict[str, Any]:
+    if isinstance(answer, Failure):
+        return {"error": answer.reason}
+    return {name: getattr(answer, name) for name in ANSWERS.names if name not in ("id", "error")}

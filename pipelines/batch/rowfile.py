@@ -1,0 +1,303 @@
+"""Files of rows (CSV, JSON lines, Parquet; told apart by their suffix), read a chunk at a time.
+
+A chunk is an Arrow table with the columns of `CHUNK`, and `payload`: the row as it came. Payloads travel along
+untouched, so that no column is lost, renamed or reinterpreted on its way to the output.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import DataError
+from kcm.inputs.pictures import picture_of
+
+CHUNK = {
+    "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
+    "text": pa.string(),  # null where there is none
+    "image": pa.large_binary(),  # a picture in the bytes of its file, null where there is none
+    "task": pa.string(),
+    "fault": pa.string(),  # why the row cannot be used, null where it can
+}
+
+
+class RowFile(ABC):
+    """A file of rows that was scanned once: `schema` holds its columns, `num_rows` counts its rows."""
+
+    schema: pa.Schema
+    num_rows: int
+    id_column: ClassVar[str] = "id"  # where a row's own id stands, if the file has one
+
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        self.path, self.text_column, self.task_column = path, text_column, task_column
+        self.image_column = image_column
+
+    @abstractmethod
+    def chunks(self, size: int) -> Iterator[pa.Table]:
+        """The rows in order, `size` at a time."""
+
+    @abstractmethod
+    def columns(self, payload: pa.ChunkedArray) -> pa.Table:
+        """Payloads as a table of the file's columns."""
+
+    def records(self, payload: pa.ChunkedArray) -> list[dict[str, Any]]:
+        """Payloads as one dict per row."""
+        records: list[dict[str, Any]] = self.columns(payload).to_pylist()
+        return records
+
+    def _chunk(
+        self,
+        start: int,
+        *,
+        ids: Sequence[str | None] | None,
+        texts: Sequence[str | None] | None,
+        images: Sequence[object] | None,
+        tasks: Sequence[str | None] | None,
+        faults: Sequence[str | None],
+        payload: pa.Array,
+    ) -> pa.Table:
+        """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
+        absent = [None] * len(faults)
+        names = [row_id or str(start + number) for number, row_id in enumerate(ids or absent)]
+        pictures = [picture_of(cell, self.path.parent) for cell in images or absent]
+        columns = {
+            "id": names,
+            "text": texts or absent,
+            "image": [picture for picture, _ in pictures],
+            "task": tasks or absent,
+            "fault": [fault or reason or None for fault, (_, reason) in zip(faults, pictures, strict=True)],
+        }
+        arrays = [pa.array(columns[name], kind) for name, kind in CHUNK.items()]
+        return pa.table([*arrays, payload], names=[*CHUNK, "payload"])
+
+    def _require_columns(self) -> None:
+        for column in filter(None, (self.text_column, self.task_column, self.image_column)):
+            if column not in self.schema.names:
+                nearest = difflib.get_close_matches(column, self.schema.names, n=1, cutoff=0.0)
+                mend = f"Did you mean {nearest[0]!r}?" if nearest else "The file has no columns"
+                raise DataError(f"no column {column!r}", where=str(self.path), mend=mend)
+
+
+class CsvFile(RowFile):
+    """Comma-separated values with a header; every value stays the string that it is."""
+
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
+        lines = self._lines()
+        header = next(lines, [])
+        if len(set(header)) != len(header):
+            raise DataError("a column name occurs twice in the header", where=str(path))
+        self.schema = pa.schema([(name, pa.string()) for name in header])
+        self._require_columns()
+        self.num_rows = sum(1 for _ in lines)
+
+    def chunks(self, size: int) -> Iterator[pa.Table]:
+        """The rows in order; one with too few or too many fields is at fault."""
+        names, lines = self.schema.names, self._lines()
+        next(lines, None)
+        for start, part in _batched(lines, size):
+            padded = [(fields + [""] * len(names))[: len(names)] for fields in part]
+            columns = {name: list(values) for name, values in zip(names, zip(*padded, strict=True), strict=True)}
+            arrays = [pa.array(values, pa.string()) for values in columns.values()]
+            yield self._chunk(
+                start,
+                ids=columns.get(self.id_column),
+                texts=columns[self.text_column] if self.text_column else None,
+                images=columns[self.image_column] if self.image_column else None,
+                tasks=[task or None for task in columns[self.task_column]] if self.task_column else None,
+                faults=[None if len(f) == len(names) else f"{len(f)} fields instead of {len(names)}" for f in part],
+                payload=pa.StructArray.from_arrays(arrays, names=names),
+            )
+
+    def columns(self, payload: pa.ChunkedArray) -> pa.Table:
+        """The columns, all strings."""
+        return pa.Table.from_struct_array(payload)
+
+    def _lines(self) -> Iterator[list[str]]:
+        csv.field_size_limit(2**31 - 1)  # the default refuses a text of 128 KiB
+        with self.path.open(encoding="utf-8-sig", newline="") as file, _explained(self.path):
+            yield from (fields for fields in csv.reader(file) if fields)
+
+
+class JsonLinesFile(RowFile):
+    """One JSON object a line; as columns, values of several types and nested ones become their JSON text."""
+
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
+        types: dict[str, set[type]] = {}
+        self.num_rows = 0
+        for line in self._lines():
+            self.num_rows += 1
+            for name, value in (_json_object(line) or {}).items():
+                types.setdefault(name, set()).add(_value_type(value))
+        self.schema = pa.schema([(name, _arrow_type(found - {type(None)})) for name, found in types.items()])
+        self._require_columns()
+
+    def chunks(self, size: int) -> Iterator[pa.Table]:
+        """The rows in order; a line that is not a JSON object is at fault."""
+        for start, lines in _batched(self._lines(), size):
+            records = [_json_object(line) for line in lines]
+            yield self._chunk(
+                start,
+                ids=[_as_text((record or {}).get(self.id_column)) for record in records],
+                texts=[_string(record, self.text_column) for record in records],
+                images=[_string(record, self.image_column) for record in records] if self.image_column else None,
+                tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
+                faults=[None if record is not None else "not a JSON object" for record in records],
+                payload=pa.array(lines, pa.string()),
+            )
+
+    def columns(self, payload: pa.ChunkedArray) -> pa.Table:
+        """The columns of the scanned schema; null where a row has no such key."""
+        records = self.records(payload)
+        return pa.table(
+            [pa.array([_fitting(record.get(f.name), f.type) for record in records], f.type) for f in self.schema],
+            schema=self.schema,
+        )
+
+    def records(self, payload: pa.ChunkedArray) -> list[dict[str, Any]]:
+        """The objects as they came."""
+        return [_json_object(line) or {} for line in payload.to_pylist()]
+
+    def _lines(self) -> Iterator[str]:
+        with self.path.open(encoding="utf-8-sig") as file, _explained(self.path):
+            yield from (line for line in file if line.strip())
+
+
+class ParquetFile(RowFile):
+    """A Parquet file; columns keep their types."""
+
+    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
+        super().__init__(path, text_column, task_column, image_column)
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"not a Parquet file: {error}", where=str(path)) from None
+        self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
+        self._require_columns()
+        for column in filter(None, (text_column, task_column)):
+            kind = self.schema.field(column).type
+            value = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
+                raise DataError(f"column {column!r} holds {kind}, not text", where=str(path))
+
+    def chunks(self, size: int) -> Iterator[pa.Table]:
+        """The rows in order."""
+        start, has_id = 0, self.id_column in self.schema.names
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(batch_size=size):
+                yield self._chunk(
+                    start,
+                    ids=[_as_text(value) for value in batch[self.id_column].to_pylist()] if has_id else None,
+                    texts=batch[self.text_column].cast(pa.string()).to_pylist() if self.text_column else None,
+                    images=batch[self.image_column].to_pylist() if self.image_column else None,
+                    tasks=batch[self.task_column].cast(pa.string()).to_pylist() if self.task_column else None,
+                    faults=[None] * len(batch),
+                    payload=batch.to_struct_array(),
+                )
+                start += len(batch)
+
+    def columns(self, payload: pa.ChunkedArray) -> pa.Table:
+        """The columns as they came."""
+        return pa.Table.from_struct_array(payload).cast(self.schema)
+
+
+FORMATS: dict[str, type[RowFile]] = {".csv": CsvFile, ".jsonl": JsonLinesFile, ".parquet": ParquetFile}
+
+
+def open_rows(
+    path: Path, text_column: str | None, task_column: str | None = None, image_column: str | None = None
+) -> RowFile:
+    """Scan a file of rows.
+
+    Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a column that
+    is not there, naming the nearest one.
+    """
+    known_suffix(path)
+    if not path.is_file():
+        raise DataError("no such file", where=str(path))
+    try:
+        return FORMATS[path.suffix](path, text_column, task_column, image_column)
+    except PermissionError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def known_suffix(path: Path) -> str:
+    """The suffix of `path`, or DataError naming those that are known."""
+    if path.suffix not in FORMATS:
+        raise DataError(f"unknown suffix {path.suffix!r}", where=str(path), mend=f"Use one of {', '.join(FORMATS)}")
+    return path.suffix
+
+
+def _batched(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Lists of up to `size` rows, each with the position of its first."""
+    start, part = 0, []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield start, part
+            start, part = start + size, []
+    if part:
+        yield start, part
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 text: {error.reason}", where=str(path), mend="Save the file as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"not a CSV file: {error}", where=str(path)) from None
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    """The object that a line holds, None where it holds something else."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _string(record: dict[str, Any] | None, column: str | None) -> str | None:
+    value = record.get(column) if record and column else None
+    return value if isinstance(value, str) and value == _encodable(value) else None
+
+
+def _as_text(value: object) -> str | None:
+    return None if value is None else _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    """`text` without lone surrogates, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _value_type(value: Any) -> type:
+    """The type of a value; an integer beyond 64 bits counts as text, which alone holds it exactly."""
+    return str if isinstance(value, int) and not -(2**63) <= value < 2**63 else type(value)
+
+
+def _arrow_type(values: set[type]) -> pa.DataType:
+    """The one Arrow type that holds values of these Python types as they are; text where there is none."""
+    for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
+        if values == {kind}:
+            return arrow
+    return pa.float64() if values == {int, float} else pa.string()
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    """`value` as it fits a column of `kind`: in a column of text, what is not text becomes its JSON."""
+    if value is None or not pa.types.is_string(kind):
+        return value
+    return _encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,149 @@
+"""Rows with their answers, written a chunk at a time to CSV, JSON lines or Parquet; a file appears once it is whole."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import ArtefactError
+from pipelines.batch.rowfile import RowFile, known_suffix
+
+
+class RowWriter(ABC):
+    """Writes the rows of `source` beside a table of answers with the columns `answers`.
+
+    Every method raises ArtefactError where the operating system refuses.
+    """
+
+    def __init__(self, path: Path, source: RowFile, answers: pa.Schema) -> None:
+        self.path, self.source = path, source
+        self.schema = pa.schema([*source.schema, *answers])
+        with _explained(path):
+            self._open()
+
+    def write(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
+        """Append rows: their payloads as `source` read them, and their answers."""
+        with _explained(self.path):
+            self._append(payload, answers)
+
+    def close(self) -> None:
+        """Finish the file."""
+        with _explained(self.path):
+            self._close()
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class CsvWriter(RowWriter):
+    """Comma-separated values; null is an empty field, nested values are JSON."""
+
+    def _open(self) -> None:
+        self._file: IO[str] = self.path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(self.schema.names)
+
+    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
+        columns = [*self.source.columns(payload).columns, *answers.columns]
+        self._writer.writerows(zip(*([_field(v) for v in c.to_pylist()] for c in columns), strict=True))
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class JsonLinesWriter(RowWriter):
+    """One JSON object a line."""
+
+    def _open(self) -> None:
+        self._file: IO[str] = self.path.open("w", encoding="utf-8")
+
+    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
+        for record, answer in zip(self.source.records(payload), answers.to_pylist(), strict=True):
+            self._file.write(_json(record | answer) + "\n")
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class ParquetWriter(RowWriter):
+    """Parquet with the source's column types."""
+
+    def _open(self) -> None:
+        self._writer = pq.ParquetWriter(self.path, self.schema)
+
+    def _append(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
+        columns = [*self.source.columns(payload).columns, *answers.columns]
+        self._writer.write_table(pa.table(columns, schema=self.schema))
+
+    def _close(self) -> None:
+        self._writer.close()
+
+
+WRITERS: dict[str, type[RowWriter]] = {".csv": CsvWriter, ".jsonl": JsonLinesWriter, ".parquet": ParquetWriter}
+
+
+@contextmanager
+def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
+    """A writer whose file takes its name when the block ends well, and is gone when it does not.
+
+    Raises ArtefactError where nothing can be written, at once, and DataError for an unknown suffix.
+    """
+    kind = WRITERS[known_suffix(path)]
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        writer = kind(draft, source, answers)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        with _explained(path):
+            os.replace(draft, path)
+    finally:
+        with suppress(OSError):  # what kept the file from being written may keep its draft from being found
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ArtefactError("no such folder", where=str(path.parent), mend="Create it first") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ArtefactError("the disk is full", where=str(path), mend="Free some space") from error
+        raise ArtefactError(f"cannot write: {error.strerror}", where=str(path), mend="Choose another output") from error
+
+
+def _field(value: Any) -> Any:
+    return _json(value) if isinstance(value, dict | list) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), default=str, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """`value` without NaN and infinity, for which JSON has no words."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    return [_plain(child) for child in value] if isinstance(value, list) else value

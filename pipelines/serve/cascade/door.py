@@ -1,0 +1,133 @@
+"""The deployment that clients reach: HTTP interface and collaborator in one process, since every hop costs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import SmallSide, load_small_side, require_models
+from kcm.config import parse_config
+from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.breaker import Breaker
+from pipelines.serve.cascade.encoder import RemoteEncoder
+from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.metrics import ServeMetrics, exposition
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.http.api import create_api
+from pipelines.serve.http.front import Front
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.linelog import LineLog
+from pipelines.serve.http.rate import RateLimit
+from pipelines.serve.http.requestlog import to_logger
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.store import Store
+from pipelines.serve.log.watch import Watch
+
+
+@serve.deployment(name="door")
+@serve.ingress()
+class Door:
+    """Holds the small side; items of several requests are judged together.
+
+    `encoder` is None where the encoder, too, is in this process.
+
+    Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self,
+        config: ServeConfig,
+        assets_dir: Path,
+        large: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
+        self._log = request_log()
+        self._breaker = Breaker(config.large.breaker)
+        self._recorder = ServeMetrics()
+        self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
+        if self._store:
+            await self._store.open()
+        self._front = Front(self._load, config, self._breaker, self._recorder, self._store, exposition)
+        self._probing: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve once the replica is constructed."""
+        auth = self._config.auth
+        keys = Keys(auth.keys_file) if auth.keys_file else None
+        # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
+        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
+        rate_limit = RateLimit(share) if share else None
+        return create_api(self._front, self._config.limits, keys, rate_limit, self._log.add if self._log else to_logger)
+
+    def __del__(self) -> None:
+        """Called by Ray Serve when the replica stops."""
+        if self._log:
+            self._log.flush()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve the release that the configuration names; returns before one that takes over has been loaded."""
+        await self._front.offer(parse_config(Release, user_config, where="user_config"))
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._front.become_ready())
+
+    async def standing(self) -> dict[str, Any]:
+        """Which replica this is and what it serves, for whoever changes the version."""
+        card = self._front.card()
+        return {
+            "replica": serve.get_replica_context().replica_id.unique_id,
+            "version": card.model_version,
+            "loading": card.loading,
+            "refused": card.refused.model_dump() if card.refused else None,
+        }
+
+    async def _load(self, release: Release) -> CascadeService:
+        config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
+        await asyncio.to_thread(require_models, bundle, self._assets_dir)
+        small_side = await asyncio.to_thread(self._small_side, bundle, release)
+        judge = Batcher(
+            small_side.judge,
+            lambda given: given.content.size,
+            max_batch_size=config.max_batch_size,
+            max_waiting=config.max_waiting_items,
+            wait_s=config.batch_wait_timeout_s,
+        )
+        escalation = Escalation(self._large, release, len(bundle.label_names), config.large, self._breaker)
+        auditor = self._auditor(release, bundle, escalation) if config.audit.share else None
+        return CascadeService(small_side, judge, escalation, config, release.version, auditor)
+
+    def _auditor(self, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor:
+        config = self._config
+        return Auditor(
+            config.audit,
+            release.version,
+            bundle.answer_names,
+            lambda items: escalation.ask(items, config.large.timeout_s),
+            Watch(bundle.certificates.get(None), config.audit.share),
+            self._store,
+            self._recorder,
+        )
+
+    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+        config = self._config
+        if self._encoder is None:
+            return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
+        encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s)
+        return SmallSide(bundle, encoder, config.device, config.top_k)
+
+
+def request_log() -> LineLog | None:
+    """The log of this replica's requests, beside Ray's own of the replica; None where that is not written to a file."""
+    for handler in logging.getLogger("ray.serve").handlers:
+        if path := getattr(getattr(handler, "target", handler), "baseFilename", None):  # Ray buffers its file
+            return LineLog(Path(path).with_suffix(".requests.log"))
+    return None

@@ -1,0 +1,90 @@
+"""The encoder in replicas of its own, where it has GPUs that the door needs none of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import load_encoder
+from kcm.encoders import Encoder
+from kcm.errors import DataError
+from kcm.inputs.content import PROBE, Content
+from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.loaded import Loaded
+from pipelines.serve.deploy.config import ReplicaConfig
+from pipelines.serve.deploy.release import Release
+
+
+class EncoderFailedError(Exception):
+    """The encoder's replicas gave no features."""
+
+
+@serve.deployment(name="encoder")
+class EncoderReplica:
+    """Encodes what doors send; they have made batches of it."""
+
+    def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
+        self._config, self._assets_dir = config, assets_dir
+        self._encoders = Loaded(self._load)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load the release that the configuration names."""
+        await self._encoders.prepare(user_config)
+
+    async def encode(self, contents: list[Content], release: Release) -> np.ndarray:
+        """Features, float32 [N, D]. Raises UnreadableError where any content cannot be read."""
+        encoder = await self._encoders.of(release)
+        return await asyncio.to_thread(encoder.encode, contents)
+
+    async def _load(self, release: Release) -> Encoder:
+        bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        encoder = await asyncio.to_thread(load_encoder, bundle, self._assets_dir, self._config.device)
+        await asyncio.to_thread(encoder.encode, [PROBE])  # the first call takes longer than any other
+        return encoder
+
+
+class RemoteEncoder:
+    """The encoder of a release, asked over Ray, from the thread that computes batches and never from an event loop.
+
+    A call that fails is made once more, by another replica where there is one.
+    """
+
+    def __init__(self, replicas: DeploymentHandle[Any], release: Release, bundle: Bundle, timeout_s: float) -> None:
+        self._replicas, self._release, self._timeout_s = replicas, release, timeout_s
+        self.dim, self.identity, self.reads = bundle.collaborator.in_features, bundle.encoder_identity, bundle.reads
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Features, float32 [N, dim].
+
+        Raises UnreadableError as any encoder does, QueueFullError where no replica has room, EncoderFailedError.
+        """
+        try:
+            return self._attempt(inputs)
+        except EncoderFailedError:
+            return self._attempt(inputs)
+
+    def _attempt(self, inputs: Sequence[Content]) -> np.ndarray:
+        response = self._replicas.encode.remote(list(inputs), self._release)
+        try:
+            features_ND: np.ndarray = response.result(timeout_s=self._timeout_s)
+        except BackPressureError:
+            raise QueueFullError("the encoder's replicas have no room for more") from None
+        except RayTaskError as error:
+            if isinstance(error.cause, DataError):
+                raise error.cause from None
+            raise EncoderFailedError(type(error.cause).__name__) from error
+        except (RayError, RayServeException) as error:
+            raise EncoderFailedError(type(error).__name__) from error
+        except TimeoutError:
+            response.cancel()  # giving up waiting does not stop the remote call
+            raise EncoderFailedError(f"no features within {self._timeout_s:g} s") from None
+        return features_ND

@@ -1,0 +1,138 @@
+"""The way from the door to the large model: deadline, retry, breaker, and every failure turned into a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from kcm.bundle.runtime import Failure
+from kcm.inputs import content
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.breaker import Breaker
+from pipelines.serve.deploy.config import LargeReplicaConfig
+from pipelines.serve.deploy.release import Release
+
+PROBE = Item("probe", content.PROBE)  # a question that must be answered before any client's is
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Trouble(Failure):
+    """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
+
+    `worth_a_retry` tells what may pass by itself from what another call would only make worse.
+    """
+
+    status: int
+    worth_a_retry: bool = True
+
+
+class Escalation:
+    """Asks the large model's deployment for the answers of one release, whose labels number `num_labels`."""
+
+    def __init__(
+        self,
+        large: DeploymentHandle[Any],
+        release: Release,
+        num_labels: int,
+        config: LargeReplicaConfig,
+        breaker: Breaker,
+    ) -> None:
+        self._large, self._release, self._num_labels = large, release, num_labels
+        self._config, self._breaker = config, breaker
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+        """One answer per item, or Trouble: the large model rests, is full, slow, or failing.
+
+        A failed call is made once more where time is left. An answer that makes no sense becomes one with an error.
+        """
+        if not items:
+            return []
+        if not self._breaker.admits():
+            return Trouble("the large model has failed repeatedly and is not asked for a while", 503)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout_s
+        try:
+            outcome = await self._attempt(items, deadline - clock())
+            if isinstance(outcome, Trouble) and outcome.worth_a_retry and clock() < deadline:
+                logger.warning("%s; asking once more", outcome.reason)
+                outcome = await self._attempt(items, deadline - clock())
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._record(outcome)
+        return outcome
+
+    async def probe(self, timeout_s: float) -> Trouble | None:
+        """Put one question, whatever the breaker says; Trouble where it is not answered in time."""
+        outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
+        return outcome if isinstance(outcome, Trouble) else None
+
+    def _record(self, outcome: list[LargeAnswer] | Trouble) -> None:
+        if isinstance(outcome, Trouble) and not outcome.worth_a_retry:
+            self._breaker.abandoned()
+        elif isinstance(outcome, Trouble) or all(answer.label is None for answer in outcome):
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+
+    async def _attempt(
+        self, items: Sequence[Item], left_s: float, attempt_s: float | None = None
+    ) -> list[LargeAnswer] | Trouble:
+        timeout_s = min(left_s, attempt_s or self._config.attempt_timeout_s)
+        response = self._large.answer.remote(list(items), self._release)
+        try:
+            answers = await asyncio.wait_for(response, timeout_s)
+        except BackPressureError:
+            return _FULL
+        except (RayError, RayServeException) as error:
+            if isinstance(_cause(error), QueueFullError):
+                return _FULL
+            return Trouble(f"the large model failed: {type(_cause(error)).__name__}", 503)
+        except TimeoutError:
+            response.cancel()  # giving up waiting does not stop the remote call
+            return Trouble(f"the large model took longer than {timeout_s:.1f} s", 504)
+        except asyncio.CancelledError:  # the client has gone
+            response.cancel()
+            raise
+        return self._checked(answers, len(items))
+
+    def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | Trouble:
+        if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
+            return Trouble("the large model gave something that is no list of answers", 503)
+        if len(answers) != num_items:
+            return Trouble(f"the large model gave {len(answers)} answers to {num_items} items", 503)
+        return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
+
+    def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
+        """The answer itself, or in its place an error that says what is wrong with it."""
+        if answer.label is None:
+            return answer
+        if not 0 <= answer.label < self._num_labels:
+            return LargeAnswer(None, cost=answer.cost, error="the large model gave a label that is not on the list")
+        if answer.probabilities is not None and not self._are_probabilities(answer.probabilities):
+            return LargeAnswer(None, cost=answer.cost, error="the large model gave probabilities that are none")
+        return answer
+
+    def _are_probabilities(self, probabilities: np.ndarray) -> bool:
+        return probabilities.shape == (self._num_labels,) and bool(
+            np.isfinite(probabilities).all() and (probabilities >= 0).all()
+        )
+
+
+_FULL = Trouble("the large model has no room for more requests", 429, worth_a_retry=False)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What went wrong. Clients are told its kind alone: its text and traceback may tell what is none of theirs."""
+    return error.cause if isinstance(error, RayTaskError) else error

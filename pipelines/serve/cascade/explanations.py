@@ -1,0 +1,117 @@
+"""Why one input was decided as it was, as clients receive it. Unlike other answers it repeats the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, Judgement, SmallSide, large_names
+from kcm.explain.explain import Contribution, contribution_curve
+from kcm.explain.places import feature_name, heat_map
+from kcm.explain.reasons import decision_on, networks_with_curves
+from kcm.kan import KAN
+from kcm.large.prompting.shown import Shown, shown
+
+NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
+
+
+class Word(BaseModel):
+    """A word of the text, in its place."""
+
+    word: str
+    effect: Annotated[float, Field(description="How much lower the judge's logit of its answer is without the word.")]
+
+
+class Edge(BaseModel):
+    """A feature's contribution to a logit, and the function on the edge that carried most of it."""
+
+    name: Annotated[str, Field(description="A feature of the encoder by number or place, or a mixture of them.")]
+    value: Annotated[float, Field(description="What the network sees of it.")]
+    contribution: Annotated[float, Field(description="By all edges of the feature.")]
+    to: Annotated[str, Field(description="Where the edge leads: a label, or a node of the first hidden layer.")]
+    points: Annotated[list[float], Field(description="Values that the feature could have.")]
+    curve: Annotated[list[float], Field(description="What the edge would add to the logit at these.")]
+    carried: Annotated[float, Field(description="What it adds at the feature's own value.")]
+
+
+class Reasons(BaseModel):
+    """What the logit of a network's own answer is made of: baseline, contributions and the rest add up to it."""
+
+    network: Literal["judge", "small"]
+    label: str
+    logit: float
+    baseline: float
+    rest: Annotated[float, Field(description="All contributions that are not listed.")]
+    exact: Annotated[bool, Field(description="Whether shares are exact, or DeepLIFT's approximation.")]
+    edges: Annotated[list[Edge], Field(description="The largest contributions, by size.")]
+
+
+class Explanation(BaseModel):
+    """How the small side came to its decision, and what the large model is shown of the input."""
+
+    model_version: str
+    request_id: str
+    label: Annotated[str, Field(description="The small model's answer.")]
+    judge_label: Annotated[str, Field(description="The judge's answer, which the words speak for or against.")]
+    confidence: Annotated[float, Field(description="The judge's.")]
+    escalated: bool
+    words: Annotated[list[Word], Field(description="The first words of the text, in their order.")]
+    cells: Annotated[
+        list[list[float]] | None,
+        Field(description="What the parts of a picture add to the judge's logit of its answer, by rows, if known."),
+    ]
+    networks: list[Reasons]
+    no_curves: Annotated[str | None, Field(description="Why there are no networks to show, where there are none.")]
+    shown: Annotated[
+        Shown, Field(description="The question to the large model: as it is sent where the input is escalated.")
+    ]
+
+
+def explanation(
+    side: SmallSide, given: Input, judgements: Sequence[Judgement], top: int, *, version: str, request_id: str
+) -> Explanation:
+    """The explanation of `given` from the judgements of its variants, with `top` edges per network."""
+    bundle = side.bundle
+    decision = decision_on(bundle, given, judgements, top)
+    networks = networks_with_curves(bundle)
+    cells = heat_map(bundle, decision.judgement.features_D)
+    return Explanation(
+        model_version=version,
+        request_id=request_id,
+        label=decision.label,
+        judge_label=decision.judge_label,
+        confidence=decision.judgement.confidence,
+        escalated=not decision.judgement.keeps,
+        words=[Word(word=word, effect=effect) for word, effect in decision.words],
+        cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
+        networks=[
+            Reasons(
+                network=name,
+                label=bundle.label_names[reason.label],
+                logit=reason.logit,
+                baseline=reason.baseline,
+                rest=reason.rest,
+                exact=reason.exact,
+                edges=[_edge(networks[name], each, bundle) for each in reason.contributions],
+            )
+            for name, reason in decision.reasons.items()
+        ],
+        no_curves=None if networks else NO_CURVES,
+        shown=shown(bundle.large, large_names(bundle), side.question(given, decision.judgement)),
+    )
+
+
+def _edge(network: KAN, each: Contribution, bundle: Bundle) -> Edge:
+    points_P, curve_P = contribution_curve(network, each)
+    return Edge(
+        name=feature_name(bundle, each.feature),
+        value=each.value,
+        contribution=each.contribution,
+        to=bundle.label_names[each.through] if len(network.kan_layers) == 1 else f"hidden node {each.through}",
+        points=[round(point, 4) for point in points_P.tolist()],
+        curve=[round(value, 5) for value in curve_P.tolist()],
+        carried=each.carried,
+    )

@@ -1,0 +1,1 @@
+"""Applications on Ray Serve: their configuration, replicas, versions and metrics."""

@@ -1,0 +1,227 @@
+"""Builds, starts and stops the served cascade."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.schema import LoggingConfig
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import require_models
+from kcm.config import Config, parse_config
+from kcm.errors import ArtefactError, KcmError
+from kcm.large import RecordedConfig
+from pipelines.serve.cascade.door import Door
+from pipelines.serve.cascade.encoder import EncoderReplica
+from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy.config import ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.haproxy import haproxy_environment
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.http.keys import Keys
+
+APP_NAME = "kcm"
+
+
+class AppConfig(Config):
+    """What `application` is told; its paths lie on storage that every node sees."""
+
+    bundle: Path
+    version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
+    assets_path: Path
+    serve: ServeConfig = ServeConfig()
+
+    @property
+    def release(self) -> Release:
+        """The version to start with. Raises ArtefactError where the folder holds no bundle."""
+        version = self.version or Bundle.read(self.bundle).digest[:12]
+        return Release(version=version, bundle=self.bundle.absolute())
+
+
+def application(arguments: dict[str, Any]) -> Application:
+    """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.deploy.app:application`."""
+    config = parse_config(AppConfig, arguments, where="args of the application")
+    return build_app(config.release, config.serve, config.assets_path)
+
+
+def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Application:
+    """The cascade of a bundle as a Ray Serve application.
+
+    Raises ArtefactError, before anything is started, for a damaged bundle and for models that are not its own,
+    ConfigError for keys that cannot be read.
+    """
+    require_servable(release, config, assets_dir)
+    options = large_options(config) | {"user_config": release.model_dump(mode="json")}
+    large = Large.options(**options).bind(config.large, assets_dir.absolute())
+    return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
+
+
+def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Application | None:
+    """The encoder's deployment, where it is not the door that encodes."""
+    if config.encoder is None:
+        return None
+    options = deployment_options(config.encoder, config) | {"user_config": release.model_dump(mode="json")}
+    return EncoderReplica.options(**options).bind(config.encoder, assets_dir.absolute())
+
+
+def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
+    """Raise what `build_app` raises, without building anything."""
+    bundle = Bundle.read(release.bundle)
+    if isinstance(bundle.large, RecordedConfig):
+        raise ArtefactError(
+            "recorded answers cannot be served: they are known for recorded rows alone",
+            where=str(release.bundle),
+            mend="Train with a large model that answers new inputs, such as `classifier`",
+        )
+    require_models(bundle, assets_dir)
+    if config.auth.keys_file:
+        Keys(config.auth.keys_file)
+
+
+def build_door(
+    release: Release,
+    config: ServeConfig,
+    assets_dir: Path,
+    large: Application,
+    *,
+    door: Deployment = Door,
+    encoder: Application | None = None,
+) -> Application:
+    """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
+    options = deployment_options(config, config) | {"user_config": release.model_dump(mode="json")}
+    return door.options(**options).bind(config, assets_dir.absolute(), large, encoder)
+
+
+def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
+    """Ray Serve's options of a deployment, every limit among them."""
+    return {
+        "num_replicas": replicas.num_replicas,
+        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        "max_ongoing_requests": replicas.max_ongoing_requests,
+        "max_queued_requests": replicas.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=config.retry_after_s),
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": config.timeout_s,
+        "max_constructor_retry_count": 3,
+    }
+
+
+def large_options(config: ServeConfig) -> dict[str, Any]:
+    """Ray Serve's options of the large model's deployment, whose replicas may come and go."""
+    options, large = deployment_options(config.large, config), config.large
+    if large.min_replicas is None:
+        return options
+    scaling = AutoscalingConfig(
+        min_replicas=large.min_replicas,
+        max_replicas=options.pop("num_replicas"),
+        target_ongoing_requests=large.max_ongoing_requests / 2,
+        upscale_delay_s=0.0,  # escalations wait
+        downscale_delay_s=large.idle_s,
+    )
+    return options | {"autoscaling_config": scaling}
+
+
+def prepare_environment() -> None:
+    """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
+    # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
+    settings = {"RAY_worker_niceness": "0"}
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
+        settings |= haproxy_environment()
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
+    """Run the application on the connected cluster and give its URL once it is ready.
+
+    Raises KcmError when something else holds the port, or the application does not become ready in time.
+    """
+    start_proxy(config)
+    serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
+    return wait_until_ready(config, ready_timeout_s)
+
+
+def stop() -> None:
+    """Let requests in flight finish, and stop serving."""
+    serve.shutdown()
+
+
+# Our own line per request, in requestlog.py, takes the place of the access log.
+LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
+
+
+def start_proxy(config: ServeConfig) -> None:
+    """The cluster's proxy, HAProxy or Ray Serve's own, on loopback unless the config says otherwise."""
+    http_options = HTTPOptions(**http_settings(config))
+    try:
+        serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)
+    except RayError as error:
+        serve.shutdown()
+        if "Failed to bind" not in str(error):
+            raise
+        raise KcmError(
+            "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port="
+        ) from None
+
+
+def proxy_location(config: ServeConfig) -> ProxyLocation:
+    """Where proxies run: one on another node's loopback would be reached by nobody."""
+    return ProxyLocation.HeadOnly if _is_loopback(config.host) else ProxyLocation.EveryNode
+
+
+def http_settings(config: ServeConfig) -> dict[str, Any]:
+    """The proxy's options."""
+    # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
+    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reachable(host: str) -> str:
+    """An address to call a server at that listens on `host`."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
+    """The URL of the application, once it is ready; KcmError when it fails, or is not ready in time."""
+    url = f"http://{_reachable(config.host)}:{config.port}"
+    deadline = time.monotonic() + timeout_s
+    while why := _not_ready(url):
+        application = serve.status().applications.get(APP_NAME)
+        if application and application.status == "DEPLOY_FAILED":
+            raise KcmError(f"the application failed: {' '.join(application.message.split())[-600:]}", where=url)
+        if time.monotonic() > deadline:
+            raise KcmError(
+                f"not ready after {timeout_s:g} s: {why}", where=url, mend="See whether something else holds the port"
+            )
+        time.sleep(0.1)
+    return url
+
+
+def _not_ready(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            return None
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)

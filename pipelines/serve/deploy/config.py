@@ -1,0 +1,176 @@
+"""How the cascade is served. Ray Serve's own defaults (5 requests at once, an endless queue) are all replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from kcm.config import Config
+from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.log.feedback import FeedbackConfig
+
+
+class ReplicaConfig(Config):
+    """Replicas of a deployment, and how many requests each of them accepts."""
+
+    num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
+    cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
+    gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
+    max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
+    max_queued_requests: int = Field(
+        default=256, ge=0, description="Requests that wait for a replica; more are refused."
+    )
+
+    @property
+    def device(self) -> str:
+        """The torch device of a replica."""
+        return "cuda" if self.gpus else "cpu"
+
+
+class BatchingConfig(ReplicaConfig):
+    """Replicas that compute items of several requests together."""
+
+    max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
+    batch_wait_timeout_s: float = Field(
+        default=0.0, ge=0, description="Time that a batch with room waits for more; others gather while one runs."
+    )
+    max_waiting_items: int = Field(
+        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
+    )
+
+    @model_validator(mode="after")
+    def _full_batches(self) -> BatchingConfig:
+        if self.max_ongoing_requests < self.max_batch_size:
+            raise ValueError(
+                f"max_ongoing_requests ({self.max_ongoing_requests}) must be at least max_batch_size "
+                f"({self.max_batch_size}), or requests of one item never fill a batch"
+            )
+        return self
+
+
+class LargeReplicaConfig(BatchingConfig):
+    """Replicas of the large model."""
+
+    min_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewest replicas, as many as the load asks for up to num_replicas; with 0 the first escalations "
+        "after a pause wait until one has started, within timeout_s; null: always num_replicas.",
+    )
+    idle_s: float = Field(
+        default=300.0, gt=0, description="Time after which a replica that is not needed stops, above min_replicas."
+    )
+    max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
+    timeout_s: float = Field(
+        default=20.0, gt=0, description="Time that an escalation may take, its queue and its retry included."
+    )
+    attempt_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
+    )
+    breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+
+    @model_validator(mode="after")
+    def _fewest_below_most(self) -> LargeReplicaConfig:
+        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas}), the most"
+            )
+        return self
+
+
+class LimitsConfig(Config):
+    """The largest request that is accepted."""
+
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
+    max_items: int = Field(default=128, ge=1, description="Items of a request.")
+    max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
+    max_image_bytes: int = Field(
+        default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
+    )
+
+
+class AuthConfig(Config):
+    """Who may call, and how often."""
+
+    keys_file: Path | None = Field(
+        default=None,
+        description="File with a line `NAME SHA256` per key, read again when it changes, seen by all nodes; anyone may "
+        "call without one.",
+    )
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests of a name, or of all callers where there are no keys."
+    )
+
+    @field_validator("keys_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Replicas work in folders of their own."""
+        return value and value.expanduser().absolute()
+
+
+class AuditConfig(Config):
+    """How much of what the small side keeps is checked."""
+
+    share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Probability that a kept item is also put to the large model, once it has been answered; 0: none.",
+    )
+    seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
+    max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
+
+
+class ServeConfig(BatchingConfig):
+    """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise."
+    )
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    timeout_s: float = Field(
+        default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
+    )
+    judge_timeout_s: float = Field(
+        default=8.0, gt=0, description="Time that the small side may take, its queue included."
+    )
+    load_timeout_s: float = Field(
+        default=300.0, gt=0, description="Time in which another version must be loaded and answer, or is refused."
+    )
+    max_queued_requests: int = Field(
+        default=32,
+        ge=0,
+        description="Requests that wait for a replica; more are refused at once: a longer queue lets all wait longer.",
+    )
+    retry_after_s: int = Field(default=1, ge=1, description="What a refused client is told to wait.")
+    top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
+    auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
+    feedback: FeedbackConfig = Field(
+        default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
+    )
+    audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
+    encoder: ReplicaConfig | None = Field(
+        default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
+    )
+    large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
+
+    @model_validator(mode="after")
+    def _time_to_fall_back(self) -> ServeConfig:
+        if self.large.timeout_s >= self.timeout_s:
+            raise ValueError(
+                f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}), "
+                "or no time is left to answer without the large model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_a_request(self) -> ServeConfig:
+        for name, room in (("", self.max_waiting_items), ("large.", self.large.max_waiting_items)):
+            if room < self.limits.max_items:
+                raise ValueError(
+                    f"{name}max_waiting_items ({room}) must be at least limits.max_items ({self.limits.max_items}), "
+                    "or the largest request that is allowed never finds room"
+                )
+        return self

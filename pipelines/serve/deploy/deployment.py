@@ -1,0 +1,151 @@
+"""The served cascade as a file that Ray Serve deploys, and the change of its version while it runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve._private.client import ServeControllerClient
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from kcm.errors import KcmError
+from pipelines.serve.deploy.app import (
+    APP_NAME,
+    LOGGING,
+    http_settings,
+    proxy_location,
+    require_servable,
+    start_proxy,
+    wait_until_ready,
+)
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.release import Release
+
+IMPORT_PATH = "pipelines.serve.deploy.app:application"
+POLL_S = 0.1
+
+
+def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
+    """The content of a file for `serve deploy`; a change of `user_config` alone changes the version while it runs."""
+    return {
+        "proxy_location": proxy_location(config).value,
+        "http_options": http_settings(config),
+        "logging_config": {"encoding": LOGGING.encoding, "enable_access_log": LOGGING.enable_access_log},
+        "applications": [
+            {
+                "name": APP_NAME,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": {
+                    "bundle": str(release.bundle),
+                    "version": release.version,
+                    "assets_path": str(assets_dir.absolute()),
+                    "serve": config.model_dump(mode="json", exclude_unset=True),
+                },
+                "deployments": [
+                    {"name": name, "user_config": release.model_dump(mode="json")} for name in _deployments(config)
+                ],
+            }
+        ],
+    }
+
+
+def _deployments(config: ServeConfig) -> list[str]:
+    """Those whose configuration is a release."""
+    return ["door", "large"] if config.encoder is None else ["door", "encoder", "large"]
+
+
+def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_timeout_s: float = 120.0) -> str:
+    """Run the cascade on the connected cluster, in the way that `serve deploy` does, and give its URL once it is ready.
+
+    Raises ArtefactError for a bundle that cannot be served, KcmError when something else holds the port or the
+    application does not become ready in time.
+    """
+    require_servable(release, config, assets_dir)
+    start_proxy(config)
+    try:
+        _client().deploy_apps(ServeDeploySchema.model_validate(deployment_file(release, config, assets_dir)))
+        return wait_until_ready(config, ready_timeout_s)
+    except BaseException:
+        serve.shutdown()
+        raise
+
+
+def _client() -> ServeControllerClient:
+    """What `serve deploy` itself goes through; the public functions take no file."""
+    client = _get_global_client()
+    assert client is not None  # it raises where Serve does not run
+    return client
+
+
+def is_running() -> bool:
+    """Whether the connected cluster serves the application."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return client is not None and APP_NAME in serve.status().applications
+
+
+def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
+    """Let the running application serve `release`, and return once every replica of the door does.
+
+    Raises KcmError, and leaves the version that was served, when a replica refuses `release` or is not done in time.
+    """
+    before = _app_configs()
+    if APP_NAME not in before:
+        raise KcmError(
+            "the application was not deployed from a file",
+            where=APP_NAME,
+            mend="Start it by `kcm serve`, or by `serve deploy` of what `kcm serve --build` writes",
+        )
+    _apply(before | {APP_NAME: _with_release(before[APP_NAME], release)})
+    try:
+        _wait_until_served(release.version, timeout_s)
+    except KcmError:
+        _apply(before)  # else a replica that starts anew would start with the version that does not work
+        raise
+
+
+def _with_release(application: Any, release: Release) -> Any:
+    values = application.model_dump(exclude_unset=True)
+    deployments = {each["name"]: each for each in values.get("deployments", [])}
+    for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:
+        deployments[name] = deployments.get(name, {"name": name}) | {"user_config": release.model_dump(mode="json")}
+    return type(application).model_validate(values | {"deployments": list(deployments.values())})
+
+
+def _app_configs() -> dict[str, Any]:
+    configs: dict[str, Any] = ray.get(_client()._controller.get_app_configs.remote())
+    return configs
+
+
+def _apply(applications: dict[str, Any]) -> None:
+    _client().deploy_apps(ServeDeploySchema(applications=list(applications.values())))
+
+
+def _wait_until_served(version: str, timeout_s: float) -> None:
+    """Ask replicas, as the router picks them, until each has told that it serves `version`."""
+    handle = serve.get_app_handle(APP_NAME)
+    deadline = time.monotonic() + timeout_s
+    serving: set[str] = set()
+    while len(serving) < max(1, _num_replicas()):
+        if time.monotonic() > deadline:
+            raise KcmError(f"version {version} is not served after {timeout_s:g} s", where=APP_NAME)
+        standing = handle.standing.remote().result(timeout_s=timeout_s)
+        refused = standing["refused"]
+        if refused and refused["version"] == version:
+            raise KcmError(
+                f"version {version} is refused: {refused['reason']}",
+                where=APP_NAME,
+                mend=f"Version {standing['version']} goes on",
+            )
+        if standing["version"] == version:
+            serving.add(standing["replica"])
+        time.sleep(POLL_S)
+
+
+def _num_replicas() -> int:
+    states = serve.status().applications[APP_NAME].deployments["door"].replica_states
+    return sum(number for state, number in states.items() if state == "RUNNING")

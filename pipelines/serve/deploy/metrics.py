@@ -1,0 +1,147 @@
+"""What a door counts. The names are those of the dashboard in jobs/grafana/."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Iterable
+
+import ray
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from pipelines.serve.cascade.breaker import State
+from pipelines.serve.http.schemas import PredictResponse
+from pipelines.serve.log.audit import Outcome
+from pipelines.serve.log.watch import Bounds
+
+PREFIX = "ray_kcm_"  # Ray puts its own name before each
+
+ITEMS = "kcm_items_total"
+REQUESTS = "kcm_requests_total"
+EXPLANATIONS = "kcm_explanations_total"
+UNSTORED = "kcm_unstored_total"
+STAGE_SECONDS = "kcm_stage_seconds"
+WAITING = "kcm_waiting_items"
+CALL_RATE = "kcm_call_rate"
+BREAKER = "kcm_breaker_state"
+AUDITS = "kcm_audits_total"
+DISAGREEMENT = "kcm_audited_disagreement"
+REGRET = "kcm_audited_regret"
+REFUTED = "kcm_certificate_refuted"
+NAMES = (
+    *(ITEMS, REQUESTS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
+    *(AUDITS, DISAGREEMENT, REGRET, REFUTED),
+)
+
+_SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
+_STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class ServeMetrics:
+    """Counts by `ray.util.metrics`; Ray's agent on each node exports them, some seconds later."""
+
+    def __init__(self) -> None:
+        self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
+        self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
+        self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
+        self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
+        self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
+        self._waiting = Gauge(WAITING, "Items that wait for the small side.")
+        self._call_rate = Gauge(CALL_RATE, "Share of the items that the policy escalated, since the replica started.")
+        self._breaker = Gauge(BREAKER, "0 while the large model is asked, 1 when it is tried again, 2 while it rests.")
+        self._audits = Counter(AUDITS, "Kept items put to the large model too, by what it said.", ("outcome",))
+        of_version = ("version", "end")
+        self._disagreement = Gauge(DISAGREEMENT, "Share of items kept against the large model's answer.", of_version)
+        self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
+        self._refuted = Gauge(REFUTED, "1 once more is lost than the certificate promised.", ("version",))
+
+    def answered(self, response: PredictResponse) -> None:
+        """Count an answered request."""
+        self._requests.inc(tags={"status": "200"})
+        for answer in response.answers:
+            self._items.inc(tags={"route": answer.route, "version": response.model_version})
+        self._seconds.observe(response.timings.judge_s, {"stage": "judge"})
+        if response.timings.large_s:
+            self._seconds.observe(response.timings.large_s, {"stage": "large"})
+        self._seconds.observe(response.timings.total_s, {"stage": "total"})
+
+    def refused(self, status: int) -> None:
+        """Count a refused prediction."""
+        self._requests.inc(tags={"status": str(status)})
+
+    def explained(self, status: int) -> None:
+        """Count a decision that was to be explained."""
+        self._explanations.inc(tags={"status": str(status)})
+
+    def unstored(self, kind: str) -> None:
+        """Count a write (`escalated` or `feedback`) that the log did not take."""
+        self._unstored.inc(tags={"kind": kind})
+
+    def audited(self, outcome: Outcome) -> None:
+        """Count an audit."""
+        self._audits.inc(tags={"outcome": outcome})
+
+    def watched(self, version: str, bounds: Bounds) -> None:
+        """Tell the ends of the confidence sequences of a version, and whether its certificate still holds."""
+        for gauge, ends in ((self._disagreement, bounds.disagreement), (self._regret, bounds.regret)):
+            for end, value in zip(("low", "high"), ends, strict=True):
+                gauge.set(value, tags={"version": version, "end": end})
+        self._refuted.set(float(bounds.alarm), tags={"version": version})
+
+    def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
+        """Tell how things stand."""
+        self._waiting.set(num_waiting)
+        self._breaker.set(_STATES[breaker])
+        if call_rate is not None:
+            self._call_rate.set(call_rate)
+
+
+async def exposition(timeout_s: float = 2.0) -> str:
+    """The application's metrics from every node of the cluster, in Prometheus' text format; a silent node is left out.
+
+    On a large cluster Prometheus better scrapes the nodes itself, by the targets that Ray writes.
+    """
+    addresses = [
+        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        for node in await asyncio.to_thread(ray.nodes)
+        if node["Alive"]
+    ]
+    pages = await asyncio.gather(*(asyncio.to_thread(_page, address, timeout_s) for address in addresses))
+    return merged(pages)
+
+
+def _page(address: str, timeout_s: float) -> str:
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_s) as response:
+            return str(response.read().decode())
+    except OSError:
+        return ""
+
+
+def merged(pages: Iterable[str]) -> str:
+    """The families of this application on any of the pages, each once."""
+    families: dict[str, Metric] = {}
+    for page in pages:
+        for family in text_string_to_metric_families(page):
+            if family.name.startswith(PREFIX):
+                families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                families[family.name].samples += family.samples
+    return "".join(_text(family) for family in families.values())
+
+
+def _text(family: Metric) -> str:
+    # Counters are parsed without the suffix of their samples; Prometheus' own text carries it in both lines.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    head = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+    return head + "".join(_sample(sample.name, sample.labels, sample.value) for sample in family.samples)
+
+
+def _sample(name: str, labels: dict[str, str], value: float) -> str:
+    told = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"{name}{{{told}}} {value}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,1 @@
+"""The HTTP doors: routes, keys, limits and the page."""

@@ -1,0 +1,150 @@
+# No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
+"""The HTTP interface: its paths, and what stands between a connection and them.
+
+It knows no Ray: whatever is a Service can stand behind it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
+
+from kcm.bundle.runtime import Input
+from kcm.inputs.content import Content
+from kcm.report.markup import Html
+from pipelines.serve.cascade.explanations import Explanation
+from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.http.access import DOCS, Access
+from pipelines.serve.http.body import BodyLimit
+from pipelines.serve.http.errors import Refusal, add_handlers
+from pipelines.serve.http.json_route import JsonRoute
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.openai_api import add_openai_door
+from pipelines.serve.http.rate import RateLimit
+from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
+from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
+from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Status
+from pipelines.serve.http.site import add_site
+from pipelines.serve.log.feedback import Feedback
+
+
+class Service(Protocol):
+    """What the interface needs of the door behind it."""
+
+    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+        """Answer a request, or raise Refusal."""
+
+    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
+        """Say why an input is decided as it is, or raise Refusal."""
+
+    async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
+        """Store true labels durably, or raise Refusal."""
+
+    def card(self) -> ModelCard:
+        """The model that is being served."""
+
+    def report(self) -> Html:
+        """The same in words and figures, as a fragment of a page."""
+
+    def waiting_for(self) -> str | None:
+        """What must happen before requests can be answered; None once they can."""
+
+    async def metrics(self) -> str:
+        """Everything that is counted, in Prometheus' text format."""
+
+
+def create_api(
+    service: Service,
+    limits: LimitsConfig,
+    keys: Keys | None = None,
+    rate_limit: RateLimit | None = None,
+    log: Log = to_logger,
+) -> FastAPI:
+    """The application in front of `service`; without `keys` anyone may call. `log` takes what is told of a request."""
+    api = FastAPIOffline(
+        docs_url=DOCS,
+        redoc_url=None,
+        static_url=f"{DOCS}/files",
+        title="KCM",
+        description="A small collaborator answers what it is sure of; a large model answers the rest.",
+        responses={status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503, 504)},
+    )
+    api.router.route_class = JsonRoute
+    PredictRequest, ExplainRequest = predict_request(limits), explain_request(limits)
+    FeedbackRequest = feedback_request(limits)
+
+    @api.post("/v1/predict")
+    async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
+        """Classify one item or many."""
+        inputs = [Input(Content(item.text, item.image), item.task) for item in body.inputs]  # type: ignore[attr-defined]
+        response = await service.predict(inputs, request.state.request_id)
+        request.state.log |= {
+            "model_version": response.model_version,
+            "routes": [answer.route for answer in response.answers],
+        }
+        return response
+
+    @api.post("/v1/explain")
+    async def explain(body: ExplainRequest, request: Request) -> Explanation:  # type: ignore[valid-type]
+        """Say why one item is decided as it is: words, features with their edge functions, and the prompt.
+
+        It costs as much as one item per word. The answer repeats the text, within the prompt.
+        """
+        given = Input(Content(body.input.text, body.input.image), body.input.task)  # type: ignore[attr-defined]
+        found = await service.explain(given, body.top, request.state.request_id)  # type: ignore[attr-defined]
+        request.state.log["model_version"] = found.model_version
+        return found
+
+    @api.post("/v1/feedback", responses={status: {"model": Problem} for status in (404, 409)})
+    async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:  # type: ignore[valid-type]
+        """Say what was right. Answered once it is stored for good; sent again, it changes nothing."""
+        labels = [Feedback(**dict(item)) for item in body.labels]  # type: ignore[attr-defined]
+        request.state.log["feedback_for"] = body.request_id  # type: ignore[attr-defined]
+        return await service.feedback(body.request_id, labels)  # type: ignore[attr-defined]
+
+    @api.get("/v1/model")
+    async def model() -> ModelCard:
+        """Version, policy, certificate, lineage and traffic of the model that answers."""
+        return service.card()
+
+    @api.get("/healthz")
+    async def healthz() -> Status:
+        """The process is alive."""
+        return Status(status="ok")
+
+    @api.get("/readyz")
+    async def readyz() -> Status:
+        """One input has gone the whole way, through the collaborator and the large model."""
+        if waiting := service.waiting_for():
+            raise Refusal(503, f"not ready: {waiting}", retry_after_s=1)
+        return Status(status="ready")
+
+    @api.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> str:
+        """What all replicas have counted, for Prometheus."""
+        return await service.metrics()
+
+    add_openai_door(api, service, limits)
+    add_site(api, service)
+    add_handlers(api)
+    _add_middleware(api, limits, keys, rate_limit, log)
+    return api
+
+
+def _add_middleware(
+    api: FastAPI,
+    limits: LimitsConfig,
+    keys: Keys | None,
+    rate_limit: RateLimit | None,
+    log: Log,
+) -> None:
+    """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
+    middleware: list[tuple[Any, dict[str, Any]]] = [
+        (BodyLimit, {"max_bytes": limits.max_body_bytes}),
+        (Access, {"keys": keys, "rate_limit": rate_limit}),
+        (RequestLog, {"log": log}),
+    ]
+    for kind, options in middleware:
+        api.add_middleware(kind, **options)

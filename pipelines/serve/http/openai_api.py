@@ -1,0 +1,165 @@
+# No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
+"""An OpenAI-compatible door: clients that classify by a chat model can ask the cascade without a change.
+
+The last message of the user is classified, or, where it has them, what stands between its lines <<< and >>> (as in
+`kcm.large.prompting.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
+asked for.
+"""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from kcm.bundle.runtime import Answer, Input
+from kcm.inputs.content import Content
+from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.http.errors import Refusal
+from pipelines.serve.http.schemas import PredictResponse, Problem
+
+MODEL = "kcm"
+ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
+
+_MARKED = re.compile(r"<<<\n(.*)\n>>>", re.DOTALL)
+
+
+class Part(BaseModel):
+    """A part of a message; only text can be classified."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        """All that it says."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class ChatRequest(BaseModel):
+    """A chat completion as OpenAI's clients ask for it; what only steers generation is accepted and has no effect."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Annotated[str, Field(max_length=200)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    n: Annotated[Literal[1] | None, Field(description="There is one label.")] = None
+    stream: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+
+
+class Predictor(Protocol):
+    """Whatever answers inputs."""
+
+    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+        """Answer a request, or raise Refusal."""
+
+
+def add_openai_door(api: FastAPI, service: Predictor, limits: LimitsConfig) -> None:
+    """Add the door's paths to an application."""
+
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model."""
+        return {"object": "list", "data": [_MODEL_CARD]}
+
+    @api.get("/v1/models/{model}", responses=_UNKNOWN_MODEL)
+    async def retrieve(model: str) -> dict[str, Any]:
+        """The one model."""
+        _require_model(model)
+        return _MODEL_CARD
+
+    @api.post("/v1/chat/completions", responses={200: {"content": {"text/event-stream": {}}}, **_UNKNOWN_MODEL})
+    async def complete(body: ChatRequest, request: Request) -> Response:
+        """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
+        _require_model(body.model)
+        text = _question(body.messages, limits.max_text_length)
+        response = await service.predict([Input(Content(text))], request.state.request_id)
+        (answer,) = response.answers
+        request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
+        headers = {ROUTE_HEADER: answer.route, VERSION_HEADER: response.model_version}
+        if body.stream:
+            return StreamingResponse(_chunks(response, answer), headers=headers, media_type="text/event-stream")
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": answer.label, "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": _logprobs(answer, body.top_logprobs or 0) if body.logprobs else None,
+        }
+        return JSONResponse(_head(response, "chat.completion") | {"choices": [choice]}, headers=headers)
+
+
+_UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
+_MODEL_CARD = {"id": MODEL, "object": "model", "created": 0, "owned_by": MODEL}
+
+
+def _require_model(model: str) -> None:
+    if model != MODEL:
+        raise Refusal(404, f"model: the only model here is {MODEL!r}")
+
+
+def _question(messages: Sequence[Message], max_length: int) -> str:
+    """The text to be classified; Refusal where there is none, or too much."""
+    index, said = next(
+        ((i, messages[i].text) for i in reversed(range(len(messages))) if messages[i].role == "user"), (0, None)
+    )
+    if said is None:
+        raise Refusal(422, "messages: there is none of the role 'user'")
+    marked = _MARKED.search(said)
+    text = marked[1].strip() if marked else said
+    if not text.strip():
+        raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")
+    if len(text) > max_length:
+        raise Refusal(422, f"messages[{index}].content: String should have at most {max_length} characters")
+    return text
+
+
+def _head(response: PredictResponse, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{response.request_id}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": MODEL,
+        "system_fingerprint": response.model_version,
+    }
+
+
+def _chunks(response: PredictResponse, answer: Answer) -> Iterator[str]:
+    head = _head(response, "chat.completion.chunk")
+    deltas = [({"role": "assistant", "content": answer.label}, None), ({}, "stop")]
+    for delta, reason in deltas:
+        chunk = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        yield f"data: {json.dumps(chunk)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
+    """Of the labels that the answer lists; a label without a known probability has none."""
+    listed = [_token(label, probability) for label, probability in answer.probabilities.items()]
+    chosen = _token(answer.label, answer.probabilities.get(answer.label, 1.0))
+    return {"content": [chosen | {"top_logprobs": listed[:top]}], "refusal": None}
+
+
+def _token(label: str, probability: float) -> dict[str, Any]:
+    # -9999 is what OpenAI's own interface gives for what has no probability to speak of.
+    logprob = math.log(probability) if probability > 0 else -9999.0
+    return {"token": label, "logprob": logprob, "bytes": list(label.encode())}

@@ -1,0 +1,107 @@
+"""The bodies of requests, within the limits of the configuration."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache, partial
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipelines.serve.deploy.config import LimitsConfig
+
+MAX_EDGES = 50
+MAX_NAME = 200  # characters of a label or a task
+REQUEST_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def predict_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/predict`."""
+    inputs = Annotated[list[_item(limits)], Field(min_length=1, max_length=limits.max_items)]  # type: ignore[misc]
+    return create_model("PredictRequest", __config__=_STRICT, inputs=(inputs, ...))
+
+
+def explain_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/explain`."""
+    top = Annotated[int, Field(ge=1, le=MAX_EDGES, description="Contributions that are listed for each network.")]
+    return create_model("ExplainRequest", __config__=_STRICT, input=(_item(limits), ...), top=(top, 6))
+
+
+@lru_cache
+def _item(limits: LimitsConfig) -> type[BaseModel]:
+    """One input; the same model in every body, so that the documentation has one of it."""
+    text = Annotated[
+        str, Field(min_length=1, max_length=limits.max_text_length, examples=["What a film!"]), AfterValidator(_filled)
+    ]
+    image = Annotated[
+        str,
+        Field(min_length=4, description="The file of a picture in base64, for models that read pictures."),
+        AfterValidator(partial(_decoded, max_bytes=limits.max_image_bytes)),
+    ]
+    task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
+    return create_model(
+        "Item",
+        __config__=_STRICT,
+        __validators__={"something": model_validator(mode="after")(_something)},
+        text=(text, ""),
+        image=(image, b""),
+        task=(task, None),
+    )
+
+
+def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
+    """The body of `POST /v1/feedback`."""
+    fields: dict[str, Any] = {
+        "item": (
+            Annotated[int, Field(ge=0, lt=limits.max_items, description="Position of the input in its request.")],
+            0,
+        ),
+        "label": (Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="The true label.")], ...),
+        "text": (
+            Annotated[
+                str | None,
+                Field(max_length=limits.max_text_length, description="The input, if it is to be learned from."),
+            ],
+            None,
+        ),
+        "task": (Annotated[str | None, Field(max_length=MAX_NAME)], None),
+    }
+    item = create_model("FeedbackItem", __config__=_STRICT, **fields)
+    request_id = Annotated[str, Field(pattern=REQUEST_ID_PATTERN, description="Of the request that was answered.")]
+    labels = Annotated[
+        list[item],  # type: ignore[valid-type]
+        Field(min_length=1, max_length=limits.max_items),
+        AfterValidator(_distinct),
+    ]
+    return create_model("FeedbackRequest", __config__=_STRICT, request_id=(request_id, ...), labels=(labels, ...))
+
+
+def _decoded(image: str, max_bytes: int) -> bytes:
+    try:
+        data = base64.b64decode(image, validate=True)
+    except ValueError:
+        raise PydanticCustomError("not_base64", "An image must be in base64") from None
+    if len(data) > max_bytes:
+        raise PydanticCustomError("image_too_long", "Image should have at most {limit} bytes", {"limit": max_bytes})
+    return data
+
+
+def _something(item: Any) -> Any:
+    if not item.text and not item.image:
+        raise PydanticCustomError("empty_item", "There is nothing to classify: give a text or an image")
+    return item
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "The text is empty: there is nothing to classify")
+    return text
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    if len({item.item for item in items}) < len(items):
+        raise PydanticCustomError("repeated_item", "Each item of a request can have one label")
+    return items

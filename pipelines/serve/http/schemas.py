@@ -1,0 +1,121 @@
+"""What clients send and receive. None of it repeats an input: answers and errors may be kept where inputs may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kcm.bundle.runtime import Answer
+from kcm.cascade.policy import Policy
+from kcm.certify.certificate import Certificate
+from kcm.inputs.content import Part
+from pipelines.serve.cascade.breaker import State
+from pipelines.serve.deploy.release import RefusedRelease
+
+
+class Timings(BaseModel):
+    """Seconds that a request spent in each stage, waiting included; 0 for a stage that it did not need."""
+
+    judge_s: Annotated[float, Field(description="Encoder, judge and small model.")]
+    large_s: Annotated[float, Field(description="Large model, its queue and retries included.")] = 0.0
+    total_s: float
+
+
+class PredictResponse(BaseModel):
+    """Answers in the order of the request's inputs, all by one version of the model."""
+
+    model_version: str
+    request_id: Annotated[str, Field(description="The X-Request-Id that was sent, or a new one.")]
+    answers: list[Answer]
+    timings: Timings
+
+
+class Traffic(BaseModel):
+    """Items that this replica answered since it started, whatever the version."""
+
+    small: int = 0
+    large: int = 0
+    small_degraded: int = 0
+    cost_s: Annotated[float, Field(description="Seconds of computation that these items took.")] = 0.0
+    large_cost_s: Annotated[float, Field(description="Those of the large model for items that it answered.")] = 0.0
+
+    def count(self, answers: Sequence[Answer]) -> None:
+        """Count the items of a request."""
+        for answer in answers:
+            setattr(self, answer.route, getattr(self, answer.route) + 1)
+            self.cost_s += answer.cost_s
+            if answer.route == "large":
+                self.large_cost_s += answer.large_cost_s
+
+    @property
+    def num_items(self) -> int:
+        """All of them."""
+        return self.small + self.large + self.small_degraded
+
+    @property
+    def call_rate(self) -> float | None:
+        """Share of the items that the policy escalated, whoever answered them in the end."""
+        return (self.large + self.small_degraded) / self.num_items if self.num_items else None
+
+    @property
+    def cost_saved(self) -> float | None:
+        """Share of the computation saved against the large model alone, whose cost is taken from its own answers."""
+        if not self.large or not self.large_cost_s:
+            return None
+        return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
+
+
+class ModelCard(BaseModel):
+    """The model that is being served."""
+
+    model_version: str
+    digest: Annotated[str, Field(description="Digest of the bundle.")]
+    labels: list[str]
+    tasks: list[str]
+    reads: Annotated[list[Part], Field(description="What an item must have, and may have alone.")]
+    encoder: str
+    large: str
+    policy: Policy
+    certificate: Annotated[Certificate | None, Field(description="Of requests that carry no task.")]
+    task_certificates: dict[str, Certificate]
+    lineage: dict[str, Any]
+    traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
+    call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
+    cost_saved: Annotated[
+        float | None,
+        Field(description="Share of the seconds saved, were every item as costly as a call of the large model."),
+    ]
+    breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
+    loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
+    refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]
+
+
+class Status(BaseModel):
+    """How the service is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "ready"]
+
+
+class Reason(BaseModel):
+    """The same for clients of OpenAI's interface."""
+
+    message: str
+    code: Annotated[int, Field(description="The HTTP status.")]
+
+
+class Problem(BaseModel):
+    """Why a request was not answered, in one line."""
+
+    detail: str
+    error: Reason
+
+
+class FeedbackResponse(BaseModel):
+    """What is stored by now, whatever happens to the service."""
+
+    request_id: str
+    stored: Annotated[int, Field(description="Labels of this request that the log holds.")]

@@ -1,0 +1,69 @@
+"""The page at `/`: plain files of this package that need no network, and the headers that keep them to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Protocol
+
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse
+
+from kcm.report.markup import Html
+from pipelines.serve.http.errors import Refusal
+
+INDEX, PREFIX = "/", "/page/"
+
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a page and the interface that it speaks to are of one version
+}
+
+
+class Reporter(Protocol):
+    """Whatever knows the model that is served."""
+
+    def report(self) -> Html:
+        """The version in use in words and figures, as a fragment of a page."""
+
+
+def is_open(path: str) -> bool:
+    """Whether a path belongs to the page itself, which tells nothing of the model and loads without a key."""
+    return path == INDEX or path.startswith(PREFIX)
+
+
+def add_site(api: FastAPI, service: Reporter) -> None:
+    """Add the page, and the fragment that it shows of the model."""
+    pages = _pages()
+
+    @api.get(INDEX, include_in_schema=False)
+    async def index() -> Response:
+        return _response(pages, "index.html")
+
+    @api.get(PREFIX + "{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        return _response(pages, name)
+
+    @api.get("/v1/model/report", response_class=HTMLResponse)
+    async def report() -> HTMLResponse:
+        """The version in use in words and figures, as a fragment of HTML: certificate, frontier, accuracy matrix."""
+        return HTMLResponse(service.report(), headers=dict(HEADERS))
+
+
+def _pages() -> dict[str, bytes]:
+    """The files by name; the style of the report is the page's, too."""
+    found = {file.name: file.read_bytes() for file in files("pipelines.serve").joinpath("page").iterdir()}
+    return found | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
+
+
+def _response(pages: Mapping[str, bytes], name: str) -> Response:
+    if name not in pages:
+        raise Refusal(404, "there is no such file")
+    return Response(pages[name], headers=dict(HEADERS), media_type=_TYPES[name.rpartition(".")[2]])

@@ -1,0 +1,276 @@
+"""Stage `evaluate`: the certificate on the certify split, then everything that is reported, on the test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kcm.cascade.evaluation import (
+    RouteQuality,
+    calls_saved_at,
+    out_of_scope_quality,
+    route_quality,
+    router_quality,
+)
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import Policy
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.table import SPLITS, OutcomeTable
+from kcm.certify.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
+from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.certify.regret import RegretPath
+from kcm.kan import num_parameters
+from kcm.large import PromptMode
+from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
+from kcm.metrics.continual import summarise
+from kcm.metrics.intervals import Interval
+from kcm.metrics.prompting import prompt_effect
+from pipelines.context import Context
+from pipelines.progress import Bar
+from pipelines.store.artefact import Artefact, Recipe, write_json
+from pipelines.store.outcome_table import outcome_table, with_prompts
+from pipelines.training.tuned import Tuned
+from pipelines.training.worker import WalkPlan
+
+VERSION = 2
+POINTS = 300  # of a curve in the report
+
+
+def evaluate(
+    context: Context, plan: WalkPlan, answer_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
+) -> Artefact:
+    """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
+
+    `inputs` are the artefacts of features, outcomes and tune, or prompts where these are searched. The certify rows are
+    read once, after everything is frozen: a look at them is written into the ledger first, and a later look at the same
+    rows may spend less.
+    """
+    encoded, answered, tuned = inputs
+    config = context.config.certificate
+    recipe = Recipe("evaluate", VERSION, {"certificate": config.model_dump(mode="json")}, inputs)
+
+    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+        result, report = {}, {}
+        for number, name in enumerate(plan.collaborators):
+            bar.update(number, len(plan.collaborators))
+            found = Tuned.load(tuned.folder / name, plan, name)
+            names = [task.name for task in plan.tasks]
+            table, features_ND, encode_s = outcome_table(
+                found.collaborator, encoded.folder, answered.folder, names, answer_names, SPLITS
+            )
+            spend = look_spend(context, table.where(split="certify", prompt="none").id, config, recipe.fingerprint)
+            folders: dict[PromptMode, Path] = {
+                mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"
+            }
+            table = with_prompts(table, folders, len(names), SPLITS)
+            judged = Judged.of(found, table, features_ND, encode_s)
+            policy, certificates = certify_policy(
+                judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend
+            )
+            (folder / name).mkdir()
+            table.to_parquet(folder / name / "outcomes.parquet")
+            write_json(folder / name / "policy.json", policy.model_dump(mode="json"))
+            write_json(folder / name / "certificates.json", certificates_json(certificates))
+            result[name] = _measured(judged, policy, certificates, found, names)
+            report[name] = _curves(judged, config, policy.temperature)
+        write_json(folder / "result.json", result)
+        write_json(folder / "report.json", report)
+
+    return context.build(recipe, write, unit="collaborators")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An outcome table with its gate scores and the small side's cost, in the order of the table.
+
+    Validate scores are out-of-fold. Rows are those under the deployed prompt mode, `mode`.
+    """
+
+    table: OutcomeTable
+    scores: np.ndarray
+    small_cost: np.ndarray
+    mode: PromptMode
+
+    @classmethod
+    def of(cls, found: Tuned, table: OutcomeTable, features_ND: np.ndarray, small_cost: np.ndarray) -> Judged:
+        """Score every row as it is served, but validate rows as the search saw them.
+
+        `features_ND` and `small_cost` are of the items, which the table repeats for each of its prompt modes.
+        """
+        items = table.where(prompt="none")
+        scores = found.gate.score(features_ND, items.judge_logits[:, : found.collaborator.num_labels])
+        scores[items.split == "validate"] = found.validate_scores
+        num_modes = len(table) // len(items)
+        return cls(table, np.tile(scores, num_modes), np.tile(small_cost, num_modes), found.policy.prompt)
+
+    def mask(self, split: str, task: str | None = None) -> np.ndarray:
+        """Rows of a split, and of a task where one is named."""
+        rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
+        return rows if task is None else rows & (self.table.task == task)
+
+    def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
+        """The scored rows of a split, and of a task where one is named."""
+        mask = self.mask(split, task)
+        return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
+
+
+def look_spend(context: Context, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
+    """What this look at the certify rows may spend; the same evaluation started again is the same look.
+
+    All collaborators share a look: only the first is deployed, none is chosen by its certificate.
+    """
+    ledger = Ledger(context.store.root / "ledger.json")
+    fingerprint = split_fingerprint(certify_ids)
+    earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
+    look = earlier[0] if earlier else ledger.open_look(fingerprint, config.delta, purpose)
+    return look.spend
+
+
+def _measured(
+    judged: Judged,
+    policy: Policy,
+    certificates: dict[str | None, Certificate],
+    found: Tuned,
+    task_names: list[str],
+) -> dict[str, Any]:
+    """One collaborator's part of the result."""
+    accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
+    continual = summarise(accuracy, baseline)
+    validate, test = judged.rows("validate"), judged.rows("test")
+    saved_half, saved_one = calls_saved_at(validate, test, 0.005), calls_saved_at(validate, test, 0.01)
+    overall = _quality(judged, policy, None)
+    return {
+        "overall": overall | {"forgetting_first": continual["forgetting_first"]},
+        "tasks": {task: _quality(judged, policy, task) for task in task_names},
+        "out_of_scope": _out_of_scope(judged, policy, found.collaborator.num_labels),
+        "continual": continual,
+        "accuracy_matrix": accuracy,
+        "routing": asdict(router_quality(test))
+        | {
+            "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
+            "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
+            "expected_calibration_error": _calibration_error(judged, policy.temperature),
+        },
+        "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
+        "certificate": certificates_json(certificates),
+        "num_parameters": num_parameters(found.collaborator.judge),
+    } | _prompted(judged.table, found)
+
+
+def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
+    """What each prompt mode reached on validate, and what it does to the large model's answers on test."""
+    if not found.objectives:
+        return {}
+    modes: dict[str, Any] = {}
+    for mode, reached in found.objectives.items():
+        rows = table.where(split="test", prompt=mode)
+        assert rows.none_label is not None  # looked up when the table was made
+        effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
+        assert effect is not None  # a task without test rows was refused when the tasks were built
+        modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
+    return {"prompts": modes}
+
+
+def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]:
+    mask = judged.mask("test", task)
+    table, rows = judged.table.select(mask), judged.rows("test", task)
+    shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
+    # A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
+    rows = replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
+    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
+    assert quality is not None  # a task without test rows was refused when the tasks were built
+    return _flat(quality)
+
+
+def _out_of_scope(judged: Judged, policy: Policy, num_labels: int) -> dict[str, Any] | None:
+    """What becomes of the test rows whose right answer is none-of-these; None where there are none."""
+    mask = judged.mask("test") & (judged.table.label >= num_labels)
+    rows = ScoredOutcomes.of(judged.table.select(mask), judged.scores[mask])
+    quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
+    return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
+
+
+def _flat(quality: RouteQuality) -> dict[str, Any]:
+    """A RouteQuality under the names of `result.json`."""
+
+    def ends(interval: Interval) -> list[float]:
+        return [interval.low, interval.high]
+
+    return {
+        "num_rows": quality.num_rows,
+        "small_accuracy": quality.small.estimate,
+        "small_accuracy_interval": ends(quality.small),
+        "large_accuracy": quality.large.estimate,
+        "large_accuracy_interval": ends(quality.large),
+        "cascade_accuracy": quality.cascade.estimate,
+        "cascade_accuracy_interval": ends(quality.cascade),
+        "difference": quality.difference.estimate,
+        "difference_interval": ends(quality.difference),
+        "call_rate": quality.call_rate,
+        "calls_saved": quality.calls_saved,
+        "cost_saved": quality.cost_saved,
+    }
+
+
+def _calibration_error(judged: Judged, temperature: float) -> float | None:
+    table = judged.table.where(split="test", prompt="none")
+    return expected_calibration_error(
+        confidences(table.judge_logits, temperature), table.judge_logits.argmax(1) == table.label
+    )
+
+
+def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> dict[str, Any]:
+    """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
+    frontier = Frontier.of(judged.rows("test"))
+    points = _thinned(len(frontier.scores) + 1)
+    table = judged.table.where(split="test", prompt="none")
+    right = table.judge_logits.argmax(1) == table.label
+    bins = reliability(confidences(table.judge_logits, temperature), right)
+    rows = judged.rows("certify")
+    grid = Frontier.of(rows)
+    path = RegretPath(rows, config.epsilon, config.delta)
+    thresholds = [float(t) for t in grid.thresholds[_thinned(len(grid.scores) + 1)] if np.isfinite(t)]
+    lost = rows.certified_baseline & ~rows.small_correct
+    return {
+        "frontier": {
+            "call_rate": frontier.call_rate[points].tolist(),
+            "accuracy": frontier.accuracy[points].tolist(),
+            "threshold": np.nan_to_num(frontier.thresholds[points]).tolist(),
+        },
+        "reliability": [
+            {"confidence": float(c), "accuracy": float(a), "count": int(n)}
+            for c, a, n in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
+            if n
+        ],
+        "certificate_path": {
+            "threshold": thresholds,
+            "p_value": [path.p_value(t) for t in thresholds],
+            "regret": [float((lost & (rows.score > t)).mean()) for t in thresholds],
+            "call_rate": [float((rows.score <= t).mean()) for t in thresholds],
+        },
+    }
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Up to POINTS positions among `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
+
+
+def read_result(artefact: Artefact) -> dict[str, Any]:
+    """What was measured, by collaborator."""
+    return _read(artefact, "result.json")
+
+
+def read_curves(artefact: Artefact) -> dict[str, Any]:
+    """The curves of the report, by collaborator."""
+    return _read(artefact, "report.json")
+
+
+def _read(artefact: Artefact, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((artefact.folder / name).read_text(encoding="utf-8"))
+    return value

@@ -1,0 +1,1 @@
+"""Artefacts, manifests, checkpoints and locks."""

@@ -1,0 +1,1 @@
+"""What Ray Train workers and Ray Tune trials run."""

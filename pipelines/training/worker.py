@@ -1,0 +1,180 @@
+"""What every Ray Train worker runs: the walks of all collaborators over the task sequence, with checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from filelock import FileLock
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.collaborator.distill import DistillConfig
+from kcm.learners import AnalyticConfig, LearnerConfig
+from kcm.learners.ranks import Ranks
+from kcm.learners.stream import ParquetRows
+from kcm.learners.walk import TrainConfig, Walk
+from pipelines.store.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
+
+PROGRESS, NOTES = "progress.json", "notes.txt"  # what rank 0 leaves for the driver to show
+_held: list[FileLock] = []  # the writer's lock is held until this process ends
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """One task on disk: its features, and what the large model says of the same rows."""
+
+    name: str
+    features: Path
+    outcomes: Path
+
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """All that decides how collaborators are trained, and where from."""
+
+    collaborators: tuple[str, ...]
+    tasks: tuple[TaskFiles, ...]
+    in_features: int
+    num_labels: int
+    network: NetworkConfig
+    learner: LearnerConfig
+    train: TrainConfig
+    distill: DistillConfig
+    seed: int
+
+    def collaborator(self, name: str) -> Collaborator:
+        """The collaborator of this name, untrained."""
+        kind: NetworkKind = "kan"
+        if name == "mcm":
+            kind = "random_relu" if isinstance(self.learner, AnalyticConfig) else "mlp"
+        return Collaborator(self.in_features, self.num_labels, self.network, kind, self.seed)
+
+    def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:
+        """A walk at its very beginning."""
+        model = self.collaborator(collaborator)
+        rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
+        return Walk(model, self.learner.build(self.seed), rows, self.train, self.distill, seed=self.seed, ranks=ranks)
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into."""
+
+    plan: WalkPlan
+    fingerprint: str
+    storage: Path
+    checkpoint_every: int
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
+    worker: WorkerPlan = config["worker"]
+    ranks = Ranks.current()
+    if ranks.rank == 0:
+        _wait_for_the_dead(worker.storage)
+    ranks.gather(None)  # nobody reads before the last writer is gone
+    walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.collaborators}
+    note = partial(_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
+    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
+    steps = ranks.gather(state["steps"] if state else 0)
+    if len(set(steps)) != 1:
+        raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
+    if state:
+        for name, walk in walks.items():
+            walk.load_state_dict(state[name])
+    if ranks.rank == 0:
+        _prune(worker.storage, ray.train.get_context().get_experiment_name())
+    _train(walks, worker, ranks)
+
+
+def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
+    attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
+    total = sum(walk.steps_in_all for walk in walks.values())
+    show = _shower(worker.storage / PROGRESS, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
+    since_checkpoint = 0
+    while pending := [walk for walk in walks.values() if not walk.done]:
+        walk = min(pending, key=lambda each: each.position.task)  # all collaborators learn a task before the next one
+        finished = walk.step()
+        since_checkpoint += 1
+        show(_steps(walks.values()))
+        if finished or since_checkpoint >= worker.checkpoint_every:
+            _report(walks, worker, ranks, attempt)
+            since_checkpoint = 0
+
+
+def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
+    steps = _steps(walks.values())
+    metrics = {"steps": steps} | _metrics(walks)
+    name = checkpoint_name(attempt, steps)
+    if ranks.rank != 0:
+        ray.train.report(metrics, checkpoint_dir_name=name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        state: dict[str, Any] = {key: walk.state_dict() for key, walk in walks.items()}
+        write_checkpoint(Path(folder), state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint(folder), checkpoint_dir_name=name)
+
+
+def _metrics(walks: dict[str, Walk]) -> dict[str, float]:
+    """The latest row of each accuracy matrix, under MLflow-friendly names."""
+    return {
+        f"{name}/accuracy/{task.name}": accuracy
+        for name, walk in walks.items()
+        if walk.accuracy["small"]
+        for task, accuracy in zip(walk.tasks, walk.accuracy["small"][-1], strict=True)
+        if accuracy is not None
+    }
+
+
+def _steps(walks: Iterable[Walk]) -> int:
+    return sum(walk.position.total for walk in walks)
+
+
+def _note(path: Path, line: str) -> None:
+    """Leave a line where the driver looks for it: what a worker prints stays in a log that nobody reads."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _shower(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
+    """A function that leaves the steps taken, by how many workers, and this process's id, for the driver to find."""
+    last = 0.0
+
+    def show(steps: int) -> None:
+        nonlocal last
+        if time.monotonic() - last < every_s and steps < total:
+            return
+        last = time.monotonic()
+        draft = path.with_suffix(".draft")
+        progress = {"steps": steps, "total": total, "workers": workers, "pid": os.getpid()}
+        draft.write_text(json.dumps(progress), encoding="utf-8")
+        draft.replace(path)
+
+    return show
+
+
+def _wait_for_the_dead(storage: Path, timeout_s: float = 60.0) -> None:
+    """Take the writer's lock, which the workers of a killed driver hold until they too are gone."""
+    storage.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(storage / "writer.lock")
+    lock.acquire(timeout=timeout_s)
+    _held.append(lock)
+
+
+def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
+    """Leave the newest `keep` sound checkpoints of earlier attempts; Ray keeps the books of the current one."""
+    earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
+    kept = [folder for folder in earlier if is_sound(folder)][:keep]
+    for folder in earlier:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)

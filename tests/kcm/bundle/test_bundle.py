@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import io
+import json
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kcm.bundle.bundle import Bundle, Lineage
+from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.certify.certificate import Certificate
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import TextEncoderConfig
+from kcm.errors import ArtefactError
+from kcm.large import ClassifierConfig, LinearHead, Prompts
+from kcm.learners import Replay, ReplayConfig
+from kcm.learners.memory import MemoryRow, row_key
+
+FEATURES, LABELS = 6, ("bad", "good", "unclear")
+THRESHOLD = Decision(decision="threshold", threshold=0.1 + 0.2)
+
+
+def collaborator(kind: str = "kan", **network: Any) -> Collaborator:
+    made = Collaborator(FEATURES, len(LABELS), NetworkConfig(hidden=(4,), **network), kind, seed=3)  # type: ignore[arg-type]
+    for number, parameter in enumerate(made.parameters()):
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
+    return made
+
+
+def certificate(decision: Decision = THRESHOLD) -> Certificate:
+    return Certificate(
+        method="regret",
+        epsilon=0.02,
+        delta=0.1,
+        decision=decision.decision,
+        threshold=decision.threshold,
+        bound=0.019,
+        valid=True,
+        call_rate=0.4,
+        call_rate_bound=None,
+        searched=decision,
+        certified=decision,
+        num_rows=300,
+        num_units=280,
+        fewest_units=114,
+        reason="the searched threshold is certified",
+    )
+
+
+def bundle(**changes: Any) -> Bundle:
+    rng = np.random.default_rng(0)
+    parts: dict[str, Any] = {
+        "collaborator": collaborator(),
+        "seed": 3,
+        "label_names": LABELS,
+        "task_names": ("movies", "tweets"),
+        "encoder": TextEncoderConfig(model="some/encoder"),
+        "encoder_identity": "e" * 64,
+        "large": ClassifierConfig(encoder=TextEncoderConfig(model="some/larger", pooling="cls")),
+        "large_identity": "f" * 64,
+        "large_head": LinearHead(rng.random((3, 8), dtype=np.float32), rng.random(3, dtype=np.float32)),
+        "policy": Policy(temperature=1.3, decision=THRESHOLD, task_decisions={"movies": ESCALATE_ALL}),
+        "learner": ReplayConfig(memory=7),
+        "certificates": {None: certificate(), "movies": certificate(ESCALATE_ALL)},
+        "metrics": {"overall": {"cascade_accuracy": 0.9, "forgetting_first": None}},
+        "lineage": Lineage(artefacts={"train": "abc"}, parent="0" * 64),
+    }
+    return Bundle(**parts | changes)
+
+
+def round_trip(original: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.read(original.write(tmp_path / "bundle"))
+
+
+def test_every_part_comes_back(tmp_path: Path) -> None:
+    original = bundle()
+    found = round_trip(original, tmp_path)
+    for name in ("seed", "label_names", "task_names", "encoder", "encoder_identity", "large", "large_identity"):
+        assert getattr(found, name) == getattr(original, name)
+    for name in ("policy", "learner", "certificates", "metrics", "lineage"):
+        assert getattr(found, name) == getattr(original, name)
+    assert found.large_head is not None
+    assert original.large_head is not None
+    assert np.array_equal(found.large_head.weight_CD, original.large_head.weight_CD)
+    assert np.array_equal(found.large_head.bias_C, original.large_head.bias_C)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+@pytest.mark.parametrize("network", [{}, {"shared": True}, {"scaling": "first_task"}, {"mixing": 9}], ids=str)
+def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: str, network: dict[str, Any]) -> None:
+    before = collaborator(kind, **network)
+    features = torch.randn(5, FEATURES)
+    if network.get("scaling"):
+        before.normalizer.fit([features])  # type: ignore[operator]
+    after = round_trip(bundle(collaborator=before), tmp_path).collaborator
+    assert not after.training
+    for left, right in zip(before(features), after(features), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_mixing_has_a_file_of_its_own_where_there_is_any(tmp_path: Path) -> None:
+    mixed = bundle(collaborator=collaborator(mixing=9)).write(tmp_path / "mixed")
+    assert (mixed / "mixing.safetensors").is_file()
+    assert not (bundle().write(tmp_path / "plain") / "mixing.safetensors").exists()
+
+
+def test_a_control_of_random_units_answers_as_before(tmp_path: Path) -> None:
+    before = Collaborator(FEATURES, len(LABELS), NetworkConfig(hidden=()), "random_relu", seed=3)
+    for tensor in before.state_dict().values():  # others than the seed gives: they must come from the files
+        tensor.normal_(generator=torch.Generator().manual_seed(0))
+    features = torch.randn(5, FEATURES)
+    after = round_trip(bundle(collaborator=before), tmp_path).collaborator
+    for left, right in zip(before(features), after(features), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_the_deferral_gate_scores_as_before(tmp_path: Path) -> None:
+    head = DeferralHead(FEATURES, len(LABELS))
+    for tensor in head.state_dict().values():
+        tensor.uniform_(0.1, 1.0)
+    policy = Policy(gate="deferral", deferral_weight=0.2, temperature=0.7, decision=THRESHOLD)
+    original = bundle(policy=policy, deferral=head, certificates={})
+    features, judge = np.random.default_rng(1).random((4, FEATURES)), np.random.default_rng(2).normal(size=(4, 3))
+    found = round_trip(original, tmp_path)
+    assert np.array_equal(found.gate.score(features, judge), original.gate.score(features, judge))
+
+
+def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
+    learner = Replay(capacity=7, batch_size=2, seed=3)
+    learner.remember(
+        MemoryRow(row_key(3, f"row {i}"), f"row {i}", 0, i % 3, np.full(FEATURES, i, np.float32), np.full(3, np.nan))
+        for i in range(20)
+    )
+    found = round_trip(bundle(learner_state=learner.state_dict()), tmp_path)
+    again = found.learner.build(found.seed)
+    again.load_state_dict(dict(found.learner_state))
+    assert [row.id for row in again.memory_rows()] == [row.id for row in learner.memory_rows()]
+    assert np.array_equal(again.memory_rows()[-1].features, learner.memory_rows()[-1].features)
+
+
+def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:
+    found = round_trip(bundle(large_head=None, certificates={}, metrics={}), tmp_path)
+    assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
+
+
+def test_no_file_is_a_pickle(tmp_path: Path) -> None:
+    folder = bundle(learner_state={"memory": {"features": torch.ones(2)}}).write(tmp_path / "bundle")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    for path in files:
+        with pytest.raises(ValueError):  # noqa: PT011  any complaint of the disassembler will do
+            pickletools.dis(path.read_bytes(), out=io.StringIO())
+
+
+def test_the_digest_names_the_content(tmp_path: Path) -> None:
+    first = Bundle.read(bundle().write(tmp_path / "a")).digest
+    again = Bundle.read(bundle().write(tmp_path / "b")).digest
+    other = Bundle.read(bundle(metrics={}).write(tmp_path / "c")).digest
+    assert first == again != other
+
+
+def test_prompts_come_back_as_they_were_frozen(tmp_path: Path) -> None:
+    prompts = Prompts(top_k=2, candidates=(0, 2))
+    read = round_trip(bundle(policy=Policy(prompt="hard", decision=THRESHOLD), prompts=prompts), tmp_path)
+    assert read.prompts == prompts
+    assert read.policy.prompt == "hard"
+    assert round_trip(bundle(), tmp_path / "plain").prompts is None
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = bundle().write(tmp_path / "bundle")
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["decision"] = {"decision": "keep_all", "threshold": None}
+    (folder / "policy.json").write_text(json.dumps(policy))
+    with pytest.raises(ArtefactError, match=r"not what the manifest says .*policy\.json"):
+        Bundle.read(folder)
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"no bundle\.json here"):
+        Bundle.read(tmp_path)
+    with pytest.raises(ArtefactError, match=r"no bundle\.json here"):
+        Bundle.read(tmp_path / "absent")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = bundle()
+    object.__setattr__(original.collaborator, "network", NetworkConfig(hidden=(5,)))
+    with pytest.raises(ArtefactError, match=r"weights of another network.*judge\.safetensors"):
+        round_trip(original, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
+        ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
+        ({"policy": Policy(gate="deferral")}, "the bundle has no deferral head"),
+        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
+        ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        bundle(**changes)

@@ -1,0 +1,251 @@
+"""The certificate: what is deployed, what is promised, and that the promise is kept over repeated draws."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.certificate import Certificate, CertificateConfig, certify, certify_policy, certify_several
+from kcm.errors import ConfigError, DataError
+
+
+def _search(rows, max_loss=0.005):
+    return Decision.of(Frontier.of(rows).cheapest(max_loss).threshold)
+
+
+def _true_loss(rows, decision):
+    return Frontier.of(rows).at(decision.cut).loss
+
+
+def test_a_searched_threshold_that_passes_is_deployed_with_its_own_bound(draw):
+    validate, rows = draw(3000, 0, skill=4, ease=3), draw(3000, 1, skill=4, ease=3)
+    certificate = certify(validate, rows, Decision.of(0.8), CertificateConfig(method="regret"))
+    assert certificate.route == Decision.of(0.8)
+    lost = int(((rows.score > 0.8) & ~rows.small_correct & rows.large_correct).sum())
+    assert certificate.bound == pytest.approx(beta.ppf(0.9, lost + 1, 3000 - lost))
+    assert certificate.bound < 0.02
+    assert certificate.call_rate == (rows.score <= 0.8).mean()
+    assert certificate.reason == "the searched decision is certified"
+
+
+def test_a_searched_threshold_that_fails_gives_way_to_the_certified_one(draw):
+    validate, rows = draw(3000, 0), draw(3000, 1)
+    certificate = certify(validate, rows, Decision.of(-2.0), CertificateConfig(method="regret"))
+    assert certificate.route == certificate.certified
+    assert certificate.threshold > -2.0
+    assert certificate.bound == certificate.epsilon
+    assert "not certified" in certificate.reason
+
+
+def test_a_stricter_search_is_not_loosened(draw):
+    validate, rows = draw(3000, 0), draw(3000, 1)
+    certificate = certify(validate, rows, Decision.of(2.5), CertificateConfig(method="regret"))
+    assert certificate.certified.cut < certificate.threshold == 2.5
+
+
+@pytest.mark.parametrize(("method", "fewest"), [("regret", 114), ("net", 135)])
+def test_too_few_rows_escalate_all_and_say_how_many_are_needed(draw, method, fewest):
+    config = CertificateConfig(method=method)
+    perfect = {"small_correct": np.ones(fewest), "large_correct": np.ones(fewest)}
+    rows = ScoredOutcomes(score=np.arange(fewest), **perfect)
+    assert certify(rows, rows, KEEP_ALL, config).route == KEEP_ALL
+    certificate = certify(rows, rows.select(np.arange(fewest - 1)), KEEP_ALL, config)
+    assert certificate.route == ESCALATE_ALL
+    assert certificate.valid
+    assert certificate.bound == 0
+    assert certificate.reason == f"nothing is certified: {fewest - 1} units, at least {fewest} are needed"
+
+
+def test_a_small_model_that_loses_at_every_threshold_escalates_all(draw):
+    validate, rows = draw(2000, 0, skill=0, ease=-3), draw(2000, 1, skill=0, ease=-3)
+    certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(method="net", epsilon=0.01))
+    assert certificate.route == ESCALATE_ALL
+    assert "every threshold may lose more than epsilon" in certificate.reason
+
+
+def test_a_search_that_escalates_all_needs_no_test(draw):
+    certificate = certify(draw(500), draw(500, 1), ESCALATE_ALL, CertificateConfig())
+    assert (certificate.route, certificate.bound, certificate.call_rate) == (ESCALATE_ALL, 0, 1)
+    assert certificate.reason == "the search escalates all"
+
+
+def test_auto_takes_net_where_the_small_model_is_better():
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        columns = {"small_correct": rng.random(2000) < 0.9, "large_correct": rng.random(2000) < 0.8}
+        return ScoredOutcomes(score=rng.normal(size=2000), **columns)
+
+    certificate = certify(draw(0), draw(1), KEEP_ALL, CertificateConfig())
+    assert (certificate.method, certificate.route) == ("net", KEEP_ALL)
+    assert certificate.bound < 0  # promised to be better than the large model
+    assert certify(draw(0), draw(1), KEEP_ALL, CertificateConfig(method="regret")).route != KEEP_ALL
+
+
+def test_auto_takes_the_exact_test_where_wins_are_rare(draw):
+    validate, rows = draw(600, 0, skill=4, ease=4, large=1.0), draw(600, 1, skill=4, ease=4, large=1.0)
+    assert certify(validate, rows, Decision.of(0.0), CertificateConfig()).method == "regret"
+
+
+@pytest.mark.parametrize(("num_rows", "threshold", "method"), [(400, 0.5, "net"), (2000, 1.0, "regret")])
+def test_auto_takes_the_test_with_more_room_where_both_keep_as_many(num_rows, threshold, method):
+    rng = np.random.default_rng(0)
+    columns = {"small_correct": rng.random(num_rows) < 0.9, "large_correct": rng.random(num_rows) < 0.8}
+    rows = ScoredOutcomes(score=rng.normal(size=num_rows), **columns)
+    config, searched = CertificateConfig(epsilon=0.05), Decision.of(threshold)
+    alone = {m: certify(rows, rows, searched, config.model_copy(update={"method": m})) for m in ("regret", "net")}
+    assert alone["regret"].route == alone["net"].route == searched
+    assert certify(rows, rows, searched, config).method == method
+
+
+def test_auto_does_not_look_at_the_certify_rows_to_choose(draw):
+    validate = draw(2000, 0)
+    several = [certify(validate, draw(400, n), _search(validate), CertificateConfig()) for n in range(1, 9)]
+    assert len({certificate.method for certificate in several}) == 1
+
+
+def test_a_prompt_that_changes_answers_leaves_net_alone(draw):
+    rng = np.random.default_rng(0)
+    validate, rows = (draw(2000, seed, large_none_correct=rng.random(2000) < 0.9) for seed in (0, 1))
+    assert certify(validate, rows, Decision.of(1.0), CertificateConfig()).method == "net"
+    with pytest.raises(ConfigError, match="regret"):
+        certify(validate, rows, Decision.of(1.0), CertificateConfig(method="regret"))
+
+
+def test_rows_are_needed_on_both_sides(draw):
+    none = draw(10).select(np.zeros(10, bool))
+    for validate, rows in ((none, draw(10)), (draw(10), none)):
+        with pytest.raises(DataError, match="needs validate and certify rows"):
+            certify(validate, rows, KEEP_ALL, CertificateConfig())
+
+
+@pytest.mark.parametrize("method", ["regret", "net"])
+def test_a_smaller_share_of_delta_never_keeps_more(draw, method):
+    validate, rows = draw(3000, 0), draw(3000, 1)
+    cuts = [
+        certify(validate, rows, Decision.of(-1.0), CertificateConfig(method=method), delta=delta).route.cut
+        for delta in (0.1, 0.02, 0.001)
+    ]
+    assert cuts == sorted(cuts)
+
+
+@pytest.mark.parametrize("method", ["regret", "net"])
+def test_a_promised_call_rate_is_certified_beside_the_loss(draw, method):
+    validate, rows = draw(6000, 0, skill=4, ease=3), draw(6000, 1, skill=4, ease=3)
+    config = CertificateConfig(method=method, epsilon=0.05, max_call_rate=0.5)
+    certificate = certify(validate, rows, Decision.of(1.0), config)  # alone, this would call for 84% of the rows
+    assert certificate.valid
+    assert certificate.call_rate_bound <= 0.5
+    assert certificate.certified.cut <= certificate.threshold < 1.0
+    assert "keeps more" in certificate.reason
+
+
+def test_promises_that_exclude_each_other_are_not_valid(draw):
+    validate, rows = draw(2000, 0), draw(2000, 1)
+    certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(epsilon=0.01, max_call_rate=0.05))
+    assert not certificate.valid
+    assert certificate.route == ESCALATE_ALL
+    assert "no threshold is certified for both" in certificate.reason
+
+
+def test_each_of_two_promises_is_tested_at_half_of_delta(draw):
+    validate, rows = draw(3000, 0), draw(3000, 1)
+    alone = certify(validate, rows, Decision.of(-3.0), CertificateConfig(method="regret"), delta=0.05)
+    beside = certify(validate, rows, Decision.of(-3.0), CertificateConfig(method="regret", max_call_rate=0.99))
+    assert beside.certified == alone.certified
+
+
+def test_a_promise_for_every_task_holds_in_the_hardest(draw):
+    def both(seed):
+        parts = [draw(3000, seed, skill=3, ease=4), draw(3000, seed + 50, skill=3, ease=1)]
+        return ScoredOutcomes(
+            task=np.repeat(np.array(["easy", "hard"], dtype=object), 3000),
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in ("score", "small_correct", "large_correct")
+            },
+        )
+
+    validate, rows, searched = both(0), both(1), Decision.of(-1.0)
+    pooled = certify(validate, rows, searched, CertificateConfig(method="regret"))
+    every = certify(validate, rows, searched, CertificateConfig(method="regret", every_task=True))
+    hard = certify(validate, rows.by_task()["hard"], searched, CertificateConfig(method="regret"))
+    assert every.threshold == hard.threshold > pooled.threshold
+    assert every.num_units == 3000
+
+
+def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
+    tasks = np.array(["a", "b"] * 1500, dtype=object)
+    validate, rows = draw(3000, 0, skill=4, ease=3, task=tasks), draw(3000, 1, skill=4, ease=3, task=tasks)
+    policy = Policy(
+        decision=Decision.of(1.0), task_decisions={"a": Decision.of(0.9), "b": KEEP_ALL, "unseen": KEEP_ALL}
+    )
+    deployed, certificates = certify_policy(validate, rows, policy, CertificateConfig(method="regret"))
+    assert set(certificates) == {None, "a", "b"}
+    assert {certificate.delta for certificate in certificates.values()} == {0.025}
+    assert deployed.task_decisions == {task: certificates[task].route for task in ("a", "b")}
+    assert deployed.decision == certificates[None].route
+    assert deployed.decision_for("unseen") == deployed.decision
+    alone = certify(
+        validate.by_task()["a"], rows.by_task()["a"], Decision.of(0.9), CertificateConfig(method="regret"), delta=0.025
+    )
+    assert certificates["a"] == alone
+
+
+def test_several_policies_share_delta(draw):
+    validate, rows = draw(2000, 0), draw(2000, 1)
+    candidates = {name: (validate, rows, Decision.of(-1.0)) for name in ("kan", "mlp")}
+    several = certify_several(candidates, CertificateConfig(method="net"))
+    alone = certify(validate, rows, Decision.of(-1.0), CertificateConfig(method="net"), delta=0.05)
+    assert several == {"kan": alone, "mlp": alone}
+
+
+def test_json_gives_back_the_certificate_and_holds_no_infinity(draw):
+    for searched in (KEEP_ALL, ESCALATE_ALL, Decision.of(0.5)):
+        certificate = certify(draw(500), draw(500, 1), searched, CertificateConfig())
+        text = certificate.model_dump_json()
+        assert Certificate.model_validate_json(text) == certificate
+        assert json.loads(text, parse_constant=pytest.fail)["decision"] in ("keep_all", "escalate_all", "threshold")
+
+
+def _violations(truth, validate, config, *, num_rows, draws=1000, group_size=None):
+    """Share of certify draws, with replacement from `truth`, whose deployed decision truly loses more than epsilon."""
+    rng, broken, searched = np.random.default_rng(0), 0, _search(validate, 0.02)
+    for _ in range(draws):
+        if group_size is None:
+            index = rng.integers(len(truth), size=num_rows)
+        else:
+            starts = rng.integers(len(truth) // group_size, size=num_rows // group_size) * group_size
+            index = (starts[:, None] + np.arange(group_size)).ravel()
+        rows = truth.select(index)
+        if group_size is not None:
+            rows = ScoredOutcomes(
+                score=rows.score,
+                small_correct=rows.small_correct,
+                large_correct=rows.large_correct,
+                group=np.repeat(np.arange(num_rows // group_size), group_size).astype(object),
+            )
+        certificate = certify(validate, rows, searched, config)
+        broken += _true_loss(truth, certificate.route) > min(config.epsilon, certificate.bound) + 1e-12
+    return broken / draws
+
+
+@pytest.mark.parametrize("method", ["regret", "net", "auto"])
+def test_the_promise_is_broken_no_more_often_than_delta(draw, method):
+    # The searched threshold truly loses about epsilon, where a test is hardest put to it; every bound is checked too.
+    truth, validate = draw(3000, 3, ease=1.2, large=0.95), draw(500, 4, ease=1.2, large=0.95)
+    rate = _violations(truth, validate, CertificateConfig(epsilon=0.05, method=method), num_rows=500)
+    assert rate <= 0.116
+
+
+def test_the_promise_is_kept_for_grouped_rows(draw):
+    # The rows of a group are copies: taken as independent they would seem four times as many as they are.
+    base = draw(800, 3, ease=1.2, large=0.95)
+    truth = base.select(np.repeat(np.arange(800), 4))
+    rate = _violations(
+        truth, base, CertificateConfig(epsilon=0.05, method="regret"), num_rows=1600, draws=300, group_size=4
+    )
+    assert rate <= 0.13

@@ -1,0 +1,67 @@
+"""The ledger: each look at the same rows pays, across processes, and nothing is ever forgotten."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from kcm.certify.ledger import Ledger, look_delta, split_fingerprint
+from kcm.errors import ArtefactError, DataError
+
+
+def test_all_looks_ever_spend_delta_together():
+    spent = sum(look_delta(0.1, number) for number in range(1, 200_000))
+    assert spent == pytest.approx(0.1, rel=1e-5)
+    assert spent < 0.1
+    assert look_delta(0.1, 1) == pytest.approx(0.6 / math.pi**2)
+    assert look_delta(0.1, 2) == pytest.approx(look_delta(0.1, 1) / 4)
+
+
+def test_each_look_at_the_same_rows_is_smaller_and_fresh_rows_start_anew(tmp_path):
+    ledger = Ledger(tmp_path / "runs" / "ledger.json")
+    looks = [ledger.open_look(split, 0.1, "reviews") for split in ("old", "old", "new", "old")]
+    assert [look.number for look in looks] == [1, 2, 1, 3]
+    assert [look.spend for look in looks] == [look_delta(0.1, number) for number in (1, 2, 1, 3)]
+
+
+def test_a_look_counts_whether_or_not_anything_came_of_it(tmp_path):
+    Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "crashed before it could certify")
+    again = Ledger(tmp_path / "ledger.json")
+    assert again.open_look("rows", 0.1, "second attempt").number == 2
+    assert [look.purpose for look in again.looks("rows")] == ["crashed before it could certify", "second attempt"]
+
+
+_THREE_LOOKS = """
+import sys, pathlib
+from kcm.certify.ledger import Ledger
+for _ in range(3):
+    print(Ledger(pathlib.Path(sys.argv[1])).open_look("rows", 0.1, "parallel").number)
+"""
+
+
+def test_looks_of_several_processes_are_all_counted(tmp_path):
+    command = [sys.executable, "-c", _THREE_LOOKS, str(tmp_path / "ledger.json")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    numbers = [int(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+    assert sorted(numbers) == list(range(1, 13))
+
+
+@pytest.mark.parametrize("text", ["{", "", '[{"fingerprint": "rows"}]', "[1]"])
+def test_a_damaged_ledger_is_not_taken_for_an_empty_one(tmp_path, text):
+    (tmp_path / "ledger.json").write_text(text)
+    with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
+        Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "again")
+
+
+def test_no_draft_is_left_behind(tmp_path):
+    Ledger(tmp_path / "ledger.json").open_look("rows", 0.1, "reviews")
+    assert {path.name for path in tmp_path.iterdir()} <= {"ledger.json", "ledger.json.lock"}
+
+
+def test_a_split_is_known_by_its_rows_whatever_their_order():
+    assert split_fingerprint(["a", "b"]) == split_fingerprint(["b", "a"])
+    assert split_fingerprint(["a", "b"]) != split_fingerprint(["ab"])
+    assert split_fingerprint(["a"]) != split_fingerprint(["a", "b"])
+    with pytest.raises(DataError, match="twice"):
+        split_fingerprint(["a", "a"])

@@ -1,0 +1,216 @@
+"""Paths over the certify rows: regret, net and calls, against the tests applied threshold by threshold."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.betting import BettingTest
+from kcm.certify.calls import call_rate_bound, highest_call_threshold
+from kcm.certify.net import NetPath, frozen_grid
+from kcm.certify.paths import WorstTaskPath
+from kcm.certify.pvalues import hoeffding_bentkus_p_value
+from kcm.certify.regret import RegretPath
+
+rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+def _scored(rows, **columns):
+    score, small, large = (np.array(column) for column in zip(*rows, strict=True))
+    return ScoredOutcomes(score=score, small_correct=small, large_correct=large, **columns)
+
+
+def _lost(rows, threshold):
+    return (rows.score > threshold) & ~rows.small_correct & rows.large_correct
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows_of, st.floats(0.05, 0.6))
+def test_the_regret_path_ends_before_the_first_threshold_that_fails(rows, epsilon):
+    scored = _scored(rows)
+    frontier, certified = Frontier.of(scored), math.inf
+    for threshold in frontier.thresholds:
+        if binom.cdf(_lost(scored, threshold).sum(), len(scored), epsilon) > 0.1:
+            break
+        certified = threshold
+    path = RegretPath(scored, epsilon, 0.1)
+    found = path.certified()
+    # Between the same two scores any threshold keeps the same rows; without a failure all rows may be kept.
+    assert (scored.score > found).tolist() == (scored.score > certified).tolist()
+    assert path.p_value(certified) == pytest.approx(binom.cdf(_lost(scored, certified).sum(), len(scored), epsilon))
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows_of, st.integers(1, 4), st.floats(0.1, 0.6))
+def test_the_regret_of_groups_is_the_mean_over_groups_of_their_mean(rows, size, epsilon):
+    group = np.array([f"g{i // size}" for i in range(len(rows))], dtype=object)
+    scored = _scored(rows, group=group)
+    path = RegretPath(scored, epsilon, 0.1)
+    names = np.unique(group)
+    assert path.num_units == len(names)
+    for threshold in (0.5, 3.0):
+        lost = _lost(scored, threshold)
+        total = sum(lost[group == name].mean() for name in names)
+        assert path.p_value(threshold) == pytest.approx(hoeffding_bentkus_p_value(total, len(names), epsilon))
+    certified = path.certified()
+    if certified < math.inf:
+        assert path.p_value(certified) <= 0.1
+    below = scored.score[scored.score <= certified]
+    if len(below):  # keeping the next score too would fail
+        assert path.p_value(np.nextafter(below.max(), -math.inf)) > 0.1
+
+
+def test_rows_without_a_group_are_units_of_their_own():
+    rows = ScoredOutcomes(
+        score=[1, 2, 3, 4],
+        small_correct=[0, 1, 0, 1],
+        large_correct=[1, 1, 1, 1],
+        group=np.array(["a", "a", None, None], dtype=object),
+    )
+    path = RegretPath(rows, 0.3, 0.1)
+    assert path.num_units == 3
+    assert path.p_value(-math.inf) == pytest.approx(hoeffding_bentkus_p_value(0.5 + 1, 3, 0.3))
+
+
+def test_too_few_rows_certify_nothing_however_good(draw):
+    perfect = {"small_correct": np.ones(113), "large_correct": np.ones(113)}
+    path = RegretPath(ScoredOutcomes(score=np.arange(113), **perfect), 0.02, 0.1)
+    assert path.certified() == math.inf
+    assert (path.num_units, path.fewest_units) == (113, 114)
+
+
+def test_a_failed_large_answer_counts_against_keeping():
+    rows = {"score": [1, 2], "small_correct": [0, 0], "large_correct": [0, 0]}
+    failed = ScoredOutcomes(**rows, large_none_error=[True, False])
+    assert RegretPath(failed, 0.5, 0.1).p_value(-math.inf) == pytest.approx(binom.cdf(1, 2, 0.5))
+    assert RegretPath(ScoredOutcomes(**rows), 0.5, 0.1).p_value(-math.inf) == pytest.approx(binom.cdf(0, 2, 0.5))
+
+
+def _net_losses(rows, threshold):
+    """D of every row by its definition."""
+    kept = rows.score > threshold
+    baseline = rows.certified_baseline
+    escalated = rows.large_correct if rows.prompted else baseline
+    return baseline.astype(int) - np.where(kept, rows.small_correct, escalated)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
+    rng = np.random.default_rng(5)
+    extra = {"large_none_correct": rng.random(3000) < 0.9} if prompted else {}
+    rows = draw(3000, 4, **extra)
+    path = NetPath(rows, np.array([0.0]), 0.05, 0.1, seed=7)
+    for threshold in (-0.5, 1.0):
+        x = (1 + _net_losses(rows, threshold)[np.random.default_rng(7).permutation(3000)]) / 2
+        test = BettingTest(lambda start, stop, x=x: x[start:stop], 3000, 0.1)
+        assert path.p_value(threshold) == pytest.approx(test.p_value(0.525))
+        assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
+
+
+def test_an_escalated_row_that_fails_under_the_task_prompt_loses_nothing_to_the_baseline():
+    rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
+    failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
+    path = NetPath(failed, np.array([1.0]), 0.02, 0.1, seed=0)
+    assert path.certified() == 1.0
+    hinted = ScoredOutcomes(**rows, large_none_correct=np.zeros(300), large_none_error=np.ones(300, dtype=bool))
+    assert NetPath(hinted, np.array([1.0]), 0.02, 0.1, seed=0).certified() == np.inf
+
+
+def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
+    group = np.array([f"g{i % 700}" for i in range(2000)], dtype=object)
+    rows = draw(2000, 6, group=group)
+    path = NetPath(rows, np.array([0.0]), 0.05, 0.1, seed=3)
+    loss = _net_losses(rows, 0.2)
+    names = list(dict.fromkeys(group))
+    means = np.array([loss[group == name].mean() for name in names])[np.random.default_rng(3).permutation(700)]
+    test = BettingTest(lambda start, stop: (1 + means[start:stop]) / 2, 700, 0.1)
+    assert path.num_units == 700
+    assert path.p_value(0.2) == pytest.approx(test.p_value(0.525))
+
+
+def test_the_net_path_stops_at_the_first_threshold_of_its_grid_that_fails(draw):
+    rows = draw(4000, 1)
+    grid = np.array([2.0, 1.0, 0.0, -0.5, -3.0, -np.inf])
+    path = NetPath(rows, grid, 0.02, 0.1, seed=0)
+    passes = [path.p_value(threshold) <= 0.1 for threshold in grid]
+    first = passes.index(False)
+    assert 0 < first < len(grid)
+    assert path.certified() == grid[first - 1]
+
+
+def test_a_failure_in_the_middle_of_the_grid_hides_what_would_pass_below_it():
+    # Above 0 the small model always loses to the large one, below it always wins: keeping all is no loss on the whole.
+    score = np.concatenate([np.full(500, 1.0), np.full(500, -1.0)])
+    rows = ScoredOutcomes(score=score, small_correct=score < 0, large_correct=score > 0)
+    path = NetPath(rows, np.array([0.0, -np.inf]), 0.1, 0.1, seed=0)
+    assert path.p_value(-np.inf) < 0.1 < path.p_value(0.0)
+    assert path.certified() == np.inf
+
+
+def test_wins_let_net_keep_all_where_regret_cannot():
+    rng = np.random.default_rng(0)
+    rows = ScoredOutcomes(
+        score=rng.normal(size=2000), small_correct=rng.random(2000) < 0.9, large_correct=rng.random(2000) < 0.8
+    )
+    grid = frozen_grid(Frontier.of(rows), -math.inf, beyond=False)
+    assert NetPath(rows, grid, 0.02, 0.1, seed=0).certified() == -math.inf
+    assert RegretPath(rows, 0.02, 0.1).certified() > -math.inf
+
+
+def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
+    validate = draw(5000)
+    grid = frozen_grid(Frontier.of(validate), 0.123, beyond=False)
+    assert grid[-1] == 0.123
+    assert (np.diff(grid) < 0).all()
+    kept = np.array([(validate.score > threshold).mean() for threshold in grid[:-1]])
+    np.testing.assert_allclose(kept, np.arange(1, len(kept) + 1) / 50)
+    beyond = frozen_grid(Frontier.of(validate), 0.123, beyond=True)
+    assert beyond[-1] == -math.inf
+    assert set(grid) < set(beyond)
+
+
+def test_to_escalate_all_is_no_part_of_the_grid(draw):
+    frontier = Frontier.of(draw(100))
+    assert len(frozen_grid(frontier, math.inf, beyond=False)) == 0
+    assert frozen_grid(frontier, math.inf, beyond=True)[0] < math.inf
+
+
+@settings(deadline=None, max_examples=200)
+@given(rows_of, st.floats(0.1, 0.9))
+def test_the_call_path_ends_before_the_first_threshold_that_calls_too_often(rows, rate):
+    scored = _scored(rows)
+    certified = -math.inf
+    for threshold in Frontier.of(scored).thresholds[::-1]:  # from keep all upwards
+        calls = int((scored.score <= threshold).sum())
+        if threshold > -math.inf and binom.cdf(calls, len(scored), rate) > 0.1:
+            break
+        certified = threshold
+    found = highest_call_threshold(scored, rate, 0.1)
+    assert (scored.score > found).tolist() == (scored.score > certified).tolist()
+    assert found == -math.inf or call_rate_bound(scored, found, 0.1) <= rate + 1e-9
+
+
+def test_keeping_all_calls_nobody_whatever_the_rows():
+    rows = ScoredOutcomes(score=[1.0], small_correct=[1], large_correct=[1])
+    assert highest_call_threshold(rows, 0.01, 0.1) == -math.inf
+    assert call_rate_bound(rows, -math.inf, 0.1) == 0
+
+
+def test_one_threshold_for_all_tasks_is_the_strictest_of_theirs(draw):
+    parts = {"easy": draw(2000, 1, ease=3.0), "hard": draw(2000, 2, ease=1.0)}
+    paths = {task: RegretPath(part, 0.02, 0.1) for task, part in parts.items()}
+    worst = WorstTaskPath(paths)
+    assert worst.certified() == paths["hard"].certified() > paths["easy"].certified()
+    assert worst.p_value(0.5) == max(path.p_value(0.5) for path in paths.values())
+    assert worst.upper_bound(0.5) == max(path.upper_bound(0.5) for path in paths.values())
+
+
+@pytest.mark.parametrize("num_rows", [7, 28, 55, 110])
+def test_a_frozen_grid_reaches_the_last_row_where_a_fiftieth_is_no_exact_number(draw, num_rows) -> None:
+    frontier = Frontier.of(draw(num_rows, 0))
+    assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf

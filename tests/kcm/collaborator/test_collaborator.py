@@ -1,0 +1,88 @@
+"""Judge and small start as copies, and KCM differs from its control MCM in its networks alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, build_network
+from kcm.kan import num_parameters
+
+FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_judge_and_small_start_as_copies_that_learn_apart(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,)), kind, seed=0)
+    judge, small = collaborator(FEATURES)
+    assert judge.shape == (5, 3)
+    assert torch.equal(judge, small)
+    small.sum().backward()
+    assert all(parameter.grad is None for parameter in collaborator.judge.parameters())
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_a_shared_network_is_one_network(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), shared=True), kind, seed=0)
+    assert collaborator.judge is collaborator.small
+    judge, small = collaborator(FEATURES)
+    assert judge is small
+
+
+@pytest.mark.parametrize("hidden", [(4,), (16,), (8, 8)])
+def test_mcm_has_as_many_parameters_as_kcm(hidden) -> None:
+    network = NetworkConfig(hidden=hidden)
+    kcm, mcm = (num_parameters(Collaborator(384, 20, network, kind, 0).judge) for kind in ("kan", "mlp"))
+    assert mcm == pytest.approx(kcm, rel=0.02)
+
+
+def test_the_control_of_a_closed_form_has_exactly_as_many_coefficients() -> None:
+    network = NetworkConfig(hidden=(), mixing=50)
+    kcm, control = (Collaborator(12, 3, network, kind, 0) for kind in ("kan", "random_relu"))
+    assert num_parameters(control.judge) == num_parameters(kcm.judge) == 3 * 50 * 9
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_mixing_stands_before_the_networks_and_is_never_trained(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), mixing=50), kind, seed=0)
+    inputs = collaborator.inputs(FEATURES)
+    assert inputs.shape == (5, 50)
+    assert torch.equal(collaborator(FEATURES)[0], collaborator.judge(inputs))
+    assert not [name for name, _ in collaborator.named_parameters() if name.startswith("mixing")]
+    assert "mixing.weight" in collaborator.state_dict()
+
+
+def test_the_seed_alone_decides_the_initial_weights() -> None:
+    def weights(seed: int) -> list[float]:
+        return Collaborator(12, 3, NetworkConfig(), "kan", seed)(FEATURES)[0].flatten().tolist()
+
+    assert weights(1) == weights(1)
+    assert weights(1) != weights(2)
+
+
+def test_a_linear_network_has_one_weight_per_feature_and_label() -> None:
+    network = Collaborator(6, 4, NetworkConfig(shared=True), "linear", seed=0)
+    x = torch.randn(5, 6)
+    bent = network.judge(x[:1] + x[1:2]) + network.judge(torch.zeros(1, 6)) - network.judge(x[:2]).sum(0, keepdim=True)
+    torch.testing.assert_close(bent, torch.zeros(1, 4), atol=1e-5, rtol=0)
+    assert num_parameters(network) == 6 * 4 + 4
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 8)])
+def test_the_width_of_an_mlp_can_be_given(hidden) -> None:
+    network = NetworkConfig(hidden=hidden, mlp_width=11)
+    widths = build_network(6, 4, network, "mlp", seed=0).widths
+    assert widths == (6, *[11] * max(1, len(hidden)), 4)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kind", ["kan", "mlp", "linear"])
+def test_what_is_exported_answers_alike_and_leaves_the_original_as_it_is(kind, shared) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,), shared=shared), kind, seed=0)
+    torch.nn.init.normal_(next(collaborator.small.parameters()))
+    exported = collaborator.export()
+    for mine, theirs in zip(collaborator(FEATURES), exported(FEATURES), strict=True):
+        torch.testing.assert_close(theirs, mine.detach(), atol=1e-5, rtol=1e-5)
+        assert mine.requires_grad
+        assert not theirs.requires_grad
+    assert not any(parameter.requires_grad for parameter in exported.parameters())

@@ -1,0 +1,38 @@
+"""Scaling keeps features in the grid's range, once and for all, and survives features that never vary."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
+
+
+def test_rows_get_unit_variance_whatever_their_length() -> None:
+    rows = torch.randn(50, 384) * torch.logspace(-3, 3, 50)[:, None]
+    scaled = UnitNormalizer()(rows)
+    torch.testing.assert_close(scaled.square().mean(1), torch.ones(50))
+
+
+def test_a_row_of_zeros_stays_zero_and_nan_stays_nan() -> None:
+    scaled = UnitNormalizer()(torch.tensor([[0.0, 0.0], [1.0, torch.nan]]))
+    assert scaled[0].tolist() == [0, 0]
+    assert scaled[1].isnan().all()
+
+
+def test_frozen_statistics_are_those_of_scikit_learn_over_any_batches() -> None:
+    rows = torch.randn(1000, 6) * torch.tensor([1, 10, 0.1, 5, 1, 1]) + 3
+    normalizer = FrozenNormalizer(6)
+    normalizer.fit(rows.split(77))
+    np.testing.assert_allclose(normalizer(rows), StandardScaler().fit_transform(rows.double()), atol=1e-4)
+
+
+def test_a_feature_that_never_varies_is_centred_and_not_divided_by_zero() -> None:
+    rows = torch.randn(100, 3)
+    rows[:, 1] = 0.7
+    normalizer = FrozenNormalizer(3)
+    normalizer.fit([rows])
+    scaled = normalizer(rows)
+    assert torch.isfinite(scaled).all()
+    assert scaled[:, 1].abs().max() < 1e-5

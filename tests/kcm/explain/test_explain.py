@@ -1,0 +1,111 @@
+"""An explanation adds up to the logit, and names the features that made it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.errors import ConfigError, DataError
+from kcm.explain.explain import contribution_curve, explain, kan_of, remembered_rows, scaled
+from kcm.kan import KAN
+from kcm.kan.inspect.curves import edge_curve
+from kcm.learners import ReplayConfig
+from kcm.learners.memory import MemoryRow
+
+
+def rows(count: int, width: int) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3)])
+@pytest.mark.parametrize("top", [1, 4, 6])
+def test_contributions_rest_and_baseline_sum_to_the_logit(widths: tuple[int, ...], top: int) -> None:
+    network, probe = KAN(widths, seed=0).double(), rows(50, 6).double()
+    reason = explain(network, probe[7], label=2, top=top)
+    total = reason.baseline + sum(each.contribution for each in reason.contributions) + reason.rest
+    assert len(reason.contributions) == top
+    assert total == pytest.approx(float(network(probe[7])[2].detach()), abs=1e-9)
+    assert reason.logit == pytest.approx(total, abs=1e-9)
+
+
+def test_a_network_of_one_layer_is_explained_by_its_own_edges() -> None:
+    network, probe = KAN([6, 3], seed=0), rows(50, 6)
+    reason = explain(network, probe[0], label=1, top=6)
+    assert reason.exact
+    assert reason.baseline == 0
+    for each in reason.contributions:
+        _, (edge,) = edge_curve(network.kan_layers[0], each.feature, 1, probe[0, each.feature : each.feature + 1])
+        assert each.contribution == pytest.approx(float(edge), abs=1e-5)
+        assert each.through == 1
+
+
+def test_the_only_live_feature_is_named_first_and_through_the_node_that_it_feeds() -> None:
+    network, probe = KAN([6, 4, 2], seed=0), rows(50, 6)
+    with torch.no_grad():
+        alive = network.kan_layers[0].weight.unflatten(1, (-1, 6))
+        mask = torch.zeros_like(alive)
+        mask[3, :, 5] = 1
+        network.kan_layers[0].weight.mul_(mask.flatten(1))
+    reason = explain(network, probe[0], label=0, top=3)
+    assert not reason.exact
+    assert (reason.contributions[0].feature, reason.contributions[0].through) == (5, 3)
+    assert reason.contributions[0].value == pytest.approx(float(probe[0, 5]))
+    assert [each.contribution for each in reason.contributions[1:]] == [0, 0]
+
+
+@pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
+def test_a_curve_passes_through_what_its_edge_carries_and_zero_at_the_reference(widths: tuple[int, ...]) -> None:
+    network, x = KAN(widths, seed=0), rows(1, 6)[0]
+    for each in explain(network, x, label=2, top=6).contributions:
+        points, values = contribution_curve(network, each, num_points=2001)
+        assert (points[0], points[-1]) == (min(-3, each.value), max(3, each.value))
+        here, reference = (float(values[(points - value).abs().argmin()]) for value in (each.value, 0.0))
+        assert here == pytest.approx(each.carried, abs=1e-3)
+        if len(widths) == 2:
+            assert each.carried == pytest.approx(each.contribution, abs=1e-6)
+        else:
+            assert reference == pytest.approx(0, abs=1e-3)
+
+
+def test_what_an_edge_carries_is_its_change_from_the_reference_times_the_slope_behind_it() -> None:
+    network, x = KAN([6, 5, 3], seed=0), rows(1, 6)[0]
+    for each in explain(network, x, label=2, top=6).contributions:
+        assert each.carried == pytest.approx(each.slope * edge_change(network, x, each.feature, each.through), abs=1e-5)
+
+
+def edge_change(network: KAN, x: torch.Tensor, i: int, j: int) -> float:
+    """What an edge of the first layer adds at `x`, against what it adds at zero."""
+    _, (here, there) = edge_curve(network.kan_layers[0], i, j, torch.stack([x[i], torch.zeros(())]))
+    return float(here - there)
+
+
+def test_a_label_or_a_width_that_does_not_exist_is_refused() -> None:
+    network, probe = KAN([6, 3], seed=0), rows(50, 6)
+    with pytest.raises(ConfigError, match="label = 3"):
+        explain(network, probe[0], label=3)
+    with pytest.raises(DataError, match="shape"):
+        explain(network, probe[0, :5], label=0)
+
+
+def test_an_mlp_has_no_curves_to_show() -> None:
+    control = Collaborator(6, 3, NetworkConfig(hidden=(4,)), "mlp", seed=0)
+    with pytest.raises(ConfigError, match="MLP"):
+        kan_of(control.judge)
+
+
+@pytest.mark.parametrize("mixing", [0, 9])
+def test_the_remembered_rows_are_seen_as_the_networks_see_them(mixing: int) -> None:
+    collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), mixing=mixing), "kan", seed=0)
+    learner, features = ReplayConfig(memory=4).build(seed=0), rows(4, 6)
+    learner.remember(MemoryRow(n, str(n), 0, 0, features[n].numpy(), features[n, :3].numpy()) for n in range(4))
+    remembered = remembered_rows(learner.state_dict(), collaborator)
+    assert remembered is not None
+    torch.testing.assert_close(collaborator.judge(remembered), collaborator(features)[0])
+    assert remembered_rows({}, collaborator) is None
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    collaborator = Collaborator(6, 3, NetworkConfig(hidden=()), "kan", seed=0)
+    with pytest.raises(DataError, match="finite"):
+        scaled(collaborator, torch.full((1, 6), torch.nan))

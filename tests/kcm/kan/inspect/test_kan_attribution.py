@@ -1,0 +1,61 @@
+"""Contributions add up to the logits, and importance is what an edge brings to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kcm.errors import DataError
+from kcm.kan import KAN
+from kcm.kan.inspect.attribution import attribution, importance
+from kcm.kan.inspect.curves import edge_values
+
+
+def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Normal rows that are the same each time."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_contributions_to_a_single_layer_are_exact() -> None:
+    network, x = KAN([8, 5], seed=0), rows(20, 8)
+    found = attribution(network, x)
+    torch.testing.assert_close(found.contributions.sum(-1), network(x), atol=1e-5, rtol=1e-5)
+    changed = x.clone()
+    changed[:, 3] = 1.7
+    # Changing one input changes the logits by the change of its contribution, and no other contribution.
+    moved = attribution(network, changed).contributions - found.contributions
+    torch.testing.assert_close(network(changed) - network(x), moved[:, :, 3], atol=1e-5, rtol=1e-5)
+    assert moved.abs().sum((0, 1)).nonzero().flatten().tolist() == [3]
+
+
+def test_contributions_to_a_deep_network_add_up_to_the_change_from_the_reference() -> None:
+    network, x, reference = KAN([8, 6, 5, 3], seed=0), rows(20, 8), rows(1, 8, seed=1)[0]
+    found = attribution(network, x, reference)
+    torch.testing.assert_close(found.baseline, network(reference))
+    torch.testing.assert_close(found.contributions.sum(-1) + found.baseline, network(x), atol=1e-4, rtol=1e-4)
+    same = x.clone()
+    same[:, 2] = reference[2]
+    assert attribution(network, same, reference).contributions[:, :, 2].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("x", "reference"), [(torch.zeros(8), None), (torch.zeros(2, 8), torch.zeros(7))])
+def test_attribution_names_a_wrong_shape(x, reference) -> None:
+    with pytest.raises(DataError, match="shape"):
+        attribution(KAN([8, 4, 3]), x, reference)
+
+
+def test_importance_of_a_single_layer_is_the_deviation_that_an_edge_brings_to_the_logit() -> None:
+    network, x = KAN([6, 4], seed=0), rows(200, 6)
+    (scores,) = importance(network, x)
+    expected = edge_values(network.kan_layers[0], x).std(0, correction=0)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_input_that_only_feeds_an_ignored_node_does_not_matter() -> None:
+    network, x = KAN([2, 2, 1], seed=0), rows(300, 2)
+    first, second = (layer.weight.data.unflatten(1, (-1, 2)) for layer in network.kan_layers)
+    first[0, :, 1] = first[1, :, 0] = 0  # each input has a node of its own
+    second[:, :, 1] = 0  # and the second node is ignored
+    scores = importance(network, x)
+    assert scores[0][0, 0] > 0.01
+    assert scores[0][1, 1] == scores[1][0, 1] == 0

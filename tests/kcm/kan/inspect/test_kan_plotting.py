@@ -1,0 +1,55 @@
+"""The picture shows what matters and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import matplotlib
+import pytest
+import torch
+
+from kcm.errors import ConfigError
+from kcm.kan import KAN, KANLinear
+from kcm.kan.inspect.attribution import importance
+from kcm.kan.inspect.plotting import plot_edge, plot_network
+from kcm.kan.inspect.symbolic import to_symbolic
+
+matplotlib.use("Agg")
+
+
+def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Normal rows that are the same each time."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_picture_shows_the_most_important_edges_and_only_their_nodes() -> None:
+    network, x = KAN([5, 4, 2], seed=0), rows(100, 5)
+    figure = plot_network(network, x, top=3, inputs=list("abcde"), outputs=["no", "yes"], symbolic=True, title="t")
+    (axes,) = figure.axes
+    assert len(axes.child_axes) == 6  # a box for each of three edges in two layers
+    best = importance(network, x)[0].flatten().argsort(descending=True)[:3]
+    expected = {"abcde"[int(index) % 5] for index in best}
+    assert expected == {text.get_text() for text in axes.texts} & set("abcde")
+    assert sum("R²" in text.get_text() for text in axes.texts) == 6
+    matplotlib.pyplot.close(figure)
+
+
+def test_one_edge_is_drawn_over_the_range_that_the_rows_take() -> None:
+    layer, x = KANLinear(3, 2), torch.rand(50, 3)
+    axes = plot_edge(layer, 1, 0, x, to_symbolic(layer, 1, 0, x[:, 1]))
+    curve = axes.lines[0].get_xdata()
+    assert (float(curve.min()), float(curve.max())) == pytest.approx((float(x[:, 1].min()), float(x[:, 1].max())))
+    assert len(axes.lines) == 3
+    matplotlib.pyplot.close(axes.figure)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"top": 0}, "top = 0"), ({"inputs": ["a"]}, "1 names for 3 inputs")])
+def test_a_picture_that_cannot_be_drawn_is_refused(options, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plot_network(KAN([3, 2]), rows(10, 3), **options)
+
+
+def test_matplotlib_is_imported_only_when_something_is_drawn() -> None:
+    code = "import sys, kcm.kan.inspect.plotting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,115 @@
+"""A classifier answers as its head does, and a hard prompt masks what is no candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from kcm.config import Config, parse_config
+from kcm.errors import ConfigError
+from kcm.inputs.content import TEXT, Content
+from kcm.large import ClassifierModel, Item, LargeConfig, LinearHead, Prompt
+from kcm.large.config import check_prompt_modes
+
+LABELS = ("a", "b", "c")
+
+
+class LengthEncoder:
+    """Encodes a text by its number of characters."""
+
+    dim, identity, reads = 2, "length", TEXT
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[content.size, 1.0] for content in inputs], dtype=np.float32)
+
+
+@pytest.fixture
+def model() -> ClassifierModel:
+    weight = np.array([[0, 0], [1, -3], [-1, 0]], dtype=np.float32)
+    return ClassifierModel(LengthEncoder(), LinearHead(weight, np.zeros(3, dtype=np.float32)), LABELS)
+
+
+def test_answers_are_the_softmax_of_the_head(model):
+    answers = model.answer([Item("1", Content("x" * 5)), Item("2", Content("x"))])
+    expected = softmax([[0, 2, -5], [0, -2, -1]], axis=1)
+    np.testing.assert_allclose([answer.probabilities for answer in answers], expected, atol=1e-6)
+    assert [answer.label for answer in answers] == [1, 0]
+    assert all(answer.error is None and answer.cost.seconds > 0 for answer in answers)
+
+
+def test_no_items_give_no_answers(model):
+    assert model.answer([]) == []
+
+
+def test_a_hard_prompt_masks_and_renormalises(model):
+    (answer,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_allclose(
+        answer.probabilities, [1 / (1 + np.exp(-5)), 0, np.exp(-5) / (1 + np.exp(-5))], atol=1e-6
+    )
+    assert answer.label == 0
+
+
+def test_a_hard_prompt_with_one_candidate_masks_nothing(model):
+    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(2,)))])
+    (plain,) = model.answer([Item("1", Content("x" * 5))])
+    np.testing.assert_array_equal(hard.probabilities, plain.probabilities)
+
+
+def test_a_candidate_that_the_head_does_not_know_counts_for_nothing(model):
+    """None-of-these stands behind the label list, and a classifier cannot answer it."""
+    (hard,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2, 3)))])
+    (known,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_array_equal(hard.probabilities, known.probabilities)
+
+
+def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
+    weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
+    head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
+    (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(
+        [Item("1", Content("x"), Prompt("hard", candidates=(1, 2)))]
+    )
+    np.testing.assert_allclose(answer.probabilities, [0, 0.5, 0.5])
+
+
+def test_a_soft_prompt_is_refused(model):
+    with pytest.raises(ConfigError, match="cannot read soft prompts"):
+        model.answer([Item("1", Content("x"), Prompt("soft", suggestions=((0, 0.9),)))])
+
+
+class Run(Config):
+    """A configuration with a large model in it."""
+
+    large: LargeConfig
+
+
+def test_prompt_modes_are_checked_before_any_work():
+    config = parse_config(Run, {"large": {"adapter": "classifier"}}).large
+    check_prompt_modes(config, ["none", "hard"])
+    with pytest.raises(ConfigError, match=r"'classifier' cannot use prompt mode 'soft'.*hard or none"):
+        check_prompt_modes(config, ["none", "soft"])
+    recorded = parse_config(Run, {"large": {"adapter": "recorded", "path": "x.csv"}}).large
+    with pytest.raises(ConfigError, match=r"'recorded' cannot use prompt mode 'hard'"):
+        check_prompt_modes(recorded, ["hard"])
+
+
+def test_an_unknown_adapter_names_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'classifer'.*'classifier', .*'causal_lm', 'openai', 'recorded'"):
+        parse_config(Run, {"large": {"adapter": "classifer"}})
+
+
+def test_the_identity_follows_encoder_head_and_labels(model):
+    def identity(head=1.0, labels=LABELS):
+        weight = np.full((3, 2), head, dtype=np.float32)
+        return ClassifierModel(LengthEncoder(), LinearHead(weight, np.zeros(3, dtype=np.float32)), labels).identity
+
+    assert identity() == identity()
+    assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d"))}) == 3
+
+
+def test_a_head_of_other_size_than_the_label_list_is_refused():
+    head = LinearHead(np.zeros((2, 2), dtype=np.float32), np.zeros(2, dtype=np.float32))
+    with pytest.raises(ConfigError, match="2 classes, the label list 3"):
+        ClassifierModel(LengthEncoder(), head, LABELS)

@@ -1,0 +1,104 @@
+"""A dual encoder answers with the label whose prompt is most like the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from kcm.inputs.content import TEXT, Content
+from kcm.large import Item, Prompt, ZeroShotConfig, ZeroShotModel
+
+LABELS = ("sea", "sky", "sand")
+
+
+class WordEncoder:
+    """One direction for each word of the labels, and a common one; the texts it read are kept."""
+
+    dim, reads = 4, TEXT
+
+    def __init__(self, identity: str = "words") -> None:
+        self.identity, self.read = identity, []
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        texts = [content.text for content in inputs]
+        self.read += texts
+        if any("broken" in text for text in texts):
+            return np.array([[np.nan if "broken" in text else 0.5] * 4 for text in texts], dtype=np.float32)
+        vectors = np.array([[1.0, *(float(word in text) for word in LABELS)] for text in texts], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def model(**changes) -> ZeroShotModel:
+    encoder = WordEncoder()
+    return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, LABELS)
+
+
+def test_labels_are_read_through_the_template():
+    labels = WordEncoder()
+    ZeroShotModel(ZeroShotConfig(template="A photo of the {label}!"), WordEncoder(), labels, LABELS)
+    assert labels.read == ["A photo of the sea!", "A photo of the sky!", "A photo of the sand!"]
+
+
+def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
+    blue, none = model(temperature=0.5).answer([Item("1", Content("the sky above")), Item("2", Content("nothing"))])
+    weight = np.exp(np.array([0.5, 1.0, 0.5]) / 0.5)  # cosines of (1, 1) with itself and with another label's
+    np.testing.assert_allclose(blue.probabilities, weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(none.probabilities, [1 / 3] * 3, rtol=1e-5)
+    assert (blue.label, blue.error) == (1, None)
+    assert blue.cost.seconds > 0
+
+
+def test_a_hard_prompt_masks_and_renormalises():
+    (answer,) = model(temperature=0.5).answer([Item("1", Content("the sky above"), Prompt("hard", candidates=(0, 2)))])
+    np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
+
+
+def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_suggests():
+    class Swayed(WordEncoder):
+        def encode(self, inputs):
+            swayed = np.array([["probability 0.87" in content.text] for content in inputs])
+            return super().encode(inputs) * np.where(swayed, 2, 1).astype(np.float32)
+
+    labels = Swayed()
+    hinted = ZeroShotModel(ZeroShotConfig(temperature=0.5), WordEncoder(), labels, LABELS)
+    soft = Prompt("soft", suggestions=((0, 0.874),))
+    told, plain, again = hinted.answer([Item("1", Content("nothing"), prompt) for prompt in (soft, Prompt(), soft)])
+    weight = np.exp(np.sqrt(0.5) * np.array([2, 1, 1]) / 0.5)  # cosines of (1) with (1, 1), the first doubled
+    np.testing.assert_allclose(told.probabilities, weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(plain.probabilities, [1 / 3] * 3, rtol=1e-5)
+    np.testing.assert_array_equal(again.probabilities, told.probabilities)
+    assert labels.read[3:] == ["This text is about sea with probability 0.87."]
+
+
+def test_inputs_may_come_through_an_encoder_of_their_own():
+    pictures, labels = WordEncoder("pictures"), WordEncoder("labels")
+    mixed = ZeroShotModel(ZeroShotConfig(), pictures, labels, LABELS)
+    mixed.answer([Item("1", Content("sea.png"))])
+    assert pictures.read == ["sea.png"]
+    assert len(labels.read) == 3
+
+
+def test_a_broken_item_is_an_error_of_its_own():
+    broken, fine = model().answer([Item("1", Content("broken")), Item("2", Content("fine"))])
+    assert (broken.label, broken.error) == (None, "the model's probabilities are not numbers")
+    assert fine.error is None
+    assert model().answer([]) == []
+
+
+def test_the_identity_follows_all_that_decides():
+    encoder = WordEncoder()
+
+    def identity(encoder=encoder, labels=LABELS, **changes):
+        return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, labels).identity
+
+    others = [identity(WordEncoder("other")), identity(labels=("a", "b")), identity(temperature=1.0)]
+    assert len({identity(), *others, identity(template="{label}")}) == 5
+
+
+@pytest.mark.parametrize("template", ["about", "{label} or {label}", "{}"])
+def test_a_template_has_one_place_for_the_label(template):
+    with pytest.raises(ValidationError, match=r"must contain \{label\} once"):
+        ZeroShotConfig(template=template)

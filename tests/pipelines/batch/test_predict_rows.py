@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import pipelines.batch.predict as stage
+from kcm.bundle.runtime import Answer, Failure, Input
+from kcm.inputs.content import TEXT, Content
+from pipelines.batch.predict import Score, added_columns
+from pipelines.batch.rowfile import open_rows
+
+
+class StubCascade:
+    """Answers with the length of the text, fails at the text `fail`, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Input] = []
+        self.small_side = SimpleNamespace(bundle=SimpleNamespace(task_names=("films",), reads=TEXT))
+
+    def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
+        self.asked += inputs
+        return [
+            Failure("no tokens left")
+            if item.content.text == "fail"
+            else Answer(f"length {len(item.content.text)}", {}, 0.9, 1.5, None, "small", False, 0.01)
+            for item in inputs
+        ]
+
+
+@pytest.fixture
+def cascade(monkeypatch: pytest.MonkeyPatch) -> StubCascade:
+    stub = StubCascade()
+    monkeypatch.setattr(stage, "load_cascade", lambda *_, **__: stub)
+    return stub
+
+
+def scored(path: Path, content: str, task_column: str | None = None) -> list[dict[str, object]]:
+    path.write_text(content, encoding="utf-8")
+    (chunk,) = open_rows(path, "text", task_column).chunks(100)
+    return Score(path, path, "cpu")(chunk).drop_columns(["payload"]).to_pylist()
+
+
+def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
+    tmp_path: Path, cascade: StubCascade
+) -> None:
+    rows = scored(tmp_path / "in.csv", 'text,n\na,1\n" ",2\nfail,3\nshort\nlonger,4\n')
+    assert [row["error"] for row in rows] == [None, "no text", "no tokens left", "1 fields instead of 2", None]
+    assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6"]
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
+
+
+def test_the_cascade_is_told_id_and_task(tmp_path: Path, cascade: StubCascade) -> None:
+    rows = scored(tmp_path / "in.csv", "id,text,domain\nx,a,films\ny,b,\nz,c,flims\n", "domain")
+    assert cascade.asked == [Input(Content("a"), "films", "x"), Input(Content("b"), None, "y")]
+    assert rows[2]["error"] == "no such task: flims"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("text", ["id", "label", "confidence", "gate_score", "route", "cost_s", "error"]),
+        ("id,text", ["label", "confidence", "gate_score", "route", "cost_s", "error"]),
+        ("text,label,route", ["id", "kcm_label", "confidence", "gate_score", "kcm_route", "cost_s", "error"]),
+        ("id,text,label,kcm_label", ["kcm_kcm_label", "confidence", "gate_score", "route", "cost_s", "error"]),
+    ],
+)
+def test_no_column_of_the_input_is_overwritten(tmp_path: Path, header: str, expected: list[str]) -> None:
+    (tmp_path / "in.csv").write_text(f"{header}\n", encoding="utf-8")
+    assert list(added_columns(open_rows(tmp_path / "in.csv", "text")).values()) == expected

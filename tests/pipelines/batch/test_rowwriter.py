@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.errors import ArtefactError, DataError
+from pipelines.batch.rowfile import open_rows
+from pipelines.batch.rowwriter import writing
+
+ANSWERS = pa.schema([("label", pa.string()), ("confidence", pa.float64())])
+RECORDS = [
+    {"text": 'plain "quoted", with\nlines', "n": 1, "nested": {"deep": [1, 2]}},
+    {"text": "ärger", "n": None, "nested": {"deep": []}},
+    {"text": "third", "n": 3, "nested": None},
+]
+
+
+def as_csv(path: Path) -> None:
+    flat = [record | {"nested": json.dumps(record["nested"])} for record in RECORDS]
+    pd.DataFrame(flat).to_csv(path, index=False)
+
+
+def as_jsonl(path: Path) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
+
+
+def as_parquet(path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(RECORDS), path)
+
+
+def copy(source: Path, target: Path) -> None:
+    file = open_rows(source, "text")
+    with writing(target, file, ANSWERS) as writer:
+        for chunk in file.chunks(2):
+            answers = {"label": [f"label {row}" for row in chunk["id"].to_pylist()], "confidence": [0.5] * len(chunk)}
+            writer.write(chunk["payload"], pa.table(answers, schema=ANSWERS))
+
+
+READ: dict[str, Callable[[Path], list[dict[str, object]]]] = {
+    ".csv": lambda path: pd.read_csv(path, keep_default_na=False).to_dict("records"),
+    ".jsonl": lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
+    ".parquet": lambda path: pq.read_table(path).to_pylist(),
+}
+WRITE = {".csv": as_csv, ".jsonl": as_jsonl, ".parquet": as_parquet}
+
+
+@pytest.mark.parametrize("source", WRITE)
+@pytest.mark.parametrize("target", READ)
+def test_every_format_becomes_every_other_with_rows_in_order_and_columns_kept(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    WRITE[source](tmp_path / f"in{source}")
+    copy(tmp_path / f"in{source}", tmp_path / f"out{target}")
+    rows = READ[target](tmp_path / f"out{target}")
+    assert [row["text"] for row in rows] == [record["text"] for record in RECORDS]
+    assert [row["label"] for row in rows] == ["label 0", "label 1", "label 2"]
+    assert [row["confidence"] for row in rows] == [0.5] * 3
+    assert [list(row) for row in rows] == [["text", "n", "nested", "label", "confidence"]] * 3
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_nested_values_come_back_as_they_were(tmp_path: Path, suffix: str) -> None:
+    WRITE[suffix](tmp_path / f"in{suffix}")
+    copy(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
+    assert [row["nested"] for row in READ[suffix](tmp_path / f"out{suffix}")] == [r["nested"] for r in RECORDS]
+
+
+def test_json_has_null_where_parquet_has_nan(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "score": [float("nan")]}), tmp_path / "in.parquet")
+    copy(tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert READ[".jsonl"](tmp_path / "out.jsonl")[0]["score"] is None
+
+
+@pytest.mark.parametrize("target", READ)
+def test_text_that_utf8_cannot_hold_is_carried_along(tmp_path: Path, target: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "x": "\\ud800"}\n', encoding="utf-8")
+    copy(tmp_path / "in.jsonl", tmp_path / f"out{target}")
+    assert READ[target](tmp_path / f"out{target}")[0]["x"] in ("\ud800", "\\ud800")
+
+
+@pytest.mark.parametrize("suffix", READ)
+def test_an_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path, suffix: str) -> None:
+    as_csv(tmp_path / "in.csv")
+    target = tmp_path / f"out{suffix}"
+    target.write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="stop"), writing(target, open_rows(tmp_path / "in.csv", "text"), ANSWERS):
+        raise RuntimeError("stop")
+    assert target.read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.csv", target.name])
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    as_csv(tmp_path / "in.csv")
+    file = open_rows(tmp_path / "in.csv", "text")
+    with (
+        pytest.raises(ArtefactError, match=r"no such folder.*absent"),
+        writing(tmp_path / "absent/o.csv", file, ANSWERS),
+    ):
+        pass
+
+
+def test_what_the_system_refuses_is_said_at_once(tmp_path: Path) -> None:
+    as_csv(tmp_path / "in.csv")
+    file = open_rows(tmp_path / "in.csv", "text")
+    name = "x" * 300 + ".csv"  # longer than any file system allows
+    with pytest.raises(ArtefactError, match="cannot write"), writing(tmp_path / name, file, ANSWERS):
+        pass
+
+
+def test_an_output_of_unknown_format_is_refused(tmp_path: Path) -> None:
+    as_csv(tmp_path / "in.csv")
+    file = open_rows(tmp_path / "in.csv", "text")
+    with pytest.raises(DataError, match=r"unknown suffix '\.xlsx'"), writing(tmp_path / "out.xlsx", file, ANSWERS):
+        pass

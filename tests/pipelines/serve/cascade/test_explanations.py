@@ -1,0 +1,108 @@
+"""What clients are told of a decision, from a real small side over a stub encoder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, SmallSide
+from kcm.cascade.policy import KEEP_ALL, Decision, Policy
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import TextEncoderConfig
+from kcm.inputs.content import TEXT, Content
+from kcm.large import OpenAiConfig, Prompts
+from kcm.learners import FinetuneConfig
+from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.explanations import NO_CURVES, Explanation
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.deploy.config import LimitsConfig, ServeConfig
+from pipelines.serve.http.errors import Refusal
+
+
+class LengthEncoder:
+    """Features that follow from the lengths of a text's words."""
+
+    dim, reads, identity = 4, TEXT, "length"
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[np.cos(given.size * k) for k in range(1, 5)] for given in inputs], np.float32)
+
+
+def explained(
+    given: Input,
+    kind: str = "kan",
+    hidden: tuple[int, ...] = (),
+    max_items: int = 128,
+    max_waiting: int = 100,
+    **policy: Any,
+) -> Explanation:
+    bundle = Bundle(
+        collaborator=Collaborator(4, 2, NetworkConfig(hidden=hidden), kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
+        seed=0,
+        label_names=("negative", "positive"),
+        task_names=("films",),
+        encoder=TextEncoderConfig(model="stub"),
+        encoder_identity="stub",
+        large=OpenAiConfig(model="m", api_key_env=None),
+        large_identity="stub",
+        policy=Policy(**{"decision": KEEP_ALL} | policy),
+        prompts=Prompts(top_k=2),
+        learner=FinetuneConfig(),
+    )
+    side = SmallSide(bundle, LengthEncoder())
+    config = ServeConfig(limits=LimitsConfig(max_items=max_items))
+
+    async def explain() -> Explanation:
+        judge = Batcher(side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=max_waiting)
+        never: Any = None  # an explanation asks no large model
+        return await CascadeService(side, judge, never, config, "7").explain(given, 3, "mine")
+
+    return asyncio.run(explain())
+
+
+@pytest.mark.parametrize("hidden", [(), (3,)])
+def test_contributions_add_up_and_every_mark_lies_on_its_curve(hidden: tuple[int, ...]) -> None:
+    found = explained(Input(Content("not a good film")), hidden=hidden)
+    assert (found.model_version, found.request_id, found.escalated) == ("7", "mine", False)
+    assert [word.word for word in found.words] == ["not", "a", "good", "film"]
+    for reasons in found.networks:
+        added = sum(edge.contribution for edge in reasons.edges)
+        assert reasons.logit == pytest.approx(reasons.baseline + added + reasons.rest, abs=1e-4)
+        assert reasons.exact == (hidden == ())
+        for edge in reasons.edges:
+            nearest = int(np.abs(np.array(edge.points) - edge.value).argmin())
+            assert edge.curve[nearest] == pytest.approx(edge.carried, abs=0.05)
+            assert edge.to == reasons.label if reasons.exact else edge.to.startswith("hidden node ")
+
+
+def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
+    soft = {"decision": Decision(decision="threshold", threshold=1e6), "prompt": "soft"}
+    found = explained(Input(Content("a film")), **soft)
+    assert found.escalated
+    assert found.shown.suggestions.keys() == {"negative", "positive"}
+    assert [message.role for message in found.shown.messages] == ["system", "user"]
+    assert "suggests" in found.shown.messages[0].content
+
+
+def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same() -> None:
+    found = explained(Input(Content("a good film")), kind="mlp", hidden=(3,))
+    assert (found.networks, found.no_curves, len(found.words)) == ([], NO_CURVES, 3)
+
+
+def test_an_explanation_takes_no_more_items_than_a_request_may_have() -> None:
+    assert len(explained(Input(Content("word " * 100)), max_items=10).words) == 9
+    assert len(explained(Input(Content("word " * 100))).words) == 60
+
+
+def test_an_explanation_is_refused_as_a_prediction_is() -> None:
+    with pytest.raises(Refusal, match=r"^input\.task: there is no such task, did you mean 'films'\?") as unknown:
+        explained(Input(Content("a film"), "filmz"))
+    assert unknown.value.status == 422
+    with pytest.raises(Refusal, match="too many items wait") as full:
+        explained(Input(Content("word " * 30)), max_waiting=16)
+    assert (full.value.status, full.value.retry_after_s) == (429, 1)

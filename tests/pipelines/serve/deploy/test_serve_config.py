@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from pipelines.serve.deploy.app import deployment_options, large_options
+from pipelines.serve.deploy.config import ServeConfig
+
+
+def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+    assert ipaddress.ip_address(ServeConfig().host).is_loopback
+
+
+def test_no_queue_is_endless_and_a_refused_client_is_told_when_to_come_back() -> None:
+    config = ServeConfig(retry_after_s=3)
+    for replicas in (config, config.large):
+        options = deployment_options(replicas, config)
+        assert options["max_queued_requests"] == replicas.max_queued_requests >= 0
+        assert options["max_ongoing_requests"] == replicas.max_ongoing_requests
+        assert options["backpressure_config"].status_code == 429
+        assert options["backpressure_config"].retry_after_s == 3
+
+
+def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewest() -> None:
+    assert large_options(ServeConfig())["num_replicas"] == 1
+    options = large_options(parse_config(ServeConfig, {"large": {"min_replicas": 0, "num_replicas": 3, "idle_s": 60}}))
+    assert "num_replicas" not in options
+    scaling = options["autoscaling_config"]
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s) == (0, 3, 60.0)
+
+
+def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
+    config = parse_config(ServeConfig, {"auth": {"keys_file": "keys"}})
+    assert config.auth.keys_file == Path.cwd() / "keys"
+
+
+def test_a_replica_computes_where_its_resources_are() -> None:
+    assert ServeConfig().device == "cpu"
+    assert ServeConfig(gpus=0.5).device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_batch_size": 100, "max_ongoing_requests": 10}, "requests of one item never fill a batch"),
+        ({"timeout_s": 5.0, "large": {"timeout_s": 5.0}}, "no time is left to answer without the large model"),
+        ({"max_waiting_items": 10}, "the largest request that is allowed never finds room"),
+        ({"large": {"max_waiting_items": 10}}, "large.max_waiting_items"),
+        ({"large": {"min_replicas": 2}}, r"min_replicas \(2\) must not exceed num_replicas \(1\)"),
+        ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
+        ({"port": 70000}, "port = 70000"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(ServeConfig, values)

@@ -1,0 +1,92 @@
+"""Who may call: the interface with keys and rate limits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.rate import RateLimit
+
+BODY = {"inputs": [{"text": "a private text"}]}
+SECRET = "secret-key-of-ann"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    file = tmp_path / "keys"
+    file.write_text(f"ann {sha256(SECRET.encode()).hexdigest()}\nbob {sha256(b'bob').hexdigest()}\n")
+    return Keys(file)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_only_a_valid_key_gets_an_answer(client_of: Callable[..., TestClient], keys: Keys, service: Any) -> None:
+    client = client_of(keys=keys)
+    assert client.post("/v1/predict", json=BODY, headers=bearer(SECRET)).status_code == 200
+    wrong: list[dict[str, str]] = [{}, bearer(""), bearer("x"), {"Authorization": f"Basic {SECRET}"}]
+    for headers in wrong:
+        response = client.post("/v1/predict", json=BODY, headers=headers)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert len(service.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/model", "/v1/model/report", "/v1/models", "/v1/feedback", "/v1/explain", "/metrics", "/nowhere"]
+)
+def test_every_path_asks_for_a_key(client_of: Callable[..., TestClient], keys: Keys, path: str) -> None:
+    assert client_of(keys=keys).get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/healthz", "/readyz", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"]
+)
+def test_but_for_those_that_tell_nothing_of_the_model(
+    client_of: Callable[..., TestClient], keys: Keys, path: str
+) -> None:
+    assert client_of(keys=keys).get(path).status_code == 200
+
+
+def test_a_caller_that_asks_too_often_is_told_when_to_come_back(
+    client_of: Callable[..., TestClient], keys: Keys
+) -> None:
+    client = client_of(keys=keys, rate_limit=RateLimit(per_minute=2, clock=lambda: 0.0))
+    responses = [client.post("/v1/predict", json=BODY, headers=bearer(SECRET)) for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[-1].headers["retry-after"] == "30"
+    assert client.post("/v1/predict", json=BODY, headers=bearer("bob")).status_code == 200
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
+    client_of: Callable[..., TestClient], keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        client_of(keys=keys).post("/v1/predict", json=BODY, headers=bearer(SECRET) | {"X-Request-Id": "mine"})
+        client_of(keys=keys).post("/v1/explain", json={"input": {"text": "a private text"}}, headers=bearer(SECRET))
+        client_of(keys=keys).post("/v1/predict", json={"text": "a private text"}, headers=bearer("wrong-secret"))
+    answered, explained, refused = [vars(record) for record in caplog.records if record.getMessage() == "request"]
+    assert (answered["request_id"], answered["caller"], answered["status"]) == ("mine", "ann", 200)
+    assert (answered["path"], answered["model_version"], answered["routes"]) == ("/v1/predict", "3", ["small"])
+    assert answered["seconds"] >= 0
+    assert (explained["path"], explained["model_version"], explained["status"]) == ("/v1/explain", "3", 200)
+    assert refused["status"] == 401
+    written = " ".join(str(vars(record)) for record in caplog.records)
+    assert "secret" not in written
+    assert "private" not in written
+
+
+def test_health_checks_do_not_fill_the_log(
+    client_of: Callable[..., TestClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="ray.serve"):
+        client_of().get("/healthz")
+    assert [record for record in caplog.records if record.name == "ray.serve"] == []

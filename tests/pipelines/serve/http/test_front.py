@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Coroutine, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.bundle import Lineage
+from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.cascade.policy import Policy
+from kcm.inputs.content import TEXT, Content
+from kcm.large import ClassifierConfig, Item, LargeAnswer
+from kcm.large.base import Cost
+from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.breaker import Breaker, BreakerConfig, State
+from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.http import front as room
+from pipelines.serve.http.errors import Refusal
+from pipelines.serve.http.front import Front
+from pipelines.serve.http.schemas import PredictResponse
+from pipelines.serve.log.feedback import Feedback, FeedbackConfig, FeedbackLog
+from pipelines.serve.log.store import Store
+from pipelines.serve.log.tables import ESCALATED, FEEDBACK
+
+KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
+DOWN = Trouble("the large model failed: RayActorError", 503)
+
+
+class StubSmallSide(SmallSide):
+    """Keeps the text `keep` alone."""
+
+    def __init__(self) -> None:
+        encoder, large = {"name": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
+        self.bundle: Any = SimpleNamespace(
+            label_names=("bad", "good"),
+            answer_names=("bad", "good"),
+            prompts=None,
+            task_names=("movies",),
+            reads=TEXT,
+            certificates={},
+            digest="abc",
+            encoder=SimpleNamespace(**encoder),
+            large=ClassifierConfig.model_validate(large),
+            policy=Policy(),
+            lineage=Lineage(parent="older"),
+        )
+        self.policy, self.top_k = Policy(), None
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+        features = np.zeros(4, np.float32)
+        return [
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
+            for item in inputs
+        ]
+
+
+class StubEscalation:
+    """The large model's answer is `good`, but for the number of times that it is in trouble first."""
+
+    def __init__(self, troubles: int = 0) -> None:
+        self._troubles = troubles
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+        return await self.probe(timeout_s) or [LargeAnswer(1, cost=Cost(seconds=0.05)) for _ in items]
+
+    async def probe(self, timeout_s: float) -> Trouble | None:
+        self._troubles -= 1
+        return DOWN if self._troubles >= 0 else None
+
+
+@dataclass
+class Recorder:
+    """Remembers what it was told."""
+
+    statuses: list[int] = field(default_factory=list)
+    explained_statuses: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    call_rates: list[float | None] = field(default_factory=list)
+
+    def answered(self, response: PredictResponse) -> None:
+        self.statuses.append(200)
+
+    def refused(self, status: int) -> None:
+        self.statuses.append(status)
+
+    def explained(self, status: int) -> None:
+        self.explained_statuses.append(status)
+
+    def unstored(self, kind: str) -> None:
+        self.lost.append(kind)
+
+    def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
+        self.call_rates.append(call_rate)
+
+
+CONFIG = ServeConfig(feedback=FeedbackConfig(timeout_s=0.05, breaker=BreakerConfig(failures=1, rest_s=60.0)))
+
+
+def release(version: str) -> Release:
+    return Release(version=version, bundle=Path("/bundles") / version)
+
+
+async def started(recorder: Recorder, url: str | None = None, troubles: int = 0) -> Front:
+    async def load(offered: Release) -> CascadeService:
+        small_side = StubSmallSide()
+        judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=8, max_waiting=8)
+        fails = 99 if offered.version == "mute" else troubles
+        return CascadeService(small_side, judge, StubEscalation(fails), CONFIG, offered.version)  # type: ignore[arg-type]
+
+    async def exposition() -> str:
+        return "everything counted"
+
+    store = Store(CONFIG.feedback, url) if url else None
+    front = Front(load, CONFIG, Breaker(BreakerConfig()), recorder, store, exposition)
+    await front.offer(release("1"))
+    return front
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/feedback.db"
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_an_escalated_answer_is_in_the_log_before_the_client_has_it(url: str, recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder, url)
+        await front.predict([KEPT, ASKED], "r1")
+        (row,) = FeedbackLog(url, 1.0).read(ESCALATED)
+        assert (row["request_id"], row["item"], row["model_version"], row["label"]) == ("r1", 1, "1", "good")
+        assert row["text"] is None
+
+    run(answer())
+
+
+def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_told_to_come_back(
+    url: str, tmp_path: Path, recorder: Recorder
+) -> None:
+    async def answer() -> None:
+        front = await started(recorder, url)
+        await front.predict([ASKED], "r1")
+        with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            response = await front.predict([ASKED], "r2")
+            with pytest.raises(Refusal, match="nothing was stored") as caught:
+                await front.feedback("r1", [Feedback(0, "good")])
+        assert response.answers[0].label == "good"
+        assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+        assert recorder.lost == ["escalated", "feedback"]
+        assert recorder.statuses == [200, 200]
+
+    run(answer())
+
+
+def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_what_is_there(
+    url: str, recorder: Recorder
+) -> None:
+    async def tell() -> None:
+        front = await started(recorder, url)
+        assert (await front.feedback("r1", [Feedback(0, "good")])).stored == 1
+        assert (await front.feedback("r1", [Feedback(0, "good")])).stored == 1
+        assert [row["label"] for row in FeedbackLog(url, 1.0).read(FEEDBACK)] == ["good"]
+        with pytest.raises(Refusal, match="another label") as caught:
+            await front.feedback("r1", [Feedback(0, "bad")])
+        assert caught.value.status == 409
+
+    run(tell())
+
+
+def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Recorder) -> None:
+    async def tell() -> None:
+        front = await started(recorder, url)
+        with pytest.raises(Refusal, match=r"labels\[1\].label") as caught:
+            await front.feedback("r1", [Feedback(0, "good"), Feedback(1, "goood")])
+        assert caught.value.status == 422
+
+    run(tell())
+
+
+def test_where_nothing_is_kept_feedback_is_told_so(recorder: Recorder) -> None:
+    async def tell() -> None:
+        front = await started(recorder)
+        with pytest.raises(Refusal, match="feedback is not kept") as caught:
+            await front.feedback("r1", [Feedback(0, "good")])
+        assert caught.value.status == 404
+
+    run(tell())
+
+
+def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder, troubles=1)
+        assert (front.card().call_rate, front.card().traffic.small) == (None, 0)
+        await front.predict([KEPT, KEPT, ASKED], "r1")
+        await front.predict([ASKED], "r2")
+        card = front.card()
+        counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
+        assert counts == {"small": 2, "large": 1, "small_degraded": 1}
+        assert card.call_rate == 0.5
+        assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
+        assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
+
+    run(answer())
+
+
+def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder)
+        await front.predict([KEPT, KEPT, KEPT], "r1")
+        assert front.card().cost_saved is None  # what a call costs is not known yet
+        await front.predict([ASKED], "r2")
+        # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
+        assert front.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
+
+    run(answer())
+
+
+def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def explain(service: CascadeService, given: Input, top: int, request_id: str) -> str:
+        await asyncio.sleep(0.05)
+        return f"{given.content.text} by {service.version}"
+
+    monkeypatch.setattr(CascadeService, "explain", explain)
+
+    async def ask() -> None:
+        front = await started(recorder)
+        first = asyncio.ensure_future(front.explain(KEPT, 3, "r1"))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="another decision") as caught:
+            await front.explain(ASKED, 3, "r2")
+        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+        assert await first == "keep by 1"
+        assert await front.explain(ASKED, 3, "r3") == "a private text by 1"
+        assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
+
+    run(ask())
+
+
+def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder)
+        with pytest.raises(Refusal):
+            await front.predict([Input(Content("x"), "no such task")], "r1")
+        assert recorder.statuses == [422]
+
+    run(answer())
+
+
+def test_it_is_ready_once_the_large_model_has_answered_a_probe(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    monkeypatch.setattr(room, "PROBE_INTERVAL_S", 0.0)
+
+    async def wait() -> None:
+        front = await started(recorder, troubles=2)
+        assert front.waiting_for() == "the large model has not answered yet"
+        await front.become_ready()
+        assert front.waiting_for() is None
+
+    run(wait())
+
+
+def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_says_so(recorder: Recorder) -> None:
+    async def swap() -> None:
+        front = await started(recorder)
+        await front.offer(release("mute"))
+        await front._releases.settled()
+        card = front.card()
+        assert card.model_version == "1"
+        assert card.refused is not None
+        assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
+
+    run(swap())
+
+
+def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recorder) -> None:
+    async def swap() -> None:
+        front = await started(recorder)
+        waiting = [asyncio.ensure_future(front.predict([KEPT, ASKED], f"r{number}")) for number in range(3)]
+        await front.offer(release("2"))
+        await front._releases.settled()
+        later = await front.predict([KEPT, ASKED], "later")
+        assert [response.model_version for response in await asyncio.gather(*waiting)] == ["1"] * 3
+        assert later.model_version == "2"
+
+    run(swap())

@@ -1,0 +1,126 @@
+"""Thousands of requests straight through the ASGI interface: broken ones break nothing, good ones leave nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import random
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.http.api import create_api
+
+VALID: dict[str, Any] = {
+    "/v1/predict": {"inputs": [{"text": "What a film!", "task": "movies"}, {"text": "It has its moments."}]},
+    "/v1/feedback": {"request_id": "mine", "labels": [{"item": 0, "label": "good", "text": "x", "task": "movies"}]},
+    "/v1/chat/completions": {"model": "kcm", "messages": [{"role": "user", "content": "Classify this."}], "n": 1},
+}
+ODD = [None, True, -1, 2**70, 1e400, float("nan"), "", " ", "\x00", "\ud800", "x" * 9000, [], [[]], {}, {"text": {}}]
+
+
+@pytest.fixture
+def api(service: Any) -> FastAPI:
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    service.seen = Forgetful()
+    return create_api(service, LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=5000))
+
+
+class Forgetful(list[Any]):
+    """A list that keeps nothing: what a stub remembers is no leak of the interface."""
+
+    def __iadd__(self, other: Iterable[Any]) -> Forgetful:  # type: ignore[override, misc]
+        return self
+
+
+async def status_of(api: FastAPI, path: str, body: bytes) -> int:
+    """The status of the answer, without a client in between."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await api(scope, receive, send)
+    (status,) = statuses
+    return status
+
+
+def broken(body: Any, draw: random.Random) -> bytes:
+    """The body with one of its values replaced, or with its bytes damaged."""
+    if draw.random() < 0.5:
+        text = json.dumps(_replaced(body, draw))
+        return text.encode("utf-8", "surrogatepass")
+    content = bytearray(json.dumps(body).encode())
+    for _ in range(draw.randint(1, 4)):
+        start = draw.randrange(len(content))
+        end = start + draw.randint(0, 5)
+        content[start:end] = draw.choice([b"", bytes([draw.randrange(256)]), bytes(content[start:end]) * 2, b'"', b"["])
+    return bytes(content)
+
+
+def _replaced(value: Any, draw: random.Random) -> Any:
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        name = draw.choice(list(value))
+        others = {key: kept for key, kept in value.items() if key != name}
+        return others | {name if draw.random() < 0.9 else "surplus": _replaced(value[name], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.8:
+        position = draw.randrange(len(value))
+        return [_replaced(v, draw) if index == position else v for index, v in enumerate(value)]
+    return draw.choice(ODD)
+
+
+def test_ten_thousand_malformed_bodies_are_the_client_s_fault(api: FastAPI) -> None:
+    """Promise: no body, however it is broken, is answered by a 5xx."""
+    draw = random.Random(0)
+
+    async def all_of_them() -> Counter[int]:
+        statuses: Counter[int] = Counter()
+        for number in range(10_000):
+            path = list(VALID)[number % len(VALID)]
+            statuses[await status_of(api, path, broken(VALID[path], draw))] += 1
+        return statuses
+
+    statuses = asyncio.run(all_of_them())
+    assert statuses.keys() <= {200, 400, 404, 413, 422}
+    assert statuses[422] > 5_000
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
+    """Promise: an answered request leaves nothing behind; later hundreds need no more memory than the first."""
+    body = json.dumps(VALID["/v1/predict"]).encode()
+
+    async def ask(number: int) -> int:
+        for _ in range(number):
+            assert await status_of(api, "/v1/predict", body) == 200
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async def grown() -> int:
+        await ask(100)
+        tracemalloc.start()
+        try:
+            before = await ask(50)
+            return await ask(300) - before
+        finally:
+            tracemalloc.stop()
+
+    assert asyncio.run(grown()) < 300 * 20  # bytes: a fiftieth of what keeping each response would take

@@ -1,0 +1,103 @@
+"""The OpenAI-compatible door, asked by OpenAI's own client."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import openai
+import pytest
+from fastapi.testclient import TestClient
+
+from kcm.bundle.runtime import Input
+from kcm.inputs.content import Content
+from kcm.large.prompting.prompts import NO_PROMPT, question
+from pipelines.serve.http.errors import Refusal
+
+
+@pytest.fixture
+def chat(client: TestClient) -> openai.OpenAI:
+    return openai.OpenAI(base_url="http://testserver/v1", api_key="any", http_client=client, max_retries=0)
+
+
+def ask(chat: openai.OpenAI, *messages: tuple[str, Any], model: str = "kcm", **options: Any) -> Any:
+    said = [{"role": role, "content": content} for role, content in messages]
+    return chat.chat.completions.with_raw_response.create(model=model, messages=said, **options)  # type: ignore[call-overload]
+
+
+def test_the_model_is_listed(chat: openai.OpenAI) -> None:
+    assert [model.id for model in chat.models.list()] == ["kcm"]
+    assert chat.models.retrieve("kcm").id == "kcm"
+    with pytest.raises(openai.NotFoundError):
+        chat.models.retrieve("gpt")
+
+
+def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
+    chat: openai.OpenAI, service: Any
+) -> None:
+    messages = [("system", "Good or bad?"), ("user", "first"), ("assistant", "bad"), ("user", "a film")]
+    raw = ask(chat, *messages, temperature=0, max_tokens=5, extra_headers={"X-Request-Id": "mine"})
+    completion = raw.parse()
+    assert service.seen == [Input(Content("a film"))]
+    (choice,) = completion.choices
+    assert (choice.message.content, choice.message.role, choice.finish_reason) == ("good", "assistant", "stop")
+    assert (completion.id, completion.system_fingerprint) == ("chatcmpl-mine", "3")
+    assert (raw.headers["x-kcm-route"], raw.headers["x-kcm-version"]) == ("small", "3")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Good or bad? The text stands between <<< and >>>.\n<<<\na film\n>>>\nLabel:",
+        [{"type": "text", "text": "a "}, {"type": "text", "text": "film"}],
+    ],
+    ids=["between marks", "in parts"],
+)
+def test_a_text_may_stand_between_marks_or_come_in_parts(chat: openai.OpenAI, service: Any, content: Any) -> None:
+    ask(chat, ("user", content))
+    assert service.seen == [Input(Content("a film"))]
+
+
+def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: openai.OpenAI, service: Any) -> None:
+    asked = question("a film", ["bad", "good"], NO_PROMPT)
+    ask(chat, ("system", asked.instructions), ("user", asked.data))
+    assert service.seen[0].content.text == "a film"
+
+
+def test_probabilities_come_as_those_of_tokens(chat: openai.OpenAI) -> None:
+    (choice,) = ask(chat, ("user", "a film"), logprobs=True, top_logprobs=2).parse().choices
+    (token,) = choice.logprobs.content
+    assert (token.token, math.exp(token.logprob)) == ("good", pytest.approx(0.9))
+    assert {top.token: round(math.exp(top.logprob), 6) for top in token.top_logprobs} == {"good": 0.9, "bad": 0.1}
+
+
+def test_a_stream_carries_the_same_label(chat: openai.OpenAI) -> None:
+    stream = chat.chat.completions.create(model="kcm", messages=[{"role": "user", "content": "a film"}], stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "good"
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "kind", "reason"),
+    [
+        ([("user", "a film")], {"model": "gpt"}, openai.NotFoundError, "the only model here is 'kcm'"),
+        ([("system", "a film")], {}, openai.UnprocessableEntityError, "none of the role 'user'"),
+        ([("user", " ")], {}, openai.UnprocessableEntityError, "the text is empty"),
+        ([("user", "x" * 11)], {}, openai.UnprocessableEntityError, "at most 10 characters"),
+        ([("user", "x")], {"n": 2}, openai.UnprocessableEntityError, "n: Input should be 1"),
+        ([("user", [{"type": "image_url", "image_url": {"url": "u"}}])], {}, openai.UnprocessableEntityError, "text"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_classified_is_told_why(
+    chat: openai.OpenAI, messages: Any, options: Any, kind: type[Exception], reason: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        ask(chat, *messages, **options)
+    assert reason in str(caught.value)
+
+
+def test_a_refusal_is_one_that_clients_know_how_to_retry(chat: openai.OpenAI, service: Any) -> None:
+    service.refusal = Refusal(429, "too many items wait already", 1)
+    with pytest.raises(openai.RateLimitError) as caught:
+        ask(chat, ("user", "a film"))
+    assert caught.value.response.headers["retry-after"] == "1"

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from kcm.bundle.runtime import Input
+from kcm.inputs.content import Content
+from pipelines.serve.http.errors import Refusal
+from pipelines.serve.log.feedback import Feedback
+
+ITEM = {"text": "a"}
+
+
+def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client: TestClient, service: Any) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": " a "}, {"text": "b", "task": "movies"}]})
+    assert service.seen == [Input(Content(" a ")), Input(Content("b"), "movies")]
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["model_version"], len(body["answers"])) == ("3", 2)
+    assert body["timings"] == {"judge_s": 0.01, "large_s": 0.0, "total_s": 0.02}
+    assert body["answers"][0] == {
+        "label": "good",
+        "probabilities": {"good": 0.9, "bad": 0.1},
+        "confidence": 0.9,
+        "gate_score": 2.2,
+        "threshold": None,
+        "route": "small",
+        "degraded": False,
+        "cost_s": 0.01,
+        "large_cost_s": 0.0,
+    }
+
+
+def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise(client: TestClient) -> None:
+    with_id = client.post("/v1/predict", json={"inputs": [ITEM]}, headers={"X-Request-ID": "mine"}).json()
+    without = [client.post("/v1/predict", json={"inputs": [ITEM]}).json()["request_id"] for _ in range(2)]
+    assert with_id["request_id"] == "mine"
+    assert len({*without, ""}) == 3
+
+
+@pytest.mark.parametrize("request_id", ["two words", "x" * 129, "café"])
+def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient, request_id: str) -> None:
+    headers = {"X-Request-ID": request_id.encode()}
+    response = client.post("/v1/predict", json={"inputs": [ITEM]}, headers=headers)
+    assert response.status_code == 422
+    assert "1 to 128 printable" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"inputs": [{"text": ""}]}, "inputs[0].text: String should have at least 1 character"),
+        ({"inputs": [ITEM, {"text": " \n"}]}, "inputs[1].text: The text is empty"),
+        ({"inputs": [ITEM, {"text": "x" * 11}]}, "inputs[1].text: String should have at most 10 characters"),
+        ({"inputs": [ITEM] * 4}, "inputs: List should have at most 3 items"),
+        ({"inputs": []}, "inputs: List should have at least 1 item"),
+        ({"inputs": [ITEM, {}]}, "inputs[1]: There is nothing to classify: give a text or an image"),
+        ({"inputs": [{"image": "no base64"}]}, "inputs[0].image: An image must be in base64"),
+        ({"inputs": [{"image": "A" * 200}]}, "inputs[0].image: Image should have at most 100 bytes"),
+        ({"inputs": [{"text": 5}]}, "inputs[0].text: Input should be a valid string"),
+        ({"inputs": [{"text": "x", "label": 1}]}, "inputs[0].label: Extra inputs are not permitted"),
+        ({"texts": ["x"]}, "inputs: Field required"),
+        ({}, "inputs: Field required"),
+    ],
+    ids=str,
+)
+def test_an_invalid_request_is_told_which_item_and_which_limit_in_one_line(
+    client: TestClient, body: Any, message: str
+) -> None:
+    response = client.post("/v1/predict", json=body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+    assert "\n" not in response.json()["detail"]
+
+
+def test_many_problems_are_counted_rather_than_listed(client: TestClient) -> None:
+    items = [{f"field{number}": 1, "other": 2} for number in range(3)]
+    detail = client.post("/v1/predict", json={"inputs": items}).json()["detail"]
+    assert detail.endswith("and 1 more")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 390,
+        b'{"inputs": NaN}',
+        b'{"inputs": [{"text": "\\ud800"}]}',
+        b'{"inputs": [{"text": 1e999}]}',
+        b'{"\\ud800": 1}',
+        b'{"inputs": [{"text": "a", "\\u0000\\n": 1}]}',
+    ],
+    ids=str,
+)
+def test_a_malformed_body_is_the_client_s_fault(client: TestClient, content: bytes) -> None:
+    response = client.post("/v1/predict", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.json()["detail"]
+
+
+def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(client: TestClient, service: Any) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(10):
+            yield b" " * 50
+
+    for content in (b" " * 401, endless()):
+        response = client.post("/v1/predict", content=content)
+        assert (response.status_code, response.json()["detail"]) == (413, "body: at most 400 bytes are allowed")
+    fitting = b'{"inputs": [{"text": "a"}]}'.ljust(400)
+    headers = {"content-type": "application/json"}
+    assert client.post("/v1/predict", content=fitting, headers=headers).status_code == 200
+    assert len(service.seen) == 1
+
+
+def test_an_error_does_not_repeat_the_input(client: TestClient) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
+    assert response.status_code == 422
+    assert "private" not in response.text
+
+
+@pytest.mark.parametrize(("retry_after_s", "header"), [(2, "2"), (None, None)])
+def test_a_refusal_has_its_status_reason_and_time_to_come_back(
+    client: TestClient, service: Any, retry_after_s: int | None, header: str | None
+) -> None:
+    service.refusal = Refusal(503, "too much to do", retry_after_s)
+    response = client.post("/v1/predict", json={"inputs": [ITEM]})
+    error = {"message": "too much to do", "code": 503}
+    assert (response.status_code, response.json()) == (503, {"detail": "too much to do", "error": error})
+    assert response.headers.get("retry-after") == header
+
+
+def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None:
+    response = client.post("/v1/explain", json={"input": {"text": "a b", "task": "movies"}, "top": 3})
+    assert service.seen == [Input(Content("a b"), "movies"), 3]
+    assert response.status_code == 200
+    assert response.json()["words"] == [{"word": "a", "effect": 0.1}]
+    assert response.json()["shown"]["messages"] == [{"role": "user", "content": "a b"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"input": {"text": "x" * 11}}, "input.text: String should have at most 10 characters"),
+        ({"input": ITEM, "top": 0}, "top: Input should be greater than or equal to 1"),
+        ({"input": ITEM, "top": 51}, "top: Input should be less than or equal to 50"),
+        ({"inputs": [ITEM]}, "input: Field required"),
+    ],
+    ids=str,
+)
+def test_what_may_be_explained_has_the_limits_of_a_prediction(client: TestClient, body: Any, message: str) -> None:
+    response = client.post("/v1/explain", json=body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+
+
+def test_feedback_names_the_request_and_its_items(client: TestClient, service: Any) -> None:
+    labels = [{"item": 1, "label": "good", "text": "x", "task": "movies"}, {"label": "bad"}]
+    response = client.post("/v1/feedback", json={"request_id": "mine", "labels": labels})
+    assert (response.status_code, response.json()) == (200, {"request_id": "mine", "stored": 2})
+    assert service.seen == ["mine", Feedback(1, "good", "x", "movies"), Feedback(0, "bad")]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"request_id": "mine", "labels": []}, "labels: List should have at least 1 item"),
+        ({"request_id": "mine", "labels": [{"label": "a"}, {"label": "b"}]}, "labels: Each item of a request"),
+        ({"request_id": "mine", "labels": [{"item": -1, "label": "a"}]}, "labels[0].item: Input should be greater"),
+        ({"request_id": "mine", "labels": [{"item": 3, "label": "a"}]}, "labels[0].item: Input should be less than 3"),
+        ({"request_id": "two words", "labels": [{"label": "a"}]}, "request_id: String should match"),
+    ],
+    ids=str,
+)
+def test_feedback_that_makes_no_sense_is_told_why(client: TestClient, body: Any, message: str) -> None:
+    response = client.post("/v1/feedback", json=body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+
+
+def test_it_is_alive_before_it_is_ready(client: TestClient, service: Any) -> None:
+    service.waiting = "the large model has not answered yet"
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert "the large model has not answered yet" in client.get("/readyz").json()["detail"]
+    service.waiting = None
+    assert client.get("/readyz").status_code == 200
+
+
+def test_the_card_shows_what_is_served(client: TestClient) -> None:
+    card = client.get("/v1/model").json()
+    assert card["policy"]["decision"] == {"decision": "keep_all", "threshold": None}
+    assert (card["model_version"], card["labels"], card["lineage"]) == ("3", ["bad", "good"], {"parent": "2"})
+    assert (card["traffic"]["large"], card["call_rate"], card["cost_saved"]) == (1, 0.25, 0.5)
+
+
+def test_the_documentation_and_all_that_it_loads_come_from_here(client: TestClient) -> None:
+    loaded = re.findall(r'(?:href|src)="([^"]+)"', client.get("/docs").text)
+    assert len(loaded) == 3
+    assert [client.get(path).status_code for path in loaded if path.startswith("/")] == [200] * 3
+
+
+def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert schemas["PredictRequest"]["properties"]["inputs"]["maxItems"] == 3
+    assert schemas["Item"]["properties"]["text"]["maxLength"] == 10
+    assert set(schemas["Answer"]["required"]) >= {"label", "route", "gate_score", "threshold", "degraded"}
+    refusals = document["paths"]["/v1/predict"]["post"]["responses"]
+    for status in ("401", "413", "422", "429", "503", "504"):
+        assert refusals[status]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}

@@ -1,0 +1,175 @@
+"""Rows that have none of the labels: only the large model can be right of them, and the path of a run keeps to that."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kcm.bundle.bundle import Bundle
+from kcm.cascade.table import OutcomeTable
+from kcm.config import parse_config
+from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.large import LargeAnswer
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.run import walk_plan
+from pipelines.stages.evaluate import evaluate, read_result
+from pipelines.stages.features import SECONDS, list_column, task_file, write_rows
+from pipelines.stages.outcomes import outcomes
+from pipelines.stages.register import make_bundle
+from pipelines.stages.tasks import load_sequence, tasks
+from pipelines.stages.tune import _write_best
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.outcome_file import Outcomes
+from pipelines.training.trial import Choice, TrialPlan
+
+INTENTS = ("book", "cancel", "pay", "weather")
+NONE = "oos"
+CONFIG: dict[str, Any] = {
+    "name": "clinc",
+    "collaborators": ["kcm"],
+    "encoder": {"model": "none"},
+    "network": {"hidden": []},
+    "learner": {"name": "joint"},
+    "train": {"num_epochs": 40, "learning_rate": 0.02},
+    "certificate": {"epsilon": 0.1},
+}
+
+
+def write_clinc(path: Path, answers: Path) -> None:
+    """CLINC150's layout, and what a large model answered: it is wrong of every third out-of-scope row of test alone."""
+    content: dict[str, list[list[str]]] = {}
+    recorded = []
+    for split, count in (("train", 40), ("val", 80), ("test", 40)):
+        content[split] = [[f"{split} {intent} {i}", intent] for i in range(count) for intent in INTENTS]
+        content[f"oos_{split}"] = [[f"outside {split} {i}", NONE] for i in range(30)]
+        recorded += [(f"{split}-{i + 1}", row[1]) for i, row in enumerate(content[split])]
+        recorded += [(f"oos_{split}-{i + 1}", "pay" if split == "test" and i % 3 == 0 else NONE) for i in range(30)]
+    path.write_text(json.dumps(content))
+    with answers.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("id", "label"), *recorded])
+
+
+def encoded_by_hand(store: ArtefactStore, sequence: Artefact) -> Artefact:
+    """Features in place of an encoder's: an axis for every intent, and their middle for what is outside."""
+
+    def write(folder: Path, scratch: Path) -> None:
+        rng = np.random.default_rng(0)
+        loaded = load_sequence(sequence)
+        for number in range(len(loaded.tasks)):
+            rows = loaded.rows(number)
+            label_N = rows["label"].to_numpy()
+            centre_ND = np.where(label_N[:, None] == OUT_OF_SCOPE, 1.0, 2.0 * np.eye(len(INTENTS))[label_N])
+            features_ND = (centre_ND + rng.normal(scale=0.1, size=centre_ND.shape)).astype(np.float32)
+            columns = rows.drop_columns(["text"]).append_column("features", list_column(features_ND))
+            columns = columns.set_column(columns.column_names.index("group"), "group", [[None] * len(rows)])
+            write_rows(task_file(folder, number), columns.append_column(SECONDS, [np.full(len(rows), 1e-3)]))
+
+    recipe = Recipe("features", 1, {"identity": "by hand"}, (sequence,))
+    return store.build(recipe, write)[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run without Ray, from the rows to the bundle."""
+    folder = tmp_path_factory.mktemp("clinc")
+    write_clinc(folder / "data_full.json", folder / "answers.csv")
+    rows = {"source": {"kind": "files", "path": str(folder / "data_full.json")}, "out_of_scope": "keep"}
+    more = {
+        "storage_path": str(folder / "storage"),
+        "tasks": rows | {"scenario": "class_incremental", "num_tasks": 2},
+        "large": {"adapter": "recorded", "path": str(folder / "answers.csv")},
+    }
+    config = parse_config(RunConfig, CONFIG | more)
+    context = Context(config, ArtefactStore(config.storage_path))
+    sequence = tasks(context)
+    encoded = encoded_by_hand(context.store, sequence)
+    answered = outcomes(context, sequence)
+    plan, answer_names = walk_plan(config, sequence, encoded, answered)
+    walk = plan.walk("kcm")
+    walk.run()
+    torch.save(walk.state_dict(), folder / "kcm.pt")
+    weights = config.distill
+    choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
+    trial = TrialPlan(
+        collaborator="kcm",
+        plan=plan,
+        answer_names=answer_names,
+        features=encoded.folder,
+        outcomes=answered.folder,
+        trained=folder / "kcm.pt",
+        scratch=folder / "scratch",
+        max_loss=0.0,
+        certificate=config.certificate,
+    )
+    tuned, _ = context.store.build(
+        Recipe("tune", 1, {}, (encoded,)), lambda target, scratch: _write_best(target / "kcm", trial, choice)
+    )
+    evaluated = evaluate(context, plan, answer_names, (encoded, answered, tuned))
+    return {
+        "sequence": load_sequence(sequence),
+        "plan": plan,
+        "result": read_result(evaluated)["kcm"],
+        "table": OutcomeTable.from_parquet(evaluated.folder / "kcm" / "outcomes.parquet"),
+        "bundle": make_bundle(context, plan, answer_names, (encoded, answered, tuned, evaluated)),
+    }
+
+
+def test_the_large_model_may_answer_none_of_the_labels(run) -> None:
+    assert run["sequence"].answer_names == (*INTENTS, NONE)
+    assert run["table"].label_names == (*INTENTS, NONE)
+
+
+def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
+    def taught(label: int, *probabilities: float) -> list[float]:
+        answer = LargeAnswer(label, np.array(probabilities, dtype=np.float32))
+        return Outcomes.of([answer], num_labels=2).probabilities_NC[0].tolist()
+
+    assert taught(0, 0.6, 0.2, 0.2) == pytest.approx([0.75, 0.25])
+    assert np.isnan(taught(2, 0.1, 0.1, 0.8)).all()  # it says none-of-these, and so teaches nothing
+
+
+def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
+    sequence = run["sequence"]
+    for number, rows in enumerate(run["plan"].walk("kcm").tasks):
+        labels = sequence.tasks[number].splits["test"]["label"]
+        assert OUT_OF_SCOPE in labels
+        assert rows.num_rows("test") == len([label for label in labels if label != OUT_OF_SCOPE])
+        assert OUT_OF_SCOPE not in rows.labels("train")
+
+
+def test_in_the_table_the_small_model_is_wrong_and_the_large_one_right_iff_it_says_none(run) -> None:
+    table = run["table"].where(split="test")
+    outside = np.array([row_id.startswith("oos_") for row_id in table.id])
+    assert outside.sum() == 30
+    assert not table.small_correct[outside].any()
+    said_pay = np.array([(int(row_id.rpartition("-")[2]) - 1) % 3 == 0 for row_id in table.id[outside]])
+    np.testing.assert_array_equal(table.large_correct[outside], ~said_pay)
+    assert table.small_correct[~outside].mean() > 0.95
+
+
+def test_the_accuracy_matrix_counts_rows_with_a_label_alone(run) -> None:
+    assert run["result"]["accuracy_matrix"][-1] == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+def test_the_result_says_how_many_of_them_are_escalated_and_answered_so(run) -> None:
+    """Promise: a certified cascade keeps what it knows, sends on what nobody taught it, and says both."""
+    assert run["result"]["certificate"]["decision"] == "threshold"
+    assert run["result"]["overall"]["calls_saved"] > 0.6
+    assert run["result"]["out_of_scope"] == {
+        "out_of_scope_num_rows": 30,
+        "out_of_scope_escalated": 1.0,
+        "out_of_scope_accuracy": pytest.approx(20 / 30),
+    }
+
+
+def test_the_bundle_remembers_what_none_of_the_labels_is_called(run, tmp_path) -> None:
+    again = Bundle.read(run["bundle"].write(tmp_path / "bundle"))
+    assert (again.label_names, again.none_label) == (INTENTS, NONE)

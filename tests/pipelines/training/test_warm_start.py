@@ -1,0 +1,94 @@
+"""A search starts from the last one of the same space, and from no other."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.config import parse_config
+from pipelines.config import RunConfig
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
+from pipelines.training.warm_start import SEARCH, TRIALS, first_points, last_search, space_of
+
+
+def config(**more: Any) -> RunConfig:
+    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
+    return parse_config(RunConfig, values | more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seed": 7},
+        {"name": "b", "storage_path": "/elsewhere"},
+        {"tune": {"num_trials": 99, "prompt_modes": ["none", "soft"], "warm_start": False}},
+        {"tasks": {"order_seed": 3}},
+        {"cluster": {"num_workers": 5}},
+    ],
+)
+def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> None:
+    assert space_of(config(**more)) == space_of(config())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tune": {"learning_rates": [0.5]}},
+        {"encoder": {"model": "f"}},
+        {"network": {"hidden": [3]}},
+        {"tasks": {"max_rows_per_task": 9}},
+        {"certificate": {"epsilon": 0.3}},
+    ],
+)
+def test_what_a_trial_depends_on_does(more) -> None:
+    assert space_of(config(**more)) != space_of(config())
+
+
+def test_the_revision_of_a_data_set_does_not_make_another_space() -> None:
+    first, second = ({"source": {"kind": "hub", "id": "o/n", "revision": tag}} for tag in ("v1", "v2"))
+    assert space_of(config(tasks=first)) == space_of(config(tasks=second))
+
+
+def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[str, Any]]) -> Artefact:
+    def write(folder: Path, scratch: Path) -> None:
+        write_json(folder / SEARCH, {"space": space})
+        write_json(folder / TRIALS, trials)
+
+    artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
+    os.utime(artefact.folder / "manifest.json", (number, number))
+    return artefact
+
+
+def trial(rate: float, promised: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
+    objectives = {"promised": promised, "calls_saved": 0.5, "area": 0.5}
+    return {"collaborator": collaborator, "params": {"learning_rate": rate}, "pareto": pareto} | objectives
+
+
+def test_the_last_search_of_the_space_is_found(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    assert last_search(store, "this") is None
+    made = [searched(store, number, space, []) for number, space in enumerate(["this", "this", "other"], 1)]
+    assert last_search(store, "this") == made[1]
+    (made[1].folder / "manifest.json").unlink()  # as an interrupted one has none
+    assert last_search(store, "this") == made[0]
+
+
+def test_points_are_the_best_then_the_front_each_once_and_of_one_collaborator(tmp_path: Path) -> None:
+    trials = [
+        trial(0.1, 0.2),
+        trial(0.2, 0.9, pareto=False),  # best, though another trial is better in both objectives
+        trial(0.3, 0.4, pareto=False),
+        trial(0.4, 0.5),
+        trial(0.4, 0.5),
+        trial(0.5, 1.0, collaborator="mcm"),
+    ]
+    earlier = searched(ArtefactStore(tmp_path), 1, "this", trials)
+    assert json.loads((earlier.folder / TRIALS).read_text()) == trials
+    rates = [point["learning_rate"] for point in first_points(earlier, "kcm", 9)]
+    assert rates == [0.2, 0.4, 0.1]
+    assert len(first_points(earlier, "kcm", 2)) == 2
+    assert first_points(earlier, "linear", 9) == []
