@@ -165,6 +165,10 @@ def predict(
     image_column: Annotated[
         str, typer.Option(metavar="NAME", help="Column with the picture, where it reads them: paths or bytes.")
     ] = "image",
+    image_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
+    ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Take the cluster and the assets from a run's YAML file.")
@@ -189,6 +193,7 @@ def predict(
             output,
             text_column,
             image_column=image_column,
+            image_root=image_root,
             task_column=task_column,
             cluster=site.cluster,
             assets_dir=site.assets_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import typer
 
 from kcm.errors import KcmError
+from kcm.redact import redacted, redacted_values
 
 UNEXPECTED, MENDABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -83,8 +85,8 @@ def _mendable(error: Exception) -> str | None:
 
 def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    line = " ".join(text.split())
+        print(redacted(traceback.format_exc()), file=sys.stderr)
+    line = redacted(" ".join(text.split()))
     typer.secho(line, fg=typer.colors.RED, err=True)
     with suppress(KcmError):  # the line above is what counts, and may be about this very file
         _write(json_file, {"error": line.removeprefix("error: ")})
@@ -96,6 +98,6 @@ def _write(json_file: Path | None, result: dict[str, Any]) -> None:
         return
     try:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(redacted_values(result), indent=2, default=str) + "\n", encoding="utf-8")
     except OSError as error:
         raise KcmError(f"cannot write the JSON result: {error.strerror}", where=str(json_file)) from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 from mlflow import MlflowClient
 
-from jobs.serving import served_model
+from jobs.serving import served_model, service_folder
 from kcm.errors import KcmError
-from pipelines.cluster import prepare_environment
+from pipelines.authentication import LocalCluster, find_cluster, settings
+from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import change_version, is_running
@@ -41,22 +41,33 @@ def promote(config: RunConfig, version: str) -> dict[str, Any]:
 
 @contextmanager
 def _running_cluster(config: RunConfig) -> Iterator[bool]:
-    """Whether there is a cluster, connected to for as long as the block runs. None is started for this."""
+    """Whether there is a cluster, connected to for as long as the block runs. None is started for this.
+
+    It is the one that is named, else the one that `kcm serve` has started for this run.
+    """
     if ray.is_initialized():
         yield True
         return
     prepare_environment()
     named = config.cluster.address or os.environ.get("RAY_ADDRESS")
-    try:
-        ray.init(address=named or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
+    local = None if named else find_cluster(service_folder(config))
+    with ExitStack() as stack:
         if named:
-            raise KcmError(
-                f"no Ray cluster answers: {error}", where=named, mend="Start it, or drop the address"
-            ) from error
-        yield False
-        return
-    try:
+            join(named)
+        elif local is None or not stack.enter_context(_joined(local)):
+            yield False
+            return
+        stack.callback(ray.shutdown)
         yield True
-    finally:
-        ray.shutdown()
+
+
+@contextmanager
+def _joined(local: LocalCluster) -> Iterator[bool]:
+    """Whether the service's cluster could be joined; what a service that was killed has left leads nowhere."""
+    with settings(local.authentication):
+        try:
+            join(local.address)
+        except KcmError:
+            yield False
+            return
+        yield True

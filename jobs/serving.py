@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import threading
@@ -11,18 +12,19 @@ from pathlib import Path
 
 import yaml
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from kcm.bundle.bundle import Bundle
 from kcm.config import Config
-from kcm.errors import KcmError
+from kcm.errors import ConfigError, KcmError
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
 from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.deploy.release import Release
-from pipelines.tracking import CHAMPION, SQLITE, fetch_model
+from pipelines.tracking import CHAMPION, DIGEST_TAG, SQLITE, fetch_model
 
 
 class Site(Config):
@@ -31,11 +33,17 @@ class Site(Config):
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
     assets_path: Path = Path("assets")
+    cluster_folder: Path | None = None  # where `kcm promote` finds the local cluster
 
     @classmethod
     def of(cls, config: RunConfig) -> Site:
         """What a run's configuration says about it."""
-        site = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
+        site = cls(
+            serve=config.serve,
+            cluster=config.cluster,
+            assets_path=config.assets_path,
+            cluster_folder=service_folder(config),
+        )
         return site.keeping_feedback_in(config.storage_path)
 
     def keeping_feedback_in(self, folder: Path) -> Site:
@@ -48,6 +56,11 @@ class Site(Config):
         return self.model_copy(update={"serve": serve})
 
 
+def service_folder(config: RunConfig) -> Path:
+    """What `kcm serve` leaves there while it runs lets its owner's other commands enter its cluster."""
+    return config.storage_path / "runs" / config.name / "service"
+
+
 def served_folder(bundle: Path) -> Release:
     """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
     return Release(version=Bundle.read(bundle).digest[:12], bundle=bundle.absolute())
@@ -56,12 +69,16 @@ def served_folder(bundle: Path) -> Release:
 def served_model(config: RunConfig, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
-    An alias is resolved here, so that all replicas load the same version whatever becomes of the alias.
+    An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. The copy is
+    named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made anew.
     """
     uri = config.tracking.uri_in(config.storage_path)
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
-    version = _resolved(uri, asked)
-    folder = config.storage_path / "served" / version
+    found = _resolved(uri, asked)
+    version = f"{found.name}/{found.version}"
+    content = found.tags.get(DIGEST_TAG) or f"registered {found.creation_timestamp} at {found.source}"
+    key = hashlib.sha256(f"{uri}\0{content}".encode()).hexdigest()[:16]
+    folder = config.storage_path / "served" / version / key
     if not folder.exists():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,16 +87,18 @@ def served_model(config: RunConfig, model: str | None) -> Release:
     return Release(version=version, bundle=folder)
 
 
-def _resolved(uri: str, model: str) -> str:
-    """NAME/VERSION."""
+def _resolved(uri: str, model: str) -> ModelVersion:
+    """The version that NAME@ALIAS or NAME/VERSION means."""
     name, at, alias = model.partition("@")
     database = Path(uri.removeprefix(SQLITE))
     try:
         if uri.startswith(SQLITE) and not database.exists():  # which a client would create
             raise MlflowException("no runs are recorded here")
-        if not at:
-            return model
-        return f"{name}/{MlflowClient(uri).get_model_version_by_alias(name, alias).version}"
+        client = MlflowClient(uri)
+        if at:
+            return client.get_model_version_by_alias(name, alias)
+        name, _, number = model.rpartition("/")
+        return client.get_model_version(name, number)
     except MlflowException as error:
         mend = "Register one by `kcm run`, or name one by --model or --bundle"
         raise KcmError(f"no registered model {model!r}", where=uri, mend=mend) from error
@@ -89,7 +108,7 @@ def _resolved(uri: str, model: str) -> str:
 def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the cascade, which is ready, for as long as the block runs."""
     prepare_environment()
-    with connected(site.cluster):
+    with connected(site.cluster, site.cluster_folder):
         url = deploy(release, site.serve, site.assets_path)
         try:
             yield url
@@ -98,7 +117,12 @@ def serving(release: Release, site: Site) -> Iterator[str]:
 
 
 def write_deployment(file: Path, release: Release, site: Site) -> None:
-    """Write what `serve deploy` takes. Raises ArtefactError for a bundle that cannot be served, before anything."""
+    """Write what `serve deploy` takes.
+
+    Raises ArtefactError for a bundle that cannot be served and ConfigError for a log that its replicas cannot share,
+    before anything is written.
+    """
+    _require_shared_log(site.serve)
     require_servable(release, site.serve, site.assets_path)
     content = yaml.safe_dump(deployment_file(release, site.serve, site.assets_path), sort_keys=False)
     try:
@@ -106,6 +130,17 @@ def write_deployment(file: Path, release: Release, site: Site) -> None:
         file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise KcmError(f"cannot write the deployment: {error.strerror}", where=str(file)) from error
+
+
+def _require_shared_log(config: ServeConfig) -> None:
+    """Refuse SQLite for replicas that a cluster places on several machines: its file would be damaged."""
+    if config.num_replicas == 1 or not (config.feedback.url or "").startswith("sqlite"):
+        return
+    raise ConfigError(
+        f"SQLite cannot be written by {config.num_replicas} replicas on several machines",
+        where="serve.feedback.url",
+        mend="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
+    )
 
 
 def wait_for_interruption() -> None:

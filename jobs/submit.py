@@ -21,6 +21,8 @@ import jobs
 import kcm
 import pipelines
 from kcm.errors import KcmError
+from kcm.redact import redacted
+from pipelines.authentication import MODE, reread
 from pipelines.config import RunConfig
 
 AuthMode = Literal["disabled", "token"]
@@ -52,7 +54,7 @@ def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
             )
         except RuntimeError as error:
             raise KcmError(f"the cluster refused the job: {error}", where=address) from error
-    print(f"job {job} is on {address}", file=sys.stderr)
+    print(redacted(f"job {job} is on {address}"), file=sys.stderr)
     try:
         _follow(client, job)
         end = _end(client, job)
@@ -79,7 +81,8 @@ def pack(folder: Path, config: RunConfig) -> None:
 def _client(address: str, auth: AuthMode) -> JobSubmissionClient:
     # Set both ways of finding and entering a cluster: else a RAY_ADDRESS of the shell overrides the address asked for,
     # and a token left in the home folder changes how the client must connect.
-    os.environ["RAY_API_SERVER_ADDRESS"], os.environ["RAY_AUTH_MODE"] = address, auth
+    os.environ["RAY_API_SERVER_ADDRESS"], os.environ[MODE] = address, auth
+    reread()
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:

@@ -11,12 +11,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kcm.errors import ConfigError
+from kcm.redact import HIDDEN
 
 
 class Config(BaseModel):
     """Base of every configuration model: immutable, no unknown keys, no silent conversion of nonsense."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -60,23 +63,29 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r} goes through {parent!r}, which is not a section", where="--set")
+            raise ConfigError(f"override {dotted!r} goes through {parent!r}, which is not a section", where="--set")
         node = child
     try:
         node[leaf] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"the value of {override!r} is not YAML", where="--set") from None
+        raise ConfigError(f"the value of {dotted!r} is not YAML", where="--set") from None
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
     path, owners = _follow(model, problem["loc"])
     place = ".".join(path)
     if problem["type"] != "extra_forbidden":
-        return f"{place} = {problem['input']!r}: {problem['msg']}" if place else str(problem["msg"])
+        return f"{place}{_shown(problem)}: {problem['msg']}" if place else str(problem["msg"])
     *parents, key = path
     nearest = difflib.get_close_matches(key, sorted({name for m in owners for name in m.model_fields}), n=1, cutoff=0.0)
     hint = f", did you mean {'.'.join([*parents, nearest[0]])!r}?" if nearest else ""
     return f"unknown key {place!r}{hint}"
+
+
+def _shown(problem: Any) -> str:
+    """What was given, where it may be shown: a whole section says no more than the message, and may hold a secret."""
+    given = problem["input"]
+    return "" if problem["type"] == HIDDEN or isinstance(given, Mapping | BaseModel) else f" = {given!r}"
 
 
 def _follow(model: type[BaseModel], location: Iterable[Any]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from kcm.redact import redacted
+
 
 class KcmError(Exception):
     """Base of every error that is the user's to mend; printed as one line, without a traceback.
 
-    `what` states the fault with the offending value, `where` the file, field or item, `mend` the next step.
+    `what` states the fault with the offending value, `where` the file, field or item, `mend` the next step. Secrets in
+    any of them are masked.
     """
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
@@ -16,7 +19,7 @@ class KcmError(Exception):
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         remedy = f". {self.mend}" if self.mend else ""
-        return f"{self.what}{place}{remedy}"
+        return redacted(f"{self.what}{place}{remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:  # crosses Ray's process boundaries unharmed
         return _rebuild, (type(self), self.what, self.where, self.mend)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from pydantic import Field, field_validator
+from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
 
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
+from kcm.redact import PlainUrl
+from pipelines.authentication import local_token, tell_address
 from pipelines.signals import kept
 
 MIB = 2**20
@@ -22,7 +28,11 @@ CPUS_PER_TRIAL = 1
 class ClusterConfig(Config):
     """Where the work runs, and on how much; nothing here changes a result."""
 
-    address: str | None = Field(None, description="An existing cluster; without one a local cluster is started.")
+    address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
+    node_ip: str = Field(
+        "127.0.0.1",
+        description="Address of a local cluster's node; with any but a loopback address Ray listens on all interfaces.",
+    )
     num_cpus: int = Field(
         4, ge=1, description="Logical CPUs of a local cluster; more than cores, since workers share them."
     )
@@ -40,6 +50,16 @@ class ClusterConfig(Config):
     )
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
     gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
+
+    @field_validator("node_ip")
+    @classmethod
+    def _of_this_machine(cls, value: str) -> str:
+        try:
+            if not ipaddress.ip_address(value).is_unspecified:
+                return value
+        except ValueError:
+            pass
+        raise ValueError("must be an IP address of this machine, such as 127.0.0.1")
 
     @field_validator("num_workers", mode="before")
     @classmethod
@@ -81,7 +101,6 @@ class ClusterConfig(Config):
 def prepare_environment() -> None:
     """Settings that Ray reads when its processes start; a person's own settings win."""
     for name, value in {
-        "RAY_AUTH_MODE": "disabled",  # else a token left in the home folder silently changes how clients must connect
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # saves 4 s at every start of a trainer
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side warns on the terminal about its own actors
         "RAY_AIR_NEW_OUTPUT": "0",
@@ -97,35 +116,78 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[None]:
-    """A connection to the cluster for as long as the block runs; one that is open already is left as it is."""
+def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
+    """A connection to the cluster for as long as the block runs; one that is open already is left as it is.
+
+    A local cluster asks for a token and listens on `config.node_ip`. In `folder`, which nobody else may enter, it
+    leaves what other commands need to enter it (`pipelines.authentication.find_cluster`).
+    """
     if ray.is_initialized():
         yield
         return
     prepare_environment()
     address = config.address or os.environ.get("RAY_ADDRESS")
-    try:
+    with ExitStack() as stack:
+        if not address:
+            _check_room(config)
+        private = None if address else stack.enter_context(local_token(folder))
         with _silent_stderr(), kept(signal.SIGTERM):
-            _init(address, config)
+            if address:
+                join(address)
+            else:
+                _start(config)
+        stack.callback(ray.shutdown)  # before the token goes
+        if private:  # a local cluster
+            tell_address(private, ray.get_runtime_context().gcs_address)
+        yield
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+
+
+def join(address: str) -> None:
+    """Connect to an existing cluster. KcmError where none answers, or it asks for another token."""
+    try:
+        with _loopback_is_meant():
+            ray.init(address=address, **_QUIET)
     except ConnectionError as error:
         raise KcmError(
-            f"no Ray cluster answers: {error}", where=str(address), mend="Start one, or drop the address"
+            f"no Ray cluster answers: {error}", where=address, mend="Start one, or drop the address"
         ) from error
+    except AuthenticationError as error:
+        raise KcmError(
+            f"the Ray cluster refuses us: {str(error).partition('. ')[0]}",
+            where=address,
+            mend="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
+        ) from error
+
+
+def _start(config: ClusterConfig) -> None:
+    """Start a local cluster."""
+    with _loopback_is_meant():
+        ray.init(
+            # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
+            address="local",
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_mib * MIB,
+            include_dashboard=False,
+            _node_ip_address=config.node_ip,
+            **_QUIET,
+        )
+
+
+@contextmanager
+def _loopback_is_meant() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 as it stands, as it does where it knows no clusters of several machines.
+
+    Else it puts the machine's outward address in its place, and every process of a local cluster, of which some ask
+    for no token, listens on all interfaces.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
     finally:
-        ray.shutdown()
-
-
-def _init(address: str | None, config: ClusterConfig) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
-    if address:
-        ray.init(address=address, **quiet)
-        return
-    _check_room(config)
-    store = config.object_store_mib * MIB
-    # "local": somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
-    ray.init(address="local", num_cpus=config.num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_room(config: ClusterConfig) -> None:

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kcm.redact import redacted
+
 
 class Bar:
     """The bar of one running stage."""
@@ -72,7 +74,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self.console.print(text, highlight=False)
+        self.console.print(redacted(text), highlight=False)
 
 
 @contextmanager

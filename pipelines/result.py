@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import yaml
 
+from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from pipelines.context import Context
 from pipelines.stages.evaluate import read_curves, read_result
@@ -37,7 +38,7 @@ def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
     if tracking := context.tracking:
         model = context.config.tracking.model_of(context.config.name)
         result["mlflow"] = {
-            "tracking_uri": tracking.uri,
+            "tracking_uri": redacted(tracking.uri),
             "run_id": tracking.run_id,
             "model": model,
             "version": champion_of(tracking.uri, model),
@@ -53,7 +54,8 @@ def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
 def _params(context: Context) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
     changes_nothing = {"cluster", "tracking", "serve", "storage_path", "assets_path"}
-    return context.config.model_dump(mode="json", exclude=changes_nothing)
+    params: dict[str, Any] = redacted_values(context.config.model_dump(mode="json", exclude=changes_nothing))
+    return params
 
 
 def _headline(context: Context, result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -75,7 +77,7 @@ def _report_inputs(context: Context, done: Mapping[str, Artefact], result: dict[
         reliability={name: curve["reliability"] for name, curve in curves.items()},
         trials=trials,
         certificate_path=curves[context.config.collaborators[0]]["certificate_path"],
-        config_yaml=yaml.safe_dump(context.config.model_dump(mode="json"), sort_keys=False),
+        config_yaml=yaml.safe_dump(redacted_values(context.config.model_dump(mode="json")), sort_keys=False),
         lineage={stage: artefact.fingerprint for stage, artefact in done.items()},
         machine=_machine(),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pyarrow.parquet as pq
+from rich.markup import escape
 
 from kcm.learners.stream import matrix
+from kcm.redact import redacted_values
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -42,16 +45,29 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
     with explained(folder), locked(folder, f"the run {config.name!r}"), connected(config.cluster):
         folder.mkdir(parents=True, exist_ok=True)
         key = Recipe("run", 1, config.model_dump(mode="json", exclude={"cluster", "tracking", "serve"})).fingerprint
-        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
-        done: dict[str, Artefact] = {}
-        for stage, artefact in stages(context):
-            done[stage] = artefact
-            if stage == until:
-                break
-        result = collect(context, done)
-        if "register" in done:
-            result["result_path"] = str(folder / "result.json")
-            write_json(folder / "result.json", result)
+        context.tracking = Tracking.open(
+            config.tracking,
+            context.store.root,
+            name=config.name,
+            key=key,
+            say=lambda line: context.reporter.say(escape(line)),
+        )
+        with closing(context.tracking):
+            return _run(context, until)
+
+
+def _run(context: Context, until: str | None) -> dict[str, Any]:
+    done: dict[str, Artefact] = {}
+    for stage, artefact in stages(context):
+        done[stage] = artefact
+        if stage == until:
+            break
+    result = collect(context, done)
+    if "register" in done:
+        file = context.run_folder / "result.json"
+        result["result_path"] = str(file)
+        write_json(file, redacted_values(result))
+        if context.tracking:
             context.tracking.finish()
     return result
 

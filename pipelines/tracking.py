@@ -1,36 +1,50 @@
-"""MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry."""
+"""MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
+
+Only opening a run and registering a model wait for MLflow. All else goes through an outbox: an outage ends no training.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 from pydantic import Field
-from ray.train import UserCallback
 
+from kcm.bundle.bundle import bundle_digest
 from kcm.config import Config
 from kcm.errors import KcmError
+from kcm.redact import PlainUrl
+from pipelines.outbox import Outbox, Record
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
+DIGEST_TAG = "bundle_digest"
 CHAMPION = "champion"
 SQLITE = "sqlite:///"
+UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
+FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+_OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
 
 
 class TrackingConfig(Config):
     """Where runs and models are recorded; nothing here changes a result."""
 
-    uri: str | None = Field(None, description="MLflow tracking URI; SQLite in the storage path without one.")
+    uri: PlainUrl | None = Field(
+        None,
+        description="MLflow tracking URI (password by MLFLOW_TRACKING_PASSWORD or PGPASSWORD); SQLite in the storage "
+        "path without one.",
+    )
     experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
     model_name: str | None = Field(None, description="Registered model; the run's name without one.")
 
@@ -50,11 +64,25 @@ class Tracking:
     uri: str
     run_id: str
     experiment_id: str
+    outbox: Outbox
 
     @classmethod
-    def open(cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str) -> Tracking:
-        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one."""
+    def open(
+        cls,
+        config: TrackingConfig,
+        storage_path: Path,
+        *,
+        name: str,
+        key: str,
+        say: Callable[[str], None] = print,
+    ) -> Tracking:
+        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one.
+
+        `say` is told when MLflow stops answering, and when it answers again.
+        """
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which holds results alone
         uri = config.uri_in(storage_path)
         client = MlflowClient(uri)
         try:
@@ -63,65 +91,99 @@ class Tracking:
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key})
         except MlflowException as error:
             raise KcmError(f"MLflow does not answer: {error}", where=uri, mend="Check tracking.uri") from error
-        return cls(uri, run.info.run_id, experiment_id)
+        file = storage_path / "runs" / name / UNSENT
+        outbox = Outbox(file, functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
+        return cls(uri, run.info.run_id, experiment_id, outbox)
 
     @property
     def client(self) -> MlflowClient:
         """A client of the tracking store."""
         return MlflowClient(self.uri)
 
-    def callback(self) -> MetricsCallback:
-        """A Ray Train callback that records metrics as workers report them."""
-        return MetricsCallback(self.uri, self.run_id)
+    def log_metrics(self, reported: Mapping[str, Any]) -> None:
+        """Record what a training reported: metrics, at a step, at a time in milliseconds."""
+        self._put("metrics", reported)
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
         """Record parameters, metrics (one without a value is left out) and the report."""
-        client = self.client
-        _log(client, self.run_id, params, metrics)
-        client.log_artifact(self.run_id, str(report))
+        self._put("metrics", {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()})
+        self._put("artifact", {"path": str(report)})
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
-        client = self.client
-        if client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1):
-            return
-        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: name, KEY_TAG: key}
-        run_id = client.create_run(self.experiment_id, tags=tags).info.run_id
-        _log(client, run_id, params, metrics)
-        client.set_terminated(run_id)
+        trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
+        self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
 
     def publish(self, model_name: str, bundle: Path, fingerprint: str) -> str:
-        """Register a bundle as a new version, make it the champion, and return the version; once per fingerprint."""
-        client = self.client
-        if (found := _registered(client, model_name, fingerprint)) is None:
-            artifact_path = f"bundle-{fingerprint}"
-            client.log_artifacts(self.run_id, str(bundle), artifact_path)
-            with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
-                client.create_registered_model(model_name)
-            source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
-            tags = {FINGERPRINT_TAG: fingerprint}
-            found = str(client.create_model_version(model_name, source, self.run_id, tags=tags).version)
-        client.set_registered_model_alias(model_name, CHAMPION, found)
-        return found
+        """Register a bundle as a new version, make it the champion, and return the version; once per fingerprint.
+
+        A tag of the version holds the bundle's digest, by which a copy can be told from another's.
+        """
+        with answering(self.uri):
+            client = self.client
+            if (found := _registered(client, model_name, fingerprint)) is None:
+                artifact_path = f"bundle-{fingerprint}"
+                client.log_artifacts(self.run_id, str(bundle), artifact_path)
+                with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
+                    client.create_registered_model(model_name)
+                source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
+                tags = {FINGERPRINT_TAG: fingerprint, DIGEST_TAG: bundle_digest(bundle)}
+                found = str(client.create_model_version(model_name, source, self.run_id, tags=tags).version)
+            client.set_registered_model_alias(model_name, CHAMPION, found)
+            return found
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        self.client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        self._put("finish", {})
+
+    def close(self, patience_s: float = 30.0) -> None:
+        """Wait for what is on its way to MLflow, while it answers."""
+        self.outbox.close(patience_s)
+
+    def _put(self, kind: str, content: Mapping[str, Any]) -> None:
+        self.outbox.put({"kind": kind, "run_id": self.run_id, **content})
 
 
-class MetricsCallback(UserCallback):
-    """Records the metrics of each report; it runs in Ray Train's controller, so workers never wait for MLflow."""
+def send(uri: str, record: Record) -> None:
+    """Bring one record to MLflow; a second time changes nothing."""
+    client, run_id = MlflowClient(uri), record["run_id"]
+    if record["kind"] == "metrics":
+        _log(client, run_id, record)
+    elif record["kind"] == "artifact":
+        client.log_artifact(run_id, record["path"])
+    elif record["kind"] == "trial":
+        _log_trial(client, run_id, record)
+    elif record["kind"] == "finish":
+        client.set_terminated(run_id, FINISHED)
 
-    def __init__(self, uri: str, run_id: str) -> None:
-        self._uri, self._run_id = uri, run_id
 
-    def after_report(
-        self, run_context: object, metrics: list[dict[str, Any]], checkpoint: ray.train.Checkpoint | None
-    ) -> None:
-        """Log rank 0's metrics against the steps taken."""
-        values = dict(metrics[0])
-        step = int(values.pop("steps", 0))
-        _log(MlflowClient(self._uri), self._run_id, {}, values, step=step)
+def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
+    found = client.search_runs([trial["experiment_id"]], f"tags.`{KEY_TAG}` = '{trial['key']}'", max_results=1)
+    if found and found[0].info.status == FINISHED:
+        return
+    tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: trial["name"], KEY_TAG: trial["key"]}
+    run = found[0] if found else client.create_run(trial["experiment_id"], tags=tags)
+    _log(client, run.info.run_id, trial)
+    client.set_terminated(run.info.run_id, FINISHED)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether MLflow may take later what it did not take now; anything but an error of the request itself."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _OUTAGES
+    # The clients of artifact stores raise errors of the operating system; a report that is gone will not come back.
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into an error that says how to go on."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:500]
+        mend = "Start again once it answers: finished work is kept"
+        raise KcmError(f"MLflow does not do its part: {reason}", where=uri, mend=mend) from error
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:
@@ -137,7 +199,8 @@ def fetch_model(uri: str, model: str, target: Path) -> Path:
 
 def champion_of(uri: str, model_name: str) -> str:
     """The version that the alias points at."""
-    return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
+    with answering(uri):
+        return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
 
 
 def _registered(client: MlflowClient, model_name: str, fingerprint: str) -> str | None:
@@ -155,19 +218,16 @@ def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _log(
-    client: MlflowClient,
-    run_id: str,
-    params: Mapping[str, Any],
-    metrics: Mapping[str, float | None],
-    *,
-    step: int = 0,
-) -> None:
-    now = get_current_time_millis()
+def _log(client: MlflowClient, run_id: str, record: Record) -> None:
+    timestamp, step = record["timestamp"], record.get("step", 0)
     client.log_batch(
         run_id,
-        metrics=[Metric(_safe(key), float(value), now, step) for key, value in metrics.items() if value is not None],
-        params=[Param(_safe(key), str(value)[:6000]) for key, value in params.items()],
+        metrics=[
+            Metric(_safe(key), float(value), timestamp, step)
+            for key, value in record["metrics"].items()
+            if value is not None
+        ],
+        params=[Param(_safe(key), str(value)[:6000]) for key, value in record.get("params", {}).items()],
         tags=list[RunTag](),
     )
 

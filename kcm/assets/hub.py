@@ -20,15 +20,15 @@ _START_SECONDS = 20.0  # for a busy machine to start Python and import the clien
 _ASK = """
 import json, sys
 from huggingface_hub import HfApi
-repo, repo_type, timeout = json.loads(sys.argv[1])
-HfApi().repo_info(repo, repo_type=repo_type, timeout=timeout)
+repo, repo_type, revision, timeout = json.loads(sys.argv[1])
+print(HfApi().repo_info(repo, repo_type=repo_type, revision=revision, timeout=timeout).sha)
 """
 
 _DOWNLOAD = """
 import json, sys
 from huggingface_hub import snapshot_download
-repo, folder, patterns = json.loads(sys.argv[1])
-print(snapshot_download(repo, local_dir=folder, allow_patterns=patterns, max_workers=2))
+repo, revision, folder, patterns = json.loads(sys.argv[1])
+print(snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns, max_workers=2))
 """
 
 _EXPORT = """
@@ -42,16 +42,21 @@ print(json.dumps(list(loaded)))
 """
 
 
-def download(
-    repo: str, *, folder: Path | None, patterns: Sequence[str], connect_timeout: float, timeout: float
-) -> Path:
+def commit_of(repo: str, repo_type: str, revision: str | None, connect_timeout: float) -> str:
+    """The commit that a branch, tag or commit of a `model` or `dataset` is now; of its main branch without one.
+
+    Raises AssetError when the hub does not answer within about `connect_timeout` seconds.
+    """
+    arguments = [repo, repo_type, revision, connect_timeout]
+    return _run(_ASK, arguments, where=repo, timeout=connect_timeout + _START_SECONDS).splitlines()[-1]
+
+
+def download(repo: str, revision: str | None, *, folder: Path | None, patterns: Sequence[str], timeout: float) -> Path:
     """Download the files of a model that match `patterns` into `folder`, or into the hub's own cache when it is None.
 
-    Raises AssetError when the hub does not answer within about `connect_timeout` seconds, or does not deliver within
-    `timeout` seconds.
+    Raises AssetError when the hub does not deliver within `timeout` seconds.
     """
-    _ask(repo, "model", connect_timeout)
-    printed = _run(_DOWNLOAD, [repo, folder and str(folder), patterns], where=repo, timeout=timeout)
+    printed = _run(_DOWNLOAD, [repo, revision, folder and str(folder), patterns], where=repo, timeout=timeout)
     return Path(printed.splitlines()[-1])
 
 
@@ -64,7 +69,7 @@ def export_data_set(
     """
     offline, silence = {}, ""
     try:
-        _ask(repo, "dataset", connect_timeout)
+        commit_of(repo, "dataset", revision, connect_timeout)
     except AssetError as error:
         offline, silence = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}, error.what
     try:
@@ -72,10 +77,6 @@ def export_data_set(
     except AssetError as error:
         raise AssetError(f"{silence}, and its cache holds no copy" if silence else error.what, where=repo) from None
     return {split: folder / f"{split}.parquet" for split in json.loads(printed.splitlines()[-1])}
-
-
-def _ask(repo: str, repo_type: str, connect_timeout: float) -> None:
-    _run(_ASK, [repo, repo_type, connect_timeout], where=repo, timeout=connect_timeout + _START_SECONDS)
 
 
 def _run(

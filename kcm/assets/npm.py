@@ -31,7 +31,7 @@ class NpmPackage:
         home.mkdir(parents=True, exist_ok=True)
         if found := verified(home, self.sha256):
             return found
-        command = ["npm", "pack", "--loglevel=error", "--pack-destination", str(home), self.source]
+        command = ["npm", "pack", "--loglevel=error", "--pack-destination", str(home), "--ignore-scripts", self.source]
         run_client(command, client="npm", where=self.name, timeout=timeout)
         if found := verified(home, self.sha256):
             return found

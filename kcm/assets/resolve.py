@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -26,7 +28,8 @@ def resolve(
     """The folder of a model: a local folder as it is, a known asset from `assets_dir`, any other id from the hub.
 
     `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
-    there without asking. Raises AssetError, naming the command or the path to mend it.
+    there without asking. The commit of the first time is recorded in `assets_dir` and is the one taken from then on.
+    Raises AssetError, naming the command or the path to mend it.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -34,24 +37,41 @@ def resolve(
     if model in ASSETS:
         if is_complete(model, assets_dir):
             return assets_dir / model
-        raise AssetError(f"asset {model!r} has not been fetched", where=str(assets_dir), mend=_command(model))
+        what = "is damaged" if (assets_dir / model).exists() else "has not been fetched"
+        raise AssetError(f"asset {model!r} {what}", where=str(assets_dir), mend=_command(model))
     if folder.is_absolute() or model.startswith(("./", "../", "~")):
         raise AssetError(
             f"no such model folder {model!r}", mend="Give a folder that exists, or the id of a model on the hub"
         )
-    return _cached(model, weights) or hub.download(
-        model, folder=None, patterns=[*_PATTERNS, weights], connect_timeout=connect_timeout, timeout=timeout
-    )
+    pin = assets_dir / ".revisions" / model.replace("/", "--")
+    revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
+    if (found := _cached(model, weights, revision)) is None:
+        hub.commit_of(model, "model", revision, connect_timeout)  # or it is silent, and not waited for
+        patterns = [*_PATTERNS, weights]
+        found = hub.download(model, revision, folder=None, patterns=patterns, timeout=timeout)
+    if revision is None:
+        _pin(pin, found.name)  # the hub's cache names the folder of a snapshot after its commit
+    return found
+
+
+def _pin(pin: Path, commit: str) -> None:
+    draft = pin.with_name(f"{pin.name}.{os.getpid()}")
+    with suppress(OSError):  # assets may be read-only: their cache is then all that holds the commit
+        pin.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(f"{commit}\n", encoding="utf-8")
+        draft.replace(pin)
 
 
 def _command(asset: str) -> str:
     return f"Run `kcm assets{f' {asset}' if ASSETS[asset].by_name else ''}`"
 
 
-def _cached(model: str, weights: str) -> Path | None:
+def _cached(model: str, weights: str, revision: str | None) -> Path | None:
     """The hub cache's copy; one without weights is the trace of an interrupted download."""
     try:
-        folder = Path(snapshot_download(model, local_files_only=True, allow_patterns=[*_PATTERNS, weights]))
+        folder = Path(
+            snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=[*_PATTERNS, weights])
+        )
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:

@@ -1,10 +1,13 @@
 """The bundle: all of a trained cascade but the frozen models, in one folder that is registered, served and resumed.
 
-Encoder and large model are named and identified, not contained: whoever loads a bundle must bring the same ones.
+Encoder and large model are named and identified, not contained: whoever loads a bundle must bring the same ones. What a
+run has fitted itself is contained, alignment heads among it: no one else has them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +23,19 @@ from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.config import Config
-from kcm.encoders import EncoderConfig
+from kcm.encoders import AnyEncoderConfig, EncoderConfig, ImageTextConfig
+from kcm.encoders.aligned import ALIGNED_FILES, read_towers
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Part
-from kcm.large import LargeConfig, LinearHead, Prompts
+from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts, ZeroShotConfig
 from kcm.learners import LearnerConfig
 
 MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
 PROMPTS = "prompts/prompts.json"
+_WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
+ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
 
 
 class Lineage(Config):
@@ -112,16 +118,21 @@ class Bundle:
             seed=self.seed,
             learner=self.learner,
         )
-        documents = {
+        documents: dict[str, Config] = {
             "config": config,
             "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
-            "encoder": _Encoder(config=self.encoder, identity=self.encoder_identity),
-            "large": _Large(config=self.large, identity=self.large_identity),
             "policy": self.policy,
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
         with sealing(folder, MANIFEST, FORMAT) as draft:
+            encoder, large = _contained(self.encoder, ENCODER, draft), self.large
+            if isinstance(large, ClassifierConfig | ZeroShotConfig):
+                large = large.model_copy(update={"encoder": _contained(large.encoder, LARGE_ENCODER, draft)})
+            documents |= {
+                "encoder": _Encoder(config=encoder, identity=self.encoder_identity),
+                "large": _Large(config=large, identity=self.large_identity),
+            }
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
             write_json(draft / "metrics.json", dict(self.metrics))
@@ -145,6 +156,10 @@ class Bundle:
         files = SealedFolder(folder, MANIFEST, FORMAT)
         config, names = files.config(_Networks, "config.json"), files.config(_Names, "labels.json")
         encoder, large = files.config(_Encoder, "encoder.json"), files.config(_Large, "large.json")
+        large_config = large.config
+        if isinstance(large_config, ClassifierConfig | ZeroShotConfig):
+            located = _located(large_config.encoder, LARGE_ENCODER, folder)
+            large_config = large_config.model_copy(update={"encoder": located})
         num_labels = len(names.labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
         deferral = DeferralHead(config.in_features, num_labels) if files.has("gate.safetensors") else None
@@ -157,9 +172,9 @@ class Bundle:
             label_names=names.labels,
             task_names=names.tasks,
             none_label=names.none_label,
-            encoder=encoder.config,
+            encoder=_located(encoder.config, ENCODER, folder),
             encoder_identity=encoder.identity,
-            large=large.config,
+            large=large_config,
             large_identity=large.identity,
             policy=files.config(Policy, "policy.json"),
             learner=config.learner,
@@ -172,6 +187,14 @@ class Bundle:
             lineage=files.config(Lineage, "lineage.json"),
             digest=files.digest,
         )
+
+
+def bundle_digest(folder: Path) -> str:
+    """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError where there is none."""
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), mend="Give the folder of a bundle") from None
 
 
 class _Networks(Config):
@@ -221,6 +244,26 @@ class _Certificates(Config):
     def by_task(self) -> dict[str | None, Certificate]:
         """As certificates by task."""
         return ({None: self.common} if self.common else {}) | dict(self.tasks)
+
+
+def _contained(encoder: AnyEncoderConfig, name: str, draft: Path) -> AnyEncoderConfig:
+    """The encoder as the bundle names it: a fitted alignment head is copied into the draft and named from there."""
+    if not isinstance(encoder, ImageTextConfig):
+        return encoder
+    fitted = Path(encoder.model).expanduser()
+    if read_towers(fitted) is None:
+        return encoder
+    (draft / name).mkdir()
+    for file in ALIGNED_FILES:
+        shutil.copyfile(fitted / file, draft / name / file)
+    return encoder.model_copy(update={"model": _WITHIN + name})
+
+
+def _located(encoder: AnyEncoderConfig, name: str, folder: Path) -> AnyEncoderConfig:
+    """The encoder that the bundle in `folder` names, wherever that lies now."""
+    if not isinstance(encoder, ImageTextConfig) or encoder.model != _WITHIN + name:
+        return encoder
+    return encoder.model_copy(update={"model": str(folder.absolute() / name)})
 
 
 def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:

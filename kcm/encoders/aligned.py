@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kcm.encoders.alignment import AlignmentHead
+from kcm.encoders.alignment import WEIGHTS, AlignmentHead
 from kcm.encoders.base import Encoder
 from kcm.encoders.identity import folder_digest
 from kcm.encoders.image_text import TowersConfig
 from kcm.inputs.content import Content
 
 _CONFIG, _MODEL_TYPE = "config.json", "alignment-head"
+ALIGNED_FILES = (_CONFIG, WEIGHTS)
 
 
 class AlignedDual:

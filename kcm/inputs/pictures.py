@@ -8,6 +8,8 @@ Shapes: N pictures, S pixels of a side, 3 channels.
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -27,10 +29,12 @@ class PictureError(Exception):
     """Bytes that are no picture that can be used; the message is the reason."""
 
 
-def picture_of(value: object, folder: Path) -> tuple[bytes | None, str]:
+def picture_of(value: object, folder: Path | None, root: Path | None = None) -> tuple[bytes | None, str]:
     """A picture from the cell of a table (bytes, a path from `folder`, or a mapping to both), and why there is none.
 
-    Data sets of the hub have mappings. A cell that is empty gives None and no reason.
+    Data sets of the hub have mappings. A cell that is empty gives None and no reason. A path must lead to a regular
+    file below `root`, or without one below `folder`, links followed: rows come from anywhere, and may not have other
+    files of this machine read. `folder` is None where the table lies in none.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -40,10 +44,24 @@ def picture_of(value: object, folder: Path) -> tuple[bytes | None, str]:
         return value, ""
     if not isinstance(value, str):
         return None, f"the image is a {type(value).__name__}, neither bytes nor a path"
+    if folder is None:
+        return b"", f"the image is the path {value!r}, and the table lies in no folder"
     try:
-        return (folder / value).read_bytes(), ""
-    except (OSError, ValueError) as error:  # a path that no file can have is a ValueError
+        path, allowed = (folder / value).resolve(), (root or folder).resolve()
+        if not path.is_relative_to(allowed):
+            return b"", f"image file {value!r} does not lie below {str(allowed)!r}; an image root may allow more"
+        return _regular_file(path), ""
+    except (OSError, ValueError, RuntimeError) as error:  # a path that no file can have; a loop of links
         return b"", f"no image file {value!r}: {getattr(error, 'strerror', None) or error}"
+
+
+def _regular_file(path: Path) -> bytes:
+    """The content of a regular file; ValueError for anything else, which might block or never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)  # its links are resolved
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        return file.read()
 
 
 def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:

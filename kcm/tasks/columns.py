@@ -26,6 +26,9 @@ class ColumnsConfig(Config):
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
     )
+    image_root: str | None = Field(
+        default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
+    )
     label_column: str | None = Field(
         default=None, description="Column with the label; null: label, category or intent."
     )
@@ -49,14 +52,14 @@ class ColumnsConfig(Config):
 class Table:
     """Rows of one file or hub split, as mappings from column to value. `split` is empty where nothing names one.
 
-    `folder` is where paths of pictures start from.
+    `folder` is where paths of pictures start from, None for rows that lie in none.
     """
 
     name: str
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, object]]
     split: str = ""
-    folder: Path = Path()
+    folder: Path | None = None
 
 
 def to_records(tables: Iterable[Table], config: ColumnsConfig, *, where: str) -> Iterator[Record]:
@@ -77,9 +80,10 @@ def _table_records(table: Table, config: ColumnsConfig, where: str) -> Iterator[
     split = _optional(table, config.split_column, "split_column", place)
     if not split and not table.split and "split" in table.columns:
         split = "split"
+    root = Path(config.image_root).expanduser() if config.image_root else None
     for number, row in enumerate(table.rows, start=1):
         part = _cell(row, split) if split else table.split
-        picture, fault = picture_of(row.get(image), table.folder) if image else (b"", "")
+        picture, fault = picture_of(row.get(image), table.folder, root) if image else (b"", "")
         yield Record(
             id=_cell(row, unique) if unique else f"{Path(table.name).stem}-{number}",
             text=_string(row.get(text)) if text else "",

@@ -106,6 +106,8 @@ def _read_jsonl(path: Path, split: str, config: FilesSource) -> list[Table]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error.msg}") from None
+            except RecursionError:
+                raise ValueError(f"line {number}: nested too deeply") from None
     return [_objects(rows, path.name, split, config, path.parent)]
 
 
@@ -122,7 +124,10 @@ def _read_json(path: Path, split: str, config: FilesSource) -> list[Table]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _objects(rows: list[Any], name: str, split: str, config: FilesSource, folder: Path) -> Table:

@@ -28,6 +28,9 @@ class PairsSource(Config):
     kind: Literal["pairs"] = "pairs"
     tables: dict[str, str] = Field(min_length=1, description="Task -> file or folder with its pictures and captions.")
     image_column: str = Field(default="image", description="Column with the picture: its bytes, or a path.")
+    image_root: str | None = Field(
+        default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
+    )
     text_column: str = Field(default="text", description="Column with the caption.")
     id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
     group_column: str | None = Field(
@@ -44,6 +47,7 @@ def read_pairs(config: PairsSource) -> Iterator[Record]:
         source = FilesSource(
             path=path,
             image_column=config.image_column,
+            image_root=config.image_root,
             text_column=config.text_column,
             label_column=config.text_column,
             id_column=config.id_column,

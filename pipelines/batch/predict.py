@@ -48,6 +48,7 @@ def predict(
     text_column: str,
     *,
     image_column: str = "image",
+    image_root: Path | None = None,
     task_column: str | None = None,
     cluster: ClusterConfig,
     assets_dir: Path,
@@ -56,7 +57,8 @@ def predict(
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
     The format of either file is that of its suffix: .csv, .jsonl or .parquet. Of the columns with texts and pictures,
-    those count that the bundle's models read. A row that cannot be answered has an
+    those count that the bundle's models read; paths of
+    pictures must lead below `image_root`, the folder of the input without one. A row that cannot be answered has an
     `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
     other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
 
@@ -75,6 +77,7 @@ def predict(
         text_column if "text" in bundle.reads else None,
         task_column,
         image_column if "image" in bundle.reads else None,
+        image_root=image_root and image_root.absolute(),
     )
     require_models(bundle, assets_dir)
     paid = output_path.absolute().with_name(f".{output_path.name}.paid")

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from kcm.errors import DataError
 from kcm.inputs.pictures import picture_of
 
+MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
+
 CHUNK = {
     "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
     "text": pa.string(),  # null where there is none
@@ -40,6 +42,7 @@ class RowFile(ABC):
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         self.path, self.text_column, self.task_column = path, text_column, task_column
         self.image_column = image_column
+        self.image_root = path.parent  # paths of pictures may not lead out of it
 
     @abstractmethod
     def chunks(self, size: int) -> Iterator[pa.Table]:
@@ -68,7 +71,7 @@ class RowFile(ABC):
         """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
         absent = [None] * len(faults)
         names = [row_id or str(start + number) for number, row_id in enumerate(ids or absent)]
-        pictures = [picture_of(cell, self.path.parent) for cell in images or absent]
+        pictures = [picture_of(cell, self.path.parent, self.image_root) for cell in images or absent]
         columns = {
             "id": names,
             "text": texts or absent,
@@ -152,7 +155,9 @@ class JsonLinesFile(RowFile):
                 texts=[_string(record, self.text_column) for record in records],
                 images=[_string(record, self.image_column) for record in records] if self.image_column else None,
                 tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
-                faults=[None if record is not None else "not a JSON object" for record in records],
+                faults=[
+                    None if each is not None else _json_fault(line) for each, line in zip(records, lines, strict=True)
+                ],
                 payload=pa.array(lines, pa.string()),
             )
 
@@ -215,9 +220,14 @@ FORMATS: dict[str, type[RowFile]] = {".csv": CsvFile, ".jsonl": JsonLinesFile, "
 
 
 def open_rows(
-    path: Path, text_column: str | None, task_column: str | None = None, image_column: str | None = None
+    path: Path,
+    text_column: str | None,
+    task_column: str | None = None,
+    image_column: str | None = None,
+    *,
+    image_root: Path | None = None,
 ) -> RowFile:
-    """Scan a file of rows.
+    """Scan a file of rows. Paths of pictures must lead below `image_root`, the file's own folder without one.
 
     Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a column that
     is not there, naming the nearest one.
@@ -226,9 +236,11 @@ def open_rows(
     if not path.is_file():
         raise DataError("no such file", where=str(path))
     try:
-        return FORMATS[path.suffix](path, text_column, task_column, image_column)
+        rows = FORMATS[path.suffix](path, text_column, task_column, image_column)
     except PermissionError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    rows.image_root = image_root or path.parent
+    return rows
 
 
 def known_suffix(path: Path) -> str:
@@ -261,12 +273,28 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _json_object(line: str) -> dict[str, Any] | None:
-    """The object that a line holds, None where it holds something else."""
+    """The object that a line holds, None where it holds something else, or more levels than `MAX_DEPTH`."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not (_may_be_deep(line) and _is_deep(value)) else None
+
+
+def _json_fault(line: str) -> str:
+    return f"not a JSON object of at most {MAX_DEPTH} levels" if _may_be_deep(line) else "not a JSON object"
+
+
+def _may_be_deep(line: str) -> bool:
+    return line.count("[") + line.count("{") > MAX_DEPTH
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in level)
 
 
 def _string(record: dict[str, Any] | None, column: str | None) -> str | None:

@@ -18,7 +18,7 @@ from pipelines.store.artefact import Artefact, Recipe
 from pipelines.training.tuned import Tuned
 from pipelines.training.worker import WalkPlan
 
-VERSION = 2
+VERSION = 3
 BUNDLE = "bundle"
 
 

@@ -7,10 +7,10 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.markup import escape
@@ -22,10 +22,7 @@ from pipelines.progress import Bar, polled
 from pipelines.signals import kept
 from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.checkpoint import newest_checkpoint
-from pipelines.training.worker import NOTES, PROGRESS, WalkPlan, WorkerPlan, train_worker
-
-if TYPE_CHECKING:  # trials do without MLflow
-    from pipelines.tracking import MetricsCallback
+from pipelines.training.worker import METRICS, NOTES, PROGRESS, WalkPlan, WorkerPlan, train_worker
 
 VERSION = 3
 
@@ -45,8 +42,8 @@ def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefa
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
         worker = WorkerPlan(plan, recipe.fingerprint, scratch, config.cluster.checkpoint_every)
-        callbacks = [context.tracking.callback()] if context.tracking else []
-        state = run_workers(worker, config.cluster, bar, lambda line: context.reporter.say(escape(line)), callbacks)
+        record = context.tracking.log_metrics if context.tracking else None
+        state = run_workers(worker, config.cluster, bar, lambda line: context.reporter.say(escape(line)), record)
         for name in plan.collaborators:
             torch.save(state[name], folder / f"{name}.pt")
 
@@ -58,16 +55,16 @@ def run_workers(
     cluster: ClusterConfig,
     bar: Bar,
     say: Callable[[str], None],
-    callbacks: list[MetricsCallback] | None = None,
+    record: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, dict[str, object]]:
     """Run a TorchTrainer until every walk is done; the state of each walk by collaborator.
 
     A worker that dies is replaced, up to `max_failures` times, and goes on from the newest sound checkpoint; so does
     a second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
-    nodes that are left can hold. `say` is told of checkpoints that are passed over. ArtefactError, before a worker is
-    started, for checkpoints of another configuration.
+    nodes that are left can hold. `say` is told of checkpoints that are passed over, `record` of metrics as they are
+    reported. ArtefactError, before a worker is started, for checkpoints of another configuration.
     """
-    watch = _Watch(worker.storage, say)
+    watch = _Watch(worker.storage, say, record)
     newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
     # Our checkpoints say all; Ray's own record of an earlier attempt refuses a second start, and may be torn.
     attempt = 1 + max((int(path.name.split("-")[1]) for path in worker.storage.glob("attempt-*")), default=0)
@@ -84,12 +81,12 @@ def run_workers(
             storage_path=str(worker.storage),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=list[UserCallback](callbacks or []),
         ),
     )
     try:
         with polled(bar, watch.progress), kept(signal.SIGINT):
             trainer.fit()
+        watch.progress()  # what came after the last look
     except TrainingFailedError as error:
         raise _cause(error) from error
     state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
@@ -114,8 +111,11 @@ def _cause(error: BaseException) -> BaseException:
 class _Watch:
     """Follows what rank 0 leaves in the storage folder: how far it is, and what a person should know."""
 
-    def __init__(self, storage: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, storage: Path, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self._progress, self._notes, self._say = storage / PROGRESS, storage / NOTES, say
+        self._metrics, self._record, self._recorded = storage / METRICS, record, 0
         self._notes.unlink(missing_ok=True)
         self._said: set[str] = set()
 
@@ -126,7 +126,8 @@ class _Watch:
             self._say(line)
 
     def progress(self) -> tuple[float, float] | None:
-        """Steps taken and steps in all, after saying what was noted since."""
+        """Steps taken and steps in all, after saying what was noted and recording what was reported since."""
+        self._pass_on()
         for line in _read(self._notes).splitlines():
             self.say(line)
         try:
@@ -134,6 +135,15 @@ class _Watch:
         except ValueError:
             return None
         return progress["steps"], progress["total"]
+
+    def _pass_on(self) -> None:
+        """Record the metrics of whole lines that are new; of an earlier attempt, all of them once more."""
+        if self._record is None:
+            return
+        lines = _read(self._metrics).split("\n")[:-1]
+        for line in lines[self._recorded :]:
+            self._record(json.loads(line))
+        self._recorded = len(lines)
 
 
 def _read(path: Path) -> str:

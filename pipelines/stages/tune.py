@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from pydantic import Field
 from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
+from rich.markup import escape
 from safetensors.torch import save_file
 
 from kcm.cascade.gate import GateName, distinct_gates
@@ -35,6 +37,8 @@ from pipelines.training.worker import WalkPlan
 VERSION = 2
 OBJECTIVES = ("area", "calls_saved")
 PROMISED = "promised"
+# What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
+_UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 
 class TuneConfig(Config):
@@ -156,11 +160,9 @@ def _tuner(plan: TrialPlan, context: Context, storage: Path, points: Sequence[di
     config, cluster = context.config.tune, context.config.cluster
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
     name = f"tune-{plan.collaborator}"
-    try:
-        return ray_tune.Tuner.restore(str(storage / name), trainable, resume_errored=True)
-    except Exception:  # nothing there, or torn by a crash; what trials have trained is kept elsewhere
-        shutil.rmtree(storage / name, ignore_errors=True)
-        shutil.rmtree(_results(storage, plan.collaborator), ignore_errors=True)
+    results, say = _results(storage, plan.collaborator), context.reporter.say
+    if restored := restored_search(storage / name, results, trainable, context.run_folder, say):
+        return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _space(config, plan)
     return ray_tune.Tuner(
@@ -179,6 +181,31 @@ def _tuner(plan: TrialPlan, context: Context, storage: Path, points: Sequence[di
         ),
         run_config=ray_tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
     )
+
+
+def restored_search(
+    folder: Path, results: Path, trainable: type[ray_tune.Trainable], aside: Path, say: Callable[[str], None]
+) -> ray_tune.Tuner | None:
+    """The interrupted search of a folder, None where there is none.
+
+    One that cannot be read is put below `aside` together with its trials' results, and `say` is told.
+    """
+    if not folder.exists():
+        return None
+    try:
+        if ray_tune.Tuner.can_restore(str(folder)):
+            return ray_tune.Tuner.restore(str(folder), trainable, resume_errored=True)
+        reason = "it was cut off before it began"
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    taken = len(list(aside.glob(f"{folder.name}-unreadable-*")))
+    kept = aside / f"{folder.name}-unreadable-{taken + 1}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, kept)
+    if results.exists():
+        shutil.move(results, kept / "results")
+    say(escape(f"the interrupted search cannot be read ({reason}); it is kept in {kept}, and begins anew"))
+    return None
 
 
 def _results(scratch: Path, collaborator: str) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kcm.errors import ArtefactError
+from kcm.redact import redacted_values
 from pipelines.store.lock import locked
 
 MANIFEST = "manifest.json"
@@ -118,7 +119,7 @@ class ArtefactStore:
             scratch.mkdir(parents=True, exist_ok=True)
             write(folder, scratch)
             shutil.rmtree(scratch)
-            write_json(folder / MANIFEST, recipe.as_json() | {"files": _hashes(folder)})
+            write_json(folder / MANIFEST, redacted_values(recipe.as_json()) | {"files": _hashes(folder)})
         return Artefact(recipe.stage, recipe.fingerprint, folder), False
 
     @staticmethod

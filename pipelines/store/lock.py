@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kcm.errors import LockedError
+from kcm.redact import redacted
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def _me() -> dict[str, object]:
         "user": getpass.getuser(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": redacted(" ".join(sys.argv)),
     }
 
 

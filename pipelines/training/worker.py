@@ -25,7 +25,7 @@ from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
 from pipelines.store.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
 
-PROGRESS, NOTES = "progress.json", "notes.txt"  # what rank 0 leaves for the driver to show
+PROGRESS, NOTES, METRICS = "progress.json", "notes.txt", "metrics.jsonl"  # what rank 0 leaves for the driver
 _held: list[FileLock] = []  # the writer's lock is held until this process ends
 
 
@@ -119,6 +119,8 @@ def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: s
     if ranks.rank != 0:
         ray.train.report(metrics, checkpoint_dir_name=name)
         return
+    reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(walks)}
+    _note(worker.storage / METRICS, json.dumps(reported))
     with tempfile.TemporaryDirectory() as folder:
         state: dict[str, Any] = {key: walk.state_dict() for key, walk in walks.items()}
         write_checkpoint(Path(folder), state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)

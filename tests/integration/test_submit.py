@@ -42,12 +42,16 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """`ray start --head` with its own home, folder and ports, so that the session's own cluster is not met."""
+def head(request: pytest.FixtureRequest) -> Iterator[Head]:
+    """`ray start --head` with its own home, folder and ports, so that the session's own cluster is not met.
+
+    It authenticates as the parameter says, and its clients have the token.
+    """
     with tempfile.TemporaryDirectory(prefix="kcm-", ignore_cleanup_errors=True) as home:  # short: sockets lie below it
         ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = ours | {"HOME": home, "RAY_AUTH_MODE": "disabled", "PATH": path}
+        (Path(home) / "token").write_text("0123456789abcdef" * 4)
+        environment = ours | {"HOME": home, "PATH": path, "RAY_AUTH_TOKEN_PATH": f"{home}/token"}
         gcs, dashboard, client, agent, metrics = free_ports(5)
         command = [
             *("ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--include-dashboard=true"),
@@ -56,7 +60,8 @@ def head() -> Iterator[Head]:
             *(f"--metrics-export-port={metrics}", f"--object-store-memory={100 * 2**20}"),
         ]
         with (Path(home) / "head.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            own = environment | {"RAY_AUTH_MODE": request.param}
+            process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
         try:
             yield Head(wait_until_up(f"http://127.0.0.1:{dashboard}", process), environment)
         finally:
@@ -84,7 +89,7 @@ def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
     for _ in range(720):
         assert process.poll() is None, "the head node ended"
         try:
-            if httpx.get(f"{dashboard}/api/jobs/", timeout=5).is_success:
+            if httpx.get(f"{dashboard}/api/jobs/", timeout=5).status_code in (200, 401):
                 return dashboard
         except httpx.TransportError:
             pass
@@ -129,9 +134,13 @@ def write_encoder(folder: Path, words: list[str]) -> None:
     BertModel(shape).save_pretrained(folder, safe_serialization=True)
 
 
+@pytest.mark.parametrize("head", ["token"], indirect=True)
 def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: Path, tmp_path: Path) -> None:
+    """Promise: on a cluster that asks for a token as well, which lets nobody else run anything."""
+    assert httpx.post(f"{head.dashboard}/api/jobs/", json={"entrypoint": "true"}).status_code == 401
     json_file = tmp_path / "out.json"
-    ended = head.kcm("submit", "features", str(config), "--address", head.dashboard, "--json", str(json_file))
+    place = ("--address", head.dashboard, "--auth", "token")
+    ended = head.kcm("submit", "features", str(config), *place, "--json", str(json_file))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "features" in ended.stdout  # the job's own log
     assert json.loads(json_file.read_text())["submission_id"].startswith("raysubmit_")
@@ -139,6 +148,7 @@ def test_a_submitted_stage_succeeds_and_leaves_its_artefact(head: Head, config: 
     assert len(manifests) == 1
 
 
+@pytest.mark.parametrize("head", ["disabled"], indirect=True)
 def test_a_job_that_fails_gives_a_non_zero_exit_and_its_reason(head: Head, config: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").unlink()
     ended = head.kcm("submit", "features", str(config), "--address", head.dashboard)

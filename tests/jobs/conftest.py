@@ -16,7 +16,11 @@ REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run whose registry holds two versions, the second of them the champion."""
-    storage = tmp_path_factory.mktemp("storage")
+    return registered(tmp_path_factory.mktemp("storage"))
+
+
+def registered(storage: Path) -> RunConfig:
+    """A run that keeps its registry with these two versions in a folder."""
     config = load_config(RunConfig, REVIEWS, [f"storage_path={storage}"])
     tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
     for version in ("first", "second"):

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from jobs.cli import app
 from kcm.config import parse_config
+from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.deploy.release import Release
 
@@ -26,6 +27,18 @@ KUBERAY = ROOT / "jobs" / "kuberay"
 def read(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A Ray resource and the NetworkPolicy that comes with it."""
+    resource, policy = yaml.safe_load_all((KUBERAY / f"{name}.yaml").read_text(encoding="utf-8"))
+    return resource, policy
+
+
+def groups_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pod templates of head and workers."""
+    cluster = ray_cluster_of(manifest)
+    return [group["template"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
 
 
 def ray_cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -67,31 +80,89 @@ def test_the_images_carry_the_ray_that_was_tested(aws: dict[str, Any]) -> None:
     images = [aws["docker"]["image"], aws["available_node_types"]["gpu"]["docker"]["worker_image"]]
     assert all(image.startswith(f"rayproject/ray:{version}-py311") for image in images)
     assert f"FROM rayproject/ray:{version}-py311\n" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
-    assert all(ray_cluster_of(read(path))["rayVersion"] == version for path in KUBERAY.glob("*.yaml"))
+    assert all(ray_cluster_of(manifests(name)[0])["rayVersion"] == version for name in ("rayjob", "rayservice"))
 
 
 @pytest.mark.parametrize("name", ["rayjob", "rayservice"])
 def test_a_manifest_holds_a_cluster_without_work_on_its_head(name: str) -> None:
-    manifest = read(KUBERAY / f"{name}.yaml")
+    manifest, _ = manifests(name)
     assert manifest["apiVersion"] == "ray.io/v1"
     assert manifest["kind"].lower() == name
     cluster = ray_cluster_of(manifest)
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for spec in (group["template"]["spec"] for group in groups):
+    for spec in (template["spec"] for template in groups_of(manifest)):
         mounted = {mount["name"] for container in spec["containers"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in spec["volumes"]}
 
 
+@pytest.mark.parametrize("name", ["rayjob", "rayservice"])
+def test_nobody_else_reaches_a_cluster_or_enters_it(name: str) -> None:
+    """Promise: a cluster asks for a token, and what of it asks for none can be reached by its own pods alone."""
+    manifest, policy = manifests(name)
+    assert ray_cluster_of(manifest)["authOptions"] == {"mode": "token"}
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    spec = policy["spec"]
+    selected = spec["podSelector"]["matchLabels"].items()
+    assert selected
+    assert all(selected <= template["metadata"]["labels"].items() for template in groups_of(manifest))
+    assert spec["policyTypes"] == ["Ingress"]
+    for rule in spec["ingress"]:
+        peers = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
+        assert all(peers)  # nobody is let in without a label
+        ports = {port["port"] for port in rule.get("ports", [])}
+        if not ports:
+            assert rule["from"] == [{"podSelector": spec["podSelector"]}]  # every port is for its own pods
+        if 8265 in ports:
+            assert {"kuberay-operator", "kcm-run"} >= {value for peer in peers for value in peer.values()}
+
+
+def test_the_service_asks_for_keys_and_keeps_its_log_in_a_database() -> None:
+    """Promise: keys and passwords are Secrets, in no file of ours, and every node finds them."""
+    manifest, _ = manifests("rayservice")
+    for values in serve_files().values():
+        config = parse_config(AppConfig, values["applications"][0]["args"]).serve
+        assert config.auth.keys_file
+        assert config.auth.requests_per_minute
+        assert (config.feedback.url or "").startswith("postgresql+psycopg://")
+        assert "kcm.example.org" in config.hosts
+        assert "*" not in config.hosts
+    keys_file = parse_config(AppConfig, serve_files()["rayservice"]["applications"][0]["args"]).serve.auth.keys_file
+    for template in groups_of(manifest):
+        (container,) = template["spec"]["containers"]
+        folders = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+        secrets = {
+            each["name"]: each["secret"]["secretName"] for each in template["spec"]["volumes"] if "secret" in each
+        }
+        assert secrets == {"keys": "kcm-keys"}
+        assert keys_file is not None
+        assert keys_file.parent == folders["keys"]
+        environment = {each["name"]: each for each in container["env"]}
+        assert "value" not in environment["PGPASSWORD"]
+        assert environment["PGPASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "kcm-postgres"
+    assert "kcm[postgres]" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+
+
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+
+def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(aws: dict[str, Any]) -> None:
+    for template in groups_of(manifests("rayservice")[0]):
+        (container,) = template["spec"]["containers"]
+        assert {each["name"]: each.get("value") for each in container["env"]}[CALLBACK] == client_headers.IMPORT_PATH
+    for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
+        (start,) = [command for command in commands if "ray start" in command]
+        assert f"RAY_AUTH_MODE=token {CALLBACK}={client_headers.IMPORT_PATH} ray start" in start
+
+
 def test_the_job_runs_a_command_that_exists() -> None:
-    program, command, *_ = shlex.split(read(KUBERAY / "rayjob.yaml")["spec"]["entrypoint"])
+    program, command, *_ = shlex.split(manifests("rayjob")[0]["spec"]["entrypoint"])
     assert program == "kcm"
     assert command in get_command(app).commands  # type: ignore[attr-defined]
 
 
 def serve_files() -> dict[str, dict[str, Any]]:
     return {
-        "rayservice": yaml.safe_load(read(KUBERAY / "rayservice.yaml")["spec"]["serveConfigV2"]),
+        "rayservice": yaml.safe_load(manifests("rayservice")[0]["spec"]["serveConfigV2"]),
         "serve": read(ROOT / "jobs" / "configs" / "serve.yaml"),
     }
 

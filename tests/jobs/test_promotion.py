@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,9 @@ from mlflow import MlflowClient
 
 from jobs import promotion
 from jobs.promotion import promote
+from jobs.serving import service_folder
 from kcm.errors import KcmError
+from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, tell_address
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.release import Release
 from pipelines.tracking import CHAMPION, champion_of
@@ -79,3 +82,56 @@ def test_a_version_that_is_not_registered_is_an_error(config: RunConfig, offered
     with pytest.raises(KcmError, match="no registered model 'reviews/9'"):
         promote(config, "9")
     assert (offered, champion(config)) == ([], "2")
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """Clusters that were joined, each with the token shown to it; one called `gone:1` does not answer."""
+    found: list[tuple[str, str | None]] = []
+
+    def join(address: str) -> None:
+        if address == "gone:1":
+            raise KcmError("no Ray cluster answers")
+        found.append((address, os.environ.get(TOKEN_PATH)))
+
+    for name in ("RAY_ADDRESS", MODE, TOKEN, TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(promotion, "join", join)
+    monkeypatch.setattr(promotion, "is_running", lambda: True)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    monkeypatch.setattr(promotion, "change_version", lambda *_, **__: None)
+    return found
+
+
+def test_the_service_of_this_run_is_found_with_its_token(
+    config: RunConfig, joined: list[tuple[str, str | None]]
+) -> None:
+    """Promise: `kcm promote` enters the cluster that `kcm serve` of this run has started, which asks for a token."""
+    folder = service_folder(config)
+    with local_token(folder):
+        tell_address(folder, "127.0.0.1:6379")
+        for name in (MODE, TOKEN_PATH):  # those of the service's own process
+            os.environ.pop(name)
+        assert promote(config, "1")["served"]
+    assert joined == [("127.0.0.1:6379", str(folder / "token"))]
+    assert TOKEN_PATH not in os.environ
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_where_no_service_of_this_run_is_found_no_other_is_joined(
+    config: RunConfig, joined: list[tuple[str, str | None]], left: bool
+) -> None:
+    """Promise: a cluster of somebody else is left alone; what a killed service has left counts as none."""
+    if left:
+        service_folder(config).mkdir(parents=True)
+        tell_address(service_folder(config), "gone:1")
+    assert promote(config, "1") == {"version": "reviews/1", "served": False}
+    assert joined == []
+
+
+def test_a_cluster_that_is_named_is_joined(
+    config: RunConfig, joined: list[tuple[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert promote(config, "1")["served"]
+    assert joined == [("head:6379", None)]

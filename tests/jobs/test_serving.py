@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from jobs.serving import Site, served_model
+from jobs import serving
+from jobs.serving import Site, served_model, write_deployment
+from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
+from pipelines.serve.deploy.release import Release
+from pipelines.tracking import Tracking
+from tests.jobs.conftest import registered
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 
@@ -40,6 +47,29 @@ def test_a_version_is_downloaded_once(config: RunConfig) -> None:
     assert [path.name for path in folder.parent.glob(".*")] == []
 
 
+def test_a_registry_that_was_made_anew_is_asked_anew(tmp_path: Path) -> None:
+    """Promise: a copy of another registry's version of the same name and number is not served."""
+    config = registered(tmp_path)
+    uri = config.tracking.uri_in(config.storage_path)
+    before = served_model(config, "reviews/1").bundle
+    client = MlflowClient(uri)
+    bundle = tmp_path / "third"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("third")
+    client.delete_registered_model("reviews")
+    tracking = Tracking.open(config.tracking, config.storage_path, name="reviews", key="anew")
+    assert tracking.publish("reviews", bundle, "third") == "1"
+    tags = client.get_model_version("reviews", "1").tags
+    assert tags["bundle_digest"] == bundle_digest(bundle) == hashlib.sha256(b"third").hexdigest()
+    assert (served_model(config, "reviews/1").bundle / "bundle.json").read_text() == "third"
+    assert (before / "bundle.json").read_text() == "first"  # replicas may still be reading it
+
+    client.delete_model_version_tag("reviews", "1", "bundle_digest")  # as versions of older registries are
+    untagged = served_model(config, "reviews/1").bundle
+    assert (untagged / "bundle.json").read_text() == "third"
+    assert untagged == served_model(config, "reviews/1").bundle
+
+
 def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
     shutil.rmtree(config.storage_path / "served", ignore_errors=True)
     with pytest.raises(KcmError, match="no registered model 'reviews/9'"):
@@ -56,6 +86,27 @@ def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: Ru
     assert Site.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
     elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
     assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
+
+
+def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:
+    """Promise: no file is written by which replicas on several machines would damage one SQLite file."""
+    several = Site.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))
+    release = Release(version="reviews/1", bundle=tmp_path)
+    with pytest.raises(ConfigError, match=r"SQLite .* 2 replicas .* \(serve\.feedback\.url\)\. Name a PostgreSQL"):
+        write_deployment(tmp_path / "serve.yaml", release, several)
+    assert not (tmp_path / "serve.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["serve.num_replicas=2", "serve.feedback.url=postgresql+psycopg://kcm@postgres/kcm"]]
+)
+def test_one_replica_or_postgresql_is_deployed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]
+) -> None:
+    monkeypatch.setattr(serving, "require_servable", lambda *_: None)
+    site = Site.of(load_config(RunConfig, REVIEWS, overrides))
+    write_deployment(tmp_path / "serve.yaml", Release(version="reviews/1", bundle=tmp_path), site)
+    assert "reviews/1" in (tmp_path / "serve.yaml").read_text()
 
 
 def test_a_deployment_file_is_checked_like_any_configuration() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import ray
+from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
 
 from kcm.config import parse_config
-from kcm.errors import ConfigError
-from pipelines.cluster import ClusterConfig, _check_room, _init
+from kcm.errors import ConfigError, KcmError
+from pipelines.cluster import ClusterConfig, _check_room, connected, join
 
 
 @pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
@@ -19,6 +23,12 @@ def test_workers_are_a_count_or_a_pair(given, taken) -> None:
 def test_other_numbers_of_workers_are_refused_with_what_is_allowed(given) -> None:
     with pytest.raises(ConfigError, match=r"num_workers = .* a count from 1, or a pair such as \[1, 4\]"):
         parse_config(ClusterConfig, {"num_workers": given})
+
+
+@pytest.mark.parametrize("given", ["", "0.0.0.0", "::", "localhost", "127.0.0.1:6379"])
+def test_a_node_has_one_address(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"node_ip = .* an IP address of this machine"):
+        parse_config(ClusterConfig, {"node_ip": given})
 
 
 @pytest.mark.parametrize("workers", [9, (9, 12)])
@@ -53,10 +63,39 @@ def test_workers_with_room_are_not(workers) -> None:
     _check_room(ClusterConfig(num_workers=workers))
 
 
-def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What Ray is asked for, and whether it is to leave 127.0.0.1 as it stands; it starts nothing."""
     asked: dict[str, object] = {}
-    monkeypatch.setattr(ray, "init", lambda **given: asked.update(given))
-    _init(None, ClusterConfig())
-    assert asked["address"] == "local"
-    _init("ray://head:10001", ClusterConfig())
-    assert asked["address"] == "ray://head:10001"
+
+    def init(**given: object) -> None:
+        asked.update(given, loopback_is_meant=not ray_constants.ENABLE_RAY_CLUSTER)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    return asked
+
+
+def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object]) -> None:
+    with connected(ClusterConfig()):
+        assert started["address"] == "local"
+    with connected(ClusterConfig(address="ray://head:10001")):
+        assert started["address"] == "ray://head:10001"
+
+
+def test_a_local_cluster_keeps_to_loopback_unless_told_otherwise(started: dict[str, object]) -> None:
+    with connected(ClusterConfig()):
+        assert (started["_node_ip_address"], started["loopback_is_meant"]) == ("127.0.0.1", True)
+    assert ray_constants.ENABLE_RAY_CLUSTER
+    with connected(ClusterConfig(node_ip="192.0.2.7")):
+        assert started["_node_ip_address"] == "192.0.2.7"
+
+
+def test_a_cluster_that_refuses_the_token_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise AuthenticationError("InvalidAuthToken: the token is missing or incorrect. More")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(KcmError, match=r"refuses us: .*InvalidAuthToken.* \(head:6379\). Set RAY_AUTH_MODE=token"):
+        join("head:6379")

@@ -26,6 +26,7 @@ from kcm.large.paid import BudgetSpent, PaidAnswers
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
 from kcm.large.upstream import Lost, Refused, Reply, Upstream
+from kcm.redact import PlainUrl, VariableName
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -41,9 +42,11 @@ class OpenAiConfig(Config):
     )  # decide no answer, or by the identity
 
     adapter: Literal["openai"] = "openai"
-    base_url: str = Field(default="https://api.openai.com/v1", description="Address, up to before /chat/completions.")
+    base_url: PlainUrl = Field(
+        default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
+    )
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
-    api_key_env: str | None = Field(
+    api_key_env: VariableName | None = Field(
         default="OPENAI_API_KEY",
         description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
     )

@@ -14,13 +14,14 @@ from ray.serve.handle import DeploymentHandle
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, load_small_side, require_models
 from kcm.config import parse_config
+from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.metrics import ServeMetrics, exposition
+from pipelines.serve.deploy.metrics import Exposition, ServeMetrics
 from pipelines.serve.deploy.release import Release
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.front import Front
@@ -52,12 +53,13 @@ class Door:
     ) -> None:
         self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
         self._log = request_log()
+        redact_logger("ray.serve")
         self._breaker = Breaker(config.large.breaker)
         self._recorder = ServeMetrics()
         self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
         if self._store:
             await self._store.open()
-        self._front = Front(self._load, config, self._breaker, self._recorder, self._store, exposition)
+        self._front = Front(self._load, config, self._breaker, self._recorder, self._store, Exposition())
         self._probing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -67,7 +69,14 @@ class Door:
         # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
         rate_limit = RateLimit(share) if share else None
-        return create_api(self._front, self._config.limits, keys, rate_limit, self._log.add if self._log else to_logger)
+        return create_api(
+            self._front,
+            self._config.limits,
+            keys,
+            rate_limit,
+            self._log.add if self._log else to_logger,
+            self._config.hosts,
+        )
 
     def __del__(self) -> None:
         """Called by Ray Serve when the replica stops."""

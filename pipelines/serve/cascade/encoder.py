@@ -18,6 +18,7 @@ from kcm.bundle.runtime import load_encoder
 from kcm.encoders import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import PROBE, Content
+from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.loaded import Loaded
 from pipelines.serve.deploy.config import ReplicaConfig
@@ -35,6 +36,7 @@ class EncoderReplica:
     def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
         self._encoders = Loaded(self._load)
+        redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the release that the configuration names."""

@@ -11,6 +11,7 @@ from ray import serve
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_large
 from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
 from pipelines.serve.cascade.loaded import Loaded
@@ -25,6 +26,7 @@ class Large:
     def __init__(self, config: LargeReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
         self._models = Loaded(self._load)
+        redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the release that the configuration names."""

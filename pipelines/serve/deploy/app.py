@@ -25,6 +25,7 @@ from kcm.large import RecordedConfig
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.config import ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.haproxy import haproxy_environment
 from pipelines.serve.deploy.release import Release
@@ -134,7 +135,7 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 def prepare_environment() -> None:
     """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
     # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
-    settings = {"RAY_worker_niceness": "0"}
+    settings = {"RAY_worker_niceness": "0", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH}
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
         settings |= haproxy_environment()
     for name, value in settings.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from kcm.config import Config
 from pipelines.serve.cascade.breaker import BreakerConfig
 from pipelines.serve.log.feedback import FeedbackConfig
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class ReplicaConfig(Config):
@@ -128,6 +131,11 @@ class ServeConfig(BatchingConfig):
     host: str = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise."
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names, without a port, by which clients may call it: `kcm.example.org`, `*.example.org`, `*` for "
+        "any; those of loopback, and `host` where it names one address, are always allowed.",
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
     timeout_s: float = Field(
         default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
@@ -155,6 +163,20 @@ class ServeConfig(BatchingConfig):
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All names by which clients may call it."""
+        own = () if self.host in ("0.0.0.0", "::") else (f"[{self.host}]" if ":" in self.host else self.host,)
+        return (*LOOPBACK_NAMES, *own, *self.allowed_hosts)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
+                raise ValueError(f"{name!r} is not a name without a port, such as kcm.example.org or *.example.org")
+        return value
 
     @model_validator(mode="after")
     def _time_to_fall_back(self) -> ServeConfig:

@@ -2,9 +2,10 @@
 
 Requests pass it several times as fast as Ray Serve's own proxy. But Ray's template for its configuration opens
 statistics and metrics on all interfaces and the administration to every user, turns the 503 of a door that has just
-gone, after which a client should come back, into 500, and splices requests, with which HAProxy overlooks that a client
-has gone. No setting changes that. So a script stands where Ray looks for the program: it puts right what Ray has just
-written, then becomes HAProxy.
+gone, after which a client should come back, into 500, lets a client be silent for an hour in the middle of a request,
+and splices requests, with which HAProxy overlooks that a client has gone. No setting changes all of that. So a script
+stands where Ray looks for the program: it puts right what Ray has just written, then becomes HAProxy; what it does not
+know how to put right does not start.
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ import atexit
 import shlex
 import shutil
 import socket
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
-SCRIPT = r"""#!/bin/sh
+from pipelines.serve.deploy import haproxy_config
+
+SCRIPT = """#!/bin/sh
 # Ray calls this as `haproxy -db -f FILE ...`, at every start and every reload.
-sed -i \
-    -e '/^frontend prometheus/,/^frontend http/ s|bind :.*|bind unix@{folder}/metrics-page.sock mode 600|' \
-    -e '/^listen stats/,$ s|bind .*|bind unix@{folder}/stats-page.sock mode 600|' \
-    -e 's|mode 666 level admin|mode 600 level admin|' \
-    -e '/^ *errorfile /d' \
-    -e '/^ *option splice-request/d' \
-    "$3"
+{python} -IS {mend} {folder} "$3" || exit 1
 exec {program} "$@"
 """
 
@@ -44,7 +42,13 @@ def haproxy_environment() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="kcm-haproxy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     script = folder / "haproxy"
-    script.write_text(SCRIPT.format(folder=folder, program=shlex.quote(get_haproxy_binary())), encoding="utf-8")
+    parts = {
+        "python": sys.executable,
+        "mend": haproxy_config.__file__,
+        "folder": folder,
+        "program": get_haproxy_binary(),
+    }
+    script.write_text(SCRIPT.format(**{name: shlex.quote(str(part)) for name, part in parts.items()}), encoding="utf-8")
     script.chmod(0o700)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",

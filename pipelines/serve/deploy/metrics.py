@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import ray
 from prometheus_client import Metric
@@ -34,6 +36,9 @@ NAMES = (
     *(ITEMS, REQUESTS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
     *(AUDITS, DISAGREEMENT, REGRET, REFUTED),
 )
+
+NODES_AT_ONCE = 8
+NODE_TIMEOUT_S = 2.0
 
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
@@ -98,23 +103,46 @@ class ServeMetrics:
             self._call_rate.set(call_rate)
 
 
-async def exposition(timeout_s: float = 2.0) -> str:
-    """The application's metrics from every node of the cluster, in Prometheus' text format; a silent node is left out.
+class Exposition:
+    """The application's metrics from every node of the cluster, in Prometheus' text format.
 
-    On a large cluster Prometheus better scrapes the nodes itself, by the targets that Ray writes.
+    However often and by however many it is asked for, nodes are asked once in `fresh_s` seconds, by threads that do
+    nothing else: a silent node, which is left out, delays no item. On a large cluster Prometheus better scrapes the
+    nodes itself, by the targets that Ray writes.
     """
-    addresses = [
-        f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        for node in await asyncio.to_thread(ray.nodes)
-        if node["Alive"]
-    ]
-    pages = await asyncio.gather(*(asyncio.to_thread(_page, address, timeout_s) for address in addresses))
-    return merged(pages)
+
+    def __init__(
+        self,
+        pages: Callable[[], Iterable[str]] | None = None,
+        fresh_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pages, self._fresh_s, self._clock = pages or self._pages_of_nodes, fresh_s, clock
+        self._nodes = ThreadPoolExecutor(NODES_AT_ONCE, thread_name_prefix="scrape")
+        self._merging = ThreadPoolExecutor(1, thread_name_prefix="exposition")
+        self._gathering: asyncio.Future[str] | None = None
+        self._asked_at = 0.0
+
+    async def __call__(self) -> str:
+        """What was gathered last, if that is fresh; whoever asks in the meantime waits for the same."""
+        if self._gathering is None or (self._gathering.done() and self._clock() - self._asked_at >= self._fresh_s):
+            self._asked_at = self._clock()
+            loop = asyncio.get_running_loop()
+            self._gathering = loop.run_in_executor(self._merging, lambda: merged(self._pages()))
+        return await asyncio.shield(self._gathering)
+
+    def _pages_of_nodes(self) -> Iterable[str]:
+        addresses = [
+            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        return self._nodes.map(_page, addresses)
 
 
-def _page(address: str, timeout_s: float) -> str:
+def _page(address: str) -> str:
     try:
-        with urllib.request.urlopen(address, timeout=timeout_s) as response:
+        with urllib.request.urlopen(address, timeout=NODE_TIMEOUT_S) as response:
             return str(response.read().decode())
     except OSError:
         return ""

@@ -1,6 +1,9 @@
-"""Who may call, and how often."""
+"""Who may call, by which name, and how often."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,9 +12,41 @@ from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.rate import RateLimit
 from pipelines.serve.http.site import is_open
 
+_PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
+
 ANYONE = "anyone"  # the caller where no keys are asked for
 DOCS = "/docs"  # the interface's own page; its files lie below
-OPEN = frozenset({"/healthz", "/readyz", DOCS, "/openapi.json"})
+PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by whatever starts and watches the service
+OPEN = PROBES | {DOCS, "/openapi.json"}
+
+
+class AllowedHosts:
+    """ASGI middleware: answers requests for these names alone, in any spelling and with any port; `*` stands for any.
+
+    A page of somebody else's whose name has been pointed at this address is a caller like any program of this machine,
+    but its browser still tells the name in `Host`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._any = "*" in hosts
+        self._names = frozenset(name.lower() for name in hosts if "*" not in name)
+        self._endings = tuple(name[1:].lower() for name in hosts if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or self._any or scope["path"] in PROBES or self._is_allowed(scope):
+            await self._app(scope, receive, send)
+            return
+        detail = "host: this name is not served here; serve.allowed_hosts lists those that are"
+        await problem(421, detail)(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) != 1:
+            return False
+        host = _PORT.sub("", given[0].decode("latin-1")).lower()
+        return host in self._names or (bool(self._endings) and host.endswith(self._endings))
 
 
 class Access:

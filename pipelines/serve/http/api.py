@@ -15,8 +15,8 @@ from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.report.markup import Html
 from pipelines.serve.cascade.explanations import Explanation
-from pipelines.serve.deploy.config import LimitsConfig
-from pipelines.serve.http.access import DOCS, Access
+from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
+from pipelines.serve.http.access import DOCS, Access, AllowedHosts
 from pipelines.serve.http.body import BodyLimit
 from pipelines.serve.http.errors import Refusal, add_handlers
 from pipelines.serve.http.json_route import JsonRoute
@@ -61,15 +61,19 @@ def create_api(
     keys: Keys | None = None,
     rate_limit: RateLimit | None = None,
     log: Log = to_logger,
+    hosts: Sequence[str] = LOOPBACK_NAMES,
 ) -> FastAPI:
-    """The application in front of `service`; without `keys` anyone may call. `log` takes what is told of a request."""
+    """The application in front of `service`; without `keys` anyone may call. `log` takes what is told of a request.
+
+    `hosts` are the names that it answers by.
+    """
     api = FastAPIOffline(
         docs_url=DOCS,
         redoc_url=None,
         static_url=f"{DOCS}/files",
         title="KCM",
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
-        responses={status: {"model": Problem} for status in (400, 401, 413, 422, 429, 503, 504)},
+        responses={status: {"model": Problem} for status in (400, 401, 413, 421, 422, 429, 503, 504)},
     )
     api.router.route_class = JsonRoute
     PredictRequest, ExplainRequest = predict_request(limits), explain_request(limits)
@@ -129,7 +133,7 @@ def create_api(
     add_openai_door(api, service, limits)
     add_site(api, service)
     add_handlers(api)
-    _add_middleware(api, limits, keys, rate_limit, log)
+    _add_middleware(api, limits, keys, rate_limit, log, hosts)
     return api
 
 
@@ -139,11 +143,13 @@ def _add_middleware(
     keys: Keys | None,
     rate_limit: RateLimit | None,
     log: Log,
+    hosts: Sequence[str],
 ) -> None:
     """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (BodyLimit, {"max_bytes": limits.max_body_bytes}),
         (Access, {"keys": keys, "rate_limit": rate_limit}),
+        (AllowedHosts, {"hosts": hosts}),
         (RequestLog, {"log": log}),
     ]
     for kind, options in middleware:

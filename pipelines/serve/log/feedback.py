@@ -24,6 +24,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.config import Config
+from kcm.redact import PlainUrl
 from pipelines.serve.cascade.breaker import BreakerConfig
 from pipelines.serve.log.tables import AUDITS, ESCALATED, FEEDBACK, SCHEMA
 
@@ -31,7 +32,7 @@ from pipelines.serve.log.tables import AUDITS, ESCALATED, FEEDBACK, SCHEMA
 class FeedbackConfig(Config):
     """Where true labels and escalated answers are kept."""
 
-    url: str | None = Field(
+    url: PlainUrl | None = Field(
         default=None,
         description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
         " or PGPASSFILE); a file in the storage path without one.",
@@ -53,8 +54,6 @@ class FeedbackConfig(Config):
             url = make_url(value)
         except ArgumentError:
             raise ValueError("not a URL such as sqlite:////absolute/path.db") from None
-        if url.password is not None:
-            raise ValueError("a password does not belong here: set PGPASSWORD or PGPASSFILE")
         if url.get_backend_name() not in _INSERTS:
             raise ValueError(f"the databases that can be used are {', '.join(_INSERTS)}")
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_absolute():

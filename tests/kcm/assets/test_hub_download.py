@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +12,29 @@ import pytest
 
 from kcm.assets import hub as hub_client
 from kcm.errors import AssetError
+from tests.kcm.assets.conftest import COMMIT
 
 
-def test_another_model_is_downloaded_by_its_id_without_its_pickles(hub, monkeypatch, tmp_path):
+def test_another_model_is_downloaded_by_its_id_without_its_pickles_and_pinned(hub, monkeypatch, tmp_path):
     hub.files = {"config.json": b"{}", "model.safetensors": b"weights", "pytorch_model.bin": b"pickle"}
     folder = _resolved_elsewhere("owner/name", tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert (tmp_path / ".revisions" / "owner--name").read_text() == f"{COMMIT}\n"
+
+    cache = tmp_path / "hub-cache" / "hub" / "models--owner--name"
+    (cache / "refs" / "main").write_text("f" * 40)  # another program has followed the branch since
+    assert _resolved_elsewhere("owner/name", tmp_path) == folder
+    shutil.rmtree(cache)
+    hub.requests.clear()
+    assert _resolved_elsewhere("owner/name", tmp_path) == folder
+    assert f"/api/models/owner/name/revision/{COMMIT}" in hub.requests
 
 
 def test_a_silent_hub_is_left_behind_and_named(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(hub_client, "_START_SECONDS", 0.5)
     hub.mood = "hang"
     with pytest.raises(AssetError, match=r"did not answer within 1 s \(owner/name\)"):
-        hub_client.download("owner/name", folder=tmp_path, patterns=["*"], connect_timeout=0.5, timeout=60)
+        hub_client.commit_of("owner/name", "model", None, connect_timeout=0.5)
 
 
 def test_a_data_set_that_is_nowhere_says_so(hub, tmp_path):
@@ -34,7 +45,9 @@ def test_a_data_set_that_is_nowhere_says_so(hub, tmp_path):
 
 def _resolved_elsewhere(model: str, tmp_path: Path) -> Path:
     """`resolve` in a process that reads this test's hub address; the client reads it once, when it is imported."""
-    script = f"from pathlib import Path; from kcm.assets import resolve; print(resolve({model!r}, Path('none')))"
+    script = (
+        f"from pathlib import Path; from kcm.assets import resolve; print(resolve({model!r}, Path({str(tmp_path)!r})))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     return Path(done.stdout.strip().splitlines()[-1])
 

@@ -166,18 +166,22 @@ def test_a_data_set_of_the_hub_that_is_not_fashion_mnist_is_named(tmp_path):
         convert_fashion_mnist(hub_splits(tmp_path, train=[0]), tmp_path)
 
 
-def test_fashion_mnist_is_asked_of_the_hub_first(tmp_path, monkeypatch):
-    asked = []
+def test_fashion_mnist_is_asked_of_the_hub_first_and_is_of_one_revision_from_then_on(tmp_path, monkeypatch):
+    asked, newest = [], "a" * 40
 
     def export(repo, subset, revision, *, folder, **timeouts):
-        asked.append(repo)
+        asked.append((repo, revision))
         return hub_splits(folder, train=[9, 0], test=[9])
 
+    monkeypatch.setattr(hub, "commit_of", lambda repo, kind, revision, timeout: revision or newest)
     monkeypatch.setattr(hub, "export_data_set", export)
     folder = fetch("fashion-mnist", tmp_path)
-    assert asked == ["zalando-datasets/fashion_mnist"]
     assert json.loads((folder / "asset.json").read_text())["source"] == "hub"
     assert len(rows(folder)) == 3
+    newest = "b" * 40
+    (folder / "pictures.parquet").unlink()
+    fetch("fashion-mnist", tmp_path)
+    assert asked == [("zalando-datasets/fashion_mnist", "a" * 40)] * 2
 
 
 @pytest.mark.parametrize(

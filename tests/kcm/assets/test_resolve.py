@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -16,13 +18,18 @@ def test_a_folder_is_taken_as_it_is(tmp_path):
     assert resolve(str(tmp_path), tmp_path / "assets") == tmp_path
 
 
-def test_a_known_asset_comes_from_the_assets_folder(tmp_path):
+def test_a_known_asset_comes_from_the_assets_folder_while_it_is_what_was_fetched(tmp_path, monkeypatch):
     folder = tmp_path / MINILM
     for file in ASSETS[MINILM].files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(b"x")
-    (folder / "asset.json").write_text(json.dumps({"bytes": dict.fromkeys(ASSETS[MINILM].files, 1)}))
+    monkeypatch.setitem(ASSETS, MINILM, dataclasses.replace(ASSETS[MINILM], sha256={}))
+    stated = dict.fromkeys(ASSETS[MINILM].files, hashlib.sha256(b"x").hexdigest())
+    (folder / "asset.json").write_text(json.dumps({"sha256": stated}))
     assert resolve(MINILM, tmp_path) == folder
+    (folder / "config.json").write_bytes(b"y")
+    with pytest.raises(AssetError, match=r"is damaged .*kcm assets"):
+        resolve(MINILM, tmp_path)
 
 
 def test_an_asset_not_yet_fetched_names_the_command(tmp_path):

@@ -3,23 +3,31 @@ from __future__ import annotations
 import io
 import json
 import pickletools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.runtime import Answer, Input, load_cascade
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
+from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, encoder_identity
+from kcm.encoders.aligned import save_aligned
+from kcm.encoders.alignment import AlignmentHead
 from kcm.errors import ArtefactError
+from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LinearHead, Prompts
+from kcm.large.build import large_identity
 from kcm.learners import Replay, ReplayConfig
 from kcm.learners.memory import MemoryRow, row_key
+from tests.tiny_bert import save_bert
 
 FEATURES, LABELS = 6, ("bad", "good", "unclear")
 THRESHOLD = Decision(decision="threshold", threshold=0.1 + 0.2)
@@ -208,3 +216,34 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtefactError, match=message):
         bundle(**changes)
+
+
+def test_a_bundle_answers_elsewhere_once_the_run_that_fitted_its_heads_is_gone(tmp_path: Path) -> None:
+    bert = save_bert(tmp_path / "bert", ("a", "cat"))
+    run = tmp_path / "run"
+    run.mkdir()
+    towers = TowersConfig(image=PixelsConfig(side=4), text=TextEncoderConfig(model=str(bert), max_length=8))
+    save_aligned(run, towers, AlignmentHead(48, 32, FEATURES - 1).eval())
+    pairs = ImageTextConfig(model=str(run))
+    large = ClassifierConfig(encoder=pairs)
+    head = LinearHead(np.ones((3, FEATURES), dtype=np.float32), np.zeros(3, dtype=np.float32))
+    bundle(
+        encoder=pairs,
+        encoder_identity=encoder_identity(pairs, tmp_path),
+        large=large,
+        large_identity=large_identity(large, LABELS, tmp_path, head=head),
+        large_head=head,
+        policy=Policy(temperature=1.0, decision=ESCALATE_ALL),
+    ).write(tmp_path / "bundle")
+    assert not [path for path in (tmp_path / "bundle").rglob("*.json") if str(run) in path.read_text()]
+    shutil.rmtree(run)
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "bundle").rename(tmp_path / "elsewhere" / "bundle")
+    again = Bundle.read(moved).write(tmp_path / "again")  # as a run does that continues it
+    shutil.rmtree(moved)
+
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    (answer,) = load_cascade(again, tmp_path).answer([Input(Content("a cat", picture.getvalue()))])
+    assert isinstance(answer, Answer)
+    assert answer.route == "large"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kcm.errors import DataError
-from kcm.tasks.columns import to_records
+from kcm.tasks.columns import Table, to_records
 from kcm.tasks.files import FilesSource, out_of_scope_label, read_files
 from kcm.tasks.rows import Record
 
@@ -116,6 +116,8 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
         ("data.csv", b"text,label\n", "no rows"),
         ("data.csv", b'text,label\n"open,a\n', "cannot read the file"),
         ("data.json", b'{"train": [', "cannot read the file"),
+        ("data.json", b"[" * 100_000, "nested too deeply"),
+        ("data.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "line 2: nested too deeply"),
         ("data.json", b'{"train": 3}', "expected a list of objects"),
         ("data.json", b'["text only"]', "row 1 is neither"),
         ("data.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
@@ -134,3 +136,17 @@ def test_a_folder_without_split_files_says_how_to_name_them(write_csv, tmp_path)
     write_csv([("a", "x")], name="folder/everything.csv")
     with pytest.raises(DataError, match=r"train\.csv"):
         records(tmp_path / "folder")
+
+
+def test_pictures_of_a_table_lie_below_its_folder_or_the_configured_root(tmp_path):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "a.png").write_bytes(b"file")
+    path = write(tmp_path / "table" / "rows.csv", [{"image": "../a.png", "label": "x"}])
+    (refused,) = records(path, text_column=None, image_column="image")
+    assert (refused.image, "does not lie below" in refused.fault) == (b"", True)
+    (taken,) = records(path, text_column=None, image_column="image", image_root=str(tmp_path))
+    assert (taken.image, taken.fault) == (b"file", "")
+    config = FilesSource(path="owner/name", text_column=None, image_column="image")
+    rows = [{"image": {"bytes": None, "path": "pyproject.toml"}, "label": "x"}]
+    (of_the_hub,) = to_records([Table("train", ("image", "label"), rows)], config, where="hub")
+    assert of_the_hub.fault == "the image is the path 'pyproject.toml', and the table lies in no folder"

@@ -149,3 +149,24 @@ def test_a_parquet_text_column_must_hold_text(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file .*absent\.csv"):
         open_rows(tmp_path / "absent.csv", "text")
+
+
+@pytest.mark.parametrize("levels", [99, 100, 900, 100_000])
+def test_a_line_that_is_nested_too_deeply_is_at_fault_and_no_other(tmp_path: Path, levels: int) -> None:
+    deep = '{"text": "b", "x": ' + "[" * levels + "]" * levels + "}"
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n' + deep + '\n{"text": "c"}\n')
+    faults = [row["fault"] for row in rows_of(open_rows(path, "text"))]
+    assert faults == [None, None if levels == 99 else "not a JSON object of at most 100 levels", None]
+
+
+def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "a.png").write_bytes(b"file")
+    for suffix, content in ((".csv", "image\n../a.png\n"), (".jsonl", '{"image": "../a.png"}\n')):
+        path = tmp_path / "table" / f"rows{suffix}"
+        path.write_text(content)
+        (refused,) = rows_of(open_rows(path, None, image_column="image"))
+        assert "does not lie below" in str(refused["fault"])
+        (allowed,) = rows_of(open_rows(path, None, image_column="image", image_root=tmp_path))
+        assert (allowed["image"], allowed["fault"]) == (b"file", None)

@@ -14,11 +14,13 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
 from kcm.report.markup import Html, element
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
-from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
 from pipelines.serve.log.feedback import Feedback
+
+HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface
 
 
 @dataclass
@@ -104,10 +106,10 @@ def service() -> StubService:
 @pytest.fixture
 def client(service: StubService) -> TestClient:
     limits = LimitsConfig(max_items=3, max_text_length=10, max_image_bytes=100, max_body_bytes=400)
-    return TestClient(create_api(service, limits))
+    return TestClient(create_api(service, limits, hosts=HOSTS))
 
 
 @pytest.fixture
 def client_of(service: StubService) -> Callable[..., TestClient]:
     """A client of the interface with these keys and this rate limit."""
-    return lambda **options: TestClient(create_api(service, LimitsConfig(), **options))
+    return lambda **options: TestClient(create_api(service, LimitsConfig(), **{"hosts": HOSTS} | options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.stages.train import _Watch
-from pipelines.training.worker import NOTES, PROGRESS, _note, _shower
+from pipelines.training.worker import METRICS, NOTES, PROGRESS, _note, _shower
 
 
 def test_notes_of_workers_reach_the_person_once(tmp_path: Path) -> None:
@@ -25,3 +25,17 @@ def test_progress_is_what_rank_0_showed_last(tmp_path: Path) -> None:
     assert watch.progress() == (20, 50)
     (tmp_path / PROGRESS).write_text('{"steps": 3')  # torn
     assert watch.progress() is None
+
+
+def test_metrics_of_workers_are_recorded_as_they_come(tmp_path: Path) -> None:
+    found: list[object] = []
+    _note(tmp_path / METRICS, '{"step": 1}')  # of an attempt whose driver was killed
+    watch = _Watch(tmp_path, print, found.append)
+    for step in (2, 3):
+        _note(tmp_path / METRICS, f'{{"step": {step}}}')
+        watch.progress()
+        watch.progress()
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step"')  # not whole yet
+    watch.progress()
+    assert found == [{"step": 1}, {"step": 2}, {"step": 3}]

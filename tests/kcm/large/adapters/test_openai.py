@@ -486,8 +486,10 @@ def test_a_server_without_keys_is_sent_none(model, upstream, monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"base_url": "https://user:pass@host/v1"}, "no user, password or query"),
-        ({"base_url": "https://host/v1?key=secret"}, "no user, password or query"),
+        ({"base_url": "https://user:pass@host/v1"}, "must hold no password, token or key"),
+        ({"base_url": "https://host/v1?key=secret"}, "must hold no password, token or key"),
+        ({"base_url": "https://host/v1?version=2"}, "no user, password or query"),
+        ({"api_key_env": "sk-abcdefghijklmnopqrst"}, "must be the name of an environment variable"),
         ({"base_url": "host/v1"}, "http or https address"),
         ({"max_cost": 5.0}, "max_cost needs input_price"),
         ({"model": ""}, "at least 1 character"),

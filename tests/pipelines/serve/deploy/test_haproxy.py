@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+from fastapi.testclient import TestClient
+from ray._common.utils import import_attr
+from ray.serve._private.constants import (
+    SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+    SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+)
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve._private.http_util import validate_http_proxy_callback_return
+from ray.serve.config import HTTPOptions
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from pipelines.serve.deploy import app
+from pipelines.serve.deploy import app, client_headers
 from pipelines.serve.deploy.haproxy import haproxy_environment
+from pipelines.serve.deploy.haproxy_config import hardened
 
 
 @pytest.fixture
@@ -28,25 +40,109 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     haproxy_environment.cache_clear()
 
 
-def test_ray_s_configuration_is_put_right(environment: dict[str, str], tmp_path: Path) -> None:
-    """Promise: nothing is left of what opens a port to everybody, or keeps from a client what it should know."""
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(HAPROXY_CONFIG_TEMPLATE)
+@pytest.fixture
+def written(tmp_path: Path) -> str:
+    """What Ray writes for one application."""
+    door = BackendConfig(
+        name="door", path_prefix="/", app_name="kcm", servers=[ServerConfig(name="r", host="127.0.0.1", port=1)]
+    )
+    http = HTTPOptions(host="127.0.0.1", port=8000)
+    HAProxyApi(
+        HAProxyConfig(http_options=http, socket_path=str(tmp_path / "admin.sock")),
+        {"door": door},
+        config_file_path=str(tmp_path / "haproxy.cfg"),
+    )._generate_config_file_internal()
+    return (tmp_path / "haproxy.cfg").read_text()
+
+
+def lines_of(config: str, section: str) -> list[str]:
+    """The lines of one section, without the blanks before them."""
+    found = re.search(rf"^{section}\n((?:[ \t]+.*\n|\n)*)", config, re.MULTILINE)
+    assert found
+    return [line.strip() for line in found[1].splitlines() if line.strip()]
+
+
+def start(environment: dict[str, str], file: Path) -> subprocess.CompletedProcess[str]:
+    """Start HAProxy as Ray does."""
     script = environment["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    ran = subprocess.run([script, "-db", "-f", str(config), "-sf", "1"], capture_output=True, text=True, check=True)
-    assert ran.stderr.split() == ["-db", "-f", str(config), "-sf", "1"]
+    return subprocess.run(
+        [script, "-db", "-f", str(file), "-sf", "1"], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_ray_s_configuration_is_put_right(environment: dict[str, str], written: str, tmp_path: Path) -> None:
+    """Promise: nothing is left of what opens a port to everybody, or keeps from a client what it should know."""
+    file = tmp_path / "haproxy.cfg"
+    ran = start(environment, file)
+    assert (ran.returncode, ran.stderr.split()) == (0, ["-db", "-f", str(file), "-sf", "1"])
     lines = [line.strip() for line in ran.stdout.splitlines()]
     bound = [line for line in lines if line.startswith("bind ")]
-    own = [line for line in bound if line.startswith("bind unix@")]
-    assert len(own) == 2
-    assert all(line.endswith("mode 600") for line in own)
-    others = [line for line in bound if line not in own]
-    assert others
-    assert all(line.startswith("bind {{ config.") for line in others)  # the address that is asked for
+    assert "bind 127.0.0.1:8000" in bound
+    others = [line for line in bound if line != "bind 127.0.0.1:8000"]
+    assert len(others) == 2
+    assert all(line.startswith("bind unix@") and line.endswith("mode 600") for line in others)
     assert not [line for line in lines if line.startswith(("errorfile", "option splice-request"))]
-    assert [line for line in lines if line.startswith("stats socket")] == [
-        "stats socket {{ config.socket_path }} mode 600 level admin expose-fd listeners"
+    (admin,) = [line for line in lines if line.startswith("stats socket")]
+    assert " mode 600 " in admin
+    assert start(environment, file).stdout == ran.stdout  # once more, as at a reload
+
+
+def test_a_client_that_falls_silent_and_headers_of_ray_s_own_do_not_come_through(written: str, tmp_path: Path) -> None:
+    """Promise: nobody keeps a place by saying nothing, or by a header that switches off Ray's time limit."""
+    assert "timeout client 3600s" in lines_of(written, "defaults")  # an hour, as Ray has it
+    config = hardened(written, tmp_path)
+    timeouts = [line for line in lines_of(config, "defaults") if line.startswith(("timeout client", "timeout http-r"))]
+    assert timeouts == ["timeout client 30s", "timeout http-request 15s"]
+    assert "option http-buffer-request" in lines_of(config, "defaults")
+    first = lines_of(config, "frontend http_frontend")[:2]
+    assert [line.rpartition(" ")[2] for line in first] == [
+        SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
     ]
+    assert all(line.startswith("http-request del-header ") for line in first)
+
+
+CHANGES = {
+    "another port": ("listen stats", "frontend new\n    bind :9\nlisten stats"),
+    "a port in a known section": ("frontend http_frontend\n", "frontend http_frontend\n    bind :9\n"),
+    "a port in a backend": ("backend default_backend\n", "backend default_backend\n    bind :9\n"),
+    "statistics under another name": ("listen stats", "listen statistics"),
+    "metrics under another name": ("frontend prometheus", "frontend metrics"),
+    "another name of the door's": ("frontend http_frontend", "frontend http"),
+    "no defaults": ("\ndefaults\n", "\ndefaults named\n"),
+    "administration by others": ("mode 666 level admin", "mode 660 level admin"),
+    "something before the first section": ("global\n", "include /etc/x\nglobal\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_not_known_does_not_start(
+    environment: dict[str, str], written: str, tmp_path: Path, change: str
+) -> None:
+    """Promise: where another Ray configures HAProxy otherwise, it does not start, rather than start open."""
+    before, after = CHANGES[change]
+    assert before in written
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(written.replace(before, after, 1))
+    ran = start(environment, file)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "HAProxy is not started" in ran.stderr
+
+
+@pytest.mark.parametrize("header", ["x-request-timeout-seconds", "X-Request-Disconnect-Disabled"])
+def test_without_haproxy_ray_serve_itself_drops_those_headers(header: str) -> None:
+    """Promise: the door and the proxies, which ask this function, see none of them."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        await Response()(scope, receive, send)
+
+    for each in validate_http_proxy_callback_return(import_attr(client_headers.IMPORT_PATH)()):
+        client = TestClient(each.cls(app, *each.args, **each.kwargs))
+    assert client.get("/", headers={header: "0", "x-request-id": "mine"}).status_code == 200
+    assert b"x-request-id" in seen
+    assert header.lower().encode() not in seen
 
 
 def test_nobody_else_may_enter_the_folder(environment: dict[str, str]) -> None:

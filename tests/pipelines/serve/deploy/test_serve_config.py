@@ -15,6 +15,12 @@ def test_it_listens_on_loopback_unless_told_otherwise() -> None:
     assert ipaddress.ip_address(ServeConfig().host).is_loopback
 
 
+def test_it_answers_by_the_address_that_it_listens_on() -> None:
+    assert ServeConfig(host="192.0.2.7").hosts[-1] == "192.0.2.7"
+    assert ServeConfig(host="fd00::7").hosts[-1] == "[fd00::7]"
+    assert ServeConfig(host="0.0.0.0").hosts == ServeConfig().hosts[:3] == ServeConfig(host="::").hosts
+
+
 def test_no_queue_is_endless_and_a_refused_client_is_told_when_to_come_back() -> None:
     config = ServeConfig(retry_after_s=3)
     for replicas in (config, config.large):
@@ -53,6 +59,8 @@ def test_a_replica_computes_where_its_resources_are() -> None:
         ({"large": {"min_replicas": 2}}, r"min_replicas \(2\) must not exceed num_replicas \(1\)"),
         ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
         ({"port": 70000}, "port = 70000"),
+        ({"allowed_hosts": ["kcm.example.org:443"]}, "a name without a port"),
+        ({"allowed_hosts": ["*example.org"]}, "a name without a port"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(values: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Who may call: the interface with keys and rate limits."""
+"""Who may call: the interface with names, keys and rate limits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.rate import RateLimit
 
@@ -90,3 +91,69 @@ def test_health_checks_do_not_fill_the_log(
     with caplog.at_level(logging.INFO, logger="ray.serve"):
         client_of().get("/healthz")
     assert [record for record in caplog.records if record.name == "ray.serve"] == []
+
+
+# -- by which name -----------------------------------------------------------------------------------------------------
+
+EVERY_DOOR = [
+    *("/", "/page/main.js", "/docs", "/openapi.json", "/v1/model", "/v1/model/report", "/v1/models", "/metrics"),
+    "/nowhere",
+]
+POSTS = ["/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("path", EVERY_DOOR + POSTS)
+def test_a_page_whose_name_was_pointed_here_gets_nothing(
+    client_of: Callable[..., TestClient], service: Any, path: str
+) -> None:
+    """Promise: a browser that somebody else's name has led here (DNS rebinding) reaches no door, nor the page."""
+    method = "POST" if path in POSTS else "GET"
+    response = client_of().request(method, path, json=BODY, headers={"Host": "evil.example:8000"})
+    assert response.status_code == 421
+    assert "serve.allowed_hosts" in response.json()["detail"]
+    assert service.seen == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
+def test_it_answers_by_the_names_of_loopback(client_of: Callable[..., TestClient], host: str) -> None:
+    assert client_of().get("/v1/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "localhost.evil.example",
+        "evil.example/localhost",
+        "127.0.0.1.evil.example",
+        "evil.example:localhost",
+        "[::1",
+    ],
+)
+def test_no_other_spelling_comes_through(client_of: Callable[..., TestClient], host: str) -> None:
+    assert client_of().get("/v1/model", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ("kcm.example.org", "kcm.example.org:443", 200),
+        ("kcm.example.org", "a.kcm.example.org", 421),
+        ("*.example.org", "kcm.example.org", 200),
+        ("*.example.org", "badexample.org", 421),
+        ("*", "anything", 200),
+    ],
+)
+def test_other_names_are_the_configuration_s(
+    client_of: Callable[..., TestClient], allowed: str, host: str, status: int
+) -> None:
+    hosts = ServeConfig(allowed_hosts=(allowed,)).hosts
+    client = client_of(hosts=hosts)
+    assert client.get("/v1/model", headers={"Host": host}).status_code == status
+    assert client.get("/v1/model", headers={"Host": "localhost"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_come_by_any_address(client_of: Callable[..., TestClient], path: str) -> None:
+    """Promise: a cluster's probes and balancers, which ask by the address of a pod, learn whether it is well."""
+    assert client_of().get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200

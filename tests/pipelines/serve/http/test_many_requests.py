@@ -30,7 +30,7 @@ ODD = [None, True, -1, 2**70, 1e400, float("nan"), "", " ", "\x00", "\ud800", "x
 def api(service: Any) -> FastAPI:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     service.seen = Forgetful()
-    return create_api(service, LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=5000))
+    return create_api(service, LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=5000), hosts=("*",))
 
 
 class Forgetful(list[Any]):

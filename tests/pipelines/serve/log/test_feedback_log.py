@@ -218,7 +218,8 @@ def test_a_server_that_does_not_answer_refuses() -> None:
     [
         ("sqlite:///feedback.db", "must be absolute"),
         ("sqlite://", "must be absolute"),
-        ("postgresql+psycopg://kcm:secret@host/db", "set PGPASSWORD"),
+        ("postgresql+psycopg://kcm:secret@host/db", "PGPASSWORD"),
+        ("postgresql+psycopg://host/db?password=secret", "PGPASSWORD"),
         ("mysql://host/db", "sqlite, postgresql"),
         ("nonsense", "not a URL"),
     ],

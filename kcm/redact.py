@@ -1,0 +1,129 @@
+"""Secrets stay out of what is written: the one place that knows what a secret looks like.
+
+`PlainUrl` and `VariableName` are the types of configuration fields into which people put secrets by mistake: they
+refuse one, and the error does not repeat it. `redacted` takes out of any text what slips through all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+MASK = "***"
+HIDDEN = "hidden"  # the type of a validation error whose input must not be shown
+
+_NAMES = r"password|passwd|passphrase|pwd|secret|token|credential|api[_-]?key|access[_-]?key|secret[_-]?key"
+_NAMED = re.compile(rf"(?:\w*[_-])?(?:{_NAMES})", re.IGNORECASE)
+_PARAMETER = re.compile(rf"{_NAMES}|^sig$|signature|^auth|^key$", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(\b{_NAMED.pattern}=)[^\s&;,'\"]+", re.IGNORECASE)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_KEY = re.compile(
+    r"\b(?:sk|pk|rk)-[\w-]{12,}|\b(?:hf|gh[oprsu]|github_pat|glpat|xox[abprs])[_-][\w-]{12,}|\bAKIA[A-Z0-9]{12,}"
+)
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+
+
+def redacted(text: str) -> str:
+    """`text` with the passwords, tokens and query values of its URLs masked, and what looks like a key."""
+    text = _URL.sub(lambda found: _url(found[0]), text)
+    text = _ASSIGNED.sub(rf"\1{MASK}", text)
+    return _BEARER.sub(rf"\1 {MASK}", _KEY.sub(MASK, text))
+
+
+def redacted_values(value: Any) -> Any:
+    """Plain data with every string redacted, and with the values of keys that name a secret masked."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {
+            key: MASK if isinstance(each, str) and each and _NAMED.fullmatch(str(key)) else redacted_values(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted_values(each) for each in value]
+    return value
+
+
+def _url(url: str) -> str:
+    """A URL with its secrets masked. What comes before an @ may hold any character but a blank."""
+    scheme, rest = url.split("://", 1)
+    before, at, after = rest.rpartition("@")
+    if at and (":" in before or "/" not in before):
+        user = before.partition(":")[0]
+        web = scheme.lower() in ("http", "https") or "/" in user
+        rest = f"{MASK}@{after}" if web else f"{user}:{MASK}@{after}" if ":" in before else f"{user}@{after}"
+    path, mark, query = _partition(rest)
+    values = re.split(r"([&;])", query)
+    return f"{scheme}://{path}{mark}{''.join(each if each in ('&', ';') else _query_value(each) for each in values)}"
+
+
+def _partition(rest: str) -> tuple[str, str, str]:
+    found = re.search(r"[?#]", rest)
+    return (rest[: found.start()], found[0], rest[found.end() :]) if found else (rest, "", "")
+
+
+def _query_value(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    return f"{name}={MASK}" if equals else MASK if text else ""
+
+
+def _without_secrets(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        secret = parts.password or (parts.username and parts.scheme in ("http", "https"))
+        named = any(
+            _PARAMETER.search(name) for name, _ in parse_qsl(f"{parts.query}&{parts.fragment}".replace(";", "&"))
+        )
+    except ValueError:
+        secret, named = "@" in value, False
+    if secret or named or _KEY.search(value) or redacted(value).count(f":{MASK}@"):
+        raise PydanticCustomError(
+            HIDDEN,
+            "must hold no password, token or key: the environment has a place for it, such as PGPASSWORD or "
+            "MLFLOW_TRACKING_PASSWORD",
+        )
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if _VARIABLE.fullmatch(value) and not _KEY.search(value):
+        return value
+    raise PydanticCustomError(
+        HIDDEN,
+        "must be the name of an environment variable, in capitals with an underscore, such as OPENAI_API_KEY (what was "
+        "given is not shown, since it may be a key)",
+    )
+
+
+PlainUrl = Annotated[str, AfterValidator(_without_secrets)]
+"""An address without secrets."""
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+"""The name of an environment variable; never the key that it holds."""
+
+
+class Redacting(logging.Filter):
+    """Redacts what passes a logger, tracebacks too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, redacted."""
+        record.msg, record.args = redacted(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redacted(record.exc_text)
+        return True
+
+
+def redact_logger(name: str) -> None:
+    """Redact what this process logs by the logger of this name."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(each, Redacting) for each in logger.filters):
+        logger.addFilter(Redacting())

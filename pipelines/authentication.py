@@ -1,0 +1,98 @@
+"""Who may enter a Ray cluster: the token of a local one, and where its owner's other commands find it.
+
+Whoever enters a cluster runs code as its owner. Ray's own default writes one token into the home folder, which then
+changes how every later client connects; here each local cluster has a token of its own, which goes with it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import Config as RayConfig
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_ADDRESS_FILE, _TOKEN_FILE = "address", "token"
+
+
+@contextmanager
+def settings(values: Mapping[str, str]) -> Iterator[None]:
+    """These settings of Ray's authentication in the environment, for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    reread()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        reread()
+
+
+def reread() -> None:
+    """Let Ray see the environment's settings: it reads them when it is imported, and never again."""
+    RayConfig.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def local_token(folder: Path | None) -> Iterator[Path]:
+    """Token authentication for the local cluster that starts in the block; gives the folder that belongs to it.
+
+    The token is a new one, in `folder` or in a temporary folder, which nobody else may enter and which goes with the
+    block; or a person's own, in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. Where RAY_AUTH_MODE is set, Ray does as it says.
+    """
+    folder = _private(folder)
+    values = {} if os.environ.get(MODE) else {MODE: "token"}
+    try:
+        if values and not (os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)):
+            values[TOKEN_PATH] = str(folder / _TOKEN_FILE)
+            with open(os.open(values[TOKEN_PATH], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        with settings(values):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private(folder: Path | None) -> Path:
+    """An empty folder of mode 700; what a process that was killed left in `folder` is removed."""
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="kcm-cluster-"))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A running local cluster, as another command of its owner finds it."""
+
+    address: str
+    authentication: Mapping[str, str]  # settings to enter it; none where they are the person's own
+
+
+def tell_address(folder: Path, address: str) -> None:
+    """Say beside the token where the cluster is."""
+    (folder / _ADDRESS_FILE).write_text(address, encoding="utf-8")
+
+
+def find_cluster(folder: Path) -> LocalCluster | None:
+    """The local cluster that `folder` belongs to; None where there is none."""
+    try:
+        address = (folder / _ADDRESS_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    token_file = folder / _TOKEN_FILE
+    return LocalCluster(address, {MODE: "token", TOKEN_PATH: str(token_file)} if token_file.exists() else {})
