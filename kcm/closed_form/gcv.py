@@ -20,7 +20,7 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from kcm.learners.sums import RidgeSums
+from kcm.closed_form.sums import RidgeSums
 
 MIN_STRENGTH = 1e-6  # inputs that almost repeat others leave G close to singular
 _PER_DECADE = 2
@@ -28,7 +28,7 @@ _LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, -2 * _PER_DECADE, 2 * _PER_DECADE
 
 
 @dataclass(frozen=True, eq=False)
-class RidgeFit:
+class GcvRidge:
     """The regression of one model at one strength, which is lambda / (tr(G) / P)."""
 
     weight_KP: Tensor  # float64
@@ -37,7 +37,7 @@ class RidgeFit:
     degrees_of_freedom: float
 
 
-def fit_ridge(sums: RidgeSums, strength: float | None = None) -> list[RidgeFit]:
+def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidge]:
     """Every model's regression, at `strength`, else at the one whose GCV is least.
 
     The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
@@ -47,10 +47,10 @@ def fit_ridge(sums: RidgeSums, strength: float | None = None) -> list[RidgeFit]:
         return _at(sums, strength)
 
     @cache
-    def fits(step: int) -> list[RidgeFit]:
+    def fits(step: int) -> list[GcvRidge]:
         return _at(sums, 10 ** (step / _PER_DECADE))
 
-    def best(model: int) -> RidgeFit:
+    def best(model: int) -> GcvRidge:
         return fits(_lowest(lambda step: fits(step)[model].gcv))[model]
 
     return [best(model) for model in range(len(sums.squares_M))]
@@ -68,7 +68,7 @@ def _lowest(value: Callable[[int], float]) -> int:
     return step
 
 
-def _at(sums: RidgeSums, strength: float) -> list[RidgeFit]:
+def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
     count, num_inputs = float(sums.count), len(sums.gram_PP)
     ridge = strength * float(sums.gram_PP.diagonal().sum()) / num_inputs
     # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
@@ -87,7 +87,7 @@ def _at(sums: RidgeSums, strength: float) -> list[RidgeFit]:
     for square, weight, cross in parts:
         residual = float(square - (weight * cross).sum() - ridge * weight.square().sum())
         gcv = count * max(residual, 0.0) / left**2 if left > 1e-9 * count else float("inf")
-        fits.append(RidgeFit(weight.T.contiguous(), strength, gcv, count - left))
+        fits.append(GcvRidge(weight.T.contiguous(), strength, gcv, count - left))
     return fits
 
 

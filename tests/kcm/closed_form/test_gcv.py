@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from kcm.closed_form.gcv import ridge_by_gcv
+from kcm.closed_form.sums import RidgeSums
 from kcm.errors import DataError
-from kcm.learners.ridge import fit_ridge
-from kcm.learners.sums import RidgeSums
 
 
 def problem(num_rows: int = 60, num_inputs: int = 12, num_targets: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +41,7 @@ def brute_force_gcv(inputs: torch.Tensor, targets: torch.Tensor, strength: float
 @pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0])
 def test_the_weights_are_those_of_scikit_learn(strength) -> None:
     inputs, targets = problem()
-    fit = fit_ridge(sums_of(inputs, targets), strength)[0]
+    fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
     oracle = Ridge(alpha=penalty(inputs, strength), fit_intercept=False).fit(inputs, targets)
     np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8, atol=1e-10)
 
@@ -50,7 +50,7 @@ def test_the_weights_are_those_of_scikit_learn(strength) -> None:
 @pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
 def test_gcv_is_that_of_the_hat_matrix(num_rows, strength) -> None:
     inputs, targets = problem(num_rows)
-    fit = fit_ridge(sums_of(inputs, targets), strength)[0]
+    fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
     gcv, trace = brute_force_gcv(inputs, targets, strength)
     assert fit.gcv == pytest.approx(gcv, rel=1e-5)
     assert fit.degrees_of_freedom == pytest.approx(trace, rel=1e-6)
@@ -59,7 +59,7 @@ def test_gcv_is_that_of_the_hat_matrix(num_rows, strength) -> None:
 def test_the_chosen_strength_has_the_least_gcv_of_all_candidates() -> None:
     inputs, targets = problem()
     targets[:, 2:] = torch.randn(60, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)  # mere noise
-    chosen = fit_ridge(sums_of(inputs, targets, num_models=2))
+    chosen = ridge_by_gcv(sums_of(inputs, targets, num_models=2))
     assert chosen[0].strength < chosen[1].strength  # noise asks for a stronger penalty
     for fit, part in zip(chosen, targets.chunk(2, 1), strict=True):
         candidates = 10.0 ** np.arange(-6, 2.01, 0.5)
@@ -71,7 +71,7 @@ def test_the_chosen_strength_has_the_least_gcv_of_all_candidates() -> None:
 
 def test_an_input_that_repeats_another_does_no_harm() -> None:
     inputs, targets = problem()
-    fit = fit_ridge(sums_of(torch.cat([inputs, inputs], 1), targets))[0]
+    fit = ridge_by_gcv(sums_of(torch.cat([inputs, inputs], 1), targets))[0]
     first, second = fit.weight_KP.chunk(2, 1)
     torch.testing.assert_close(first, second)
 

@@ -1,4 +1,4 @@
-"""Ridge regression with the predictions that every unit would get had it been left out, all in closed form.
+"""Ridge regression of rows, with the predictions that every unit would get had it been left out.
 
 Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each.
 """
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.units import Units
+from kcm.metrics.units import Units
 
 _STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
-class RidgeFit:
+class LeftOutRidge:
     """y = constant + x @ weight; `left_out` are the predictions of fits that never saw the row's unit.
 
     All left-out predictions share the mean of all targets: see `_left_out_means`.
@@ -28,7 +28,7 @@ class RidgeFit:
     left_out: NDArray[np.float64]  # [N, K]
 
 
-def fit_ridge(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> RidgeFit:
+def ridge_left_out(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> LeftOutRidge:
     """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
 
     The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
@@ -40,14 +40,14 @@ def fit_ridge(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], u
     strength_K, left_out_NK = _chosen(left_NR, singular_R**2, y_NK, units)
     shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
     weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
-    return RidgeFit(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
+    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
 
 
 @dataclass(frozen=True, eq=False)
-class GramFit:
+class GramRidge:
     """y = mean + (x - mean of all x) @ X.T @ dual, where X are the fitted rows' inputs; the dual sums to zero.
 
-    `left_out` as in `RidgeFit`.
+    `left_out` as in `LeftOutRidge`.
     """
 
     dual: NDArray[np.float64]  # [N, K]
@@ -55,14 +55,14 @@ class GramFit:
     left_out: NDArray[np.float64]  # [N, K]
 
 
-def fit_ridge_gram(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> GramFit:
-    """As `fit_ridge`, of inputs known by their inner products alone: sparse ones, or sums over several kinds."""
+def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> GramRidge:
+    """As `ridge_left_out`, of inputs known by their inner products alone: sparse ones, or sums over several kinds."""
     mean_N, mean_K = gram_NN.mean(0), targets_NK.mean(0)
     y_NK = targets_NK - mean_K
     square_R, left_NR = _spectrum(gram_NN - mean_N - mean_N[:, None] + mean_N.mean())
     strength_K, left_out_NK = _chosen(left_NR, square_R, y_NK, units)
     dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
-    return GramFit(dual_NK, mean_K, mean_K + left_out_NK)
+    return GramRidge(dual_NK, mean_K, mean_K + left_out_NK)
 
 
 def _chosen(

@@ -12,8 +12,6 @@ import torch
 from scipy.linalg import helmert
 from torch import Tensor, nn
 
-from kcm.collaborator.collaborator import Collaborator
-from kcm.errors import ConfigError
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 
 
@@ -114,22 +112,12 @@ class LinearDesign:
         self.layer.bias.copy_(solution_CP[:, -1])
 
 
-def designs(collaborator: Collaborator) -> list[Design]:
-    """One for each network of a collaborator, the judge's first; ConfigError for networks that have none."""
-    networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
-    found: list[Design] = []
-    for network in networks:
-        if isinstance(network, RandomReLU):
-            found.append(UnitDesign(network))
-        elif isinstance(network, KAN) and len(network.kan_layers) == 1:
-            found.append(SplineDesign(network.kan_layers[0]))
-        elif (
-            isinstance(network, MLP) and isinstance(layer := network.layers[0], nn.Linear) and len(network.layers) == 1
-        ):
-            found.append(LinearDesign(layer))
-        else:
-            raise ConfigError(
-                f"networks of kind {collaborator.kind!r} are not linear in their weights",
-                mend="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
-            )
-    return found
+def design_of(network: nn.Module) -> Design | None:
+    """The regression's view of a network; None of one that is not linear in its weights."""
+    if isinstance(network, RandomReLU):
+        return UnitDesign(network)
+    if isinstance(network, KAN) and len(network.kan_layers) == 1:
+        return SplineDesign(network.kan_layers[0])
+    if isinstance(network, MLP) and len(network.layers) == 1 and isinstance(layer := network.layers[0], nn.Linear):
+        return LinearDesign(layer)
+    return None
