@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcm.report import figures, tables
-from kcm.report.formats import interval, percent, points, points_interval
-from kcm.report.glossary import metric
-from kcm.report.markup import Html, element, join
+from kcm.report.drawing.markup import Html, element, join
 from kcm.report.page import document
-from kcm.report.reading import Numbers, Who
-from kcm.report.words import confidence_words, decision, epsilon_words
+from kcm.report.text.formats import interval, percent, points, points_interval
+from kcm.report.text.glossary import metric
+from kcm.report.text.reading import Numbers, Who
+from kcm.report.text.words import confidence_words, decision, epsilon_words
 
 _CASCADE: dict[Who, str] = {"kcm": "cascade"}
 _SMALL: dict[Who, str] = {"kcm": "small model"}

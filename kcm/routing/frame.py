@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.errors import DataError
-from kcm.routing.columns import RouteColumns
+from kcm.routing.config import RouteColumns
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 

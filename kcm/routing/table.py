@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.routing.cells import Cells
-from kcm.routing.columns import RouteColumns
+from kcm.routing.config import RouteColumns
 from kcm.routing.frame import check_columns, feature_columns, read_frame
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import text_key

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
+from kcm.certify.regret import regret_curve
 from kcm.config import load_config, parse_config
 from kcm.encoders import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
-from kcm.routing import search as searching
-from kcm.routing.columns import RouteColumns
-from kcm.routing.encoding import NO_ENCODER, find_encoder
-from kcm.routing.inputs import RouterInputs, router_inputs
-from kcm.routing.request import RequestConfig
+from kcm.routing.config import RequestConfig, RouteColumns
+from kcm.routing.inputs import NO_ENCODER, RouterInputs, find_encoder, router_inputs
 from kcm.routing.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
@@ -62,7 +60,7 @@ class Workbench:
         return cls(read_table(path, columns), columns, encoder, assets_dir, router)
 
     @property
-    def sure_name(self) -> str:
+    def score_name(self) -> str:
         """What the table's own gate score is called."""
         return "confidence" if self.columns.confidence else "score"
 
@@ -127,7 +125,7 @@ class Workbench:
         rows = np.flatnonzero(self.splits(seed) == "validate")
         if len(rows) == 0:
             raise DataError("there are no validate rows to search on", where="split")
-        found = searching.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
+        found = certificates.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
         return found | {"notes": [*self.table.notes, *self.notes]}
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
@@ -144,19 +142,17 @@ class Workbench:
         splits, scores = self.splits(request.seed), self.scores()
         test = np.flatnonzero(splits == "test")
         rows = self.table.select(test).scored(scores[test])
+        certify = np.flatnonzero(splits == "certify")
+        certify_rows = self.table.select(certify).scored(scores[certify])
         return {
             "quality": asdict(router_quality(rows)) if len(test) else {},
-            "frontier": searching.curve(Frontier.of(rows)) if len(test) else {},
+            "frontier": certificates.frontier_curve(Frontier.of(rows)) if len(test) else {},
             "reliability": self._reliability(test),
-            "certificate_path": certificates.certificate_path(
-                self.table, splits, scores, certificates.promise_of(request)
-            ),
+            "certificate_path": regret_curve(certify_rows, request.epsilon, request.delta),
         }
 
     def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:
         """Bins that hold rows; none where the table has no confidence."""
         if self.columns.confidence is None or self.table.sure is None:
             return []
-        bins = reliability(self.table.sure[test], self.table.small_correct[test])
-        rows = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.count.tolist(), strict=True)
-        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in rows if count]
+        return reliability(self.table.sure[test], self.table.small_correct[test]).filled()

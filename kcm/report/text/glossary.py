@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kcm.report.formats import lost_points, number, percent, points
+from kcm.report.text.formats import lost_points, number, percent, points
 
 UNMEASURED = "not measured in this run"
 _ONE_TASK = "needs at least two tasks"

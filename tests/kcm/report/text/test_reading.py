@@ -1,4 +1,4 @@
-from kcm.report import reading
+from kcm.report.text import reading
 
 
 def test_a_task_of_the_totals_name_stays_apart_from_the_total(result) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from kcm.cascade.gate import GateName
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.report import words
+from kcm.report.text import words
 
 
 def test_the_headline_of_an_ordinary_run(result) -> None:

@@ -1,6 +1,11 @@
-"""Which columns of a user's outcome table hold what."""
+"""What a person says of a table of logged answers: which columns hold what, and what a certificate is to promise.
+
+Light to import, since commands make their options of it.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -40,9 +45,9 @@ class RouteColumns(Config):
 
     def check(self) -> None:
         """Raise ConfigError unless it is clear who was right, and how sure the small model was."""
-        told = [self.small_correct, self.large_correct]
+        given = [self.small_correct, self.large_correct]
         compared = [self.small_prediction, self.large_prediction, self.label]
-        if all(told) == all(compared) or (any(told) and any(compared)):
+        if all(given) == all(compared) or (any(given) and any(compared)):
             raise ConfigError(
                 "it is not clear who was right",
                 where="columns",
@@ -52,7 +57,6 @@ class RouteColumns(Config):
             raise ConfigError("confidence and score are two gate scores", where="columns", mend="Give one of them")
         if self.correct_at is not None and not self.small_correct:
             raise ConfigError("correct_at has no effect without small_correct and large_correct", where="columns")
-
         if self.small_cost and not self.large_cost:
             raise ConfigError("small_cost has no effect without large_cost", where="columns")
 
@@ -61,3 +65,32 @@ class RouteColumns(Config):
         """Columns by the field that names them, features left out."""
         names = self.model_dump(exclude={"features", "correct_at"}, exclude_none=True)
         return {field: str(column) for field, column in names.items()}
+
+
+class RequestConfig(Config):
+    """The promise, what the searched threshold may lose on validate, and whose threshold it is."""
+
+    epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against the large model alone.")
+    delta: float = Field(
+        0.1, gt=0, lt=1, description="Probability, over the draw of the certify rows, that the promise breaks."
+    )
+    mode: Literal["auto", "regret", "net"] = Field(
+        "auto",
+        description="regret never credits a win of the small model; net does; auto: what keeps more on validate.",
+    )
+    scope: Literal["global", "every_task", "per_task"] = Field(
+        "global",
+        description="One threshold; one that holds within every --task; or one for each, at a share of delta.",
+    )
+    max_loss: float | None = Field(
+        None, ge=0, lt=1, description="Loss that the threshold may have on validate; default: epsilon."
+    )
+    max_call_rate: float | None = Field(
+        None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."
+    )
+    seed: int = Field(0, ge=0, description="Draws splits where the table names none, and the order of the bets.")
+
+    @property
+    def searched_loss(self) -> float:
+        """What the searched threshold may lose on validate."""
+        return self.epsilon if self.max_loss is None else self.max_loss

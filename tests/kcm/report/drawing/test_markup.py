@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcm.report.markup import Html, element, join
+from kcm.report.drawing.markup import Html, element, join
 
 XML_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
 

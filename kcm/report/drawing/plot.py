@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kcm.report.formats import known
-from kcm.report.markup import Html, element
+from kcm.metrics.routing import thinned
+from kcm.report.drawing.markup import Html, element
+from kcm.report.text.formats import known
 
 Shape = Literal["circle", "diamond"]
 Point = tuple[float, float]
@@ -66,7 +67,8 @@ class Plot:
 
     def line(self, points: Sequence[Point], style: str) -> None:
         """A line through `points`, of which at most `MAX_POINTS` are drawn."""
-        path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in thinned(points))
+        drawn = [points[position] for position in thinned(len(points), MAX_POINTS)]
+        path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in drawn)
         self._marks.append(element("polyline", points=path, class_=f"line {style}"))
 
     def segment(self, start: Point, end: Point, style: str) -> None:
@@ -127,14 +129,6 @@ def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [index * step for index in range(first, last + 1)]
-
-
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most `MAX_POINTS` of `points`, evenly spaced by index, both ends among them."""
-    if len(points) <= MAX_POINTS:
-        return list(points)
-    step = (len(points) - 1) / (MAX_POINTS - 1)
-    return [points[round(index * step)] for index in range(MAX_POINTS)]
 
 
 def drawable(xs: Sequence[float | None], ys: Sequence[float | None]) -> list[Point]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from kcm.report.formats import (
+from kcm.report.text.formats import (
     MISSING,
     exact_points,
     known,
@@ -18,7 +18,7 @@ from kcm.report.formats import (
     unsigned_points,
     whole_percent,
 )
-from kcm.report.reading import (
+from kcm.report.text.reading import (
     NAMES,
     Numbers,
     Who,

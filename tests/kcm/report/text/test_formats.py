@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcm.report import formats
+from kcm.report.text import formats
 
 SHOWS = [formats.percent, formats.points, formats.lost_points, formats.number, formats.duration]
 

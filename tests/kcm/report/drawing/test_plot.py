@@ -1,10 +1,10 @@
 import math
+import re
 
-import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from kcm.report.plot import MAX_POINTS, Axis, Plot, drawable, round_ticks, thinned
+from kcm.report.drawing.plot import MAX_POINTS, Axis, Plot, drawable, round_ticks
 
 ENDS = st.floats(-1e6, 1e6)
 
@@ -40,13 +40,15 @@ def test_up_is_more_and_right_is_more() -> None:
     assert plot.y(0.8) < plot.y(0.2)
 
 
-@pytest.mark.parametrize("count", [0, 1, MAX_POINTS, MAX_POINTS + 1, 100_000])
-def test_thinning_keeps_the_ends_the_order_and_a_bound(count: int) -> None:
-    points = [(float(index), 0.0) for index in range(count)]
-    kept = thinned(points)
-    assert len(kept) == min(count, MAX_POINTS)
-    assert kept == sorted(set(kept))
-    assert kept[:1] + kept[-1:] == points[:1] + points[-1:]
+def test_a_long_line_is_drawn_with_few_points_and_both_ends() -> None:
+    axis = Axis("", 0.0, 1.0, [])
+    plot = Plot(axis, axis)
+    plot.line([(index / 99_999, 0.5) for index in range(100_000)], "kcm")
+    found = re.search(r'polyline points="([^"]*)"', plot.svg("a line"))
+    assert found
+    drawn = found.group(1).split()
+    assert len(drawn) == MAX_POINTS
+    assert (drawn[0], drawn[-1]) == tuple(f"{plot.x(x):.1f},{plot.y(0.5):.1f}" for x in (0.0, 1.0))
 
 
 def test_only_points_with_two_finite_coordinates_are_drawable() -> None:

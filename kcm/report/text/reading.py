@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from kcm.report.formats import known
+from kcm.report.text.formats import known
 
 Numbers = Mapping[str, Any]
 Who = Literal["kcm", "mcm"]
