@@ -19,8 +19,8 @@ from kcm.explain.networks import kan_of, network_inputs, remembered_rows
 from kcm.explain.places import feature_name, heat_map
 from kcm.inputs.content import Content, contents
 from kcm.inputs.pictures import square
+from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
-from pipelines.batch.rowfile import open_rows
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision

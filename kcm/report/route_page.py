@@ -62,14 +62,14 @@ def _header(inputs: RouteReportInputs) -> Html:
         f"At most {epsilon_words(certificate)} of accuracy lost against the large model alone, with a probability of at"
         f" least {confidence_words(certificate)}: {certificate['reason']}."
     )
-    told: Sequence[str] = [*certificate["warnings"], *certificate["notes"]]
+    remarks: Sequence[str] = [*certificate["warnings"], *certificate["notes"]]
     return element(
         "header",
         element("p", "KCM routing report", class_="eyebrow"),
         element("h1", element("bdi", inputs.name)),
         element("p", f"Decision: {decision(certificate)}.", class_="headline"),
         element("p", promise, class_="control"),
-        element("ul", *(element("li", f"{line}.") for line in told), class_="notices") if told else None,
+        element("ul", *(element("li", f"{line}.") for line in remarks), class_="notices") if remarks else None,
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from pipelines.batch.rowfile import FORMATS, RowFile, open_rows
+from kcm.inputs.rowfile import FORMATS, RowFile, open_rows
 
 
 def rows_of(file: RowFile, size: int = 2) -> list[dict[str, object]]:
