@@ -159,23 +159,6 @@ def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[st
     return certificates[None].model_dump(mode="json") | {"tasks": own}
 
 
-def certify_several(
-    candidates: Mapping[str, tuple[ScoredOutcomes, ScoredOutcomes, Decision]],
-    config: CertificateConfig,
-    *,
-    delta: float | None = None,
-) -> dict[str, Certificate]:
-    """Certificates of several policies over the same certify items; any may then be chosen by its certificate.
-
-    `candidates` maps a name to (validate rows, certify rows, searched decision); each spends delta / m.
-    """
-    share = (config.delta if delta is None else delta) / len(candidates)
-    return {
-        name: certify(validate, rows, searched, config, delta=share)
-        for name, (validate, rows, searched) in candidates.items()
-    }
-
-
 def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> Method:
     """The method that would keep more of the validate rows; of two that keep as many, the one with the lower p-value.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm, t, ttest_rel
 
@@ -116,12 +116,11 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     values_N = np.asarray(values, dtype=np.float64)
     if group is None:
         return float(len(values_N))
-    code_N = unit_codes(group)
-    num_groups = int(code_N.max()) + 1
+    num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
         return 0.0
     few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
-    return len(values_N) / _design_effect(values_N, code_N) * few_groups
+    return len(values_N) / design_effect(values_N, group) * few_groups
 
 
 def design_effect(values: ArrayLike, group: ArrayLike) -> float:
@@ -129,10 +128,7 @@ def design_effect(values: ArrayLike, group: ArrayLike) -> float:
 
     Values that do not vary say nothing of it; rows of a group then count as copies of each other (Kish, 1965).
     """
-    return _design_effect(np.asarray(values, dtype=np.float64), unit_codes(group))
-
-
-def _design_effect(values_N: NDArray[np.float64], code_N: NDArray[np.intp]) -> float:
+    values_N, code_N = np.asarray(values, dtype=np.float64), unit_codes(group)
     size_G, num_rows = np.bincount(code_N), len(values_N)
     residual_N = values_N - values_N.mean()
     within = float(np.square(residual_N).sum())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.regret import regret_curve
 from kcm.config import load_config, parse_config
 from kcm.encoders import TextEncoder
@@ -93,6 +94,7 @@ class Workbench:
         """The split of every row; with a router, as it was when the router was fitted."""
         return with_splits(self.table, self.router.config.seed if self.router else seed)
 
+    @cached_property
     def scores(self) -> NDArray[np.float64]:
         """Gate score of every row. Raises DataError where there is none."""
         if self.router:
@@ -122,15 +124,14 @@ class Workbench:
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""
-        rows = np.flatnonzero(self.splits(seed) == "validate")
-        if len(rows) == 0:
+        rows = self._rows("validate", seed)
+        if not len(rows):
             raise DataError("there are no validate rows to search on", where="split")
-        found = certificates.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
-        return found | {"notes": [*self.table.notes, *self.notes]}
+        return certificates.search(rows, max_loss) | {"notes": [*self.table.notes, *self.notes]}
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and what the route does on test."""
-        splits, scores = self.splits(request.seed), self.scores()
+        splits, scores = self.splits(request.seed), self.scores
         if self.router:
             for split in ("certify", "test"):
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
@@ -139,19 +140,20 @@ class Workbench:
 
     def curves(self, request: RequestConfig) -> dict[str, Any]:
         """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
-        splits, scores = self.splits(request.seed), self.scores()
-        test = np.flatnonzero(splits == "test")
-        rows = self.table.select(test).scored(scores[test])
-        certify = np.flatnonzero(splits == "certify")
-        certify_rows = self.table.select(certify).scored(scores[certify])
+        test = self._rows("test", request.seed)
         return {
-            "quality": asdict(router_quality(rows)) if len(test) else {},
-            "frontier": certificates.frontier_curve(Frontier.of(rows)) if len(test) else {},
-            "reliability": self._reliability(test),
-            "certificate_path": regret_curve(certify_rows, request.epsilon, request.delta),
+            "quality": asdict(router_quality(test)) if len(test) else {},
+            "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
+            "reliability": self._reliability(self.splits(request.seed) == "test"),
+            "certificate_path": regret_curve(self._rows("certify", request.seed), request.epsilon, request.delta),
         }
 
-    def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:
+    def _rows(self, split: str, seed: int) -> ScoredOutcomes:
+        """The rows of a split with their gate scores."""
+        rows = np.flatnonzero(self.splits(seed) == split)
+        return self.table.select(rows).scored(self.scores[rows])
+
+    def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:
         """Bins that hold rows; none where the table has no confidence."""
         if self.columns.confidence is None or self.table.sure is None:
             return []

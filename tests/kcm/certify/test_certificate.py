@@ -15,7 +15,6 @@ from kcm.certify.certificate import (
     certified_keep_rate,
     certify,
     certify_policy,
-    certify_several,
 )
 from kcm.errors import ConfigError, DataError
 
@@ -200,14 +199,6 @@ def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
         validate.by_task()["a"], rows.by_task()["a"], Decision.of(0.9), CertificateConfig(method="regret"), delta=0.025
     )
     assert certificates["a"] == alone
-
-
-def test_several_policies_share_delta(draw):
-    validate, rows = draw(2000, 0), draw(2000, 1)
-    candidates = {name: (validate, rows, Decision.of(-1.0)) for name in ("kan", "mlp")}
-    several = certify_several(candidates, CertificateConfig(method="net"))
-    alone = certify(validate, rows, Decision.of(-1.0), CertificateConfig(method="net"), delta=0.05)
-    assert several == {"kan": alone, "mlp": alone}
 
 
 def test_json_gives_back_the_certificate_and_holds_no_infinity(draw):
