@@ -50,6 +50,15 @@ class KANLinear(nn.Module):
         weight_OFI[:, 1:] *= 0.1
         self.weight = nn.Parameter(weight_OFI.flatten(1) * (in_features**-0.5 / self.scale))
 
+    @classmethod
+    @torch.no_grad()
+    def from_curves(cls, curves: Curves, *, like: KANLinear) -> KANLinear:
+        """A layer with these curves; hidden, and of the precision and on the device, that `like` is."""
+        (num_outputs, _, num_inputs), grid = curves.coefficients.shape, curves.grid
+        layer = cls(num_inputs, num_outputs, grid.size, grid.order, (grid.low, grid.high), hidden=like.hidden)
+        layer.to(like.weight).weight.copy_((curves.coefficients / layer.scale).flatten(1))
+        return layer
+
     @property
     def scale(self) -> float:
         """What a hidden layer multiplies its features by."""
@@ -91,13 +100,7 @@ class KANLinear(nn.Module):
         Exact to rounding when `grid_size` is a multiple of the present one, least squares otherwise.
         """
         curves, largest = self.curves.refit(grid_size)
-        bounds = (self.grid.low, self.grid.high)
-        refined = KANLinear(
-            self.in_features, self.out_features, grid_size, self.grid.order, bounds, hidden=self.hidden
-        ).to(self.weight)
-        with torch.no_grad():
-            refined.weight.copy_((curves.coefficients / self.scale).flatten(1))
-        return refined, largest
+        return KANLinear.from_curves(curves, like=self), largest
 
     def export(self) -> ServingKAN:
         """The serving form of this one layer: see `ServingKAN`."""
