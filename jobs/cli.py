@@ -226,14 +226,15 @@ def explain(
 ) -> None:
     """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        from jobs.explain import Explainer, decision_view, explanation, inputs
+        from jobs.explain import Explainer, inputs, write_explanations
+        from jobs.explain_view import explanation_view
         from jobs.table import result_console
 
         explainer = Explainer(bundle, assets_path, rows, text_column, image_column)
-        pictures, decisions = explanation(explainer, inputs(texts or [], images or []), output, top)
+        pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures
-        for decision in decisions:
-            result_console().print(decision_view(decision, explainer.bundle.label_names, top))
+        for each in explanations:
+            result_console().print(explanation_view(each, explainer.bundle.label_names, top))
         typer.echo("\n".join(result["pictures"]))
 
 

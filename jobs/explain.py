@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
-from kcm.explain.explain import Explanation, kan_of, network_inputs, remembered_rows
+from kcm.explain.explanation import Explanation, explain, variants
+from kcm.explain.networks import kan_of, network_inputs, remembered_rows
 from kcm.explain.places import feature_name, heat_map
-from kcm.explain.reasons import Decision, decision_on, variants
 from kcm.inputs.content import Content, contents
 from kcm.inputs.pictures import square
+from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
-from pipelines.batch.rowfile import open_rows
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision
@@ -63,7 +58,7 @@ class Explainer:
         }
         return [_saved(figure, output / f"{name}.png") for name, figure in figures.items()]
 
-    def decide(self, content: Content, top: int) -> Decision:
+    def explain(self, content: Content, top: int) -> Explanation:
         """Judge one input, and find the `top` largest contributions to the logit of each network's own answer.
 
         Raises DataError for one that lacks what the bundle reads, or cannot be read.
@@ -76,13 +71,13 @@ class Explainer:
             if isinstance(each, Unreadable):
                 raise DataError(each.reason, where="--image")
             judgements.append(each)
-        return decision_on(self.bundle, given, judgements, top)
+        return explain(self.bundle, given, judgements, top)
 
-    def draw(self, decision: Decision, path: Path) -> Path:
+    def draw(self, explanation: Explanation, path: Path) -> Path:
         """Draw the curves behind the largest contributions, each with where this input lies on it."""
         figure = Figure(figsize=(3.2 * PANELS, 2.7 * len(self.networks)), layout="constrained")
         axes = figure.subplots(len(self.networks), PANELS, squeeze=False)
-        for (name, reason), row in zip(decision.reasons.items(), axes, strict=True):
+        for (name, reason), row in zip(explanation.reasons.items(), axes, strict=True):
             layer = self.networks[name].kan_layers[0]
             for each, ax in zip(reason.contributions, row, strict=False):
                 plot_edge(layer, each.feature, each.through, self.probe_ND, ax=ax)
@@ -92,14 +87,14 @@ class Explainer:
                 ax.set(xlabel=feature_name(self.bundle, each.feature), ylabel=f"to {end}")
         return _saved(figure, path)
 
-    def draw_heat(self, decision: Decision, path: Path) -> Path | None:
+    def draw_heat(self, explanation: Explanation, path: Path) -> Path | None:
         """Draw on the picture which of its pixels speak for the judge's answer; None where features are no pixels."""
-        cells = heat_map(self.bundle, decision.judgement.features_D)
+        cells = heat_map(self.bundle, explanation.judgement.features_D)
         if cells is None:
             return None
-        picture = square(decision.given.content.image, 256)
+        picture = square(explanation.given.content.image, 256)
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-        for ax, title in zip(figure.subplots(1, 2), ("the picture", f"for {decision.judge_label}"), strict=True):
+        for ax, title in zip(figure.subplots(1, 2), ("the picture", f"for {explanation.judge_label}"), strict=True):
             ax.imshow(picture, extent=(0, 1, 0, 1))
             ax.set(title=title, xticks=[], yticks=[])
         most = float(cells.abs().max()) or 1.0
@@ -140,14 +135,14 @@ def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
     return contents(texts or [""] * len(pictures), pictures or None)
 
 
-def explanation(
+def write_explanations(
     explainer: Explainer, given: Sequence[Content], output: Path, top: int
-) -> tuple[dict[str, Any], list[Decision]]:
-    """Write all pictures to `output`; the result as plain values, and the decision on each input."""
+) -> tuple[dict[str, Any], list[Explanation]]:
+    """Write all pictures to `output`; the result as plain values, and the explanation of each input."""
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
-    decisions = [explainer.decide(content, top) for content in given]
-    for number, each in enumerate(decisions, 1):
+    explanations = [explainer.explain(content, top) for content in given]
+    for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
         if heat := explainer.draw_heat(each, output / f"heat-{number}.png"):
             pictures.append(heat)
@@ -156,52 +151,12 @@ def explanation(
             "label": each.label,
             "route": each.route,
             "confidence": each.judgement.confidence,
-            "words": [{"word": word, "effect": effect} for word, effect in each.heeded[:top]],
+            "words": [{"word": word, "effect": effect} for word, effect in each.strongest_words[:top]],
             "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
         }
-        for each in decisions
+        for each in explanations
     ]
-    return {"pictures": [str(path) for path in pictures], "decisions": plain}, decisions
-
-
-def decision_view(decision: Decision, label_names: Sequence[str], top: int) -> Group:
-    """The decision and its largest contributions, for a person."""
-    judgement = decision.judgement
-    threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
-    asked = _shortened(decision.given.content.text) or "the picture"
-    headline = (
-        f"[bold]{escape(asked)}[/bold]\nsmall says {escape(decision.label)}, "
-        f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
-        f"the {decision.route} model answers"
-    )
-    heeded = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in decision.heeded[:top])
-    tables = (
-        part
-        for name, reason in decision.reasons.items()
-        for part in (_title(name, reason, label_names), _contributions(reason))
-    )
-    return Group(headline, *([f"words that the judge heeds: {heeded}"] if heeded else []), *tables)
-
-
-def _title(name: str, reason: Explanation, label_names: Sequence[str]) -> str:
-    kind = "exact shares" if reason.exact else "approximate shares"
-    return f"\n{name}: logit {reason.logit:.2f} of {escape(label_names[reason.label])}, {kind}"
-
-
-def _contributions(reason: Explanation) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("feature", "value", "contribution"):
-        table.add_column(heading, justify="right")
-    for each in reason.contributions:
-        table.add_row(str(each.feature), f"{each.value:+.2f}", f"{each.contribution:+.3f}")
-    table.add_section()
-    table.add_row("all others", "", f"{reason.rest:+.3f}")
-    table.add_row("baseline", "", f"{reason.baseline:+.3f}")
-    return table
-
-
-def _shortened(text: str, length: int = 100) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return {"pictures": [str(path) for path in pictures], "decisions": plain}, explanations
 
 
 def _saved(figure: Figure, path: Path) -> Path:

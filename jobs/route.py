@@ -9,8 +9,7 @@ import typer
 
 from jobs.ending import reported
 from jobs.options import Debug, JsonFile, options_of
-from kcm.routing.columns import RouteColumns
-from kcm.routing.request import RequestConfig
+from kcm.routing.config import RequestConfig, RouteColumns
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
@@ -73,7 +72,7 @@ def evaluate(
         given = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
         config = parse_config(EvaluateConfig, given, where="options")
         bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
-        result |= compare(bench.table, bench.inputs, bench.sure_name, config)
+        result |= compare(bench.table, bench.inputs, bench.score_name, config)
         result["notes"] += bench.notes
         result_console().print(evaluation_view(result))
 

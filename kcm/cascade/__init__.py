@@ -1,1 +1,1 @@
-"""The cascade: outcome table, gate scores, policy, frontier and certificate."""
+"""The cascade: outcome table, gate scores, policy, frontier and search."""

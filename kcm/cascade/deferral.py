@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kcm.cascade.ridge import fit_ridge
 from kcm.cascade.scores import SCORES
-from kcm.cascade.units import Units
+from kcm.closed_form.left_out import ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
+from kcm.metrics.units import Units
 
 _SURE = 30.0  # log-odds beyond which nothing is left to tell apart
-_MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little
+MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little
 
 
 class DeferralHead(nn.Module):
@@ -97,12 +97,12 @@ def fit_deferral(
     head = DeferralHead(features.shape[1], logits.shape[1])
     head.judge_normalizer.fit([judge_outputs(logits)])
 
-    rows = _fitted_rows(units, num_rows, seed)
+    rows = units.sample(num_rows, MAX_ROWS, seed)
     layer = head.network.layers[0]
     assert isinstance(layer, KANLinear)
     targets = np.stack([large_correct.astype(np.float64) - small_correct, relative_cost(cost, num_rows)], -1)[rows]
     inputs = layer.features(head.inputs(features[rows], logits[rows])).numpy()
-    fit = fit_ridge(inputs, targets, Units(None if group is None else group[rows], len(rows)))
+    fit = ridge_left_out(inputs, targets, Units(None if group is None else group[rows], len(rows)))
     layer.weight.copy_(torch.from_numpy(fit.weight.T))
     # The splines of an input sum to one, so a constant is spread over them; the base curves come first.
     layer.weight[:, layer.in_features :] += torch.from_numpy(fit.constant)[:, None] / layer.in_features
@@ -117,17 +117,6 @@ def relative_cost(cost: NDArray[np.float64] | None, num_rows: int) -> NDArray[np
     if cost is None or cost.mean() == 0:
         return np.ones(num_rows)
     return np.asarray(cost / cost.mean())
-
-
-def _fitted_rows(units: Units, num_rows: int, seed: int) -> NDArray[np.intp]:
-    """All rows, or those of randomly drawn whole units up to the limit; all others are out of fold as they are."""
-    if num_rows <= _MAX_ROWS:
-        return np.arange(num_rows)
-    order = np.random.default_rng(seed).permutation(units.count)
-    if not units.grouped:
-        return np.sort(order[:_MAX_ROWS])
-    chosen = order[np.cumsum(units.size[order]) <= _MAX_ROWS]
-    return np.flatnonzero(np.isin(units.code, chosen))
 
 
 def judge_outputs(judge_logits_NC: Tensor) -> Tensor:

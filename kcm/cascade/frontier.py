@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
+from kcm.metrics.routing import thinned
+
+CURVE_POINTS = 300  # of a frontier that is written down
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,15 @@ class Frontier:
     def small_accuracy(self) -> float:
         """Accuracy of keeping everything."""
         return int(self.num_correct[-1]) / self.num_rows
+
+    def curve(self) -> dict[str, NDArray[np.float64]]:
+        """Columns `call_rate`, `accuracy` and `threshold` of at most `CURVE_POINTS` routes, the two ends among them."""
+        points = thinned(len(self.num_kept), CURVE_POINTS)
+        return {
+            "call_rate": self.call_rate[points],
+            "accuracy": self.accuracy[points],
+            "threshold": self.thresholds[points],
+        }
 
     def area(self) -> float:
         """Accuracy integrated over the call rate; between two routes lies a random mix of them."""

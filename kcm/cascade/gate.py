@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.deferral import DeferralHead, fit_deferral, gate_score
 from kcm.cascade.scores import SCORES
+from kcm.cascade.table import OutcomeTable
 from kcm.errors import ConfigError, DataError
 
 GateName = Literal["confidence", "margin", "entropy", "deferral"]
@@ -51,6 +52,43 @@ class Gate:
             assert self.deferral is not None
             return self.deferral.score(features_ND, scaled_NC, self.deferral_weight)
         return np.asarray(np.clip(SCORES[self.name].score(scaled_NC), -SCORE_LIMIT, SCORE_LIMIT))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedGate:
+    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
+
+    gate: Gate
+    scores: NDArray[np.float64]
+
+
+def fit_gate(
+    name: GateName,
+    temperature: float,
+    table: OutcomeTable,
+    features_ND: NDArray[Any] | None,
+    judge_logits_NC: NDArray[np.float64],
+    *,
+    deferral_weight: float = 0.0,
+    seed: int = 0,
+) -> FittedGate:
+    """The gate `name` on the validate rows of `table`, all of one prompt mode; only `deferral` has anything to fit.
+
+    `judge_logits_NC` are the table's over the labels that the judge can answer with.
+    """
+    if name != "deferral":
+        gate = Gate(name, temperature)
+        return FittedGate(gate, gate.score(features_ND, judge_logits_NC))
+    head, out_of_fold_N2 = fit_deferral(
+        features_ND,
+        judge_logits_NC / temperature,
+        table.small_correct,
+        table.large_correct,
+        table.large_cost,
+        table.group,
+        seed=seed,
+    )
+    return FittedGate(Gate("deferral", temperature, head, deferral_weight), gate_score(out_of_fold_N2, deferral_weight))
 
 
 def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName, ...]:

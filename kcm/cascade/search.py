@@ -12,7 +12,6 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import CertificateConfig, certify_policy
 
 Scope = Literal["global", "per_task"]
 
@@ -27,16 +26,6 @@ class Found:
     policy: Policy
     area: float
     calls_saved: float
-
-
-def promised(found: Found, rows: ScoredOutcomes, certificate: CertificateConfig, delta: float) -> float:
-    """Share of `rows` that would be kept if certify rows were like them: what a certificate is expected to leave.
-
-    Many thresholds save more calls on the rows they were chosen on, and then fail to be certified, each with its own
-    small share of delta and of the rows. Only validate rows are read, so a choice by this figure spends nothing.
-    """
-    policy, _ = certify_policy(rows, rows, found.policy, certificate, delta=delta)
-    return float(policy.keep(rows.score, rows.task).mean())
 
 
 def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float) -> Found:

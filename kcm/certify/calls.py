@@ -8,7 +8,8 @@ import numpy as np
 
 from kcm.cascade.frontier import midway
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.units import Units
+from kcm.certify.pvalues import LossTest
+from kcm.metrics.units import Units
 
 
 def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: float) -> float:
@@ -20,7 +21,7 @@ def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: fl
     order = np.argsort(rows.score)
     score = rows.score[order]
     totals = np.append(0.0, np.cumsum(units.weights(order)))
-    affordable = units.affordable(totals, max_call_rate, delta)
+    affordable = LossTest(units).affordable(totals, max_call_rate, delta)
     if affordable < 0:
         return -math.inf
     below = score[: np.searchsorted(score, score[affordable])]
@@ -33,4 +34,4 @@ def call_rate_bound(rows: ScoredOutcomes, threshold: float, delta: float) -> flo
         return 0.0
     units = Units(rows.group, len(rows))
     called = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
-    return units.upper_bound(called, units.count, delta)
+    return LossTest(units).upper_bound(called, delta)

@@ -143,27 +143,20 @@ def certify_policy(
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
 
 
+def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: CertificateConfig, delta: float) -> float:
+    """Share of `rows` that would be kept if certify rows were like them: what a certificate is expected to leave.
+
+    Many thresholds save more calls on the rows they were chosen on, and then fail to be certified, each with its own
+    small share of delta and of the rows. Only validate rows are read, so a choice by this figure spends nothing.
+    """
+    deployed, _ = certify_policy(rows, rows, policy, config, delta=delta)
+    return float(deployed.keep(rows.score, rows.task).mean())
+
+
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
     """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
     own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
     return certificates[None].model_dump(mode="json") | {"tasks": own}
-
-
-def certify_several(
-    candidates: Mapping[str, tuple[ScoredOutcomes, ScoredOutcomes, Decision]],
-    config: CertificateConfig,
-    *,
-    delta: float | None = None,
-) -> dict[str, Certificate]:
-    """Certificates of several policies over the same certify items; any may then be chosen by its certificate.
-
-    `candidates` maps a name to (validate rows, certify rows, searched decision); each spends delta / m.
-    """
-    share = (config.delta if delta is None else delta) / len(candidates)
-    return {
-        name: certify(validate, rows, searched, config, delta=share)
-        for name, (validate, rows, searched) in candidates.items()
-    }
 
 
 def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> Method:

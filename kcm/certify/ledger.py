@@ -55,6 +55,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
+        """The look for `purpose`, opened unless it was before: the same work started again is the same look."""
+        earlier = (look for look in self.looks(fingerprint) if look.purpose == purpose)
+        return next(earlier, None) or self.open_look(fingerprint, delta, purpose)
+
     def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
         """Write a look down and return it; to be called before any certify outcome is read.
 

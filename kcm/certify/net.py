@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.units import Units
 from kcm.certify.betting import BettingTest, fewest_betting
+from kcm.metrics.units import Units
 
 GRID_SIZE = 50
 

@@ -5,13 +5,42 @@ Every test here is of H0: mean >= level, so a small p-value speaks for a mean be
 
 from __future__ import annotations
 
+import bisect
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import beta, binom
 
+from kcm.metrics.units import Units
+
 _BOUND_TOLERANCE = 1e-9
+
+
+class LossTest:
+    """The test that fits the losses of `units`: single rows, whose losses are 0 or 1, take the exact binomial one.
+
+    The loss of a group is the mean over its rows; groups take Hoeffding-Bentkus.
+    """
+
+    def __init__(self, units: Units) -> None:
+        self.num_units = units.count
+        self._p_value = hoeffding_bentkus_p_value if units.grouped else binomial_p_value
+        self._upper_bound = hoeffding_bentkus_upper_bound if units.grouped else binomial_upper_bound
+
+    def p_value(self, total_loss: float, level: float) -> float:
+        """p-value of H0: mean unit loss >= level, from the sum of unit losses."""
+        return self._p_value(total_loss, self.num_units, level)
+
+    def upper_bound(self, total_loss: float, delta: float) -> float:
+        """Upper confidence bound, at `delta`, on the mean unit loss."""
+        return self._upper_bound(total_loss, self.num_units, delta)
+
+    def affordable(self, totals: NDArray[np.float64], level: float, delta: float) -> int:
+        """How many losses the test passes with, in order, summed in `totals` (from 0 on); -1: not even none."""
+        return bisect.bisect_right(totals, delta, key=lambda total: self.p_value(float(total), level)) - 1
 
 
 def binomial_p_value(total_loss: float, num_units: int, level: float) -> float:

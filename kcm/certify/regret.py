@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from kcm.cascade.frontier import midway
+from kcm.cascade.frontier import Frontier, midway
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.units import Units
-from kcm.certify import pvalues
+from kcm.certify.pvalues import LossTest, fewest_binomial
+from kcm.metrics.units import Units
 
 
 class RegretPath:
@@ -24,15 +24,15 @@ class RegretPath:
         units = Units(rows.group, len(rows))
         lost = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
         lost = lost[np.argsort(-rows.score[lost])]
-        self.num_units, self.fewest_units = units.count, pvalues.fewest_binomial(epsilon, delta)
+        self.num_units, self.fewest_units = units.count, fewest_binomial(epsilon, delta)
         self._scores, self._epsilon, self._delta = rows.score, epsilon, delta
         self._lost_scores = rows.score[lost]  # descending
         self._totals = np.append(0.0, np.cumsum(units.weights(lost)))  # unit losses summed over the first k of them
-        self._units = units
+        self._test = LossTest(units)
 
     def certified(self) -> float:
         """Just above the score of the first lost row that the test does not afford."""
-        affordable = self._units.affordable(self._totals, self._epsilon, self._delta)
+        affordable = self._test.affordable(self._totals, self._epsilon, self._delta)
         if affordable < 0:
             return math.inf
         if affordable == len(self._lost_scores):
@@ -47,11 +47,25 @@ class RegretPath:
 
     def p_value(self, threshold: float) -> float:
         """p-value at `threshold`."""
-        return self._units.p_value(self._total(threshold), self.num_units, self._epsilon)
+        return self._test.p_value(self._total(threshold), self._epsilon)
 
     def upper_bound(self, threshold: float) -> float:
         """Clopper-Pearson bound for single rows, Hoeffding-Bentkus for groups."""
-        return self._units.upper_bound(self._total(threshold), self.num_units, self._delta)
+        return self._test.upper_bound(self._total(threshold), self._delta)
 
     def _total(self, threshold: float) -> float:
         return float(self._totals[np.searchsorted(-self._lost_scores, -threshold)])
+
+
+def regret_curve(rows: ScoredOutcomes, epsilon: float, delta: float) -> dict[str, list[float]]:
+    """What a report draws: p-value, loss and call rate of thresholds over certify rows; no points without rows."""
+    if not len(rows):
+        return {"threshold": [], "p_value": [], "regret": [], "call_rate": []}
+    path, lost = RegretPath(rows, epsilon, delta), rows.certified_baseline & ~rows.small_correct
+    thresholds = [float(t) for t in Frontier.of(rows).curve()["threshold"] if math.isfinite(t)]
+    return {
+        "threshold": thresholds,
+        "p_value": [path.p_value(t) for t in thresholds],
+        "regret": [float((lost & (rows.score > t)).mean()) for t in thresholds],
+        "call_rate": [float((rows.score <= t).mean()) for t in thresholds],
+    }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.kan.directions import random_directions
+from kcm.kan.random_relu import random_directions
 
 
 class Mixing(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kcm.bundle.bundle import Bundle
 from kcm.encoders import PixelsConfig
-from kcm.explain.explain import network_inputs
+from kcm.explain.networks import network_inputs
 from kcm.kan import KAN
 from kcm.kan.inspect.attribution import attribution
 

@@ -1,92 +1,86 @@
-"""Why the small side decided as it did: the words that moved the judge, and the features behind both networks."""
+"""What a logit is made of: the features that moved it most, and the edge through which each did."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement
 from kcm.errors import ConfigError
-from kcm.explain.explain import Explanation, explain, kan_of, network_inputs
 from kcm.kan import KAN
-
-WORDS = 60  # at most, that are left out in turn
+from kcm.kan.inspect.attribution import attribution, first_changes
+from kcm.kan.inspect.curves import edge_curve
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What the small side said of one input, and why: an explanation by network, none for networks without curves.
+class Contribution:
+    """What one encoder feature added to a logit.
 
-    `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in their order, each
-    with what it adds to the judge's logit of its answer: how much lower that is when the word is left out.
+    `value` is the feature as the network sees it, after the normaliser. `through` is the output of the first layer by
+    which most of it came, `carried`; in a network of one layer that is the label itself, and all of it. What the edge
+    there adds counts `slope` times in the logit.
     """
 
-    given: Input
-    label: str
-    judge_label: str
-    judgement: Judgement
-    reasons: dict[str, Explanation]
-    words: tuple[tuple[str, float], ...]
-
-    @property
-    def route(self) -> str:
-        """Who answers."""
-        return "small" if self.judgement.keeps else "large"
-
-    @property
-    def heeded(self) -> list[tuple[str, float]]:
-        """The words, those that moved the judge most first."""
-        return sorted(self.words, key=lambda word: -abs(word[1]))
+    feature: int
+    value: float
+    contribution: float
+    through: int
+    carried: float
+    slope: float
 
 
-def words_of(given: Input) -> list[str]:
-    """The words that are left out in turn; a single word has no text left without it."""
-    words = given.content.text.split()
-    return words[:WORDS] if len(words) > 1 else []
+@dataclass(frozen=True)
+class Reasons:
+    """The contributions to the logit of `label`, the largest first; `rest` is what all other features added.
 
-
-def variants(given: Input, most: int = WORDS) -> list[Input]:
-    """What the small side has to judge so that a decision can be explained.
-
-    The input itself, and its text without each of its first words in turn, of which there are at most `most`.
+    `baseline` is the logit of the reference input (zero in a network of one layer), so that
+    logit = baseline + sum of contributions + rest. `exact` says whether each share is exact, as in a network of one
+    layer, or DeepLIFT's approximation (see `kcm.kan.inspect.attribution`).
     """
-    words = given.content.text.split()
-    left_out = range(min(len(words_of(given)), most))
-    return [given, *(_with_text(given, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
+
+    label: int
+    logit: float
+    baseline: float
+    contributions: tuple[Contribution, ...]
+    rest: float
+    exact: bool
 
 
-def _with_text(given: Input, text: str) -> Input:
-    return replace(given, content=replace(given.content, text=text))
+def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10) -> Reasons:
+    """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-
-@torch.inference_mode()
-def decision_on(bundle: Bundle, given: Input, judgements: Sequence[Judgement], top: int = 10) -> Decision:
-    """The decision on `given`, from the judgements of its `variants`; `top` contributions per network.
-
-    Raise DataError for features that are not finite.
+    Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
-    collaborator = bundle.collaborator
-    inputs_NI = network_inputs(collaborator, np.stack([judgement.features_D for judgement in judgements]))
-    logits_NC = collaborator.judge(inputs_NI)
-    judged = int(logits_NC[0].argmax())
-    logit_N = logits_NC[:, judged]
-    effects = (logit_N[0] - logit_N[1:]).tolist()
-    reasons = {
-        name: explain(network, inputs_NI[0], int(network(inputs_NI[:1]).argmax()), top)
-        for name, network in networks_with_curves(bundle).items()
-    }
-    words = tuple(zip(words_of(given)[: len(effects)], effects, strict=True))
-    names, first = bundle.label_names, judgements[0]
-    return Decision(given, names[first.label], names[judged], first, reasons, words)
+    if not 0 <= label < network.widths[-1]:
+        raise ConfigError(f"label = {label}", where="explain", mend=f"It must be from 0 to {network.widths[-1] - 1}")
+    shares = attribution(network, x_I.unsqueeze(0))
+    share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
+    by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
+    through_I = by_edge_HI.abs().argmax(0)
+    chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
+    contributions = tuple(
+        Contribution(i, float(x_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]))
+        for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
+    )
+    total, baseline = float(share_I.sum()), float(shares.baseline[label])
+    rest = total - sum(each.contribution for each in contributions)
+    return Reasons(label, baseline + total, baseline, contributions, rest, len(network.kan_layers) == 1)
 
 
-def networks_with_curves(bundle: Bundle) -> dict[str, KAN]:
-    """Judge and small model by name, only the judge where they are one network; none where they are not KANs."""
-    try:
-        return {name: kan_of(network) for name, network in bundle.collaborator.networks.items()}
-    except ConfigError:
-        return {}
+@torch.no_grad()
+def contribution_curve(network: KAN, contribution: Contribution, num_points: int = 101) -> tuple[Tensor, Tensor]:
+    """What the edge behind a contribution would add to the logit if the feature had other values: points, values [P].
+
+    The points span the grid and the feature's own value. In a deeper network the curve is zero at the reference, and
+    what follows the first layer is taken as the straight line that the attribution takes it for.
+    """
+    first = network.kan_layers[0]
+    low, high = min(first.grid.low, contribution.value), max(first.grid.high, contribution.value)
+    points_P, added_P = edge_curve(
+        first, contribution.feature, contribution.through, torch.linspace(low, high, num_points)
+    )
+    if len(network.kan_layers) > 1:
+        _, reference_1 = edge_curve(first, contribution.feature, contribution.through, torch.zeros(1))
+        added_P = added_P - reference_1
+    return points_P, contribution.slope * added_P

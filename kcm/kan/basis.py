@@ -1,4 +1,4 @@
-"""Uniform B-splines of degree 1, 2 and 3 in closed form: no recursion, no table of knots."""
+"""Uniform B-splines of degree 1, 2 and 3 in closed form, and the curves that are sums of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kcm.errors import ConfigError
+from kcm.errors import ConfigError, DataError
+from kcm.kan._torch_private import constant_to_compilers
+
+_PROBES = 20  # points per interval at which two grids are compared
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,38 @@ class Grid:
         low, high = self.bounds()
         return (x.clamp(low, high) - low) * (self.size / (high - low))
 
+    @constant_to_compilers
     def bounds(self) -> tuple[float, float]:
         """`low` and `high`, as literals to a compiler, which would otherwise carry them as inputs of every call."""
         return self.low, self.high
 
-    # All that torch.compiler.assume_constant_result does. Calling it imports the compiler: 1.5 s of every process.
-    bounds._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
     def centres(self) -> list[float]:
         """Positions of the splines' centres."""
         return [k - (self.order - 1) / 2 for k in range(self.num_basis)]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a layer as plain data: `coefficients` [O, 1 + K, I] of SiLU and of the K splines on `grid`."""
+
+    coefficients: Tensor
+    grid: Grid
+
+    @torch.no_grad()
+    def refit(self, grid_size: int) -> tuple[Curves, float]:
+        """The curves on a grid of `grid_size` intervals, in float64, and the largest change of any curve.
+
+        Least squares over equally spaced points; exact when `grid_size` is a multiple of the present one, for then
+        the new splines span the old (arXiv 2404.19756, section 2.4).
+        """
+        old, new = self.grid, Grid(grid_size, self.grid.order, self.grid.low, self.grid.high)
+        points = torch.linspace(old.low, old.high, _PROBES * max(old.size, new.size) + 1, dtype=torch.float64)
+        old_PK, new_PL = (spline_basis(points.unsqueeze(1), grid).squeeze(-1) for grid in (old, new))
+        change_LK = torch.linalg.lstsq(new_PL, old_PK).solution
+        coefficients_OFI = self.coefficients.cpu().double()
+        splines_OLI = torch.matmul(change_LK, coefficients_OFI[:, 1:])
+        change_OPI = torch.matmul(new_PL @ change_LK - old_PK, coefficients_OFI[:, 1:])
+        return Curves(torch.cat([coefficients_OFI[:, :1], splines_OLI], 1), new), change_OPI.abs().max().item()
 
 
 def spline_basis(x: Tensor, grid: Grid) -> Tensor:
@@ -76,6 +101,14 @@ def spline_basis(x: Tensor, grid: Grid) -> Tensor:
     position_I = grid.position(_at_least_float32(x))
     distance_KI = (position_I.unsqueeze(-2) - _centres(grid, position_I.dtype, x.device)).abs()
     return _bump(distance_KI, grid).to(x.dtype)
+
+
+def check_input(x: Tensor, row: torch.Size) -> None:
+    """Raise DataError unless `x` is floating point and its last dimension is that of `row`."""
+    if not x.is_floating_point():
+        raise DataError(f"x holds {x.dtype}", mend="A KAN takes floating-point numbers: call x.float()")
+    if x.shape[-1:] != row:
+        raise DataError(f"x has shape {tuple(x.shape)}", mend=f"Its last dimension must be {row[0]}")
 
 
 def edge_features(x: Tensor, grid: Grid) -> Tensor:

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError
-from kcm.kan.basis import Grid, edge_features
-from kcm.kan.checks import check_input
+from kcm.kan._torch_private import functions_are_transformed
+from kcm.kan.basis import Curves, Grid, check_input, edge_features
 from kcm.kan.eager import kan_linear
-from kcm.kan.refine import refit
 from kcm.kan.serving import ServingKAN
 
 
@@ -51,6 +50,15 @@ class KANLinear(nn.Module):
         weight_OFI[:, 1:] *= 0.1
         self.weight = nn.Parameter(weight_OFI.flatten(1) * (in_features**-0.5 / self.scale))
 
+    @classmethod
+    @torch.no_grad()
+    def from_curves(cls, curves: Curves, *, like: KANLinear) -> KANLinear:
+        """A layer with these curves; hidden, and of the precision and on the device, that `like` is."""
+        (num_outputs, _, num_inputs), grid = curves.coefficients.shape, curves.grid
+        layer = cls(num_inputs, num_outputs, grid.size, grid.order, (grid.low, grid.high), hidden=like.hidden)
+        layer.to(like.weight).weight.copy_((curves.coefficients / layer.scale).flatten(1))
+        return layer
+
     @property
     def scale(self) -> float:
         """What a hidden layer multiplies its features by."""
@@ -60,6 +68,11 @@ class KANLinear(nn.Module):
     def coefficients(self) -> Tensor:
         """b and c of the formula above, [out, 1 + K, in]: the weight in the units of the curves, the base first."""
         return self.weight.unflatten(1, (-1, self.in_features)) * self.scale  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def curves(self) -> Curves:
+        """The coefficients with their grid."""
+        return Curves(self.coefficients, self.grid)
 
     def features(self, x: Tensor) -> Tensor:
         """What the layer is linear in, [..., (1 + K) * in] for `x` [..., in]: the output is this times `weight.T`."""
@@ -86,18 +99,12 @@ class KANLinear(nn.Module):
 
         Exact to rounding when `grid_size` is a multiple of the present one, least squares otherwise.
         """
-        coefficients_OLI, largest = refit(self, grid_size)
-        bounds = (self.grid.low, self.grid.high)
-        refined = KANLinear(
-            self.in_features, self.out_features, grid_size, self.grid.order, bounds, hidden=self.hidden
-        ).to(self.weight)
-        with torch.no_grad():
-            refined.weight.copy_((coefficients_OLI / self.scale).flatten(1))
-        return refined, largest
+        curves, largest = self.curves.refit(grid_size)
+        return KANLinear.from_curves(curves, like=self), largest
 
     def export(self) -> ServingKAN:
         """The serving form of this one layer: see `ServingKAN`."""
-        return ServingKAN([self])
+        return ServingKAN([self.curves])
 
     def extra_repr(self) -> str:
         """Widths and grid, as torch prints them."""
@@ -112,5 +119,5 @@ def _runs_eagerly(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
+        and not functions_are_transformed()
     )

@@ -71,4 +71,4 @@ class KAN(nn.Module):
 
     def export(self) -> ServingKAN:
         """The serving form: the same function with its weights folded once, for answering on a CPU."""
-        return ServingKAN(self.kan_layers)
+        return ServingKAN(layer.curves for layer in self.kan_layers)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kcm.kan._torch_private import softshrink_into
 from kcm.kan.basis import Grid, spline_basis
 
 _MAX_INTERVALS = 5
@@ -86,8 +87,7 @@ def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
         if window.has_centre_knot:
             yield torch.mul(power_NI, v_NI.sign(), out=scratch_NI)
         for offset in window.offsets:
-            torch._C._nn.softshrink(v_NI, offset, out=scratch_NI)  # type: ignore[call-arg]
-            yield _odd_power_(scratch_NI, grid.order)
+            yield _odd_power_(softshrink_into(v_NI, offset, scratch_NI), grid.order)
             yield scratch_NI.abs_()
 
 

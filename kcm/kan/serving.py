@@ -9,17 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from kcm.kan.basis import Grid, spline_basis
-from kcm.kan.checks import check_input
+from kcm.kan._torch_private import buffers, hardsigmoid, silu
+from kcm.kan.basis import Curves, Grid, check_input, spline_basis
 from kcm.kan.powers import fold_matrix, power_terms, windows
-
-if TYPE_CHECKING:
-    from kcm.kan.layer import KANLinear
 
 
 class ServingKAN(nn.Module):
@@ -28,9 +24,9 @@ class ServingKAN(nn.Module):
     It holds its weights twice and is made by `KAN.export` or `KANLinear.export`.
     """
 
-    def __init__(self, layers: Iterable[KANLinear]) -> None:
+    def __init__(self, layers: Iterable[Curves]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_FoldedLayer(layer) for layer in layers)
+        self.layers = nn.ModuleList(_FoldedLayer(curves) for curves in layers)
         self.in_features = self.layers[0].in_features
         self._row = torch.Size([self.in_features])  # type: ignore[list-item]
 
@@ -51,17 +47,17 @@ class ServingKAN(nn.Module):
 
 class _FoldedLayer(nn.Module):
     @torch.no_grad()
-    def __init__(self, layer: KANLinear) -> None:
+    def __init__(self, curves: Curves) -> None:
         super().__init__()
-        self.in_features, self.grid = layer.in_features, layer.grid
-        dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-        weight_OFI = layer.coefficients.double()
+        self.in_features, self.grid = curves.coefficients.shape[-1], curves.grid
+        dtype = torch.float64 if curves.coefficients.dtype == torch.float64 else torch.float32
+        weight_OFI = curves.coefficients.double()
 
-        powers_OTI = torch.matmul(fold_matrix(layer.grid, torch.float64), weight_OFI)
+        powers_OTI = torch.matmul(fold_matrix(self.grid, torch.float64), weight_OFI)
         self.register_buffer("power_weight", powers_OTI[:, :-1].permute(1, 2, 0).contiguous().to(dtype))
         self.register_buffer("power_bias", powers_OTI[:, -1].sum(-1).to(dtype))
 
-        feet_tops_R2, fold_RK = _ramps(layer.grid)
+        feet_tops_R2, fold_RK = _ramps(self.grid)
         ramps_ORI = torch.matmul(fold_RK, weight_OFI[:, 1:])
         self.register_buffer("ramp_weight", torch.cat([weight_OFI[:, :1], ramps_ORI[:, :-1]], 1).flatten(1).to(dtype))
         self.register_buffer("ramp_bias", ramps_ORI[:, -1].sum(-1).to(dtype))
@@ -71,10 +67,10 @@ class _FoldedLayer(nn.Module):
         self.register_buffer("offset", (-3 - slope_R1 * feet_tops_R2[:, :1]).to(dtype))
 
     def answer_one(self, x_1I: Tensor) -> Tensor:
-        own = self._buffers  # a look-up through the module would cost a tenth of the answer
-        ramps_RI = torch._C._nn.hardsigmoid(torch.addcmul(own["offset"], x_1I, own["slope"])).pow_(self.grid.order)  # type: ignore[arg-type]
-        features_F = torch.cat([torch._C._nn.silu(x_1I), ramps_RI]).view(-1)
-        return torch.addmv(own["ramp_bias"], own["ramp_weight"], features_F).view(1, -1)  # type: ignore[arg-type]
+        own = buffers(self)
+        ramps_RI = hardsigmoid(torch.addcmul(own["offset"], x_1I, own["slope"])).pow_(self.grid.order)
+        features_F = torch.cat([silu(x_1I), ramps_RI]).view(-1)
+        return torch.addmv(own["ramp_bias"], own["ramp_weight"], features_F).view(1, -1)
 
     def answer_many(self, x_NI: Tensor) -> Tensor:
         out_NO = self.power_bias.expand(x_NI.shape[0], -1).contiguous()  # type: ignore[operator]

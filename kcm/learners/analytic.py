@@ -14,15 +14,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from kcm.closed_form.design import Design, design_of
+from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
+from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, LearnedTask, Learner
-from kcm.learners.design import designs
 from kcm.learners.ranks import Ranks
-from kcm.learners.ridge import MIN_STRENGTH, RidgeFit, fit_ridge
-from kcm.learners.sums import RidgeSums
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
 _ROWS_AT_ONCE = 1024  # whose expanded inputs are in memory together
@@ -100,10 +100,10 @@ class Analytic(Learner):
         self.sums = part
         return True
 
-    def fits(self) -> list[RidgeFit]:
+    def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
         assert self.sums is not None  # every task has rows
-        return fit_ridge(self.sums, self.strength)
+        return ridge_by_gcv(self.sums, self.strength)
 
     def end_task(self, learned: LearnedTask) -> None:
         """Solve for all rows so far."""
@@ -152,6 +152,18 @@ def require_linear(network: NetworkConfig) -> None:
             where="network.scaling",
             mend="Set network.scaling: unit",
         )
+
+
+def designs(collaborator: Collaborator) -> list[Design]:
+    """One for each network of a collaborator, the judge's first; ConfigError for networks that have none."""
+    networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
+    found = [design for network in networks if (design := design_of(network))]
+    if len(found) < len(networks):
+        raise ConfigError(
+            f"networks of kind {collaborator.kind!r} are not linear in their weights",
+            mend="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
+        )
+    return found
 
 
 def mixed_targets(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> Tensor:

@@ -51,6 +51,11 @@ class Reliability:
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
+    def filled(self) -> list[dict[str, float]]:
+        """The bins that hold rows, as plain data."""
+        columns = zip(self.confidence.tolist(), self.accuracy.tolist(), self.count.tolist(), strict=True)
+        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in columns if count]
+
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:
     """Reliability data of `confidence` [N] in [0, 1] and `correct` [N]; bins (a, b], the first one closed.

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm, t, ttest_rel
+
+from kcm.metrics.units import unit_codes
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,11 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     values_N = np.asarray(values, dtype=np.float64)
     if group is None:
         return float(len(values_N))
-    code_N = _group_codes(group)
-    num_groups = int(code_N.max()) + 1
+    num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
         return 0.0
     few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
-    return len(values_N) / _design_effect(values_N, code_N) * few_groups
+    return len(values_N) / design_effect(values_N, group) * few_groups
 
 
 def design_effect(values: ArrayLike, group: ArrayLike) -> float:
@@ -128,10 +128,7 @@ def design_effect(values: ArrayLike, group: ArrayLike) -> float:
 
     Values that do not vary say nothing of it; rows of a group then count as copies of each other (Kish, 1965).
     """
-    return _design_effect(np.asarray(values, dtype=np.float64), _group_codes(group))
-
-
-def _design_effect(values_N: NDArray[np.float64], code_N: NDArray[np.intp]) -> float:
+    values_N, code_N = np.asarray(values, dtype=np.float64), unit_codes(group)
     size_G, num_rows = np.bincount(code_N), len(values_N)
     residual_N = values_N - values_N.mean()
     within = float(np.square(residual_N).sum())
@@ -139,14 +136,6 @@ def _design_effect(values_N: NDArray[np.float64], code_N: NDArray[np.intp]) -> f
         return float(np.square(size_G).sum() / num_rows)
     between = float(np.square(np.bincount(code_N, residual_N)).sum()) * len(size_G) / (len(size_G) - 1)
     return max(1.0, between / (within * num_rows / (num_rows - 1)))
-
-
-def _group_codes(group: ArrayLike) -> NDArray[np.intp]:
-    """Number of every row's group, [N]; a row whose group is None stands alone."""
-    codes, names = pd.factorize(np.asarray(group, dtype=object))
-    alone = codes < 0
-    codes[alone] = len(names) + np.arange(alone.sum())
-    return np.asarray(codes)
 
 
 def _nuisance(delta: float, wins: float, losses: float, num_rows: float) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kcm.report import words
-from kcm.report.formats import known, percent, points_interval
-from kcm.report.glossary import metric
-from kcm.report.markup import Html, element
-from kcm.report.reading import Numbers, certificate_of, deployed, is_certified
+from kcm.report.drawing.markup import Html, element
+from kcm.report.text import words
+from kcm.report.text.formats import known, percent, points_interval
+from kcm.report.text.glossary import metric
+from kcm.report.text.reading import Numbers, certificate_of, deployed, is_certified
 
 
 def header(result: Numbers, name: str) -> Html:

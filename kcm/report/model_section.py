@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kcm.report import figures, tables, words
-from kcm.report.formats import known
+from kcm.report import figures, tables
+from kcm.report.drawing.markup import Html, element, join
 from kcm.report.header import key_figures
-from kcm.report.markup import Html, element, join
-from kcm.report.reading import Numbers, Who, task_names
+from kcm.report.text import words
+from kcm.report.text.formats import known
+from kcm.report.text.reading import Numbers, Who, task_names
 
 
 def model_section(who: Who, metrics: Numbers, certificate: Numbers, policy: Numbers) -> Html:

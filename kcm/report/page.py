@@ -11,8 +11,8 @@ from typing import Any
 
 from kcm.errors import ArtefactError
 from kcm.report import sections
+from kcm.report.drawing.markup import Html, element
 from kcm.report.header import header
-from kcm.report.markup import Html, element
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcm.report import figures, tables
-from kcm.report.formats import interval, percent, points, points_interval
-from kcm.report.glossary import metric
-from kcm.report.markup import Html, element, join
+from kcm.report.drawing.markup import Html, element, join
 from kcm.report.page import document
-from kcm.report.reading import Numbers, Who
-from kcm.report.words import confidence_words, decision, epsilon_words
+from kcm.report.text.formats import interval, percent, points, points_interval
+from kcm.report.text.glossary import metric
+from kcm.report.text.reading import Numbers, Who
+from kcm.report.text.words import confidence_words, decision, epsilon_words
 
 _CASCADE: dict[Who, str] = {"kcm": "cascade"}
 _SMALL: dict[Who, str] = {"kcm": "small model"}
@@ -62,14 +62,14 @@ def _header(inputs: RouteReportInputs) -> Html:
         f"At most {epsilon_words(certificate)} of accuracy lost against the large model alone, with a probability of at"
         f" least {confidence_words(certificate)}: {certificate['reason']}."
     )
-    told: Sequence[str] = [*certificate["warnings"], *certificate["notes"]]
+    remarks: Sequence[str] = [*certificate["warnings"], *certificate["notes"]]
     return element(
         "header",
         element("p", "KCM routing report", class_="eyebrow"),
         element("h1", element("bdi", inputs.name)),
         element("p", f"Decision: {decision(certificate)}.", class_="headline"),
         element("p", promise, class_="control"),
-        element("ul", *(element("li", f"{line}.") for line in told), class_="notices") if told else None,
+        element("ul", *(element("li", f"{line}.") for line in remarks), class_="notices") if remarks else None,
     )
 
 

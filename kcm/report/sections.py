@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kcm.report import figures, tables
-from kcm.report.formats import known
-from kcm.report.markup import Html, element, join
-from kcm.report.reading import Numbers, certificate_of, collaborators, is_scored, task_names
+from kcm.report.drawing.markup import Html, element, join
+from kcm.report.text.formats import known
+from kcm.report.text.reading import Numbers, certificate_of, collaborators, is_scored, task_names
 
 Columns = Mapping[str, Sequence[float]]
 _SHOWN_ABOVE = ("small_accuracy", "large_accuracy")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kcm.report.formats import (
+from kcm.report.drawing.markup import Html, element, join
+from kcm.report.text.formats import (
     MISSING,
     duration,
     interval,
@@ -16,10 +17,9 @@ from kcm.report.formats import (
     percent,
     points_interval,
 )
-from kcm.report.glossary import metric
-from kcm.report.markup import Html, element, join
-from kcm.report.reading import NAMES, Numbers, Who, certificates, outcomes
-from kcm.report.words import decision
+from kcm.report.text.glossary import metric
+from kcm.report.text.reading import NAMES, Numbers, Who, certificates, outcomes
+from kcm.report.text.words import decision
 
 _LONG = 48  # characters of a fact that gets a line of its own
 _OUTCOME_KEYS = ("small_accuracy", "cascade_accuracy", "difference", "call_rate", "calls_saved", "cost_saved")

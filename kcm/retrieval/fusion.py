@@ -39,20 +39,20 @@ def fit_weight(parts: Sequence[TwoRankers]) -> float:
     exp(a first + b second), the weight is b / a, at least 0. Its likelihood is smooth, where R@1 jumps with single
     queries. Queries without a right item among the K tell nothing; 0 where there are no others.
     """
-    told = [part for each in parts if len((part := _with_a_right_item(each)).first)]
-    if not told:
+    usable = [part for each in parts if len((part := _with_a_right_item(each)).first)]
+    if not usable:
         return 0.0
 
     def loss(slopes_2: NDArray[np.float64]) -> float:
-        return float(np.concatenate([_surprise(part, *slopes_2) for part in told]).mean())
+        return float(np.concatenate([_surprise(part, *slopes_2) for part in usable]).mean())
 
     first, second = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(1e-3, 1e2), (0.0, 1e2)]).x
     return float(second / first)
 
 
 def _with_a_right_item(part: TwoRankers) -> TwoRankers:
-    told_Q = part.relevant.any(1)
-    return TwoRankers(part.first[told_Q], part.second[told_Q], part.relevant[told_Q])
+    usable_Q = part.relevant.any(1)
+    return TwoRankers(part.first[usable_Q], part.second[usable_Q], part.relevant[usable_Q])
 
 
 def _surprise(part: TwoRankers, first: float, second: float) -> NDArray[np.float64]:

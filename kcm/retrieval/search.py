@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.deferral import fit_deferral, gate_score
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.gate import Gate, GateName, fit_gate
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import find_policy, promised
+from kcm.cascade.search import find_policy
 from kcm.cascade.table import OutcomeTable, Split, concatenate
-from kcm.certify.certificate import CertificateConfig
+from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.config import Config
 from kcm.errors import DataError
@@ -99,11 +98,10 @@ def cheapest(found: Sequence[Candidate], max_loss: float, certificate: Certifica
     """The candidate of which a certificate should leave most, with the policy that is to be certified."""
 
     def standing(candidate: Candidate) -> tuple[tuple[float, float, float], Policy]:
-        policy = find_policy(candidate.rows, candidate.gate, "global", max_loss)
-        left = promised(policy, candidate.rows, certificate, look_delta(certificate.delta, 1))
-        return (left, policy.calls_saved, policy.area), policy.policy.model_copy(
-            update={"prompt": candidate.choice.mode}
-        )
+        found = find_policy(candidate.rows, candidate.gate, "global", max_loss)
+        policy = found.policy.model_copy(update={"prompt": candidate.choice.mode})
+        keep_rate = certified_keep_rate(policy, candidate.rows, certificate, look_delta(certificate.delta, 1))
+        return (keep_rate, found.calls_saved, found.area), policy
 
     best = max(((*standing(candidate), candidate) for candidate in found), key=lambda item: item[0])
     return best[2], best[1]
@@ -137,22 +135,12 @@ def _gated(
     choice: Choice, table: OutcomeTable, galleries: Sequence[Gallery], gates: Sequence[GateName], seed: int
 ) -> Iterator[Candidate]:
     judged_QK = _judged(table)
-    plain = Gate(name="confidence", temperature=fit_temperature(table.judge_logits, table.label))
+    temperature = fit_temperature(table.judge_logits, table.label)
     pairs = [gallery.relevant.shape for gallery in galleries if gallery.split == "validate"]
     share = choice.top_k * sum(rows for rows, _ in pairs) / sum(rows * items for rows, items in pairs)
     for name in dict.fromkeys(gates):
-        gate, scores = plain, plain.score(None, judged_QK)
-        if name == "deferral":
-            scaled = judged_QK / plain.temperature
-            head, estimates_Q2 = fit_deferral(
-                None, scaled, table.small_correct, table.large_correct, table.large_cost, table.group, seed=seed
-            )
-            gate = Gate("deferral", plain.temperature, head)
-            scores = gate_score(estimates_Q2, gate.deferral_weight)
-        elif name != "confidence":
-            gate = Gate(name, plain.temperature)
-            scores = gate.score(None, judged_QK)
-        yield Candidate(choice, gate, ScoredOutcomes.of(table, scores), share)
+        fitted = fit_gate(name, temperature, table, None, judged_QK, seed=seed)
+        yield Candidate(choice, fitted.gate, ScoredOutcomes.of(table, fitted.scores), share)
 
 
 def _judged(table: OutcomeTable) -> NDArray[np.float64]:

@@ -1,8 +1,13 @@
-"""Cells of a user's table as numbers, truths and strings; what cannot be read is refused by the names of its rows."""
+"""A user's table: its columns by name, and its cells as numbers, truths and strings.
+
+What cannot be read is refused by the names of its rows.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +15,44 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
+from kcm.inputs.tables import missing_column, read_frame
+from kcm.routing.config import RouteColumns
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
 
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _WHOLE = re.compile(r"[-+]?\d+(\.0*)?")
 _SHOWN = 3
+
+
+def read_columns(path: Path) -> pd.DataFrame:
+    """The whole table. Raises DataError for a file that is missing, empty, of another kind, or not readable."""
+    frame = read_frame(path, SUFFIXES)
+    frame.columns = pd.Index([str(name) for name in frame.columns])
+    if twice := sorted(frame.columns[frame.columns.duplicated()]):
+        raise DataError(f"the column {twice[0]!r} occurs twice", where=str(path))
+    if frame.empty:
+        raise DataError("the file holds no rows", where=str(path))
+    return frame.reset_index(drop=True)
+
+
+def check_columns(frame: pd.DataFrame, columns: RouteColumns, where: str) -> None:
+    """Raise DataError for a named column that the table lacks, with the nearest that it has."""
+    for field, column in columns.named.items():
+        if column not in frame.columns:
+            raise missing_column(column, field, list(frame.columns), where)
+
+
+def feature_columns(frame: pd.DataFrame, patterns: Iterable[str], where: str) -> list[str]:
+    """The columns that `patterns` stand for, each once, in the order of the patterns and then of the table."""
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        prefix, star, _ = pattern.partition("*")
+        found = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
+        if not found:
+            raise missing_column(pattern, "features", list(frame.columns), where)
+        names |= dict.fromkeys(found)
+    return list(names)
 
 
 class Cells:

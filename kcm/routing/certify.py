@@ -1,4 +1,4 @@
-"""A certificate for anybody's gate score: search on validate, test on certify, measure on test."""
+"""A threshold for anybody's gate score: searched on validate, certified on certify, measured on test."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import route_quality
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.frontier import Frontier, FrontierPoint
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certify.betting import fewest_betting
 from kcm.certify.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.certify.ledger import Ledger, split_fingerprint
 from kcm.certify.pvalues import fewest_binomial
-from kcm.certify.regret import RegretPath
 from kcm.errors import ConfigError, DataError
-from kcm.routing.request import RequestConfig
-from kcm.routing.search import POINTS
+from kcm.routing.config import RequestConfig
 from kcm.routing.table import RoutingTable
 
 DRAWN_WARNING = "the table is too small to be split into validate and certify rows"
@@ -128,9 +127,7 @@ def _spend(
     items = pd.Series(table.item[certify])
     copies = items.groupby(items).cumcount()
     fingerprint = split_fingerprint(f"{item} {copy}" for item, copy in zip(items, copies, strict=True))
-    ledger, purpose = Ledger(path), f"route {digest.hexdigest()}"
-    earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
-    look = earlier[0] if earlier else ledger.open_look(fingerprint, request.delta, purpose)
+    look = Ledger(path).look(fingerprint, request.delta, f"route {digest.hexdigest()}")
     return look.spend, look.number
 
 
@@ -154,21 +151,39 @@ def _on_test(
     return None if quality is None else asdict(quality)
 
 
-def certificate_path(
-    table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], promise: CertificateConfig
-) -> dict[str, list[float]]:
-    """What the report draws: p-value, loss and call rate of thresholds on the certify rows, tested by `regret`."""
-    certify = np.flatnonzero(splits == "certify")
-    if len(certify) == 0:
-        return {"threshold": [], "p_value": [], "regret": [], "call_rate": []}
-    rows = table.select(certify).scored(score_N[certify])
-    thresholds = Frontier.of(rows).thresholds[1:-1]
-    picked = np.unique(np.linspace(0, max(0, len(thresholds) - 1), min(len(thresholds), POINTS)).astype(int))
-    path, lost = RegretPath(rows, promise.epsilon, promise.delta), rows.certified_baseline & ~rows.small_correct
-    chosen = [float(t) for t in thresholds[picked] if math.isfinite(t)]
+def search(rows: ScoredOutcomes, max_loss: float) -> dict[str, Any]:
+    """The route with the fewest calls among those that lose at most `max_loss` against large-only, as plain data.
+
+    Raises DataError without rows.
+    """
+    frontier = Frontier.of(rows)
+    best = frontier.cheapest(max_loss)
     return {
-        "threshold": chosen,
-        "p_value": [path.p_value(t) for t in chosen],
-        "regret": [float((lost & (rows.score > t)).mean()) for t in chosen],
-        "call_rate": [float((rows.score <= t).mean()) for t in chosen],
+        **Decision.of(best.threshold).model_dump(mode="json"),
+        "call_rate": best.call_rate,
+        "accuracy": best.accuracy,
+        "loss": best.loss,
+        "max_loss": max_loss,
+        "small_accuracy": frontier.small_accuracy,
+        "large_accuracy": frontier.large_accuracy,
+        "area": frontier.area(),
+        "num_rows": len(rows),
+        "reason": _search_reason(frontier, best, max_loss),
+        "frontier": frontier_curve(frontier),
     }
+
+
+def frontier_curve(frontier: Frontier) -> dict[str, list[float | None]]:
+    """The frontier's curve as plain data; the thresholds of `escalate all` and `keep all`, its ends, are None."""
+    columns = {name: column.tolist() for name, column in frontier.curve().items()}
+    return columns | {"threshold": [t if math.isfinite(t) else None for t in columns["threshold"]]}
+
+
+def _search_reason(frontier: Frontier, best: FrontierPoint, max_loss: float) -> str:
+    if best.threshold == np.inf:
+        return f"every threshold loses more than {max_loss:g} on the validate rows"
+    if best.threshold > -np.inf:
+        return f"the threshold with the fewest calls that loses at most {max_loss:g} on the validate rows"
+    if frontier.small_accuracy >= frontier.large_accuracy:
+        return "the small model is at least as good as the large one on the validate rows"
+    return f"to keep all loses no more than {max_loss:g} on the validate rows"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from kcm.cascade.evaluation import router_quality
@@ -15,8 +16,8 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
-from kcm.routing.inputs import RouterInputs
-from kcm.routing.methods import methods
+from kcm.routing.head import fit_head
+from kcm.routing.inputs import RouterInputs, word_inputs
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
@@ -24,6 +25,11 @@ MEASURES = ("apgr", "cpt_50", "cpt_80", "auroc", "area", "call_rate", "loss")
 _COMPARED = ("apgr", "cpt_50", "cpt_80", "area", "call_rate")
 ROUTER = "deferral"
 _NEED_A_GAP = ("apgr", "cpt_50", "cpt_80")  # measured in parts of what the large model is better by
+
+Rows = NDArray[np.intp]
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+Method = Callable[[Rows, Rows], Scores]
+"""From the rows to fit on and the rows held out to scores of both; those of the former are out-of-fold."""
 
 
 class EvaluateConfig(Config):
@@ -53,13 +59,13 @@ class FoldFigures:
     loss: float
 
 
-def evaluate(table: RoutingTable, inputs: RouterInputs, sure_name: str, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(table: RoutingTable, inputs: RouterInputs, score_name: str, config: EvaluateConfig) -> dict[str, Any]:
     """Means over all folds for every router, and paired differences of the deferral router from each, as plain data.
 
     A measure that the table does not define (APGR where the large model is not better) is None throughout; of one that
     single folds do not define, the mean is over those that do. Raises DataError for fewer items than folds.
     """
-    names, compared = unit_names(table), methods(table, inputs, sure_name)
+    names, compared = unit_names(table), methods(table, inputs, score_name)
     found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
     for repeat in range(config.num_repeats):
         fold_N = folds(names, config.num_folds, config.seed + repeat)
@@ -71,6 +77,41 @@ def evaluate(table: RoutingTable, inputs: RouterInputs, sure_name: str, config: 
                 found[name].append(_measured(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
             found["random"].append(_random(rows, held_out_rows, config.max_loss))
     return _summary(table, found, config)
+
+
+def methods(table: RoutingTable, inputs: RouterInputs, score_name: str) -> dict[str, Method]:
+    """The routers to compare, those that the table allows, by name; `score_name` is what its own score is called.
+
+    `deferral`: less of the gain that the routing head expects of a large call. `small_right`: the head's estimate of
+    P(small right), so that 1 minus it is what escalates, as simple routers do. `hashed_words`: the gain, estimated by
+    ridge regression on nothing but single hashed words. `oracle` knows who is right.
+    """
+    small, large = table.small_correct.astype(np.float64), table.large_correct.astype(np.float64)
+    found = {"deferral": _fitted(table, inputs, small - large)}
+    if table.sure is not None:
+        found[score_name] = _known(table.sure)
+    found["small_right"] = _fitted(table, inputs, small)
+    if table.text is not None:
+        found["hashed_words"] = _fitted(table, word_inputs([str(text) for text in table.text]), small - large)
+    return found | {"oracle": _known(small - large)}
+
+
+def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64]) -> Method:
+    def score(fit: Rows, held_out: Rows) -> Scores:
+        group = None if table.group is None else table.group[fit]
+        head, left_out = fit_head(inputs.select(fit), target_N[fit], group)
+        return left_out, head.estimate(inputs.select(held_out))
+
+    return score
+
+
+def _known(score_N: ArrayLike) -> Method:
+    values = np.asarray(score_N, dtype=np.float64)
+
+    def score(fit: Rows, held_out: Rows) -> Scores:
+        return values[fit], values[held_out]
+
+    return score
 
 
 def _measured(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> FoldFigures:

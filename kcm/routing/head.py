@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from kcm.cascade.ridge import fit_ridge, fit_ridge_gram
-from kcm.cascade.units import Units
+from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
+from kcm.metrics.units import Units
 from kcm.routing.inputs import RouterInputs
 
 MAX_ROWS = 4000  # fitted on: time grows with the cube of the rows
@@ -87,7 +87,7 @@ def fit_head(
     units = Units(group, len(inputs))
     if units.count < 2:
         raise DataError(f"a routing head needs at least two rows or groups, got {units.count}", where="fit")
-    rows = fitted_rows(units, len(inputs), seed)
+    rows = units.sample(len(inputs), MAX_ROWS, seed)
     part = inputs.select(rows)
     head = RoutingHead(part.numbers_NF.shape[1], part.encoding_NE.shape[1], part.words_NV.shape[1])
     head.normalizer.fit([torch.from_numpy(part.numbers_NF)])
@@ -116,7 +116,7 @@ def _solve(
     """Weights of every block in its own units, the constant, and the left-out estimates [N]; by the smaller system."""
     if sum(block.shape[1] for block, _ in blocks) <= len(target_N):
         joined_NP = np.concatenate([scale * _dense(block) for block, scale in blocks], 1)
-        fit = fit_ridge(joined_NP, target_N[:, None], units)
+        fit = ridge_left_out(joined_NP, target_N[:, None], units)
         ends = np.cumsum([block.shape[1] for block, _ in blocks])[:-1]
         parts = np.split(fit.weight[:, 0], ends)
         weights = [scale * part for part, (_, scale) in zip(parts, blocks, strict=True)]
@@ -124,21 +124,9 @@ def _solve(
     gram_NN = np.zeros((len(target_N), len(target_N)))
     for block, scale in blocks:
         gram_NN += scale**2 * _dense(block @ block.T)
-    dual = fit_ridge_gram(gram_NN, target_N[:, None], units)
+    dual = gram_ridge_left_out(gram_NN, target_N[:, None], units)
     weights = [scale**2 * np.asarray(block.T @ dual.dual[:, 0]) for block, scale in blocks]
     return weights, float(dual.mean[0] - dual.dual[:, 0] @ gram_NN.mean(1)), dual.left_out[:, 0]
-
-
-def fitted_rows(units: Units, num_rows: int, seed: int) -> NDArray[np.intp]:
-    """All rows, or those of randomly drawn whole units up to the limit; always those of two units."""
-    if num_rows <= MAX_ROWS:
-        return np.arange(num_rows)
-    order = np.random.default_rng(seed).permutation(units.count)
-    if not units.grouped:
-        return np.sort(order[:MAX_ROWS])
-    chosen = np.cumsum(units.size[order]) <= MAX_ROWS
-    chosen[:2] = True
-    return np.flatnonzero(np.isin(units.code, order[chosen]))
 
 
 def _scale(block: Block, share: float) -> float:

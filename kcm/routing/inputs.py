@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,11 +17,16 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from kcm.assets import is_complete
+from kcm.assets.resolve import resolve
+from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.base import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.routing.table import RoutingTable
 
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+NO_ENCODER = "none"
 NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
@@ -75,6 +81,19 @@ def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence
             "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
         )
     return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
+
+
+def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:
+    """The encoder by hub id or folder, and a note where there is none.
+
+    None takes the default if it has been fetched, `none` no encoder. Raises AssetError for a named one that is absent.
+    """
+    if model == NO_ENCODER:
+        return None, ""
+    if model is None and not is_complete(DEFAULT_MODEL, assets_dir):
+        return None, f"{DEFAULT_MODEL} is not in {assets_dir}: texts are read by hashed words alone; see `kcm assets`"
+    config = TextEncoderConfig(model=model or DEFAULT_MODEL, max_length=256)
+    return TextEncoder(config, resolve(config.model, assets_dir)), ""
 
 
 def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:

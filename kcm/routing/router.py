@@ -15,7 +15,7 @@ from pydantic import Field
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
-from kcm.routing.columns import RouteColumns
+from kcm.routing.config import RouteColumns
 from kcm.routing.head import RoutingHead, fit_head
 from kcm.routing.inputs import RouterInputs
 from kcm.routing.table import RoutingTable

@@ -15,9 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.routing.cells import Cells
-from kcm.routing.columns import RouteColumns
-from kcm.routing.frame import check_columns, feature_columns, read_frame
+from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
+from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import text_key
 
@@ -81,7 +80,7 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     Raises ConfigError when the columns do not say who was right, DataError naming the rows that cannot be used.
     """
     columns.check()
-    frame, where = read_frame(path), str(path)
+    frame, where = read_columns(path), str(path)
     check_columns(frame, columns, where)
     feature_names = feature_columns(frame, columns.features, where)
     names = _row_names(frame, columns, where)

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.regret import regret_curve
 from kcm.config import load_config, parse_config
 from kcm.encoders import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
-from kcm.routing import search as searching
-from kcm.routing.columns import RouteColumns
-from kcm.routing.encoding import NO_ENCODER, find_encoder
-from kcm.routing.inputs import RouterInputs, router_inputs
-from kcm.routing.request import RequestConfig
+from kcm.routing.config import RequestConfig, RouteColumns
+from kcm.routing.inputs import NO_ENCODER, RouterInputs, find_encoder, router_inputs
 from kcm.routing.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
@@ -62,7 +61,7 @@ class Workbench:
         return cls(read_table(path, columns), columns, encoder, assets_dir, router)
 
     @property
-    def sure_name(self) -> str:
+    def score_name(self) -> str:
         """What the table's own gate score is called."""
         return "confidence" if self.columns.confidence else "score"
 
@@ -95,6 +94,7 @@ class Workbench:
         """The split of every row; with a router, as it was when the router was fitted."""
         return with_splits(self.table, self.router.config.seed if self.router else seed)
 
+    @cached_property
     def scores(self) -> NDArray[np.float64]:
         """Gate score of every row. Raises DataError where there is none."""
         if self.router:
@@ -124,15 +124,14 @@ class Workbench:
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""
-        rows = np.flatnonzero(self.splits(seed) == "validate")
-        if len(rows) == 0:
+        rows = self._rows("validate", seed)
+        if not len(rows):
             raise DataError("there are no validate rows to search on", where="split")
-        found = searching.search(self.table.select(rows).scored(self.scores()[rows]), max_loss)
-        return found | {"notes": [*self.table.notes, *self.notes]}
+        return certificates.search(rows, max_loss) | {"notes": [*self.table.notes, *self.notes]}
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
         """The certificate, and what the route does on test."""
-        splits, scores = self.splits(request.seed), self.scores()
+        splits, scores = self.splits(request.seed), self.scores
         if self.router:
             for split in ("certify", "test"):
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
@@ -141,22 +140,21 @@ class Workbench:
 
     def curves(self, request: RequestConfig) -> dict[str, Any]:
         """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
-        splits, scores = self.splits(request.seed), self.scores()
-        test = np.flatnonzero(splits == "test")
-        rows = self.table.select(test).scored(scores[test])
+        test = self._rows("test", request.seed)
         return {
-            "quality": asdict(router_quality(rows)) if len(test) else {},
-            "frontier": searching.curve(Frontier.of(rows)) if len(test) else {},
-            "reliability": self._reliability(test),
-            "certificate_path": certificates.certificate_path(
-                self.table, splits, scores, certificates.promise_of(request)
-            ),
+            "quality": asdict(router_quality(test)) if len(test) else {},
+            "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
+            "reliability": self._reliability(self.splits(request.seed) == "test"),
+            "certificate_path": regret_curve(self._rows("certify", request.seed), request.epsilon, request.delta),
         }
 
-    def _reliability(self, test: NDArray[np.intp]) -> list[dict[str, Any]]:
+    def _rows(self, split: str, seed: int) -> ScoredOutcomes:
+        """The rows of a split with their gate scores."""
+        rows = np.flatnonzero(self.splits(seed) == split)
+        return self.table.select(rows).scored(self.scores[rows])
+
+    def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:
         """Bins that hold rows; none where the table has no confidence."""
         if self.columns.confidence is None or self.table.sure is None:
             return []
-        bins = reliability(self.table.sure[test], self.table.small_correct[test])
-        rows = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.count.tolist(), strict=True)
-        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in rows if count]
+        return reliability(self.table.sure[test], self.table.small_correct[test]).filled()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import DataError
 from kcm.inputs.pictures import picture_of
+from kcm.inputs.tables import missing_column
 from kcm.tasks.rows import Record
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150
@@ -111,13 +110,7 @@ def _optional(table: Table, column: str | None, field: str, where: str) -> str:
 def _column(table: Table, column: str, field: str, where: str) -> str:
     if column in table.columns:
         return column
-    nearest = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    raise DataError(
-        f"there is no column {column!r} ({field})",
-        where=where,
-        mend=f"{hint}The columns are {', '.join(table.columns) or 'none'}",
-    )
+    raise missing_column(column, field, table.columns, where)
 
 
 def _cell(row: Mapping[str, object], column: str) -> str | None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.errors import DataError
+from kcm.inputs.tables import read_records, readable
 from kcm.tasks.columns import ColumnsConfig, Table
 
 _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
@@ -67,33 +66,19 @@ def _split_files(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _read(path: Path, split: str, config: FilesSource) -> list[Table]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"unknown kind of file {path.suffix!r}", where=str(path), mend=f"Use {', '.join(_READERS)}")
-    try:
-        tables = reader(path, split, config)
-    except UnicodeDecodeError:
-        raise DataError("the file is not UTF-8", where=str(path), mend="Convert it, for example with iconv") from None
-    except (OSError, ValueError, pa.ArrowException) as error:  # pandas' and json's parse errors are ValueErrors
-        raise DataError(f"cannot read the file: {' '.join(str(error).split())}", where=str(path)) from None
+    with readable(path, _READERS):
+        try:
+            tables = _READERS[path.suffix.lower()](path, split, config)
+        except pd.errors.EmptyDataError:
+            tables = []
     if not any(table.rows for table in tables):
         raise DataError("the file holds no rows", where=str(path))
     return tables
 
 
-def _read_csv(path: Path, split: str, config: FilesSource) -> list[Table]:
-    # Everything stays text: "NA" and "007" are labels like any other.
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        return []
-    return [Table(path.name, tuple(map(str, frame.columns)), frame.to_dict("records"), split, path.parent)]
-
-
-def _read_parquet(path: Path, split: str, config: FilesSource) -> list[Table]:
-    table = pq.read_table(path)
-    return [Table(path.name, tuple(table.column_names), table.to_pylist(), split, path.parent)]
+def _read_table(path: Path, split: str, config: FilesSource) -> list[Table]:
+    columns, rows = read_records(path)
+    return [Table(path.name, columns, rows, split, path.parent)]
 
 
 def _read_jsonl(path: Path, split: str, config: FilesSource) -> list[Table]:
@@ -146,9 +131,9 @@ def _objects(rows: list[Any], name: str, split: str, config: FilesSource, folder
 
 
 _READERS: dict[str, Callable[[Path, str, FilesSource], list[Table]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
+    ".csv": _read_table,
+    ".tsv": _read_table,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": _read_table,
 }

@@ -19,8 +19,8 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Answer, Failure, Input, load_cascade, require_models
 from kcm.errors import DataError
 from kcm.inputs.content import Content
+from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from pipelines.batch.pool import silence_ray_data
-from pipelines.batch.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from pipelines.batch.rowwriter import writing
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.progress import Reporter

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
-from pipelines.batch.rowfile import RowFile, known_suffix
+from kcm.inputs.rowfile import RowFile, known_suffix
 
 
 class RowWriter(ABC):

@@ -23,7 +23,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.certify.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
 from kcm.certify.ledger import Ledger, split_fingerprint
-from kcm.certify.regret import RegretPath
+from kcm.certify.regret import regret_curve
 from kcm.kan import num_parameters
 from kcm.large import PromptMode
 from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
@@ -38,7 +38,6 @@ from pipelines.training.tuned import Tuned
 from pipelines.training.worker import WalkPlan
 
 VERSION = 2
-POINTS = 300  # of a curve in the report
 
 
 def evaluate(
@@ -125,10 +124,7 @@ def look_spend(context: Context, certify_ids: Iterable[str], config: Certificate
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
     ledger = Ledger(context.store.root / "ledger.json")
-    fingerprint = split_fingerprint(certify_ids)
-    earlier = [look for look in ledger.looks(fingerprint) if look.purpose == purpose]
-    look = earlier[0] if earlier else ledger.open_look(fingerprint, config.delta, purpose)
-    return look.spend
+    return ledger.look(split_fingerprint(certify_ids), config.delta, purpose).spend
 
 
 def _measured(
@@ -226,39 +222,14 @@ def _calibration_error(judged: Judged, temperature: float) -> float | None:
 
 def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> dict[str, Any]:
     """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
-    frontier = Frontier.of(judged.rows("test"))
-    points = _thinned(len(frontier.scores) + 1)
+    frontier = Frontier.of(judged.rows("test")).curve()
     table = judged.table.where(split="test", prompt="none")
     right = table.judge_logits.argmax(1) == table.label
-    bins = reliability(confidences(table.judge_logits, temperature), right)
-    rows = judged.rows("certify")
-    grid = Frontier.of(rows)
-    path = RegretPath(rows, config.epsilon, config.delta)
-    thresholds = [float(t) for t in grid.thresholds[_thinned(len(grid.scores) + 1)] if np.isfinite(t)]
-    lost = rows.certified_baseline & ~rows.small_correct
     return {
-        "frontier": {
-            "call_rate": frontier.call_rate[points].tolist(),
-            "accuracy": frontier.accuracy[points].tolist(),
-            "threshold": np.nan_to_num(frontier.thresholds[points]).tolist(),
-        },
-        "reliability": [
-            {"confidence": float(c), "accuracy": float(a), "count": int(n)}
-            for c, a, n in zip(bins.confidence, bins.accuracy, bins.count, strict=True)
-            if n
-        ],
-        "certificate_path": {
-            "threshold": thresholds,
-            "p_value": [path.p_value(t) for t in thresholds],
-            "regret": [float((lost & (rows.score > t)).mean()) for t in thresholds],
-            "call_rate": [float((rows.score <= t).mean()) for t in thresholds],
-        },
+        "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
+        "reliability": reliability(confidences(table.judge_logits, temperature), right).filled(),
+        "certificate_path": regret_curve(judged.rows("certify"), config.epsilon, config.delta),
     }
-
-
-def _thinned(count: int) -> np.ndarray:
-    """Up to POINTS positions among `count`, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
 
 
 def read_result(artefact: Artefact) -> dict[str, Any]:

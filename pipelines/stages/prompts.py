@@ -19,8 +19,9 @@ from scipy.special import softmax
 
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import find_policy, promised
+from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, OutcomeTable
+from kcm.certify.certificate import certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, contents
@@ -170,9 +171,10 @@ class _Prompted:
             part = table.where(split="validate", prompt=mode)
             rows = ScoredOutcomes.of(part, self.found.validate_scores)
             found = find_policy(rows, gate, self.found.policy.scope, config.tune.max_loss)
-            left = promised(found, rows, config.certificate, look_delta(config.certificate.delta, 1))
+            first_look = look_delta(config.certificate.delta, 1)
+            keep_rate = certified_keep_rate(found.policy, rows, config.certificate, first_look)
             policies[mode] = found.policy.model_copy(update={"prompt": mode})
-            objectives[mode] = {"promised": left, "calls_saved": found.calls_saved, "area": found.area}
+            objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
         best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
         return policies[best], objectives
 

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from kcm.cascade.deferral import fit_deferral, gate_score
-from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.gate import Gate, GateName, fit_gate
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import Found, Scope, find_policy, promised
-from kcm.certify.certificate import CertificateConfig
+from kcm.cascade.search import Found, Scope, find_policy
+from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.metrics.calibration import fit_temperature
@@ -97,26 +96,20 @@ class TrialPlan:
         )
         table = table.where(prompt="none")
         judge_NC = table.judge_logits[:, : self.plan.num_labels]  # what serving has: none-of-these is no answer of it
-        gate = Gate(name="confidence", temperature=fit_temperature(table.judge_logits, table.label))
-        if choice.gate != "deferral":
-            gate = replace(gate, name=choice.gate)
-            scores = gate.score(features_ND, judge_NC)
-        else:
-            head, out_of_fold_N2 = fit_deferral(
-                features_ND,
-                judge_NC / gate.temperature,
-                table.small_correct,
-                table.large_correct,
-                table.large_cost,
-                table.group,
-                seed=self.plan.seed,
-            )
-            gate = replace(gate, name="deferral", deferral=head, deferral_weight=choice.deferral_weight)
-            scores = gate_score(out_of_fold_N2, choice.deferral_weight)
-        rows = ScoredOutcomes.of(table, scores)
-        found = find_policy(rows, gate, choice.scope, self.max_loss)
+        fitted = fit_gate(
+            choice.gate,
+            fit_temperature(table.judge_logits, table.label),
+            table,
+            features_ND,
+            judge_NC,
+            deferral_weight=choice.deferral_weight,
+            seed=self.plan.seed,
+        )
+        rows = ScoredOutcomes.of(table, fitted.scores)
+        found = find_policy(rows, fitted.gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
-        return Evaluated(found, promised(found, rows, self.certificate, first_look), gate, scores)
+        keep_rate = certified_keep_rate(found.policy, rows, self.certificate, first_look)
+        return Evaluated(found, keep_rate, fitted.gate, fitted.scores)
 
     def load(self, state: dict[str, Any]) -> Collaborator:
         """The collaborator of a finished walk's state."""

@@ -72,9 +72,9 @@ def test_rows_that_cannot_be_read_are_no_rows_to_judge_edges_on(explainer: Expla
 
 def test_what_cannot_be_read_is_told_and_not_explained(explainer: Explainer, folder: Path) -> None:
     with pytest.raises(DataError, match="not an image of a known kind"):
-        explainer.decide(*inputs([], [folder / "broken.png"]), 3)
+        explainer.explain(*inputs([], [folder / "broken.png"]), 3)
     with pytest.raises(DataError, match="the bundle reads image, and none is given"):
-        explainer.decide(*inputs(["a cat"], []), 3)
+        explainer.explain(*inputs(["a cat"], []), 3)
     with pytest.raises(DataError, match="no such picture"):
         inputs([], [folder / "gone.png"])
     with pytest.raises(DataError, match="2 texts and 1 pictures make no pairs"):

@@ -94,7 +94,7 @@ def importance(network: KAN, x_NI: Tensor) -> list[Tensor]:
     scores: list[Tensor] = []
     for layer, seen_NI in zip(reversed(layers), reversed(inputs), strict=True):
         _, deviation_OI = edge_moments(layer, seen_NI)
-        spread_O1 = layer(seen_NI).std(0, correction=0).unsqueeze(1)
-        scores.append(torch.where(spread_O1 > 0, node_O.unsqueeze(1) * deviation_OI / spread_O1, 0))
+        output_O1 = layer(seen_NI).std(0, correction=0).unsqueeze(1)
+        scores.append(torch.where(output_O1 > 0, node_O.unsqueeze(1) * deviation_OI / output_O1, 0))
         node_O = scores[-1].sum(0)
     return scores[::-1]

@@ -72,12 +72,12 @@ def plot_network(
     ax.set(xlim=(-0.35, len(layers) + 0.35), ylim=(-0.5, height - 0.5))
     ax.axis("off")
     ax.set_title(title, color=_INK, fontsize=12)
-    levels = [dict(zip(column, _spread(len(column), height), strict=True)) for column in nodes]
+    levels = [dict(zip(column, _even_levels(len(column), height), strict=True)) for column in nodes]
     for depth, (layer, seen_NI, score_OI) in enumerate(zip(layers, layer_inputs(layers, x_NI), scores, strict=True)):
         start, end = levels[depth], levels[depth + 1]
         # Boxes in the order of their ends, so that lines cross little.
         ordered = sorted(edges[depth], key=lambda edge, start=start, end=end: start[edge[1]] + end[edge[0]])  # type: ignore[misc]
-        for (j, i), level in zip(ordered, _spread(len(ordered), height), strict=True):
+        for (j, i), level in zip(ordered, _even_levels(len(ordered), height), strict=True):
             weight = float(score_OI[j, i] / score_OI.max())
             _line(ax, (depth, start[i]), (depth + 0.34, level), weight)
             _line(ax, (depth + 0.66, level), (depth + 1, end[j]), weight)
@@ -127,7 +127,7 @@ def _columns(edges: list[list[tuple[int, int]]]) -> list[list[int]]:
     return [sorted(column, reverse=True) for column in joined]
 
 
-def _spread(count: int, height: int) -> list[float]:
+def _even_levels(count: int, height: int) -> list[float]:
     """`count` levels spread evenly over `height`."""
     return [(index + 0.5) * height / count - 0.5 for index in range(count)]
 

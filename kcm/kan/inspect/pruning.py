@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kcm.errors import ConfigError
+from kcm.kan.basis import Curves
 from kcm.kan.inspect.attribution import importance
 from kcm.kan.inspect.curves import edge_moments, layer_inputs
 from kcm.kan.layer import KANLinear
@@ -92,13 +93,7 @@ def _between(layer: KANLinear, x_NI: Tensor, kept_OI: Tensor, alive_I: Tensor, a
     # constant where the output has one.
     carrier_O = kept_OI[alive_O][:, alive_I].int().argmax(1)
     coefficients_OFI[torch.arange(len(carrier_O)), 1:, carrier_O] += constant_O.unsqueeze(1)
-
-    grid, (num_outputs, _, num_inputs) = layer.grid, coefficients_OFI.shape
-    smaller = KANLinear(num_inputs, num_outputs, grid.size, grid.order, (grid.low, grid.high), hidden=layer.hidden).to(
-        layer.weight
-    )
-    smaller.weight.copy_((coefficients_OFI / smaller.scale).flatten(1))
-    return smaller
+    return KANLinear.from_curves(Curves(coefficients_OFI, layer.grid), like=layer)
 
 
 def _accuracy(logits_NO: Tensor, labels_N: Tensor) -> float:

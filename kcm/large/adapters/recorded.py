@@ -15,6 +15,7 @@ from kcm.assets.digest import sha256_of
 from kcm.config import Config
 from kcm.errors import DataError
 from kcm.inputs.content import Part
+from kcm.inputs.tables import missing_column, read_frame
 from kcm.large.base import Cost, Item, LargeAnswer
 from kcm.large.prompting.prompts import PromptMode
 
@@ -47,7 +48,7 @@ class RecordedModel:
         path = Path(config.path).expanduser()
         self.label_names = tuple(label_names)
         self._path = str(path)
-        self._answers = _answers(_read(path), config, self.label_names)
+        self._answers = _answers(read_frame(path, (".csv", ".parquet")), config, self.label_names)
         self.identity = sha256_of(path)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
@@ -59,22 +60,6 @@ class RecordedModel:
                 mend="Add them to the table",
             )
         return [self._answers[item.id] for item in items]
-
-
-def _read(path: Path) -> pd.DataFrame:
-    readers = {".csv": _read_csv, ".parquet": pd.read_parquet}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"unknown kind of file {path.suffix!r}", where=str(path), mend="Use .csv or .parquet")
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
-    try:
-        return readers[path.suffix.lower()](path)
-    except (ValueError, OSError) as error:
-        raise DataError(f"cannot read the file: {' '.join(str(error).split())}", where=str(path)) from None
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
 
 
 def _answers(table: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> dict[str, LargeAnswer]:
@@ -115,11 +100,8 @@ def _answer(
 
 
 def _check_column(column: str, field: str, table: pd.DataFrame, path: str) -> None:
-    if column in table.columns:
-        return
-    nearest = difflib.get_close_matches(column, map(str, table.columns), n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
-    raise DataError(f"there is no column {column!r} ({field})", where=path, mend=hint)
+    if column not in table.columns:
+        raise missing_column(column, field, list(map(str, table.columns)), path)
 
 
 def _text(value: object) -> str:

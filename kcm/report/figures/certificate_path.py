@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis, Plot, drawable
 from kcm.report.figures.frame import empty, figure
-from kcm.report.formats import known, number
-from kcm.report.markup import Html
-from kcm.report.plot import Axis, Plot, drawable
-from kcm.report.reading import Numbers
+from kcm.report.text import words
+from kcm.report.text.formats import known, number
+from kcm.report.text.reading import Numbers
 
 TITLE = "Which thresholds hold"
 SMALLEST_P = 1e-4  # anything below is drawn here: what matters happens near delta

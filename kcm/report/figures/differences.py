@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis, Plot
 from kcm.report.figures.frame import SHAPES, empty, figure, lane, row_plot, signed_point_tick
-from kcm.report.formats import is_interval, known, points, points_interval
-from kcm.report.markup import Html
-from kcm.report.plot import Axis, Plot
-from kcm.report.reading import NAMES, Numbers, Who, certificate_of, collaborators, outcomes
+from kcm.report.text import words
+from kcm.report.text.formats import is_interval, known, points, points_interval
+from kcm.report.text.reading import NAMES, Numbers, Who, certificate_of, collaborators, outcomes
 
 TITLE = "Difference to the large model alone"
 

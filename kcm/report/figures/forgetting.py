@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis
 from kcm.report.figures.frame import SHAPES, empty, figure, lane, percent_tick, row_plot
-from kcm.report.formats import percent
-from kcm.report.markup import Html
-from kcm.report.plot import Axis
-from kcm.report.reading import NAMES, Numbers, collaborators, first_and_last
+from kcm.report.text import words
+from kcm.report.text.formats import percent
+from kcm.report.text.reading import NAMES, Numbers, collaborators, first_and_last
 
 TITLE = "What became of each task"
 

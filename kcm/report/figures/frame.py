@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from kcm.report.formats import number, points
-from kcm.report.markup import Html, element
-from kcm.report.plot import Axis, Plot, Shape
-from kcm.report.reading import Who
+from kcm.report.drawing.markup import Html, element
+from kcm.report.drawing.plot import Axis, Plot, Shape
+from kcm.report.text.formats import number, points
+from kcm.report.text.reading import Who
 
 SHAPES: dict[Who, Shape] = {"kcm": "circle", "mcm": "diamond"}
 _HEIGHT, _ROW_HEIGHT, _LABEL_LENGTH, _LABEL_ROOM = 340.0, 28.0, 15, 160.0

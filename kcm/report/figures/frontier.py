@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis, Plot, drawable
 from kcm.report.figures.frame import SHAPES, empty, figure, percent_tick, share_axis
-from kcm.report.formats import interval, is_interval, known, percent
-from kcm.report.markup import Html
-from kcm.report.plot import Axis, Plot, drawable
-from kcm.report.reading import NAMES, Numbers, Who, collaborators, deployed
+from kcm.report.text import words
+from kcm.report.text.formats import interval, is_interval, known, percent
+from kcm.report.text.reading import NAMES, Numbers, Who, collaborators, deployed
 
 TITLE = "Accuracy against calls to the large model"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis, Plot, Point, drawable
 from kcm.report.figures.frame import empty, figure, point_tick, share_axis
-from kcm.report.formats import known, percent, points
-from kcm.report.markup import Html
-from kcm.report.plot import Axis, Plot, Point, drawable
-from kcm.report.reading import Numbers
+from kcm.report.text import words
+from kcm.report.text.formats import known, percent, points
+from kcm.report.text.reading import Numbers
 
 TITLE = "What the certify rows lost"
 

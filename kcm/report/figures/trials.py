@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kcm.report import words
+from kcm.report.drawing.markup import Html
+from kcm.report.drawing.plot import Axis, Plot, drawable
 from kcm.report.figures.frame import SHAPES, empty, figure, percent_tick
-from kcm.report.formats import number, percent
-from kcm.report.markup import Html
-from kcm.report.plot import Axis, Plot, drawable
-from kcm.report.reading import NAMES, Numbers, Who, is_scored
+from kcm.report.text import words
+from kcm.report.text.formats import number, percent
+from kcm.report.text.reading import NAMES, Numbers, Who, is_scored
 
 TITLE = "What tuning found"
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, large_names
-from kcm.explain.explain import Contribution, contribution_curve
+from kcm.explain.explanation import explain
+from kcm.explain.networks import networks_with_curves
 from kcm.explain.places import feature_name, heat_map
-from kcm.explain.reasons import decision_on, networks_with_curves
+from kcm.explain.reasons import Contribution, contribution_curve
 from kcm.kan import KAN
 from kcm.large.prompting.shown import Shown, shown
 
@@ -75,17 +76,17 @@ def explanation(
 ) -> Explanation:
     """The explanation of `given` from the judgements of its variants, with `top` edges per network."""
     bundle = side.bundle
-    decision = decision_on(bundle, given, judgements, top)
-    networks = networks_with_curves(bundle)
-    cells = heat_map(bundle, decision.judgement.features_D)
+    explained = explain(bundle, given, judgements, top)
+    networks = networks_with_curves(bundle.collaborator)
+    cells = heat_map(bundle, explained.judgement.features_D)
     return Explanation(
         model_version=version,
         request_id=request_id,
-        label=decision.label,
-        judge_label=decision.judge_label,
-        confidence=decision.judgement.confidence,
-        escalated=not decision.judgement.keeps,
-        words=[Word(word=word, effect=effect) for word, effect in decision.words],
+        label=explained.label,
+        judge_label=explained.judge_label,
+        confidence=explained.judgement.confidence,
+        escalated=not explained.judgement.keeps,
+        words=[Word(word=word, effect=effect) for word, effect in explained.words],
         cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
         networks=[
             Reasons(
@@ -97,10 +98,10 @@ def explanation(
                 exact=reason.exact,
                 edges=[_edge(networks[name], each, bundle) for each in reason.contributions],
             )
-            for name, reason in decision.reasons.items()
+            for name, reason in explained.reasons.items()
         ],
         no_curves=None if networks else NO_CURVES,
-        shown=shown(bundle.large, large_names(bundle), side.question(given, decision.judgement)),
+        shown=shown(bundle.large, large_names(bundle), side.question(given, explained.judgement)),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
 from kcm.errors import DataError
-from kcm.explain.reasons import variants
+from kcm.explain.explanation import variants
 from kcm.inputs.content import PROBE
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.batcher import Batcher, QueueFullError

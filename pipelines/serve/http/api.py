@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
-from kcm.report.markup import Html
+from kcm.report.drawing.markup import Html
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.access import DOCS, Access, AllowedHosts

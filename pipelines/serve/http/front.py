@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.certify.certificate import certificates_json
-from kcm.report.markup import Html
+from kcm.report.drawing.markup import Html
 from kcm.report.model_section import model_section
 from pipelines.serve.cascade.breaker import Breaker, State
 from pipelines.serve.cascade.explanations import Explanation

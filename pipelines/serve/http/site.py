@@ -9,7 +9,7 @@ from typing import Protocol
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
-from kcm.report.markup import Html
+from kcm.report.drawing.markup import Html
 from pipelines.serve.http.errors import Refusal
 
 INDEX, PREFIX = "/", "/page/"

@@ -122,7 +122,7 @@ def test_infinitely_sure_rows_do_no_harm():
 
 
 def test_rows_beyond_the_limit_are_estimated_by_a_head_that_never_saw_them(monkeypatch):
-    monkeypatch.setattr(deferral, "_MAX_ROWS", 150)
+    monkeypatch.setattr(deferral, "MAX_ROWS", 150)
     features, logits, small, large = _world(400)
     group = np.array([f"g{i // 3}" for i in range(400)], dtype=object)
     for units in (None, group):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kcm.cascade.deferral import fit_deferral
-from kcm.cascade.gate import SCORE_LIMIT, Gate, distinct_gates
+from kcm.cascade.gate import SCORE_LIMIT, Gate, distinct_gates, fit_gate
 from kcm.errors import ConfigError, DataError
 
 
@@ -76,3 +76,16 @@ def test_all_scores_order_two_labels_alike():
         for n, t in (("confidence", 1.0), ("margin", 1.0), ("entropy", 1.0), ("entropy", 3.0))
     ]
     assert all(order == orders[0] for order in orders)
+
+
+@pytest.mark.parametrize("name", ["confidence", "margin", "entropy"])
+def test_a_gate_of_the_judge_alone_has_nothing_to_fit(table, name):
+    fitted = fit_gate(name, 2.0, table, None, table.judge_logits, deferral_weight=0.5)
+    assert (fitted.gate.name, fitted.gate.temperature, fitted.gate.deferral_weight) == (name, 2.0, 0.0)
+    np.testing.assert_array_equal(fitted.scores, fitted.gate.score(None, table.judge_logits))
+
+
+def test_a_fitted_deferral_gate_scores_its_own_rows_out_of_fold(table):
+    fitted = fit_gate("deferral", 2.0, table, None, table.judge_logits, deferral_weight=0.1)
+    assert fitted.gate.deferral_weight == 0.1
+    assert not np.allclose(fitted.scores, fitted.gate.score(None, table.judge_logits))

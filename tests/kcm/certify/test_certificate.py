@@ -9,7 +9,13 @@ from scipy.stats import beta
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.certificate import Certificate, CertificateConfig, certify, certify_policy, certify_several
+from kcm.certify.certificate import (
+    Certificate,
+    CertificateConfig,
+    certified_keep_rate,
+    certify,
+    certify_policy,
+)
 from kcm.errors import ConfigError, DataError
 
 
@@ -195,14 +201,6 @@ def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
     assert certificates["a"] == alone
 
 
-def test_several_policies_share_delta(draw):
-    validate, rows = draw(2000, 0), draw(2000, 1)
-    candidates = {name: (validate, rows, Decision.of(-1.0)) for name in ("kan", "mlp")}
-    several = certify_several(candidates, CertificateConfig(method="net"))
-    alone = certify(validate, rows, Decision.of(-1.0), CertificateConfig(method="net"), delta=0.05)
-    assert several == {"kan": alone, "mlp": alone}
-
-
 def test_json_gives_back_the_certificate_and_holds_no_infinity(draw):
     for searched in (KEEP_ALL, ESCALATE_ALL, Decision.of(0.5)):
         certificate = certify(draw(500), draw(500, 1), searched, CertificateConfig())
@@ -249,3 +247,12 @@ def test_the_promise_is_kept_for_grouped_rows(draw):
         truth, base, CertificateConfig(epsilon=0.05, method="regret"), num_rows=1600, draws=300, group_size=4
     )
     assert rate <= 0.13
+
+
+def test_of_few_rows_a_certificate_leaves_nothing_however_much_the_search_keeps(draw):
+    few, many = draw(60, 0, skill=4, ease=3), draw(6000, 0, skill=4, ease=3)
+    config = CertificateConfig(epsilon=0.02)
+    found_few, found_many = (Policy(decision=_search(rows)) for rows in (few, many))
+    assert found_few.keep(few.score).mean() > 0.3
+    assert certified_keep_rate(found_few, few, config, 0.1) == 0
+    assert certified_keep_rate(found_many, many, config, 0.1) > 0.3

@@ -32,6 +32,13 @@ def test_a_look_counts_whether_or_not_anything_came_of_it(tmp_path):
     assert [look.purpose for look in again.looks("rows")] == ["crashed before it could certify", "second attempt"]
 
 
+def test_the_same_work_started_again_is_the_same_look(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json")
+    looks = [ledger.look("rows", 0.1, purpose) for purpose in ("first", "second", "first")]
+    assert [look.number for look in looks] == [1, 2, 1]
+    assert len(ledger.looks("rows")) == 2
+
+
 _THREE_LOOKS = """
 import sys, pathlib
 from kcm.certify.ledger import Ledger

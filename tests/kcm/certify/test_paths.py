@@ -15,7 +15,7 @@ from kcm.certify.calls import call_rate_bound, highest_call_threshold
 from kcm.certify.net import NetPath, frozen_grid
 from kcm.certify.paths import WorstTaskPath
 from kcm.certify.pvalues import hoeffding_bentkus_p_value
-from kcm.certify.regret import RegretPath
+from kcm.certify.regret import RegretPath, regret_curve
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -214,3 +214,13 @@ def test_one_threshold_for_all_tasks_is_the_strictest_of_theirs(draw):
 def test_a_frozen_grid_reaches_the_last_row_where_a_fiftieth_is_no_exact_number(draw, num_rows) -> None:
     frontier = Frontier.of(draw(num_rows, 0))
     assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf
+
+
+def test_the_curve_of_the_regret_is_the_path_at_every_threshold(draw):
+    rows = draw(200)
+    curve, path, frontier = regret_curve(rows, 0.05, 0.1), RegretPath(rows, 0.05, 0.1), Frontier.of(rows)
+    assert curve["threshold"] == frontier.thresholds[1:-1].tolist()
+    assert curve["p_value"] == [path.p_value(threshold) for threshold in curve["threshold"]]
+    assert curve["call_rate"] == pytest.approx(frontier.call_rate[1:-1])
+    assert curve["regret"] == [_lost(rows, threshold).mean() for threshold in curve["threshold"]]
+    assert set(map(len, regret_curve(draw(0), 0.05, 0.1).values())) == {0}

@@ -1,93 +1,85 @@
-"""A decision and its reasons, from judgements that anyone may have made."""
+"""The reasons of a logit add up to it, and name the features that made it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide
-from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig
-from kcm.explain.reasons import WORDS, decision_on, variants
-from kcm.inputs.content import TEXT, Content
-from kcm.large import ClassifierConfig
-from kcm.learners import FinetuneConfig
-
-DIM = 8
+from kcm.errors import ConfigError, DataError
+from kcm.explain.reasons import contribution_curve, reasons_for
+from kcm.kan import KAN
+from kcm.kan.inspect.curves import edge_curve
 
 
-class CountingEncoder:
-    """Feature i is how often the i-th of these words occurs."""
-
-    dim, reads, identity = DIM, TEXT, "counting"
-    words = ("good", "bad", "not", "very", "film", "book", "the", "a")
-
-    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        return np.array([[given.text.split().count(word) for word in self.words] for given in inputs], np.float32)
+def rows(count: int, width: int) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
 
-def side_of(kind: str = "kan", **network: Any) -> SmallSide:
-    collaborator = Collaborator(DIM, 2, NetworkConfig(**{"hidden": ()} | network), kind, seed=0)  # type: ignore[arg-type]
-    bundle = Bundle(
-        collaborator=collaborator.requires_grad_(False),
-        seed=0,
-        label_names=("negative", "positive"),
-        task_names=("films",),
-        encoder=TextEncoderConfig(model="stub"),
-        encoder_identity="stub",
-        large=ClassifierConfig(),
-        large_identity="stub",
-        policy=Policy(decision=KEEP_ALL),
-        learner=FinetuneConfig(),
-    )
-    return SmallSide(bundle, CountingEncoder())
+@pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3)])
+@pytest.mark.parametrize("top", [1, 4, 6])
+def test_contributions_rest_and_baseline_sum_to_the_logit(widths: tuple[int, ...], top: int) -> None:
+    network, probe = KAN(widths, seed=0).double(), rows(50, 6).double()
+    reasons = reasons_for(network, probe[7], label=2, top=top)
+    total = reasons.baseline + sum(each.contribution for each in reasons.contributions) + reasons.rest
+    assert len(reasons.contributions) == top
+    assert total == pytest.approx(float(network(probe[7])[2].detach()), abs=1e-9)
+    assert reasons.logit == pytest.approx(total, abs=1e-9)
 
 
-def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
-    given = Input(Content("not  a\tgood film"), "films")
-    texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
-    assert variants(given) == [Input(Content(text), "films") for text in texts]
-    assert variants(given, most=2) == [Input(Content(text), "films") for text in texts[:3]]
-    assert variants(Input(Content("word"))) == [Input(Content("word"))]
-    assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
+def test_a_network_of_one_layer_is_explained_by_its_own_edges() -> None:
+    network, probe = KAN([6, 3], seed=0), rows(50, 6)
+    reasons = reasons_for(network, probe[0], label=1, top=6)
+    assert reasons.exact
+    assert reasons.baseline == 0
+    for each in reasons.contributions:
+        _, (edge,) = edge_curve(network.kan_layers[0], each.feature, 1, probe[0, each.feature : each.feature + 1])
+        assert each.contribution == pytest.approx(float(edge), abs=1e-5)
+        assert each.through == 1
 
 
-@pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -> None:
-    side, given = side_of(kind), Input(Content("a very good film"))
-    decision = decision_on(side.bundle, given, side.judge(variants(given)))
-    assert [word for word, _ in decision.words] == ["a", "very", "good", "film"]
-    judge = side.bundle.collaborator
-
-    def logit(text: str, label: int | None = None) -> tuple[float, int]:
-        logits = judge(torch.from_numpy(side.encoder.encode([Content(text)])))[0][0]
-        label = int(logits.argmax()) if label is None else label
-        return float(logits[label]), label
-
-    whole, label = logit(given.content.text)
-    assert decision.judge_label == side.bundle.label_names[label]
-    assert decision.words[2][1] == pytest.approx(whole - logit("a very film", label)[0], abs=1e-5)
-    assert decision.heeded[0][1] == max((effect for _, effect in decision.words), key=abs)
+def test_the_only_live_feature_is_named_first_and_through_the_node_that_it_feeds() -> None:
+    network, probe = KAN([6, 4, 2], seed=0), rows(50, 6)
+    with torch.no_grad():
+        alive = network.kan_layers[0].weight.unflatten(1, (-1, 6))
+        mask = torch.zeros_like(alive)
+        mask[3, :, 5] = 1
+        network.kan_layers[0].weight.mul_(mask.flatten(1))
+    reasons = reasons_for(network, probe[0], label=0, top=3)
+    assert not reasons.exact
+    assert (reasons.contributions[0].feature, reasons.contributions[0].through) == (5, 3)
+    assert reasons.contributions[0].value == pytest.approx(float(probe[0, 5]))
+    assert [each.contribution for each in reasons.contributions[1:]] == [0, 0]
 
 
-def test_both_networks_are_explained_by_their_own_answers() -> None:
-    side, given = side_of(hidden=(4,)), Input(Content("not a good film"))
-    decision = decision_on(side.bundle, given, side.judge(variants(given)), top=3)
-    assert decision.reasons.keys() == {"judge", "small"}
-    assert [len(reason.contributions) for reason in decision.reasons.values()] == [3, 3]
-    assert decision.label == side.bundle.label_names[decision.reasons["small"].label]
-    assert decision_on(side.bundle, Input(Content("film")), side.judge([Input(Content("film"))])).words == ()
+@pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
+def test_a_curve_passes_through_what_its_edge_carries_and_zero_at_the_reference(widths: tuple[int, ...]) -> None:
+    network, x = KAN(widths, seed=0), rows(1, 6)[0]
+    for each in reasons_for(network, x, label=2, top=6).contributions:
+        points, values = contribution_curve(network, each, num_points=2001)
+        assert (points[0], points[-1]) == (min(-3, each.value), max(3, each.value))
+        here, reference = (float(values[(points - value).abs().argmin()]) for value in (each.value, 0.0))
+        assert here == pytest.approx(each.carried, abs=1e-3)
+        if len(widths) == 2:
+            assert each.carried == pytest.approx(each.contribution, abs=1e-6)
+        else:
+            assert reference == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "network", "names"), [("mlp", {}, set()), ("kan", {"shared": True}, {"judge"})])
-def test_only_networks_with_curves_of_their_own_are_explained(kind: str, network: Any, names: set[str]) -> None:
-    side, given = side_of(kind, **network), Input(Content("a good book"))
-    decision = decision_on(side.bundle, given, side.judge(variants(given)))
-    assert decision.reasons.keys() == names
-    assert len(decision.words) == 3
+def test_what_an_edge_carries_is_its_change_from_the_reference_times_the_slope_behind_it() -> None:
+    network, x = KAN([6, 5, 3], seed=0), rows(1, 6)[0]
+    for each in reasons_for(network, x, label=2, top=6).contributions:
+        assert each.carried == pytest.approx(each.slope * edge_change(network, x, each.feature, each.through), abs=1e-5)
+
+
+def edge_change(network: KAN, x: torch.Tensor, i: int, j: int) -> float:
+    """What an edge of the first layer adds at `x`, against what it adds at zero."""
+    _, (here, there) = edge_curve(network.kan_layers[0], i, j, torch.stack([x[i], torch.zeros(())]))
+    return float(here - there)
+
+
+def test_a_label_or_a_width_that_does_not_exist_is_refused() -> None:
+    network, probe = KAN([6, 3], seed=0), rows(50, 6)
+    with pytest.raises(ConfigError, match="label = 3"):
+        reasons_for(network, probe[0], label=3)
+    with pytest.raises(DataError, match="shape"):
+        reasons_for(network, probe[0, :5], label=0)

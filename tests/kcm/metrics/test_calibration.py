@@ -101,3 +101,10 @@ def test_a_confidence_outside_the_unit_interval_is_named(bad):
 
 def test_confidence_is_the_largest_probability_at_the_temperature():
     assert confidences([[3.0, 0.0]], temperature=2.0)[0] == pytest.approx(expit(1.5))
+
+
+def test_bins_without_rows_are_left_out():
+    assert reliability([0.1, 0.1, 0.9], [1, 0, 1], 10).filled() == [
+        {"confidence": 0.1, "accuracy": 0.5, "count": 2},
+        {"confidence": 0.9, "accuracy": 1.0, "count": 1},
+    ]

@@ -92,3 +92,12 @@ def test_a_small_side_that_costs_more_than_it_saves_is_negative():
 
 def test_cost_saved_of_a_free_large_model_is_undefined():
     assert routing.cost_saved([True], [0.0], 0.5) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 299, 300, 301, 100_000])
+def test_a_thinned_curve_keeps_its_ends_and_even_steps(count):
+    positions = routing.thinned(count, 300)
+    assert len(positions) == min(count, 300)
+    if count:
+        assert (positions[0], positions[-1]) == (0, count - 1)
+    assert np.ptp(np.diff(positions)) <= 1 if count > 1 else True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kcm.errors import ArtefactError, DataError
-from kcm.routing.columns import RouteColumns
+from kcm.routing.config import RouteColumns
 from kcm.routing.inputs import router_inputs
 from kcm.routing.router import Router
 from kcm.routing.table import RoutingTable, read_table

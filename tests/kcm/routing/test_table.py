@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.routing.columns import RouteColumns
+from kcm.routing.config import RouteColumns
 from kcm.routing.table import RoutingTable, read_table
 
 CORRECT = {"small_correct": "s", "large_correct": "l"}

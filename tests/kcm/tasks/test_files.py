@@ -121,6 +121,7 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
         ("data.json", b'{"train": 3}', "expected a list of objects"),
         ("data.json", b'["text only"]', "row 1 is neither"),
         ("data.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
+        ("data.json", b"[" * 200_000, "nested too deeply"),
         ("data.parquet", b"not parquet", "cannot read the file"),
         ("data.xlsx", b"", r"unknown kind of file '\.xlsx'"),
     ],

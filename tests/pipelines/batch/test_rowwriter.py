@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import ArtefactError, DataError
-from pipelines.batch.rowfile import open_rows
+from kcm.inputs.rowfile import open_rows
 from pipelines.batch.rowwriter import writing
 
 ANSWERS = pa.schema([("label", pa.string()), ("confidence", pa.float64())])

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
-from kcm.report.markup import Html, element
+from kcm.report.drawing.markup import Html, element
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
 from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api

@@ -1,0 +1,54 @@
+"""What `kcm explain` prints of one input: the decision, the words that moved it, and the largest contributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from kcm.explain.explanation import Explanation
+from kcm.explain.reasons import Reasons
+
+
+def explanation_view(explanation: Explanation, label_names: Sequence[str], top: int) -> Group:
+    """The decision and its largest contributions, for a person."""
+    judgement = explanation.judgement
+    threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
+    asked = _shortened(explanation.given.content.text) or "the picture"
+    headline = (
+        f"[bold]{escape(asked)}[/bold]\nsmall says {escape(explanation.label)}, "
+        f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
+        f"the {explanation.route} model answers"
+    )
+    heeded = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in explanation.strongest_words[:top])
+    tables = (
+        part
+        for name, reasons in explanation.reasons.items()
+        for part in (_title(name, reasons, label_names), _contributions(reasons))
+    )
+    return Group(headline, *([f"words that the judge heeds: {heeded}"] if heeded else []), *tables)
+
+
+def _title(name: str, reasons: Reasons, label_names: Sequence[str]) -> str:
+    kind = "exact shares" if reasons.exact else "approximate shares"
+    return f"\n{name}: logit {reasons.logit:.2f} of {escape(label_names[reasons.label])}, {kind}"
+
+
+def _contributions(reasons: Reasons) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("feature", "value", "contribution"):
+        table.add_column(heading, justify="right")
+    for each in reasons.contributions:
+        table.add_row(str(each.feature), f"{each.value:+.2f}", f"{each.contribution:+.3f}")
+    table.add_section()
+    table.add_row("all others", "", f"{reasons.rest:+.3f}")
+    table.add_row("baseline", "", f"{reasons.baseline:+.3f}")
+    return table
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,98 @@
+"""Ridge regression from streamed sums, its strength chosen by generalised cross-validation from the same sums.
+
+With G, Q, s and n of `RidgeSums`, and A = G + lambda I,
+
+    W = A^-1 Q        RSS = s - tr(W^T Q) - lambda |W|^2        df = P - lambda tr(A^-1)
+    GCV(lambda) = n RSS / (n - df)^2                            (Golub, Heath and Wahba 1979, equation 1.4)
+
+One Cholesky factor A = L L^T gives all of it, tr(A^-1) = |L^-1|^2 included: 2/3 P^3 operations for a lambda, where the
+eigenvalues of G would cost some ten times as much. Shapes: P inputs, K targets, M models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.linalg import lapack
+from torch import Tensor
+
+from kcm.closed_form.sums import RidgeSums
+
+MIN_STRENGTH = 1e-6  # inputs that almost repeat others leave G close to singular
+_PER_DECADE = 2
+_LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, -2 * _PER_DECADE, 2 * _PER_DECADE
+
+
+@dataclass(frozen=True, eq=False)
+class GcvRidge:
+    """The regression of one model at one strength, which is lambda / (tr(G) / P)."""
+
+    weight_KP: Tensor  # float64
+    strength: float
+    gcv: float  # infinite where no degrees of freedom are left
+    degrees_of_freedom: float
+
+
+def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidge]:
+    """Every model's regression, at `strength`, else at the one whose GCV is least.
+
+    The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
+    search goes downhill from 0.01, a decade at a time and then by a half.
+    """
+    if strength is not None:
+        return _at(sums, strength)
+
+    @cache
+    def fits(step: int) -> list[GcvRidge]:
+        return _at(sums, 10 ** (step / _PER_DECADE))
+
+    def best(model: int) -> GcvRidge:
+        return fits(_lowest(lambda step: fits(step)[model].gcv))[model]
+
+    return [best(model) for model in range(len(sums.squares_M))]
+
+
+def _lowest(value: Callable[[int], float]) -> int:
+    step = _START
+    for stride in (_PER_DECADE, 1):
+        while True:
+            around = [s for s in (step, step - stride, step + stride) if _LOWEST <= s <= _HIGHEST]
+            best = min(around, key=value)  # the step itself on a tie
+            if best == step:
+                break
+            step = best
+    return step
+
+
+def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
+    count, num_inputs = float(sums.count), len(sums.gram_PP)
+    ridge = strength * float(sums.gram_PP.diagonal().sum()) / num_inputs
+    # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
+    matrix = sums.gram_PP.numpy().copy().T
+    np.fill_diagonal(matrix, matrix.diagonal() + ridge)
+    factor, failed = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError(f"G + {ridge:g} I is not positive definite")
+    solution, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
+    weight_PK = torch.from_numpy(solution)
+    inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)
+    left = count - (num_inputs - ridge * _square_of_lower(inverse))
+    fits = []
+    num_models = len(sums.squares_M)
+    parts = zip(sums.squares_M, weight_PK.chunk(num_models, 1), sums.cross_PK.chunk(num_models, 1), strict=True)
+    for square, weight, cross in parts:
+        residual = float(square - (weight * cross).sum() - ridge * weight.square().sum())
+        gcv = count * max(residual, 0.0) / left**2 if left > 1e-9 * count else float("inf")
+        fits.append(GcvRidge(weight.T.contiguous(), strength, gcv, count - left))
+    return fits
+
+
+def _square_of_lower(matrix: np.ndarray, rows: int = 512) -> float:
+    """Sum of squares of the lower triangle, some columns at a time: the rest of the matrix holds other numbers."""
+    return float(
+        sum(np.square(np.tril(matrix[start:, start : start + rows])).sum() for start in range(0, len(matrix), rows))
+    )

@@ -1,0 +1,135 @@
+"""Ridge regression of rows, with the predictions that every unit would get had it been left out.
+
+Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.metrics.units import Units
+
+_STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOutRidge:
+    """y = constant + x @ weight; `left_out` are the predictions of fits that never saw the row's unit.
+
+    All left-out predictions share the mean of all targets: see `_left_out_means`.
+    """
+
+    weight: NDArray[np.float64]  # [P, K]
+    constant: NDArray[np.float64]  # [K]
+    left_out: NDArray[np.float64]  # [N, K]
+
+
+def ridge_left_out(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> LeftOutRidge:
+    """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
+
+    The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
+    unit g are (I - H_gg)^-1 r_g. `units` are at least two.
+    """
+    mean_P, mean_K = inputs_NP.mean(0), targets_NK.mean(0)
+    y_NK = targets_NK - mean_K
+    left_NR, singular_R, right_RP = _thin_svd(inputs_NP - mean_P)
+    strength_K, left_out_NK = _chosen(left_NR, singular_R**2, y_NK, units)
+    shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
+    weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
+    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
+
+
+@dataclass(frozen=True, eq=False)
+class GramRidge:
+    """y = mean + (x - mean of all x) @ X.T @ dual, where X are the fitted rows' inputs; the dual sums to zero.
+
+    `left_out` as in `LeftOutRidge`.
+    """
+
+    dual: NDArray[np.float64]  # [N, K]
+    mean: NDArray[np.float64]  # [K]
+    left_out: NDArray[np.float64]  # [N, K]
+
+
+def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.float64], units: Units) -> GramRidge:
+    """As `ridge_left_out`, of inputs known by their inner products alone: sparse ones, or sums over several kinds."""
+    mean_N, mean_K = gram_NN.mean(0), targets_NK.mean(0)
+    y_NK = targets_NK - mean_K
+    square_R, left_NR = _spectrum(gram_NN - mean_N - mean_N[:, None] + mean_N.mean())
+    strength_K, left_out_NK = _chosen(left_NR, square_R, y_NK, units)
+    dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
+    return GramRidge(dual_NK, mean_K, mean_K + left_out_NK)
+
+
+def _chosen(
+    left_NR: NDArray[np.float64], square_R: NDArray[np.float64], y_NK: NDArray[np.float64], units: Units
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""
+    strengths_S = _STRENGTHS * float(square_R.max(initial=0))
+    blocks = list(_blocks(units, len(y_NK)))
+    left_out_SNK = np.stack([_left_out(left_NR, square_R / (square_R + s), y_NK, blocks) for s in strengths_S])
+    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
+    left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
+    return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks)
+
+
+def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Left vectors [N, R], singular values [R] and right vectors [R, P], by the smaller of the two Gram matrices."""
+    wide = inputs_NP.shape[0] <= inputs_NP.shape[1]
+    square_R, vectors = _spectrum(inputs_NP @ inputs_NP.T if wide else inputs_NP.T @ inputs_NP)
+    singular_R = np.sqrt(square_R)
+    if wide:
+        return vectors, singular_R, (vectors / singular_R).T @ inputs_NP
+    return inputs_NP @ vectors / singular_R, singular_R, vectors.T
+
+
+def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues [R], descending, and eigenvectors [N, R] of a Gram matrix, without those that are but rounding."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > max(values[-1], 1e-300) * 1e-12
+    return values[kept][::-1], vectors[:, kept][:, ::-1]
+
+
+def _blocks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
+    """Row positions [G, M] of all units of M rows, for every size M."""
+    if not units.grouped:
+        yield np.arange(num_rows)[:, None]
+        return
+    order = np.argsort(units.code, kind="stable")
+    first = np.cumsum(units.size) - units.size
+    for size in np.unique(units.size):
+        yield order[first[units.size == size][:, None] + np.arange(size)]
+
+
+def _left_out(
+    left_NR: NDArray[np.float64],
+    shrink_R: NDArray[np.float64],
+    y_NK: NDArray[np.float64],
+    blocks: list[NDArray[np.intp]],
+) -> NDArray[np.float64]:
+    """Predictions of y, whose mean is 0, for every unit from all the others, [N, K]."""
+    predicted_NK = np.empty_like(y_NK)
+    residual_NK = y_NK - left_NR @ (shrink_R[:, None] * (left_NR.T @ y_NK))
+    for rows_GM in blocks:
+        left_GMR = left_NR[rows_GM]
+        hat_GMM = 1 / len(y_NK) + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
+        left_residual_GMK = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_NK[rows_GM])
+        predicted_NK[rows_GM] = y_NK[rows_GM] - left_residual_GMK
+    return predicted_NK
+
+
+def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]]) -> NDArray[np.float64]:
+    """Mean of y, whose own mean is 0, over all other units, [N, K].
+
+    It falls where a row's own y is high. Left in the predictions, it would order rows that nothing else tells apart
+    by their labels, upside down.
+    """
+    mean_NK = np.empty_like(y_NK)
+    for rows_GM in blocks:
+        others = len(y_NK) - rows_GM.shape[1]
+        mean_NK[rows_GM] = -y_NK[rows_GM].sum(1, keepdims=True) / others
+    return mean_NK

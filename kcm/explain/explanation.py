@@ -1,0 +1,83 @@
+"""Why the small side decided as it did: the words that moved the judge, and the features behind both networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, Judgement
+from kcm.explain.networks import network_inputs, networks_with_curves
+from kcm.explain.reasons import Reasons, reasons_for
+
+WORDS = 60  # at most, that are left out in turn
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the small side answered for one input, and why: reasons by network, none for networks without curves.
+
+    `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in their order, each
+    with what it adds to the judge's logit of its answer: how much lower that is when the word is left out.
+    """
+
+    given: Input
+    label: str
+    judge_label: str
+    judgement: Judgement
+    reasons: dict[str, Reasons]
+    words: tuple[tuple[str, float], ...]
+
+    @property
+    def route(self) -> str:
+        """Who answers."""
+        return "small" if self.judgement.keeps else "large"
+
+    @property
+    def strongest_words(self) -> list[tuple[str, float]]:
+        """The words, those that moved the judge most first."""
+        return sorted(self.words, key=lambda word: -abs(word[1]))
+
+
+def words_of(given: Input) -> list[str]:
+    """The words that are left out in turn; a single word has no text left without it."""
+    words = given.content.text.split()
+    return words[:WORDS] if len(words) > 1 else []
+
+
+def variants(given: Input, most: int = WORDS) -> list[Input]:
+    """What the small side has to judge so that a decision can be explained.
+
+    The input itself, and its text without each of its first words in turn, of which there are at most `most`.
+    """
+    words = given.content.text.split()
+    left_out = range(min(len(words_of(given)), most))
+    return [given, *(_with_text(given, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
+
+
+def _with_text(given: Input, text: str) -> Input:
+    return replace(given, content=replace(given.content, text=text))
+
+
+@torch.inference_mode()
+def explain(bundle: Bundle, given: Input, judgements: Sequence[Judgement], top: int = 10) -> Explanation:
+    """The explanation of `given`, from the judgements of its `variants`; `top` contributions per network.
+
+    Raise DataError for features that are not finite.
+    """
+    collaborator = bundle.collaborator
+    inputs_NI = network_inputs(collaborator, np.stack([judgement.features_D for judgement in judgements]))
+    logits_NC = collaborator.judge(inputs_NI)
+    judged = int(logits_NC[0].argmax())
+    logit_N = logits_NC[:, judged]
+    effects = (logit_N[0] - logit_N[1:]).tolist()
+    reasons = {
+        name: reasons_for(network, inputs_NI[0], int(network(inputs_NI[:1]).argmax()), top)
+        for name, network in networks_with_curves(bundle.collaborator).items()
+    }
+    words = tuple(zip(words_of(given)[: len(effects)], effects, strict=True))
+    names, first = bundle.label_names, judgements[0]
+    return Explanation(given, names[first.label], names[judged], first, reasons, words)

@@ -1,0 +1,99 @@
+"""Ridge regression from sums is the one on all rows, and its cross-validation is the textbook's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from kcm.closed_form.gcv import ridge_by_gcv
+from kcm.closed_form.sums import RidgeSums
+from kcm.errors import DataError
+
+
+def problem(num_rows: int = 60, num_inputs: int = 12, num_targets: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy linear targets, with inputs that share a large constant part, as splines do."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(num_rows, num_inputs)) + 3
+    targets = inputs @ rng.normal(size=(num_inputs, num_targets)) + rng.normal(size=(num_rows, num_targets))
+    return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+
+def sums_of(inputs: torch.Tensor, targets: torch.Tensor, num_models: int = 1) -> RidgeSums:
+    sums = RidgeSums(inputs.shape[1], targets.shape[1], num_models)
+    sums.add_rows(inputs, targets)
+    return sums
+
+
+def penalty(inputs: torch.Tensor, strength: float) -> float:
+    return strength * float(inputs.square().sum()) / inputs.shape[1]
+
+
+def brute_force_gcv(inputs: torch.Tensor, targets: torch.Tensor, strength: float) -> tuple[float, float]:
+    """GCV from the hat matrix itself, and its trace."""
+    x, y = inputs.numpy(), targets.numpy()
+    hat = x @ np.linalg.inv(x.T @ x + penalty(inputs, strength) * np.eye(x.shape[1])) @ x.T
+    residual = np.mean(np.sum((y - hat @ y) ** 2, axis=1))
+    return residual / (1 - np.trace(hat) / len(x)) ** 2, float(np.trace(hat))
+
+
+@pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0])
+def test_the_weights_are_those_of_scikit_learn(strength) -> None:
+    inputs, targets = problem()
+    fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
+    oracle = Ridge(alpha=penalty(inputs, strength), fit_intercept=False).fit(inputs, targets)
+    np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_rows", [60, 9])
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_gcv_is_that_of_the_hat_matrix(num_rows, strength) -> None:
+    inputs, targets = problem(num_rows)
+    fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
+    gcv, trace = brute_force_gcv(inputs, targets, strength)
+    assert fit.gcv == pytest.approx(gcv, rel=1e-5)
+    assert fit.degrees_of_freedom == pytest.approx(trace, rel=1e-6)
+
+
+def test_the_chosen_strength_has_the_least_gcv_of_all_candidates() -> None:
+    inputs, targets = problem()
+    targets[:, 2:] = torch.randn(60, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)  # mere noise
+    chosen = ridge_by_gcv(sums_of(inputs, targets, num_models=2))
+    assert chosen[0].strength < chosen[1].strength  # noise asks for a stronger penalty
+    for fit, part in zip(chosen, targets.chunk(2, 1), strict=True):
+        candidates = 10.0 ** np.arange(-6, 2.01, 0.5)
+        best = min(candidates, key=lambda strength: brute_force_gcv(inputs, part, strength)[0])
+        assert fit.strength == pytest.approx(best)
+        oracle = Ridge(alpha=penalty(inputs, best), fit_intercept=False).fit(inputs, part)
+        np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8)
+
+
+def test_an_input_that_repeats_another_does_no_harm() -> None:
+    inputs, targets = problem()
+    fit = ridge_by_gcv(sums_of(torch.cat([inputs, inputs], 1), targets))[0]
+    first, second = fit.weight_KP.chunk(2, 1)
+    torch.testing.assert_close(first, second)
+
+
+def test_sums_of_parts_add_up_and_survive_their_state(tmp_path) -> None:
+    inputs, targets = problem()
+    whole, total = sums_of(inputs, targets, 2), RidgeSums(12, 4, 2)
+    for rows in (slice(50, 60), slice(0, 0), slice(0, 17), slice(17, 50)):
+        total.add(sums_of(inputs[rows], targets[rows], 2))
+    torch.save(total.state_dict(), tmp_path / "sums.pt")
+    restored = RidgeSums.from_state(torch.load(tmp_path / "sums.pt", weights_only=True))
+    for ours, theirs in zip(restored.tensors(), whole.tensors(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+    assert float(restored.count) == 60
+    upper = torch.from_numpy(np.triu(inputs.T.numpy() @ inputs.numpy()))
+    torch.testing.assert_close(restored.gram_PP, upper)
+    np.testing.assert_allclose(restored.squares_M, [targets[:, :2].square().sum(), targets[:, 2:].square().sum()])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_are_refused(bad) -> None:
+    inputs, targets = problem()
+    inputs[3, 4] = bad
+    with pytest.raises(DataError, match="NaN or infinity"):
+        sums_of(inputs, targets)

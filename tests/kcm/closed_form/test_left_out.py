@@ -1,0 +1,98 @@
+"""Ridge regression and its left-out predictions against scikit-learn, refitted once per unit."""
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out
+from kcm.metrics.units import Units
+
+
+def _data(num_rows, num_inputs, seed=0):
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(num_rows, num_inputs)) + 3
+    return inputs, inputs[:, 0] - 2 * inputs[:, 1] + rng.normal(size=num_rows) * 2
+
+
+def _strength(inputs, target, fit):
+    """The ridge strength behind a fit, from its normal equations."""
+    centred = inputs - inputs.mean(0)
+    weight = fit.weight[:, 0]
+    residual = target - target.mean() - centred @ weight
+    return (centred.T @ residual) @ weight / (weight @ weight)
+
+
+@pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
+def test_the_fit_is_scikit_learns(num_rows, num_inputs):
+    inputs, target = _data(num_rows, num_inputs)
+    fit = ridge_left_out(inputs, target[:, None], Units(None, num_rows))
+    theirs = Ridge(_strength(inputs, target, fit), tol=1e-12).fit(inputs, target)
+    np.testing.assert_allclose(fit.weight[:, 0], theirs.coef_, rtol=1e-6, atol=1e-9)
+    assert fit.constant[0] == pytest.approx(theirs.intercept_)
+
+
+@pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
+@pytest.mark.parametrize("sizes", [[1], [1, 2, 3]], ids=["rows", "groups"])
+def test_left_out_predictions_are_those_of_refits_without_the_unit(num_rows, num_inputs, sizes):
+    inputs, target = _data(num_rows, num_inputs)
+    group = np.repeat([f"g{i}" for i in range(num_rows)], np.resize(sizes, num_rows))[:num_rows].astype(object)
+    fit = ridge_left_out(inputs, target[:, None], Units(group, num_rows))
+    model = Ridge(_strength(inputs, target, fit), solver="cholesky")
+    refits = cross_val_predict(model, inputs, target, cv=LeaveOneGroupOut(), groups=group)
+    means = cross_val_predict(DummyRegressor(), inputs, target, cv=LeaveOneGroupOut(), groups=group)
+    np.testing.assert_allclose(fit.left_out[:, 0], refits - means + target.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_not_predicted_even_where_all_rows_could_be_interpolated():
+    rng = np.random.default_rng(0)
+    inputs, target = rng.normal(size=(60, 400)), rng.normal(size=60)
+    left_out = ridge_left_out(inputs, target[:, None], Units(None, 60)).left_out[:, 0]
+    assert np.square(left_out - target).mean() > 0.95 * target.var()
+
+
+def test_rows_that_nothing_tells_apart_are_not_ordered_by_their_own_target():
+    rng = np.random.default_rng(0)
+    inputs, target = np.ones((50, 3)), (rng.random(50) < 0.4).astype(float)
+    np.testing.assert_allclose(ridge_left_out(inputs, target[:, None], Units(None, 50)).left_out, target.mean())
+
+
+def test_the_strength_has_the_least_left_out_error():
+    inputs, target = _data(80, 10)
+    fit = ridge_left_out(inputs, target[:, None], Units(None, 80))
+    best = np.square(fit.left_out[:, 0] - target).sum()
+    centred, y = inputs - inputs.mean(0), target - target.mean()
+    for strength in np.geomspace(1e-3, 1e3, 30):
+        hat = 1 / 80 + centred @ np.linalg.solve(centred.T @ centred + strength * np.eye(10), centred.T)
+        error = np.square((y - hat @ y) / (1 - np.diag(hat))).sum()
+        assert best <= error * 1.02  # the grid of strengths is coarser than this one
+
+
+def test_targets_are_fitted_each_for_itself():
+    inputs, target = _data(40, 5)
+    both = ridge_left_out(inputs, np.stack([target, np.ones(40)], 1), Units(None, 40))
+    alone = ridge_left_out(inputs, target[:, None], Units(None, 40))
+    np.testing.assert_allclose(both.weight[:, 0], alone.weight[:, 0])
+    np.testing.assert_allclose(both.left_out[:, 0], alone.left_out[:, 0])
+    np.testing.assert_allclose(both.weight[:, 1], 0, atol=1e-12)
+    assert both.constant[1] == pytest.approx(1)
+
+
+def test_inputs_that_never_vary_are_harmless():
+    fit = ridge_left_out(np.ones((10, 3)), np.arange(10.0)[:, None], Units(None, 10))
+    np.testing.assert_allclose(fit.left_out, 4.5)
+    assert np.isfinite(fit.weight).all()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_inner_products_alone_give_the_same_fit(grouped):
+    inputs, target = _data(40, 60)
+    targets = np.stack([target, -(target**2)], -1)
+    units = Units(np.repeat(np.arange(20), 2).astype(object) if grouped else None, 40)
+    fit, gram_fit = ridge_left_out(inputs, targets, units), gram_ridge_left_out(inputs @ inputs.T, targets, units)
+    new = np.random.default_rng(1).normal(size=(5, 60))
+    predicted = gram_fit.mean + (new - inputs.mean(0)) @ inputs.T @ gram_fit.dual
+    np.testing.assert_allclose(predicted, new @ fit.weight + fit.constant, rtol=1e-6)
+    np.testing.assert_allclose(gram_fit.left_out, fit.left_out, rtol=1e-6)
+    np.testing.assert_allclose(gram_fit.dual.sum(0), 0, atol=1e-9)

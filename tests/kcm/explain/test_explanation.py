@@ -1,0 +1,93 @@
+"""A decision and its reasons, from judgements that anyone may have made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, SmallSide
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import TextEncoderConfig
+from kcm.explain.explanation import WORDS, explain, variants
+from kcm.inputs.content import TEXT, Content
+from kcm.large import ClassifierConfig
+from kcm.learners import FinetuneConfig
+
+DIM = 8
+
+
+class CountingEncoder:
+    """Feature i is how often the i-th of these words occurs."""
+
+    dim, reads, identity = DIM, TEXT, "counting"
+    words = ("good", "bad", "not", "very", "film", "book", "the", "a")
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        return np.array([[given.text.split().count(word) for word in self.words] for given in inputs], np.float32)
+
+
+def side_of(kind: str = "kan", **network: Any) -> SmallSide:
+    collaborator = Collaborator(DIM, 2, NetworkConfig(**{"hidden": ()} | network), kind, seed=0)  # type: ignore[arg-type]
+    bundle = Bundle(
+        collaborator=collaborator.requires_grad_(False),
+        seed=0,
+        label_names=("negative", "positive"),
+        task_names=("films",),
+        encoder=TextEncoderConfig(model="stub"),
+        encoder_identity="stub",
+        large=ClassifierConfig(),
+        large_identity="stub",
+        policy=Policy(decision=KEEP_ALL),
+        learner=FinetuneConfig(),
+    )
+    return SmallSide(bundle, CountingEncoder())
+
+
+def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
+    given = Input(Content("not  a\tgood film"), "films")
+    texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
+    assert variants(given) == [Input(Content(text), "films") for text in texts]
+    assert variants(given, most=2) == [Input(Content(text), "films") for text in texts[:3]]
+    assert variants(Input(Content("word"))) == [Input(Content("word"))]
+    assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -> None:
+    side, given = side_of(kind), Input(Content("a very good film"))
+    explanation = explain(side.bundle, given, side.judge(variants(given)))
+    assert [word for word, _ in explanation.words] == ["a", "very", "good", "film"]
+    judge = side.bundle.collaborator
+
+    def logit(text: str, label: int | None = None) -> tuple[float, int]:
+        logits = judge(torch.from_numpy(side.encoder.encode([Content(text)])))[0][0]
+        label = int(logits.argmax()) if label is None else label
+        return float(logits[label]), label
+
+    whole, label = logit(given.content.text)
+    assert explanation.judge_label == side.bundle.label_names[label]
+    assert explanation.words[2][1] == pytest.approx(whole - logit("a very film", label)[0], abs=1e-5)
+    assert explanation.strongest_words[0][1] == max((effect for _, effect in explanation.words), key=abs)
+
+
+def test_both_networks_are_explained_by_their_own_answers() -> None:
+    side, given = side_of(hidden=(4,)), Input(Content("not a good film"))
+    explanation = explain(side.bundle, given, side.judge(variants(given)), top=3)
+    assert explanation.reasons.keys() == {"judge", "small"}
+    assert [len(reason.contributions) for reason in explanation.reasons.values()] == [3, 3]
+    assert explanation.label == side.bundle.label_names[explanation.reasons["small"].label]
+    assert explain(side.bundle, Input(Content("film")), side.judge([Input(Content("film"))])).words == ()
+
+
+@pytest.mark.parametrize(("kind", "network", "names"), [("mlp", {}, set()), ("kan", {"shared": True}, {"judge"})])
+def test_only_networks_with_curves_of_their_own_are_explained(kind: str, network: Any, names: set[str]) -> None:
+    side, given = side_of(kind, **network), Input(Content("a good book"))
+    explanation = explain(side.bundle, given, side.judge(variants(given)))
+    assert explanation.reasons.keys() == names
+    assert len(explanation.words) == 3

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.errors import DataError
+from kcm.inputs.rowfile import FORMATS, RowFile, open_rows
+
+
+def rows_of(file: RowFile, size: int = 2) -> list[dict[str, object]]:
+    return [row for chunk in file.chunks(size) for row in chunk.drop_columns(["payload"]).to_pylist()]
+
+
+def payloads_of(file: RowFile, size: int = 2) -> list[dict[str, object]]:
+    return [record for chunk in file.chunks(size) for record in file.records(chunk["payload"])]
+
+
+def test_csv_values_stay_the_strings_that_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('id,text,stars\n007,"two\nlines, one ""quote""",5\n008,plain,\n', encoding="utf-8")
+    file = open_rows(path, "text")
+    assert file.num_rows == 2
+    assert payloads_of(file) == pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    assert [row["text"] for row in rows_of(file)] == ['two\nlines, one "quote"', "plain"]
+
+
+def test_rows_are_numbered_across_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "".join(f"row {i}\n" for i in range(7)), encoding="utf-8")
+    assert [(row["id"], row["text"]) for row in rows_of(open_rows(path, "text"), size=3)] == [
+        (str(i), f"row {i}") for i in range(7)
+    ]
+
+
+def test_rows_keep_their_own_ids_where_they_have_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,text\n007,a\n,b\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"id": 7, "text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    pq.write_table(pa.table({"id": [7, None], "text": ["a", "b"]}), tmp_path / "rows.parquet")
+    found = {s: [row["id"] for row in rows_of(open_rows(tmp_path / f"rows{s}", "text"))] for s in FORMATS}
+    assert found == {".csv": ["007", "1"], ".jsonl": ["7", "1"], ".parquet": ["7", "1"]}
+
+
+def test_a_csv_row_with_a_wrong_number_of_fields_is_at_fault_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,stars\nfine,5\nshort\nlong,4,extra\nfine too,1\n", encoding="utf-8")
+    assert [row["fault"] for row in rows_of(open_rows(path, "text"))] == [
+        None,
+        "1 fields instead of 2",
+        "3 fields instead of 2",
+        None,
+    ]
+
+
+def test_a_csv_text_may_be_longer_than_the_reader_s_default_limit(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text"], ["x" * 200_000]])
+    assert len(rows_of(open_rows(path, "text"))[0]["text"]) == 200_000
+
+
+def test_json_lines_keep_nested_and_mixed_values(tmp_path: Path) -> None:
+    records = [
+        {"text": "a", "more": {"deep": [1, None]}, "n": 2**70},
+        {"text": "b", "more": 3},
+        {"n": 1.5, "text": "c"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n\n", encoding="utf-8")
+    file = open_rows(path, "text")
+    assert file.num_rows == 3
+    assert payloads_of(file) == records
+
+
+def test_json_lines_become_columns_with_one_type_each(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = ['{"text": "a", "i": 1, "f": 1, "b": true, "m": {"k": 1}}', '{"text": "b", "f": 0.5, "b": null, "m": "s"}']
+    path.write_text("\n".join(lines), encoding="utf-8")
+    file = open_rows(path, "text")
+    (chunk,) = file.chunks(10)
+    table = file.columns(chunk["payload"])
+    assert table.schema == pa.schema(
+        [("text", pa.string()), ("i", pa.int64()), ("f", pa.float64()), ("b", pa.bool_()), ("m", pa.string())]
+    )
+    assert table.to_pylist() == [
+        {"text": "a", "i": 1, "f": 1.0, "b": True, "m": '{"k": 1}'},
+        {"text": "b", "i": None, "f": 0.5, "b": None, "m": "s"},
+    ]
+
+
+def test_lines_that_hold_no_usable_text_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": 5}\nnot json\n[1]\n{"text": "\\ud800"}\n', encoding="utf-8")
+    rows = rows_of(open_rows(path, "text"), size=10)
+    assert [row["fault"] for row in rows] == [None, None, "not a JSON object", "not a JSON object", None]
+    assert [row["text"] for row in rows] == ["a", None, None, None, None]
+
+
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {"text": ["a", None, "c"], "when": pa.array([0, 1, None], pa.timestamp("ms")), "v": [[1.0], [], None]}
+    )
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table, path)
+    file = open_rows(path, "text")
+    assert pa.concat_tables(file.columns(chunk["payload"]) for chunk in file.chunks(2)).equals(table)
+
+
+def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,domain\na,movies\nb,\n", encoding="utf-8")
+    assert [row["task"] for row in rows_of(open_rows(path, "text", "domain"))] == ["movies", None]
+    assert [row["task"] for row in rows_of(open_rows(path, "text"))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", b"body,texts\na,b\n", "no column 'text'.*Did you mean 'texts'"),
+        ("rows.csv", b"", "no column 'text'.*no columns"),
+        ("rows.csv", b"text,text\na,b\n", "occurs twice"),
+        ("rows.csv", b"text\n\xff\xfe\n", "not UTF-8"),
+        ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
+        ("rows.parquet", b"PAR0", "not a Parquet file"),
+        ("rows.txt", b"a\n", "unknown suffix '.txt'.*.csv, .jsonl, .parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_rows(path, "text")
+
+
+def test_a_parquet_text_column_must_hold_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": [1, 2]}), path)
+    with pytest.raises(DataError, match="column 'text' holds int64, not text"):
+        open_rows(path, "text")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file .*absent\.csv"):
+        open_rows(tmp_path / "absent.csv", "text")
+
+
+@pytest.mark.parametrize("levels", [99, 100, 900, 100_000])
+def test_a_line_that_is_nested_too_deeply_is_at_fault_and_no_other(tmp_path: Path, levels: int) -> None:
+    deep = '{"text": "b", "x": ' + "[" * levels + "]" * levels + "}"
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n' + deep + '\n{"text": "c"}\n')
+    faults = [row["fault"] for row in rows_of(open_rows(path, "text"))]
+    assert faults == [None, None if levels == 99 else "not a JSON object of at most 100 levels", None]
+
+
+def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "a.png").write_bytes(b"file")
+    for suffix, content in ((".csv", "image\n../a.png\n"), (".jsonl", '{"image": "../a.png"}\n')):
+        path = tmp_path / "table" / f"rows{suffix}"
+        path.write_text(content)
+        (refused,) = rows_of(open_rows(path, None, image_column="image"))
+        assert "does not lie below" in str(refused["fault"])
+        (allowed,) = rows_of(open_rows(path, None, image_column="image", image_root=tmp_path))
+        assert (allowed["image"], allowed["fault"]) == (b"file", None)
