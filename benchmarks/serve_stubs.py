@@ -29,6 +29,10 @@ class StubEncoder:
         self.dim = dim
         self._features_D = np.full(dim, dim**-0.5, np.float32)
 
+    def read(self, content: Content) -> Content:
+        """The content itself."""
+        return content
+
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """The same unit vector for each input, float32 [N, dim]."""
         return np.tile(self._features_D, (len(inputs), 1))

@@ -171,7 +171,7 @@ def predict(
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Take the cluster and the assets from a run's YAML file.")
+        Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
     ] = None,
     overrides: Overrides = None,
     json: JsonFile = None,
@@ -198,6 +198,7 @@ def predict(
             cluster=site.cluster,
             assets_dir=site.assets_path,
             reporter=Reporter(),
+            upstreams=site.serve.large.upstreams,
         )
         typer.echo(str(output))
 

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from mlflow import MlflowClient
 
-from jobs.serving import served_model, service_folder
+from jobs.serving import Site, served_model, service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster import join, prepare_environment
@@ -29,7 +29,7 @@ def promote(config: RunConfig, version: str) -> dict[str, Any]:
     name, _, number = version.rpartition("/")
     name = name or config.tracking.model_of(config.name)
     release = served_model(config, f"{name}/{number}")
-    require_servable(release, config.serve, config.assets_path)
+    require_servable(release, Site.of(config).serve, config.assets_path)
     with _running_cluster(config) as connected:
         served = connected and is_running()
         if served:

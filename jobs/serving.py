@@ -15,9 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from kcm.bundle.bundle import Bundle
+from kcm.bundle.bundle import Bundle, bundle_digest
 from kcm.config import Config
-from kcm.errors import ConfigError, KcmError
+from kcm.durable import replace_durably
+from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.large import OpenAiConfig, UpstreamConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
@@ -44,7 +46,17 @@ class Site(Config):
             assets_path=config.assets_path,
             cluster_folder=service_folder(config),
         )
+        if isinstance(config.large, OpenAiConfig):
+            site = site.asking(config.large.upstream)
         return site.keeping_feedback_in(config.storage_path)
+
+    def asking(self, upstream: UpstreamConfig) -> Site:
+        """The same, with a server that bundles may be asked at, where its address is not configured otherwise."""
+        large = self.serve.large
+        if upstream.base_url in {each.base_url for each in large.upstreams}:
+            return self
+        large = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
+        return self.model_copy(update={"serve": self.serve.model_copy(update={"large": large})})
 
     def keeping_feedback_in(self, folder: Path) -> Site:
         """The same, with a feedback log in this folder where no other is configured."""
@@ -70,20 +82,29 @@ def served_model(config: RunConfig, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
     An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. The copy is
-    named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made anew.
+    named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made anew. Raises
+    ArtefactError for a bundle that is not the one that was registered.
     """
     uri = config.tracking.uri_in(config.storage_path)
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
     found = _resolved(uri, asked)
     version = f"{found.name}/{found.version}"
-    content = found.tags.get(DIGEST_TAG) or f"registered {found.creation_timestamp} at {found.source}"
-    key = hashlib.sha256(f"{uri}\0{content}".encode()).hexdigest()[:16]
+    if (registered := found.tags.get(DIGEST_TAG)) is None:
+        mend = "Start the run that made it again, which records it"
+        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
+    key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
     folder = config.storage_path / "served" / version / key
     if not folder.exists():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
-            fetch_model(uri, version, Path(draft)).replace(folder)
+            replace_durably(fetch_model(uri, version, Path(draft)), folder)
+    if (digest := bundle_digest(folder)) != registered:
+        raise ArtefactError(
+            f"the bundle of {version} is another one than was registered: {digest[:12]}, not {registered[:12]}",
+            where=str(folder),
+            mend="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
+        )
     return Release(version=version, bundle=folder)
 
 

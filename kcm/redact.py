@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 MASK = "***"
@@ -92,8 +92,8 @@ def _without_secrets(value: str) -> str:
     return value
 
 
-def _variable_name(value: str) -> str:
-    if _VARIABLE.fullmatch(value) and not _KEY.search(value):
+def _variable_name(value: object) -> object:
+    if value is None or (isinstance(value, str) and _VARIABLE.fullmatch(value) and not _KEY.search(value)):
         return value
     raise PydanticCustomError(
         HIDDEN,
@@ -105,7 +105,7 @@ def _variable_name(value: str) -> str:
 PlainUrl = Annotated[str, AfterValidator(_without_secrets)]
 """An address without secrets."""
 
-VariableName = Annotated[str, AfterValidator(_variable_name)]
+VariableName = Annotated[str, BeforeValidator(_variable_name)]
 """The name of an environment variable; never the key that it holds."""
 
 

@@ -127,8 +127,9 @@ class Tracking:
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
                 source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
-                tags = {FINGERPRINT_TAG: fingerprint, DIGEST_TAG: bundle_digest(bundle)}
+                tags = {FINGERPRINT_TAG: fingerprint}
                 found = str(client.create_model_version(model_name, source, self.run_id, tags=tags).version)
+            client.set_model_version_tag(model_name, found, DIGEST_TAG, bundle_digest(bundle))
             client.set_registered_model_alias(model_name, CHAMPION, found)
             return found
 

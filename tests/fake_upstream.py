@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -23,6 +23,7 @@ class Turn:
     delay_s: float = 0.0
     stall_after: int | None = None  # bytes of the body, then silence
     cut_after: int | None = None  # bytes of the body, then the connection breaks
+    drip_s: float = 0.0  # between two bytes of the whole response
 
 
 def said(content: str | None, **more: Any) -> Turn:
@@ -88,6 +89,21 @@ def upstream() -> Iterator[FakeUpstream]:
     server.server_close()
 
 
+class _Dripping:
+    """A connection that is written to byte by byte."""
+
+    def __init__(self, file: BinaryIO, pause_s: float, closing: threading.Event) -> None:
+        self._file, self._pause_s, self._closing = file, pause_s, closing
+
+    def write(self, content: bytes) -> None:
+        for number in content:
+            self._file.write(bytes([number]))
+            self._closing.wait(self._pause_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -105,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             fake.done()
 
     def _respond(self, turn: Turn, fake: FakeUpstream) -> None:
+        if turn.drip_s:
+            self.wfile = _Dripping(self.wfile, turn.drip_s, fake.closing)  # type: ignore[assignment]
         content = turn.body.encode() if isinstance(turn.body, str) else turn.body
         self.send_response(turn.status)
         for name, value in ({"Content-Length": str(len(content))} | turn.headers).items():

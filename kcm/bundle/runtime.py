@@ -24,8 +24,9 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, build_encoder, encode_readable, encoder_identity
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
-from kcm.large.build import build_large, large_identity, location
+from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts, UpstreamConfig
+from kcm.large.build import build_large, large_identity, location, operated
+from kcm.large.paid import PaidStore
 
 Route = Literal["small", "large", "small_degraded"]
 
@@ -247,32 +248,59 @@ def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encod
     return encoder
 
 
-def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path | None = None) -> LargeModel:
+def load_large(
+    bundle: Bundle,
+    assets_dir: Path,
+    device: str = "cpu",
+    *,
+    upstreams: Sequence[UpstreamConfig] = (),
+    paid: PaidStore | None = None,
+    limit_s: float = math.inf,
+) -> LargeModel:
     """The large model; ArtefactError when it is not the one the bundle was certified with.
 
-    `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
+    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `paid` is the
+    store in which a model that is paid keeps its answers; None to keep them in memory. `limit_s` is the time that a
+    server may take for one question.
     """
-    model = build_large(bundle.large, large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
+    model = build_large(
+        operated(bundle.large, upstreams),
+        large_names(bundle),
+        assets_dir,
+        device=device,
+        head=bundle.large_head,
+        paid=paid,
+        limit_s=limit_s,
+    )
     _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
     return model
 
 
 def load_cascade(
-    folder: Path, assets_dir: Path, device: str = "cpu", top_k: int | None = None, paid: Path | None = None
+    folder: Path,
+    assets_dir: Path,
+    device: str = "cpu",
+    top_k: int | None = None,
+    *,
+    upstreams: Sequence[UpstreamConfig] = (),
+    paid: PaidStore | None = None,
 ) -> Cascade:
     """Both sides of the bundle in `folder`.
 
-    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own.
+    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own,
+    ConfigError for a large model at an address that is not among `upstreams`.
     """
     bundle = Bundle.read(folder)
-    return Cascade(load_small_side(bundle, assets_dir, device, top_k), load_large(bundle, assets_dir, device, paid))
+    small_side = load_small_side(bundle, assets_dir, device, top_k)
+    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, paid=paid))
 
 
-def require_models(bundle: Bundle, assets_dir: Path) -> None:
+def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
     encoder = encoder_identity(bundle.encoder, assets_dir)
     _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
-    identity = large_identity(bundle.large, large_names(bundle), assets_dir, head=bundle.large_head)
+    large = operated(bundle.large, upstreams)
+    identity = large_identity(large, large_names(bundle), assets_dir, head=bundle.large_head)
     _require_same("large model", identity, bundle.large_identity, location(bundle.large))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, DataError
 
 
@@ -95,6 +96,4 @@ class Ledger:
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with draft.open("w", encoding="utf-8") as file:
             json.dump(looks, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        replace_durably(draft, self.path)

@@ -7,100 +7,96 @@ A = 1 where request i was audited (probability pi_i) and x_i what it lost,
 
 Without labels, x = 1 where small and large disagree bounds the loss from above: the small model can only have lost
 where the two differ. With labels, x = 1 where the small model is wrong and the large one right, or, where wins are
-credited, the difference of the two. A confidence sequence of the mean of Y holds at all times together (betting,
-arXiv 2010.09686, with its aGRAPA bets; for weighted outcomes see arXiv 2210.10768), so that it may be looked at after
-every request.
+credited, the difference of the two.
+
+For a mean m, bets on Y lying above, and below, multiply to a wealth
+
+    K(m) = mean over b of  prod_i (1 +- b (s_i Y_i - s_i m) / d_i)        d_i = s_i m - lowest  or  1 - s_i m
+
+with a fixed grid of bets b in (0, 1) and s_i the least audit probability that was announced when request i came. While
+the mean loss is m, each is a supermartingale, so the means whose wealth has not reached 1/delta are a confidence
+sequence: it may be looked at after every request (betting, arXiv 2010.09686; weights, arXiv 2210.10768). The bets do
+not look at the outcomes. Hence K depends on how often each value of Y was seen and not on the order; and K grows, or
+falls, with every Y, so that what is not known may be bounded: with the least possible loss in the lower end and the
+greatest in the upper end the sequence holds, however late an outcome is known and whatever decides which ones are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logsumexp
 
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 
-_GRID_SIZE = 1000
-_CAUTION = 0.5  # share of the wealth that a single bet may lose
+_BETS_B = expit(np.arange(-10.0, 6.0))  # from about 1/20,000 to 1 - 1/150, as shares of the largest one
+_EDGE = 1e-7  # of the means that are tried, and what the ends are widened by
 
 
-class AuditMonitor:
-    """Confidence sequence of the mean loss; each of its ends holds, at all times, with probability 1 - delta.
+@dataclass(frozen=True)
+class Seen:
+    """`number` requests that are alike.
 
-    `epsilon` is what was promised, `min_audit_probability` the smallest probability any audit will have. Losses lie in
-    [0, 1], or in [-1, 1] where `credits_wins`.
+    `share` is the least audit probability that was announced when they came, which must not depend on the request;
+    `probability` that of their audit, and `low` and `high` the least and the greatest loss that each can have had as
+    far as is known. A request that was not audited has no loss here, whatever became of it: it takes its share
+    of the mean by its number.
     """
 
-    def __init__(
-        self, epsilon: float, delta: float, min_audit_probability: float, *, credits_wins: bool = False
-    ) -> None:
-        for name, value in (("epsilon", epsilon), ("delta", delta), ("min_audit_probability", min_audit_probability)):
-            if not 0 < value <= 1:
-                raise ConfigError(f"{name} must lie in (0, 1], got {value}", where="monitor")
-        self.epsilon, self.delta = epsilon, delta
-        self.num_requests, self.num_audited = 0, 0
-        self._floor, self._lowest = min_audit_probability, -1.0 if credits_wins else 0.0
-        self._means = np.union1d(
-            np.linspace(self._lowest, 1, _GRID_SIZE + 1), [epsilon]
-        )  # candidates for the mean loss
-        self._levels = self._scaled(self._means)
-        self._wealth = np.zeros(
-            (2, len(self._means))
-        )  # log wealth of betting on a mean above, and below, each candidate
-        self._refuted = np.zeros((2, len(self._means)), dtype=bool)
-        start = float(self._scaled(np.array([epsilon]))[0])
-        self._count, self._sum, self._squares = 1, start, start * (1 - start)
+    number: int
+    share: float
+    probability: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
 
-    def observe(self, audited: ArrayLike, probability: ArrayLike, loss: ArrayLike) -> None:
-        """Add requests: `audited` bool [N], the `probability` [N] their audit had, and their `loss` [N].
 
-        Escalated and unaudited requests belong here too, as not audited; their probability and loss are not read. An
-        audit whose outcome is not known yet is to be held back until it is. Raises DataError for a probability below
-        the announced minimum and for losses out of range.
-        """
-        audited_N = np.asarray(audited, dtype=bool)
-        probability_A = np.asarray(probability, dtype=np.float64)[audited_N]
-        loss_A = np.asarray(loss, dtype=np.float64)[audited_N]
-        if not ((probability_A >= self._floor) & (probability_A <= 1)).all():
-            raise DataError(f"audit probabilities must lie in [{self._floor}, 1]", where="monitor")
-        if not ((loss_A >= self._lowest) & (loss_A <= 1)).all():
-            raise DataError(f"losses must lie in [{self._lowest}, 1]", where="monitor")
-        self._bet(self._scaled(loss_A / probability_A), len(audited_N) - len(loss_A))
-        self.num_requests += len(audited_N)
-        self.num_audited += len(loss_A)
+def loss_interval(seen: Sequence[Seen], delta: float, *, credits_wins: bool = False) -> tuple[float, float]:
+    """Ends of the mean loss over all requests, each of which holds at all times with probability 1 - delta.
 
-    @property
-    def low(self) -> float:
-        """Lower end: the mean loss lies above it."""
-        return float(self._means[self._refuted[0]].max(initial=self._lowest))
+    Losses lie in [0, 1], or in [-1, 1] where `credits_wins`. Raises DataError for what cannot have been seen.
+    """
+    lowest = -1.0 if credits_wins else 0.0
+    if not 0 < delta < 1:
+        raise DataError(f"delta = {delta}, expected a number between 0 and 1", where="monitor")
+    for each in seen:
+        _require(each, lowest)
+    number_G = np.array([each.number for each in seen], dtype=np.float64)
+    share_G = np.array([each.share for each in seen])
+    weight_G = share_G / np.array([each.probability for each in seen])
+    low_G = weight_G * np.array([each.low for each in seen])
+    high_G = weight_G * np.array([each.high for each in seen])
+    target = math.log(1 / delta)
 
-    @property
-    def high(self) -> float:
-        """Upper end: the mean loss lies below it."""
-        return float(self._means[self._refuted[1]].min(initial=1.0))
+    def above(mean: float) -> float:
+        return _log_wealth((low_G - share_G * mean) / (share_G * mean - lowest), number_G) - target
 
-    @property
-    def alarm(self) -> bool:
-        """Whether the promise is refuted: the lower end has reached epsilon."""
-        return self.low >= self.epsilon
+    def below(mean: float) -> float:
+        return _log_wealth((share_G * mean - high_G) / (1 - share_G * mean), number_G) - target
 
-    def _scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Y, or a mean of it, on the scale [0, 1] that Y / its largest value spans."""
-        return (self._floor * values - self._lowest) / (1 - self._lowest)
+    find = partial(brentq, xtol=_EDGE / 2)
+    least, most = lowest + _EDGE, 1 - _EDGE
+    low = lowest if above(least) < 0 else 1.0 if above(most) >= 0 else find(above, least, most) - _EDGE
+    high = 1.0 if below(most) < 0 else lowest if below(least) >= 0 else find(below, least, most) + _EDGE
+    return max(lowest, low), min(1.0, high)
 
-    def _bet(self, values: NDArray[np.float64], num_idle: int) -> None:
-        """Bet on audited `values` and on `num_idle` requests without a loss, by what was known before them."""
-        mean, level = self._sum / self._count, self._levels
-        gap = mean - level
-        bet = gap / (self._squares / self._count + gap**2)
-        idle = float(self._scaled(np.zeros(1))[0])
-        with np.errstate(divide="ignore"):
-            bets = np.stack([np.clip(bet, 0, _CAUTION / level), np.clip(bet, -_CAUTION / (1 - level), 0)])
-        self._wealth += num_idle * np.log1p(bets * (idle - level))
-        for value in values:
-            self._wealth += np.log1p(bets * (value - level))
-        self._refuted |= self._wealth >= -math.log(self.delta)
-        self._count += len(values) + num_idle
-        self._sum += float(values.sum()) + num_idle * idle
-        self._squares += float(np.square(values - mean).sum()) + num_idle * (idle - mean) ** 2
+
+def _log_wealth(gain_G: NDArray[np.float64], number_G: NDArray[np.float64]) -> float:
+    """ln K from what the largest bet gains on a request of each group; its losses are 1 at most."""
+    return float(logsumexp(np.log1p(_BETS_B[:, None] * gain_G) @ number_G, b=1 / len(_BETS_B)))
+
+
+def _require(seen: Seen, lowest: float) -> None:
+    if seen.number < 0 or not 0 < seen.share <= seen.probability <= 1:
+        raise DataError(
+            f"number = {seen.number}, share = {seen.share}, probability = {seen.probability}, expected a number from 0 "
+            "and 0 < share <= probability <= 1",
+            where="monitor",
+        )
+    if not lowest <= seen.low <= seen.high <= 1:
+        raise DataError(f"losses [{seen.low}, {seen.high}] must lie in [{lowest}, 1]", where="monitor")

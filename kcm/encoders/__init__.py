@@ -1,7 +1,7 @@
 """Frozen backbones: one content, one float32 vector."""
 
 from kcm.encoders.base import Encoder, encode_readable
-from kcm.encoders.build import build_encoder, encoder_identity
+from kcm.encoders.build import build_encoder, build_reader, encoder_identity
 from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
 from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
 from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder, TowersConfig
@@ -22,6 +22,7 @@ __all__ = [
     "TextEncoderConfig",
     "TowersConfig",
     "build_encoder",
+    "build_reader",
     "encode_readable",
     "encoder_identity",
 ]

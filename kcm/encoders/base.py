@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from kcm.inputs.content import Content, Part, UnreadableError
+from kcm.inputs.content import Content, Part
+from kcm.inputs.pictures import PictureError
 
 
 class Encoder(Protocol):
@@ -25,8 +26,14 @@ class Encoder(Protocol):
     def reads(self) -> frozenset[Part]:
         """The parts of a content that it reads."""
 
+    def read(self, content: Content) -> Content:
+        """The content with its picture decoded, so that `encode` need not; itself where there is nothing to decode.
+
+        Raises PictureError where it cannot be read.
+        """
+
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Features, float32 [N, dim], in the order of the inputs.
+        """Features, float32 [N, dim], in the order of the inputs, read or not.
 
         Raises UnreadableError where any of them cannot be read.
         """
@@ -34,8 +41,13 @@ class Encoder(Protocol):
 
 def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.ndarray, dict[int, str]]:
     """Features of the inputs that can be read, in their order, and by position why the others cannot."""
-    try:
+    if "image" not in encoder.reads:
         return encoder.encode(inputs), {}
-    except UnreadableError as error:
-        faults = error.faults
-    return encoder.encode([content for position, content in enumerate(inputs) if position not in faults]), faults
+    readable: list[Content] = []
+    faults: dict[int, str] = {}
+    for position, content in enumerate(inputs):
+        try:
+            readable.append(encoder.read(content))
+        except PictureError as error:
+            faults[position] = str(error)
+    return encoder.encode(readable), faults

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -11,12 +13,14 @@ from kcm.encoders.aligned import AlignedDual, aligned_identity, read_towers
 from kcm.encoders.alignment import AlignmentHead
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import AnyEncoderConfig
-from kcm.encoders.dual import DualEncoder, PretrainedDual, pretrained_identity
-from kcm.encoders.image import ImageEncoder, ImageEncoderConfig, image_identity
+from kcm.encoders.dual import DualEncoder, PretrainedDual, pretrained_identity, pretrained_reader
+from kcm.encoders.image import ImageEncoder, ImageEncoderConfig, image_identity, image_side
 from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder, pixels_identity
 from kcm.encoders.text import TextEncoder, text_identity
 from kcm.errors import ConfigError
+from kcm.inputs.content import Content
+from kcm.inputs.pictures import with_square
 
 # Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
 _IN_USE: WeakValueDictionary[tuple[AnyEncoderConfig, str, str], Encoder] = WeakValueDictionary()
@@ -45,6 +49,21 @@ def _built(config: AnyEncoderConfig, assets_dir: Path, device: str) -> Encoder:
     if isinstance(config, ImageEncoderConfig):
         return ImageEncoder(config, folder, device)
     return TextEncoder(config, folder, device)
+
+
+def build_reader(config: AnyEncoderConfig, assets_dir: Path) -> Callable[[Content], Content]:
+    """The `read` of the encoder that `config` describes, without its weights. Raises what `build_encoder` raises."""
+    if "image" not in config.reads:
+        return lambda content: content
+    if isinstance(config, PixelsConfig):
+        return partial(with_square, side=config.side, max_pixels=config.max_pixels)
+    if isinstance(config, ImageTextConfig):
+        folder = _dual_folder(config, assets_dir)
+        towers = read_towers(folder)
+        return build_reader(towers.image, assets_dir) if towers else pretrained_reader(folder, config.max_pixels)
+    assert isinstance(config, ImageEncoderConfig)  # no other kind reads pictures
+    side = image_side(config, resolve(config.model, assets_dir))
+    return partial(with_square, side=side, max_pixels=config.max_pixels)
 
 
 def encoder_identity(config: AnyEncoderConfig, assets_dir: Path) -> str:

@@ -5,7 +5,8 @@ Shapes: N inputs, K dimensions of the common space.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ class DualEncoder(Protocol):
     def dim(self) -> int:
         """K."""
 
+    def read(self, content: Content) -> Content:
+        """The content with the pixels of its picture. Raises PictureError."""
+
     def images(self, inputs: Sequence[Content]) -> np.ndarray:
         """Their pictures, unit vectors float32 [N, K]. Raises UnreadableError."""
 
@@ -46,11 +50,9 @@ class PretrainedDual:
     def __init__(
         self, model_path: Path, *, max_length: int, max_pixels: int, batch_size: int, device: str = "cpu"
     ) -> None:
-        from transformers import AutoImageProcessor  # two seconds that no other encoder has to wait
-
-        self._batch_size, self._max_pixels, self._device = batch_size, max_pixels, torch.device(device)
+        self._batch_size, self._device = batch_size, torch.device(device)
+        self.read = pretrained_reader(model_path, max_pixels)
         try:
-            self._processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
             model, report = AutoModel.from_pretrained(
                 model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -79,15 +81,14 @@ class PretrainedDual:
 
     def images(self, inputs: Sequence[Content]) -> np.ndarray:
         """See `DualEncoder`."""
-        return self._batched(read_all(inputs, lambda content: upright(content.image, self._max_pixels)), self._images)
+        return self._batched([content.pixels for content in read_all(inputs, self.read)], self._images)
 
     def texts(self, inputs: Sequence[Content]) -> np.ndarray:
         """See `DualEncoder`."""
         return self._batched([content.text for content in inputs], self._texts)
 
-    def _images(self, pictures: Sequence[Any]) -> Any:
-        pixels = self._processor(images=list(pictures), return_tensors="pt")["pixel_values"]
-        return self._model.get_image_features(pixel_values=pixels.to(self._device))
+    def _images(self, pixels: Sequence[Any]) -> Any:
+        return self._model.get_image_features(pixel_values=torch.from_numpy(np.stack(pixels)).to(self._device))
 
     def _texts(self, texts: Sequence[str]) -> Any:
         # SigLIP was trained on texts of one length; padding to it changes nothing for models that have a mask.
@@ -103,6 +104,24 @@ class PretrainedDual:
             _unit(embed(inputs[start : start + self._batch_size])) for start in range(0, len(inputs), self._batch_size)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+
+
+def pretrained_reader(model_path: Path, max_pixels: int) -> Callable[[Content], Content]:
+    """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
+    from transformers import AutoImageProcessor  # two seconds that no other encoder has to wait
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
+
+    def read(content: Content) -> Content:
+        if content.pixels is not None:
+            return content
+        pixels = processor(images=[upright(content.image, max_pixels)], return_tensors="pt")["pixel_values"]
+        return replace(content, pixels=pixels[0].numpy())
+
+    return read
 
 
 def pretrained_identity(model_path: Path, max_length: int, max_pixels: int) -> str:

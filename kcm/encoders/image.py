@@ -21,7 +21,7 @@ from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
-from kcm.inputs.pictures import MAX_PIXELS, squares
+from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 
 _PREPROCESSOR = "preprocessor_config.json"
 
@@ -66,7 +66,7 @@ class ImageEncoder:
         self.config, self.device = config, torch.device(device)
         self.identity = image_identity(config, model_path)
         preprocessor = _json(model_path / _PREPROCESSOR)
-        self._side = config.side or _side(preprocessor, model_path)
+        self._side = image_side(config, model_path)
         self._mean_C11, self._std_C11 = (
             torch.tensor(preprocessor.get(name) or [0.5] * 3, device=self.device).view(3, 1, 1)
             for name in ("image_mean", "image_std")
@@ -74,6 +74,10 @@ class ImageEncoder:
         model = _load(model_path)
         self._model = model.to(device=self.device, dtype=DTYPES[config.dtype]).eval()
         self.dim = self._forward(np.zeros((1, self._side, self._side, 3), dtype=np.uint8)).shape[1]
+
+    def read(self, content: Content) -> Content:
+        """The content with the pixels of its picture. Raises PictureError."""
+        return with_square(content, self._side, self.config.max_pixels)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs. Raises UnreadableError."""
@@ -114,8 +118,14 @@ def _pooled(output: Any, pooling: str) -> Tensor:
     return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
 
-def _side(preprocessor: dict[str, Any], model_path: Path) -> int:
-    """The model's own resolution: that of its crop where it has one, else of its size."""
+def image_side(config: ImageEncoderConfig, model_path: Path) -> int:
+    """The resolution that the model is shown: its own is that of its crop where it has one, else of its size.
+
+    Raises AssetError for a folder without a preprocessor, ConfigError for one that does not say.
+    """
+    if config.side:
+        return config.side
+    preprocessor = _json(model_path / _PREPROCESSOR)
     for size in (preprocessor.get("crop_size"), preprocessor.get("size")):
         sides = size if isinstance(size, dict) else {"height": size}
         side = sides.get("height") or sides.get("shortest_edge")

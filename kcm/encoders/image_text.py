@@ -98,6 +98,10 @@ class ImageTextEncoder:
         self._dual, self._output = dual, config.output
         self.dim = dual.dim + 1 if config.output == "pair" else dual.dim
 
+    def read(self, content: Content) -> Content:
+        """The content with the pixels of its picture, where pictures are read. Raises PictureError."""
+        return content if self._output == "text" else self._dual.read(content)
+
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, K + 1] for pairs, see `pair_features`; [N, K] for one part. Raises UnreadableError.
 

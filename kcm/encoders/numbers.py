@@ -22,6 +22,10 @@ class NumbersEncoder:
     def __init__(self, dim: int) -> None:
         self.dim = dim
 
+    def read(self, content: Content) -> Content:
+        """The content itself: there is nothing to decode."""
+        return content
+
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, dim], as they are: no scaling."""
         return np.array([content.text.split() for content in inputs], dtype=np.float32).reshape(-1, self.dim)

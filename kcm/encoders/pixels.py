@@ -14,7 +14,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.inputs.content import IMAGE, Content, Part
-from kcm.inputs.pictures import MAX_PIXELS, squares
+from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
 
@@ -50,6 +50,10 @@ class PixelsEncoder:
     def __init__(self, config: PixelsConfig) -> None:
         self.config, self.identity = config, pixels_identity(config)
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
+
+    def read(self, content: Content) -> Content:
+        """The content with the pixels of its picture. Raises PictureError."""
+        return with_square(content, self.config.side, self.config.max_pixels)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D] by rows of pixels, colours innermost. Raises UnreadableError."""

@@ -76,6 +76,10 @@ class TextEncoder:
         self._model = model.to(device=self.device, dtype=DTYPES[config.dtype]).eval()
         self.dim = int(self._model.config.hidden_size)
 
+    def read(self, content: Content) -> Content:
+        """The content itself: there is nothing to decode."""
+        return content
+
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of like length."""

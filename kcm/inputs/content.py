@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kcm.errors import DataError
 
 Part = Literal["text", "image"]
@@ -16,10 +19,14 @@ IMAGE: frozenset[Part] = frozenset({"image"})
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A text, a picture, or both; the picture as it came, in the bytes of its file, decoded by nobody but encoders."""
+    """A text, a picture, or both; the picture as it came, in the bytes of its file, decoded by nobody but encoders.
+
+    `pixels` is what an encoder's `read` made of the picture, for that encoder alone; None where it has not been read.
+    """
 
     text: str = ""
     image: bytes = field(default=b"", repr=False)
+    pixels: NDArray[np.generic] | None = field(default=None, repr=False, compare=False)
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from kcm.inputs.content import Content, UnreadableError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
 MAX_PIXELS = 20_000_000
+MAX_SCANS = 100  # of a JPEG; each goes over all pixels, in as little as a dozen bytes, and files in use have about ten
 
 T = TypeVar("T")
 
@@ -64,6 +66,11 @@ def _regular_file(path: Path) -> bytes:
         return file.read()
 
 
+def num_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Width times height, from the header alone. Raises PictureError for what will not be decoded."""
+    return _read(data, max_pixels, lambda image: image.width * image.height)
+
+
 def picture_fault(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     """Why a picture cannot be used; None for one that can. A damaged end is found without keeping any pixels."""
     try:
@@ -100,10 +107,17 @@ def square(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return _read(data, max_pixels, squeezed)
 
 
+def with_square(content: Content, side: int, max_pixels: int = MAX_PIXELS) -> Content:
+    """The content with its picture read, as `square` does; once. Raises PictureError."""
+    if content.pixels is not None:
+        return content
+    return replace(content, pixels=square(content.image, side, max_pixels))
+
+
 def squares(inputs: Sequence[Content], side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The pictures of all inputs, uint8 [N, S, S, 3]. Raises UnreadableError for those that have none to be used."""
-    pixels = read_all(inputs, lambda content: square(content.image, side, max_pixels))
-    return np.stack(pixels) if pixels else np.empty((0, side, side, 3), dtype=np.uint8)
+    pixels = [content.pixels for content in read_all(inputs, lambda content: with_square(content, side, max_pixels))]
+    return np.stack(pixels) if pixels else np.empty((0, side, side, 3), dtype=np.uint8)  # type: ignore[arg-type]  # read
 
 
 def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]:
@@ -142,6 +156,10 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         raise PictureError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
     if image.width * image.height > max_pixels:
         raise PictureError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+    if (image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg") and (
+        num_scans := data.count(b"\xff\xda")
+    ) > MAX_SCANS:
+        raise PictureError(f"the image has {num_scans} scans, more than {MAX_SCANS}")
     return image
 
 

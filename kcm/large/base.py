@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,7 +36,9 @@ class LargeAnswer:
     """One answer. `label` counts in the model's label list; it is None exactly when `error` says why there is none.
 
     `probabilities` float32 [C] sum to 1, or are None where the model gives only a label. `off_label` marks an answer
-    that came, but lies outside the label list: it is wrong, where one that never came is merely unknown.
+    that came, but lies outside the label list: it is wrong, where one that never came is merely unknown. `outage` marks
+    one that never came because the model's server was not reached, was in trouble or gave no reply in time: no fault of
+    this item.
     """
 
     label: int | None
@@ -43,6 +46,7 @@ class LargeAnswer:
     cost: Cost = field(default=Cost())
     error: str | None = None
     off_label: bool = False
+    outage: bool = False
 
 
 class LargeModel(Protocol):
@@ -62,3 +66,11 @@ class LargeModel(Protocol):
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. The failure of an item is an answer with `error`, not an exception."""
+
+
+@runtime_checkable
+class AsksEach(Protocol):
+    """A large model that answers items apart from each other, such as a remote one: a batch waits for its slowest."""
+
+    def ask(self, item: Item) -> Future[LargeAnswer]:
+        """The answer to one item; cancelled before it is asked, it is not asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from kcm.encoders import Encoder, ImageTextEncoder, build_encoder, encoder_ident
 from kcm.errors import ArtefactError
 from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig, causal_lm_identity
 from kcm.large.adapters.classifier import ClassifierConfig, ClassifierModel, classifier_identity
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, api_key, openai_identity
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, UpstreamConfig, api_key, openai_identity
 from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
 from kcm.large.adapters.zero_shot import ZeroShotConfig, ZeroShotModel, zero_shot_identity
 from kcm.large.base import LargeModel
 from kcm.large.config import AnyLargeConfig
 from kcm.large.head import LinearHead
+from kcm.large.paid import PaidStore
 
 
 def build_large(
@@ -25,13 +27,15 @@ def build_large(
     *,
     device: str = "cpu",
     head: LinearHead | None = None,
-    paid: Path | None = None,
+    paid: PaidStore | None = None,
+    limit_s: float = math.inf,
 ) -> LargeModel:
     """The large model that `config` describes, ready to answer.
 
-    `head` is what a classifier was fitted to; `paid` the file in which an adapter that pays keeps what it paid for,
-    None to keep it in memory. Raises AssetError where weights are missing, ConfigError where the configuration does
-    not fit them or a key is missing, ArtefactError for a classifier without its head, DataError for a bad recording.
+    `head` is what a classifier was fitted to; `paid` the store in which an adapter that pays keeps what it paid for,
+    None to keep it in memory; `limit_s` the time that a server may take for one question.
+    Raises AssetError where weights are missing, ConfigError where the configuration does not fit them or a key is
+    missing, ArtefactError for a classifier without its head, DataError for a bad recording.
     """
     if isinstance(config, ClassifierConfig):
         return ClassifierModel(build_encoder(config.encoder, assets_dir, device), _required(head), label_names)
@@ -41,7 +45,7 @@ def build_large(
     if isinstance(config, CausalLmConfig):
         return CausalLm(config, language_model_folder(config, assets_dir), label_names, device)
     if isinstance(config, OpenAiConfig):
-        return OpenAiModel(config, label_names, paid)
+        return OpenAiModel(config, label_names, paid, limit_s)
     return RecordedModel(config, label_names)
 
 
@@ -60,6 +64,14 @@ def large_identity(
         api_key(config)
         return openai_identity(config, label_names)
     return RecordedModel(config, label_names).identity
+
+
+def operated(config: AnyLargeConfig, upstreams: Sequence[UpstreamConfig]) -> AnyLargeConfig:
+    """The large model of a bundle as it may be asked here: by keys and at addresses of the operator's choice alone.
+
+    Raises ConfigError for an address that is not among `upstreams`.
+    """
+    return config.at(upstreams) if isinstance(config, OpenAiConfig) else config
 
 
 def location(config: AnyLargeConfig) -> str:

@@ -1,4 +1,4 @@
-"""What was paid for: answers and spending in one SQLite file, so that nothing is paid twice and no budget is passed.
+"""What was paid for: answers and spending in one database, so that nothing is paid twice and no budget is passed.
 
 Every answer is committed as it comes. A call counts, at the most it can cost, from before it is sent: what became of
 one whose process was killed is unknown, and whatever a server may have charged for is taken as charged.
@@ -9,108 +9,234 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.schema import CreateTable
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+
 from kcm.errors import ArtefactError
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS spending (account TEXT PRIMARY KEY, calls INTEGER NOT NULL, currency REAL NOT NULL);
-"""
+MAX_RECENT = 10_000  # answers that a process keeps in memory
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class BudgetSpent(Exception):
     """One more call might pass the budget; the message says which."""
 
 
-class PaidAnswers:
-    """Answers by key, and what the calls of one account have cost in all, over every run that used this file.
+@dataclass(frozen=True)
+class PaidStore:
+    """The database of a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its two tables.
 
-    `path` None keeps both in memory. Threads and processes may share a file. Raises ArtefactError when it cannot be
-    used.
+    `timeout_s` is how long a database that is locked or out of reach is waited for.
+    """
+
+    url: str
+    prefix: str = ""
+    timeout_s: float = 30.0
+
+    @classmethod
+    def in_file(cls, path: Path) -> PaidStore:
+        """A SQLite file of its own."""
+        return cls(URL.create("sqlite", database=str(path.absolute())).render_as_string())
+
+
+class PaidAnswers:
+    """Answers by key, and what the calls of one account have cost in all, over every run that used this store.
+
+    `store` None keeps the spending and the last `MAX_RECENT` answers in memory. Threads, processes and machines may
+    share a store. Raises ArtefactError when it cannot be used.
     """
 
     def __init__(
-        self, path: Path | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
+        self, store: PaidStore | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
     ) -> None:
-        self._path, self._account = path, account
+        self._store, self._account = store, account
         self._max_calls, self._max_cost = max_calls, max_cost
+        self._answers, self._spending = _tables(store.prefix if store else "")
+        self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._engine = _engine(store)
         with self._explained():
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                path or ":memory:", timeout=30, check_same_thread=False, isolation_level=None
-            )
-            self._database.executescript(_SCHEMA)
-            self._database.execute("INSERT OR IGNORE INTO spending VALUES (?, 0, 0)", (account,))
+            self._create()
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The answer that was paid for, or None."""
-        with self._lock, self._explained():
-            row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        with self._lock:
+            if (known := self._recent.get(key)) is not None:
+                self._recent.move_to_end(key)
+                return known
+        if self._store is None:
             return None
-        found: dict[str, Any] = json.loads(row[0])
+        with self._transaction() as connection:
+            text = connection.scalar(select(self._answers.c.answer).where(self._answers.c.key == key))
+        if text is None:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        self._remember(key, found)
         return found
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency spent so far, calls under way included."""
-        with self._lock, self._explained():
-            return self._spent()
+        with self._transaction() as connection:
+            return self._spent(connection)
 
     def reserve(self, most: float) -> None:
         """Book a call that may cost up to `most`; BudgetSpent where that could pass the budget."""
-        with self._transaction():
-            calls, currency = self._spent()
-            if self._max_calls is not None and calls >= self._max_calls:
-                raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
-            if self._max_cost is not None and currency + most > self._max_cost:
-                raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
-            self._book(1, most)
+        table = self._spending.c
+        has_room = table.account == self._account
+        if self._max_calls is not None:
+            has_room &= table.calls < self._max_calls
+        if self._max_cost is not None:
+            has_room &= table.currency + most <= self._max_cost
+        booking = update(self._spending).where(has_room)
+        with (
+            self._transaction() as connection
+        ):  # looked at and booked by one statement, or two could take the same room
+            if connection.execute(booking.values(calls=table.calls + 1, currency=table.currency + most)).rowcount:
+                return
+            calls, currency = self._spent(connection)
+        if self._max_calls is not None and calls >= self._max_calls:
+            raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
+        raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
 
     def release(self, most: float) -> None:
         """Take back the booking of a call that was refused, and so costs nothing."""
-        with self._transaction():
-            self._book(-1, -most)
+        with self._transaction() as connection:
+            self._book(connection, -1, -most)
 
     def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
         """Commit an answer and what it cost, in place of the `most` that was booked for it."""
-        with self._transaction():
-            self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(answer)))
-            self._book(0, currency - most)
+        with self._transaction() as connection:
+            if self._store is not None:
+                insert = _INSERTS[self._engine.dialect.name](self._answers)
+                connection.execute(insert.values(key=key, answer=json.dumps(answer)).on_conflict_do_nothing())
+            self._book(connection, 0, currency - most)
+        self._remember(key, answer)
 
-    def _book(self, calls: int, currency: float) -> None:
-        self._database.execute(
-            "UPDATE spending SET calls = calls + ?, currency = currency + ? WHERE account = ?",
-            (calls, currency, self._account),
-        )
+    def _remember(self, key: str, answer: dict[str, Any]) -> None:
+        with self._lock:
+            self._recent[key] = answer
+            if len(self._recent) > MAX_RECENT:
+                self._recent.popitem(last=False)
 
-    def _spent(self) -> tuple[int, float]:
-        row = self._database.execute("SELECT calls, currency FROM spending WHERE account = ?", (self._account,))
-        calls, currency = row.fetchone()
-        return int(calls), float(currency)
+    def _book(self, connection: Connection, calls: int, currency: float) -> None:
+        table = self._spending.c
+        booking = update(self._spending).where(table.account == self._account)
+        connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + currency))
+
+    def _spent(self, connection: Connection) -> tuple[int, float]:
+        table = self._spending.c
+        row = connection.execute(select(table.calls, table.currency).where(table.account == self._account)).one()
+        return int(row.calls), float(row.currency)
+
+    def _create(self) -> None:
+        """The tables and the account, where they are not there yet."""
+        insert = _INSERTS[self._engine.dialect.name](self._spending)
+        opening = insert.values(account=self._account, calls=0, currency=0.0).on_conflict_do_nothing()
+        # Another process may be at it at the same moment, which no database likes.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(SQLAlchemyError),
+            stop=stop_after_attempt(5),
+            wait=wait_random(0.01, 0.1),
+            reraise=True,
+        ):
+            with attempt:
+                if self._store is not None:
+                    _make_file(make_url(self._store.url), self._store.timeout_s)
+                with self._engine.begin() as connection:
+                    for table in (self._answers, self._spending):
+                        connection.execute(CreateTable(table, if_not_exists=True))
+                    connection.execute(opening)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing, alone among threads and processes."""
-        with self._lock, self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+    def _transaction(self) -> Iterator[Connection]:
+        """All or nothing, one at a time: what is in memory has one connection."""
+        with self._lock, self._explained(), self._engine.begin() as connection:
+            yield connection
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
             raise ArtefactError(
-                f"cannot use the file of paid answers: {error}", where=str(self._path), mend="Free or repair it"
+                f"cannot use the store of paid answers: {' '.join(str(cause).split())}",
+                where=make_url(self._store.url).render_as_string() if self._store else "in memory",
+                mend="Free or repair it",
             ) from error
+
+
+def _tables(prefix: str) -> tuple[Table, Table]:
+    """Of answers and of spending."""
+    schema = MetaData()
+    answers = Table(
+        f"{prefix}answers", schema, Column("key", Text, primary_key=True), Column("answer", Text, nullable=False)
+    )
+    spending = Table(
+        f"{prefix}spending",
+        schema,
+        Column("account", Text, primary_key=True),
+        Column("calls", BigInteger, nullable=False),
+        Column("currency", Float, nullable=False),
+    )
+    return answers, spending
+
+
+def _engine(store: PaidStore | None) -> Engine:
+    if store is None:
+        return create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    url = make_url(store.url)
+    if url.get_backend_name() == "sqlite":
+        # A connection each time, to a file that is there: one that was deleted is missed, not begun anew with an
+        # untouched budget.
+        return create_engine("sqlite://", creator=lambda: _connect(url, "rw", store.timeout_s), poolclass=NullPool)
+    milliseconds = int(store.timeout_s * 1000)
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_timeout=store.timeout_s,
+        connect_args={
+            "connect_timeout": max(1, round(store.timeout_s)),
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        },
+    )
+
+
+def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
+    path = Path(url.database or "").as_uri()
+    return sqlite3.connect(f"{path}?mode={mode}", uri=True, timeout=timeout_s, check_same_thread=False)
+
+
+def _make_file(url: URL, timeout_s: float) -> None:
+    """An empty file for SQLite, where there is none."""
+    if url.get_backend_name() != "sqlite":
+        return
+    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _connect(url, "rwc", timeout_s).close()
+    except sqlite3.Error as error:
+        raise SQLAlchemyError(str(error)) from error

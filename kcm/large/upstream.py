@@ -1,25 +1,30 @@
 """One chat completion over HTTP: deadline, size limit, retries with backoff, and parameters a server does not know.
 
-A reply is read as it streams in, so that neither a stall nor an endless answer holds anything up for long.
+A reply is read as it streams in, so that neither a stall nor an endless answer holds anything up for long. It is asked
+for uncompressed: what is counted on the wire is then what it takes in memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
-import json
+import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+from pydantic_core import from_json  # bounds how deep a text nests, where json would exhaust the stack
 from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
     stop_after_attempt,
+    stop_before_delay,
     stop_when_event_set,
     wait_random_exponential,
 )
@@ -40,14 +45,30 @@ _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 
 
 class Refused(Exception):
-    """The server said no, and nothing was charged; asking again will not help."""
+    """The server said no, and nothing was charged; asking again will not help.
+
+    `outage` tells a server that is in trouble from one that will not take this question.
+    """
+
+    outage = False
 
 
 class Lost(Exception):
-    """The question was sent and no usable reply came: it may have been charged. Asking again will not help."""
+    """The question was sent and no usable reply came: it may have been charged. Asking again will not help.
+
+    `outage` as in Refused.
+    """
+
+    outage = False
 
 
-class _Busy(Refused):
+class _Unavailable(Refused):
+    """The server is in trouble, for longer than anybody waits."""
+
+    outage = True
+
+
+class _Busy(_Unavailable):
     """The server said not now; `retry_after_s` is what it asks to wait."""
 
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
@@ -57,6 +78,8 @@ class _Busy(Refused):
 
 class _Broken(Lost):
     """The reply broke off, or never came."""
+
+    outage = True
 
 
 @dataclass(frozen=True)
@@ -74,19 +97,33 @@ class Reply:
 
 
 class Upstream:
-    """A server of chat completions; threads may share an instance."""
+    """A server of chat completions; threads may share an instance.
+
+    A reply may take `timeout_s`, all attempts at a question and the pauses between them `limit_s`.
+    """
 
     def __init__(
-        self, base_url: str, key: str | None, *, timeout_s: float, max_retries: int, max_wait_s: float
+        self,
+        base_url: str,
+        key: str | None,
+        *,
+        timeout_s: float,
+        max_retries: int,
+        max_wait_s: float,
+        limit_s: float = math.inf,
     ) -> None:
         self._url, self._key, self._timeout_s = f"{base_url.rstrip('/')}/chat/completions", key, timeout_s
-        self._max_retries, self._max_wait_s = max_retries, max_wait_s
+        self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
         self._unknown: frozenset[str] = frozenset()
         self._closing = threading.Event()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx.Client(headers=headers, timeout=timeout_s, limits=limits)
+        self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits)
+        # Only a coroutine can be stopped wherever it waits; the time-outs of a socket begin anew with every byte.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run, args=(self._loop,), name="upstream", daemon=True).start()
+        weakref.finalize(self, _end, self._loop, self._client)
 
     def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
         """The reply to `body`; every attempt is made by `paying`, which may stop it by an exception of its own.
@@ -94,14 +131,17 @@ class Upstream:
         Raises Refused or Lost when there is none after the last attempt, ConfigError when the server takes neither the
         key nor the model.
         """
+        deadline = time.monotonic() + self._limit_s
         retrying = Retrying(
             retry=retry_if_exception_type((_Busy, _Broken)),
-            stop=stop_after_attempt(self._max_retries + 1) | stop_when_event_set(self._closing),
+            stop=stop_after_attempt(self._max_retries + 1)
+            | stop_before_delay(self._limit_s)
+            | stop_when_event_set(self._closing),
             wait=self._pause,
             sleep=sleep_using_event(self._closing),
             reraise=True,
         )
-        return retrying(lambda: paying(lambda: self._attempt(body)))
+        return retrying(lambda: paying(lambda: self._attempt(body, deadline)))
 
     def close(self) -> None:
         """Make no further attempts; one under way ends by itself."""
@@ -111,12 +151,14 @@ class Upstream:
         error = state.outcome.exception() if state.outcome else None
         return max(self._backoff(state), getattr(error, "retry_after_s", 0.0))
 
-    def _attempt(self, body: Mapping[str, Any]) -> Reply:
+    def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
         """One reply, asked for once more for each parameter that turns out to be unknown."""
         while True:
             unknown = self._unknown
             started = time.perf_counter()
-            status, headers, text = self._post(_without(body, unknown))
+            timeout_s = min(self._timeout_s, deadline - time.monotonic())
+            fetching = self._fetch(_without(body, unknown), timeout_s)
+            status, headers, text = asyncio.run_coroutine_threadsafe(fetching, self._loop).result()
             if status == 200:
                 return replace(_parsed(text), seconds=time.perf_counter() - started)
             reason = self._reason(status, text)
@@ -131,25 +173,33 @@ class Upstream:
                 raise Refused(reason)
             retry_after_s = _retry_after(headers.get("retry-after", ""))
             if retry_after_s > self._max_wait_s:
-                raise Refused(f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s")
+                raise _Unavailable(f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s")
             raise _Busy(reason, retry_after_s)
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, str]:
-        deadline = time.monotonic() + self._timeout_s
-        received = bytearray()
+    async def _fetch(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, httpx.Headers, str]:
+        """Status, headers and text of the response to one request, within `timeout_s`."""
+        sent, received = False, bytearray()
+
+        async def trace(event: str, _: Mapping[str, Any]) -> None:
+            nonlocal sent
+            sent = sent or event.endswith("send_request_headers.started")
+
+        request = self._client.stream("POST", self._url, json=body, extensions={"trace": trace})
         try:
-            with self._client.stream("POST", self._url, json=body) as response:
-                for chunk in response.iter_bytes():
+            async with asyncio.timeout(timeout_s), request as response:
+                encoding = response.headers.get("content-encoding", "identity")
+                if encoding.lower() != "identity":
+                    raise Lost(f"the reply is compressed ({encoding[:20]!r}), which was not asked for")
+                async for chunk in response.aiter_raw():
                     received += chunk
                     if len(received) > MAX_BYTES:
                         raise Lost(f"the reply is longer than {MAX_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise _Broken(f"no whole reply within {self._timeout_s:g} s")
                 return response.status_code, response.headers, received.decode("utf-8", "replace")
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except TimeoutError:
+            reason = f"no whole reply within {timeout_s:.3g} s"
+            raise (_Broken(reason) if sent else _Busy(reason)) from None
+        except httpx.ConnectError as error:
             raise _Busy(f"the server cannot be reached: {type(error).__name__}") from None
-        except httpx.TimeoutException:
-            raise _Broken(f"no whole reply within {self._timeout_s:g} s") from None
         except httpx.RequestError as error:
             raise _Broken(f"the connection broke: {type(error).__name__}") from None
 
@@ -159,6 +209,21 @@ class Upstream:
         if self._key:
             said = said.replace(self._key, "***")
         return f"status {status}: {said[:300]}" if said else f"status {status}"
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
+    """Let go of the connections and of the thread that runs `loop`."""
+
+    async def close() -> None:
+        await client.aclose()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
 
 
 def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
@@ -176,7 +241,7 @@ def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
 
 def _message(text: str) -> str:
     try:
-        error = json.loads(text)["error"]
+        error = from_json(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return text[:2000]
@@ -196,7 +261,7 @@ def _retry_after(value: str) -> float:
 
 def _parsed(text: str) -> Reply:
     try:
-        body = json.loads(text)
+        body = from_json(text)
         choice = body["choices"][0]
         content, usage = choice["message"]["content"], body.get("usage") or {}
         said = (choice.get("logprobs") or {}).get("content") or []
@@ -206,9 +271,10 @@ def _parsed(text: str) -> Reply:
             num_read=_count(usage.get("prompt_tokens")),
             num_written=_count(usage.get("completion_tokens")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
         raise _Broken("the reply is not a chat completion") from None
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    """A number of tokens; None for anything else, and for a number that no model writes."""
+    return value if isinstance(value, int) and 0 <= value <= 1_000_000_000 else None

@@ -19,6 +19,7 @@ from kcm.inputs.content import contents
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
 from kcm.large.build import build_large
 from kcm.large.config import AnyLargeConfig
+from kcm.large.paid import PaidStore
 from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
 from pipelines.progress import Bar
@@ -87,7 +88,7 @@ def _ask_here(
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
-    paid = context.store.root / PAID
+    paid = PaidStore.in_file(context.store.root / PAID)
     model = build_large(asked.large, asked.answer_names, context.config.assets_path, paid=paid)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []

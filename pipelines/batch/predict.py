@@ -6,7 +6,7 @@ One task reads the file chunk by chunk, a pool of actors answers, and the driver
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from kcm.bundle.runtime import Answer, Failure, Input, load_cascade, require_mod
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
+from kcm.large import UpstreamConfig
+from kcm.large.paid import PaidStore
 from pipelines.batch.pool import silence_ray_data
 from pipelines.batch.rowwriter import writing
 from pipelines.cluster import ClusterConfig, connected
@@ -53,6 +55,7 @@ def predict(
     cluster: ClusterConfig,
     assets_dir: Path,
     reporter: Reporter,
+    upstreams: Sequence[UpstreamConfig] = (),
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
@@ -65,8 +68,10 @@ def predict(
     Answers of a large model that is paid lie in a hidden file beside the output until every row has its answer: who
     starts a killed or faulty prediction again pays for none of them twice.
 
+    `upstreams` are the servers that the bundle's large model may be asked at.
+
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
-    that cannot be written, before anything is computed.
+    that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
     """
     known_suffix(output_path)
     if output_path.resolve() == input_path.resolve():
@@ -79,13 +84,14 @@ def predict(
         image_column if "image" in bundle.reads else None,
         image_root=image_root and image_root.absolute(),
     )
-    require_models(bundle, assets_dir)
+    require_models(bundle, assets_dir, upstreams)
     paid = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
         "assets_dir": assets_dir.absolute(),
         "device": cluster.device,
-        "paid": paid,
+        "upstreams": tuple(upstreams),
+        "paid": PaidStore.in_file(paid),
     }
 
     names = added_columns(source)
@@ -167,8 +173,15 @@ class RowSource(Datasource):
 class Score:
     """Actor that adds the columns of `ANSWERS` to the payloads of a chunk."""
 
-    def __init__(self, bundle_folder: Path, assets_dir: Path, device: str, paid: Path | None = None) -> None:
-        self._cascade = load_cascade(bundle_folder, assets_dir, device, paid=paid)
+    def __init__(
+        self,
+        bundle_folder: Path,
+        assets_dir: Path,
+        device: str,
+        upstreams: Sequence[UpstreamConfig] = (),
+        paid: PaidStore | None = None,
+    ) -> None:
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, paid=paid)
         bundle = self._cascade.small_side.bundle
         self._task_names, self._reads = bundle.task_names, bundle.reads
 

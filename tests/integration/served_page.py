@@ -28,7 +28,7 @@ from pipelines.serve.deploy.release import Release
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.front import Front
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.store import Store
+from pipelines.serve.log.writer import LogWriter
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(
@@ -107,10 +107,10 @@ async def front_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback
     async def exposition() -> str:
         return ""
 
-    store = Store(config.feedback, feedback_url) if feedback_url else None
-    if store:
-        await store.open()
-    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), store, exposition)
+    log = LogWriter(config.feedback, feedback_url) if feedback_url else None
+    if log:
+        await log.open()
+    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), log, exposition)
     await front.offer(Release(version="films/7", bundle=folder))
     await front.become_ready()
     return front

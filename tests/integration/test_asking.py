@@ -17,6 +17,7 @@ from kcm.bundle.runtime import Input, load_cascade
 from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
+from kcm.large import OpenAiConfig
 from kcm.large.prompting.sanitize import neutral
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
@@ -142,7 +143,8 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     folder = Path(result["artefacts"]["register"]) / "bundle"
     bundle = Bundle.read(folder)
     assert bundle.policy.prompt == "soft"
-    cascade = load_cascade(folder, assets_dir)
+    assert isinstance(settings.large, OpenAiConfig)
+    cascade = load_cascade(folder, assets_dir, upstreams=[settings.large.upstream])
     inputs = [Input(Content(row["text"])) for row in rows]
     answers = cascade.answer(inputs)
     escalated = [each for each, answer in zip(inputs, answers, strict=True) if answer.route == "large"]

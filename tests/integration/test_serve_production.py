@@ -30,8 +30,8 @@ from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import change_version, deploy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.deploy.release import Release
-from pipelines.serve.log.feedback import FeedbackLog
-from pipelines.serve.log.tables import ESCALATED, FEEDBACK
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
+from pipelines.serve.log.decisions import DecisionLog
 from pipelines.tracking import CHAMPION, Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -146,17 +146,25 @@ def wrong(load: Load, expected: list[Answer]) -> list[Any]:
 
 
 def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: RunConfig, sentences: list[str]) -> None:
-    """Promise: what was acknowledged is stored, under the id that the client gave."""
+    """Promise: what was acknowledged is stored, under the id that the service gave, with the client's beside it."""
     body = {"inputs": [{"text": text} for text in sentences[:20]]}
     response = httpx.post(f"{url}/v1/predict", json=body, headers={"x-request-id": "mine"}, timeout=60).json()
     labels = [{"item": 3, "label": "positive"}]
+    request_id = response["request_id"]
     for _ in range(2):
-        told = httpx.post(f"{url}/v1/feedback", json={"request_id": "mine", "labels": labels}, timeout=60)
+        told = httpx.post(f"{url}/v1/feedback", json={"request_id": request_id, "labels": labels}, timeout=60)
         assert (told.status_code, told.json()["stored"]) == (200, 1)
-    log = FeedbackLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0)
+    made_up = httpx.post(f"{url}/v1/feedback", json={"request_id": "mine", "labels": labels}, timeout=60)
+    assert made_up.status_code == 404
+    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0)
     assert [(row["item"], row["label"]) for row in log.read(FEEDBACK)] == [(3, "positive")]
     escalated = [index for index, answer in enumerate(response["answers"]) if answer["route"] == "large"]
-    assert [row["item"] for row in log.read(ESCALATED) if row["request_id"] == "mine"] == escalated != []
+    assert [row["item"] for row in log.read(ESCALATED) if row["request_id"] == request_id] == escalated != []
+    decisions = [row for row in log.read(DECISIONS) if row["request_id"] == request_id]
+    assert [row["route"] for row in decisions] == [answer["route"] for answer in response["answers"]]
+    assert {(row["client_request_id"], row["audit_share"]) for row in decisions} == {("mine", 0.5)}
+    drawn = [row["item"] for row in log.read(AUDITS) if row["request_id"] == request_id]
+    assert set(drawn) <= set(range(20)) - set(escalated)
 
 
 def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -13,11 +14,12 @@ from jobs import serving
 from jobs.serving import Site, served_model, write_deployment
 from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
-from kcm.errors import ConfigError, KcmError
+from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
 from pipelines.serve.deploy.release import Release
-from pipelines.tracking import Tracking
+from pipelines.tracking import DIGEST_TAG, Tracking
 from tests.jobs.conftest import registered
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
@@ -64,10 +66,42 @@ def test_a_registry_that_was_made_anew_is_asked_anew(tmp_path: Path) -> None:
     assert (served_model(config, "reviews/1").bundle / "bundle.json").read_text() == "third"
     assert (before / "bundle.json").read_text() == "first"  # replicas may still be reading it
 
-    client.delete_model_version_tag("reviews", "1", "bundle_digest")  # as versions of older registries are
-    untagged = served_model(config, "reviews/1").bundle
-    assert (untagged / "bundle.json").read_text() == "third"
-    assert untagged == served_model(config, "reviews/1").bundle
+
+@pytest.fixture
+def stored(config: RunConfig) -> Path:
+    """The manifest of version 1 where the registry keeps it."""
+    client = MlflowClient(config.tracking.uri_in(config.storage_path))
+    source = urlsplit(str(client.get_model_version("reviews", "1").source)).path
+    return Path(source) / "bundle.json"
+
+
+@pytest.mark.parametrize("where", ["in the artifact store", "in the local copy"])
+def test_a_bundle_that_is_not_the_registered_one_is_refused(config: RunConfig, stored: Path, where: str) -> None:
+    """Promise: whoever can write where bundles lie cannot have another one served."""
+    copy = served_model(config, "reviews/1").bundle
+    if where == "in the artifact store":
+        shutil.rmtree(copy)
+    changed = stored if where == "in the artifact store" else copy / "bundle.json"
+    before = changed.read_text()
+    changed.write_text("another one")
+    try:
+        with pytest.raises(ArtefactError, match="bundle of reviews/1 is another one than was registered"):
+            served_model(config, "reviews/1")
+    finally:
+        changed.write_text(before)
+        shutil.rmtree(copy)
+    assert served_model(config, "reviews/1").version == "reviews/1"
+
+
+def test_a_version_without_a_digest_is_refused_until_its_run_records_it(config: RunConfig) -> None:
+    """Promise: versions from before digests were registered are not taken on trust."""
+    client = MlflowClient(config.tracking.uri_in(config.storage_path))
+    client.delete_model_version_tag("reviews", "2", DIGEST_TAG)
+    with pytest.raises(ArtefactError, match="no digest was registered with reviews/2"):
+        served_model(config, "reviews/2")
+    tracking = Tracking.open(config.tracking, config.storage_path, name=config.name, key="key")
+    assert tracking.publish(config.name, config.storage_path / "second", fingerprint="second") == "2"
+    assert served_model(config, "reviews/2").version == "reviews/2"
 
 
 def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
@@ -107,6 +141,25 @@ def test_one_replica_or_postgresql_is_deployed(
     site = Site.of(load_config(RunConfig, REVIEWS, overrides))
     write_deployment(tmp_path / "serve.yaml", Release(version="reviews/1", bundle=tmp_path), site)
     assert "reviews/1" in (tmp_path / "serve.yaml").read_text()
+
+
+OPENAI = "large={adapter: openai, model: big, base_url: https://host/v1, api_key_env: KEY_OF_HOST, max_calls: 7}"
+
+
+def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() -> None:
+    """Promise: CONFIG says which key goes where; what is said for serving wins."""
+    asked = UpstreamConfig(base_url="https://host/v1", api_key_env="KEY_OF_HOST", max_calls=7)
+    assert Site().serve.large.upstreams == ()
+    assert Site.of(load_config(RunConfig, REVIEWS)).serve.large.upstreams == ()
+    assert Site.of(load_config(RunConfig, REVIEWS, [OPENAI])).serve.large.upstreams == (asked,)
+    upstreams = (
+        "serve.large.upstreams=[{base_url: https://host/v1/, api_key_env: SERVING_KEY}, {base_url: http://other}]"
+    )
+    both = Site.of(load_config(RunConfig, REVIEWS, [OPENAI, upstreams])).serve.large.upstreams
+    assert [(each.base_url, each.api_key_env) for each in both] == [
+        ("https://host/v1", "SERVING_KEY"),
+        ("http://other", "OPENAI_API_KEY"),
+    ]
 
 
 def test_a_deployment_file_is_checked_like_any_configuration() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError, KcmError
@@ -122,3 +123,44 @@ def test_a_logger_redacts_messages_and_tracebacks() -> None:
         logger.exception("at %s", f"http://u:{SECRET}@h")
     assert stream.getvalue().startswith("at http://***@h\nTraceback")
     assert SECRET not in stream.getvalue()
+
+
+class _Asking(Config):
+    adapter: Literal["openai"] = "openai"
+    key_env: VariableName | None = "SOME_KEY"
+
+
+class _Other(Config):
+    adapter: Literal["other"] = "other"
+
+
+class _Run(Config):
+    large: Annotated[_Asking | _Other, Field(discriminator="adapter")]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-proj-4f8a",
+        "gsk_4f8a9b",
+        "4f8a9b4f8a9b",
+        "KEY=4f8a9b",
+        "two words 4f8a",
+        ["sk-4f8a"],
+        4815162342,
+        {"a": "4f8a"},
+    ],
+    ids=str,
+)
+def test_a_key_in_place_of_a_variable_s_name_is_refused_and_not_shown(secret: object) -> None:
+    for adapter in ("openai", "opnai"):  # with the wrong form of its section, too
+        with pytest.raises(ConfigError) as told:
+            parse_config(_Run, {"large": {"adapter": adapter, "key_env": secret}})
+        assert "4f8a" not in str(told.value)
+        assert "4815162342" not in str(told.value)
+        assert "large" in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY_2", None])
+def test_the_name_of_a_variable_is_taken(name: str | None) -> None:
+    assert parse_config(_Asking, {"key_env": name}).key_env == name

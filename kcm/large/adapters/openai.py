@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from kcm.config import Config
+from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer
-from kcm.large.paid import BudgetSpent, PaidAnswers
+from kcm.large.paid import BudgetSpent, PaidAnswers, PaidStore
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
 from kcm.large.upstream import Lost, Refused, Reply, Upstream
@@ -32,38 +32,27 @@ _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
 
 
-class OpenAiConfig(Config):
-    """A server of chat completions, OpenAI's own or any that speaks like it."""
+class UpstreamConfig(Config):
+    """A server that may be asked, the key that it is sent, and what may be spent there."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    reads: ClassVar[frozenset[Part]] = TEXT
-    operational: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
-    )  # decide no answer, or by the identity
-
-    adapter: Literal["openai"] = "openai"
     base_url: PlainUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
     )
-    model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     api_key_env: VariableName | None = Field(
         default="OPENAI_API_KEY",
         description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
     )
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
-    num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
-    timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
-    max_retries: int = Field(default=5, ge=0, description="Further attempts when the server is in trouble.")
-    max_wait_s: float = Field(
-        default=60.0, ge=0, description="Longest pause before an attempt; a server that asks for more is given up."
-    )
     input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
     output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
     max_calls: int | None = Field(
-        default=None, ge=0, description="Calls that may be paid for, over all runs on the same storage; null: no limit."
+        default=None,
+        ge=0,
+        description="Calls that may be paid for, over all runs on the same storage, and by a service; null: no limit.",
     )
     max_cost: float | None = Field(
-        default=None, ge=0, description="Currency that may be spent, over all runs on the same storage; null: no limit."
+        default=None,
+        ge=0,
+        description="Currency that may be spent, over all runs on the same storage, and by a service; null: no limit.",
     )
 
     @field_validator("base_url")
@@ -77,21 +66,73 @@ class OpenAiConfig(Config):
         return value.rstrip("/")
 
     @model_validator(mode="after")
-    def _prices_for_a_budget(self) -> OpenAiConfig:
+    def _prices_for_a_budget(self) -> UpstreamConfig:
         if self.max_cost is not None and not (self.input_price or self.output_price):
             raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
         return self
 
 
-class OpenAiModel:
-    """Asks a server; `paid` is the file that keeps its answers and what they cost, None to keep them in memory.
+class OpenAiConfig(UpstreamConfig):
+    """A server of chat completions, OpenAI's own or any that speaks like it."""
 
-    Raises ConfigError when the environment variable with the key is not set.
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
+    )  # decide no answer, or by the identity
+
+    adapter: Literal["openai"] = "openai"
+    model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
+    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
+    max_retries: int = Field(default=5, ge=0, description="Further attempts when the server is in trouble.")
+    max_wait_s: float = Field(
+        default=60.0, ge=0, description="Longest pause before an attempt; a server that asks for more is given up."
+    )
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is a limit to what may be spent."""
+        return self.max_calls is not None or self.max_cost is not None
+
+    @property
+    def upstream(self) -> UpstreamConfig:
+        """The part that is the operator's to decide."""
+        return UpstreamConfig(**{name: getattr(self, name) for name in UpstreamConfig.model_fields})
+
+    def at(self, upstreams: Sequence[UpstreamConfig]) -> OpenAiConfig:
+        """The model of a bundle, asked with the key, the prices and the budget that the operator gives its address.
+
+        Raises ConfigError for an address that is not among `upstreams`: whoever wrote the bundle must not decide where
+        texts go, nor which variable of the environment goes along.
+        """
+        for upstream in upstreams:
+            if upstream.base_url == self.base_url:
+                return parse_config(OpenAiConfig, dict(self) | dict(upstream), where=f"upstream {self.base_url}")
+        raise ConfigError(
+            f"the bundle's large model is asked at {self.base_url}, which is not allowed here",
+            where="large.base_url",
+            mend="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
+        )
+
+
+class OpenAiModel:
+    """Asks a server; `paid` is the store that keeps its answers and what they cost, None to keep them in memory.
+
+    `limit_s` is the time that one question may take, its retries included. Raises ConfigError when the environment
+    variable with the key is not set.
     """
 
     prompt_modes = OpenAiConfig.prompt_modes
 
-    def __init__(self, config: OpenAiConfig, label_names: Sequence[str], paid: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: OpenAiConfig,
+        label_names: Sequence[str],
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> None:
         self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
         self._config = config
         self._upstream = Upstream(
@@ -100,11 +141,12 @@ class OpenAiModel:
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
             max_wait_s=config.max_wait_s,
+            limit_s=limit_s,
         )
         account = f"{config.base_url} {config.model}"
         self._paid = PaidAnswers(paid, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
-        self._pending: dict[str, Future[LargeAnswer]] = {}
+        self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
         self._lock = threading.Lock()
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
@@ -112,7 +154,7 @@ class OpenAiModel:
 
         Raises ConfigError when the server knows neither the key nor the model: that is no fault of an item.
         """
-        futures = [self._asked(item) for item in items]
+        futures = [self.ask(item) for item in items]
         try:
             return [future.result() for future in futures]
         except (KeyboardInterrupt, SystemExit):  # nothing more is asked, or the process would go on paying
@@ -120,25 +162,45 @@ class OpenAiModel:
             self._workers.shutdown(wait=False, cancel_futures=True)
             raise
 
-    def _asked(self, item: Item) -> Future[LargeAnswer]:
+    def ask(self, item: Item) -> Future[LargeAnswer]:
+        """The answer to one item, which waits for no other item's.
+
+        A question whose futures are all cancelled before it is sent is not asked.
+        """
+        future: Future[LargeAnswer] = Future()
         if not item.content.text.strip():
-            done: Future[LargeAnswer] = Future()
-            done.set_result(LargeAnswer(None, error="the text is empty"))
-            return done
+            future.set_result(LargeAnswer(None, error="the text is empty"))
+            return future
         body = self._body(item)
         key = hashlib.sha256(json.dumps([self._config.base_url, body], sort_keys=True).encode()).hexdigest()
         allowed = item.prompt.allowed(len(self.label_names))
         with self._lock:
-            if key in self._pending:
-                return self._pending[key]
-            future = self._pending[key] = self._workers.submit(self._answered, key, body, allowed)
-        future.add_done_callback(lambda _: self._forget(key, future))
+            if key not in self._waiting:
+                self._workers.submit(self._work, key, body, allowed)
+                self._waiting[key] = []
+            self._waiting[key].append(future)
         return future
 
-    def _forget(self, key: str, future: Future[LargeAnswer]) -> None:
+    def _work(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> None:
+        """Answer a question for all who wait for it, those among them who come while it is under way."""
         with self._lock:
-            if self._pending.get(key) is future:
-                del self._pending[key]
+            if all(future.cancelled() for future in self._waiting[key]):
+                del self._waiting[key]
+                return
+        outcome: LargeAnswer | Exception
+        try:
+            outcome = self._answered(key, body, allowed)
+        except Exception as error:
+            outcome = error
+        with self._lock:
+            waiting = self._waiting.pop(key)
+        for future in waiting:
+            if not future.set_running_or_notify_cancel():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def _body(self, item: Item) -> dict[str, Any]:
         """The request, apart from what the server turns out not to know: all that decides the answer."""
@@ -162,8 +224,10 @@ class OpenAiModel:
         most = self._most(body)
         try:
             reply = self._upstream.ask(body, lambda attempt: self._paying(attempt, most))
-        except (BudgetSpent, Refused, Lost) as error:
+        except BudgetSpent as error:
             return LargeAnswer(None, error=str(error))
+        except (Refused, Lost) as error:
+            return LargeAnswer(None, error=str(error), outage=error.outage)
         answer = self._as_kept(reply, body)
         self._paid.keep(key, answer, most, answer["currency"])
         return self._read(answer, allowed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic_core import from_json  # bounds how deep a text nests, where json would exhaust the stack
 
 KEY = "label"  # of the object that a structured answer is
 
@@ -26,7 +26,7 @@ def said_label(content: str) -> str:
     """What was given as the label: the field of a structured answer, else all that was said."""
     stripped = content.strip()
     try:
-        value = json.loads(stripped)
+        value = from_json(stripped)
     except ValueError:
         return stripped.strip("\"'`*.").strip()
     said = value.get(KEY) if isinstance(value, dict) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -23,7 +24,8 @@ class BreakerConfig(Config):
 class Breaker:
     """Closed: every call is admitted. Open: none is. Half open: one call is, and its outcome closes or opens again.
 
-    Every admitted call ends in one of `succeeded`, `failed` and `abandoned`. `clock` gives seconds that never go back.
+    Every admitted call tells its own outcome. What comes late, from before the breaker last opened or closed, changes
+    nothing. `clock` gives seconds that never go back.
     """
 
     def __init__(self, config: BreakerConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,6 +33,7 @@ class Breaker:
         self._failures = 0
         self._opened_at: float | None = None
         self._trying = False
+        self._period = 0  # counts how often the breaker has opened or closed
 
     @property
     def state(self) -> State:
@@ -39,29 +42,53 @@ class Breaker:
             return "closed"
         return "open" if self._clock() - self._opened_at < self._config.rest_s else "half_open"
 
-    def admits(self) -> bool:
-        """Whether a call may be made now; in the half-open state it is taken as made."""
+    def admit(self) -> Call | None:
+        """A call that may be made now; None where none may. In the half-open state it is the only one under way."""
         state = self.state
-        if state == "half_open" and not self._trying:
-            self._trying = True
-            return True
-        return state == "closed"
+        if state == "open" or (state == "half_open" and self._trying):
+            return None
+        self._trying = state == "half_open"
+        return Call(self, self._period)
 
-    def succeeded(self) -> None:
-        """A call was answered. What comes late, from before the breaker opened, changes nothing."""
-        if self.state == "open":
+    def _succeeded(self, period: int) -> None:
+        if period != self._period:
             return
-        self._failures, self._opened_at, self._trying = 0, None, False
+        self._failures = 0
+        if self._opened_at is not None:
+            self._turn(None)
 
-    def failed(self) -> None:
-        """A call failed or ran out of time."""
-        if self.state == "open":
+    def _failed(self, period: int) -> None:
+        if period != self._period:
             return
         self._failures += 1
-        self._trying = False
         if self._opened_at is not None or self._failures >= self._config.failures:
-            self._opened_at = self._clock()
+            self._turn(self._clock())
+
+    def _abandoned(self, period: int) -> None:
+        if period == self._period:
+            self._trying = False
+
+    def _turn(self, opened_at: float | None) -> None:
+        """Open, or close with None: another period begins."""
+        self._opened_at, self._trying = opened_at, False
+        self._period += 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """An admitted call; it ends in exactly one of the three."""
+
+    _breaker: Breaker
+    _period: int
+
+    def succeeded(self) -> None:
+        """It was answered."""
+        self._breaker._succeeded(self._period)
+
+    def failed(self) -> None:
+        """It failed or ran out of time."""
+        self._breaker._failed(self._period)
 
     def abandoned(self) -> None:
-        """A call ended without telling whether calls work: its client left, or a full queue refused it."""
-        self._trying = False
+        """It ended without telling whether calls work: its client left, or a full queue refused it."""
+        self._breaker._abandoned(self._period)

@@ -12,13 +12,15 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import SmallSide, load_small_side, require_models
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, large_names, load_small_side, require_models
 from kcm.config import parse_config
+from kcm.encoders import build_reader
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.pictures import PicturesFirst
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.metrics import Exposition, ServeMetrics
@@ -30,8 +32,8 @@ from pipelines.serve.http.linelog import LineLog
 from pipelines.serve.http.rate import RateLimit
 from pipelines.serve.http.requestlog import to_logger
 from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.store import Store
-from pipelines.serve.log.watch import Watch
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
 
 
 @serve.deployment(name="door")
@@ -56,17 +58,18 @@ class Door:
         redact_logger("ray.serve")
         self._breaker = Breaker(config.large.breaker)
         self._recorder = ServeMetrics()
-        self._store = Store(config.feedback, config.feedback.url) if config.feedback.url else None
-        if self._store:
-            await self._store.open()
-        self._front = Front(self._load, config, self._breaker, self._recorder, self._store, Exposition())
+        url = config.feedback.url
+        self._decisions = LogWriter(config.feedback, url, self._recorder.unstored) if url else None
+        if self._decisions:
+            await self._decisions.open()
+        self._front = Front(self._load, config, self._breaker, self._recorder, self._decisions, Exposition())
         self._probing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve once the replica is constructed."""
         auth = self._config.auth
         keys = Keys(auth.keys_file) if auth.keys_file else None
-        # Requests spread evenly over the replicas, so that each of them takes its share of a caller's rate.
+        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
         rate_limit = RateLimit(share) if share else None
         return create_api(
@@ -82,6 +85,8 @@ class Door:
         """Called by Ray Serve when the replica stops."""
         if self._log:
             self._log.flush()
+        if self._decisions:
+            self._decisions.close()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the release that the configuration names; returns before one that takes over has been loaded."""
@@ -101,28 +106,40 @@ class Door:
 
     async def _load(self, release: Release) -> CascadeService:
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
-        await asyncio.to_thread(require_models, bundle, self._assets_dir)
+        await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
         small_side = await asyncio.to_thread(self._small_side, bundle, release)
-        judge = Batcher(
+        batcher: Batcher[Input, Judgement | Unreadable] = Batcher(
             small_side.judge,
             lambda given: given.content.size,
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
             wait_s=config.batch_wait_timeout_s,
         )
-        escalation = Escalation(self._large, release, len(bundle.label_names), config.large, self._breaker)
-        auditor = self._auditor(release, bundle, escalation) if config.audit.share else None
+        escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
+        auditor = self._auditor(self._decisions, release, bundle, escalation) if self._decisions else None
+        judge = PicturesFirst(
+            small_side.encoder.read,
+            batcher,
+            max_pixels=config.limits.max_pixels,
+            max_waiting=config.max_waiting_items,
+            num_threads=max(1, round(config.cpus)),
+        )
         return CascadeService(small_side, judge, escalation, config, release.version, auditor)
 
-    def _auditor(self, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor:
+    def _auditor(
+        self, decisions: LogWriter, release: Release, bundle: Bundle, escalation: Escalation
+    ) -> Auditor | None:
         config = self._config
+        if not config.audit.share:
+            return None
+        monitor = Monitor(decisions, release.version, bundle.certificates.get(None), self._recorder)
+        monitor.stir()  # the version may have a past
         return Auditor(
             config.audit,
-            release.version,
             bundle.answer_names,
             lambda items: escalation.ask(items, config.large.timeout_s),
-            Watch(bundle.certificates.get(None), config.audit.share),
-            self._store,
+            decisions,
+            monitor,
             self._recorder,
         )
 
@@ -130,7 +147,8 @@ class Door:
         config = self._config
         if self._encoder is None:
             return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
-        encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s)
+        read = build_reader(bundle.encoder, self._assets_dir)
+        encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s, read)
         return SmallSide(bundle, encoder, config.device, config.top_k)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,20 @@ class EncoderReplica:
 class RemoteEncoder:
     """The encoder of a release, asked over Ray, from the thread that computes batches and never from an event loop.
 
-    A call that fails is made once more, by another replica where there is one.
+    Pictures are read here by `read`, before they are sent: what cannot be read never gets into a batch. A call that
+    fails is made once more, by another replica where there is one.
     """
 
-    def __init__(self, replicas: DeploymentHandle[Any], release: Release, bundle: Bundle, timeout_s: float) -> None:
+    def __init__(
+        self,
+        replicas: DeploymentHandle[Any],
+        release: Release,
+        bundle: Bundle,
+        timeout_s: float,
+        read: Callable[[Content], Content],
+    ) -> None:
         self._replicas, self._release, self._timeout_s = replicas, release, timeout_s
+        self.read = read
         self.dim, self.identity, self.reads = bundle.collaborator.in_features, bundle.encoder_identity, bundle.reads
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:

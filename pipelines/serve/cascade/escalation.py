@@ -17,7 +17,8 @@ from kcm.bundle.runtime import Failure
 from kcm.inputs import content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.breaker import Breaker
+from pipelines.serve.cascade.breaker import Breaker, Call
+from pipelines.serve.cascade.tokenbucket import TokenBucket
 from pipelines.serve.deploy.config import LargeReplicaConfig
 from pipelines.serve.deploy.release import Release
 
@@ -50,41 +51,36 @@ class Escalation:
     ) -> None:
         self._large, self._release, self._num_labels = large, release, num_labels
         self._config, self._breaker = config, breaker
+        self._retries = TokenBucket(config.retries_per_s)
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
         """One answer per item, or Trouble: the large model rests, is full, slow, or failing.
 
-        A failed call is made once more where time is left. An answer that makes no sense becomes one with an error.
+        A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
+        would be made twice for nothing. An answer that makes no sense becomes one with an error.
         """
         if not items:
             return []
-        if not self._breaker.admits():
+        call = self._breaker.admit()
+        if call is None:
             return Trouble("the large model has failed repeatedly and is not asked for a while", 503)
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         try:
             outcome = await self._attempt(items, deadline - clock())
-            if isinstance(outcome, Trouble) and outcome.worth_a_retry and clock() < deadline:
+            if isinstance(outcome, Trouble) and outcome.worth_a_retry and clock() < deadline and self._retries.take():
                 logger.warning("%s; asking once more", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
-            self._breaker.abandoned()
+            call.abandoned()
             raise
-        self._record(outcome)
+        _tell(call, outcome)
         return outcome
 
     async def probe(self, timeout_s: float) -> Trouble | None:
         """Put one question, whatever the breaker says; Trouble where it is not answered in time."""
         outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
         return outcome if isinstance(outcome, Trouble) else None
-
-    def _record(self, outcome: list[LargeAnswer] | Trouble) -> None:
-        if isinstance(outcome, Trouble) and not outcome.worth_a_retry:
-            self._breaker.abandoned()
-        elif isinstance(outcome, Trouble) or all(answer.label is None for answer in outcome):
-            self._breaker.failed()
-        else:
-            self._breaker.succeeded()
 
     async def _attempt(
         self, items: Sequence[Item], left_s: float, attempt_s: float | None = None
@@ -128,6 +124,21 @@ class Escalation:
         return probabilities.shape == (self._num_labels,) and bool(
             np.isfinite(probabilities).all() and (probabilities >= 0).all()
         )
+
+
+def _tell(call: Call, outcome: list[LargeAnswer] | Trouble) -> None:
+    """Tell the breaker of a call. A wrong answer is no failure of the service, or one caller could open it for all.
+
+    Errors of the items' own, such as an empty text, say nothing of the service.
+    """
+    if isinstance(outcome, Trouble):
+        (call.failed if outcome.worth_a_retry else call.abandoned)()
+    elif any(answer.label is not None or answer.off_label for answer in outcome):
+        call.succeeded()
+    elif any(answer.outage for answer in outcome):
+        call.failed()
+    else:
+        call.abandoned()
 
 
 _FULL = Trouble("the large model has no room for more requests", 429, worth_a_retry=False)

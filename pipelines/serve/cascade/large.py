@@ -10,21 +10,33 @@ from ray import serve
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_large
-from kcm.large import Item, LargeAnswer, LargeModel
+from kcm.errors import ConfigError
+from kcm.large import AsksEach, Item, LargeAnswer, LargeModel, OpenAiConfig
+from kcm.large.build import operated
+from kcm.large.config import AnyLargeConfig
+from kcm.large.paid import PaidStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
 from pipelines.serve.cascade.loaded import Loaded
+from pipelines.serve.cascade.questions import Questions
 from pipelines.serve.deploy.config import LargeReplicaConfig
 from pipelines.serve.deploy.release import Release
+from pipelines.serve.log.database import FeedbackConfig
+
+ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
+TABLES = "paid_"  # how the tables of paid answers begin in the log
 
 
 @serve.deployment(name="large")
 class Large:
-    """Answers the escalated items of a request; items of several requests are computed together."""
+    """Answers the escalated items of a request; items of several requests are computed together, or each on its own.
 
-    def __init__(self, config: LargeReplicaConfig, assets_dir: Path) -> None:
-        self._config, self._assets_dir = config, assets_dir
+    `log` is the database in which replicas share a budget.
+    """
+
+    def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig) -> None:
+        self._config, self._assets_dir, self._log = config, assets_dir, log
         self._models = Loaded(self._load)
         redact_logger("ray.serve")
 
@@ -37,17 +49,45 @@ class Large:
         model = await self._models.of(release)
         return await model.submit(items)
 
-    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer]:
+    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | Questions:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
+        config = self._config
+        if isinstance(model, AsksEach):
+            timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
+            return Questions(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
         return Batcher(
             model.answer,
             lambda item: item.content.size,
-            max_batch_size=self._config.max_batch_size,
-            max_waiting=self._config.max_waiting_items,
-            wait_s=self._config.batch_wait_timeout_s,
+            max_batch_size=config.max_batch_size,
+            max_waiting=config.max_waiting_items,
+            wait_s=config.batch_wait_timeout_s,
         )
 
     def _large_model(self, bundle: Bundle) -> LargeModel:
-        return load_large(bundle, self._assets_dir, self._config.device)
+        config = self._config
+        return load_large(
+            bundle,
+            self._assets_dir,
+            config.device,
+            upstreams=config.upstreams,
+            paid=budget_store(operated(bundle.large, config.upstreams), self._log),
+            limit_s=config.attempt_timeout_s,
+        )
+
+
+def budget_store(large: AnyLargeConfig, log: FeedbackConfig) -> PaidStore | None:
+    """Where replicas share the budget of `large`, and find it again after a restart; None where it has no budget.
+
+    Raises ConfigError where there is no database for one.
+    """
+    if not isinstance(large, OpenAiConfig) or not large.has_budget:
+        return None
+    if log.url is None:
+        raise ConfigError(
+            "the large model has a budget (max_calls or max_cost), and there is no database for replicas to share it",
+            where="serve.feedback.url",
+            mend="Set it, or drop the budget",
+        )
+    return PaidStore(log.url, TABLES, log.timeout_s)

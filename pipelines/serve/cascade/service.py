@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
 from kcm.errors import DataError
 from kcm.explain.explanation import variants
-from kcm.inputs.content import PROBE
+from kcm.inputs.content import PROBE, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.batcher import Batcher, QueueFullError
 from pipelines.serve.cascade.encoder import EncoderFailedError
 from pipelines.serve.cascade.escalation import Escalation, Trouble
 from pipelines.serve.cascade.explanations import Explanation, explanation
+from pipelines.serve.cascade.pictures import PicturesFirst, TooManyPixelsError
 from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import PredictResponse, Timings
@@ -31,7 +32,7 @@ class CascadeService:
     """One version of the cascade; `judge` batches judgements of the small side, `auditor` is None without audits."""
 
     small_side: SmallSide
-    judge: Batcher[Input, Judgement | Unreadable]
+    judge: PicturesFirst | Batcher[Input, Judgement | Unreadable]
     escalation: Escalation
     config: ServeConfig
     version: str
@@ -101,6 +102,11 @@ class CascadeService:
             raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
         except QueueFullError:
             raise self._later(429, "too many items wait already") from None
+        except UnreadableError as error:
+            position, reason = next(iter(error.faults.items()))
+            raise Refusal(422, f"{place.format(position)}.image: {reason}") from None
+        except TooManyPixelsError as error:
+            raise Refusal(422, f"{place.partition('[')[0]}: {error}") from None
         except (DataError, EncoderFailedError):
             logger.exception("the small side gave no numbers")
             raise self._later(503, "the small side failed") from None

@@ -20,11 +20,12 @@ from ray.serve.schema import LoggingConfig
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
-from kcm.errors import ArtefactError, KcmError
+from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import RecordedConfig
+from kcm.large.build import operated
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
-from pipelines.serve.cascade.large import Large
+from pipelines.serve.cascade.large import Large, budget_store
 from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.config import ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.haproxy import haproxy_environment
@@ -59,11 +60,11 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Applic
     """The cascade of a bundle as a Ray Serve application.
 
     Raises ArtefactError, before anything is started, for a damaged bundle and for models that are not its own,
-    ConfigError for keys that cannot be read.
+    ConfigError for keys that cannot be read and for audits without a log.
     """
     require_servable(release, config, assets_dir)
     options = large_options(config) | {"user_config": release.model_dump(mode="json")}
-    large = Large.options(**options).bind(config.large, assets_dir.absolute())
+    large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback)
     return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
 
 
@@ -84,7 +85,14 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
             where=str(release.bundle),
             mend="Train with a large model that answers new inputs, such as `classifier`",
         )
-    require_models(bundle, assets_dir)
+    require_models(bundle, assets_dir, config.large.upstreams)
+    budget_store(operated(bundle.large, config.large.upstreams), config.feedback)
+    if config.audit.share and not config.feedback.url:
+        raise ConfigError(
+            f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
+            where="serve.feedback.url",
+            mend="Set it, such as sqlite:////absolute/path.db",
+        )
     if config.auth.keys_file:
         Keys(config.auth.keys_file)
 

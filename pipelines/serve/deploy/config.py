@@ -8,10 +8,13 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from kcm.config import Config
+from kcm.large import UpstreamConfig
 from pipelines.serve.cascade.breaker import BreakerConfig
-from pipelines.serve.log.feedback import FeedbackConfig
+from pipelines.serve.log.database import FeedbackConfig
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+VALUES_PER_ITEM = 12  # what a label with its text and task counts for among JSON's keys and values
 
 
 class ReplicaConfig(Config):
@@ -71,7 +74,16 @@ class LargeReplicaConfig(BatchingConfig):
     attempt_timeout_s: float = Field(
         default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
     )
+    retries_per_s: float = Field(
+        default=1.0,
+        gt=0,
+        description="Second calls that a replica of the door makes per second; under overload they would double it.",
+    )
     breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+    upstreams: tuple[UpstreamConfig, ...] = Field(
+        default=(),
+        description="Servers that the `openai` model of a bundle may be asked at; CONFIG's own `large` is one of them.",
+    )
 
     @model_validator(mode="after")
     def _fewest_below_most(self) -> LargeReplicaConfig:
@@ -86,11 +98,33 @@ class LimitsConfig(Config):
     """The largest request that is accepted."""
 
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
+    body_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time in which a request's body must have arrived, or is answered by 408."
+    )
+    max_json_values: int = Field(
+        default=16_384,
+        ge=1,
+        description="Keys and values that the JSON of a request may hold, brackets and commas counted.",
+    )
     max_items: int = Field(default=128, ge=1, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
     max_image_bytes: int = Field(
         default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
     )
+    max_pixels: int = Field(
+        default=25_000_000,
+        ge=1,
+        description="Width times height of all pictures of a request, by their headers; beyond, none is decoded.",
+    )
+
+    @model_validator(mode="after")
+    def _values_of_a_request(self) -> LimitsConfig:
+        if self.max_json_values < (needed := VALUES_PER_ITEM * (self.max_items + 1)):
+            raise ValueError(
+                f"max_json_values ({self.max_json_values}) must be at least {needed}, {VALUES_PER_ITEM} for each of "
+                f"max_items ({self.max_items}) and the request, or the largest one that is allowed is refused"
+            )
+        return self
 
 
 class AuthConfig(Config):
@@ -102,7 +136,9 @@ class AuthConfig(Config):
         "call without one.",
     )
     requests_per_minute: float | None = Field(
-        default=None, gt=0, description="Requests of a name, or of all callers where there are no keys."
+        default=None,
+        gt=0,
+        description="Requests of a name, or of all callers where there are no keys; at least num_replicas.",
     )
 
     @field_validator("keys_file")
@@ -184,6 +220,17 @@ class ServeConfig(BatchingConfig):
             raise ValueError(
                 f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}), "
                 "or no time is left to answer without the large model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _share_of_a_rate(self) -> ServeConfig:
+        # A replica lets whole requests through: with a share below one of them, all replicas together exceed the limit.
+        rate = self.auth.requests_per_minute
+        if rate and self.num_replicas > max(1, rate):
+            raise ValueError(
+                f"auth.requests_per_minute ({rate:g}) must be at least num_replicas "
+                f"({self.num_replicas}), each of which lets its share of whole requests through"
             )
         return self
 

@@ -16,12 +16,13 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from pipelines.serve.cascade.breaker import State
 from pipelines.serve.http.schemas import PredictResponse
 from pipelines.serve.log.audit import Outcome
-from pipelines.serve.log.watch import Bounds
+from pipelines.serve.log.monitor import Bounds
 
 PREFIX = "ray_kcm_"  # Ray puts its own name before each
 
 ITEMS = "kcm_items_total"
 REQUESTS = "kcm_requests_total"
+ERRORS = "kcm_errors_total"
 EXPLANATIONS = "kcm_explanations_total"
 UNSTORED = "kcm_unstored_total"
 STAGE_SECONDS = "kcm_stage_seconds"
@@ -33,7 +34,7 @@ DISAGREEMENT = "kcm_audited_disagreement"
 REGRET = "kcm_audited_regret"
 REFUTED = "kcm_certificate_refuted"
 NAMES = (
-    *(ITEMS, REQUESTS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
+    *(ITEMS, REQUESTS, ERRORS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
     *(AUDITS, DISAGREEMENT, REGRET, REFUTED),
 )
 
@@ -50,6 +51,7 @@ class ServeMetrics:
     def __init__(self) -> None:
         self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
         self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
+        self._errors = Counter(ERRORS, "Requests that ended in an error which nobody foresaw.")
         self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
         self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
@@ -80,9 +82,13 @@ class ServeMetrics:
         """Count a decision that was to be explained."""
         self._explanations.inc(tags={"status": str(status)})
 
-    def unstored(self, kind: str) -> None:
-        """Count a write (`escalated` or `feedback`) that the log did not take."""
-        self._unstored.inc(tags={"kind": kind})
+    def unstored(self, kind: str, number: int = 1) -> None:
+        """Count what the log did not take: writes (`escalated` or `feedback`), or items (`decision`)."""
+        self._unstored.inc(number, tags={"kind": kind})
+
+    def failed(self) -> None:
+        """Count a request that ended in an error which nobody foresaw."""
+        self._errors.inc()
 
     def audited(self, outcome: Outcome) -> None:
         """Count an audit."""

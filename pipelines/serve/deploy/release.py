@@ -20,7 +20,7 @@ LoadedT = TypeVar("LoadedT")
 class Release(Config):
     """A version of the model: what clients are told it is, and the folder of its bundle, the same on every node."""
 
-    version: str = Field(min_length=1, description="What clients are told.")
+    version: str = Field(min_length=1, max_length=200, description="What clients are told.")
     bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
 
 

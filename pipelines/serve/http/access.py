@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -63,6 +64,8 @@ class Access:
         try:
             caller = self._caller(scope)
             scope["state"]["log"]["caller"] = caller
+            if self._keys:
+                scope["state"]["origin"] = replace(scope["state"]["origin"], caller=caller)
             self._require_rate(caller)
         except Refusal as refusal:
             await problem(refusal.status, refusal.detail, refusal.headers)(scope, receive, send)

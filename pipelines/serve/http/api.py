@@ -4,7 +4,7 @@
 It knows no Ray: whatever is a Service can stand behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -27,19 +27,19 @@ from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
 from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Status
 from pipelines.serve.http.site import add_site
-from pipelines.serve.log.feedback import Feedback
+from pipelines.serve.log.decisions import Feedback, Origin
 
 
 class Service(Protocol):
     """What the interface needs of the door behind it."""
 
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         """Answer a request, or raise Refusal."""
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
         """Say why an input is decided as it is, or raise Refusal."""
 
-    async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels durably, or raise Refusal."""
 
     def card(self) -> ModelCard:
@@ -53,6 +53,9 @@ class Service(Protocol):
 
     async def metrics(self) -> str:
         """Everything that is counted, in Prometheus' text format."""
+
+    def failed(self) -> None:
+        """Count a request that ended in an error which nobody foresaw."""
 
 
 def create_api(
@@ -73,7 +76,7 @@ def create_api(
         static_url=f"{DOCS}/files",
         title="KCM",
         description="A small collaborator answers what it is sure of; a large model answers the rest.",
-        responses={status: {"model": Problem} for status in (400, 401, 413, 421, 422, 429, 503, 504)},
+        responses={status: {"model": Problem} for status in (400, 401, 408, 413, 421, 422, 429, 500, 503, 504)},
     )
     api.router.route_class = JsonRoute
     PredictRequest, ExplainRequest = predict_request(limits), explain_request(limits)
@@ -83,7 +86,7 @@ def create_api(
     async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
         """Classify one item or many."""
         inputs = [Input(Content(item.text, item.image), item.task) for item in body.inputs]  # type: ignore[attr-defined]
-        response = await service.predict(inputs, request.state.request_id)
+        response = await service.predict(inputs, request.state.origin)
         request.state.log |= {
             "model_version": response.model_version,
             "routes": [answer.route for answer in response.answers],
@@ -97,7 +100,7 @@ def create_api(
         It costs as much as one item per word. The answer repeats the text, within the prompt.
         """
         given = Input(Content(body.input.text, body.input.image), body.input.task)  # type: ignore[attr-defined]
-        found = await service.explain(given, body.top, request.state.request_id)  # type: ignore[attr-defined]
+        found = await service.explain(given, body.top, request.state.origin.request_id)  # type: ignore[attr-defined]
         request.state.log["model_version"] = found.model_version
         return found
 
@@ -106,7 +109,8 @@ def create_api(
         """Say what was right. Answered once it is stored for good; sent again, it changes nothing."""
         labels = [Feedback(**dict(item)) for item in body.labels]  # type: ignore[attr-defined]
         request.state.log["feedback_for"] = body.request_id  # type: ignore[attr-defined]
-        return await service.feedback(body.request_id, labels)  # type: ignore[attr-defined]
+        caller = request.state.origin.caller
+        return await service.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
 
     @api.get("/v1/model")
     async def model() -> ModelCard:
@@ -133,7 +137,7 @@ def create_api(
     add_openai_door(api, service, limits)
     add_site(api, service)
     add_handlers(api)
-    _add_middleware(api, limits, keys, rate_limit, log, hosts)
+    _add_middleware(api, limits, keys, rate_limit, log, hosts, service.failed)
     return api
 
 
@@ -144,13 +148,14 @@ def _add_middleware(
     rate_limit: RateLimit | None,
     log: Log,
     hosts: Sequence[str],
+    failed: Callable[[], None],
 ) -> None:
     """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
-        (BodyLimit, {"max_bytes": limits.max_body_bytes}),
+        (BodyLimit, {"limits": limits}),
         (Access, {"keys": keys, "rate_limit": rate_limit}),
         (AllowedHosts, {"hosts": hosts}),
-        (RequestLog, {"log": log}),
+        (RequestLog, {"log": log, "failed": failed}),
     ]
     for kind, options in middleware:
         api.add_middleware(kind, **options)

@@ -1,30 +1,38 @@
-"""A limit on the size of request bodies, before anything parses them."""
+"""Limits on request bodies, before anything parses them."""
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.serve.http.errors import problem
+from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.http.errors import Refusal, problem
 
 
 class BodyLimit:
-    """ASGI middleware: reads a body of at most `max_bytes` and hands it on whole; a longer one is answered by 413.
+    """ASGI middleware: reads a body within the limits and hands it on whole; any other is refused.
 
-    A body that announces its size is refused unread, one that does not as soon as it exceeds the limit.
+    A body that announces its size is refused unread, one that does not as soon as it exceeds the limit. A client that
+    has not sent all of it in time gets 408 and loses its place.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
+        self._app, self._limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = None if self._announced(scope) > self._max_bytes else await self._read(receive)
+        try:
+            body = await self._read(scope, receive)
+        except Refusal as refusal:
+            # What is left of the body is never read, so that nothing else can come over this connection.
+            headers = {**refusal.headers, "Connection": "close"}
+            await problem(refusal.status, refusal.detail, headers)(scope, receive, send)
+            return
         if body is None:
-            detail = f"body: at most {self._max_bytes} bytes are allowed"
-            await problem(413, detail)(scope, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -33,17 +41,43 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    @staticmethod
-    def _announced(scope: Scope) -> int:
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where the client has gone."""
+        limits = self._limits
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        return int(length) if length.isdigit() else 0
-
-    async def _read(self, receive: Receive) -> bytes | None:
         body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self._max_bytes:
-                return None
-            if not message.get("more_body", False):
-                return bytes(body)
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                more = True
+                while more:
+                    if max(len(body), int(length) if length.isdigit() else 0) > limits.max_body_bytes:
+                        raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise Refusal(408, f"body: not sent within {limits.body_timeout_s:g} s") from None
+        if len(body) > limits.max_body_bytes:
+            raise Refusal(413, f"body: at most {limits.max_body_bytes} bytes are allowed")
+        if exceeds(bytes(body), limits.max_json_values):
+            raise Refusal(413, f"body: at most {limits.max_json_values} JSON keys and values are allowed")
+        return bytes(body)
+
+
+def exceeds(body: bytes, max_values: int) -> bool:
+    """Whether JSON has more than `max_values` keys and values; strings may hold anything, and JSON need not be valid.
+
+    Parsing builds an object for each of them, and each may become an error. What is counted are strings, and the
+    brackets and commas outside them: no fewer than there are values. Nothing here grows with more than the bytes.
+    """
+    if len(body) <= max_values:
+        return False
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotation marks ends or begins a string
+    num_strings = body.count(b'"') // 2
+    if num_strings > max_values:
+        return True
+    outside = b"".join(body.split(b'"')[::2])
+    return num_strings + sum(outside.count(mark) for mark in (b",", b"[", b"{")) > max_values

@@ -65,6 +65,6 @@ def _place(location: Sequence[int | str]) -> str:
     source, *parts = location
     place = ""
     for part in parts:
-        name = str(part).encode("ascii", "replace").decode()[:40]
+        name = str(part)[:40].encode("ascii", "replace").decode()
         place += f"[{part}]" if isinstance(part, int) else f".{name}" if place else name
     return place or str(source)

@@ -18,8 +18,9 @@ from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.release import Release, Releases
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Traffic
-from pipelines.serve.log.feedback import ConflictError, Feedback, LogUnavailableError
-from pipelines.serve.log.store import Store
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.decisions import ConflictError, Decision, Feedback, Origin, UnknownRequestError
+from pipelines.serve.log.writer import LogWriter
 
 PROBE_INTERVAL_S = 0.5
 
@@ -43,12 +44,15 @@ class Recorder(Protocol):
     def unstored(self, kind: str) -> None:
         """Count a write that the log did not take."""
 
+    def failed(self) -> None:
+        """Count a request that ended in an error which nobody foresaw."""
+
     def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
         """Tell how things stand."""
 
 
 class Front:
-    """One replica's service. `load` makes a version ready to judge; `store` is None where nothing is to be kept."""
+    """One replica's service. `load` makes a version ready to judge; `log` is None where nothing is to be kept."""
 
     def __init__(
         self,
@@ -56,11 +60,11 @@ class Front:
         config: ServeConfig,
         breaker: Breaker,
         recorder: Recorder,
-        store: Store | None,
+        log: LogWriter | None,
         exposition: Callable[[], Awaitable[str]],
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
-        self._recorder, self._store, self._exposition = recorder, store, exposition
+        self._recorder, self._log, self._exposition = recorder, log, exposition
         self._releases: Releases[CascadeService] = Releases(self._load_and_try)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
@@ -78,18 +82,20 @@ class Front:
             await asyncio.sleep(PROBE_INTERVAL_S)
         self._waiting_for = None
 
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         """Answer a request by one version, or raise Refusal. Escalated answers are in the log before it returns."""
         service = self._releases.current
         try:
-            response = await service.predict(inputs, request_id)
+            response = await service.predict(inputs, origin.request_id)
         except Refusal as refusal:
             self._recorder.refused(refusal.status)
             raise
+        except Exception:
+            self._recorder.refused(500)
+            raise
         await self._keep_escalated(inputs, response)
         self._traffic.count(response.answers)
-        if service.auditor:
-            service.auditor.answered(request_id, inputs, response.answers)
+        self._keep_decisions(service, inputs, origin, response)
         self._recorder.answered(response)
         self._recorder.observe(service.judge.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
@@ -101,16 +107,24 @@ class Front:
         except Refusal as refusal:
             self._recorder.explained(refusal.status)
             raise
+        except Exception:
+            self._recorder.explained(500)
+            raise
         self._recorder.explained(200)
         return found
 
-    async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
-        """Store true labels, or raise Refusal: 503 while the log does not take them, 409 where it has other labels."""
-        if self._store is None:
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
+        """Store true labels, or raise Refusal.
+
+        404 for what was not answered for this caller, 409 where there are other labels, 503 while the log takes none.
+        """
+        if self._log is None:
             raise Refusal(404, "feedback is not kept here: serve.feedback.url is not set")
         self._require_known(labels)
         try:
-            labelled = await self._store.add_feedback(request_id, labels)
+            await self._log.add_feedback(request_id, caller, labels)
+        except UnknownRequestError as error:
+            raise Refusal(404, f"request {request_id}: {error}") from None
         except ConflictError as error:
             raise Refusal(409, f"request {request_id}: {error}") from None
         except LogUnavailableError:
@@ -118,7 +132,7 @@ class Front:
             retry_after_s = self._config.retry_after_s
             raise Refusal(503, "the feedback log is not available; nothing was stored", retry_after_s) from None
         if auditor := self._releases.current.auditor:
-            auditor.labelled(labelled)
+            auditor.monitor.stir()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def card(self) -> ModelCard:
@@ -163,6 +177,10 @@ class Front:
         """Everything that is counted, in Prometheus' text format."""
         return await self._exposition()
 
+    def failed(self) -> None:
+        """Count a request that ended in an error which nobody foresaw."""
+        self._recorder.failed()
+
     async def _load_and_try(self, release: Release) -> CascadeService:
         """A release that has judged; one that takes over must have been answered by its large model, too."""
         service = await self._load(release)
@@ -186,13 +204,30 @@ class Front:
             for index, (given, answer) in enumerate(zip(inputs, response.answers, strict=True))
             if answer.route != "small"
         ]
-        if self._store is None or not escalated:
+        if self._log is None or not escalated:
             return
         try:
-            await self._store.add_escalated(response.request_id, response.model_version, escalated)
+            await self._log.add_escalated(response.request_id, response.model_version, escalated)
         except LogUnavailableError as error:
             self._recorder.unstored("escalated")
             logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
+
+    def _keep_decisions(
+        self, service: CascadeService, inputs: Sequence[Input], origin: Origin, response: PredictResponse
+    ) -> None:
+        """Have every item in the log soon, with what is drawn of them, and audit that."""
+        if self._log is None:
+            return
+        auditor = service.auditor
+        share, drawn = (auditor.share, auditor.draw(response.answers)) if auditor else (0.0, {})
+        self._log.add_decisions(
+            [
+                Decision(origin, index, response.model_version, answer.route, share, drawn.get(index))
+                for index, answer in enumerate(response.answers)
+            ]
+        )
+        if auditor:
+            auditor.begin(origin.request_id, inputs, drawn)
 
     def _require_known(self, labels: Sequence[Feedback]) -> None:
         known = self._releases.current.small_side.bundle.label_names

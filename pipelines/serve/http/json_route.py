@@ -6,6 +6,7 @@ before pydantic sees it: that is half of what the interface costs a request.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from codecs import BOM_UTF8
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from pipelines.serve.http.errors import Refusal
 
 JSON = "application/json"
+LONG = 64 * 2**10  # bytes
 
 
 class JsonRoute(APIRoute):
@@ -35,14 +37,19 @@ class JsonRoute(APIRoute):
         """Answer one request; refusals are the application's to tell."""
         request = Request(scope, receive)
         _require_json(request)
-        try:
-            body = self._model.model_validate_json((await request.body()).removeprefix(BOM_UTF8))
-        except ValidationError as error:
-            raise _invalid(error) from None
+        content = await request.body()
+        # A long body is not parsed on the event loop: others are answered meanwhile, as far as Python lets them.
+        body = self._parsed(content) if len(content) < LONG else await asyncio.to_thread(self._parsed, content)
         answer: BaseModel | Response = await self.endpoint(body=body, request=request)
         if not isinstance(answer, Response):
             answer = Response(answer.model_dump_json(), media_type=JSON)
         await answer(scope, receive, send)
+
+    def _parsed(self, content: bytes) -> BaseModel:
+        try:
+            return self._model.model_validate_json(content.removeprefix(BOM_UTF8))
+        except ValidationError as error:
+            raise _invalid(error) from None
 
 
 def _require_json(request: Request) -> None:

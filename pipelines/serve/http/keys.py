@@ -11,8 +11,11 @@ from pathlib import Path
 from kcm.errors import ConfigError
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+_OF_NOTHING = sha256(b"").hexdigest()
 
 logger = logging.getLogger("ray.serve")
+
+_Stamp = tuple[int, int, int]  # modification time, size and inode
 
 
 class Keys:
@@ -28,8 +31,9 @@ class Keys:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._trouble = ""  # that was logged last
         try:
-            self._stamp = self._current_stamp()
+            self._stamp: _Stamp | None = self._current_stamp()
             self._names = _read(file)
         except OSError as error:
             raise ConfigError(
@@ -37,8 +41,10 @@ class Keys:
             ) from None
 
     def caller(self, key: str) -> str | None:
-        """The name that the key stands for; None for a key that is not valid."""
+        """The name that the key stands for; None for a key that is not valid, as an empty one never is."""
         self._refresh()
+        if not key:
+            return None
         shown = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         # Every hash is compared, each in constant time: how long it takes tells nothing.
         found = [name for digest, name in self._names.items() if hmac.compare_digest(digest, shown)]
@@ -50,10 +56,15 @@ class Keys:
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._names = _read(self._file)
+                self._trouble = ""
         except (OSError, ConfigError) as error:
-            logger.error("the keys that were read last stay valid: %s", error)
+            if isinstance(error, OSError):
+                self._stamp = None  # it is read as soon as it can be, changed or not
+            if str(error) != self._trouble:  # told once: callers ask with every request
+                self._trouble = str(error)
+                logger.error("the keys that were read last stay valid: %s", error)
 
-    def _current_stamp(self) -> tuple[int, int, int]:
+    def _current_stamp(self) -> _Stamp:
         status = self._file.stat()
         return status.st_mtime_ns, status.st_size, status.st_ino
 
@@ -69,6 +80,9 @@ def _read(file: Path) -> dict[str, str]:
         if match is None:  # the line is not shown: it may hold a key in place of its hash
             mend = 'Write NAME SHA256, the hash by: printf %s "$KEY" | sha256sum'
             raise ConfigError("not a name and a hash", where=f"{file}, line {number}", mend=mend)
+        if match["digest"] == _OF_NOTHING:
+            mend = 'Make the hash of a key: printf %s "$KEY" | sha256sum'
+            raise ConfigError("the hash of an empty key", where=f"{file}, line {number}", mend=mend)
         names[match["digest"]] = match["name"]
     if not names:
         raise ConfigError("there is no key", where=str(file), mend="Write a line NAME SHA256 per key")

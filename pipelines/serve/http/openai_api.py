@@ -8,10 +8,10 @@ asked for.
 
 import json
 import math
-import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -22,11 +22,17 @@ from kcm.inputs.content import Content
 from pipelines.serve.deploy.config import LimitsConfig
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import PredictResponse, Problem
+from pipelines.serve.log.decisions import Origin
 
 MODEL = "kcm"
 ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
 
-_MARKED = re.compile(r"<<<\n(.*)\n>>>", re.DOTALL)
+BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompting.prompts.render` writes them around a text
+MAX_MESSAGES, MAX_PARTS = 1000, 100
+MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
+
+_PRINTABLE = "".join(set(map(chr, range(0x21, 0x7F))) - {"%"})
+_Said = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 
 
 class Part(BaseModel):
@@ -35,7 +41,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     type: Literal["text"]
-    text: str
+    text: _Said
 
 
 class Message(BaseModel):
@@ -44,7 +50,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: _Said | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
@@ -60,7 +66,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: Annotated[str, Field(max_length=200)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     n: Annotated[Literal[1] | None, Field(description="There is one label.")] = None
     stream: bool | None = None
     logprobs: bool | None = None
@@ -70,7 +76,7 @@ class ChatRequest(BaseModel):
 class Predictor(Protocol):
     """Whatever answers inputs."""
 
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         """Answer a request, or raise Refusal."""
 
 
@@ -93,10 +99,10 @@ def add_openai_door(api: FastAPI, service: Predictor, limits: LimitsConfig) -> N
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
         text = _question(body.messages, limits.max_text_length)
-        response = await service.predict([Input(Content(text))], request.state.request_id)
+        response = await service.predict([Input(Content(text))], request.state.origin)
         (answer,) = response.answers
         request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
-        headers = {ROUTE_HEADER: answer.route, VERSION_HEADER: response.model_version}
+        headers = {ROUTE_HEADER: answer.route, VERSION_HEADER: _in_header(response.model_version)}
         if body.stream:
             return StreamingResponse(_chunks(response, answer), headers=headers, media_type="text/event-stream")
         choice = {
@@ -124,13 +130,24 @@ def _question(messages: Sequence[Message], max_length: int) -> str:
     )
     if said is None:
         raise Refusal(422, "messages: there is none of the role 'user'")
-    marked = _MARKED.search(said)
-    text = marked[1].strip() if marked else said
+    text = _marked(said)
     if not text.strip():
         raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")
     if len(text) > max_length:
         raise Refusal(422, f"messages[{index}].content: String should have at most {max_length} characters")
     return text
+
+
+def _marked(said: str) -> str:
+    """What stands between the first line <<< and the last line >>> behind it; everything where there are none."""
+    start = said.find(BEGIN) + len(BEGIN)
+    end = said.rfind(END, start) if start >= len(BEGIN) else -1
+    return said if end < 0 else said[start:end].strip()
+
+
+def _in_header(version: str) -> str:
+    """A version's name in a header, which holds printable ASCII: other characters are percent-encoded as UTF-8."""
+    return quote(version, safe=_PRINTABLE, errors="replace")
 
 
 def _head(response: PredictResponse, kind: str) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""One structured log line per request, and the id that it shares with the answer and with feedback."""
+"""One structured log line per request, and the id that the service gives it: feedback names it.
+
+The id that a client or the proxy gives stands beside it: it need not be unique, and belongs to nobody.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.serve.http.errors import problem
 from pipelines.serve.http.requests import REQUEST_ID_PATTERN
+from pipelines.serve.log.decisions import Origin
 
-REQUEST_ID = "x-request-id"  # set by Ray Serve's proxy where the client sent none, and sent back by it
+REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back
+CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
 
 logger = logging.getLogger("ray.serve")
@@ -28,10 +34,14 @@ def to_logger(fields: dict[str, Any]) -> None:
 
 
 class RequestLog:
-    """ASGI middleware that sets `state.request_id` and logs `state.log`; neither bodies nor headers are ever logged."""
+    """ASGI middleware that sets `state.origin` and logs `state.log`; neither bodies nor headers are ever logged.
 
-    def __init__(self, app: ASGIApp, log: Log) -> None:
-        self._app, self._log = app, log
+    What nobody foresaw is answered by 500, and told to `failed`; its place is logged without its message, which may
+    repeat an input.
+    """
+
+    def __init__(self, app: ASGIApp, log: Log, failed: Callable[[], None]) -> None:
+        self._app, self._log, self._failed = app, log, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -40,12 +50,13 @@ class RequestLog:
             return
         given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
         fields: dict[str, Any] = {}
-        scope.setdefault("state", {}).update(request_id=given or uuid.uuid4().hex, log=fields)
+        origin = Origin(uuid.uuid4().hex, client_request_id=given or None)
+        scope.setdefault("state", {}).update(origin=origin, log=fields)
         if given and not re.fullmatch(REQUEST_ID_PATTERN, given):
             detail = f"{REQUEST_ID}: 1 to 128 printable ASCII characters without spaces are allowed"
             await problem(422, detail)(scope, receive, send)
             return
-        started, status = time.perf_counter(), 499  # what a client that has gone is not told
+        started, status = time.perf_counter(), CLIENT_GONE
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -55,7 +66,16 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, watch)
+        except Exception as error:
+            self._failed()
+            fields["error"] = type(error).__name__
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("request %s: %s\n%s", origin.request_id, fields["error"], trace)
+            if status != CLIENT_GONE:
+                raise  # the answer has begun: to break the connection is all that is left
+            await problem(500, "this should not have happened; it has been logged")(scope, receive, watch)
         finally:
             if scope["path"] not in QUIET:
-                line = {"request_id": scope["state"]["request_id"], "path": scope["path"][:100], "status": status}
+                ids = {"request_id": origin.request_id, "client_request_id": origin.client_request_id}
+                line = ids | {"path": scope["path"][:100], "status": status}
                 self._log(line | {"seconds": round(time.perf_counter() - started, 6)} | fields)

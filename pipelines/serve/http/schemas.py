@@ -27,7 +27,7 @@ class PredictResponse(BaseModel):
     """Answers in the order of the request's inputs, all by one version of the model."""
 
     model_version: str
-    request_id: Annotated[str, Field(description="The X-Request-Id that was sent, or a new one.")]
+    request_id: Annotated[str, Field(description="Given by the service; feedback names it. X-Request-Id is sent back.")]
     answers: list[Answer]
     timings: Timings
 

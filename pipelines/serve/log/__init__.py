@@ -1,1 +1,1 @@
-"""What is remembered of answers: decisions, feedback, audits."""
+"""The log: what was answered to whom, by which version, and what audits and true labels say of it."""

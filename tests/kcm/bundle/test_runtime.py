@@ -10,23 +10,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.special import softmax
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Answer, Cascade, Failure, Input, SmallSide, Unreadable, load_cascade
+from kcm.bundle.runtime import Answer, Cascade, Failure, Input, SmallSide, Unreadable, load_cascade, load_large
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig, encoder_identity
-from kcm.errors import ArtefactError
-from kcm.inputs.content import TEXT, Content, UnreadableError, contents
-from kcm.large import ClassifierConfig, Item, LargeAnswer, LinearHead, OpenAiConfig, Prompt, PromptMode, Prompts
+from kcm.errors import ArtefactError, ConfigError
+from kcm.inputs.content import IMAGE, TEXT, Content, contents
+from kcm.inputs.pictures import PictureError
+from kcm.large import (
+    ClassifierConfig,
+    Item,
+    LargeAnswer,
+    LinearHead,
+    OpenAiConfig,
+    Prompt,
+    PromptMode,
+    Prompts,
+    UpstreamConfig,
+)
 from kcm.large.adapters.classifier import classifier_identity
+from kcm.large.adapters.openai import openai_identity
 from kcm.large.base import Cost
 from kcm.large.prompting.prompts import question
 from kcm.learners import FinetuneConfig
+from tests.fake_upstream import label
 
 LABELS = ("bad", "good", "unclear")
 DIM = 8
@@ -305,14 +319,49 @@ def test_a_classifier_without_its_head_is_refused(loadable: tuple[Bundle, Path],
 
 def test_an_input_that_cannot_be_read_fails_alone() -> None:
     class Picky(StubEncoder):
-        def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-            faults = {position: "it is blank" for position, given in enumerate(inputs) if not given.text}
-            if faults:
-                raise UnreadableError(faults)
-            return super().encode(inputs)
+        reads = IMAGE
+
+        def read(self, content: Content) -> Content:
+            if not content.text:
+                raise PictureError("it is blank")
+            return content
 
     inputs = [Input(Content()), *(Input(Content(text)) for text in TEXTS), Input(Content())]
     found = Cascade(SmallSide(bundle(Policy(decision=middle())), Picky()), ScriptedModel()).answer(inputs)
     assert found[0] == found[-1] == Unreadable("it is blank")
     labels = [answer.label for answer in answers(Policy(decision=middle()), inputs[1:-1])]
     assert [answer.label for answer in found[1:-1]] == labels
+
+
+def asking(base_url: str, variable: str) -> Bundle:
+    """A bundle, from wherever, that names a server and a variable of the environment."""
+    large = OpenAiConfig(model="big", base_url=base_url, api_key_env=variable, max_calls=1000)
+    return bundle(large=large, large_identity=openai_identity(large, LABELS))
+
+
+def test_a_bundle_decides_neither_where_texts_go_nor_which_variable_goes_along(upstream, monkeypatch, tmp_path) -> None:
+    """Promise: a server that the operator has not named gets nothing; a named one the operator's key and budget."""
+    monkeypatch.setenv("SECRET_OF_ANOTHER_SERVICE", "secret")
+    monkeypatch.setenv("OPERATORS_KEY", "key")
+    foreign = asking(upstream.base_url, "SECRET_OF_ANOTHER_SERVICE")
+    for upstreams in ([], [UpstreamConfig(api_key_env="OPERATORS_KEY")]):
+        with pytest.raises(
+            ConfigError, match=rf"asked at {upstream.base_url}, which is not allowed.*serve\.large\.upstreams"
+        ):
+            load_large(foreign, tmp_path, upstreams=upstreams)
+    assert upstream.requests == []
+    allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env="OPERATORS_KEY", max_calls=1)
+    upstream.otherwise = lambda _: label("good")
+    model = load_large(foreign, tmp_path, upstreams=[allowed])
+    first, second = model.answer([Item("1", Content("a")), Item("2", Content("b"))])
+    assert {first.error, second.error} == {None, "the budget is spent: max_calls = 1"}
+    assert [headers["authorization"] for headers in upstream.headers] == ["Bearer key"]
+
+
+def test_an_operator_s_budget_needs_the_operator_s_prices(tmp_path) -> None:
+    foreign = asking("https://host/v1", "FOREIGN_KEY")
+    with pytest.raises(ValidationError, match="max_cost needs input_price"):
+        UpstreamConfig(base_url="https://host/v1", max_cost=5.0)
+    dear = UpstreamConfig(base_url="https://host/v1", max_cost=5.0, input_price=1.0)
+    assert isinstance(foreign.large, OpenAiConfig)
+    assert foreign.large.at([dear]).upstream == dear

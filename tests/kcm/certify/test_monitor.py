@@ -1,87 +1,166 @@
-"""The monitor: alarms when the promise is broken, seldom otherwise, and bounds what it watches at all times."""
+"""The monitor: it tells of a broken promise, seldom otherwise, and bounds what it watches at all times."""
 
-import math
+import itertools
 
 import numpy as np
 import pytest
 
-from kcm.certify.monitor import AuditMonitor
-from kcm.errors import ConfigError, DataError
+from kcm.certify.monitor import Seen, loss_interval
+from kcm.errors import DataError
+
+DELTA = 0.1
 
 
-def _run(rate, *, seed, epsilon=0.02, probability=0.2, batches=60, gain=0.0):
-    """A monitor after 60 batches of 100 requests; `rate` of them lose, `gain` win, each audited with `probability`."""
+def _kept(number, lost, share=1.0):
+    """Requests that were all audited at `share`, of which `lost` lost."""
+    return [Seen(number - lost, share), Seen(lost, share, share, 1.0, 1.0)]
+
+
+def _run(rate, *, seed, share=0.2, batches=60, gain=0.0, every=10):
+    """Intervals after every tenth batch of 100 requests; `rate` of them lose, `gain` win, audited with `share`."""
     rng = np.random.default_rng(seed)
-    monitor = AuditMonitor(epsilon, 0.1, probability, credits_wins=gain > 0)
-    covered, alarm = True, False
-    for _ in range(batches):
+    counts = dict.fromkeys((-1.0, 0.0, 1.0) if gain else (0.0, 1.0), 0)
+    intervals = []
+    for batch in range(batches):
         loss = (rng.random(100) < rate).astype(float) - (rng.random(100) < gain)
-        monitor.observe(rng.random(100) < probability, np.full(100, probability), loss)
-        covered &= monitor.low <= rate - gain <= monitor.high
-        alarm |= monitor.alarm
-    return monitor, covered, alarm
+        loss[rng.random(100) >= share] = 0  # not audited
+        for value in counts:
+            counts[value] += int((loss == value).sum())
+        if batch % every == every - 1:
+            seen = [Seen(number, share, share, value, value) for value, number in counts.items()]
+            intervals.append(loss_interval(seen, DELTA, credits_wins=gain > 0))
+    return intervals
 
 
 def test_a_broken_promise_is_noticed():
-    assert all(_run(0.06, seed=seed)[2] for seed in range(20))
+    assert all(_run(0.06, seed=seed)[-1][0] > 0.02 for seed in range(20))
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])
 def test_a_promise_that_just_holds_seldom_alarms_and_the_truth_stays_inside(gain):
     runs = [_run(0.02 + gain, seed=seed, gain=gain) for seed in range(150)]
-    assert sum(alarm for *_, alarm in runs) / 150 <= 0.15
-    assert sum(not covered for _, covered, _ in runs) / 150 <= 0.25  # two ends, each at 0.1
-    assert min(monitor.low for monitor, *_ in runs) > -1
+    too_high = [any(low > 0.02 for low, _ in run) for run in runs]
+    too_low = [any(high < 0.02 for _, high in run) for run in runs]
+    assert sum(too_high) / 150 <= 0.15  # each end at 0.1
+    assert sum(too_low) / 150 <= 0.15
+    assert all(run[-1][0] > -1 for run in runs)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_truth_is_left_out_no_more_often_than_promised_by_the_binomial_itself(end):
+    """Oracle: the probability, over all paths of 300 requests, that an end ever passes the true mean, exactly."""
+    true, outside = 0.1, 0.0
+    inside_K = np.zeros(302)  # probability of k losses so far, and of the truth inside all the while
+    inside_K[0] = 1.0
+    edge = 0 if end == 0 else -1  # the first number of losses that is too many, or the last that is too few
+    for n in range(1, 301):
+        inside_K[1:] = inside_K[1:] * (1 - true) + inside_K[:-1] * true
+        inside_K[0] *= 1 - true
+        if end == 0:
+            edge = next(k for k in itertools.count(edge) if k > n or loss_interval(_kept(n, k), DELTA)[0] > true)
+            out = slice(edge, None)
+        else:
+            while edge < n and loss_interval(_kept(n, edge + 1), DELTA)[1] < true:
+                edge += 1
+            out = slice(0, edge + 1)
+        outside += inside_K[out].sum()
+        inside_K[out] = 0
+    assert 0.01 < outside <= DELTA
+
+
+@pytest.mark.parametrize(
+    ("number", "lost", "theirs"),
+    [
+        (100, 0, (0.0, 0.06035)),
+        (1000, 20, (0.0082, 0.03954)),
+        (1000, 100, (0.07183, 0.13385)),
+        (5000, 25, (0.00205, 0.00995)),
+        (300, 300, (0.97591, 1.0)),
+        (20000, 200, (0.00745, 0.01307)),
+    ],
+)
+def test_it_is_as_narrow_as_a_mixture_over_all_bets(number, lost, theirs):
+    """Oracle: `BernoulliCS(alpha=0.2, intersect=False)` of the package ville 0.1.0, a beta-binomial mixture."""
+    low, high = loss_interval(_kept(number, lost), DELTA)
+    assert low <= lost / number <= high
+    assert high - low < 1.05 * (theirs[1] - theirs[0])
+    assert low == pytest.approx(theirs[0], abs=0.2 * (theirs[1] - theirs[0]) + 0.013)
+    assert high == pytest.approx(theirs[1], abs=0.2 * (theirs[1] - theirs[0]) + 0.013)
+
+
+def test_the_order_in_which_requests_are_told_says_nothing():
+    seen = [Seen(500, 0.2), Seen(90, 0.2, 0.2), Seen(10, 0.2, 0.2, 1.0, 1.0)]
+    apart = [Seen(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Seen(590, 0.2)]
+    assert loss_interval(seen, DELTA) == pytest.approx(loss_interval(apart, DELTA), abs=1e-6)
+
+
+@pytest.mark.parametrize("credits_wins", [False, True])
+def test_what_is_not_known_leaves_room_for_whatever_it_turns_out_to_be(credits_wins):
+    lowest = -1.0 if credits_wins else 0.0
+    known = [Seen(800, 0.5), Seen(80, 0.5, 0.5), Seen(20, 0.5, 0.5, 1.0, 1.0)]
+    low, high = loss_interval([*known, Seen(100, 0.5, 0.5, lowest, 1.0)], DELTA, credits_wins=credits_wins)
+    for loss in (lowest, 0.0, 0.5, 1.0):
+        seen = [*known, Seen(100, 0.5, 0.5, loss, loss)]
+        found = loss_interval(seen, DELTA, credits_wins=credits_wins)
+        assert low - 1e-6 <= found[0] <= found[1] <= high + 1e-6
 
 
 def test_wins_are_credited_only_where_asked_for():
-    monitor, _, alarm = _run(0.06, seed=0, gain=0.05, epsilon=0.03, batches=100)
-    assert not alarm
-    assert monitor.low < 0.01 < monitor.high
+    low, high = _run(0.06, seed=0, gain=0.05, batches=200)[-1]
+    assert low < 0.01 < high
+    assert low < 0.03
 
 
 def test_audits_weigh_by_their_probability():
     # Losing requests are audited five times as often; unweighted, the loss would seem 0.2 and more.
     rng = np.random.default_rng(0)
-    monitor = AuditMonitor(0.02, 0.1, 0.1)
-    for _ in range(100):
-        loss = rng.random(200) < 0.05
-        probability = np.where(loss, 0.5, 0.1)
-        monitor.observe(rng.random(200) < probability, probability, loss)
-    assert monitor.low < 0.05 < monitor.high < 0.08
+    loss = rng.random(20_000) < 0.05
+    probability = np.where(loss, 0.5, 0.1)
+    audited = rng.random(20_000) < probability
+    lost = int((audited & loss).sum())
+    assert lost / audited.sum() > 0.2
+    low, high = loss_interval([Seen(20_000 - lost, 0.1), Seen(lost, 0.1, 0.5, 1.0, 1.0)], DELTA)
+    assert low < 0.05 < high < 0.08
+
+
+def test_requests_from_before_the_share_was_changed_count_by_the_share_of_their_time():
+    low, high = loss_interval([*_kept(4000, 20, 0.05), *_kept(4000, 200, 0.5)], DELTA)
+    assert 0.02 < low < 20 / 4000 / 0.05 < high < 0.2  # both halves say that a tenth is lost
 
 
 def test_the_upper_end_narrows_with_the_audits():
-    highs = [_run(0.0, seed=0, batches=batches)[0].high for batches in (1, 20, 200)]
+    highs = [_run(0.0, seed=0, batches=batches)[-1][1] for batches in (10, 20, 200)]
     assert highs == sorted(highs, reverse=True)
     assert highs[-1] < 0.005
 
 
-def test_idle_requests_may_come_in_any_number():
-    together, apart = AuditMonitor(0.02, 0.1, 0.5), AuditMonitor(0.02, 0.1, 0.5)
-    together.observe(np.zeros(10, bool), np.full(10, math.nan), np.full(10, math.nan))
-    for _ in range(10):
-        apart.observe([False], [math.nan], [math.nan])
-    assert together.num_requests == apart.num_requests == 10
-    assert together.num_audited == 0
-    assert together.low == apart.low == 0
-
-
 def test_nothing_is_known_before_the_first_request():
-    monitor = AuditMonitor(0.02, 0.1, 0.5)
-    assert (monitor.low, monitor.high, monitor.alarm) == (0, 1, False)
+    assert loss_interval([], DELTA) == (0, 1)
+    assert loss_interval([], DELTA, credits_wins=True) == (-1, 1)
+    assert loss_interval([Seen(0, 0.5)], DELTA) == (0, 1)
 
 
-def test_an_audit_outside_what_was_announced_is_refused_and_changes_nothing():
-    monitor = AuditMonitor(0.02, 0.1, 0.5)
-    for probability, loss in ((0.4, 1.0), (1.1, 1.0), (math.nan, 1.0), (0.5, 1.5), (0.5, -1.0), (0.5, math.nan)):
-        with pytest.raises(DataError, match="must lie in"):
-            monitor.observe([True], [probability], [loss])
-    assert monitor.num_requests == 0
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"probability": 0.4},
+        {"probability": 1.1},
+        {"share": 0.0},
+        {"share": np.nan},
+        {"number": -1},
+        {"high": 1.5},
+        {"low": -1.0},
+        {"low": 0.5},
+        {"low": np.nan},
+    ],
+    ids=str,
+)
+def test_what_cannot_have_been_seen_is_refused(bad):
+    with pytest.raises(DataError, match=r"expected a number|must lie in"):
+        loss_interval([Seen(**{"number": 1, "share": 0.5} | bad)], DELTA)
 
 
-@pytest.mark.parametrize("bad", [{"epsilon": 0}, {"delta": 1.5}, {"min_audit_probability": -0.1}])
-def test_a_monitor_that_promises_nothing_is_refused(bad):
-    values = {"epsilon": 0.02, "delta": 0.1, "min_audit_probability": 0.1, **bad}
-    with pytest.raises(ConfigError, match=f"{next(iter(bad))} must lie in"):
-        AuditMonitor(**values)
+@pytest.mark.parametrize("delta", [0.0, 1.0, -0.1])
+def test_an_interval_that_holds_never_or_always_is_refused(delta):
+    with pytest.raises(DataError, match="delta"):
+        loss_interval([], delta)

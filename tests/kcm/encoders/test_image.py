@@ -13,7 +13,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from kcm.encoders import ImageEncoder, ImageEncoderConfig, build_encoder, encode_readable, encoder_identity
+from kcm.encoders import (
+    ImageEncoder,
+    ImageEncoderConfig,
+    build_encoder,
+    build_reader,
+    encode_readable,
+    encoder_identity,
+)
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
@@ -115,7 +122,9 @@ def test_another_resolution_is_another_encoder(efficientnet: Path) -> None:
 def test_a_text_and_a_broken_file_leave_the_others(efficientnet: Path) -> None:
     image = encoder(efficientnet)
     good = content(pictures(1)[0])
-    features, faults = encode_readable(image, [Content("a text"), good, Content(image=good.image[:60])])
+    read = build_reader(image.config, efficientnet)(good)
+    np.testing.assert_array_equal(image.read(good).pixels, read.pixels)
+    features, faults = encode_readable(image, [Content("a text"), read, Content(image=good.image[:60])])
     np.testing.assert_array_equal(features, image.encode([good]))
     assert faults[0] == "there is no image"
     assert faults[2].startswith("the image is damaged")

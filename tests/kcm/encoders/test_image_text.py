@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 
 from kcm.config import parse_config
-from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, build_encoder, encoder_identity
+from kcm.encoders import (
+    ImageTextConfig,
+    PixelsConfig,
+    TextEncoderConfig,
+    TowersConfig,
+    build_encoder,
+    build_reader,
+    encoder_identity,
+)
 from kcm.encoders.aligned import save_aligned
 from kcm.encoders.alignment import AlignmentConfig, AlignmentHead, fit_alignment
 from kcm.encoders.image_text import ImageTextEncoder, pair_features
@@ -122,6 +130,17 @@ def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
     np.testing.assert_allclose(texts[0], texts[2])
     pairs = build_encoder(ImageTextConfig(model=str(clip), max_length=8), tmp_path).encode(rows)
     np.testing.assert_allclose(pairs, pair_features(images, texts), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["pair", "image", "text"])
+def test_what_was_read_one_by_one_without_weights_is_encoded_alike(clip, tmp_path, output):
+    config = ImageTextConfig(model=str(clip), max_length=8, output=output)
+    rows = [Content("a red", RED), Content("a blue", BLUE), Content("a", RED)]
+    encoder, read = build_encoder(config, tmp_path), build_reader(config, tmp_path)
+    ready = [read(row) for row in rows]
+    assert all((row.pixels is None) == (output == "text") for row in ready)
+    np.testing.assert_array_equal(encoder.encode(ready), encoder.encode(rows))
+    np.testing.assert_array_equal(encoder.encode([encoder.read(row) for row in rows]), encoder.encode(rows))
 
 
 def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):

@@ -52,6 +52,9 @@ def test_one_that_cannot_be_read_leaves_the_others() -> None:
     features, faults = encode_readable(encoder, [Content("a text"), good])
     np.testing.assert_array_equal(features, encoder.encode([good]))
     assert faults == {0: "there is no image"}
+    with_pixels = encoder.read(good)
+    assert encoder.read(with_pixels) is with_pixels
+    np.testing.assert_array_equal(encoder.encode([with_pixels]), features)
     features, faults = encode_readable(encoder, [Content("a text")])
     assert (features.shape, list(faults)) == ((0, 48), [0])
 

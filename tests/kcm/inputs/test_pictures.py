@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kcm.inputs.content import PROBE, Content, UnreadableError
-from kcm.inputs.pictures import PictureError, picture_fault, picture_of, square, squares
+from kcm.inputs.pictures import PictureError, num_pixels, picture_fault, picture_of, square, squares
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -117,6 +117,24 @@ def test_what_is_no_usable_picture_is_told_by_a_reason(data: bytes, reason: str)
     found = picture_fault(data)
     assert found is not None
     assert reason in found
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded() -> None:
+    data = encoded(two_halves(), "JPEG", progressive=True)
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    few, many = (data[:-2] + scan * number + data[-2:] for number in (20, 100))
+    assert picture_fault(few) is None
+    for use in (lambda: num_pixels(many), lambda: square(many, 8)):
+        with pytest.raises(PictureError, match=r"the image has 1\d\d scans, more than 100"):
+            use()
+
+
+def test_the_header_tells_how_many_pixels_there_are() -> None:
+    kinds = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+    assert [num_pixels(encoded(two_halves(), kind)) for kind in kinds] == [64 * 32] * len(kinds)
+    assert num_pixels(bomb(5_000, 4_000)) == 20_000_000  # though there are none
+    with pytest.raises(PictureError, match="5000 x 4001 pixels"):
+        num_pixels(bomb(5_000, 4_001))
 
 
 def test_every_unreadable_input_is_named_by_its_position() -> None:

@@ -17,6 +17,7 @@ from kcm.inputs.content import PROBE, Content, contents
 from kcm.large import Item, LinearHead, Prompt, ZeroShotConfig
 from kcm.large.build import build_large, large_identity
 from kcm.large.config import AnyLargeConfig
+from kcm.large.paid import PaidStore
 from tests.tiny_clip import save_clip
 
 LABELS = ("bad", "good")
@@ -61,7 +62,7 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
     upstream.plan(turns[2]("good"))
     for config in configs:
         head = HEAD if config.adapter == "classifier" else None
-        model = build_large(config, LABELS, tmp_path, head=head, paid=tmp_path / "paid.sqlite")
+        model = build_large(config, LABELS, tmp_path, head=head, paid=PaidStore.in_file(tmp_path / "paid.sqlite"))
         assert model.identity == large_identity(config, LABELS, tmp_path, head=head)
         assert model.label_names == LABELS
         assert model.prompt_modes == config.prompt_modes

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 
-from kcm.large.paid import BudgetSpent, PaidAnswers
+from kcm.errors import ArtefactError
+from kcm.large import paid as module
+from kcm.large.paid import BudgetSpent, PaidAnswers, PaidStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A database that is shared."""
+    return PaidStore.in_file(tmp_path / "shared.db")
 
 
 def test_a_call_counts_at_its_most_until_its_cost_is_known(tmp_path):
-    paid = PaidAnswers(tmp_path / "paid.sqlite", "big", max_cost=10.0)
+    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_cost=10.0)
     paid.reserve(6.0)
     with pytest.raises(BudgetSpent, match="max_cost = 10, 6 so far"):
         paid.reserve(6.0)
@@ -22,15 +33,17 @@ def test_a_call_counts_at_its_most_until_its_cost_is_known(tmp_path):
 
 
 def test_a_call_whose_process_died_stays_booked(tmp_path):
-    PaidAnswers(tmp_path / "paid.sqlite", "big").reserve(6.0)
-    after = PaidAnswers(tmp_path / "paid.sqlite", "big", max_calls=1)
+    PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big").reserve(6.0)
+    after = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=1)
     assert after.spent() == (1, 6.0)
     with pytest.raises(BudgetSpent, match="max_calls = 1"):
         after.reserve(0.0)
 
 
 def test_accounts_share_answers_and_no_budget(tmp_path):
-    first, second = (PaidAnswers(tmp_path / "paid.sqlite", name, max_calls=1) for name in ("big", "small"))
+    first, second = (
+        PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), name, max_calls=1) for name in ("big", "small")
+    )
     first.reserve(1.0)
     first.keep("question", {"said": "yes"}, 1.0, 1.0)
     assert second.find("question") == {"said": "yes"}
@@ -42,7 +55,7 @@ def test_many_spenders_never_pass_the_budget_together(tmp_path):
     made = []
 
     def spend():
-        own = PaidAnswers(tmp_path / "paid.sqlite", "big", max_calls=10)
+        own = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=10)
         for _ in range(5):
             try:
                 own.reserve(0.0)
@@ -56,6 +69,94 @@ def test_many_spenders_never_pass_the_budget_together(tmp_path):
     for thread in threads:
         thread.join()
     assert len(made) == 10
+
+
+def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
+    """Promise: five calls are five calls, by however many replicas and after however many restarts."""
+    made = 0
+    for _restart in range(3):
+        replicas = [PaidAnswers(store, "big", max_calls=5) for _ in range(3)]
+        for number in range(9):
+            try:
+                replicas[number % 3].reserve(0.5)
+            except BudgetSpent:
+                continue
+            made += 1
+            replicas[number % 3].keep(f"question {made}", {"said": str(made)}, 0.5, 0.25)
+    assert made == 5
+    after = PaidAnswers(store, "big", max_calls=5)
+    assert after.spent() == (5, pytest.approx(1.25))
+    assert after.find("question 3") == {"said": "3"}
+
+
+def test_a_budget_of_currency_is_kept_by_the_database_itself(store):
+    """Promise: what is left is looked at and taken in one step."""
+    paid = [PaidAnswers(store, "big", max_cost=10.0) for _ in range(4)]
+    spent = []
+
+    def spend(own):
+        for _ in range(10):
+            try:
+                own.reserve(1.0)
+                spent.append(1.0)
+            except BudgetSpent:
+                return
+
+    threads = [threading.Thread(target=spend, args=(own,)) for own in paid]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(spent), paid[0].spent()) == (10, (10, 10.0))
+
+
+def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
+    store = PaidStore.in_file(tmp_path / "log.db")
+    PaidAnswers(replace(store, prefix="paid_"), "big").reserve(1.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables == {"paid_answers", "paid_spending"}
+
+
+def test_a_database_that_is_gone_is_missed_and_not_begun_anew(tmp_path):
+    """Promise: nobody gets a budget back by deleting the record of what was spent."""
+    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=5)
+    (tmp_path / "paid.sqlite").unlink()
+    with pytest.raises(ArtefactError, match="cannot use the store of paid answers"):
+        paid.reserve(0.0)
+    assert not (tmp_path / "paid.sqlite").exists()
+
+
+def test_a_file_of_an_older_version_is_read(tmp_path):
+    """Promise: what was paid for is never paid for again."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "paid.sqlite", isolation_level=None)) as database:
+        database.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        database.execute(
+            "CREATE TABLE spending (account TEXT PRIMARY KEY, calls INTEGER NOT NULL, currency REAL NOT NULL)"
+        )
+        database.execute("INSERT INTO answers VALUES ('question', '{\"said\": \"yes\"}')")
+        database.execute("INSERT INTO spending VALUES ('big', 3, 1.5)")
+    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=4)
+    assert (paid.find("question"), paid.spent()) == ({"said": "yes"}, (3, 1.5))
+    paid.reserve(1.0)
+    with pytest.raises(BudgetSpent):
+        paid.reserve(1.0)
+
+
+@pytest.mark.parametrize("where", ["in memory", "in a file"])
+def test_memory_holds_no_more_than_the_last_answers(tmp_path, monkeypatch, where):
+    """Promise: a service that asks for ever does not grow for ever."""
+    monkeypatch.setattr(module, "MAX_RECENT", 10)
+    paid = PaidAnswers(None if where == "in memory" else PaidStore.in_file(tmp_path / "paid.sqlite"), "big")
+    for number in range(50):
+        paid.reserve(0.0)
+        paid.keep(str(number), {"said": str(number)}, 0.0, 0.0)
+        paid.find("0" if number == 0 else str(number - 1))
+    assert len(paid._recent) == 10
+    assert paid.find("49") == {"said": "49"}
+    assert paid.find("5") == (None if where == "in memory" else {"said": "5"})
+    assert len(paid._recent) == 10
+    assert paid.spent() == (50, 0.0)
 
 
 def test_without_a_file_everything_is_kept_in_memory():

@@ -18,7 +18,7 @@ from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
-from pipelines.serve.log.feedback import Feedback
+from pipelines.serve.log.decisions import Feedback, Origin
 
 HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface
 
@@ -30,15 +30,20 @@ class StubService:
     refusal: Refusal | None = None
     waiting: str | None = None
     seen: list[Any] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    version: str = "3"
+    error: Exception | None = None
+    num_failed: int = 0
 
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
-        if self.refusal:
-            raise self.refusal
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
+        if problem := self.refusal or self.error:
+            raise problem
         self.seen += inputs
+        self.origins += [origin]
         answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01)
         return PredictResponse(
-            model_version="3",
-            request_id=request_id,
+            model_version=self.version,
+            request_id=origin.request_id,
             answers=[answer] * len(inputs),
             timings=Timings(judge_s=0.01, total_s=0.02),
         )
@@ -64,10 +69,10 @@ class StubService:
     def report(self) -> Html:
         return element("p", "what <it> promises")
 
-    async def feedback(self, request_id: str, labels: Sequence[Feedback]) -> FeedbackResponse:
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         if self.refusal:
             raise self.refusal
-        self.seen += [request_id, *labels]
+        self.seen += [request_id, caller, *labels]
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def card(self) -> ModelCard:
@@ -94,6 +99,9 @@ class StubService:
     def waiting_for(self) -> str | None:
         return self.waiting
 
+    def failed(self) -> None:
+        self.num_failed += 1
+
     async def metrics(self) -> str:
         return "kcm_items_total 1\n"
 
@@ -111,5 +119,10 @@ def client(service: StubService) -> TestClient:
 
 @pytest.fixture
 def client_of(service: StubService) -> Callable[..., TestClient]:
-    """A client of the interface with these keys and this rate limit."""
-    return lambda **options: TestClient(create_api(service, LimitsConfig(), **{"hosts": HOSTS} | options))
+    """A client of the interface with these keys, this rate limit, or other limits."""
+
+    def client(**options: Any) -> TestClient:
+        limits = {name: options.pop(name) for name in list(options) if name in LimitsConfig.model_fields}
+        return TestClient(create_api(service, LimitsConfig(**limits), **{"hosts": HOSTS} | options))
+
+    return client

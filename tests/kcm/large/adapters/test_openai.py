@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel, Prompt
 from kcm.large.adapters.openai import openai_identity
+from kcm.large.paid import PaidStore
 
 LABELS = ("negative", "positive", "late delivery")
 KEY = "sk-this-is-the-key"
@@ -36,10 +38,10 @@ def _key(monkeypatch):
 def model(upstream, tmp_path):
     """Makes models that share a file of paid answers, do not wait long, and try three times."""
 
-    def make(**changes: Any) -> OpenAiModel:
+    def make(limit_s: float = math.inf, **changes: Any) -> OpenAiModel:
         settings = {"timeout_s": 5.0, "max_retries": 2, "max_wait_s": 0.05, "num_concurrent": 1} | changes
         config = OpenAiConfig(base_url=upstream.base_url, model="big", **settings)
-        return OpenAiModel(config, LABELS, tmp_path / "paid.sqlite")
+        return OpenAiModel(config, LABELS, PaidStore.in_file(tmp_path / "paid.sqlite"), limit_s)
 
     return make
 
@@ -216,6 +218,9 @@ def test_a_pause_longer_than_allowed_is_not_waited_for(model, upstream, turn):
     assert len(upstream.requests) == 1
 
 
+HUGE = {"content": [{"token": "", "logprob": 10**400}]}
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -227,8 +232,21 @@ def test_a_pause_longer_than_allowed_is_not_waited_for(model, upstream, turn):
         {"body": b"\xff\xfe\x00"},
         {"body": '{"choices": [{"message": {"content": "positive"}}]}', "cut_after": 10},
         {"body": "positive", "cut_after": 0},
+        {"body": "[" * 100_000},
+        {"body": json.dumps({"choices": [{"message": {"content": ""}, "logprobs": HUGE}]})},
     ],
-    ids=["half JSON", "HTML", "no choice", "no message", "a list", "no text", "cut", "cut at once"],
+    ids=[
+        "half JSON",
+        "HTML",
+        "no choice",
+        "no message",
+        "a list",
+        "no text",
+        "cut",
+        "cut at once",
+        "deep",
+        "huge number",
+    ],
 )
 def test_a_broken_reply_is_asked_for_again(model, upstream, turn, trouble):
     """Promise: a reply that is cut off or is no chat completion is no answer, and the question is put once more."""
@@ -237,7 +255,11 @@ def test_a_broken_reply_is_asked_for_again(model, upstream, turn, trouble):
     assert (answer.label, len(upstream.requests)) == (1, 2)
 
 
-@pytest.mark.parametrize("stall", [{"stall_after": 10}, {"delay_s": 30.0}], ids=["in the middle", "at the start"])
+@pytest.mark.parametrize(
+    "stall",
+    [{"stall_after": 10}, {"delay_s": 30.0}, {"drip_s": 0.1}],
+    ids=["in the middle", "at the start", "byte by byte"],
+)
 def test_a_stalled_reply_is_given_up_in_time(model, upstream, turn, stall):
     """Promise: a server that goes silent holds nobody up."""
     upstream.plan(turn(200, "x" * 100, **stall))
@@ -246,6 +268,62 @@ def test_a_stalled_reply_is_given_up_in_time(model, upstream, turn, stall):
     upstream.plan(*[turn(200, "x" * 100, **stall)] * 3)
     (answer,) = model(timeout_s=0.3).answer(items("y"))
     assert answer.error == "no whole reply within 0.3 s"
+
+
+def test_retries_and_pauses_end_with_the_time_of_a_question(model, upstream, turn):
+    """Promise: whoever waits for an answer no longer has nothing asked on their behalf."""
+    patient = {"timeout_s": 60.0, "max_retries": 50, "max_wait_s": 60.0}
+    upstream.plan(turn(503, "later", {"Retry-After": "30"}))
+    (answer,) = model(limit_s=2.0, **patient).answer(items("x"))
+    assert (answer.error, answer.outage, len(upstream.requests)) == ("status 503: later", True, 1)
+    upstream.plan(turn(200, delay_s=30.0))
+    (answer,) = model(limit_s=0.3, **patient).answer(items("y"))
+    assert answer.error.startswith("no whole reply within 0.")
+    assert len(upstream.requests) == 2
+
+
+def test_a_compressed_reply_is_not_unpacked(model, upstream, turn, said):
+    """Promise: a small reply cannot grow in memory: none is asked for compressed, and one that is is an error."""
+    packed = gzip.compress(said("x" * 20_000_000).body.encode())
+    assert len(packed) < 100_000
+    upstream.plan(turn(200, packed, {"Content-Encoding": "gzip"}))
+    bomb, fine = model().answer(items("x", "y"))
+    assert bomb.error == "the reply is compressed ('gzip'), which was not asked for"
+    assert (fine.label, len(upstream.requests)) == (1, 2)
+    assert upstream.headers[0]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"label":' * 20_000], ids=["lists", "objects"])
+def test_a_deep_answer_is_off_label_and_harms_no_other(model, upstream, said, content):
+    """Promise: what one reply says cannot end the answers to others."""
+    upstream.plan(said(content))
+    deep, fine = model().answer(items("x", "y"))
+    assert (deep.label, deep.off_label, fine.label) == (None, True, 1)
+
+
+def test_a_deep_refusal_is_an_error_of_its_item(model, upstream, turn):
+    """Promise: nor what one refusal says."""
+    upstream.plan(turn(400, "[" * 100_000))
+    refused, fine = model().answer(items("x", "y"))
+    assert refused.error.startswith("status 400: [[[")
+    assert fine.label == 1
+
+
+def test_an_unbelievable_count_of_tokens_is_none(model, upstream, label):
+    """Promise: a number that no float holds ends nothing; the call is booked at the most it can have cost."""
+    upstream.plan(label("positive", usage={"prompt_tokens": 10**4000, "completion_tokens": 1}))
+    (answer,) = model(**PRICES).answer(items("x"))
+    assert answer.label == 1
+    assert answer.cost.currency > 2
+
+
+def test_an_outage_is_told_from_an_answer_that_is_no_good(model, upstream, turn, label):
+    """Promise: only a server that is not there, in trouble or silent counts as one that fails."""
+    upstream.plan(label("lukewarm"), turn(400, "content filter"))
+    assert [answer.outage for answer in model(max_calls=2).answer(items("x", "y", "z", " "))] == [False] * 4
+    upstream.plan(turn(503), turn(429, "", {"Retry-After": "900"}), turn(200, "broken"), turn(200, delay_s=30.0))
+    hasty = model(max_retries=0, timeout_s=0.3)
+    assert [answer.outage for answer in hasty.answer(items(*"abcd"))] == [True] * 4
 
 
 def test_a_huge_answer_is_not_read_to_its_end(model, upstream, turn, said):
@@ -335,6 +413,43 @@ def test_threads_that_ask_the_same_question_share_its_answer(model, upstream, la
     assert len(upstream.requests) == 1
 
 
+def test_a_slow_answer_delays_no_other(model, upstream, label):
+    """Promise: every question has its own future, and is answered when its own reply is there."""
+    go_on = threading.Event()
+
+    def answer(body):
+        if "slow" in str(body["messages"]):
+            assert go_on.wait(60)
+        return label("positive")
+
+    upstream.otherwise = answer
+    asking = model(num_concurrent=2, timeout_s=60.0)
+    slow, *others = [asking.ask(item) for item in items("slow", *"abcdef")]
+    assert [other.result(60).label for other in others] == [1] * 6
+    assert not slow.done()
+    go_on.set()
+    assert slow.result(60).label == 1
+
+
+def test_a_question_that_nobody_waits_for_is_not_sent(model, upstream, label):
+    """Promise: who leaves before the question is sent pays for nothing; who asked the same still gets the answer."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def answer(_):
+        started.set()
+        assert go_on.wait(60)
+        return label("positive")
+
+    upstream.otherwise = answer
+    asking = model(timeout_s=60.0)
+    first, left, shared, stays = [asking.ask(item) for item in items("a", "b", "c", "c")]
+    assert started.wait(60)
+    assert (left.cancel(), shared.cancel()) == (True, True)
+    go_on.set()
+    assert (first.result(60).label, stays.result(60).label) == (1, 1)
+    assert upstream.texts() == ["a", "c"]
+
+
 def test_no_more_questions_are_under_way_than_allowed(model, upstream, label):
     """Promise: the limit of concurrent questions is used, and never passed."""
 
@@ -402,8 +517,9 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
         "import sys; from pathlib import Path; from kcm.inputs.content import Content; from kcm.large import *\n"
+        "from kcm.large.paid import PaidStore\n"
         "config = OpenAiConfig(base_url=sys.argv[1], model='big', num_concurrent=1)\n"
-        f"model = OpenAiModel(config, {LABELS!r}, Path(sys.argv[2]))\n"
+        f"model = OpenAiModel(config, {LABELS!r}, PaidStore.in_file(Path(sys.argv[2])))\n"
         "model.answer([Item(str(n), Content(f'text {n}')) for n in range(6)])"
     )
     paid, hanging = tmp_path / "paid.sqlite", threading.Event()
@@ -421,7 +537,9 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     config = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=1)
-    answers = OpenAiModel(config, LABELS, paid).answer([Item(str(n), Content(f"text {n}")) for n in range(6)])
+    answers = OpenAiModel(config, LABELS, PaidStore.in_file(paid)).answer(
+        [Item(str(n), Content(f"text {n}")) for n in range(6)]
+    )
     assert [answer.label for answer in answers] == [1] * 6
     asked = upstream.texts()
     assert asked[:4] == [f"text {n}" for n in range(4)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.breaker import Breaker, BreakerConfig, Call
 
 
 class Clock:
@@ -22,10 +22,15 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(BreakerConfig(failures=3, rest_s=10.0), clock)
 
 
+def admitted(breaker: Breaker) -> Call:
+    call = breaker.admit()
+    assert call is not None
+    return call
+
+
 def fail(breaker: Breaker, times: int) -> None:
     for _ in range(times):
-        assert breaker.admits()
-        breaker.failed()
+        admitted(breaker).failed()
 
 
 def test_it_opens_after_failures_in_a_row(breaker: Breaker) -> None:
@@ -33,12 +38,12 @@ def test_it_opens_after_failures_in_a_row(breaker: Breaker) -> None:
     assert breaker.state == "closed"
     fail(breaker, 1)
     assert breaker.state == "open"
-    assert not breaker.admits()
+    assert breaker.admit() is None
 
 
 def test_a_success_between_them_starts_the_count_again(breaker: Breaker) -> None:
     fail(breaker, 2)
-    breaker.succeeded()
+    admitted(breaker).succeeded()
     fail(breaker, 2)
     assert breaker.state == "closed"
 
@@ -46,21 +51,20 @@ def test_a_success_between_them_starts_the_count_again(breaker: Breaker) -> None
 def test_after_its_rest_one_call_alone_tries(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 9.9
-    assert not breaker.admits()
+    assert breaker.admit() is None
     clock.now += 0.2
     assert breaker.state == "half_open"
-    assert [breaker.admits(), breaker.admits()] == [True, False]
+    admitted(breaker)
+    assert breaker.admit() is None
 
 
 def test_the_trial_decides(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 11
-    assert breaker.admits()
-    breaker.failed()
+    admitted(breaker).failed()
     assert breaker.state == "open"
     clock.now += 11
-    assert breaker.admits()
-    breaker.succeeded()
+    admitted(breaker).succeeded()
     assert breaker.state == "closed"
     fail(breaker, 2)
     assert breaker.state == "closed"
@@ -69,16 +73,22 @@ def test_the_trial_decides(breaker: Breaker, clock: Clock) -> None:
 def test_a_trial_that_tells_nothing_leaves_room_for_another(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 11
-    assert breaker.admits()
-    breaker.abandoned()
-    assert breaker.admits()
+    admitted(breaker).abandoned()
+    admitted(breaker)
 
 
-def test_calls_from_before_it_opened_change_nothing(breaker: Breaker, clock: Clock) -> None:
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "abandoned"])
+def test_calls_from_before_it_opened_change_nothing(breaker: Breaker, clock: Clock, outcome: str) -> None:
+    """Neither while it rests, nor while one call tries: however many of them end then, no other is admitted."""
+    late = [admitted(breaker) for _ in range(12)]
     fail(breaker, 3)
-    breaker.succeeded()
+    for call in late[:6]:
+        getattr(call, outcome)()
     assert breaker.state == "open"
-    clock.now += 9
-    breaker.failed()
-    clock.now += 1
-    assert breaker.state == "half_open"
+    clock.now += 11
+    trial = admitted(breaker)
+    for call in late[6:]:
+        getattr(call, outcome)()
+        assert (breaker.state, breaker.admit()) == ("half_open", None)
+    trial.succeeded()
+    assert breaker.state == "closed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from kcm.encoders import encode_readable
-from kcm.inputs.content import TEXT, Content, UnreadableError
+from kcm.inputs.content import IMAGE, TEXT, Content, Part
+from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.encoder import EncoderFailedError, RemoteEncoder
 from pipelines.serve.deploy.release import Release
@@ -46,9 +48,15 @@ class Replicas:
         self.num_cancelled += 1
 
 
-def encoder_over(replicas: Any) -> RemoteEncoder:
-    bundle: Any = SimpleNamespace(collaborator=SimpleNamespace(in_features=3), encoder_identity="abc", reads=TEXT)
-    return RemoteEncoder(replicas, RELEASE, bundle, timeout_s=1.0)
+def read(content: Content) -> Content:
+    if not content.image:
+        raise PictureError("there is no image")
+    return replace(content, pixels=np.zeros(1))
+
+
+def encoder_over(replicas: Any, reads: frozenset[Part] = TEXT) -> RemoteEncoder:
+    bundle: Any = SimpleNamespace(collaborator=SimpleNamespace(in_features=3), encoder_identity="abc", reads=reads)
+    return RemoteEncoder(replicas, RELEASE, bundle, timeout_s=1.0, read=read)
 
 
 def told(cause: Exception) -> RayTaskError:
@@ -84,8 +92,9 @@ def test_full_replicas_are_not_asked_again() -> None:
     assert len(replicas.asked) == 1
 
 
-def test_an_input_that_cannot_be_read_is_left_out_as_in_process() -> None:
-    replicas = Replicas(told(UnreadableError({1: "no image"})), FEATURES[:1])
-    features, faults = encode_readable(encoder_over(replicas), INPUTS)
-    assert (len(features), faults) == (1, {1: "no image"})
-    assert replicas.asked[1] == (INPUTS[:1], RELEASE)
+def test_pictures_are_read_before_they_are_sent_and_what_cannot_be_read_stays_here() -> None:
+    replicas = Replicas(FEATURES[:1])
+    features, faults = encode_readable(encoder_over(replicas, IMAGE), [Content(image=b"1"), Content("a text")])
+    assert (len(features), faults) == (1, {1: "there is no image"})
+    (((sent,), _),) = replicas.asked
+    assert sent.pixels is not None

@@ -190,19 +190,46 @@ def test_after_repeated_failures_the_large_model_is_left_alone() -> None:
         assert "not asked for a while" in outcomes[-1].reason  # type: ignore[union-attr]
         return [len(handle.responses)]
 
-    assert asyncio.run(many()) == [4]  # two requests, each tried twice
+    assert asyncio.run(many()) == [3]  # two requests, of which the first one took the second's retry
 
 
-def test_answers_that_are_all_errors_open_the_breaker_too() -> None:
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ([LargeAnswer(None, error="answered 'x'", off_label=True)] * 2, "closed"),
+        ([LargeAnswer(None, error="the text is empty")] * 2, "closed"),
+        ([LargeAnswer(None, error="the budget is spent")] * 2, "closed"),
+        ([LargeAnswer(5)] * 2, "closed"),
+        ([LargeAnswer(None, error="status 503", outage=True)] * 2, "open"),
+        ([LargeAnswer(None, error="status 503", outage=True), LargeAnswer(None, error="the text is empty")], "open"),
+        ([LargeAnswer(None, error="status 503", outage=True), LargeAnswer(1)], "closed"),
+    ],
+    ids=["off-label", "empty", "no budget", "no such label", "outage", "outage and empty", "outage and an answer"],
+)
+def test_only_a_service_that_fails_opens_the_breaker(answers: list[LargeAnswer], state: str) -> None:
+    """Promise: whatever one caller makes the model say, the others are still answered by it."""
     breaker = Breaker(BreakerConfig(failures=1))
-    handle = FakeHandle(giving([LargeAnswer(None, error="no answer")] * 2))
-    asyncio.run(escalation(handle, breaker=breaker).ask(ITEMS, 5.0))
-    assert breaker.state == "open"
+    asyncio.run(escalation(FakeHandle(giving(answers)), breaker=breaker).ask(ITEMS, 5.0))
+    assert breaker.state == state
+
+
+def test_where_all_calls_time_out_they_are_not_all_made_again() -> None:
+    """Promise: an overloaded model is not asked twice for everything."""
+
+    async def ask_at_once() -> int:
+        handle = FakeHandle(forever)
+        asking = escalation(handle, attempt_s=0.02, breaker=Breaker(BreakerConfig(failures=1000)))
+        await asyncio.gather(*(asking.ask(ITEMS, 5.0) for _ in range(50)))
+        return len(handle.responses)
+
+    assert asyncio.run(ask_at_once()) <= 50 + 5  # a token, and some more should this machine stand still for seconds
 
 
 def test_a_probe_goes_through_an_open_breaker() -> None:
     breaker = Breaker(BreakerConfig(failures=1))
-    breaker.failed()
+    call = breaker.admit()
+    assert call is not None
+    call.failed()
     handle = FakeHandle(giving([LargeAnswer(0)]))
     assert asyncio.run(escalation(handle, breaker=breaker).probe(5.0)) is None
 

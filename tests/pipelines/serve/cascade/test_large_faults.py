@@ -6,6 +6,7 @@ The large model is the adapter of a real HTTP server that is scripted request by
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,11 @@ from kcm.bundle.runtime import Answer, Input, Judgement, SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
+from kcm.large.paid import PaidStore
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.questions import Questions
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.release import Release
@@ -40,6 +43,9 @@ FAULTS = {
     "another form": Turn(body="[]"),
     "a label that is not on the list": label("lukewarm"),
     "nothing": said(None),
+    "a deep reply": Turn(body="[" * 100_000),
+    "a deep answer": said("[" * 100_000),
+    "a compressed reply": Turn(body=gzip.compress(bytes(10**7)), headers={"Content-Encoding": "gzip"}),
     "a wrong length": Turn(body="{}", headers={"Content-Length": "5000"}, cut_after=2),
 }
 
@@ -62,7 +68,7 @@ class Handle:
     """A deployment's handle that calls the model in this process, as the deployment would."""
 
     def __init__(self, model: OpenAiModel) -> None:
-        self._model = Batcher(model.answer, lambda item: item.content.size, max_batch_size=8, max_waiting=8)
+        self._model = Questions(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
         self.answer = self
 
     def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
@@ -74,7 +80,7 @@ def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     model = OpenAiModel(
         OpenAiConfig(base_url=base_url, model="big", timeout_s=0.3, max_retries=0, max_wait_s=0.05),
         LABELS,
-        folder / "paid.sqlite",
+        PaidStore.in_file(folder / "paid.sqlite"),
     )
 
     async def answer() -> list[Answer]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.serve.log.feedback import FeedbackLog
-from pipelines.serve.log.tables import FEEDBACK
+from pipelines.serve.log.database import FEEDBACK
+from pipelines.serve.log.decisions import DecisionLog
 
 # The door's interface and its store; a model has no part in this.
 SERVER = """
@@ -24,17 +24,22 @@ import uvicorn
 
 from pipelines.serve.http.api import create_api
 from pipelines.serve.deploy.config import LimitsConfig
-from pipelines.serve.log.feedback import FeedbackConfig
+from pipelines.serve.log.database import FeedbackConfig
+from pipelines.serve.log.decisions import Decision, Origin
+from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.http.schemas import FeedbackResponse
-from pipelines.serve.log.store import Store
 
-store = Store(FeedbackConfig(timeout_s=10.0), sys.argv[1])
+log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
 
 
 class Service:
-    async def feedback(self, request_id, labels):
-        await store.add_feedback(request_id, labels)
+    async def feedback(self, request_id, caller, labels):
+        log.add_decisions([Decision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
+        await log.add_feedback(request_id, caller, labels)
         return FeedbackResponse(request_id=request_id, stored=len(labels))
+
+    def failed(self):
+        raise AssertionError("no request fails here")
 
 
 uvicorn.run(create_api(Service(), LimitsConfig()), fd=int(sys.argv[2]), log_level="error")
@@ -72,6 +77,6 @@ def test_every_acknowledged_feedback_is_there_after_the_application_was_killed(t
         server.wait()
         for each in sending:
             each.result()
-    stored = {row["request_id"] for row in FeedbackLog(url, 5.0).read(FEEDBACK)}
+    stored = {row["request_id"] for row in DecisionLog(url, 5.0).read(FEEDBACK)}
     assert len(acknowledged) >= 30
     assert set(acknowledged) <= stored

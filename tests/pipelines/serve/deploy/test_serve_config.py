@@ -58,6 +58,8 @@ def test_a_replica_computes_where_its_resources_are() -> None:
         ({"large": {"max_waiting_items": 10}}, "large.max_waiting_items"),
         ({"large": {"min_replicas": 2}}, r"min_replicas \(2\) must not exceed num_replicas \(1\)"),
         ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
+        ({"num_replicas": 8, "auth": {"requests_per_minute": 4}}, r"requests_per_minute \(4\) must be at least num_"),
+        ({"limits": {"max_json_values": 100}}, r"max_json_values \(100\) must be at least 1548"),
         ({"port": 70000}, "port = 70000"),
         ({"allowed_hosts": ["kcm.example.org:443"]}, "a name without a port"),
         ({"allowed_hosts": ["*example.org"]}, "a name without a port"),

@@ -40,6 +40,13 @@ def test_only_a_valid_key_gets_an_answer(client_of: Callable[..., TestClient], k
     assert len(service.seen) == 1
 
 
+def test_an_empty_key_is_none_whatever_the_file_came_to_hold(client_of: Callable[..., TestClient], keys: Keys) -> None:
+    keys._names[sha256(b"").hexdigest()] = "eve"
+    client = client_of(keys=keys)
+    for shown in ("Bearer", "Bearer ", "Bearer  \t"):
+        assert client.get("/v1/model", headers={"Authorization": shown}).status_code == 401
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/model", "/v1/model/report", "/v1/models", "/v1/feedback", "/v1/explain", "/metrics", "/nowhere"]
 )
@@ -75,7 +82,8 @@ def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
         client_of(keys=keys).post("/v1/explain", json={"input": {"text": "a private text"}}, headers=bearer(SECRET))
         client_of(keys=keys).post("/v1/predict", json={"text": "a private text"}, headers=bearer("wrong-secret"))
     answered, explained, refused = [vars(record) for record in caplog.records if record.getMessage() == "request"]
-    assert (answered["request_id"], answered["caller"], answered["status"]) == ("mine", "ann", 200)
+    assert (answered["client_request_id"], answered["caller"], answered["status"]) == ("mine", "ann", 200)
+    assert answered["request_id"] not in ("", "mine", explained["request_id"])
     assert (answered["path"], answered["model_version"], answered["routes"]) == ("/v1/predict", "3", ["small"])
     assert answered["seconds"] >= 0
     assert (explained["path"], explained["model_version"], explained["status"]) == ("/v1/explain", "3", 200)
@@ -83,6 +91,17 @@ def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
     written = " ".join(str(vars(record)) for record in caplog.records)
     assert "secret" not in written
     assert "private" not in written
+
+
+def test_the_service_is_told_whose_request_it_is(
+    client_of: Callable[..., TestClient], keys: Keys, service: Any
+) -> None:
+    label = {"request_id": "r", "labels": [{"label": "good"}]}
+    for options, headers in (({"keys": keys}, bearer("bob")), ({}, {})):
+        client_of(**options).post("/v1/predict", json=BODY, headers=headers)
+        client_of(**options).post("/v1/feedback", json=label, headers=headers)
+    assert [origin.caller for origin in service.origins] == ["bob", None]
+    assert service.seen[2::4] == ["bob", None]
 
 
 def test_health_checks_do_not_fill_the_log(

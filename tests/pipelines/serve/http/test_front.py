@@ -22,15 +22,18 @@ from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig, State
 from pipelines.serve.cascade.escalation import Trouble
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.config import AuditConfig, ServeConfig
 from pipelines.serve.deploy.release import Release
 from pipelines.serve.http import front as room
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.front import Front
 from pipelines.serve.http.schemas import PredictResponse
-from pipelines.serve.log.feedback import Feedback, FeedbackConfig, FeedbackLog
-from pipelines.serve.log.store import Store
-from pipelines.serve.log.tables import ESCALATED, FEEDBACK
+from pipelines.serve.log import writer as log_writer
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, FeedbackConfig
+from pipelines.serve.log.decisions import DecisionLog, Feedback, Origin
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
 
 KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
 DOWN = Trouble("the large model failed: RayActorError", 503)
@@ -86,6 +89,8 @@ class Recorder:
     explained_statuses: list[int] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     call_rates: list[float | None] = field(default_factory=list)
+    audits: list[str] = field(default_factory=list)
+    num_failed: int = 0
 
     def answered(self, response: PredictResponse) -> None:
         self.statuses.append(200)
@@ -99,6 +104,12 @@ class Recorder:
     def unstored(self, kind: str) -> None:
         self.lost.append(kind)
 
+    def audited(self, outcome: str) -> None:
+        self.audits.append(outcome)
+
+    def failed(self) -> None:
+        self.num_failed += 1
+
     def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
         self.call_rates.append(call_rate)
 
@@ -110,18 +121,26 @@ def release(version: str) -> Release:
     return Release(version=version, bundle=Path("/bundles") / version)
 
 
-async def started(recorder: Recorder, url: str | None = None, troubles: int = 0) -> Front:
+async def started(recorder: Recorder, url: str | None = None, troubles: int = 0, share: float = 0.0) -> Front:
+    log = LogWriter(CONFIG.feedback, url) if url else None
+
     async def load(offered: Release) -> CascadeService:
         small_side = StubSmallSide()
         judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=8, max_waiting=8)
         fails = 99 if offered.version == "mute" else troubles
-        return CascadeService(small_side, judge, StubEscalation(fails), CONFIG, offered.version)  # type: ignore[arg-type]
+        large: Any = StubEscalation(fails)
+        auditor = None
+        if log and share:
+            seen: Any = recorder
+            monitor = Monitor(log, offered.version, None, seen)
+            audit = AuditConfig(share=share, seed=0)
+            auditor = Auditor(audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, seen)
+        return CascadeService(small_side, judge, large, CONFIG, offered.version, auditor)
 
     async def exposition() -> str:
         return "everything counted"
 
-    store = Store(CONFIG.feedback, url) if url else None
-    front = Front(load, CONFIG, Breaker(BreakerConfig()), recorder, store, exposition)
+    front = Front(load, CONFIG, Breaker(BreakerConfig()), recorder, log, exposition)
     await front.offer(release("1"))
     return front
 
@@ -143,8 +162,8 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 def test_an_escalated_answer_is_in_the_log_before_the_client_has_it(url: str, recorder: Recorder) -> None:
     async def answer() -> None:
         front = await started(recorder, url)
-        await front.predict([KEPT, ASKED], "r1")
-        (row,) = FeedbackLog(url, 1.0).read(ESCALATED)
+        await front.predict([KEPT, ASKED], Origin("r1"))
+        (row,) = DecisionLog(url, 1.0).read(ESCALATED)
         assert (row["request_id"], row["item"], row["model_version"], row["label"]) == ("r1", 1, "1", "good")
         assert row["text"] is None
 
@@ -156,12 +175,12 @@ def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_tol
 ) -> None:
     async def answer() -> None:
         front = await started(recorder, url)
-        await front.predict([ASKED], "r1")
+        await front.predict([ASKED], Origin("r1"))
         with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            response = await front.predict([ASKED], "r2")
+            response = await front.predict([ASKED], Origin("r2"))
             with pytest.raises(Refusal, match="nothing was stored") as caught:
-                await front.feedback("r1", [Feedback(0, "good")])
+                await front.feedback("r1", None, [Feedback(0, "good")])
         assert response.answers[0].label == "good"
         assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
         assert recorder.lost == ["escalated", "feedback"]
@@ -175,21 +194,64 @@ def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_what_is_
 ) -> None:
     async def tell() -> None:
         front = await started(recorder, url)
-        assert (await front.feedback("r1", [Feedback(0, "good")])).stored == 1
-        assert (await front.feedback("r1", [Feedback(0, "good")])).stored == 1
-        assert [row["label"] for row in FeedbackLog(url, 1.0).read(FEEDBACK)] == ["good"]
+        await front.predict([KEPT], Origin("r1"))
+        assert (await front.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert (await front.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
         with pytest.raises(Refusal, match="another label") as caught:
-            await front.feedback("r1", [Feedback(0, "bad")])
+            await front.feedback("r1", None, [Feedback(0, "bad")])
         assert caught.value.status == 409
 
     run(tell())
+
+
+def test_feedback_is_taken_from_the_caller_that_was_answered_and_from_nobody_else(
+    url: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "KNOWN_AFTER_S", 0.0)
+
+    async def tell() -> None:
+        front = await started(recorder, url)
+        await front.predict([KEPT], Origin("r1", "ann", "mine"))
+        for request_id, caller in (("r1", "bob"), ("r1", None), ("mine", "ann"), ("made up", "ann")):
+            with pytest.raises(Refusal, match="was not answered for this caller") as caught:
+                await front.feedback(request_id, caller, [Feedback(0, "bad")])
+            assert caught.value.status == 404
+        assert (await front.feedback("r1", "ann", [Feedback(0, "good")])).stored == 1
+        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
+
+    run(tell())
+
+
+def test_every_item_is_in_the_log_with_its_route_and_what_was_drawn_of_it(url: str, recorder: Recorder) -> None:
+    async def answer() -> None:
+        front = await started(recorder, url, share=1.0)
+        await front.predict([KEPT, ASKED], Origin("r1", "ann", "mine"))
+        service = front._releases.current
+        assert service.auditor
+        await service.auditor.settled()
+        log = DecisionLog(url, 1.0)
+        rows = log.read(DECISIONS)
+        assert [(row["item"], row["route"], row["audit_share"]) for row in rows] == [
+            (0, "small", 1.0),
+            (1, "large", 1.0),
+        ]
+        assert {(row["request_id"], row["client_request_id"], row["model_version"]) for row in rows} == {
+            ("r1", "mine", "1")
+        }
+        assert [(row["item"], row["state"], row["large_label"]) for row in log.read(AUDITS)] == [
+            (0, "answered", "good")
+        ]
+        assert recorder.audits == ["disagree"]
+
+    run(answer())
 
 
 def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Recorder) -> None:
     async def tell() -> None:
         front = await started(recorder, url)
         with pytest.raises(Refusal, match=r"labels\[1\].label") as caught:
-            await front.feedback("r1", [Feedback(0, "good"), Feedback(1, "goood")])
+            await front.feedback("r1", None, [Feedback(0, "good"), Feedback(1, "goood")])
         assert caught.value.status == 422
 
     run(tell())
@@ -199,7 +261,7 @@ def test_where_nothing_is_kept_feedback_is_told_so(recorder: Recorder) -> None:
     async def tell() -> None:
         front = await started(recorder)
         with pytest.raises(Refusal, match="feedback is not kept") as caught:
-            await front.feedback("r1", [Feedback(0, "good")])
+            await front.feedback("r1", None, [Feedback(0, "good")])
         assert caught.value.status == 404
 
     run(tell())
@@ -209,8 +271,8 @@ def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> N
     async def answer() -> None:
         front = await started(recorder, troubles=1)
         assert (front.card().call_rate, front.card().traffic.small) == (None, 0)
-        await front.predict([KEPT, KEPT, ASKED], "r1")
-        await front.predict([ASKED], "r2")
+        await front.predict([KEPT, KEPT, ASKED], Origin("r1"))
+        await front.predict([ASKED], Origin("r2"))
         card = front.card()
         counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
         assert counts == {"small": 2, "large": 1, "small_degraded": 1}
@@ -224,9 +286,9 @@ def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> N
 def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
     async def answer() -> None:
         front = await started(recorder)
-        await front.predict([KEPT, KEPT, KEPT], "r1")
+        await front.predict([KEPT, KEPT, KEPT], Origin("r1"))
         assert front.card().cost_saved is None  # what a call costs is not known yet
-        await front.predict([ASKED], "r2")
+        await front.predict([ASKED], Origin("r2"))
         # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
         assert front.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
 
@@ -258,7 +320,7 @@ def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> No
     async def answer() -> None:
         front = await started(recorder)
         with pytest.raises(Refusal):
-            await front.predict([Input(Content("x"), "no such task")], "r1")
+            await front.predict([Input(Content("x"), "no such task")], Origin("r1"))
         assert recorder.statuses == [422]
 
     run(answer())
@@ -294,10 +356,10 @@ def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_say
 def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recorder) -> None:
     async def swap() -> None:
         front = await started(recorder)
-        waiting = [asyncio.ensure_future(front.predict([KEPT, ASKED], f"r{number}")) for number in range(3)]
+        waiting = [asyncio.ensure_future(front.predict([KEPT, ASKED], Origin(f"r{number}"))) for number in range(3)]
         await front.offer(release("2"))
         await front._releases.settled()
-        later = await front.predict([KEPT, ASKED], "later")
+        later = await front.predict([KEPT, ASKED], Origin("later"))
         assert [response.model_version for response in await asyncio.gather(*waiting)] == ["1"] * 3
         assert later.model_version == "2"
 

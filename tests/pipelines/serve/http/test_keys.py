@@ -29,6 +29,21 @@ def test_each_key_stands_for_its_name_and_nothing_else_does(file: Path) -> None:
     assert [keys.caller(key) for key in ("", "secret", "ann", "\udcff", *hashes)] == [None] * 7
 
 
+def test_a_file_that_is_missing_is_told_once_and_again_when_it_goes_again(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys, content = Keys(file), file.read_text()
+    for number_told in (1, 2):
+        file.unlink()
+        assert [keys.caller("secret-1") for _ in range(5)] == ["ann"] * 5
+        assert len(caplog.records) == number_told
+        file.write_text(content)
+        assert [keys.caller(key) for key in ("secret-1", "secret-9")] == ["ann", None]
+    file.write_text("broken")
+    assert [keys.caller("secret-1") for _ in range(5)] == ["ann"] * 5
+    assert len(caplog.records) == 3
+
+
 def test_keys_change_without_a_restart(file: Path) -> None:
     keys = Keys(file)
     file.write_text(line("ann", "secret-2") + line("ann", "secret-4"))
@@ -48,7 +63,12 @@ def test_a_file_that_is_broken_later_locks_nobody_out_and_lets_nobody_in(file: P
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ("# none\n", "there is no key"), ("ann secret-1\n", "not a name and a hash")],
+    [
+        (f"ann {sha256(b'secret-1').hexdigest()}\neve {sha256(b'').hexdigest()}\n", "the hash of an empty key.*line 2"),
+        (None, "cannot be read"),
+        ("# none\n", "there is no key"),
+        ("ann secret-1\n", "not a name and a hash"),
+    ],
 )
 def test_there_must_be_keys_to_start_with_and_an_error_shows_none(
     tmp_path: Path, content: str | None, message: str

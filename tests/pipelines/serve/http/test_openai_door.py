@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
 from pipelines.serve.http.errors import Refusal
+from pipelines.serve.http.openai_api import _marked
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
     assert service.seen == [Input(Content("a film"))]
     (choice,) = completion.choices
     assert (choice.message.content, choice.message.role, choice.finish_reason) == ("good", "assistant", "stop")
-    assert (completion.id, completion.system_fingerprint) == ("chatcmpl-mine", "3")
+    assert (completion.id, completion.system_fingerprint) == (f"chatcmpl-{service.origins[0].request_id}", "3")
     assert (raw.headers["x-kcm-route"], raw.headers["x-kcm-version"]) == ("small", "3")
 
 
@@ -62,6 +67,42 @@ def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: op
     asked = question("a film", ["bad", "good"], NO_PROMPT)
     ask(chat, ("system", asked.instructions), ("user", asked.data))
     assert service.seen[0].content.text == "a film"
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(said=st.lists(st.sampled_from(["<<<", ">>>", "\n", "<", ">", " ", "a"]), max_size=14).map("".join))
+def test_marks_are_those_that_a_greedy_search_finds(said: str) -> None:
+    found = re.search(r"<<<\n(.*)\n>>>", said, re.DOTALL)
+    assert _marked(said) == (found[1].strip() if found else said)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("x" * 1_000_001, "content.constrained-str: String should have at most 1000000 characters"),
+        ([{"type": "text", "text": "x"}] * 101, "should have at most 100 items"),
+        ([{}] * 101, "content.list[Part][0].type: Field required"),
+    ],
+    ids=["one text", "many parts", "many parts that are none"],
+)
+def test_a_message_has_limits_and_one_bad_part_is_told(
+    client_of: Callable[..., TestClient], content: Any, place: str
+) -> None:
+    body = {"model": "kcm", "messages": [{"role": "user", "content": content}]}
+    response = client_of().post("/v1/chat/completions", json=body)
+    assert response.status_code == 422
+    assert place in response.json()["detail"]
+    assert "more" not in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [("films/3", "films/3"), ("кино/3", "%D0%BA%D0%B8%D0%BD%D0%BE/3"), ("a\r\nb: 5%", "a%0D%0Ab:%205%25")],
+)
+def test_a_version_may_be_named_in_any_script(chat: openai.OpenAI, service: Any, version: str, header: str) -> None:
+    service.version = version
+    raw = ask(chat, ("user", "a film"))
+    assert (raw.headers["x-kcm-version"], raw.parse().system_fingerprint) == (header, version)
 
 
 def test_probabilities_come_as_those_of_tokens(chat: openai.OpenAI) -> None:

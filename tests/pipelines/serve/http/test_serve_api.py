@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from pipelines.serve.http.errors import Refusal
-from pipelines.serve.log.feedback import Feedback
+from pipelines.serve.http.requestlog import RequestLog
+from pipelines.serve.log.decisions import Feedback
 
 ITEM = {"text": "a"}
 
@@ -35,11 +36,14 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client:
     }
 
 
-def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise(client: TestClient) -> None:
-    with_id = client.post("/v1/predict", json={"inputs": [ITEM]}, headers={"X-Request-ID": "mine"}).json()
-    without = [client.post("/v1/predict", json={"inputs": [ITEM]}).json()["request_id"] for _ in range(2)]
-    assert with_id["request_id"] == "mine"
-    assert len({*without, ""}) == 3
+def test_every_request_gets_an_id_of_its_own_beside_the_one_it_came_with(client: TestClient, service: Any) -> None:
+    """Promise: two requests never share an id, whatever their clients call them."""
+    headers = {"X-Request-ID": "mine"}
+    given = [client.post("/v1/predict", json={"inputs": [ITEM]}, headers=headers).json()["request_id"] for _ in "ab"]
+    without = client.post("/v1/predict", json={"inputs": [ITEM]}).json()["request_id"]
+    assert len({*given, without, "mine", ""}) == 5
+    assert [origin.request_id for origin in service.origins] == [*given, without]
+    assert [origin.client_request_id for origin in service.origins] == ["mine", "mine", None]
 
 
 @pytest.mark.parametrize("request_id", ["two words", "x" * 129, "café"])
@@ -136,6 +140,43 @@ def test_a_refusal_has_its_status_reason_and_time_to_come_back(
     assert response.headers.get("retry-after") == header
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/predict", {"inputs": [ITEM]}),
+        ("/v1/chat/completions", {"model": "kcm", "messages": [{"role": "user", "content": "a"}]}),
+    ],
+    ids=["predict", "chat"],
+)
+def test_an_error_that_nobody_foresaw_is_counted_logged_without_the_input_and_answered_as_any_other(
+    client: TestClient, service: Any, caplog: pytest.LogCaptureFixture, path: str, body: Any
+) -> None:
+    service.error = KeyError("my private text")
+    with caplog.at_level("INFO", logger="ray.serve"):
+        response = client.post(path, json=body, headers={"X-Request-Id": "mine"})
+    reason = "this should not have happened; it has been logged"
+    assert response.status_code == 500
+    assert response.json() == {"detail": reason, "error": {"message": reason, "code": 500}}
+    assert service.num_failed == 1
+    trace, line = caplog.records
+    assert f"request {vars(line)['request_id']}: KeyError" in trace.getMessage()
+    assert "in predict" in trace.getMessage()
+    assert (vars(line)["status"], vars(line)["error"]) == (500, "KeyError")
+    assert "private" not in caplog.text
+
+
+def test_an_error_after_an_answer_has_begun_breaks_the_connection_and_is_counted(service: Any) -> None:
+    async def half_an_answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("nobody foresaw it")
+
+    lines: list[dict[str, Any]] = []
+    with pytest.raises(KeyError, match="nobody"):
+        TestClient(RequestLog(half_an_answer, lines.append, service.failed)).get("/")
+    assert service.num_failed == 1
+    assert (lines[0]["status"], lines[0]["error"]) == (200, "KeyError")
+
+
 def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None:
     response = client.post("/v1/explain", json={"input": {"text": "a b", "task": "movies"}, "top": 3})
     assert service.seen == [Input(Content("a b"), "movies"), 3]
@@ -164,7 +205,7 @@ def test_feedback_names_the_request_and_its_items(client: TestClient, service: A
     labels = [{"item": 1, "label": "good", "text": "x", "task": "movies"}, {"label": "bad"}]
     response = client.post("/v1/feedback", json={"request_id": "mine", "labels": labels})
     assert (response.status_code, response.json()) == (200, {"request_id": "mine", "stored": 2})
-    assert service.seen == ["mine", Feedback(1, "good", "x", "movies"), Feedback(0, "bad")]
+    assert service.seen == ["mine", None, Feedback(1, "good", "x", "movies"), Feedback(0, "bad")]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.escalation import Trouble
 from pipelines.serve.deploy.config import AuditConfig
 from pipelines.serve.log.audit import Auditor, Outcome
-from pipelines.serve.log.feedback import Feedback, FeedbackConfig, FeedbackLog
-from pipelines.serve.log.store import Store
-from pipelines.serve.log.tables import AUDITS
-from pipelines.serve.log.watch import Bounds, Watch
+from pipelines.serve.log.database import AUDITS, FeedbackConfig
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
+from pipelines.serve.log.monitor import Bounds, Monitor
+from pipelines.serve.log.writer import LogWriter
 
 NAMES = ("bad", "good")
 DOWN = Trouble("the large model failed", 503)
@@ -27,33 +27,49 @@ DOWN = Trouble("the large model failed", 503)
 class Recorder:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
-        self.bounds: list[Bounds] = []
 
     def audited(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
     def watched(self, version: str, bounds: Bounds) -> None:
-        self.bounds.append(bounds)
+        raise AssertionError("it is not time to look")
 
 
 class Large:
-    """Says `good`, or is in trouble; waits for `go` where it is told to hold."""
+    """Says `good`, or is in trouble; waits for `go` where it is told to hold, and looks at the log when asked."""
 
-    def __init__(self, outcome: LargeAnswer | Trouble | None = None) -> None:
-        self._outcome = outcome or LargeAnswer(1)
+    def __init__(self, outcome: LargeAnswer | Trouble | None = None, url: str | None = None) -> None:
+        self._outcome, self._url = outcome or LargeAnswer(1), url
         self.asked: list[str] = []
+        self.states: list[str] = []
         self.go: asyncio.Event | None = None
 
     async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | Trouble:
         self.asked += [item.content.text for item in items]
+        if self._url:
+            self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(AUDITS)]
         if self.go:
             await self.go.wait()
         return self._outcome if isinstance(self._outcome, Trouble) else [self._outcome] * len(items)
 
 
-def auditor(large: Large, recorder: Recorder, store: Store | None = None, **config: Any) -> Auditor:
-    settings = AuditConfig(**{"share": 1.0, "seed": 0} | config)
-    return Auditor(settings, "1", NAMES, large.ask, Watch(None, settings.share), store, recorder)
+class Audits:
+    """An auditor with a log of its own, as the door uses it."""
+
+    def __init__(self, url: str, large: Large, recorder: Recorder, **config: Any) -> None:
+        self.log = LogWriter(FeedbackConfig(), url)
+        settings = AuditConfig(**{"share": 1.0, "seed": 0} | config)
+        self.auditor = Auditor(settings, NAMES, large.ask, self.log, Monitor(self.log, "1", None, recorder), recorder)
+
+    def answered(self, request_id: str, inputs: Sequence[Input], answers: Sequence[Answer]) -> None:
+        drawn, share = self.auditor.draw(answers), self.auditor.share
+        self.log.add_decisions(
+            [
+                Decision(Origin(request_id), index, "1", each.route, share, drawn.get(index))
+                for index, each in enumerate(answers)
+            ]
+        )
+        self.auditor.begin(request_id, inputs, drawn)
 
 
 def answer(label: str, route: Route = "small") -> Answer:
@@ -64,11 +80,11 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-def test_kept_items_alone_are_put_to_the_large_model() -> None:
+def test_kept_items_alone_are_put_to_the_large_model(url: str) -> None:
     large, recorder = Large(), Recorder()
 
     async def audit() -> None:
-        audits = auditor(large, recorder)
+        audits = Audits(url, large, recorder)
         inputs = [Input(Content(text)) for text in ("kept", "escalated", "degraded", "kept too")]
         routes: list[tuple[str, Route]] = [
             ("bad", "small"),
@@ -78,120 +94,94 @@ def test_kept_items_alone_are_put_to_the_large_model() -> None:
         ]
         audits.answered("r", inputs, [answer(label, route) for label, route in routes])
         assert large.asked == []  # not before the answer has gone out
-        await audits.settled()
+        await audits.auditor.settled()
 
     run(audit())
     assert large.asked == ["kept", "kept too"]
     assert recorder.outcomes == ["disagree", "agree"]
 
 
-def test_the_share_is_drawn_at_random_and_the_seed_decides() -> None:
-    def drawn(seed: int) -> list[str]:
-        large = Large()
-
-        async def audit() -> None:
-            audits = auditor(large, Recorder(), share=0.2, seed=seed, max_ongoing=1000)
-            for number in range(500):
-                audits.answered(f"r{number}", [Input(Content(str(number)))], [answer("good")])
-            await audits.settled()
-
-        run(audit())
-        return large.asked
+def test_the_share_is_drawn_at_random_and_the_seed_decides(url: str) -> None:
+    def drawn(seed: int) -> list[int]:
+        auditor = Audits(url, Large(), Recorder(), share=0.2, seed=seed).auditor
+        return list(auditor.draw([answer("good")] * 500))
 
     assert 70 < len(drawn(0)) < 130
     assert drawn(0) == drawn(0) != drawn(1)
 
 
-def test_audits_that_fail_or_are_too_many_are_lost_and_said_to_be() -> None:
+def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) -> None:
+    """Promise: an audit that never ends, because the replica dies, is not forgotten."""
+    large = Large(url=url)
+
+    async def audit() -> None:
+        audits = Audits(url, large, Recorder(), share=0.999)
+        audits.answered("r", [Input(Content("a private text"))], [answer("bad")])
+        await audits.auditor.settled()
+
+    run(audit())
+    assert large.states == ["drawn"]
+    (row,) = DecisionLog(url, 1.0).read(AUDITS)
+    assert (row["request_id"], row["item"], row["model_version"], row["probability"]) == ("r", 0, "1", 0.999)
+    assert (row["small_label"], row["large_label"], row["state"]) == ("bad", "good", "answered")
+    assert "a private text" not in str(row)
+
+
+def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(url: str) -> None:
     recorder, waiting = Recorder(), Large()
 
     async def audit() -> None:
-        failing = auditor(Large(DOWN), recorder)
-        failing.answered("r", [Input(Content("x"))], [answer("good")])
-        await failing.settled()
+        failing = Audits(url, Large(DOWN), recorder)
+        failing.answered("failing", [Input(Content("x"))], [answer("good")])
+        await failing.auditor.settled()
+        silent = Audits(url, Large(LargeAnswer(None, error="no answer")), recorder)
+        silent.answered("silent", [Input(Content("x"))], [answer("good")])
+        await silent.auditor.settled()
         waiting.go = asyncio.Event()
-        busy = auditor(waiting, recorder, max_ongoing=2)
+        busy = Audits(url, waiting, recorder, max_ongoing=2)
         for number in range(5):
             busy.answered(f"r{number}", [Input(Content("x"))], [answer("good")])
         while not waiting.asked:
             await asyncio.sleep(0)
         waiting.go.set()
-        await busy.settled()
+        await busy.auditor.settled()
 
     run(audit())
-    assert recorder.outcomes[0] == "lost"
-    assert sorted(recorder.outcomes[1:]) == ["agree"] * 2 + ["lost"] * 3
+    assert recorder.outcomes[:2] == ["lost", "lost"]
+    assert sorted(recorder.outcomes[2:]) == ["agree"] * 2 + ["lost"] * 3
     assert len(waiting.asked) == 2
+    states = {row["request_id"]: row["state"] for row in DecisionLog(url, 1.0).read(AUDITS)}
+    assert states.pop("failing") == states.pop("silent") == "lost"
+    assert states == {"r0": "answered", "r1": "answered", "r2": "lost", "r3": "lost", "r4": "lost"}
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/feedback.db"
-
-
-def test_an_audit_is_in_the_log_with_its_probability(url: str) -> None:
-    async def audit() -> None:
-        store = Store(FeedbackConfig(), url)
-        audits = auditor(Large(), Recorder(), store, share=0.999)
-        audits.answered("r", [Input(Content("a private text"))], [answer("bad")])
-        await audits.settled()
-
-    run(audit())
-    (row,) = FeedbackLog(url, 1.0).read(AUDITS)
-    assert (row["request_id"], row["item"], row["model_version"], row["probability"]) == ("r", 0, "1", 0.999)
-    assert (row["small_label"], row["large_label"]) == ("bad", "good")
-    assert "a private text" not in str(row)
-
-
-@pytest.mark.parametrize("label_first", [False, True])
-def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(url: str, label_first: bool) -> None:
+def test_what_cannot_be_drawn_in_the_log_is_not_asked_about(tmp_path: Path) -> None:
     recorder, large = Recorder(), Large()
 
     async def audit() -> None:
-        store = Store(FeedbackConfig(), url)
-        audits = auditor(large, recorder, store)
+        audits = Audits(f"sqlite:///{tmp_path}/nowhere/feedback.db", large, recorder)
+        audits.answered("r", [Input(Content("x"))], [answer("good")])
+        await audits.auditor.settled()
+
+    run(audit())
+    assert recorder.outcomes == ["lost"]
+    assert large.asked == []
+
+
+def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what is counted is what the log says."""
+    recorder, large = Recorder(), Large()
+
+    async def audit() -> None:
+        audits = Audits(url, large, recorder)
         large.go = asyncio.Event()
         audits.answered("r", [Input(Content("x"))], [answer("bad")])
         while not large.asked:
             await asyncio.sleep(0.01)
-        if not label_first:
-            large.go.set()
-            await audits.settled()
-        for _ in range(2):  # the second one is known already
-            audits.labelled(await store.add_feedback("r", [Feedback(0, "good")]))
-        if label_first:
-            assert recorder.bounds[-1].regret == (0.0, 1.0)
-            large.go.set()
-            await audits.settled()
-
-    run(audit())
-    once = Watch(None, 1.0)
-    once.compared(1.0, agree=False)
-    assert recorder.bounds[-1].regret == once.bounds.disagreement  # the same one loss
-
-
-def test_labels_of_another_version_s_audits_say_nothing_of_this_one(url: str) -> None:
-    recorder = Recorder()
-
-    async def audit() -> None:
-        store = Store(FeedbackConfig(), url)
-        audits = auditor(Large(), recorder, store)
-        audits.answered("r", [Input(Content("x"))], [answer("bad")])
-        await audits.settled()
-        other = Auditor(AuditConfig(share=1.0), "2", NAMES, Large().ask, Watch(None, 1.0), store, recorder)
-        other.labelled(await store.add_feedback("r", [Feedback(0, "good")]))
-
-    run(audit())
-    assert recorder.bounds[-1].regret == (0.0, 1.0)
-
-
-def test_without_the_log_audits_go_on(tmp_path: Path) -> None:
-    recorder = Recorder()
-
-    async def audit() -> None:
-        audits = auditor(Large(), recorder, Store(FeedbackConfig(), f"sqlite:///{tmp_path}/nowhere/feedback.db"))
-        audits.answered("r", [Input(Content("x"))], [answer("good")])
-        await audits.settled()
+        monkeypatch.setattr("pipelines.serve.log.writer.MAX_WAITING", 0)
+        large.go.set()
+        await audits.auditor.settled()
 
     run(audit())
     assert recorder.outcomes == ["lost"]
+    assert [row["state"] for row in DecisionLog(url, 1.0).read(AUDITS)] == ["drawn"]

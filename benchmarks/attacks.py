@@ -1,0 +1,169 @@
+"""Attacks on a served door: what each costs, whether its promise holds, and how others fare meanwhile.
+
+    python benchmarks/attacks.py [--only WORDS] [--bodies 100000]
+
+Every door is served on this machine as `kcm serve` would, around stubs that compute next to nothing; its large model
+asks a server of this script. An attack that weighs by its CPU is played while all is quiet, then again beside innocent
+requests; the others at once. No door may block for more than 50 ms, no attack cost more than ten normal requests of its
+size. `--bodies N` sends so many malformed bodies through all doors in place of the attacks: none may be answered by a
+server's error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import httpx
+import numpy as np
+from attacks_bodies import DOORS, malformed, schemathesis_bodies
+from attacks_played import ATTACKS, Attack, Client, Outcome, innocent
+from attacks_served import KEYS, Target, target
+from rich.console import Console
+from rich.table import Table
+
+MAX_BLOCK_MS = 50.0
+NUM_INNOCENTS, PAUSE_S = 2, 0.05
+NUM_CLIENTS = 16
+
+
+@dataclass
+class Innocents:
+    """Clients in threads of their own that ask what anybody might, again and again."""
+
+    target: Target
+    body: dict[str, Any]
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    def __enter__(self) -> Innocents:
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(NUM_INNOCENTS)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.5)  # those that waited behind the attack are answered, too
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def told(self) -> str:
+        """How many failed, and how long they waited."""
+        failed = self.statuses.total() - self.statuses[200]
+        p50, p99 = 1000 * np.quantile(self.seconds, [0.5, 0.99])
+        return f"{failed} of {self.statuses.total()} failed, {p50:.0f}/{p99:.0f} ms"
+
+    def _ask(self) -> None:
+        with httpx.Client(headers={"authorization": f"Bearer {KEYS['eve']}"}, timeout=60.0) as http:
+            while not self._done.wait(PAUSE_S):
+                started = time.perf_counter()
+                try:
+                    self.statuses[http.post(f"{self.target.url}/v1/predict", json=self.body).status_code] += 1
+                except httpx.HTTPError:
+                    self.statuses[0] += 1
+                self.seconds.append(time.perf_counter() - started)
+
+
+def play(attack: Attack, served: Target) -> list[str]:
+    """A row of the table."""
+
+    async def played() -> Outcome:
+        async with httpx.AsyncClient(timeout=130.0, limits=httpx.Limits(max_connections=200)) as http:
+            return await attack.play(Client(served, http))
+
+    async def measured() -> dict[str, float]:
+        async with httpx.AsyncClient(timeout=130.0) as http:
+            return await Client(served, http).measured()
+
+    weighed = asyncio.run(played()) if attack.weighs else None
+    before = asyncio.run(measured())
+    with Innocents(served, innocent(attack.kind)) as others:
+        time.sleep(0.5)
+        outcome = asyncio.run(played())
+    after = asyncio.run(measured())
+    blocks = after["block_ms"]
+    outcome = weighed or outcome
+    ratio = "-"
+    if outcome.cpu_ms is not None and outcome.normal_cpu_ms is not None:
+        ratio = f"{outcome.cpu_ms:.0f}/{outcome.normal_cpu_ms:.0f} = {outcome.cpu_ms / outcome.normal_cpu_ms:.1f}x"
+    held = outcome.held and blocks <= MAX_BLOCK_MS
+    memory = f"{after['peak_mib'] - before['mib']:+.0f}"
+    return [attack.name, "yes" if held else "NO", f"{blocks:.0f}", ratio, memory, others.told, outcome.seen]
+
+
+def attacks(only: str) -> bool:
+    """Play all attacks with these words in their names, and print what became of each; whether all promises held."""
+    console = Console(width=200)
+    table = Table(title="Attacks", title_style="bold")
+    for column in ("attack", "held", "block ms", "CPU ms, normal", "peak MiB", "others, p50/p99", "seen"):
+        table.add_column(column)
+    chosen = [attack for attack in ATTACKS if only in attack.name]
+    rows: list[list[str]] = []
+    for kind, of_kind in groupby(sorted(chosen, key=lambda attack: attack.kind), key=lambda attack: attack.kind):
+        with target(kind) as served:
+            for attack in of_kind:
+                rows.append(play(attack, served))
+                console.print(*rows[-1], sep=" | ")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    return all(row[1] == "yes" for row in rows)
+
+
+def bodies(number: int) -> bool:
+    """Send malformed bodies through all doors; whether none was answered by a server's error."""
+    statuses: Counter[int] = Counter()
+    draw = random.Random(0)
+
+    async def one(client: httpx.AsyncClient, served: Target, path: str, body: bytes) -> None:
+        try:
+            statuses[(await client.post(f"{served.url}{path}", content=body)).status_code] += 1
+        except httpx.HTTPError as error:
+            statuses[0] += 1
+            print(path, body[:200], repr(error), file=sys.stderr)
+
+    async def all_of_them(served: Target) -> None:
+        headers = {"authorization": f"Bearer {KEYS['ann']}", "content-type": "application/json"}
+        async with httpx.AsyncClient(headers=headers, timeout=60.0) as client:
+            document = (await client.get(f"{served.url}/openapi.json")).json()
+            generated = schemathesis_bodies(document, number // 50)
+            waiting: set[asyncio.Task[None]] = set()
+            for count in range(number):
+                path = DOORS[count % len(DOORS)]
+                found = generated[path]
+                body = found[count // 50 % len(found)] if count % 50 < len(DOORS) else malformed(path, draw)
+                waiting.add(asyncio.create_task(one(client, served, path, body)))
+                if len(waiting) >= NUM_CLIENTS:
+                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*waiting)
+
+    with target("text") as served:
+        asyncio.run(all_of_them(served))
+    print(json.dumps({"bodies": number, "statuses": dict(sorted(statuses.items()))}))
+    return not any(status == 0 or status >= 500 for status in statuses)
+
+
+def main() -> None:
+    """Attack, print, and fail where a promise does not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", help="words in the name of the attacks to play; all without them")
+    parser.add_argument("--bodies", type=int, metavar="N", help="send N malformed bodies in place of the attacks")
+    arguments = parser.parse_args()
+    held = bodies(arguments.bodies) if arguments.bodies else attacks(arguments.only)
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""Each attack, what a normal request of its size is, and how others fare meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from attacks_served import KEYS, MEASURED, Kind, Target, Upstream, written
+from PIL import Image
+
+from kcm.errors import KcmError
+from pipelines.serve.deploy.app import require_servable
+from pipelines.serve.deploy.release import Release
+
+INNOCENT = {"inputs": [{"text": "What a film!"}]}
+NUM_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack came to: whether the promise held, what was seen, and the figures that were measured beside it."""
+
+    held: bool
+    seen: str
+    cpu_ms: float | None = None
+    normal_cpu_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack on a door of a kind; one that `weighs` is played while all is quiet, too, to compare its CPU."""
+
+    name: str
+    kind: Kind
+    play: Callable[[Client], Awaitable[Outcome]]
+    weighs: bool = False
+
+
+class Client:
+    """A caller of the service."""
+
+    def __init__(self, target: Target, http: httpx.AsyncClient) -> None:
+        self.target, self._http = target, http
+
+    async def post(self, path: str, body: Any, caller: str = "ann", **headers: str) -> httpx.Response:
+        """The answer; a body that is bytes goes as it is. A connection that breaks counts as status 0."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        all_headers = {"authorization": f"Bearer {KEYS[caller]}", "content-type": "application/json"} | named
+        try:
+            return await self._http.post(f"{self.target.url}{path}", content=content, headers=all_headers)
+        except httpx.HTTPError:
+            return httpx.Response(0)
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        """The answer."""
+        named = {"authorization": f"Bearer {KEYS['ann']}"} | headers
+        try:
+            return await self._http.get(f"{self.target.url}{path}", headers=named)
+        except httpx.HTTPError:
+            return httpx.Response(0)
+
+    async def measured(self) -> dict[str, float]:
+        """What the door has suffered since the last call."""
+        told: dict[str, float] = (await self.get(MEASURED)).json()
+        return told
+
+    async def cpu_ms(self, path: str, body: Any) -> tuple[float, int]:
+        """CPU milliseconds of the door for one such request, the median of a few, and the status of the last."""
+        costs = []
+        for _ in range(NUM_REPEATS):
+            before = (await self.measured())["cpu_s"]
+            status = (await self.post(path, body)).status_code
+            costs.append(1000 * ((await self.measured())["cpu_s"] - before))
+        return max(statistics.median(costs), 1.0), status  # the clock counts ten milliseconds at a time at worst
+
+    async def compared(self, path: str, body: Any, normal: Any, normal_path: str = "") -> Outcome:
+        """An attack by one request against a normal one: neither may be answered by a server's error."""
+        normal_ms, normal_status = await self.cpu_ms(normal_path or path, normal)
+        attack_ms, status = await self.cpu_ms(path, body)
+        held = normal_status == 200 and 0 < status < 500 and attack_ms <= 10 * normal_ms
+        return Outcome(held, f"{status}, normal {normal_status}", attack_ms, normal_ms)
+
+
+def _text(length: int) -> str:
+    return ("What a film, and how long it goes on! " * (length // 38 + 1))[:length]
+
+
+def _chat(content: Any) -> dict[str, Any]:
+    return {"model": "kcm", "messages": [{"role": "user", "content": content}]}
+
+
+def _predict(size: int) -> dict[str, Any]:
+    """A normal request of about so many bytes."""
+    return {"inputs": [{"text": _text(9_900)} for _ in range(max(1, min(120, size // 10_000)))]}
+
+
+def _picture(width: int, height: int, seed: int | None = None) -> str:
+    """A picture in base64: with a seed a JPEG about as large as a photograph's, else a WebP of one colour."""
+    stream = io.BytesIO()
+    if seed is None:
+        Image.new("RGB", (width, height), "white").save(stream, "WEBP", lossless=True)
+    else:
+        coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 40 + seed % 7).convert("RGB")
+        coarse.resize((width, height)).save(stream, "JPEG", quality=20)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def innocent(kind: Kind) -> dict[str, Any]:
+    """What others ask a door of this kind."""
+    asked: dict[Kind, dict[str, str]] = {
+        "text": {"text": "What a film!"},
+        "pictures": {"image": _picture(60, 60, 1)},
+        "audited": {"text": "agree"},
+    }
+    return {"inputs": [asked[kind]]}
+
+
+async def marks(client: Client) -> Outcome:
+    """Blocks of opening marks before a greedy search."""
+    normal = _text(90_000) + "\n<<<\na film\n>>>\nLabel:"
+    return await client.compared("/v1/chat/completions", _chat("<<<\n" * 25_000), _chat(normal))
+
+
+async def picture_bombs(client: Client) -> Outcome:
+    """32 pictures of 20 million pixels each, in some hundred bytes."""
+    bomb = {"inputs": [{"image": _picture(5000, 4000)}] * 31 + [{"image": _picture(5000, 3999)}]}
+    normal = {"inputs": [{"image": _picture(120, 100, seed)} for seed in range(8)]}
+    return await client.compared("/v1/predict", bomb, normal)
+
+
+async def largest_picture(client: Client) -> Outcome:
+    """The most pixels that are allowed, in the fewest bytes, against a photograph of as many."""
+    normal = {"inputs": [{"image": _picture(5000, 4000, 1)}]}
+    return await client.compared("/v1/predict", {"inputs": [{"image": _picture(5000, 4000)}]}, normal)
+
+
+async def scans(client: Client) -> Outcome:
+    """A progressive JPEG with thousands of scans of a few bytes over all pixels."""
+    stream = io.BytesIO()
+    Image.new("RGB", (2000, 2000), "white").save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    image = base64.b64encode(data[:-2] + scan * 5000 + data[-2:]).decode()
+    return await client.compared(
+        "/v1/predict", {"inputs": [{"image": image}]}, {"inputs": [{"image": _picture(900, 900, 1)}]}
+    )
+
+
+async def one_unreadable(client: Client) -> Outcome:
+    """One damaged picture among others: no dearer than the same without it."""
+    whole = [{"image": _picture(300, 300, seed)} for seed in range(16)]
+    damaged = base64.b64encode(base64.b64decode(whole[0]["image"])[:-400]).decode()
+    return await client.compared("/v1/predict", {"inputs": [*whole[:15], {"image": damaged}]}, {"inputs": whole})
+
+
+async def empty_parts(client: Client) -> Outcome:
+    """0.6 MB of empty parts of a message."""
+    return await client.compared("/v1/chat/completions", _chat([{}] * 150_000), _predict(600_000), "/v1/predict")
+
+
+async def unknown_keys(client: Client) -> Outcome:
+    """4 MB of keys that nobody knows."""
+    surplus = {f"key{number}": 1 for number in range(270_000)}
+    return await client.compared("/v1/predict", {"inputs": [{"text": "a"} | surplus]}, _predict(4_000_000))
+
+
+async def deep_json(client: Client) -> Outcome:
+    """A million open brackets."""
+    return await client.compared("/v1/predict", b'{"inputs":' + b"[" * 1_000_000, _predict(1_000_000))
+
+
+async def silent_bodies(client: Client) -> Outcome:
+    """40 clients that stop in the middle of their bodies: how long they keep their places."""
+    address = urlsplit(client.target.url)
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {KEYS['ann']}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
+    )
+
+    async def stop() -> float:
+        started = time.perf_counter()
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(head.encode())
+        with suppress(TimeoutError, OSError):
+            await asyncio.wait_for(reader.read(), 120)  # until the connection is closed
+        writer.close()
+        return time.perf_counter() - started
+
+    longest_s = max(await asyncio.gather(*(stop() for _ in range(40))))
+    return Outcome(longest_s < 2 * client.target.config.limits.body_timeout_s, f"places lost after {longest_s:.0f} s")
+
+
+async def forbidden_headers(client: Client) -> Outcome:
+    """A client that sets Ray Serve's own time-out: a millisecond must do nothing."""
+    statuses = [
+        (await client.post("/v1/predict", INNOCENT, x_request_timeout_seconds=value)).status_code
+        for value in ("0.000001", "0", "-1", "x")
+    ]
+    gone = await client.post("/v1/predict", INNOCENT, x_request_disconnect_disabled="1")
+    return Outcome({*statuses, gone.status_code} == {200}, f"{statuses}, {gone.status_code}")
+
+
+async def scrapes(client: Client) -> Outcome:
+    """60 scrapes of the metrics at once; what matters is how others fare."""
+    statuses = [answer.status_code for answer in await asyncio.gather(*(client.get("/metrics") for _ in range(60)))]
+    return Outcome(all(status < 500 for status in statuses), f"{statuses.count(200)} of 60 answered")
+
+
+async def slow_question(client: Client) -> Outcome:
+    """One question that the upstream never answers, beside 60 that it answers at once."""
+    body = {"inputs": [{"text": "escalate stall"}]}
+    slow = asyncio.create_task(client.post("/v1/predict", body))
+    await asyncio.sleep(0.3)
+    others = await asyncio.gather(*(_route(client, f"escalate {number}") for number in range(60)))
+    status = (await slow).status_code
+    return Outcome(others.count("large") == 60, f"{others.count('large')} of 60 answered, the slow one {status}")
+
+
+async def deep_reply(client: Client) -> Outcome:
+    """Upstream replies that are too deep, or too long once decompressed, beside 10 others in the batch."""
+    texts = ["escalate deep", "escalate bomb", *(f"escalate beside {number}" for number in range(10))]
+    routes = await asyncio.gather(*(_route(client, text) for text in texts))
+    return Outcome(routes[2:] == ["large"] * 10, f"{routes[2:].count('large')} of 10 answered beside {routes[:2]}")
+
+
+async def foreign_bundle(client: Client) -> Outcome:
+    """A bundle that sends the customer's text, and another service's key, to a host of its own."""
+    stranger = Upstream()
+    os.environ["SECRET_OF_ANOTHER_SERVICE"] = "secret"
+    try:
+        foreign = written("text", client.target.folder, stranger.base_url, api_key_env="SECRET_OF_ANOTHER_SERVICE")
+        release = Release(version="films/2", bundle=foreign)
+        await asyncio.to_thread(require_servable, release, client.target.config, client.target.folder)
+    except KcmError as error:
+        return Outcome(stranger.num_asked == 0, f"refused: {str(error)[:60]}")
+    finally:
+        del os.environ["SECRET_OF_ANOTHER_SERVICE"]
+        stranger.close()
+    return Outcome(False, "accepted")
+
+
+async def breaker(client: Client) -> Outcome:
+    """One caller's texts are answered off the list; others still reach the large model."""
+    for number in range(8):
+        await client.post("/v1/predict", {"inputs": [{"text": f"escalate off-list {number}"}]}, caller="eve")
+    routes = [await _route(client, f"escalate after {number}") for number in range(5)]
+    return Outcome(routes == ["large"] * 5, f"{routes.count('large')} of 5 by the large model")
+
+
+async def request_ids(client: Client) -> Outcome:
+    """An id that is used twice, and a stranger who labels somebody else's request first."""
+    ids = [(await client.post("/v1/predict", INNOCENT, x_request_id="mine")).json().get("request_id") for _ in "12"]
+    label = {"request_id": ids[0], "labels": [{"item": 0, "label": "bad"}]}
+    stranger = (await client.post("/v1/feedback", label, caller="eve")).status_code
+    label["labels"] = [{"item": 0, "label": "good"}]
+    owner = (await client.post("/v1/feedback", label)).status_code
+    made_up = (await client.post("/v1/feedback", label | {"request_id": "never-issued"})).status_code
+    held = ids[0] != ids[1] and 400 <= stranger < 500 and owner == 200 and 400 <= made_up < 500
+    return Outcome(held, f"ids differ: {ids[0] != ids[1]}, stranger {stranger}, owner {owner}, made up {made_up}")
+
+
+async def rebinding(client: Client) -> Outcome:
+    """A page of another name that has been bound to this address."""
+    statuses = [(await client.get(path, host="evil.example")).status_code for path in ("/", "/v1/model", "/healthz")]
+    return Outcome(all(400 <= status < 500 for status in statuses[:2]), str(statuses))
+
+
+async def silenced_monitor(client: Client) -> Outcome:
+    """Every other audit is lost, and would disagree; then made-up ids bring labels that agree."""
+    texts = [f"fail {number}" if number % 2 else f"agree {number}" for number in range(600)]
+    for start in range(0, len(texts), 8):
+        few = texts[start : start + 8]
+        await asyncio.gather(*(client.post("/v1/predict", {"inputs": [{"text": text}]}) for text in few))
+    accepted = 0
+    for number in range(100):
+        label = {"request_id": f"made-up-{number}", "labels": [{"item": 0, "label": "good"}]}
+        accepted += (await client.post("/v1/feedback", label)).status_code == 200
+    await asyncio.sleep(15)  # Ray exports what is counted some seconds later
+    page = (await client.get("/metrics")).text
+    found = re.findall(r'^ray_kcm_audited_disagreement\{[^}]*end="(low|high)"[^}]*\} (\S+)', page, re.MULTILINE)
+    ends = {end: float(value) for end, value in found}
+    # Half of these items disagree, and others send at most three times as many, which agree.
+    held = accepted == 0 and ends.get("low", 1.0) <= 1 / 8 <= ends.get("high", 0.0)
+    return Outcome(held, f"disagreement {ends}, {accepted} made-up labels taken")
+
+
+async def _route(client: Client, text: str) -> str:
+    """Who answered a text; the status where nobody did."""
+    answer = await client.post("/v1/predict", {"inputs": [{"text": text}]})
+    return str(answer.json()["answers"][0]["route"]) if answer.status_code == 200 else str(answer.status_code)
+
+
+ATTACKS = (
+    Attack("blocks of marks", "text", marks, weighs=True),
+    Attack("32 picture bombs", "pictures", picture_bombs, weighs=True),
+    Attack("one picture bomb within the budget", "pictures", largest_picture, weighs=True),
+    Attack("a JPEG of 5,000 scans", "pictures", scans, weighs=True),
+    Attack("one unreadable picture", "pictures", one_unreadable, weighs=True),
+    Attack("0.6 MB of empty parts", "text", empty_parts, weighs=True),
+    Attack("4 MB of unknown keys", "text", unknown_keys, weighs=True),
+    Attack("deep JSON in a body", "text", deep_json, weighs=True),
+    Attack("bodies that stop", "text", silent_bodies),
+    Attack("Ray Serve's own headers", "text", forbidden_headers),
+    Attack("60 scrapes at once", "text", scrapes),
+    Attack("a question that stalls", "text", slow_question),
+    Attack("deep and long replies", "text", deep_reply),
+    Attack("a bundle with a host of its own", "text", foreign_bundle),
+    Attack("answers off the list", "text", breaker),
+    Attack("ids that are used twice or made up", "text", request_ids),
+    Attack("another host's name", "text", rebinding),
+    Attack("lost audits and made-up labels", "audited", silenced_monitor),
+)

@@ -1,0 +1,241 @@
+"""What is attacked: doors around stub encoders that tell what they suffer, and an upstream that does as texts say."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+from fastapi import FastAPI
+from ray import serve
+from serve_stubs import StubEncoder
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
+from kcm.cascade.policy import Policy
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.config import parse_config
+from kcm.encoders import PixelsConfig, TextEncoderConfig, encoder_identity
+from kcm.large import OpenAiConfig
+from kcm.large.adapters.openai import openai_identity
+from kcm.learners import FinetuneConfig
+from pipelines.cluster import ClusterConfig, connected
+from pipelines.serve.cascade.door import Door
+from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy.app import build_door, deployment_options, prepare_environment, start, stop
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.release import Release
+
+LABELS = ("bad", "good")
+KEYS = {"ann": "key-of-ann", "eve": "key-of-eve"}
+MEASURED = "/measured"  # what the door has suffered since this was asked last
+TICK_S = 0.001
+
+Kind = Literal["text", "pictures", "audited"]
+
+
+class Suffering:
+    """The longest block of an event loop, and what the process of the door takes."""
+
+    def __init__(self) -> None:
+        self._block_s, self._ticking = 0.0, None
+
+    async def told(self) -> dict[str, float]:
+        """Longest block since the last call in ms, CPU seconds so far, MiB in memory and at their peak since then."""
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick())
+        process, block_s = psutil.Process(), self._block_s
+        times, self._block_s = process.cpu_times(), 0.0
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the next peak counts from here
+        return {
+            "block_ms": 1000 * block_s,
+            "cpu_s": times.user + times.system,
+            "mib": process.memory_info().rss / 2**20,
+            "peak_mib": peak_kib / 2**10,
+        }
+
+    async def _tick(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(TICK_S)
+            self._block_s = max(self._block_s, time.perf_counter() - before - TICK_S)
+
+
+class Sorting(SmallSide):
+    """Escalates the texts that say `escalate`, and is sure of the label `good` for all others."""
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
+        """One judgement per input; features are computed and left alone."""
+        return [
+            replace(found, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in given.content.text)
+            if isinstance(found, Judgement)
+            else found
+            for given, found in zip(inputs, super().judge(inputs), strict=True)
+        ]
+
+
+class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door around a small side that sorts by the text, with one path more."""
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        api: FastAPI = super().__serve_build_asgi_app__()
+        api.add_api_route(MEASURED, Suffering().told, include_in_schema=False)
+        return api
+
+    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+        if "image" in bundle.reads:
+            encoder = load_small_side(bundle, self._assets_dir).encoder
+        else:
+            encoder = StubEncoder(bundle.collaborator.in_features)
+        return Sorting(bundle, encoder, top_k=self._config.top_k)
+
+
+class Upstream:
+    """A server of chat completions. A text says what becomes of its question; all others get the label `bad`.
+
+    stall: silence for 50 seconds; deep: JSON of 100,000 lists; bomb: 400 MB of blanks in gzip; off-list: no label of
+    the list; agree: the small side's label; fail: status 500.
+    """
+
+    def __init__(self) -> None:
+        self.num_asked, self.authorizations = 0, set[str | None]()
+        self._bomb = gzip.compress(b" " * 400_000_000, 9)
+        upstream = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                question = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                upstream.num_asked += 1
+                upstream.authorizations.add(self.headers["Authorization"])
+                status, headers, body = upstream._reply(question)
+                try:
+                    self.send_response(status)
+                    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(body)
+                except OSError:  # it was not waited for
+                    self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def base_url(self) -> str:
+        """Where it is asked."""
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _reply(self, question: str) -> tuple[int, dict[str, str], bytes]:
+        if "stall" in question:
+            time.sleep(50)
+        if "fail" in question:
+            return 500, {}, b"{}"
+        if "deep" in question:
+            return 200, {}, b"[" * 100_000 + b"]" * 100_000
+        if "bomb" in question:
+            return 200, {"Content-Encoding": "gzip"}, self._bomb
+        label = "nothing of the kind" if "off-list" in question else "good" if "agree" in question else "bad"
+        said = json.dumps({"label": label})
+        choice = {"message": {"role": "assistant", "content": said}}
+        return 200, {}, json.dumps({"choices": [choice], "usage": {}}).encode()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A served door, the upstream of its large model, and the configuration and folder that it was started from."""
+
+    url: str
+    upstream: Upstream
+    config: ServeConfig
+    folder: Path
+
+
+@contextmanager
+def target(kind: Kind) -> Iterator[Target]:
+    """A door that reads texts or pictures, as `kcm serve` would start it; keys as in KEYS."""
+    prepare_environment()
+    upstream = Upstream()
+    with tempfile.TemporaryDirectory() as name, connected(ClusterConfig()):
+        folder = Path(name)
+        config = serve_config(kind, folder)
+        release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
+        options = {"user_config": release.model_dump(mode="json")}
+        large = Large.options(**deployment_options(config.large, config), **options).bind(config.large, folder)
+        app = build_door(release, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
+        try:
+            yield Target(start(app, config), upstream, config, folder)
+        finally:
+            stop()
+            upstream.close()
+
+
+def serve_config(kind: Kind, folder: Path) -> ServeConfig:
+    """What an operator would write."""
+    keys = folder / "keys"
+    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
+    keys.write_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()), encoding="utf-8")
+    values: dict[str, Any] = {
+        "port": free_port(),
+        "auth": {"keys_file": str(keys)},
+        "feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"},
+        "large": {"attempt_timeout_s": 5.0, "timeout_s": 12.0},
+        "audit": {"share": 1.0 if kind == "audited" else 0.0},
+    }
+    return parse_config(ServeConfig, values)
+
+
+def written(kind: Kind, folder: Path, base_url: str, **large: Any) -> Path:
+    """A bundle in a new folder whose large model is asked at `base_url`."""
+    encoder: Any = PixelsConfig(side=24) if kind == "pictures" else TextEncoderConfig(model=str(_nothing(folder)))
+    model = OpenAiConfig(
+        base_url=base_url, model="m", **{"api_key_env": None, "max_retries": 0, "timeout_s": 60} | large
+    )
+    dim = 24 * 24 * 3 if kind == "pictures" else 8
+    bundle = Bundle(
+        collaborator=Collaborator(dim, len(LABELS), NetworkConfig(), "kan", seed=0).requires_grad_(False),
+        seed=0,
+        label_names=LABELS,
+        task_names=("films",),
+        encoder=encoder,
+        encoder_identity=encoder_identity(encoder, folder),
+        large=model,
+        large_identity=openai_identity(model, LABELS),
+        policy=Policy(),
+        learner=FinetuneConfig(),
+    )
+    return bundle.write(Path(tempfile.mkdtemp(dir=folder)) / "bundle")
+
+
+def _nothing(folder: Path) -> Path:
+    """A folder with the files of an encoder that is never loaded."""
+    model = folder / "encoder"
+    model.mkdir(exist_ok=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).write_text("{}", encoding="utf-8")
+    return model

@@ -1,0 +1,286 @@
+"""The log's database: its tables, and connections to them in SQLite or PostgreSQL.
+
+SQLite in WAL mode serves the replicas of one machine, PostgreSQL those of several. Alembic makes the tables, and lets
+those that an older version made grow; a table is stated here as it is now, and in `migrations` as it came to be.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+from pydantic import Field, field_validator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
+
+from kcm.config import Config
+from kcm.redact import PlainUrl
+from pipelines.serve.cascade.breaker import BreakerConfig
+
+SCHEMA = MetaData()
+
+
+def _of_items(name: str, *columns: Column[Any]) -> Table:
+    """A table with one row for an item of a request, however often that is sent."""
+    request_id = Column("request_id", String(128), primary_key=True)
+    return Table(name, SCHEMA, request_id, Column("item", Integer, primary_key=True), *columns)
+
+
+# Every answered item, kept ones too. `number` only grows; `audit_share` is the share that was in force, whatever the
+# item's route; `caller` is a keyed hash.
+DECISIONS = Table(
+    "decisions",
+    SCHEMA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("request_id", String(128), nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("client_request_id", String(128)),
+    Column("caller", String(64), nullable=False),
+    Column("model_version", String(200), nullable=False),
+    Column("route", String(20), nullable=False),
+    Column("audit_share", Float, nullable=False),
+    Column("answered_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("request_id", "item"),
+    sqlite_autoincrement=True,
+)
+Index("decisions_by_version", DECISIONS.c.model_version, DECISIONS.c.audit_share, DECISIONS.c.route)
+FEEDBACK = _of_items(
+    "feedback",
+    Column("label", String(200), nullable=False),
+    Column("text", Text),
+    Column("task", String(200)),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("caller", String(64)),  # null in rows from before callers were kept
+)
+ESCALATED = _of_items(
+    "escalated",
+    Column("model_version", String(200), nullable=False),
+    Column("route", String(20), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("probabilities", JSON, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("gate_score", Float, nullable=False),
+    Column("cost_s", Float, nullable=False),
+    Column("text", Text),
+    Column("task", String(200)),
+    Column("answered_at", DateTime(timezone=True), nullable=False),
+)
+AUDITS = _of_items(
+    "audits",
+    Column("model_version", String(200), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("small_label", String(200), nullable=False),
+    Column("large_label", String(200)),  # null until the large model has answered, and where it never does
+    Column("audited_at", DateTime(timezone=True), nullable=False),
+    Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, answered or lost
+)
+ALARMS = Table(
+    "alarms",
+    SCHEMA,
+    Column("model_version", String(200), primary_key=True),
+    Column("epsilon", Float, nullable=False),
+    Column("regret_low", Float, nullable=False),
+    Column("raised_at", DateTime(timezone=True), nullable=False),
+)
+LOG_KEY = Table("log_key", SCHEMA, Column("value", String(64), primary_key=True))
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_MIGRATIONS = "pipelines.serve.log:migrations"
+_LOCK = 0x6B636D  # of PostgreSQL's advisory locks, held while the tables grow
+_upgrading = threading.Lock()  # Alembic keeps what it works on in a global variable
+
+
+class LogUnavailableError(Exception):
+    """Nothing was stored: the database is gone, locked, full, failing, or of a newer version."""
+
+
+class FeedbackConfig(Config):
+    """Where true labels and escalated answers are kept."""
+
+    url: PlainUrl | None = Field(
+        default=None,
+        description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
+        " or PGPASSFILE); a file in the storage path without one.",
+    )
+    store_texts: bool = Field(
+        default=False, description="Whether the texts of escalated inputs are kept; those of feedback always are."
+    )
+    timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
+    breaker: BreakerConfig = Field(
+        default=BreakerConfig(failures=1, rest_s=1.0), description="When the database is left alone."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("not a URL such as sqlite:////absolute/path.db") from None
+        if url.get_backend_name() not in _INSERTS:
+            raise ValueError(f"the databases that can be used are {', '.join(_INSERTS)}")
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_absolute():
+            raise ValueError("the path must be absolute (sqlite:////path): replicas work in folders of their own")
+        return value
+
+
+class Database:
+    """Transactions on the log's tables, which are made or brought up to date before the first one.
+
+    Every call blocks, for `timeout_s` at most where the database is locked.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = make_url(url), timeout_s
+        self._engine = _engine(self._url, timeout_s)
+        self._ready = False
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is on disk when the block ends, or raises LogUnavailableError and has done nothing."""
+        with self._transaction(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction whose statements all see the same state; it holds up no writer."""
+        sqlite_only = self._url.get_backend_name() == "sqlite"
+        options = {"begin": "BEGIN"} if sqlite_only else {"isolation_level": "REPEATABLE READ"}
+        with self._transaction(self._engine.execution_options(**options)) as connection:
+            yield connection
+
+    def open(self) -> None:
+        """Make what is missing; LogUnavailableError where that cannot be done now, and is tried again later."""
+        with _unavailable():
+            self._prepare()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with _unavailable():
+            self._prepare()
+            with engine.begin() as connection:
+                yield connection
+
+    def _prepare(self) -> None:
+        """Once: a database that disappears later is not replaced by an empty one, but missed."""
+        if self._ready:
+            return
+        # Another replica may be at it at the same moment, and holds the lock for longer than one statement may wait.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(SQLAlchemyError),
+            stop=stop_after_attempt(5) | stop_after_delay(self._timeout_s),
+            wait=wait_random(0.01, 0.1),
+            reraise=True,
+        ):
+            with attempt:
+                if self._url.get_backend_name() == "sqlite":
+                    _create_sqlite(self._url, self._timeout_s)
+                with _upgrading, self._engine.begin() as connection:
+                    _upgrade(connection)
+        self._ready = True
+
+
+def insert(connection: Connection, table: Table) -> Any:
+    """An insertion that passes over rows which are there already."""
+    return _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
+
+
+def _upgrade(connection: Connection) -> None:
+    """Bring the tables up to date; who comes second waits, and finds nothing left to do."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    config = AlembicConfig()
+    config.set_main_option("script_location", _MIGRATIONS)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LogUnavailableError(type(error).__name__) from error
+    except CommandError as error:
+        raise LogUnavailableError(f"the tables are of another version of this package: {error}") from error
+
+
+def _engine(url: URL, timeout_s: float) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        # A connection per transaction: one that stays open would go on writing into a file that has been deleted.
+        engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=NullPool)
+        event.listen(engine, "begin", _begin)
+        return engine
+    milliseconds = int(timeout_s * 1000)
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=0,
+        pool_timeout=timeout_s,
+        connect_args={
+            "connect_timeout": max(1, round(timeout_s)),
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        },
+    )
+
+
+def _begin(connection: Connection) -> None:
+    """What writes takes the lock at once: who reads first would be refused it where another has written meanwhile."""
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+
+
+def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
+    path = Path(url.database or "").as_uri()
+    connection = sqlite3.connect(
+        f"{path}?mode={mode}", uri=True, timeout=timeout_s, check_same_thread=False, isolation_level=None
+    )
+    connection.execute("PRAGMA synchronous=FULL")  # a commit survives the loss of power, not of the process alone
+    return connection
+
+
+def _create_sqlite(url: URL, timeout_s: float) -> None:
+    try:
+        connection = _connect(url, "rwc", timeout_s)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise SQLAlchemyError(str(error)) from error

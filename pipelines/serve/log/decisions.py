@@ -1,0 +1,240 @@
+"""The decision log: every answered item and who asked, audits, escalated answers and true labels."""
+
+from __future__ import annotations
+
+import datetime
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select, update
+
+from kcm.bundle.runtime import Answer, Input, Route
+from pipelines.serve.log.database import ALARMS, AUDITS, DECISIONS, ESCALATED, FEEDBACK, LOG_KEY, Database, insert
+
+ANONYMOUS = "anonymous"  # the caller in the log where nobody has to show a key
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a request comes from: the id that the service gave it, the name of its key, the id that the client gave."""
+
+    request_id: str
+    caller: str | None = None
+    client_request_id: str | None = None
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One answered item, and its audit where one was drawn.
+
+    `audit_share` is the probability with which kept items were drawn when it was answered, 0 without audits; it does
+    not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None.
+    """
+
+    origin: Origin
+    item: int
+    model_version: str
+    route: Route
+    audit_share: float = 0.0
+    drawn_label: str | None = None
+    answered_at: datetime.datetime = field(default_factory=_now)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The true label of one item of a request, and the input, if it is to be learned from."""
+
+    item: int
+    label: str
+    text: str | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Items of a version that are alike, and how many there are of them.
+
+    Of audited items `probability` is that of the draw, `state` the audit's (None for items without one), `agrees`
+    whether both sides gave the same label, `small_right` and `large_right` whether that is the true one. What is not
+    known is None.
+    """
+
+    number: int
+    audit_share: float
+    route: str
+    probability: float = 1.0
+    state: str | None = None
+    agrees: bool | None = None
+    small_right: bool | None = None
+    large_right: bool | None = None
+
+
+class UnknownRequestError(Exception):
+    """No such item was answered for this caller; nothing of the request was stored."""
+
+
+class ConflictError(Exception):
+    """An item has another label already; nothing of the request was stored."""
+
+
+class DecisionLog:
+    """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
+
+    What is stored twice under the same request id and item is stored once.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._database = Database(url, timeout_s)
+
+    def open(self) -> None:
+        """As `Database.open`."""
+        self._database.open()
+
+    def close(self) -> None:
+        """As `Database.close`."""
+        self._database.close()
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Commit answered items in their order, and the audits that are drawn, before any of these is made."""
+        with self._database.writing() as connection:
+            key = _key(connection)
+            connection.execute(insert(connection, DECISIONS), [_decision_row(each, key) for each in decisions])
+            if drawn := [_audit_row(each) for each in decisions if each.drawn_label is not None]:
+                connection.execute(insert(connection, AUDITS), drawn)
+
+    def finish_audits(self, request_id: str, labels: Mapping[int, str | None]) -> None:
+        """Commit the large model's label of each drawn item; None where the audit is lost."""
+        with self._database.writing() as connection:
+            for item, label in labels.items():
+                state = "lost" if label is None else "answered"
+                this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
+                connection.execute(update(AUDITS).where(this).values(large_label=label, state=state))
+
+    def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
+        """Commit all labels and return, or store none.
+
+        Raises UnknownRequestError unless every item was answered for this very caller, ConflictError where one has
+        another label already.
+        """
+        wanted = {label.item: label.label for label in labels}
+        with self._database.writing() as connection:
+            owner = _hashed(caller, _key(connection))
+            issued = select(DECISIONS.c.item).where(
+                DECISIONS.c.request_id == request_id, DECISIONS.c.caller == owner, DECISIONS.c.item.in_(list(wanted))
+            )
+            if missing := wanted.keys() - set(connection.scalars(issued)):
+                raise UnknownRequestError(f"item {min(missing)} was not answered for this caller")
+            shared = {"request_id": request_id, "caller": owner, "received_at": _now()}
+            connection.execute(insert(connection, FEEDBACK), [_storable(shared | asdict(label)) for label in labels])
+            stored = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
+                FEEDBACK.c.request_id == request_id, FEEDBACK.c.item.in_(list(wanted))
+            )
+            differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
+            if differing:
+                raise ConflictError(f"item {min(differing)} has another label already")
+
+    def add_escalated(
+        self, request_id: str, model_version: str, answers: Sequence[tuple[int, Input, Answer]], store_texts: bool
+    ) -> None:
+        """Commit escalated answers with their positions and inputs."""
+        shared = {"request_id": request_id, "model_version": model_version, "answered_at": _now()}
+        fields = ("route", "label", "probabilities", "confidence", "gate_score", "cost_s")
+        rows = [
+            shared
+            | {"item": item, "task": given.task, "text": given.content.text if store_texts else None}
+            | {name: getattr(answer, name) for name in fields}
+            for item, given, answer in answers
+        ]
+        with self._database.writing() as connection:
+            connection.execute(insert(connection, ESCALATED), [_storable(row) for row in rows])
+
+    def tallies(self, model_version: str) -> list[Tally]:
+        """All items that a version answered, counted by what is known of them; audited ones are not counted twice."""
+        d, a, f = DECISIONS.c, AUDITS.c, FEEDBACK.c
+        count = func.count()
+        answered = select(count, d.audit_share, d.route).where(d.model_version == model_version)
+        kinds = (d.audit_share, d.route, a.probability, a.state)
+        found = (a.small_label == a.large_label, f.label == a.small_label, f.label == a.large_label)
+        audited = (
+            select(count, *kinds, *found)
+            .select_from(
+                AUDITS.join(DECISIONS, (a.request_id == d.request_id) & (a.item == d.item)).outerjoin(
+                    FEEDBACK, (a.request_id == f.request_id) & (a.item == f.item)
+                )
+            )
+            .where(d.model_version == model_version)
+        )
+        with self._database.reading() as connection:
+            totals = {
+                (share, route): number
+                for number, share, route in connection.execute(answered.group_by(d.audit_share, d.route))
+            }
+            tallies = [Tally(*row) for row in connection.execute(audited.group_by(*kinds, *found))]
+        for tally in tallies:
+            totals[tally.audit_share, tally.route] -= tally.number
+        return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
+
+    def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
+        """Commit that a version's certificate is refuted, once for all; whether nobody had done so before."""
+        row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": _now()}
+        with self._database.writing() as connection:
+            new = connection.execute(insert(connection, ALARMS).values(row).returning(ALARMS.c.model_version))
+            return new.first() is not None
+
+    def has_alarm(self, model_version: str) -> bool:
+        """Whether a version's certificate was ever refuted."""
+        with self._database.reading() as connection:
+            return bool(connection.scalar(select(func.count()).where(ALARMS.c.model_version == model_version)))
+
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """All rows of a table of items, in the order of request id and item."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(table).order_by(table.c.request_id, table.c.item))
+            return [dict(row) for row in rows.mappings()]
+
+
+def _key(connection: Connection) -> bytes:
+    """The log's own key, which was made with its tables."""
+    return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
+
+
+def _hashed(caller: str | None, key: bytes) -> str:
+    """What tells callers apart in this log, and cannot be joined with another one."""
+    return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
+
+
+def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
+    return {
+        "request_id": decision.origin.request_id,
+        "item": decision.item,
+        "client_request_id": decision.origin.client_request_id,
+        "caller": _hashed(decision.origin.caller, key),
+        "model_version": decision.model_version,
+        "route": decision.route,
+        "audit_share": decision.audit_share,
+        "answered_at": decision.answered_at,
+    }
+
+
+def _audit_row(decision: Decision) -> dict[str, Any]:
+    return {
+        "request_id": decision.origin.request_id,
+        "item": decision.item,
+        "model_version": decision.model_version,
+        "probability": decision.audit_share,
+        "small_label": decision.drawn_label,
+        "audited_at": decision.answered_at,
+        "state": "drawn",
+    }
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the character NUL, which PostgreSQL cannot store in a text."""
+    return {name: value.replace("\x00", "") if isinstance(value, str) else value for name, value in row.items()}

@@ -1,0 +1,1 @@
+"""How the log's tables have grown, revision by revision."""

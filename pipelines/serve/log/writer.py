@@ -1,0 +1,156 @@
+"""The log beside an event loop: in a thread of its own, with a bounded queue, a buffer and a breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from kcm.bundle.runtime import Answer, Input
+from pipelines.serve.cascade.breaker import Breaker, Call
+from pipelines.serve.log.database import FeedbackConfig, LogUnavailableError
+from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Tally, UnknownRequestError
+
+MAX_WAITING = 256  # writes that wait for the database
+MAX_BUFFERED = 50_000  # decisions that wait for it; the oldest give way to new ones
+BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
+KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works
+_RESTS = "the database has failed just now, or too much waits for it"
+
+logger = logging.getLogger("ray.serve")
+
+WrittenT = TypeVar("WrittenT")
+
+
+class LogWriter:
+    """Gives up at once, by LogUnavailableError, while the database fails: predictions must not wait for it.
+
+    One thread writes and one reads: a locked database must not take the threads that compute, and what is written does
+    not wait for what is counted. `dropped` is told of what never came
+    into the log.
+    """
+
+    def __init__(
+        self, config: FeedbackConfig, url: str, dropped: Callable[[str, int], None] = lambda kind, number: None
+    ) -> None:
+        self._config, self._log, self._dropped = config, DecisionLog(url, config.timeout_s), dropped
+        self._breaker = Breaker(config.breaker)
+        self._thread, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("log", "log-reader"))
+        self._num_waiting = 0
+        self._buffer: list[Decision] = []
+        self._flushing = asyncio.Lock()
+        self._later: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Make the tables; where that fails now, the first write tries again."""
+        try:
+            await self._write(self._log.open)
+        except LogUnavailableError as error:
+            logger.error("the log cannot be opened: %s", error)
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Have answered items committed soon, in their order, and again and again while the database fails."""
+        self._buffer += decisions
+        self._drop_oldest()
+        if self._later is None or self._later.done():
+            self._later = asyncio.create_task(self._flush_later())
+
+    async def flush(self) -> None:
+        """Commit every decision that was added before; where LogUnavailableError is raised they stay buffered."""
+        async with self._flushing:
+            batch, self._buffer = self._buffer, []
+            if not batch:
+                return
+            try:
+                await self._write(lambda: self._log.add_decisions(batch))
+            except BaseException:
+                # A batch that has been committed after all is stored once, however often it is sent.
+                self._buffer = batch + self._buffer
+                self._drop_oldest()
+                raise
+
+    async def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
+        """As `DecisionLog.add_feedback`; what another replica has answered just now may have to be waited for."""
+        await self.flush()
+        try:
+            await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+        except UnknownRequestError:
+            await asyncio.sleep(KNOWN_AFTER_S)
+            await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+
+    async def finish_audits(self, request_id: str, labels: Mapping[int, str | None]) -> None:
+        """As `DecisionLog.finish_audits`."""
+        await self._write(lambda: self._log.finish_audits(request_id, labels))
+
+    async def add_escalated(
+        self, request_id: str, model_version: str, answers: Sequence[tuple[int, Input, Answer]]
+    ) -> None:
+        """As `DecisionLog.add_escalated`."""
+        texts = self._config.store_texts
+        await self._write(lambda: self._log.add_escalated(request_id, model_version, answers, texts))
+
+    async def tallies(self, model_version: str) -> list[Tally]:
+        """As `DecisionLog.tallies`."""
+        return await self._read(lambda: self._log.tallies(model_version))
+
+    async def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
+        """As `DecisionLog.raise_alarm`."""
+        return await self._write(lambda: self._log.raise_alarm(model_version, epsilon, regret_low))
+
+    async def has_alarm(self, model_version: str) -> bool:
+        """As `DecisionLog.has_alarm`."""
+        return await self._read(lambda: self._log.has_alarm(model_version))
+
+    def close(self) -> None:
+        """Commit what is buffered, from whatever thread stops the replica; what fails is lost and said to be."""
+        batch, self._buffer = self._buffer, []
+        try:
+            if batch:
+                self._log.add_decisions(batch)
+        except LogUnavailableError as error:
+            logger.error("%d decisions never came into the log: %s", len(batch), error)
+        self._log.close()
+
+    async def _flush_later(self) -> None:
+        while self._buffer:
+            await asyncio.sleep(BUFFER_S)
+            try:
+                await self.flush()
+            except LogUnavailableError as error:
+                logger.warning("%d decisions wait for the log: %s", len(self._buffer), error)
+
+    def _drop_oldest(self) -> None:
+        if (excess := len(self._buffer) - MAX_BUFFERED) > 0:
+            del self._buffer[:excess]
+            self._dropped("decision", excess)
+
+    async def _read(self, read: Callable[[], WrittenT]) -> WrittenT:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read)
+
+    async def _write(self, write: Callable[[], WrittenT]) -> WrittenT:
+        if self._num_waiting >= MAX_WAITING or (call := self._breaker.admit()) is None:
+            raise LogUnavailableError(_RESTS)
+        self._num_waiting += 1
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, write, call)
+        writing.add_done_callback(self._leave)
+        # Shielded: a client that leaves does not undo a commit.
+        return await asyncio.shield(writing)
+
+    def _leave(self, _: asyncio.Future[Any]) -> None:
+        self._num_waiting -= 1
+
+    def _attempt(self, write: Callable[[], WrittenT], call: Call) -> WrittenT:
+        if self._breaker.state == "open":  # by a write before this one: each would wait as long
+            raise LogUnavailableError(_RESTS)
+        try:
+            written = write()
+        except LogUnavailableError:
+            call.failed()
+            raise
+        except BaseException:
+            call.succeeded()  # the database answered, if only that a label is there already
+            raise
+        call.succeeded()
+        return written

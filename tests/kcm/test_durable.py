@@ -1,0 +1,33 @@
+"""Promise: what has appeared under its name is on disk, and so is the name."""
+
+import os
+
+from kcm.certify.ledger import Ledger
+from kcm.durable import replace_durably
+
+
+def _synced(monkeypatch, target):
+    """Inodes in the order in which they are written to disk, and whether `target` was there at that time."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((os.fstat(handle).st_ino, target.exists())))
+    return synced
+
+
+def test_a_folder_is_on_disk_with_all_that_it_holds_before_it_appears_and_its_name_afterwards(tmp_path, monkeypatch):
+    draft, target = tmp_path / "draft", tmp_path / "place" / "bundle"
+    (draft / "inner").mkdir(parents=True)
+    (draft / "inner" / "weights").write_text("w")
+    target.parent.mkdir()
+    before = {path.stat().st_ino for path in (draft, draft / "inner", draft / "inner" / "weights")}
+    synced = _synced(monkeypatch, target)
+    replace_durably(draft, target)
+    assert set(synced[:-1]) == {(inode, False) for inode in before}
+    assert synced[-1] == (target.parent.stat().st_ino, True)
+    assert (target / "inner" / "weights").read_text() == "w"
+
+
+def test_a_look_is_on_disk_with_its_name(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "ledger.json")
+    synced = _synced(monkeypatch, ledger.path)
+    ledger.open_look("split", 0.1, "test")
+    assert synced == [(ledger.path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]

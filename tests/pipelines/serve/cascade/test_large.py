@@ -1,0 +1,99 @@
+"""The large model's deployment: its replicas spend one budget together, and one slow question delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kcm.errors import ConfigError
+from kcm.inputs.content import Content
+from kcm.large import ClassifierConfig, Item, LargeAnswer, OpenAiConfig, UpstreamConfig
+from kcm.large.adapters.openai import openai_identity
+from pipelines.serve.cascade import large as module
+from pipelines.serve.cascade.large import Large, budget_store
+from pipelines.serve.deploy.config import LargeReplicaConfig
+from pipelines.serve.deploy.release import Release
+from pipelines.serve.log.database import FeedbackConfig
+from tests.fake_upstream import FakeUpstream, Turn, label
+
+LABELS = ("negative", "positive")
+RELEASE = Release(version="1", bundle=Path("/bundle"))
+
+
+@pytest.fixture(autouse=True)
+def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle that asks a server, by two questions at a time, and may spend nothing of its own accord."""
+    asked = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=2, max_calls=0)
+    bundle = SimpleNamespace(
+        large=asked,
+        label_names=LABELS,
+        answer_names=LABELS,
+        large_head=None,
+        large_identity=openai_identity(asked, LABELS),
+    )
+    monkeypatch.setattr(module, "Bundle", SimpleNamespace(read=lambda _: bundle))
+
+
+def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
+    allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env=None, max_calls=max_calls)
+    config = LargeReplicaConfig(upstreams=(allowed,), attempt_timeout_s=60.0, timeout_s=70.0)
+    return Large.func_or_class(config, Path("/assets"), log)  # type: ignore[attr-defined]
+
+
+def items(*texts: str) -> list[Item]:
+    return [Item("", Content(text)) for text in texts]
+
+
+def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """Promise: max_calls: 5 is five calls, the probe among them, however often the service starts."""
+    log = FeedbackConfig(url=f"sqlite:///{tmp_path}/feedback.db")
+
+    async def ask(start: int) -> list[LargeAnswer]:
+        replicas = [replica(upstream, log, max_calls=5) for _ in range(3)]
+        asked = [items(*(f"{start} {number} {part}" for part in range(3))) for number in range(3)]
+        answers = [await each.answer(question, RELEASE) for each, question in zip(replicas, asked, strict=True)]
+        return [answer for each in answers for answer in each]
+
+    answers = [answer for start in range(3) for answer in asyncio.run(ask(start))]
+    assert len(upstream.requests) == 5
+    assert sum(answer.label is not None for answer in answers) == 4
+    assert not any(answer.outage for answer in answers)
+
+
+def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUpstream) -> None:
+    """Promise: one slow question costs its own request alone."""
+    go_on = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Turn:
+        if "slow" in str(body["messages"]):
+            assert go_on.wait(60)
+        return label("positive")
+
+    upstream.otherwise = answer
+
+    async def ask() -> list[LargeAnswer]:
+        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        stalled = asyncio.create_task(deployment.answer(items("slow"), RELEASE))
+        others = [asyncio.create_task(deployment.answer(items(f"text {n}"), RELEASE)) for n in range(60)]
+        answered = [answer for each in await asyncio.gather(*others) for answer in each]
+        assert not stalled.done()
+        go_on.set()
+        return [*answered, *await stalled]
+
+    assert [answer.label for answer in asyncio.run(ask())] == [1] * 61
+
+
+def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
+    limited, unlimited = OpenAiConfig(model="big", max_calls=5), OpenAiConfig(model="big")
+    with pytest.raises(ConfigError, match=r"no database.*serve\.feedback\.url"):
+        budget_store(limited, FeedbackConfig())
+    store = budget_store(limited, FeedbackConfig(url="sqlite:////log.db", timeout_s=3.0))
+    assert store is not None
+    assert (store.url, store.prefix, store.timeout_s) == ("sqlite:////log.db", "paid_", 3.0)
+    assert budget_store(unlimited, FeedbackConfig()) is None
+    assert budget_store(ClassifierConfig(), FeedbackConfig()) is None

@@ -1,0 +1,126 @@
+"""Promise: a bundle whose large model may say that no label fits is served like any other, whatever that model is.
+
+Door and deployment of the large model are the real ones; only Ray between them is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, load_large
+from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.config import parse_config
+from kcm.encoders import TextEncoderConfig, encoder_identity
+from kcm.inputs.content import Content
+from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
+from kcm.large.build import large_identity
+from kcm.large.config import AskedConfig
+from kcm.learners import FinetuneConfig
+from pipelines.serve.cascade.door import Door
+from pipelines.serve.cascade.large import Large
+from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.release import Release
+from tests.fake_upstream import FakeUpstream, label
+from tests.tiny_bert import save_bert
+from tests.tiny_lm import save_lm
+
+LABELS, NONE = ("book", "pay"), "none of these"
+WORDS = ("book", "pay", "none", "of", "these", "a", "table", "the", "bill", "tell", "me", "joke", "who", "are", "you")
+TEXTS = ["book a table", "pay the bill", "tell me a joke", "who are you", "the table of you", "are these you", "joke"]
+OUTSIDE = set(TEXTS[2:])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return {
+        "encoder": save_bert(tmp_path_factory.mktemp("bert"), WORDS),
+        "lm": save_lm(tmp_path_factory.mktemp("lm"), seed=6),  # says "none of these" to some of the texts
+    }
+
+
+@pytest.fixture(params=["zero_shot", "causal_lm", "openai"])
+def large(
+    request: pytest.FixtureRequest,
+    models: Mapping[str, Path],
+    upstream: FakeUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AskedConfig:
+    if request.param == "zero_shot":
+        values = {"encoder": {"model": str(models["encoder"]), "max_length": 32}, "template": "{label}"}
+        return parse_config(ZeroShotConfig, values)
+    if request.param == "causal_lm":
+        return CausalLmConfig(model=str(models["lm"]))
+    monkeypatch.setenv("KEY_OF_THE_OPERATOR", "sk-operator")
+    monkeypatch.setenv("SECRET_OF_ANOTHER_SERVICE", "sk-another")
+
+    def answer(body: dict[str, Any]) -> Any:
+        text = body["messages"][-1]["content"].split("\n")[1]
+        said = NONE if text in OUTSIDE else text.split()[0]
+        content = {"message": {"content": said}}
+        return label(said, choice=content | {"logprobs": {"content": [{"token": said, "logprob": -0.1}]}})
+
+    upstream.otherwise = answer
+    return OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env="SECRET_OF_ANOTHER_SERVICE")
+
+
+def bundle_with(large: AskedConfig, encoder: Path, assets: Path) -> Bundle:
+    """A bundle that escalates everything to `large`."""
+    small = TextEncoderConfig(model=str(encoder), max_length=32)
+    return Bundle(
+        collaborator=Collaborator(32, len(LABELS), NetworkConfig(hidden=()), "kan", seed=0),
+        seed=0,
+        label_names=LABELS,
+        none_label=NONE,
+        task_names=("intents",),
+        encoder=small,
+        encoder_identity=encoder_identity(small, assets),
+        large=large,
+        large_identity=large_identity(large, (*LABELS, NONE), assets),
+        policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"),
+        learner=FinetuneConfig(),
+    )
+
+
+class Handle:
+    """The deployment's handle, without Ray."""
+
+    def __init__(self, large: Any) -> None:
+        self._large, self.answer = large, self
+
+    def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
+        return asyncio.ensure_future(self._large.answer(items, release))
+
+
+def test_rows_outside_the_label_list_are_answered(
+    large: AskedConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    bundle = bundle_with(large, models["encoder"], tmp_path)
+    upstreams = [{"base_url": upstream.base_url, "api_key_env": "KEY_OF_THE_OPERATOR"}]
+    config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
+    release = Release(version="1", bundle=bundle.write(tmp_path / "bundle"))
+
+    async def served() -> tuple[list[Any], str]:
+        deployment = Large.func_or_class(config.large, tmp_path, config.feedback)  # type: ignore[attr-defined]
+        door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
+        door = door_class.__new__(door_class)
+        await door.__init__(config, tmp_path, Handle(deployment))
+        service = await door._load(release)
+        response = await service.predict([Input(Content(text)) for text in TEXTS], "id")
+        return response.answers, door._breaker.state
+
+    answers, breaker = asyncio.run(served())
+    model = load_large(bundle, tmp_path, upstreams=config.large.upstreams)
+    names = [bundle.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
+    assert [answer.label for answer in answers] == names
+    assert NONE in names
+    assert {answer.route for answer in answers} == {"large"}
+    assert all(set(answer.probabilities) == {*LABELS, NONE} for answer in answers)
+    assert breaker == "closed"
+    assert {headers["authorization"] for headers in upstream.headers} <= {"Bearer sk-operator"}

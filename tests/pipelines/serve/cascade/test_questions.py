@@ -1,0 +1,96 @@
+"""Questions that are each answered on their own: one that is slow delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+import pytest
+
+from kcm.inputs.content import Content
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.questions import Questions
+
+
+class Model:
+    """Answers nothing by itself; the test does."""
+
+    def __init__(self) -> None:
+        self.futures: dict[str, Future[LargeAnswer]] = {}
+
+    def ask(self, item: Item) -> Future[LargeAnswer]:
+        return self.futures.setdefault(item.id, Future())
+
+
+def items(*ids: str) -> list[Item]:
+    return [Item(each, Content(each)) for each in ids]
+
+
+def test_a_request_waits_for_its_own_answers_alone() -> None:
+    """Promise: other requests have their answers while one question stalls."""
+
+    async def ask() -> list[LargeAnswer]:
+        model = Model()
+        questions = Questions(model.ask, max_waiting=8, timeout_s=60.0)
+        stalled = asyncio.create_task(questions.submit(items("slow")))
+        others = asyncio.create_task(questions.submit(items("a", "b")))
+        await asyncio.sleep(0)
+        model.futures["b"].set_result(LargeAnswer(1))
+        model.futures["a"].set_result(LargeAnswer(0))
+        answers = await asyncio.wait_for(others, 30)
+        assert not stalled.done()
+        stalled.cancel()
+        await asyncio.wait([stalled])
+        assert model.futures["slow"].cancelled()
+        return answers
+
+    assert asyncio.run(ask()) == [LargeAnswer(0), LargeAnswer(1)]
+
+
+def test_an_item_that_is_late_is_an_error_and_its_neighbour_has_its_answer() -> None:
+    """Promise: nor does a stalled question take the answers of its own request along."""
+
+    async def ask() -> list[LargeAnswer]:
+        model = Model()
+        model.ask(items("fine")[0]).set_result(LargeAnswer(1))
+        answers = await Questions(model.ask, max_waiting=8, timeout_s=0.05).submit(items("slow", "fine"))
+        await asyncio.sleep(0)
+        assert model.futures["slow"].cancelled()
+        return answers
+
+    late, fine = asyncio.run(ask())
+    assert (late.label, late.outage, late.error) == (None, True, "no answer within 0.05 s")
+    assert fine == LargeAnswer(1)
+
+
+def test_what_a_question_raises_fails_its_own_request_alone() -> None:
+    async def ask() -> None:
+        model = Model()
+        questions = Questions(model.ask, max_waiting=8, timeout_s=60.0)
+        broken, fine = (asyncio.create_task(questions.submit(items(name))) for name in ("broken", "fine"))
+        await asyncio.sleep(0)
+        model.futures["broken"].set_exception(ValueError("no such model"))
+        with pytest.raises(ValueError, match="no such model"):
+            await broken
+        model.futures["fine"].set_result(LargeAnswer(0))
+        assert await fine == [LargeAnswer(0)]
+
+    asyncio.run(ask())
+
+
+def test_no_more_wait_than_may_and_places_are_given_back() -> None:
+    async def ask() -> None:
+        model = Model()
+        questions = Questions(model.ask, max_waiting=2, timeout_s=60.0)
+        first = asyncio.create_task(questions.submit(items("a", "b")))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError, match="2 items wait already"):
+            await questions.submit(items("c"))
+        assert "c" not in model.futures
+        first.cancel()
+        await asyncio.wait([first])
+        model.ask(items("c")[0]).set_result(LargeAnswer(0))
+        assert await questions.submit(items("c")) == [LargeAnswer(0)]
+
+    asyncio.run(ask())

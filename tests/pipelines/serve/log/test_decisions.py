@@ -1,0 +1,171 @@
+"""What the log keeps of requests, and whose labels it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kcm.bundle.runtime import Answer, Input, Route
+from kcm.inputs.content import Content
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
+from pipelines.serve.log.decisions import (
+    ConflictError,
+    Decision,
+    DecisionLog,
+    Feedback,
+    Origin,
+    Tally,
+    UnknownRequestError,
+)
+
+ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
+
+
+@pytest.fixture
+def log(any_url: str) -> Iterator[DecisionLog]:
+    log = DecisionLog(any_url, timeout_s=2.0)
+    yield log
+    log.close()
+
+
+def answer(log: DecisionLog, request_id: str, num_items: int = 1, caller: str | None = None) -> None:
+    origin = Origin(request_id, caller)
+    log.add_decisions([Decision(origin, item, "1", "small") for item in range(num_items)])
+
+
+def labels(log: DecisionLog) -> list[tuple[Any, ...]]:
+    return [(row["request_id"], row["item"], row["label"], row["text"]) for row in log.read(FEEDBACK)]
+
+
+def test_labels_are_stored_with_what_came_with_them(log: DecisionLog) -> None:
+    answer(log, "r1", num_items=3)
+    log.add_feedback("r1", None, [Feedback(0, "good", "A film — ünïcode.", "movies"), Feedback(2, "bad")])
+    first, second = log.read(FEEDBACK)
+    assert (first["label"], first["text"], first["task"]) == ("good", "A film — ünïcode.", "movies")
+    assert (second["item"], second["label"], second["text"]) == (2, "bad", None)
+    assert first["received_at"] is not None
+
+
+def test_what_is_sent_twice_is_stored_once(log: DecisionLog) -> None:
+    for _ in range(2):
+        answer(log, "r1", num_items=2)
+    log.add_feedback("r1", None, [Feedback(0, "good", "first")])
+    log.add_feedback("r1", None, [Feedback(0, "good", "again"), Feedback(1, "bad")])
+    assert labels(log) == [("r1", 0, "good", "first"), ("r1", 1, "bad", None)]
+    assert len(log.read(DECISIONS)) == 2
+
+
+def test_another_label_for_the_same_item_is_refused_and_nothing_of_it_is_stored(log: DecisionLog) -> None:
+    answer(log, "r1", num_items=2)
+    log.add_feedback("r1", None, [Feedback(1, "good")])
+    with pytest.raises(ConflictError, match="item 1 has another label"):
+        log.add_feedback("r1", None, [Feedback(0, "good"), Feedback(1, "bad")])
+    assert labels(log) == [("r1", 1, "good", None)]
+
+
+def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog) -> None:
+    """Promise: only an item that the service has answered can have a label, and not one label of the others counts."""
+    answer(log, "r1")
+    for request_id, items in (("made up", [0]), ("r1", [0, 1]), ("r1", [-1])):
+        with pytest.raises(UnknownRequestError):
+            log.add_feedback(request_id, None, [Feedback(item, "good") for item in items])
+    assert labels(log) == []
+
+
+def test_a_stranger_neither_labels_nor_blocks_what_belongs_to_another(log: DecisionLog) -> None:
+    """Promise: whoever tries first, the owner's label is stored and a stranger's never is."""
+    answer(log, "of ann", caller="ann")
+    answer(log, "of nobody")
+    for request_id, stranger in (("of ann", "bob"), ("of ann", None), ("of nobody", "ann"), ("of ann", "anonymous")):
+        with pytest.raises(UnknownRequestError):
+            log.add_feedback(request_id, stranger, [Feedback(0, "bad")])
+    log.add_feedback("of ann", "ann", [Feedback(0, "good")])
+    log.add_feedback("of nobody", None, [Feedback(0, "good")])
+    assert labels(log) == [("of ann", 0, "good", None), ("of nobody", 0, "good", None)]
+
+
+def test_callers_can_be_told_apart_and_not_be_named(log: DecisionLog, tmp_path: Path) -> None:
+    other = DecisionLog(f"sqlite:///{tmp_path}/other.db", 2.0)
+    for each in (log, other):
+        for number, caller in enumerate(("ann", "ann", "bob", None)):
+            answer(each, f"r{number}", caller=caller)
+        each.add_feedback("r0", "ann", [Feedback(0, "good")])
+    callers, elsewhere = ([row["caller"] for row in each.read(DECISIONS)] for each in (log, other))
+    assert callers[0] == callers[1] != callers[2]
+    assert callers[3] == elsewhere[3] == "anonymous"
+    assert not {"ann", "bob"} & {*callers}
+    assert not {*callers[:3]} & {*elsewhere[:3]}  # what is in two logs cannot be joined
+    assert log.read(FEEDBACK)[0]["caller"] == callers[0]
+
+
+def test_a_decision_has_the_client_s_id_beside_its_own(log: DecisionLog) -> None:
+    for request_id in ("r1", "r2"):
+        log.add_decisions([Decision(Origin(request_id, client_request_id="mine"), 0, "films/3", "large", 0.25)])
+    first, second = log.read(DECISIONS)
+    assert first["client_request_id"] == second["client_request_id"] == "mine"
+    assert (first["model_version"], first["route"], first["audit_share"]) == ("films/3", "large", 0.25)
+    assert second["number"] > first["number"]
+
+
+def test_escalated_answers_are_kept_without_their_texts_unless_asked_for(log: DecisionLog) -> None:
+    log.add_escalated("r1", "films/3", [(1, Input(Content("private"), "films"), ANSWER)], store_texts=False)
+    log.add_escalated("r2", "films/3", [(0, Input(Content("public\x00"), "films"), ANSWER)], store_texts=True)
+    first, second = log.read(ESCALATED)
+    assert (first["item"], first["model_version"], first["route"], first["label"]) == (1, "films/3", "large", "good")
+    assert (first["probabilities"], first["task"], first["text"]) == ({"good": 0.75, "bad": 0.25}, "films", None)
+    assert second["text"] == "public"
+
+
+def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
+    def write(number: int) -> None:
+        answer(log, f"r{number % 20}")
+        log.add_feedback(f"r{number % 20}", None, [Feedback(0, "good")])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(40)))
+    assert len(log.read(FEEDBACK)) == len(log.read(DECISIONS)) == 20
+
+
+def test_an_audit_is_drawn_before_it_has_an_outcome(log: DecisionLog) -> None:
+    drawn = [Decision(Origin("r1"), item, "1", "small", 0.5, "bad") for item in range(3)]
+    log.add_decisions(drawn)
+    assert [row["state"] for row in log.read(AUDITS)] == ["drawn"] * 3
+    log.finish_audits("r1", {0: "good", 1: None})
+    rows = log.read(AUDITS)
+    assert [(row["state"], row["small_label"], row["large_label"]) for row in rows] == [
+        ("answered", "bad", "good"),
+        ("lost", "bad", None),
+        ("drawn", "bad", None),
+    ]
+    assert {row["probability"] for row in rows} == {0.5}
+
+
+def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:
+    routes: list[tuple[Route, str | None]] = [("small", "bad")] * 5 + [("small", None), ("large", None)]
+    log.add_decisions([Decision(Origin("r1"), i, "1", route, 0.5, drawn) for i, (route, drawn) in enumerate(routes)])
+    log.add_decisions([Decision(Origin("r2"), 0, "2", "small", 0.5, "bad")])
+    log.add_decisions([Decision(Origin("r3"), 0, "1", "small_degraded", 0.5)])
+    log.finish_audits("r1", {0: "good", 1: "good", 2: "bad", 3: None})
+    log.add_feedback("r1", None, [Feedback(0, "good"), Feedback(2, "good"), Feedback(5, "good"), Feedback(6, "good")])
+    found = set(log.tallies("1"))
+    assert found == {
+        Tally(1, 0.5, "small", 0.5, "answered", False, False, True),
+        Tally(1, 0.5, "small", 0.5, "answered", False, None, None),
+        Tally(1, 0.5, "small", 0.5, "answered", True, False, False),
+        Tally(1, 0.5, "small", 0.5, "lost", None, None, None),
+        Tally(1, 0.5, "small", 0.5, "drawn", None, None, None),
+        Tally(1, 0.5, "small"),
+        Tally(1, 0.5, "large"),
+        Tally(1, 0.5, "small_degraded"),
+    }
+    assert log.tallies("3") == []
+
+
+def test_an_alarm_is_raised_once_and_stays(log: DecisionLog) -> None:
+    assert not log.has_alarm("1")
+    assert [log.raise_alarm("1", 0.02, low) for low in (0.03, 0.04)] == [True, False]
+    assert (log.has_alarm("1"), log.has_alarm("2")) == (True, False)

@@ -1,0 +1,243 @@
+"""What the log says of a version's promise, and what cannot make it say something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.runtime import Route
+from kcm.cascade.policy import Decision as PolicyDecision
+from kcm.certify.certificate import Certificate
+from pipelines.serve.log.database import FEEDBACK, FeedbackConfig
+from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin, Tally, UnknownRequestError
+from pipelines.serve.log.monitor import Bounds, Monitor, bounds
+from pipelines.serve.log.writer import LogWriter
+
+
+def certificate(epsilon: float, method: str = "regret") -> Certificate:
+    kept = PolicyDecision(decision="threshold", threshold=1.0)
+    return Certificate(
+        method=method,  # type: ignore[arg-type]
+        epsilon=epsilon,
+        delta=0.1,
+        decision="threshold",
+        threshold=1.0,
+        bound=epsilon,
+        valid=True,
+        call_rate=0.5,
+        call_rate_bound=None,
+        searched=kept,
+        certified=kept,
+        num_rows=200,
+        num_units=200,
+        fewest_units=114,
+        reason="",
+    )
+
+
+def audited(number: int, share: float = 1.0, **known: Any) -> Tally:
+    return Tally(number, share, "small", share, **{"state": "answered"} | known)
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[DecisionLog]:
+    log = DecisionLog(url, 5.0)
+    yield log
+    log.close()
+
+
+class Traffic:
+    """Answers items of version 1, each drawn with a share, audits them and lets their labels come."""
+
+    def __init__(self, log: DecisionLog, share: float, seed: int = 0) -> None:
+        self._log, self._share, self._rng = log, share, np.random.default_rng(seed)
+        self._number = 0
+
+    def answer(
+        self, number: int, route: Route = "small", disagree: float = 0.0, lost_if_disagree: bool = False
+    ) -> None:
+        """Kept items differ from the large model with probability `disagree`; such audits may all time out."""
+        origin = Origin(f"r{self._number}")
+        self._number += 1
+        drawn_N = (self._rng.random(number) < self._share) & (route == "small")
+        differs_N = self._rng.random(number) < disagree
+        self._log.add_decisions(
+            [
+                Decision(origin, item, "1", route, self._share, "small's" if drawn else None)
+                for item, drawn in enumerate(drawn_N)
+            ]
+        )
+        labels: dict[int, str | None] = {}
+        for item in np.flatnonzero(drawn_N).tolist():
+            said = "large's" if differs_N[item] else "small's"
+            labels[item] = None if differs_N[item] and lost_if_disagree else said
+        self._log.finish_audits(origin.request_id, labels)
+
+
+def test_audits_that_time_out_where_the_sides_differ_hide_nothing(log: DecisionLog) -> None:
+    """Promise: with a true disagreement of .20 whose audits are all lost, the interval still holds it."""
+    traffic = Traffic(log, share=0.5)
+    highs = []
+    for _ in range(20):
+        traffic.answer(200, disagree=0.2, lost_if_disagree=True)
+        found = bounds(log.tallies("1"), certificate(0.02))
+        assert found.disagreement[0] <= 0.2 <= found.disagreement[1]
+        assert found.regret == found.disagreement
+        highs.append(found.disagreement[1])
+    assert 0.2 < highs[-1] < 0.25  # it is no empty promise: the interval has closed in on the truth from above
+
+
+def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionLog) -> None:
+    """Promise: 300 items that all differ say the same whether or not 5,000 degraded ones follow; these are counted."""
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(300, disagree=1.0)
+    before = bounds(log.tallies("1"), certificate(0.02))
+    for _ in range(50):
+        traffic.answer(100, route="small_degraded")
+    after = bounds(log.tallies("1"), certificate(0.02))
+    assert after.disagreement == before.disagreement
+    assert after.disagreement[0] > 0.95
+    assert (after.num_items, before.num_degraded, after.num_degraded) == (300, 0, 5000)
+
+
+def test_made_up_ids_do_not_silence_the_alarm(log: DecisionLog) -> None:
+    """Promise: with a true loss of .30 against .05, five made-up ids for every honest label change nothing."""
+    traffic = Traffic(log, share=0.5)
+    for number in range(20):
+        traffic.answer(20, disagree=0.3)
+        log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(20)])
+        for fake in range(5):
+            with pytest.raises(UnknownRequestError):
+                log.add_feedback(f"fake{number}.{fake}", None, [Feedback(item, "small's") for item in range(20)])
+    found = bounds(log.tallies("1"), certificate(0.05))
+    assert (found.alarm, found.num_items, len(log.read(FEEDBACK))) == (True, 400, 400)
+    assert 0.05 < found.regret[0] < 0.3 < found.regret[1]
+
+
+def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(log: DecisionLog) -> None:
+    """Promise: labels that come only where an answer was wrong, as complaints do, do not exaggerate."""
+    traffic, rng = Traffic(log, share=0.5), np.random.default_rng(1)
+    for number in range(20):
+        traffic.answer(200, disagree=0.05)
+        log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200) if rng.random() < 0.3])
+    found = bounds(log.tallies("1"), certificate(0.05))
+    assert not found.alarm  # the loss is .05 where every label is `large's`; 0.3 of that is known
+    assert found.regret[0] < 0.015 < 0.05 < found.regret[1]
+
+
+def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
+    log.add_decisions([Decision(Origin("r"), item, "1", "small", 1.0, "a") for item in range(100)])
+    log.finish_audits("r", dict.fromkeys(range(100), "b"))
+    log.add_feedback("r", None, [Feedback(item, "b") for item in range(100)])
+    assert bounds(log.tallies("1"), certificate(0.05)).alarm
+    assert bounds(log.tallies("2"), certificate(0.05)).regret == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("label_first", [False, True])
+def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(
+    log: DecisionLog, label_first: bool
+) -> None:
+    log.add_decisions([Decision(Origin("r"), 0, "1", "small", 0.5, "bad")])
+    steps = [lambda: log.add_feedback("r", None, [Feedback(0, "good")]), lambda: log.finish_audits("r", {0: "good"})]
+    for step in steps if label_first else reversed(steps):
+        step()
+        step()
+    assert log.tallies("1") == [audited(1, 0.5, agrees=False, small_right=False, large_right=True)]
+
+
+def test_disagreement_needs_no_label_and_shrinks_around_its_share() -> None:
+    found = bounds([Tally(400, 0.5, "small"), audited(360, 0.5, agrees=True), audited(40, 0.5, agrees=False)], None)
+    low, high = found.disagreement
+    assert 0.02 < low < 0.1 < high < 0.2
+    assert found.regret == (0.0, high)  # without a label nothing is lost for sure, and no more than differs
+    assert not found.alarm
+
+
+def test_the_alarm_is_raised_by_labels_that_refute_the_certificate_and_by_nothing_less() -> None:
+    right = audited(100, agrees=False, small_right=True, large_right=False)  # the small model was right to differ
+    wrong = audited(100, agrees=False, small_right=False, large_right=True)
+    assert not bounds([right, Tally(100, 1.0, "large")], certificate(0.05)).alarm
+    found = bounds([right, wrong], certificate(0.05))
+    assert found.alarm
+    assert found.regret[0] > 0.05
+    assert not bounds([right, wrong], None).alarm
+
+
+def test_where_wins_are_credited_they_count_against_losses() -> None:
+    tallies = [
+        audited(200, agrees=False, small_right=False, large_right=True),
+        audited(200, agrees=False, small_right=True, large_right=False),
+    ]
+    credited, plain = bounds(tallies, certificate(0.05, "net")), bounds(tallies, certificate(0.05))
+    assert plain.alarm
+    assert not credited.alarm
+    assert credited.regret[0] < 0 < credited.regret[1]
+
+
+@pytest.mark.parametrize("state", ["drawn", "lost"])
+@pytest.mark.parametrize("method", ["regret", "net"])
+def test_an_audit_without_an_outcome_may_have_gone_either_way(state: str, method: str) -> None:
+    tallies = [audited(200, state=state), audited(200, agrees=False)]
+    found = bounds([*tallies, audited(100, agrees=True)], certificate(0.05, method))
+    assert found.disagreement[0] < 0.4 < 0.8 < found.disagreement[1]
+    low, high = found.regret
+    assert high > 0.8
+    assert low == 0 if method == "regret" else -0.9 < low < -0.8
+
+
+def test_items_answered_while_nothing_was_audited_say_nothing() -> None:
+    assert bounds([Tally(10_000, 0.0, "small"), Tally(5, 0.0, "large")], certificate(0.02)).num_items == 0
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.seen: list[Bounds] = []
+
+    def watched(self, version: str, found: Bounds) -> None:
+        self.seen.append(found)
+
+
+def test_all_replicas_tell_the_same_of_a_version_and_an_alarm_outlives_them(url: str, log: DecisionLog) -> None:
+    """Promise: there is one sequence for a version, however many replicas look at it and whenever they started."""
+    traffic = Traffic(log, share=1.0)
+    recorder = Recorder()
+
+    async def look(promised: Certificate) -> None:
+        writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
+        for writer in writers:
+            await Monitor(writer, "1", promised, recorder).look()
+
+    traffic.answer(100, disagree=1.0)
+    log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
+    asyncio.run(look(certificate(0.2)))
+    for _ in range(5):
+        traffic.answer(400)  # a good time afterwards
+    asyncio.run(look(certificate(0.2)))
+    first, second = recorder.seen[:3], recorder.seen[3:]
+    assert first == [first[0]] * 3
+    assert second == [second[0]] * 3
+    assert (first[0].alarm, second[0].alarm) == (True, True)
+    assert second[0].regret[0] < 0.2 < first[0].regret[0]
+
+
+def test_much_that_happens_at_once_is_looked_at_once(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.serve.log.monitor.LOOK_AFTER_S", 0.01)
+    Traffic(log, share=1.0).answer(10)
+    recorder = Recorder()
+
+    async def stir() -> None:
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
+        for number in (1, 2):
+            for _ in range(50):
+                monitor.stir()
+            while len(recorder.seen) < number:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(stir())
+    assert [found.num_items for found in recorder.seen] == [10, 10]

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Coroutine
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.log import writer as room
+from pipelines.serve.log.database import DECISIONS, FEEDBACK, FeedbackConfig, LogUnavailableError
+from pipelines.serve.log.decisions import (
+    ConflictError,
+    Decision,
+    DecisionLog,
+    Feedback,
+    Origin,
+    UnknownRequestError,
+)
+from pipelines.serve.log.writer import LogWriter
+
+LABELS = [Feedback(0, "good")]
+
+
+def opened(url: str, timeout_s: float = 0.05, rest_s: float = 60.0, **options: Any) -> LogWriter:
+    return LogWriter(
+        FeedbackConfig(timeout_s=timeout_s, breaker=BreakerConfig(failures=1, rest_s=rest_s)), url, **options
+    )
+
+
+def decision(request_id: str) -> Decision:
+    return Decision(Origin(request_id), 0, "1", "small")
+
+
+def stored(url: str, table: Any = FEEDBACK) -> list[str]:
+    return [row["request_id"] for row in DecisionLog(url, 1.0).read(table)]
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_what_it_returns_from_is_stored(url: str) -> None:
+    async def write() -> None:
+        writing = opened(url, timeout_s=1.0)
+        await writing.open()
+        writing.add_decisions([decision(f"r{number}") for number in range(5)])
+        await asyncio.gather(*(writing.add_feedback(f"r{number}", None, LABELS) for number in range(5)))
+        assert stored(url) == [f"r{number}" for number in range(5)]
+
+    run(write())
+
+
+def test_decisions_are_in_the_log_soon_without_being_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BUFFER_S", 0.01)
+
+    async def write() -> None:
+        writing = opened(url, timeout_s=1.0)
+        writing.add_decisions([decision("r1")])
+        writing.add_decisions([decision("r2")])
+        while stored(url, DECISIONS) != ["r1", "r2"]:
+            await asyncio.sleep(0.01)
+
+    run(write())
+
+
+def test_decisions_wait_while_the_database_fails_and_the_oldest_give_way(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: a database that comes back finds what was answered meanwhile; what is lost is counted."""
+    monkeypatch.setattr(room, "MAX_BUFFERED", 3)
+    monkeypatch.setattr(room, "BUFFER_S", 0.01)
+    dropped: list[tuple[str, int]] = []
+
+    async def write() -> None:
+        later = f"sqlite:///{tmp_path}/later/feedback.db"
+        writing = opened(later, rest_s=0.01, dropped=lambda kind, number: dropped.append((kind, number)))
+        for number in range(5):
+            writing.add_decisions([decision(f"r{number}")])
+            with pytest.raises(LogUnavailableError):
+                await writing.flush()
+        (tmp_path / "later").mkdir()
+        while True:
+            with suppress(LogUnavailableError):
+                await writing.flush()
+                break
+            await asyncio.sleep(0.02)
+        assert stored(later, DECISIONS) == ["r2", "r3", "r4"]
+
+    run(write())
+    assert dropped == [("decision", 1)] * 2
+
+
+def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> None:
+    async def write() -> None:
+        writing = opened(url, timeout_s=1.0)
+        writing.add_decisions([decision("r1")])
+        writing.close()
+
+    run(write())
+    assert stored(url, DECISIONS) == ["r1"]
+
+
+def test_a_label_finds_what_another_replica_has_answered_just_now(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BUFFER_S", 0.05)
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 0.5)
+
+    async def write() -> None:
+        answering, other = opened(url, timeout_s=1.0), opened(url, timeout_s=1.0)
+        answering.add_decisions([decision("r1")])
+        await other.add_feedback("r1", None, LABELS)
+        with pytest.raises(UnknownRequestError):
+            await other.add_feedback("made up", None, LABELS)
+
+    run(write())
+    assert stored(url) == ["r1"]
+
+
+def test_while_the_database_is_locked_one_write_waits_and_the_others_are_told_at_once(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: a locked database makes one write wait, and no request after it."""
+    attempts = []
+    add = DecisionLog.add_feedback
+
+    def counted(self: DecisionLog, request_id: str, caller: str | None, labels: list[Feedback]) -> None:
+        attempts.append(request_id)
+        add(self, request_id, caller, labels)
+
+    monkeypatch.setattr(DecisionLog, "add_feedback", counted)
+
+    async def write() -> None:
+        writing = opened(url)
+        await writing.open()
+        with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            together = [writing.add_feedback(f"r{number}", None, LABELS) for number in range(20)]
+            outcomes = await asyncio.gather(*together, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {LogUnavailableError}
+            with pytest.raises(LogUnavailableError):
+                await writing.add_feedback("later", None, LABELS)
+
+    run(write())
+    assert attempts == ["r0"]
+
+
+def test_it_recovers(tmp_path: Path) -> None:
+    async def write() -> None:
+        writing = opened(f"sqlite:///{tmp_path}/later/feedback.db", timeout_s=1.0, rest_s=0.01)
+        await writing.open()
+        (tmp_path / "later").mkdir()
+        await asyncio.sleep(0.02)
+        writing.add_decisions([decision("r1")])
+        await writing.add_feedback("r1", None, LABELS)
+
+    run(write())
+
+
+def test_a_label_that_differs_says_nothing_against_the_database(url: str) -> None:
+    async def write() -> None:
+        writing = opened(url, timeout_s=1.0)
+        writing.add_decisions([decision("r1"), decision("r2")])
+        await writing.add_feedback("r1", None, LABELS)
+        with pytest.raises(ConflictError):
+            await writing.add_feedback("r1", None, [Feedback(0, "bad")])
+        await writing.add_feedback("r2", None, LABELS)
+
+    run(write())
+    assert stored(url) == ["r1", "r2"]
+
+
+def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
+    async def leave() -> None:
+        writing = opened(url, timeout_s=1.0)
+        await writing.open()
+        writing.add_decisions([decision("r1"), decision("r2")])
+        await writing.flush()
+        leaving = asyncio.ensure_future(writing.add_feedback("r1", None, LABELS))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await writing.add_feedback("r2", None, LABELS)
+
+    run(leave())
+    assert stored(url) == ["r1", "r2"]
