@@ -21,11 +21,10 @@ from scipy.special import softmax
 
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
-from kcm.encoders import Encoder, build_encoder, encode_readable, encoder_identity
+from kcm.encoders import Encoder, encode_readable
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts
-from kcm.large.build import build_large, large_identity, location
+from kcm.large import Item, LargeAnswer, LargeModel, Prompts
 
 Route = Literal["small", "large", "small_degraded"]
 
@@ -242,7 +241,7 @@ def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k
 
 def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encoder:
     """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
-    encoder = build_encoder(bundle.encoder, assets_dir, device)
+    encoder = bundle.encoder.build(assets_dir, device)
     _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
     return encoder
 
@@ -252,8 +251,8 @@ def load_large(bundle: Bundle, assets_dir: Path, device: str = "cpu", paid: Path
 
     `paid` is the file in which a model that is paid keeps its answers; None to keep them in memory.
     """
-    model = build_large(bundle.large, large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
-    _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
+    model = bundle.large.build(large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid)
+    _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
     return model
 
 
@@ -270,15 +269,15 @@ def load_cascade(
 
 def require_models(bundle: Bundle, assets_dir: Path) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
-    encoder = encoder_identity(bundle.encoder, assets_dir)
+    encoder = bundle.encoder.identity(assets_dir)
     _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
-    identity = large_identity(bundle.large, large_names(bundle), assets_dir, head=bundle.large_head)
-    _require_same("large model", identity, bundle.large_identity, location(bundle.large))
+    identity = bundle.large.identity(large_names(bundle), assets_dir, head=bundle.large_head)
+    _require_same("large model", identity, bundle.large_identity, bundle.large.location)
 
 
 def large_names(bundle: Bundle) -> tuple[str, ...]:
     """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
-    return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
+    return bundle.label_names if bundle.large.fits_on_train else bundle.answer_names
 
 
 def _require_same(what: str, found: str, expected: str, where: str) -> None:

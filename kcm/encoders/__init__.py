@@ -1,15 +1,13 @@
 """Frozen backbones: one content, one float32 vector."""
 
 from kcm.encoders.base import Encoder, encode_readable
-from kcm.encoders.build import build_encoder, encoder_identity
-from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
+from kcm.encoders.config import EncoderConfig, TowersConfig
 from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
-from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder, TowersConfig
+from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
 from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
 __all__ = [
-    "AnyEncoderConfig",
     "Encoder",
     "EncoderConfig",
     "ImageEncoder",
@@ -21,7 +19,5 @@ __all__ = [
     "TextEncoder",
     "TextEncoderConfig",
     "TowersConfig",
-    "build_encoder",
     "encode_readable",
-    "encoder_identity",
 ]

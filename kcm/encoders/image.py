@@ -15,8 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.config import Config
+from kcm.assets import resolve
 from kcm.encoders.backbone import DTYPES, load_backbone
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
@@ -26,13 +28,12 @@ from kcm.inputs.pictures import MAX_PIXELS, squares
 _PREPROCESSOR = "preprocessor_config.json"
 
 
-class ImageEncoderConfig(Config):
+class ImageEncoderConfig(EncoderConfig):
     """A frozen vision model by hub id or folder, and at which resolution it sees pictures."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size"})  # decide nothing, or by identity
 
-    kind: Literal["image"] = "image"
     model: str = Field(description="Id of the model on the hub, an asset, or a local folder.")
     side: int | None = Field(
         default=None, ge=8, le=1024, description="Pixels of a side that the model is shown; null: its own resolution."
@@ -50,6 +51,14 @@ class ImageEncoderConfig(Config):
     def name(self) -> str:
         """What people call the encoder."""
         return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """See `EncoderConfig`."""
+        return ImageEncoder(self, resolve(self.model, assets_dir), device)
+
+    def identity(self, assets_dir: Path) -> str:
+        """See `EncoderConfig`."""
+        return image_identity(self, resolve(self.model, assets_dir))
 
 
 class ImageEncoder:

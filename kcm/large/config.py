@@ -1,33 +1,131 @@
-"""The configuration of the large model, told apart by its adapter."""
+"""The configuration that all large models share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
+from kcm.components import FAMILIES, Component, Family
+from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.large.adapters.causal_lm import CausalLmConfig
-from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.large.adapters.openai import OpenAiConfig
-from kcm.large.adapters.recorded import RecordedConfig
-from kcm.large.adapters.zero_shot import ZeroShotConfig
+from kcm.inputs.content import Part
+from kcm.large.base import Item, LargeModel
+from kcm.large.head import HeadFit, LinearHead
 from kcm.large.prompting.prompts import PromptMode
-
-AskedConfig = ZeroShotConfig | CausalLmConfig | OpenAiConfig
-"""Models that need nothing of the rows they are asked about."""
-
-AnyLargeConfig = ClassifierConfig | AskedConfig | RecordedConfig
-LargeConfig = Annotated[AnyLargeConfig, Field(discriminator="adapter")]
+from kcm.large.prompting.shown import Message, Shown
 
 
-def check_prompt_modes(config: AnyLargeConfig, modes: Iterable[PromptMode]) -> None:
-    """Raise ConfigError for a prompt mode that the adapter cannot follow."""
-    for mode in modes:
-        if mode not in config.prompt_modes:
-            raise ConfigError(
-                f"adapter {config.adapter!r} cannot use prompt mode {mode!r}",
-                where="large.adapter",
-                mend=f"Use {' or '.join(sorted(config.prompt_modes))}",
-            )
+class LargeConfig(Component):
+    """A pretrained large model; see docs/extending.md for an adapter of your own."""
+
+    family: ClassVar[Family] = FAMILIES["large model"]
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
+    servable: ClassVar[bool] = True  # answers rows that it has not seen
+    remote: ClassVar[bool] = False  # a server, which the driver asks itself; else a pool of actors holds the model
+    fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
+
+    adapter: str = Field("", description="Chooses this form of the section.")
+
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads; of a model that looks rows up by their id, none."""
+
+    @abstractmethod
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: Path | None = None,
+    ) -> LargeModel:
+        """The large model, ready to answer.
+
+        `head` is what `fit` made; `paid` the file in which an adapter that pays keeps what it paid for, None to keep it
+        in memory. Raises AssetError where weights are missing, ConfigError where the configuration does not fit them or
+        a key is missing, ArtefactError for a model without the head that it needs, DataError for a bad recording.
+        """
+
+    @abstractmethod
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """The identity of the model, without loading weights; raises what `build` raises."""
+
+    @property
+    def location(self) -> str:
+        """Where the model is said to be, for messages."""
+        return self.adapter
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows that are answered and committed together."""
+        return 64
+
+    @property
+    def backbone(self) -> EncoderConfig | None:
+        """The frozen encoder that it is made of; None where it is no such model."""
+        return None
+
+    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
+        """The same model on another backbone."""
+        return self
+
+    def fit(
+        self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
+    ) -> HeadFit:
+        """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
+        raise NotImplementedError(f"{type(self).__name__} is fits_on_train, and does not say how it is fitted")
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """What the model is sent beside the item itself, for people to read."""
+        return []
+
+    def shown(self, label_names: Sequence[str], item: Item) -> Shown:
+        """What the model is shown of `item`."""
+        prompt = item.prompt
+        suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
+        candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
+        return Shown(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
+
+    def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
+        """Raise ConfigError for a prompt mode that the adapter cannot follow."""
+        for mode in modes:
+            if mode not in self.prompt_modes:
+                raise ConfigError(
+                    f"adapter {self.adapter!r} cannot use prompt mode {mode!r}",
+                    where="large.adapter",
+                    mend=f"Use {' or '.join(sorted(self.prompt_modes))}",
+                )
+
+
+class EncodedConfig(LargeConfig):
+    """Base of the adapters that are made of a frozen encoder."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decides no answer, or by the identity
+
+    encoder: EncoderConfig
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that its encoder reads."""
+        return self.encoder.reads
+
+    @property
+    def location(self) -> str:
+        """The encoder, as people call it."""
+        return self.encoder.name
+
+    @property
+    def backbone(self) -> EncoderConfig:
+        """The encoder."""
+        return self.encoder
+
+    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
+        """The same model on another encoder."""
+        return self.model_copy(update={"encoder": encoder})

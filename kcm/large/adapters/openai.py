@@ -13,34 +13,36 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
-from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.config import LargeConfig
+from kcm.large.head import LinearHead
 from kcm.large.paid import BudgetSpent, PaidAnswers
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
+from kcm.large.prompting.shown import Message
 from kcm.large.upstream import Lost, Refused, Reply, Upstream
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
 
 
-class OpenAiConfig(Config):
+class OpenAiConfig(LargeConfig):
     """A server of chat completions, OpenAI's own or any that speaks like it."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     reads: ClassVar[frozenset[Part]] = TEXT
+    remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
     )  # decide no answer, or by the identity
 
-    adapter: Literal["openai"] = "openai"
     base_url: str = Field(default="https://api.openai.com/v1", description="Address, up to before /chat/completions.")
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     api_key_env: str | None = Field(
@@ -78,6 +80,38 @@ class OpenAiConfig(Config):
         if self.max_cost is not None and not (self.input_price or self.output_price):
             raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
         return self
+
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: Path | None = None,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        return OpenAiModel(self, label_names, paid)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        api_key(self)
+        return openai_identity(self, label_names)
+
+    @property
+    def location(self) -> str:
+        """The model, as it is named."""
+        return self.model
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Enough to keep all connections busy."""
+        return 8 * self.num_concurrent
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """What the server is sent."""
+        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
+        return [Message("system", asked.instructions), Message("user", asked.data)]
 
 
 class OpenAiModel:

@@ -21,7 +21,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, KcmError
-from kcm.large import RecordedConfig
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large
@@ -77,7 +76,7 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
     """Raise what `build_app` raises, without building anything."""
     bundle = Bundle.read(release.bundle)
-    if isinstance(bundle.large, RecordedConfig):
+    if not bundle.large.servable:
         raise ArtefactError(
             "recorded answers cannot be served: they are known for recorded rows alone",
             where=str(release.bundle),
