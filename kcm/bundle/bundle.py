@@ -5,8 +5,8 @@ Encoder and large model are named and identified, not contained: whoever loads a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from torch import nn
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.deferral import DeferralHead
-from kcm.cascade.gate import Gate
+from kcm.cascade.gate import DEFERRAL, Gate
 from kcm.cascade.policy import Policy
+from kcm.cascade.scores import score_named
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.components import FAMILIES, Component, components_of
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LinearHead, Prompts
 from kcm.learners import LearnerConfig
@@ -30,6 +32,7 @@ MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
 PROMPTS = "prompts/prompts.json"
+COMPONENTS = "components.json"
 
 
 class Lineage(Config):
@@ -77,7 +80,7 @@ class Bundle:
             )
         if unknown := sorted(set(self.policy.task_decisions) - set(self.task_names)):
             raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
-        if self.policy.gate == "deferral" and self.deferral is None:
+        if self.policy.gate == DEFERRAL and self.deferral is None:
             raise ArtefactError("the policy's gate is 'deferral', and the bundle has no deferral head")
         if self.policy.prompt != "none" and self.prompts is None:
             raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
@@ -102,6 +105,13 @@ class Bundle:
         policy = self.policy
         return Gate(policy.gate, policy.temperature, self.deferral, policy.deferral_weight)
 
+    def components(self) -> Iterator[Component]:
+        """All that the configurations of the bundle name."""
+        for config in (self.encoder, self.large, self.learner):
+            yield from components_of(config)
+        if self.policy.gate != DEFERRAL:
+            yield score_named(self.policy.gate)
+
     def write(self, folder: Path) -> Path:
         """Write the bundle to a new folder, whole or not at all; ArtefactError where something lies already."""
         collaborator = self.collaborator
@@ -121,6 +131,8 @@ class Bundle:
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
+        if theirs := _Components.of(self.components()).components:
+            documents["components"] = _Components(components=theirs)
         with sealing(folder, MANIFEST, FORMAT) as draft:
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
@@ -140,9 +152,12 @@ class Bundle:
     def read(cls, folder: Path) -> Bundle:
         """Read a bundle, with its networks in evaluation mode.
 
-        Raises ArtefactError naming the file that is missing, damaged or of another format.
+        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        component that is not installed.
         """
         files = SealedFolder(folder, MANIFEST, FORMAT)
+        if files.has(COMPONENTS):
+            files.config(_Components, COMPONENTS).require(folder)
         config, names = files.config(_Networks, "config.json"), files.config(_Names, "labels.json")
         encoder, large = files.config(_Encoder, "encoder.json"), files.config(_Large, "large.json")
         num_labels = len(names.labels)
@@ -204,6 +219,48 @@ class _Large(Config):
 
     config: LargeConfig
     identity: str
+
+
+class _Component(Config):
+    """A component that is not ours: `path` is its class as `package.module:Class`; `package` may be unknown, empty."""
+
+    family: str
+    tag: str
+    path: str
+    package: str
+    version: str
+
+
+class _Components(Config):
+    """`components.json`: what the bundle needs beside this package; no such file where that is nothing."""
+
+    components: tuple[_Component, ...]
+
+    @classmethod
+    def of(cls, components: Iterable[Component]) -> _Components:
+        """Those of `components` that are not ours."""
+        described = {(each.family.name, each.family.described(each)): each.family for each in components}
+        return cls(
+            components=tuple(
+                _Component(family=name, **asdict(known))
+                for (name, known), family in described.items()
+                if known.path not in family.ours.values()
+            )
+        )
+
+    def require(self, folder: Path) -> None:
+        """Raise ArtefactError naming the package of a component that cannot be used here."""
+        for each in self.components:
+            try:
+                FAMILIES[each.family].load(each.path)
+            except ConfigError as error:
+                package = f" of package {each.package} {each.version}" if each.package else ""
+                raise ArtefactError(
+                    f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
+                    f" {error.what}",
+                    where=str(folder),
+                    mend=f"Install {each.package or each.path.partition(':')[0]}, on every node",
+                ) from None
 
 
 class _Certificates(Config):
