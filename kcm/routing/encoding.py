@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kcm.assets import is_complete
 from kcm.assets.resolve import resolve
-from kcm.encoders import TextEncoder, TextEncoderConfig
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_ENCODER = "none"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.config import load_config, parse_config
-from kcm.encoders import TextEncoder
+from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -161,12 +162,20 @@ def test_the_json_schema_lists_the_known_components(outside_package: Path) -> No
     json.dumps(Run.model_json_schema())  # with encoders within encoders, it has an end
 
 
-def test_naming_the_families_imports_no_component() -> None:
-    script = (
-        "import sys, kcm.components; print([name for name in sys.modules if name.count('.') > 1 and 'kcm.' in name])"
-    )
+def test_a_component_that_nobody_names_is_not_imported() -> None:
+    """An encoder or an adapter costs a second or two of whoever imports it."""
+    names = "transformers", "kcm.encoders.text", "kcm.large.adapters.openai", "kcm.large.adapters.causal_lm"
+    script = f"import sys, kcm.components, kcm.encoders, kcm.large; print(*{set(names)} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
+    assert found.stdout == "\n"
+
+
+@pytest.mark.parametrize(("room", "name"), [("kcm.encoders", "PixelsConfig"), ("kcm.large", "RecordedModel")])
+def test_rooms_give_the_classes_of_components_and_nothing_else(room: str, name: str) -> None:
+    module = importlib.import_module(room)
+    assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match=rf"module '{room}' has no attribute 'Absent'"):
+        module.Absent  # noqa: B018
 
 
 def test_only_sources_of_local_files_have_columns_of_any_name(tmp_path: Path) -> None:

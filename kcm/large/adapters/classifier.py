@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig, encode_readable
+from kcm.encoders import Encoder, EncoderConfig, encode_readable
+from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import EncodedConfig

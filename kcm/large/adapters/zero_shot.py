@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy.special import softmax
 
-from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig
+from kcm.encoders import Encoder, EncoderConfig
+from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content, contents
 from kcm.large.adapters.classifier import answered, masked
 from kcm.large.base import Item, LargeAnswer, LargeModel
