@@ -19,7 +19,7 @@ _MODULES = {
     "TextEncoderConfig": "text",
 }
 
-__all__ = ["Encoder", "EncoderConfig", "TowersConfig", "encode_readable"]
+__all__ = ["Encoder", "EncoderConfig", "TowersConfig", "encode_readable", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

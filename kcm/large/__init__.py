@@ -40,6 +40,7 @@ __all__ = [
     "PromptsConfig",
     "fit_head",
     "hard_candidates",
+    *_MODULES,
 ]
 
 
