@@ -27,7 +27,7 @@ from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_sma
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import PixelsConfig, TextEncoderConfig, encoder_identity
+from kcm.encoders import PixelsConfig, TextEncoderConfig
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
@@ -223,7 +223,7 @@ def written(kind: Kind, folder: Path, base_url: str, **large: Any) -> Path:
         label_names=LABELS,
         task_names=("films",),
         encoder=encoder,
-        encoder_identity=encoder_identity(encoder, folder),
+        encoder_identity=encoder.identity(folder),
         large=model,
         large_identity=openai_identity(model, LABELS),
         policy=Policy(),

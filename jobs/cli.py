@@ -279,6 +279,17 @@ def reference(json: JsonFile = None, debug: Debug = False) -> None:
 
 
 @app.command()
+def components(json: JsonFile = None, debug: Debug = False) -> None:
+    """List the sources, encoders, large models, learners and gate scores that a configuration can name."""
+    with reported(json, debug) as result:
+        from jobs.components import components_view, known_components
+        from jobs.table import result_console
+
+        result |= known_components()
+        result_console().print(components_view())
+
+
+@app.command()
 def version(json: JsonFile = None, debug: Debug = False) -> None:
     """Print the version."""
     with reported(json, debug) as result:

@@ -12,6 +12,9 @@ from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kcm.components import Component
+from kcm.config import Config
+
 HEAD = """# Configuration
 
 One YAML file describes a run; any key can be overridden on the command line by `--set key.path=value`.
@@ -25,35 +28,41 @@ def configuration_reference(model: type[BaseModel]) -> str:
     return "\n".join([HEAD, *_section(model, path="")])
 
 
-def _section(model: type[BaseModel], path: str) -> Iterator[str]:
+def _section(model: type[BaseModel], path: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
     fields = model.model_fields.items()
     yield f"## {f'`{path}`' if path else 'The run'}{_variant(model)}\n"
     yield f"{_prose(model)}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     for name, field in fields:
-        cells = (f"`{name}`", _type(field), _default(field), _meaning(field))
+        tag = _tag(model, name, field)
+        kind, default = (f"`{tag}`", f"`{tag}`") if tag else (_type(field), _default(field))
+        cells = (f"`{name}`", kind, default, "Chooses this form of the section." if tag else _meaning(field))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for name, field in fields:
         for part in _models(field.annotation):
-            yield from _section(part, f"{path}.{name}" if path else name)
+            family = part.family.name if issubclass(part, Component) else ""
+            if family not in above:  # the forms of a component within one of its family are those above
+                yield from _section(part, f"{path}.{name}" if path else name, above | {family} - {""})
 
 
 def _variant(model: type[BaseModel]) -> str:
-    """` with KEY: VALUE` for a member of a tagged union."""
-    tags = [f"`{name}: {field.default}`" for name, field in model.model_fields.items() if _is_tag(field)]
+    """` with KEY: VALUE` for a section that has several forms."""
+    tags = [f"`{name}: {tag}`" for name, field in model.model_fields.items() if (tag := _tag(model, name, field))]
     return f" with {tags[0]}" if tags else ""
 
 
-def _is_tag(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+def _tag(model: type[BaseModel], name: str, field: FieldInfo) -> str:
+    """The only value of a field that chooses the form of a section; empty for any other field."""
+    if issubclass(model, Component) and name == model.family.tag:
+        return model.family.tag_of(model)
+    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return values[0] if len(values) == 1 else ""
 
 
 def _meaning(field: FieldInfo) -> str:
     if field.description:
         return field.description
-    if _is_tag(field):
-        return "Chooses this form of the section."
     models = _models(field.annotation)
     return "One of the forms below." if models[1:] else _prose(models[0]) if models else ""
 
@@ -65,7 +74,7 @@ def _prose(model: type[BaseModel]) -> str:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return list(annotation.forms()) if issubclass(annotation, Config) else [annotation]
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
@@ -118,8 +127,9 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         given = value.model_dump(mode="json", exclude_unset=True)
-        if _models(field.annotation)[1:]:
-            given = {name: part.default for name, part in type(value).model_fields.items() if _is_tag(part)} | given
+        if len(_models(field.annotation)) > 1:
+            tags = {name: _tag(type(value), name, part) for name, part in type(value).model_fields.items()}
+            given = {name: tag for name, tag in tags.items() if tag} | given
         return f"`{_scalar(given)}`" if given else "see below"
     return f"`{_scalar(value)}`"
 

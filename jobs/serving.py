@@ -19,7 +19,7 @@ from kcm.bundle.bundle import Bundle, bundle_digest
 from kcm.config import Config
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from kcm.large import OpenAiConfig, UpstreamConfig
+from kcm.large import UpstreamConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
@@ -46,7 +46,7 @@ class Site(Config):
             assets_path=config.assets_path,
             cluster_folder=service_folder(config),
         )
-        if isinstance(config.large, OpenAiConfig):
+        if config.large.upstream is not None:
             site = site.asking(config.large.upstream)
         return site.keeping_feedback_in(config.storage_path)
 

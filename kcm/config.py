@@ -21,6 +21,16 @@ class Config(BaseModel):
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
+    @classmethod
+    def form_of(cls, value: object) -> type[Config]:
+        """The model that a section is validated as: this one, unless the section itself chooses (kcm.components)."""
+        return cls
+
+    @classmethod
+    def forms(cls) -> list[type[Config]]:
+        """The models that a section may be validated as."""
+        return [cls]
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -30,7 +40,7 @@ def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(model, problem) for problem in error.errors())
+        problems = "; ".join(_describe(model, problem, values) for problem in error.errors())
         raise ConfigError(f"bad configuration: {problems}", where=where) from None
 
 
@@ -71,8 +81,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of {dotted!r} is not YAML", where="--set") from None
 
 
-def _describe(model: type[BaseModel], problem: Any) -> str:
-    path, owners = _follow(model, problem["loc"])
+def _describe(model: type[BaseModel], problem: Any, values: Mapping[str, Any]) -> str:
+    path, owners = _follow(model, problem["loc"], values)
     place = ".".join(path)
     if problem["type"] != "extra_forbidden":
         return f"{place}{_shown(problem)}: {problem['msg']}" if place else str(problem["msg"])
@@ -88,23 +98,27 @@ def _shown(problem: Any) -> str:
     return "" if problem["type"] == HIDDEN or isinstance(given, Mapping | BaseModel) else f" = {given!r}"
 
 
-def _follow(model: type[BaseModel], location: Iterable[Any]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The keys that a person wrote along a location, and the models that may own the last of them.
+def _follow(model: type[BaseModel], location: Iterable[Any], values: Any) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys that a person wrote along a location in `values`, and the models that may own the last of them.
 
     The tag of a discriminated union stands in the location too; it narrows the models and is no key.
     """
     path: list[str] = []
-    owners, below = [model], [model]
+    owners, below = [model], [_form(model, values)]
     for part in location:
-        if path and (tagged := [m for m in below if part in _tags(m)]):
+        if below[1:] and (tagged := [m for m in below if part in _tags(m)]):
             below = tagged
             continue
         path.append(str(part))
         owners = below
-        below = [
-            m for owner in owners if part in owner.model_fields for m in _models(owner.model_fields[part].annotation)
-        ]
+        values = values.get(part) if isinstance(values, Mapping) else None
+        annotations = [owner.model_fields[part].annotation for owner in owners if part in owner.model_fields]
+        below = [_form(m, values) for annotation in annotations for m in _models(annotation)]
     return path, owners
+
+
+def _form(model: type[BaseModel], value: object) -> type[BaseModel]:
+    return model.form_of(value) if issubclass(model, Config) else model
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

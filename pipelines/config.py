@@ -13,8 +13,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
-from kcm.learners import AnalyticConfig, LearnerConfig, ReplayConfig
-from kcm.learners.analytic import require_linear
+from kcm.learners import LearnerConfig, ReplayConfig
 from kcm.learners.walk import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
@@ -65,6 +64,5 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:
-        if isinstance(self.learner, AnalyticConfig):
-            require_linear(self.network)
+        self.learner.check_network(self.network)
         return self

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["tests.fake_upstream"]
+pytest_plugins = ["tests.fake_upstream", "tests.outside"]
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +22,19 @@ def assets_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def cluster_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the path of every process of the session's cluster, for packages that a test writes."""
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(cluster_path: Path) -> Iterator[None]:
     """The one local Ray cluster of the session."""
     from pipelines.cluster import ClusterConfig, connected
     from pipelines.serve.deploy.app import prepare_environment
 
     prepare_environment()
-    with connected(ClusterConfig()):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(cluster_path), prepend=os.pathsep)
+        with connected(ClusterConfig()):
+            yield

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ from torch import nn
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.deferral import DeferralHead
-from kcm.cascade.gate import Gate
+from kcm.cascade.gate import DEFERRAL, Gate
 from kcm.cascade.policy import Policy
+from kcm.cascade.scores import score_named
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.components import FAMILIES, Component, components_of
 from kcm.config import Config
-from kcm.encoders import AnyEncoderConfig, EncoderConfig, ImageTextConfig
-from kcm.encoders.aligned import ALIGNED_FILES, read_towers
-from kcm.errors import ArtefactError
+from kcm.encoders import EncoderConfig
+from kcm.encoders.aligned import ALIGNED_FILES
+from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
-from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts, ZeroShotConfig
+from kcm.large import LargeConfig, LinearHead, Prompts
 from kcm.learners import LearnerConfig
 
 MANIFEST = "bundle.json"
@@ -36,6 +38,7 @@ HEAD = "large_head.safetensors"
 PROMPTS = "prompts/prompts.json"
 _WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
 ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
+COMPONENTS = "components.json"
 
 
 class Lineage(Config):
@@ -83,7 +86,7 @@ class Bundle:
             )
         if unknown := sorted(set(self.policy.task_decisions) - set(self.task_names)):
             raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
-        if self.policy.gate == "deferral" and self.deferral is None:
+        if self.policy.gate == DEFERRAL and self.deferral is None:
             raise ArtefactError("the policy's gate is 'deferral', and the bundle has no deferral head")
         if self.policy.prompt != "none" and self.prompts is None:
             raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
@@ -108,6 +111,13 @@ class Bundle:
         policy = self.policy
         return Gate(policy.gate, policy.temperature, self.deferral, policy.deferral_weight)
 
+    def components(self) -> Iterator[Component]:
+        """All that the configurations of the bundle name."""
+        for config in (self.encoder, self.large, self.learner):
+            yield from components_of(config)
+        if self.policy.gate != DEFERRAL:
+            yield score_named(self.policy.gate)
+
     def write(self, folder: Path) -> Path:
         """Write the bundle to a new folder, whole or not at all; ArtefactError where something lies already."""
         collaborator = self.collaborator
@@ -125,10 +135,12 @@ class Bundle:
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
+        if theirs := _Components.of(self.components()).components:
+            documents["components"] = _Components(components=theirs)
         with sealing(folder, MANIFEST, FORMAT) as draft:
             encoder, large = _contained(self.encoder, ENCODER, draft), self.large
-            if isinstance(large, ClassifierConfig | ZeroShotConfig):
-                large = large.model_copy(update={"encoder": _contained(large.encoder, LARGE_ENCODER, draft)})
+            if large.backbone is not None:
+                large = large.with_backbone(_contained(large.backbone, LARGE_ENCODER, draft))
             documents |= {
                 "encoder": _Encoder(config=encoder, identity=self.encoder_identity),
                 "large": _Large(config=large, identity=self.large_identity),
@@ -151,15 +163,17 @@ class Bundle:
     def read(cls, folder: Path) -> Bundle:
         """Read a bundle, with its networks in evaluation mode.
 
-        Raises ArtefactError naming the file that is missing, damaged or of another format.
+        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        component that is not installed.
         """
         files = SealedFolder(folder, MANIFEST, FORMAT)
+        if files.has(COMPONENTS):
+            files.config(_Components, COMPONENTS).require(folder)
         config, names = files.config(_Networks, "config.json"), files.config(_Names, "labels.json")
         encoder, large = files.config(_Encoder, "encoder.json"), files.config(_Large, "large.json")
         large_config = large.config
-        if isinstance(large_config, ClassifierConfig | ZeroShotConfig):
-            located = _located(large_config.encoder, LARGE_ENCODER, folder)
-            large_config = large_config.model_copy(update={"encoder": located})
+        if large_config.backbone is not None:
+            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
         num_labels = len(names.labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
         deferral = DeferralHead(config.in_features, num_labels) if files.has("gate.safetensors") else None
@@ -229,6 +243,48 @@ class _Large(Config):
     identity: str
 
 
+class _Component(Config):
+    """A component that is not ours: `path` is its class as `package.module:Class`; `package` may be unknown, empty."""
+
+    family: str
+    tag: str
+    path: str
+    package: str
+    version: str
+
+
+class _Components(Config):
+    """`components.json`: what the bundle needs beside this package; no such file where that is nothing."""
+
+    components: tuple[_Component, ...]
+
+    @classmethod
+    def of(cls, components: Iterable[Component]) -> _Components:
+        """Those of `components` that are not ours."""
+        described = {(each.family.name, each.family.described(each)): each.family for each in components}
+        return cls(
+            components=tuple(
+                _Component(family=name, **asdict(known))
+                for (name, known), family in described.items()
+                if known.path not in family.ours.values()
+            )
+        )
+
+    def require(self, folder: Path) -> None:
+        """Raise ArtefactError naming the package of a component that cannot be used here."""
+        for each in self.components:
+            try:
+                FAMILIES[each.family].load(each.path)
+            except ConfigError as error:
+                package = f" of package {each.package} {each.version}" if each.package else ""
+                raise ArtefactError(
+                    f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
+                    f" {error.what}",
+                    where=str(folder),
+                    mend=f"Install {each.package or each.path.partition(':')[0]}, on every node",
+                ) from None
+
+
 class _Certificates(Config):
     """`certificate.json`: of requests that carry no task, and of those that carry one with its own threshold."""
 
@@ -246,24 +302,19 @@ class _Certificates(Config):
         return ({None: self.common} if self.common else {}) | dict(self.tasks)
 
 
-def _contained(encoder: AnyEncoderConfig, name: str, draft: Path) -> AnyEncoderConfig:
+def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
     """The encoder as the bundle names it: a fitted alignment head is copied into the draft and named from there."""
-    if not isinstance(encoder, ImageTextConfig):
-        return encoder
-    fitted = Path(encoder.model).expanduser()
-    if read_towers(fitted) is None:
+    if encoder.fitted_head is None:
         return encoder
     (draft / name).mkdir()
     for file in ALIGNED_FILES:
-        shutil.copyfile(fitted / file, draft / name / file)
-    return encoder.model_copy(update={"model": _WITHIN + name})
+        shutil.copyfile(encoder.fitted_head / file, draft / name / file)
+    return encoder.aligned(Path(_WITHIN + name))
 
 
-def _located(encoder: AnyEncoderConfig, name: str, folder: Path) -> AnyEncoderConfig:
+def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
     """The encoder that the bundle in `folder` names, wherever that lies now."""
-    if not isinstance(encoder, ImageTextConfig) or encoder.model != _WITHIN + name:
-        return encoder
-    return encoder.model_copy(update={"model": str(folder.absolute() / name)})
+    return encoder.aligned(folder.absolute() / name) if encoder.name == _WITHIN + name else encoder
 
 
 def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:

@@ -21,11 +21,10 @@ from scipy.special import softmax
 
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
-from kcm.encoders import Encoder, build_encoder, encode_readable, encoder_identity
+from kcm.encoders import Encoder, encode_readable
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, Item, LargeAnswer, LargeModel, Prompts, UpstreamConfig
-from kcm.large.build import build_large, large_identity, location, operated
+from kcm.large import Item, LargeAnswer, LargeModel, Prompts, UpstreamConfig
 from kcm.large.paid import PaidStore
 
 Route = Literal["small", "large", "small_degraded"]
@@ -243,7 +242,7 @@ def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k
 
 def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encoder:
     """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
-    encoder = build_encoder(bundle.encoder, assets_dir, device)
+    encoder = bundle.encoder.build(assets_dir, device)
     _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
     return encoder
 
@@ -263,16 +262,10 @@ def load_large(
     store in which a model that is paid keeps its answers; None to keep them in memory. `limit_s` is the time that a
     server may take for one question.
     """
-    model = build_large(
-        operated(bundle.large, upstreams),
-        large_names(bundle),
-        assets_dir,
-        device=device,
-        head=bundle.large_head,
-        paid=paid,
-        limit_s=limit_s,
+    model = bundle.large.at(upstreams).build(
+        large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid, limit_s=limit_s
     )
-    _require_same("large model", model.identity, bundle.large_identity, location(bundle.large))
+    _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
     return model
 
 
@@ -297,16 +290,15 @@ def load_cascade(
 
 def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
     """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
-    encoder = encoder_identity(bundle.encoder, assets_dir)
+    encoder = bundle.encoder.identity(assets_dir)
     _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
-    large = operated(bundle.large, upstreams)
-    identity = large_identity(large, large_names(bundle), assets_dir, head=bundle.large_head)
-    _require_same("large model", identity, bundle.large_identity, location(bundle.large))
+    identity = bundle.large.at(upstreams).identity(large_names(bundle), assets_dir, head=bundle.large_head)
+    _require_same("large model", identity, bundle.large_identity, bundle.large.location)
 
 
 def large_names(bundle: Bundle) -> tuple[str, ...]:
     """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
-    return bundle.label_names if isinstance(bundle.large, ClassifierConfig) else bundle.answer_names
+    return bundle.label_names if bundle.large.fits_on_train else bundle.answer_names
 
 
 def _require_same(what: str, found: str, expected: str, where: str) -> None:

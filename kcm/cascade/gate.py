@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import AfterValidator
 
 from kcm.cascade.deferral import DeferralHead, fit_deferral, gate_score
-from kcm.cascade.scores import SCORES
+from kcm.cascade.scores import score_named
 from kcm.cascade.table import OutcomeTable
 from kcm.errors import ConfigError, DataError
 
-GateName = Literal["confidence", "margin", "entropy", "deferral"]
+DEFERRAL = "deferral"  # the gate of a fitted head; all others are gate scores of the judge alone
+
+
+def _known(name: str) -> str:
+    try:
+        if name != DEFERRAL:
+            score_named(name)
+    except ConfigError as error:
+        raise ValueError(f"{error}; {DEFERRAL!r} is the gate of a fitted head") from None
+    return name
+
+
+GateName = Annotated[str, AfterValidator(_known)]
 
 # Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9
@@ -36,7 +49,7 @@ class Gate:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(f"temperature must be finite and positive, got {self.temperature}", where="gate")
-        if self.name == "deferral" and self.deferral is None:
+        if self.name == DEFERRAL and self.deferral is None:
             raise ConfigError("the gate 'deferral' needs its fitted head", where="gate", mend="Fit one on validate")
 
     def score(self, features_ND: NDArray[Any] | None, judge_logits_NC: ArrayLike) -> NDArray[np.float64]:
@@ -48,10 +61,10 @@ class Gate:
         scaled_NC = np.asarray(judge_logits_NC, dtype=np.float64) / self.temperature
         if np.isnan(scaled_NC).any():
             raise DataError("judge logits contain NaN", where="gate")
-        if self.name == "deferral":
+        if self.name == DEFERRAL:
             assert self.deferral is not None
             return self.deferral.score(features_ND, scaled_NC, self.deferral_weight)
-        return np.asarray(np.clip(SCORES[self.name].score(scaled_NC), -SCORE_LIMIT, SCORE_LIMIT))
+        return np.asarray(np.clip(score_named(self.name).score(scaled_NC), -SCORE_LIMIT, SCORE_LIMIT))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +89,7 @@ def fit_gate(
 
     `judge_logits_NC` are the table's over the labels that the judge can answer with.
     """
-    if name != "deferral":
+    if name != DEFERRAL:
         gate = Gate(name, temperature)
         return FittedGate(gate, gate.score(features_ND, judge_logits_NC))
     head, out_of_fold_N2 = fit_deferral(
@@ -88,7 +101,7 @@ def fit_gate(
         table.group,
         seed=seed,
     )
-    return FittedGate(Gate("deferral", temperature, head, deferral_weight), gate_score(out_of_fold_N2, deferral_weight))
+    return FittedGate(Gate(DEFERRAL, temperature, head, deferral_weight), gate_score(out_of_fold_N2, deferral_weight))
 
 
 def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName, ...]:
@@ -96,5 +109,5 @@ def distinct_gates(names: Sequence[GateName], num_labels: int) -> tuple[GateName
     unique = tuple(dict.fromkeys(names))
     if num_labels > 2:
         return unique
-    alike = [name for name in unique if name in SCORES]
+    alike = [name for name in unique if name != DEFERRAL and score_named(name).one_order_over_two_labels]
     return tuple(name for name in unique if name not in alike[1:])

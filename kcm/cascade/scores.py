@@ -7,29 +7,43 @@ Shapes: N rows, C labels.
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from kcm.components import FAMILIES, Component, Family
 
 
-class GateScore(Protocol):
-    """Turns the judge's logits into one score per row."""
+class GateScore(Component):
+    """Turns the judge's logits into one score per row; it is chosen by its name alone."""
 
+    family: ClassVar[Family] = FAMILIES["gate score"]
+    one_order_over_two_labels: ClassVar[bool] = False  # over two labels it orders rows as the largest logit gap does
+
+    gate: str = Field("", description="Chooses this gate score.")
+
+    @abstractmethod
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""
 
 
-class Confidence:
+class Confidence(GateScore):
     """Log-odds of the winner, z_max - logsumexp(the others): the largest probability, without its saturation."""
+
+    one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""
         return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
 
 
-class Margin:
+class Margin(GateScore):
     """Distance z_1 - z_2 between the two largest logits."""
+
+    one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""
@@ -37,8 +51,10 @@ class Margin:
         return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
 
 
-class Entropy:
+class Entropy(GateScore):
     """Negative entropy -H(p) of the judge's distribution, in nats."""
+
+    one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""
@@ -50,6 +66,15 @@ class Entropy:
 
 
 SCORES: dict[str, GateScore] = {"confidence": Confidence(), "margin": Margin(), "entropy": Entropy()}
+
+
+def score_named(name: str) -> GateScore:
+    """The gate score of a name, as `kcm.components` finds it. Raises ConfigError where there is none."""
+    if name in SCORES:
+        return SCORES[name]
+    score = GateScore.family.find(name)()
+    assert isinstance(score, GateScore)
+    return score
 
 
 def _sorted_gaps(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,28 +1,28 @@
-"""Frozen backbones: one content, one float32 vector."""
+"""Frozen backbones: one content, one float32 vector. Whoever names no encoder waits for none to be imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 from kcm.encoders.base import Encoder, encode_readable
-from kcm.encoders.build import build_encoder, build_reader, encoder_identity
-from kcm.encoders.config import AnyEncoderConfig, EncoderConfig
-from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
-from kcm.encoders.image_text import ImageTextConfig, ImageTextEncoder, TowersConfig
-from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
-from kcm.encoders.text import TextEncoder, TextEncoderConfig
+from kcm.encoders.config import EncoderConfig, TowersConfig
 
-__all__ = [
-    "AnyEncoderConfig",
-    "Encoder",
-    "EncoderConfig",
-    "ImageEncoder",
-    "ImageEncoderConfig",
-    "ImageTextConfig",
-    "ImageTextEncoder",
-    "PixelsConfig",
-    "PixelsEncoder",
-    "TextEncoder",
-    "TextEncoderConfig",
-    "TowersConfig",
-    "build_encoder",
-    "build_reader",
-    "encode_readable",
-    "encoder_identity",
-]
+_MODULES = {
+    "ImageEncoder": "image",
+    "ImageEncoderConfig": "image",
+    "ImageTextConfig": "image_text",
+    "ImageTextEncoder": "image_text",
+    "PixelsConfig": "pixels",
+    "PixelsEncoder": "pixels",
+    "TextEncoder": "text",
+    "TextEncoderConfig": "text",
+}
+
+__all__ = ["Encoder", "EncoderConfig", "TowersConfig", "encode_readable", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"kcm.encoders.{_MODULES[name]}"), name)

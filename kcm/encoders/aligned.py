@@ -12,8 +12,8 @@ import torch
 
 from kcm.encoders.alignment import WEIGHTS, AlignmentHead
 from kcm.encoders.base import Encoder
+from kcm.encoders.config import TowersConfig
 from kcm.encoders.identity import folder_digest
-from kcm.encoders.image_text import TowersConfig
 from kcm.inputs.content import Content
 
 _CONFIG, _MODEL_TYPE = "config.json", "alignment-head"

@@ -14,29 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.collaborator.normalizer import UnitNormalizer
-from kcm.config import Config
+from kcm.encoders.config import AlignmentConfig
 from kcm.errors import AssetError, DataError
 
 WEIGHTS = "model.safetensors"
-
-
-class AlignmentConfig(Config):
-    """How the two towers are fitted to each other."""
-
-    dim: int = Field(128, ge=2, description="Dimensions of the common space.")
-    dropout: float = Field(0.5, ge=0, lt=1, description="Share of features that each step leaves out.")
-    weight_decay: float = Field(0.1, ge=0, description="Decay of AdamW.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak of the one-cycle schedule.")
-    num_epochs: int = Field(40, ge=1, description="Passes over the pairs.")
-    pairs_per_step: int = Field(256, ge=2, description="Pairs that are told apart in one step.")
-    temperature: float = Field(0.07, gt=0, description="What similarities are divided by at first; it is learned.")
 
 
 class AlignmentHead(nn.Module):

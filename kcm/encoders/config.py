@@ -1,23 +1,126 @@
-"""The configuration of an encoder, told apart by its kind."""
+"""The configuration that all encoders share, and that of two encoders that are to be aligned."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
-from pydantic import Discriminator, Tag
+from pydantic import Field, model_validator
 
-from kcm.encoders.image import ImageEncoderConfig
-from kcm.encoders.image_text import ImageTextConfig
-from kcm.encoders.pixels import PixelsConfig
-from kcm.encoders.single import AnySingleConfig, kind_of
-from kcm.encoders.text import TextEncoderConfig
+from kcm.components import FAMILIES, Component, Family
+from kcm.config import Config
+from kcm.encoders.base import Encoder
+from kcm.inputs.content import Content, Part
 
-AnyEncoderConfig = AnySingleConfig | ImageTextConfig
+# Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
+_IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
+_BUILDING = threading.RLock()  # towers are built within what they are towers of
 
-EncoderConfig = Annotated[
-    Annotated[TextEncoderConfig, Tag("text")]
-    | Annotated[PixelsConfig, Tag("pixels")]
-    | Annotated[ImageEncoderConfig, Tag("image")]
-    | Annotated[ImageTextConfig, Tag("image_text")],
-    Discriminator(kind_of),
-]
+
+class EncoderConfig(Component):
+    """A frozen backbone: one content, one float32 vector."""
+
+    family: ClassVar[Family] = FAMILIES["encoder"]
+    dual: ClassVar[bool] = False  # embeds pictures and texts in one space, `of_part` either of them
+
+    kind: str = Field("", description="Chooses this form of the section.")
+    batch_size: int = Field(64, ge=1, description="Inputs per forward pass.")
+
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads."""
+
+    @abstractmethod
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """The encoder, ready to encode.
+
+        Raises AssetError where weights are missing or damaged, ConfigError where the configuration does not fit them.
+        """
+
+    @abstractmethod
+    def identity(self, assets_dir: Path) -> str:
+        """The identity of the encoder, without loading weights; raises what `load` raises.
+
+        Names and batch sizes do not enter: a folder may be called anything.
+        """
+
+    def build(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """What `load` gives; the same object where this process uses an equal one."""
+        with _BUILDING:
+            key = self, self.identity(assets_dir), device
+            encoder = _IN_USE.get(key)
+            if encoder is None:
+                _IN_USE[key] = encoder = self.load(assets_dir, device)
+            return encoder
+
+    @property
+    def name(self) -> str:
+        """What people call the encoder."""
+        return self.kind
+
+    @property
+    def pixel_grid(self) -> tuple[int, int, int] | None:
+        """Rows, columns and colours of the picture whose pixels the features are, innermost last; None for others."""
+        return None
+
+    @property
+    def to_align(self) -> TowersConfig | None:
+        """The encoders to be aligned before this one exists; None where it is whole already."""
+        return None
+
+    @property
+    def fitted_head(self) -> Path | None:
+        """The folder of the alignment head that a run has fitted for this encoder; None where there is none."""
+        return None
+
+    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
+        """What reads a content one by one, as `Encoder.read` does, without weights; raises what `load` raises."""
+        return lambda content: content
+
+    def aligned(self, folder: Path) -> EncoderConfig:
+        """This encoder with the alignment head that was fitted into `folder`."""
+        return self
+
+    def of_part(self, part: Part) -> EncoderConfig:
+        """The encoder of that part into the same space, of a dual encoder; any other is this one."""
+        return self
+
+
+class AlignmentConfig(Config):
+    """How the two towers are fitted to each other."""
+
+    dim: int = Field(128, ge=2, description="Dimensions of the common space.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Share of features that each step leaves out.")
+    weight_decay: float = Field(0.1, ge=0, description="Decay of AdamW.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak of the one-cycle schedule.")
+    num_epochs: int = Field(40, ge=1, description="Passes over the pairs.")
+    pairs_per_step: int = Field(256, ge=2, description="Pairs that are told apart in one step.")
+    temperature: float = Field(0.07, gt=0, description="What similarities are divided by at first; it is learned.")
+
+
+class TowersConfig(Config):
+    """Two frozen encoders, and how a head is fitted that aligns them; on the match rows of the train split alone."""
+
+    image: EncoderConfig = Field(description="Encoder of the pictures, of any other kind above.")
+    text: EncoderConfig = Field(description="Encoder of the texts, of any other kind above.")
+    share: float = Field(
+        0.6,
+        gt=0,
+        lt=1,
+        description="Share of the train groups that the head is fitted on; nothing else learns from them.",
+    )
+    fit: AlignmentConfig = AlignmentConfig()
+
+    @model_validator(mode="after")
+    def _towers_read_their_part(self) -> TowersConfig:
+        parts: tuple[Part, ...] = ("image", "text")
+        for part in parts:
+            tower = getattr(self, part)
+            if tower.reads != {part} or tower.dual:
+                raise ValueError(f"{part}: an encoder of kind {tower.kind!r} does not read the {part} alone")
+        return self

@@ -6,7 +6,8 @@ Shapes: N pictures, B pictures of a batch, S pixels of a side, T tokens or posit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,8 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.config import Config
+from kcm.assets import resolve
 from kcm.encoders.backbone import DTYPES, load_backbone
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
@@ -26,13 +29,12 @@ from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 _PREPROCESSOR = "preprocessor_config.json"
 
 
-class ImageEncoderConfig(Config):
+class ImageEncoderConfig(EncoderConfig):
     """A frozen vision model by hub id or folder, and at which resolution it sees pictures."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size"})  # decide nothing, or by identity
 
-    kind: Literal["image"] = "image"
     model: str = Field(description="Id of the model on the hub, an asset, or a local folder.")
     side: int | None = Field(
         default=None, ge=8, le=1024, description="Pixels of a side that the model is shown; null: its own resolution."
@@ -50,6 +52,19 @@ class ImageEncoderConfig(Config):
     def name(self) -> str:
         """What people call the encoder."""
         return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """See `EncoderConfig`."""
+        return ImageEncoder(self, resolve(self.model, assets_dir), device)
+
+    def identity(self, assets_dir: Path) -> str:
+        """See `EncoderConfig`."""
+        return image_identity(self, resolve(self.model, assets_dir))
+
+    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
+        """Decodes and shrinks the picture to the model's side."""
+        side = image_side(self, resolve(self.model, assets_dir))
+        return partial(with_square, side=side, max_pixels=self.max_pixels)
 
 
 class ImageEncoder:

@@ -6,17 +6,24 @@ Shapes: N inputs, K dimensions of the dual encoder's space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.config import Config
-from kcm.encoders.alignment import AlignmentConfig
-from kcm.encoders.dual import DualEncoder
-from kcm.encoders.single import SingleConfig
+from kcm.assets import resolve
+from kcm.encoders.aligned import AlignedDual, aligned_identity, read_towers
+from kcm.encoders.alignment import AlignmentHead
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig, TowersConfig
+from kcm.encoders.dual import DualEncoder, PretrainedDual, pretrained_identity, pretrained_reader
+from kcm.errors import ConfigError
 from kcm.inputs.content import Content, Part, UnreadableError
 from kcm.inputs.pictures import MAX_PIXELS
+
+_DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str], DualEncoder] = WeakValueDictionary()  # identity, batch, device
 
 Output = Literal["pair", "image", "text"]
 
@@ -27,38 +34,15 @@ _READS: dict[Output, frozenset[Part]] = {
 }
 
 
-class TowersConfig(Config):
-    """Two frozen encoders, and how a head is fitted that aligns them; on the match rows of the train split alone."""
-
-    image: SingleConfig = Field(description="Encoder of the pictures.")
-    text: SingleConfig = Field(description="Encoder of the texts.")
-    share: float = Field(
-        0.6,
-        gt=0,
-        lt=1,
-        description="Share of the train groups that the head is fitted on; nothing else learns from them.",
-    )
-    fit: AlignmentConfig = AlignmentConfig()
-
-    @model_validator(mode="after")
-    def _towers_read_their_part(self) -> TowersConfig:
-        parts: tuple[Part, ...] = ("image", "text")
-        for part in parts:
-            tower = getattr(self, part)
-            if tower.reads != {part}:
-                raise ValueError(f"{part}: an encoder of kind {tower.kind!r} does not read the {part} alone")
-        return self
-
-
-class ImageTextConfig(Config):
+class ImageTextConfig(EncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
     A run fits what is to be aligned before it encodes anything, and goes on with the folder of the fitted head.
     """
 
+    dual: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size"})  # or by the identity
 
-    kind: Literal["image_text"] = "image_text"
     model: str = Field(default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`.")
     towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
@@ -66,7 +50,6 @@ class ImageTextConfig(Config):
     max_pixels: int = Field(
         default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
     )
-    batch_size: int = Field(default=64, ge=1, description="Inputs per forward pass.")
 
     @property
     def reads(self) -> frozenset[Part]:
@@ -78,9 +61,75 @@ class ImageTextConfig(Config):
         """What people call the encoder."""
         return self.model or "alignment head"
 
-    def of_texts(self) -> ImageTextConfig:
-        """The same dual encoder, of texts alone."""
-        return self.model_copy(update={"output": "text"})
+    @property
+    def to_align(self) -> TowersConfig | None:
+        """The towers, as long as their head is not fitted."""
+        return self.towers
+
+    def aligned(self, folder: Path) -> ImageTextConfig:
+        """The fitted head in place of its towers."""
+        return self.model_copy(update={"model": str(folder), "towers": None})
+
+    @property
+    def fitted_head(self) -> Path | None:
+        """The model's folder, where that is one of a fitted head."""
+        folder = Path(self.model).expanduser()
+        return folder if self.model and read_towers(folder) is not None else None
+
+    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
+        """Decodes the picture as the model, or the tower of pictures, wants it."""
+        if "image" not in self.reads:
+            return lambda content: content
+        folder = self._folder(assets_dir)
+        towers = read_towers(folder)
+        return towers.image.reader(assets_dir) if towers else pretrained_reader(folder, self.max_pixels)
+
+    def of_part(self, part: Part) -> ImageTextConfig:
+        """The same dual encoder, of one part alone."""
+        return self.model_copy(update={"output": part})
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """See `EncoderConfig`; encoders of other parts of the same model share it."""
+        return ImageTextEncoder(self, self._dual(assets_dir, device), self.identity(assets_dir))
+
+    def identity(self, assets_dir: Path) -> str:
+        """See `EncoderConfig`."""
+        return f"{self._dual_identity(assets_dir)}-{self.output}"
+
+    def _dual_identity(self, assets_dir: Path) -> str:
+        folder = self._folder(assets_dir)
+        if towers := read_towers(folder):
+            return aligned_identity(folder, *(each.identity(assets_dir) for each in (towers.image, towers.text)))
+        return pretrained_identity(folder, self.max_length, self.max_pixels)
+
+    def _dual(self, assets_dir: Path, device: str) -> DualEncoder:
+        key = self._dual_identity(assets_dir), self.batch_size, device
+        dual = _DUALS_IN_USE.get(key)
+        if dual is None:
+            _DUALS_IN_USE[key] = dual = self._load_dual(assets_dir, device)
+        return dual
+
+    def _load_dual(self, assets_dir: Path, device: str) -> DualEncoder:
+        folder = self._folder(assets_dir)
+        if towers := read_towers(folder):
+            image, text = (each.build(assets_dir, device) for each in (towers.image, towers.text))
+            return AlignedDual(image, text, AlignmentHead.load(folder))
+        return PretrainedDual(
+            folder,
+            max_length=self.max_length,
+            max_pixels=self.max_pixels,
+            batch_size=self.batch_size,
+            device=device,
+        )
+
+    def _folder(self, assets_dir: Path) -> Path:
+        if self.towers is not None:
+            raise ConfigError(
+                "the alignment head of these towers has not been fitted",
+                where="encoder.towers",
+                mend="`kcm run` fits it; name the folder of the fitted head as `model`",
+            )
+        return resolve(self.model, assets_dir)
 
     @model_validator(mode="after")
     def _one_origin(self) -> ImageTextConfig:
@@ -113,10 +162,6 @@ class ImageTextEncoder:
             return _distinct(inputs, lambda content: content.text, self._dual.texts)
         images_NK = _distinct(inputs, lambda content: content.image, self._dual.images)
         return pair_features(images_NK, _distinct(inputs, lambda content: content.text, self._dual.texts))
-
-    def of_texts(self, identity: str) -> ImageTextEncoder:
-        """The same model as an encoder of texts, loaded once for both."""
-        return ImageTextEncoder(self.config.of_texts(), self._dual, identity)
 
 
 def pair_features(images_NK: np.ndarray, texts_NK: np.ndarray) -> np.ndarray:

@@ -6,26 +6,28 @@ Shapes: N pictures, S pixels of a side, D features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from kcm.config import Config
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
 
 
-class PixelsConfig(Config):
+class PixelsConfig(EncoderConfig):
     """Pictures made small: each pixel and colour is a feature."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # decide nothing, or by the identity
 
-    kind: Literal["pixels"] = "pixels"
     side: int = Field(default=24, ge=1, le=256, description="Pixels of a side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
     max_pixels: int = Field(
@@ -37,6 +39,23 @@ class PixelsConfig(Config):
     def name(self) -> str:
         """What people call the encoder."""
         return f"pixels, {self.side} x {self.side} {self.color}"
+
+    @property
+    def pixel_grid(self) -> tuple[int, int, int]:
+        """Features are pixels, colours innermost."""
+        return self.side, self.side, 3 if self.color == "rgb" else 1
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """There is nothing to load."""
+        return PixelsEncoder(self)
+
+    def identity(self, assets_dir: Path) -> str:
+        """See `EncoderConfig`."""
+        return pixels_identity(self)
+
+    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
+        """Decodes and shrinks the picture."""
+        return partial(with_square, side=self.side, max_pixels=self.max_pixels)
 
 
 class PixelsEncoder:

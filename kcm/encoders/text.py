@@ -15,8 +15,10 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from kcm.config import Config
+from kcm.assets import resolve
 from kcm.encoders.backbone import DTYPES, load_backbone
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig
 from kcm.encoders.identity import folder_digest
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Content, Part
@@ -32,25 +34,31 @@ _SLOW_TOKENIZER = (
 )
 
 
-class TextEncoderConfig(Config):
+class TextEncoderConfig(EncoderConfig):
     """A frozen text model by hub id or folder, and how its token vectors become one vector."""
 
     reads: ClassVar[frozenset[Part]] = TEXT
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size"})  # decide nothing, or by identity
 
-    kind: Literal["text"] = "text"
     model: str = Field(description="Id of the model on the hub, or a local folder.")
     pooling: Literal["mean", "cls"] = Field(
         default="mean", description="Mean of the token vectors, or the first of them."
     )
     max_length: int = Field(default=128, ge=3, description="Tokens beyond this number are cut off.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the backbone.")
-    batch_size: int = Field(default=64, ge=1, description="Inputs per forward pass.")
 
     @property
     def name(self) -> str:
         """What people call the encoder."""
         return self.model
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """See `EncoderConfig`."""
+        return TextEncoder(self, resolve(self.model, assets_dir), device)
+
+    def identity(self, assets_dir: Path) -> str:
+        """See `EncoderConfig`."""
+        return text_identity(self, resolve(self.model, assets_dir))
 
 
 class TextEncoder:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.bundle.bundle import Bundle
-from kcm.encoders import PixelsConfig
 from kcm.explain.networks import network_inputs
 from kcm.kan import KAN
 from kcm.kan.inspect.attribution import attribution
@@ -24,12 +23,13 @@ def feature_name(bundle: Bundle, feature: int) -> str:
     """What people call an input of the networks."""
     if bundle.collaborator.network.mixing:
         return f"mixture {feature}"
-    pixels = bundle.encoder
-    if not isinstance(pixels, PixelsConfig):
+    grid = bundle.encoder.pixel_grid
+    if grid is None:
         return f"feature {feature}"
-    place, colour = divmod(feature, 1 if pixels.color == "grey" else len(_COLOURS))
-    row, column = divmod(place, pixels.side)
-    return f"pixel {row + 1}, {column + 1}" + ("" if pixels.color == "grey" else f", {_COLOURS[colour]}")
+    _, columns, colours = grid
+    place, colour = divmod(feature, colours)
+    row, column = divmod(place, columns)
+    return f"pixel {row + 1}, {column + 1}" + (f", {_COLOURS[colour]}" if colours == len(_COLOURS) else "")
 
 
 @torch.inference_mode()
@@ -39,11 +39,11 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) ->
     None where features are no pixels, or the judge is no KAN or sees mixtures of them. The shares are those of
     `kcm.kan.inspect.attribution`: exact in a network of one layer.
     """
-    judge, pixels = bundle.collaborator.judge, bundle.encoder
-    if not isinstance(pixels, PixelsConfig) or not isinstance(judge, KAN) or bundle.collaborator.network.mixing:
+    judge, grid = bundle.collaborator.judge, bundle.encoder.pixel_grid
+    if grid is None or not isinstance(judge, KAN) or bundle.collaborator.network.mixing:
         return None
     inputs_1I = network_inputs(bundle.collaborator, features_D[None])
     share_I = attribution(judge, inputs_1I).contributions[0, int(judge(inputs_1I).argmax())]
-    pixels_SS = share_I.view(pixels.side, pixels.side, -1).sum(-1)
-    block = -(-pixels.side // most)
+    pixels_SS = share_I.view(grid).sum(-1)
+    block = -(-max(grid[:2]) // most)
     return F.avg_pool2d(pixels_SS[None, None], block, ceil_mode=True, divisor_override=1)[0, 0]

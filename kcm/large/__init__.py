@@ -1,39 +1,52 @@
-"""Pretrained large models behind one protocol, and the prompts that the small side writes for them."""
+"""Pretrained large models behind one protocol, and the prompts that the small side writes for them.
 
-from kcm.large.adapters.causal_lm import CausalLm, CausalLmConfig
-from kcm.large.adapters.classifier import ClassifierConfig, ClassifierModel
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, UpstreamConfig
-from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
-from kcm.large.adapters.zero_shot import ZeroShotConfig, ZeroShotModel
+Whoever names none of the adapters waits for none to be imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 from kcm.large.base import AsksEach, Item, LargeAnswer, LargeModel
-from kcm.large.config import LargeConfig
+from kcm.large.config import LargeConfig, UpstreamConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
+
+_MODULES = {
+    "CausalLm": "causal_lm",
+    "CausalLmConfig": "causal_lm",
+    "ClassifierConfig": "classifier",
+    "ClassifierModel": "classifier",
+    "OpenAiConfig": "openai",
+    "OpenAiModel": "openai",
+    "RecordedConfig": "recorded",
+    "RecordedModel": "recorded",
+    "ZeroShotConfig": "zero_shot",
+    "ZeroShotModel": "zero_shot",
+}
 
 __all__ = [
     "NO_PROMPT",
     "AsksEach",
-    "CausalLm",
-    "CausalLmConfig",
-    "ClassifierConfig",
-    "ClassifierModel",
     "HeadFit",
     "Item",
     "LargeAnswer",
     "LargeConfig",
     "LargeModel",
     "LinearHead",
-    "OpenAiConfig",
-    "OpenAiModel",
     "Prompt",
     "PromptMode",
     "Prompts",
     "PromptsConfig",
-    "RecordedConfig",
-    "RecordedModel",
     "UpstreamConfig",
-    "ZeroShotConfig",
-    "ZeroShotModel",
     "fit_head",
     "hard_candidates",
+    *_MODULES,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"kcm.large.adapters.{_MODULES[name]}"), name)

@@ -1,33 +1,195 @@
-"""The configuration of the large model, told apart by its adapter."""
+"""The configuration that all large models share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
+from kcm.components import FAMILIES, Component, Family
+from kcm.config import Config
+from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.large.adapters.causal_lm import CausalLmConfig
-from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.large.adapters.openai import OpenAiConfig
-from kcm.large.adapters.recorded import RecordedConfig
-from kcm.large.adapters.zero_shot import ZeroShotConfig
+from kcm.inputs.content import Part
+from kcm.large.base import Item, LargeModel
+from kcm.large.head import HeadFit, LinearHead
+from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import PromptMode
-
-AskedConfig = ZeroShotConfig | CausalLmConfig | OpenAiConfig
-"""Models that need nothing of the rows they are asked about."""
-
-AnyLargeConfig = ClassifierConfig | AskedConfig | RecordedConfig
-LargeConfig = Annotated[AnyLargeConfig, Field(discriminator="adapter")]
+from kcm.large.prompting.shown import Message, Shown
+from kcm.redact import PlainUrl, VariableName
 
 
-def check_prompt_modes(config: AnyLargeConfig, modes: Iterable[PromptMode]) -> None:
-    """Raise ConfigError for a prompt mode that the adapter cannot follow."""
-    for mode in modes:
-        if mode not in config.prompt_modes:
-            raise ConfigError(
-                f"adapter {config.adapter!r} cannot use prompt mode {mode!r}",
-                where="large.adapter",
-                mend=f"Use {' or '.join(sorted(config.prompt_modes))}",
-            )
+class UpstreamConfig(Config):
+    """A server that may be asked, the key that it is sent, and what may be spent there."""
+
+    base_url: PlainUrl = Field(
+        default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
+    )
+    api_key_env: VariableName | None = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
+    )
+    input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
+    output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
+    max_calls: int | None = Field(
+        default=None,
+        ge=0,
+        description="Calls that may be paid for, over all runs on the same storage, and by a service; null: no limit.",
+    )
+    max_cost: float | None = Field(
+        default=None,
+        ge=0,
+        description="Currency that may be spent, over all runs on the same storage, and by a service; null: no limit.",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https address, such as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no user, password or query: a key belongs into an environment variable")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _prices_for_a_budget(self) -> UpstreamConfig:
+        if self.max_cost is not None and not (self.input_price or self.output_price):
+            raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
+        return self
+
+
+class LargeConfig(Component):
+    """A pretrained large model; see docs/extending.md for an adapter of your own."""
+
+    family: ClassVar[Family] = FAMILIES["large model"]
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
+    servable: ClassVar[bool] = True  # answers rows that it has not seen
+    remote: ClassVar[bool] = False  # a server, which the driver asks itself; else a pool of actors holds the model
+    fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
+
+    adapter: str = Field("", description="Chooses this form of the section.")
+
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that it reads; of a model that looks rows up by their id, none."""
+
+    @abstractmethod
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """The large model, ready to answer.
+
+        `head` is what `fit` made; `paid` the store in which an adapter that pays keeps what it paid for, None to keep
+        it in memory; `limit_s` the time that a server may take for one question. Raises AssetError where weights are
+        missing, ConfigError where the configuration does not fit them or a key is missing, ArtefactError for a model
+        without the head that it needs, DataError for a bad recording.
+        """
+
+    @abstractmethod
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """The identity of the model, without loading weights; raises what `build` raises."""
+
+    @property
+    def upstream(self) -> UpstreamConfig | None:
+        """The server that is asked, which is the operator's to decide; None for a model that asks none."""
+        return None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is a limit to what may be spent."""
+        return False
+
+    def at(self, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
+        """The model of a bundle as it may be asked here: at addresses and by keys of the operator's choice alone.
+
+        Raises ConfigError for an address that is not among `upstreams`.
+        """
+        return self
+
+    @property
+    def location(self) -> str:
+        """Where the model is said to be, for messages."""
+        return self.adapter
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows that are answered and committed together."""
+        return 64
+
+    @property
+    def backbone(self) -> EncoderConfig | None:
+        """The frozen encoder that it is made of; None where it is no such model."""
+        return None
+
+    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
+        """The same model on another backbone."""
+        return self
+
+    def fit(
+        self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
+    ) -> HeadFit:
+        """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
+        raise NotImplementedError(f"{type(self).__name__} is fits_on_train, and does not say how it is fitted")
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """What the model is sent beside the item itself, for people to read."""
+        return []
+
+    def shown(self, label_names: Sequence[str], item: Item) -> Shown:
+        """What the model is shown of `item`."""
+        prompt = item.prompt
+        suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
+        candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
+        return Shown(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
+
+    def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
+        """Raise ConfigError for a prompt mode that the adapter cannot follow."""
+        for mode in modes:
+            if mode not in self.prompt_modes:
+                raise ConfigError(
+                    f"adapter {self.adapter!r} cannot use prompt mode {mode!r}",
+                    where="large.adapter",
+                    mend=f"Use {' or '.join(sorted(self.prompt_modes))}",
+                )
+
+
+class EncodedConfig(LargeConfig):
+    """Base of the adapters that are made of a frozen encoder."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decides no answer, or by the identity
+
+    encoder: EncoderConfig
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of a content that its encoder reads."""
+        return self.encoder.reads
+
+    @property
+    def location(self) -> str:
+        """The encoder, as people call it."""
+        return self.encoder.name
+
+    @property
+    def backbone(self) -> EncoderConfig:
+        """The encoder."""
+        return self.encoder
+
+    def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
+        """The same model on another encoder."""
+        return self.model_copy(update={"encoder": encoder})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kcm.learners.analytic import Analytic, AnalyticConfig
-from kcm.learners.base import Batch, LearnedTask, Learner, Scored
+from kcm.learners.base import Batch, LearnedTask, Learner, Parameters, Scored
 from kcm.learners.config import LearnerConfig
 from kcm.learners.der import Der, DerConfig
 from kcm.learners.ewc import Ewc, EwcConfig
@@ -33,6 +33,7 @@ __all__ = [
     "LwfConfig",
     "Memory",
     "MemoryRow",
+    "Parameters",
     "Replay",
     "ReplayConfig",
     "Scored",

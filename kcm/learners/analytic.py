@@ -7,7 +7,7 @@ nothing is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Neither
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,16 +19,16 @@ from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
 from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, LearnedTask, Learner
+from kcm.learners.config import LearnerConfig
 from kcm.learners.ranks import Ranks
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
 _ROWS_AT_ONCE = 1024  # whose expanded inputs are in memory together
 
 
-class AnalyticConfig(Config):
+class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
     Of the `distill` section it heeds `large_weight` and `large_confidence`; of `train` nothing but `window`. Rows
@@ -38,7 +38,6 @@ class AnalyticConfig(Config):
     some 4 P^3 operations.
     """
 
-    name: Literal["analytic"] = "analytic"
     strength: float | None = Field(
         None,
         ge=MIN_STRENGTH,
@@ -56,6 +55,10 @@ class AnalyticConfig(Config):
         """A fresh learner that has seen nothing."""
         return Analytic(self.strength, self.class_balance, self.chunk_size)
 
+    def check_network(self, network: NetworkConfig) -> None:
+        """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
+        require_linear(network)
+
 
 class Analytic(Learner):
     """Ridge regression on the labels, for the judge, and on labels mixed with the large model's answers, for the small.
@@ -64,6 +67,8 @@ class Analytic(Learner):
     `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far: shrinkage
     takes most from classes of few rows. Classes of equally many rows stay as they are.
     """
+
+    closed_form: ClassVar[bool] = True
 
     def __init__(self, strength: float | None, class_balance: float, chunk_size: int) -> None:
         self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
@@ -79,7 +84,7 @@ class Analytic(Learner):
         return 1, self.chunk_size
 
     @torch.no_grad()
-    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> bool:
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
         """Add the labelled rows of `batch` that have weight, and those of all other ranks, to the sums."""
         batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
@@ -98,7 +103,6 @@ class Analytic(Learner):
         if self.sums is not None:
             part.add(self.sums)
         self.sums = part
-        return True
 
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""

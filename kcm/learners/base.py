@@ -116,6 +116,7 @@ class Learner:
     task: `end_task`, then `remember`.
     """
 
+    closed_form: ClassVar[bool] = False  # `absorb` takes a step's rows in, the optimiser does not move
     restarts: ClassVar[bool] = False  # networks start anew at every task
     stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
 
@@ -129,9 +130,9 @@ class Learner:
         """Passes over a task's rows and rows of a step, given what is configured."""
         return num_epochs, batch_size
 
-    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> bool:
-        """Take in this rank's rows of a step without a gradient; False, as here, where the optimiser must move."""
-        return False
+    def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
+        """Take in this rank's rows of a step without a gradient; called in place of the rest of a step."""
+        raise NotImplementedError(f"{type(self).__name__} is closed_form, and does not say how it absorbs rows")
 
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""

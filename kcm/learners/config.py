@@ -1,21 +1,32 @@
-"""The choice of a learner in a configuration: `name` tells which."""
+"""The configuration that all learners share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from abc import abstractmethod
+from typing import ClassVar
 
 from pydantic import Field
 
-from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.der import DerConfig
-from kcm.learners.ewc import EwcConfig
-from kcm.learners.finetune import FinetuneConfig
-from kcm.learners.joint import JointConfig
-from kcm.learners.lwf import LwfConfig
-from kcm.learners.replay import ReplayConfig
-from kcm.learners.si import SiConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.components import FAMILIES, Component, Family
+from kcm.learners.base import Learner
 
-LearnerConfig = Annotated[
-    FinetuneConfig | JointConfig | ReplayConfig | DerConfig | LwfConfig | EwcConfig | SiConfig | AnalyticConfig,
-    Field(discriminator="name"),
-]
+
+class LearnerConfig(Component):
+    """A continual-learning method and its settings; see docs/extending.md for one of your own."""
+
+    family: ClassVar[Family] = FAMILIES["learner"]
+
+    name: str = Field("", description="Chooses this form of the section.")
+
+    @abstractmethod
+    def build(self, seed: int) -> Learner:
+        """A fresh learner that has seen nothing."""
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the method solves instead of taking steps: learning rates mean nothing to it."""
+        return self.build(seed=0).closed_form
+
+    def check_network(self, network: NetworkConfig) -> None:
+        """Raise ConfigError for networks that the method cannot train."""

@@ -13,7 +13,7 @@ moment either, and so the memory is the same for any number of workers.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -26,7 +26,6 @@ from kcm.learners.replay import MemoryConfig, Replay
 class DerConfig(MemoryConfig):
     """Dark experience replay, DER++: replay of labels, and of what the networks said when a row was remembered."""
 
-    name: Literal["der"] = "der"
     alpha: float = Field(0.3, ge=0, description="Weight of the distance to the remembered logits.")
     beta: float = Field(1.0, ge=0, description="Weight of the labels of remembered rows.")
 

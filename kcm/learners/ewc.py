@@ -10,21 +10,20 @@ A = decay * A + F_t, b = A theta_t.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kcm.config import Config
 from kcm.learners.base import LearnedTask, Learner, Parameters
+from kcm.learners.config import LearnerConfig
 from kcm.learners.fisher import FisherKind, sum_squared_gradients
 
 
-class EwcConfig(Config):
+class EwcConfig(LearnerConfig):
     """Elastic weight consolidation: a quadratic penalty on moving what old tasks need; no memory."""
 
-    name: Literal["ewc"] = "ewc"
     strength: float = Field(100.0, ge=0, description="Weight of the penalty, the paper's lambda.")
     fisher: FisherKind = Field(
         "exact", description="Fisher over all labels by their probability, or of the true label alone."

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from kcm.config import Config
 from kcm.learners.base import Learner
+from kcm.learners.config import LearnerConfig
 
 
-class FinetuneConfig(Config):
+class FinetuneConfig(LearnerConfig):
     """Finetuning: the lower bound."""
-
-    name: Literal["finetune"] = "finetune"
 
     def build(self, seed: int) -> Learner:
         """A fresh learner."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from kcm.config import Config
 from kcm.learners.base import Learner
+from kcm.learners.config import LearnerConfig
 
 
-class JointConfig(Config):
+class JointConfig(LearnerConfig):
     """Joint training: the upper bound."""
-
-    name: Literal["joint"] = "joint"
 
     def build(self, seed: int) -> Learner:
         """A fresh learner."""

@@ -12,7 +12,7 @@ with softmaxes and without its nearest-mean classifier.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -28,7 +28,6 @@ from kcm.learners.replay import MemoryConfig, Replay
 class LwfConfig(MemoryConfig):
     """Learning without forgetting: the networks of the last task teach those of this one; a memory is optional."""
 
-    name: Literal["lwf"] = "lwf"
     memory: int = Field(0, ge=0, description="Rows remembered over all tasks; the paper's method has none.")
     strength: float = Field(3.0, ge=0, description="Weight of the old networks' answers.")
     temperature: float = Field(2.0, gt=0, description="Softmax temperature of teacher and student.")

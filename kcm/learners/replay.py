@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 
-from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Learner
+from kcm.learners.config import LearnerConfig
 from kcm.learners.memory import Memory, MemoryRow, row_key, select
 
 
-class MemoryConfig(Config):
+class MemoryConfig(LearnerConfig):
     """What all learners with a memory have in common."""
 
     memory: int = Field(
@@ -25,8 +25,6 @@ class MemoryConfig(Config):
 
 class ReplayConfig(MemoryConfig):
     """Experience replay from a memory of fixed capacity."""
-
-    name: Literal["replay"] = "replay"
 
     def build(self, seed: int) -> Learner:
         """A fresh learner with an empty memory."""

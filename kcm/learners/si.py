@@ -10,20 +10,19 @@ the optimiser really made. A negative omega_i, a parameter that worked against t
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kcm.config import Config
 from kcm.learners.base import LearnedTask, Learner, Parameters
+from kcm.learners.config import LearnerConfig
 
 
-class SiConfig(Config):
+class SiConfig(LearnerConfig):
     """Synaptic intelligence: a quadratic penalty on moving what lowered the loss of old tasks; no memory."""
 
-    name: Literal["si"] = "si"
     strength: float = Field(10.0, ge=0, description="Weight of the penalty, the paper's c.")
     damping: float = Field(0.1, gt=0, description="Keeps the importance of a parameter that hardly moved finite.")
 

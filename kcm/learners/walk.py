@@ -118,7 +118,9 @@ class Walk:
     def step(self) -> bool:
         """Take one step; True when it finished a task."""
         batch, num_rows = self._step_batch()
-        if not self.learner.absorb(self.collaborator, batch, self.distill, self.ranks):
+        if self.learner.closed_form:
+            self.learner.absorb(self.collaborator, batch, self.distill, self.ranks)
+        else:
             self._descend(batch, num_rows)
         self.position.step += 1
         self.position.total += 1

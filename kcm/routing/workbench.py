@@ -16,7 +16,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.regret import regret_curve
 from kcm.config import load_config, parse_config
-from kcm.encoders import TextEncoder
+from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates

@@ -47,7 +47,7 @@ def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
     place = {**asdict(cell), "task_order": [task.name for task in stream.tasks]}
     if setting is None or cell.network == "ncm":
         return place | _run_means(stream)
-    kind = kind_of(cell.network, setting.learner.name)
+    kind = kind_of(cell.network, setting.learner)
     described = {"kind": kind, "setting": setting.model_dump(mode="json")}
     return place | described | _run_walk(kind, cell.seed, setting, stream)
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kcm.encoders import AnyEncoderConfig, Encoder, build_encoder, encoder_identity
+from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.numbers import IDENTITY, NumbersEncoder, matching_columns, numbers_text
-from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.columns import Table, to_records
-from kcm.tasks.files import FilesSource, read_files
-from kcm.tasks.sources import Source, open_source
+from kcm.tasks.columns import Table
+from kcm.tasks.sources import Source
 
 NUMBERS_COLUMN = "features as text"
 
@@ -33,7 +31,7 @@ class StudyData:
 
     def streams(
         self,
-        encoder: AnyEncoderConfig,
+        encoder: EncoderConfig,
         assets_dir: Path,
         folder: Path,
         score_on: Literal["validate", "test"] = "test",
@@ -65,10 +63,10 @@ class StudyData:
             "rows_left_out": [{"id": row.id, "reason": row.reason} for row in first.bad_rows],
         }
 
-    def _encoder(self, config: AnyEncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
+    def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
         if self.feature_columns:
             return IDENTITY, lambda: NumbersEncoder(len(self.feature_columns))
-        return encoder_identity(config, assets_dir), lambda: build_encoder(config, assets_dir)
+        return config.identity(assets_dir), lambda: config.build(assets_dir)
 
 
 def read_data(
@@ -88,8 +86,8 @@ def read_data(
         source, columns = _numeric_source(config, feature_columns)
         reads = TEXT  # the numbers, written as one
     else:
-        opened = open_source(config.source, assets_dir)
-        source = Source(opened.name, list(opened.records), opened.labels, opened.out_of_scope_label)
+        source = config.source.build(assets_dir)
+    source = replace(source, records=list(source.records))  # read once, for all seeds
     sequences = []
     for seed in seeds:
         drawn = config.model_copy(update={"order": "shuffled", "order_seed": seed})
@@ -98,9 +96,7 @@ def read_data(
 
 
 def _numeric_source(config: TasksConfig, patterns: Sequence[str]) -> tuple[Source, tuple[str, ...]]:
-    if not isinstance(config.source, FilesSource):
-        raise ConfigError("feature columns are read from local files only", where="feature_columns")
-    tables = read_files(config.source)
+    tables = config.source.local_tables()
     columns = matching_columns(tables[0].columns, patterns, tables[0].name)
     as_text = [
         Table(
@@ -114,7 +110,4 @@ def _numeric_source(config: TasksConfig, patterns: Sequence[str]) -> tuple[Sourc
         )
         for table in tables
     ]
-    described = config.source.model_copy(update={"text_column": NUMBERS_COLUMN})
-    records = list(to_records(as_text, described, where=config.source.path))
-    source = Source(Path(config.source.path).stem, records, described.labels, described.out_of_scope_label)
-    return source, columns
+    return config.source.of_tables(as_text, NUMBERS_COLUMN), columns

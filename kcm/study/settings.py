@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field
 
 from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
+from kcm.components import FAMILIES
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
@@ -20,9 +21,7 @@ StudyNetwork = Literal["kan", "mlp", "linear", "ncm"]
 
 NETWORKS: tuple[StudyNetwork, ...] = get_args(StudyNetwork)
 TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear")
-LEARNERS: dict[str, type[Config]] = {
-    model.model_fields["name"].default: model for model in get_args(get_args(LearnerConfig)[0])
-}
+LEARNERS: tuple[str, ...] = tuple(FAMILIES["learner"].ours)
 _DEFAULT = "default"
 
 
@@ -78,14 +77,14 @@ class Settings:
     def _check(self, place: str) -> None:
         learner, _, network = place.partition("/")
         if place != _DEFAULT:
-            check_name(learner.partition("@")[0], LEARNERS, "learner", self.where)
+            FAMILIES["learner"].find(learner.partition("@")[0])
         if network:
             check_name(network, TRAINED, "network", self.where)
 
 
-def kind_of(network: StudyNetwork, learner: str) -> NetworkKind:
+def kind_of(network: StudyNetwork, learner: LearnerConfig) -> NetworkKind:
     """What is built for a network that is not `ncm`: where the learner needs a closed form, an MLP has frozen units."""
-    if network == "mlp" and learner == "analytic":
+    if network == "mlp" and learner.closed_form:
         return "random_relu"
     assert network != "ncm"
     return network
@@ -93,7 +92,7 @@ def kind_of(network: StudyNetwork, learner: str) -> NetworkKind:
 
 def has_memory(learner: str) -> bool:
     """Whether a learner remembers rows, so that a memory size means something to it."""
-    return "memory" in LEARNERS[learner].model_fields
+    return "memory" in FAMILIES["learner"].find(learner).model_fields
 
 
 def check_name(name: str, known: Iterable[str], what: str, where: str = "") -> None:

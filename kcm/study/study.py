@@ -8,18 +8,17 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, field_validator
 
+from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.learners import AnalyticConfig
-from kcm.learners.analytic import require_linear
 from kcm.study import denormals
 from kcm.study.aggregate import aggregate
 from kcm.study.cell import Cell, Record, run_cell
 from kcm.study.data import read_data
 from kcm.study.latency import width_of_equal_latency
 from kcm.study.records import Records, cell_fingerprint
-from kcm.study.settings import LEARNERS, Setting, Settings, StudyNetwork, has_memory
+from kcm.study.settings import Setting, Settings, StudyNetwork, has_memory
 from kcm.study.stream import Stream
 from kcm.tasks import TasksConfig
 
@@ -41,8 +40,8 @@ class StudyConfig(Config):
     @field_validator("learners")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in value if name not in LEARNERS]:
-            raise ValueError(f"unknown learner {unknown[0]!r}, known are {', '.join(LEARNERS)}")
+        for name in value:
+            FAMILIES["learner"].find(name)
         return value
 
     @property
@@ -105,8 +104,8 @@ def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple
             )
     planned = [(cell, _setting(cell, settings, num_labels)) for cell in config.cells()]
     for _, setting in planned:
-        if setting is not None and isinstance(setting.learner, AnalyticConfig):
-            require_linear(setting.network)
+        if setting is not None:
+            setting.learner.check_network(setting.network)
     return planned
 
 

@@ -21,7 +21,7 @@ from kcm.tasks.rows import BadRow, Row, check_bad_rows, clean, write_bad_rows
 from kcm.tasks.sampling import LongTailConfig, cap_rows, cut_tail, head_to_tail, long_tail_sizes
 from kcm.tasks.scenarios import RowGroup, Scenario, TaskOrder, group_rows, load_mapping, shared_out
 from kcm.tasks.sequence import Task, TaskSequence, dataset_of
-from kcm.tasks.sources import Source, SourceConfig, open_source
+from kcm.tasks.sources import Source, SourceConfig
 from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, assign_splits, without_overlap
 from kcm.tasks.unlabelled import Splits, with_unlabelled
 
@@ -86,7 +86,7 @@ def build_sequence(
 
     Raises DataError, AssetError or ConfigError for whatever would stop a later stage.
     """
-    source = source or open_source(config.source, assets_dir)
+    source = source or config.source.build(assets_dir)
     order_seed = seed if config.order_seed is None else config.order_seed
     usable, bad_rows = _usable_rows(source, config, reads, bad_rows_file)
     rows, pool = [row for row in usable if row.label], [row for row in usable if not row.label]

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pydantic import Field
 
 from kcm.errors import DataError
 from kcm.inputs.tables import read_records, readable
-from kcm.tasks.columns import ColumnsConfig, Table
+from kcm.tasks.columns import ColumnsConfig, Table, to_records
+from kcm.tasks.sources import Source, SourceConfig
 
 _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 
 
-class FilesSource(ColumnsConfig):
+class FilesSource(SourceConfig, ColumnsConfig):
     """A file, or a folder whose files are named after their splits (train.csv, test.csv, as Banking77 has them).
 
     A JSON file holds a list of objects, or a mapping from split to a list of objects or of [text, label] pairs
     (CLINC150's own layout).
     """
 
-    kind: Literal["files"] = "files"
     path: str = Field(description="CSV, TSV, JSON, JSONL or Parquet file, or a folder of them.")
+
+    def build(self, assets_dir: Path) -> Source:
+        """See `SourceConfig`."""
+        tables = self.local_tables()
+        records = to_records(tables, self, where=self.path)
+        return Source(Path(self.path).stem, records, self.labels, out_of_scope_label(self, tables))
+
+    def local_tables(self) -> list[Table]:
+        """See `SourceConfig`."""
+        return read_files(self)
+
+    def of_tables(self, tables: Sequence[Table], text_column: str) -> Source:
+        """See `SourceConfig`."""
+        described = self.model_copy(update={"text_column": text_column})
+        records = to_records(tables, described, where=self.path)
+        return Source(Path(self.path).stem, records, self.labels, self.out_of_scope_label)
 
 
 def read_files(config: FilesSource) -> list[Table]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import datasets
 from pydantic import Field
 
 from kcm.assets import hub
 from kcm.errors import AssetError, DataError
-from kcm.tasks.columns import ColumnsConfig, Table
+from kcm.tasks.columns import ColumnsConfig, Table, to_records
+from kcm.tasks.sources import Source, SourceConfig
 
 
-class HubSource(ColumnsConfig):
+class HubSource(SourceConfig, ColumnsConfig):
     """A data set by its id, such as clinc/clinc_oos with the subset plus."""
 
-    kind: Literal["hub"] = "hub"
     id: str = Field(description="Id of the data set, owner/name.")
     subset: str | None = Field(default=None, description="Name of the data set's configuration.")
     revision: str | None = Field(
         default=None, description="Commit, tag or branch; pin it for results that can be repeated."
     )
+
+    def build(self, assets_dir: Path) -> Source:
+        """See `SourceConfig`."""
+        records = to_records(read_hub(self), self, where=self.id)
+        return Source(self.id, records, self.labels, self.out_of_scope_label)
 
 
 def read_hub(config: HubSource, *, connect_timeout: float = 5.0, timeout: float = 1800.0) -> list[Table]:

@@ -8,24 +8,23 @@ away, and the pairs of two pictures stay together in one split: no picture and n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from pathlib import Path
 
 from pydantic import Field
 
-from kcm.config import Config
 from kcm.errors import DataError
 from kcm.tasks.columns import to_records
 from kcm.tasks.files import FilesSource, read_files
 from kcm.tasks.hashing import draw
 from kcm.tasks.rows import Record
+from kcm.tasks.sources import Source, SourceConfig
 
 LABELS = MATCH, NO_MATCH = ("match", "no match")
 
 
-class PairsSource(Config):
+class PairsSource(SourceConfig):
     """Tables of pictures with captions, one for each task, from which pairs are made."""
 
-    kind: Literal["pairs"] = "pairs"
     tables: dict[str, str] = Field(min_length=1, description="Task -> file or folder with its pictures and captions.")
     image_column: str = Field(default="image", description="Column with the picture: its bytes, or a path.")
     image_root: str | None = Field(
@@ -38,6 +37,10 @@ class PairsSource(Config):
     )
     max_caption: int = Field(default=2000, ge=1, description="Characters of a caption; a longer one is a bad row.")
     pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
+
+    def build(self, assets_dir: Path) -> Source:
+        """See `SourceConfig`."""
+        return Source("pairs", read_pairs(self), LABELS)
 
 
 def read_pairs(config: PairsSource) -> Iterator[Record]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from kcm.assets import is_complete
-from kcm.config import Config
 from kcm.errors import AssetError
 from kcm.tasks.rows import Record
+from kcm.tasks.sources import Source, SourceConfig
 
 LABELS = ("negative", "positive")
 _UNDECIDED = 0.5
@@ -26,10 +25,12 @@ _DOMAINS = {
 }
 
 
-class ReviewsSource(Config):
+class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
 
-    kind: Literal["reviews"] = "reviews"
+    def build(self, assets_dir: Path) -> Source:
+        """See `SourceConfig`."""
+        return Source("reviews", read_reviews(assets_dir), LABELS)
 
 
 def read_reviews(assets_dir: Path) -> Iterator[Record]:

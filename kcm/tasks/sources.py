@@ -1,23 +1,19 @@
-"""Where rows come from: the packaged reviews, local files, the hub, or pairs made of pictures and their captions."""
+"""Where rows come from, and the configuration that all such places share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import ClassVar
 
 from pydantic import Field
 
-from kcm.tasks import files, pairs, reviews
-from kcm.tasks.columns import to_records
-from kcm.tasks.files import FilesSource
-from kcm.tasks.hub import HubSource, read_hub
-from kcm.tasks.pairs import PairsSource
-from kcm.tasks.reviews import ReviewsSource
+from kcm.components import FAMILIES, Component, Family
+from kcm.errors import ConfigError
+from kcm.tasks.columns import Table
 from kcm.tasks.rows import Record
-
-SourceConfig = Annotated[ReviewsSource | FilesSource | HubSource | PairsSource, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -30,15 +26,21 @@ class Source:
     out_of_scope_label: str | None = None
 
 
-def open_source(config: ReviewsSource | FilesSource | HubSource | PairsSource, assets_dir: Path) -> Source:
-    """Open the configured source. Raises DataError or AssetError when it is missing or has not the columns named."""
-    if isinstance(config, ReviewsSource):
-        return Source("reviews", reviews.read_reviews(assets_dir), reviews.LABELS)
-    if isinstance(config, FilesSource):
-        tables = files.read_files(config)
-        records = to_records(tables, config, where=config.path)
-        return Source(Path(config.path).stem, records, config.labels, files.out_of_scope_label(config, tables))
-    if isinstance(config, PairsSource):
-        return Source("pairs", pairs.read_pairs(config), pairs.LABELS)
-    records = to_records(read_hub(config), config, where=config.id)
-    return Source(config.id, records, config.labels, config.out_of_scope_label)
+class SourceConfig(Component):
+    """A place that rows come from."""
+
+    family: ClassVar[Family] = FAMILIES["source"]
+
+    kind: str = Field("", description="Chooses this form of the section.")
+
+    @abstractmethod
+    def build(self, assets_dir: Path) -> Source:
+        """Open the source. Raises DataError or AssetError where it is missing or has not the columns named."""
+
+    def local_tables(self) -> list[Table]:
+        """The tables of a source whose columns can be read by any name."""
+        raise ConfigError("feature columns are read from local files only", where="feature_columns")
+
+    def of_tables(self, tables: Sequence[Table], text_column: str) -> Source:
+        """The source that these tables of its make, the texts in `text_column`."""
+        raise NotImplementedError(f"{type(self).__name__} gives tables, and does not say what source they make")

@@ -16,9 +16,7 @@ from rich.markup import escape
 
 from kcm.errors import DataError
 from kcm.inputs.content import contents
-from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, Prompt
-from kcm.large.build import build_large
-from kcm.large.config import AnyLargeConfig
+from kcm.large import Item, LargeAnswer, LargeConfig, Prompt
 from kcm.large.paid import PaidStore
 from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
@@ -28,14 +26,13 @@ from pipelines.store.outcome_file import Outcomes
 
 PAID = "paid.sqlite"
 QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
-ROWS_PER_BATCH = 64  # answered and committed together, where the model does not say
 
 
 @dataclass(frozen=True)
 class Asked:
     """The large model that is asked, and the names that it can answer."""
 
-    large: AnyLargeConfig
+    large: LargeConfig
     answer_names: tuple[str, ...]  # the label list, then none-of-these where it is an answer
     num_labels: int  # names of the label list
 
@@ -44,7 +41,7 @@ class Ask:
     """Actor that holds the large model and puts rows to it."""
 
     def __init__(self, asked: Asked, assets_dir: Path, device: str) -> None:
-        self._model = build_large(asked.large, asked.answer_names, assets_dir, device=device)
+        self._model = asked.large.build(asked.answer_names, assets_dir, device=device)
         self._num_labels = asked.num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -67,8 +64,8 @@ def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: B
 
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
     """
-    if isinstance(asked.large, OpenAiConfig):
-        answered, took, reasons = _ask_here(context, asked, 8 * asked.large.num_concurrent, rows, bar)
+    if asked.large.remote:
+        answered, took, reasons = _ask_here(context, asked, rows, bar)
     else:
         answered, took, reasons = _ask_actors(context, asked, rows, scratch, bar)
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
@@ -81,20 +78,18 @@ def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: B
     return answered, took | {"failed": len(failed)}
 
 
-def _ask_here(
-    context: Context, asked: Asked, rows_per_batch: int, rows: pa.Table, bar: Bar
-) -> tuple[Outcomes, dict[str, Any], list[str]]:
+def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple[Outcomes, dict[str, Any], list[str]]:
     """A server is asked from this process: the key is known here, and waiting takes no cores.
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
     paid = PaidStore.in_file(context.store.root / PAID)
-    model = build_large(asked.large, asked.answer_names, context.config.assets_path, paid=paid)
+    model = asked.large.build(asked.answer_names, context.config.assets_path, paid=paid)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
-    for start in range(0, len(items), rows_per_batch):
-        answers += model.answer(items[start : start + rows_per_batch])
+    for start in range(0, len(items), asked.large.rows_per_batch):
+        answers += model.answer(items[start : start + asked.large.rows_per_batch])
         bar.update(len(answers), len(items))
     took = {
         "rows": len(answers),
@@ -115,7 +110,7 @@ def _ask_actors(
         pc.utf8_length(rows["text"]).to_numpy(),
         Ask,
         {"asked": asked, "assets_dir": context.config.assets_path, "device": cluster.device},
-        batch_size=4 * asked.large.batch_size if isinstance(asked.large, CausalLmConfig) else ROWS_PER_BATCH,
+        batch_size=asked.large.rows_per_batch,
         cluster=cluster,
         scratch=scratch,
         bar=bar,

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.encoders import ImageTextConfig, TowersConfig, encoder_identity
+from kcm.encoders import TowersConfig
 from kcm.encoders.aligned import save_aligned
 from kcm.encoders.alignment import fit_alignment
 from kcm.errors import DataError
-from kcm.large import ClassifierConfig, ZeroShotConfig
 from kcm.tasks import TaskSequence
 from kcm.tasks.hashing import draw
 from kcm.tasks.pairs import MATCH
@@ -63,37 +62,23 @@ def alignment(context: Context, tasks: Artefact) -> Artefact:
 
 def _towers(context: Context) -> dict[str, TowersConfig]:
     """The towers to be aligned, by the section of the configuration that has them."""
-    large = context.config.large
-    encoders = {"encoder": context.config.encoder}
-    if isinstance(large, ClassifierConfig | ZeroShotConfig):
-        encoders["large"] = large.encoder
-    return {
-        side: encoder.towers
-        for side, encoder in encoders.items()
-        if isinstance(encoder, ImageTextConfig) and encoder.towers is not None
-    }
+    encoders = {"encoder": context.config.encoder, "large": context.config.large.backbone}
+    return {side: towers for side, encoder in encoders.items() if encoder and (towers := encoder.to_align)}
 
 
 def _section(context: Context, towers: TowersConfig) -> dict[str, object]:
-    identities = [encoder_identity(tower, context.config.assets_path) for tower in (towers.image, towers.text)]
+    identities = [tower.identity(context.config.assets_path) for tower in (towers.image, towers.text)]
     return {"identities": identities, "share": towers.share, "fit": towers.fit.model_dump(mode="json")}
 
 
 def _go_on_with(context: Context, artefact: Artefact, wanted: dict[str, TowersConfig]) -> None:
     """Name the fitted heads in the configuration, in place of their towers."""
     config = context.config
-
-    def fitted(encoder: ImageTextConfig, side: str) -> ImageTextConfig:
-        return encoder.model_copy(update={"model": str(artefact.folder / side), "towers": None})
-
     if "encoder" in wanted:
-        assert isinstance(config.encoder, ImageTextConfig)
-        config = config.model_copy(update={"encoder": fitted(config.encoder, "encoder")})
+        config = config.model_copy(update={"encoder": config.encoder.aligned(artefact.folder / "encoder")})
     if "large" in wanted:
-        assert isinstance(config.large, ClassifierConfig | ZeroShotConfig)
-        assert isinstance(config.large.encoder, ImageTextConfig)
-        large = config.large.model_copy(update={"encoder": fitted(config.large.encoder, "large")})
-        config = config.model_copy(update={"large": large})
+        aligned = config.large.backbone.aligned(artefact.folder / "large")
+        config = config.model_copy(update={"large": config.large.with_backbone(aligned)})
     context.config = config
 
 

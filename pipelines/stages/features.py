@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from kcm.encoders import AnyEncoderConfig, build_encoder, encode_readable, encoder_identity
+from kcm.encoders import EncoderConfig, encode_readable
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.learners.stream import ROWS_PER_GROUP, list_column, matrix
@@ -29,8 +29,8 @@ SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a cal
 class Encode:
     """Actor that adds `features` [N, D] and the seconds each row took."""
 
-    def __init__(self, encoder: AnyEncoderConfig, assets_dir: Path, device: str) -> None:
-        self._encoder = build_encoder(encoder, assets_dir, device)
+    def __init__(self, encoder: EncoderConfig, assets_dir: Path, device: str) -> None:
+        self._encoder = encoder.build(assets_dir, device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Encode the columns `text` and `image`; the result's others are `row`, `seconds` and `fault`.
@@ -47,14 +47,14 @@ class Encode:
         return {ROW: batch[ROW], "features": features_ND, SECONDS: seconds, "fault": reasons}
 
 
-def features(context: Context, tasks: Artefact, encoder: AnyEncoderConfig, *, label: str = "features") -> Artefact:
+def features(context: Context, tasks: Artefact, encoder: EncoderConfig, *, label: str = "features") -> Artefact:
     """One Parquet file per task, in the order of its rows: id, split, label, group, features [D], seconds.
 
     DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
     """
     section = {
         "encoder": encoder.model_dump(mode="json", exclude=set(encoder.operational)),
-        "identity": encoder_identity(encoder, context.config.assets_path),
+        "identity": encoder.identity(context.config.assets_path),
         "device": context.config.cluster.device,
     }
 
@@ -71,7 +71,7 @@ def features(context: Context, tasks: Artefact, encoder: AnyEncoderConfig, *, la
     return context.build(Recipe("features", VERSION, section, (tasks,)), write, label=label)
 
 
-def encoded(context: Context, encoder: AnyEncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:
+def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:
     """Features float32 [N, D] of rows with the columns id, text and image, by the same actors as the stage's.
 
     DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
@@ -103,7 +103,7 @@ def _write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> N
     write_rows(path, columns)
 
 
-def _pass(context: Context, encoder: AnyEncoderConfig, inputs: pa.Table, scratch: Path, bar: Bar) -> ds.Dataset:
+def _pass(context: Context, encoder: EncoderConfig, inputs: pa.Table, scratch: Path, bar: Bar) -> ds.Dataset:
     """Rows with the columns text and image through a pool of actors."""
     cluster = context.config.cluster
     return map_rows(

@@ -11,10 +11,7 @@ import pyarrow.compute as pc
 
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
-from kcm.large import NO_PROMPT, ClassifierConfig, Item, RecordedConfig, RecordedModel, fit_head
-from kcm.large.adapters.classifier import classifier_identity
-from kcm.large.build import large_identity
-from kcm.large.config import AnyLargeConfig, AskedConfig
+from kcm.large import NO_PROMPT, Item, LargeConfig
 from pipelines.batch.asking import Asked, ask, written_prompt
 from pipelines.context import Context
 from pipelines.progress import Bar
@@ -34,20 +31,20 @@ def outcomes(context: Context, tasks: Artefact) -> Artefact:
     Labels count in the label list; the number after its last stands for none-of-these.
     """
     large = context.config.large
-    if isinstance(large, ClassifierConfig):
+    if large.fits_on_train:
         return _classify(context, tasks, large)
-    if isinstance(large, RecordedConfig):
+    if not large.reads:
         return _look_up(context, tasks, large)
     return _ask(context, tasks, large)
 
 
-def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Artefact:
+def _classify(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
     These carry out-of-fold probabilities: in-sample ones would teach the small model a certainty that is not there on
     new rows.
     """
-    embedded = features(context, tasks, large.encoder, label="outcomes")
+    embedded = features(context, tasks, large.backbone, label="outcomes")
     section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "seed": context.config.seed}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -59,14 +56,8 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
         # A row without a group stands alone: its id is its group.
         groups = pc.coalesce(everything["group"], everything["id"]).filter(pa.array(is_fitted)).to_pylist()
         bar.update(0, 1)
-        fit = fit_head(
-            inputs_ND[is_fitted],
-            label_N[is_fitted],
-            groups,
-            len(sequence.label_names),
-            num_folds=large.num_folds,
-            seed=context.config.seed,
-        )
+        num_classes = len(sequence.label_names)
+        fit = large.fit(inputs_ND[is_fitted], label_N[is_fitted], groups, num_classes, context.config.seed)
         bar.update(1, 1)
         probabilities = fit.head.probabilities(inputs_ND)
         probabilities[is_fitted] = fit.out_of_fold_NC
@@ -81,16 +72,16 @@ def _classify(context: Context, tasks: Artefact, large: ClassifierConfig) -> Art
         for number, table in enumerate(tables):
             answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)
             start += len(table)
-        identity = embedded.manifest["section"]["identity"]
-        write_json(folder / IDENTITY, {"identity": classifier_identity(identity, fit.head, sequence.label_names)})
+        identity = large.identity(sequence.label_names, context.config.assets_path, head=fit.head)
+        write_json(folder / IDENTITY, {"identity": identity})
 
     return context.build(Recipe("outcomes", VERSION, section, (embedded,)), write, unit="fits", label="outcomes")
 
 
-def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefact:
+def _look_up(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
     """Answers that the user already has, found by id."""
     sequence = load_sequence(tasks)
-    model = RecordedModel(large, sequence.answer_names)
+    model = large.build(sequence.answer_names, context.config.assets_path)
     section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "identity": model.identity}
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -106,11 +97,11 @@ def _look_up(context: Context, tasks: Artefact, large: RecordedConfig) -> Artefa
     return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
 
 
-def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
+def _ask(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
     """Every row put to a model that needs no fitting."""
     sequence = load_sequence(tasks)
     asked = Asked(large, tuple(sequence.answer_names), len(sequence.label_names))
-    identity = large_identity(large, sequence.answer_names, context.config.assets_path)
+    identity = large.identity(sequence.answer_names, context.config.assets_path)
     section = asking_section(context, large, identity)
 
     def write(folder: Path, scratch: Path, bar: Bar) -> None:
@@ -127,7 +118,7 @@ def _ask(context: Context, tasks: Artefact, large: AskedConfig) -> Artefact:
     return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
 
 
-def asking_section(context: Context, large: AnyLargeConfig, identity: str) -> dict[str, Any]:
+def asking_section(context: Context, large: LargeConfig, identity: str) -> dict[str, Any]:
     """What decides the answers of a model that is asked, and nothing of how fast they come."""
     decides = large.model_dump(mode="json", exclude=set(large.operational))
     return {"large": decides, "identity": identity, "device": context.config.cluster.device}

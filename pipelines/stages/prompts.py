@@ -26,7 +26,6 @@ from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, contents
 from kcm.large import (
-    ClassifierConfig,
     LargeAnswer,
     Prompt,
     PromptMode,
@@ -35,7 +34,6 @@ from kcm.large import (
 )
 from kcm.large.adapters.classifier import masked, read_off
 from kcm.large.base import Cost
-from kcm.large.config import check_prompt_modes
 from pipelines.batch.asking import Asked, ask, written_prompt
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -58,7 +56,7 @@ def prompt_modes(config: RunConfig) -> tuple[PromptMode, ...]:
     Raises ConfigError where the large model cannot follow one, or the certificate could not test it.
     """
     modes: tuple[PromptMode, ...] = tuple(mode for mode in config.tune.prompt_modes if mode != "none")
-    check_prompt_modes(config.large, modes)
+    config.large.check_prompt_modes(modes)
     if modes and config.certificate.method == "regret":
         raise ConfigError(
             f"method 'regret' cannot test prompt mode {modes[0]!r}, which changes the large model's answers",
@@ -142,7 +140,7 @@ class _Prompted:
         small_NC = softmax(table.small_logits[:, :num_labels] / self.found.policy.temperature, axis=1)
         prompts = [frozen.write(mode, small_C) for small_C in small_NC]
         took: dict[str, Any] = {"rows": len(table)}
-        if isinstance(large, ClassifierConfig):  # whose answers a mask tells without asking
+        if large.fits_on_train:  # a mask tells its answers without asking
             answers = Outcomes.of(_masked(table, prompts, num_labels), num_labels)
         else:
             columns = {

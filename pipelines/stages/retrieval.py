@@ -18,9 +18,8 @@ import numpy as np
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.policy import Decision, Policy
 from kcm.certify.certificate import certificates_json, certify_policy
-from kcm.encoders import ImageTextConfig
+from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.large import ClassifierConfig
 from kcm.metrics.intervals import Interval, paired_difference
 from kcm.retrieval.gallery import Gallery
 from kcm.retrieval.quality import Retrieved
@@ -63,11 +62,10 @@ def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter |
     return result
 
 
-def _dual_encoders(config: RunConfig) -> tuple[ImageTextConfig, ImageTextConfig]:
+def _dual_encoders(config: RunConfig) -> tuple[EncoderConfig, EncoderConfig]:
     """The dual encoders of the small and of the large side."""
-    small = config.encoder
-    large = config.large.encoder if isinstance(config.large, ClassifierConfig) else None
-    if isinstance(small, ImageTextConfig) and isinstance(large, ImageTextConfig):
+    small, large = config.encoder, config.large.backbone if config.large.fits_on_train else None
+    if large and small.dual and large.dual:
         return small, large
     raise ConfigError(
         "retrieval needs two dual encoders",
@@ -104,9 +102,9 @@ def _vectors(context: Context, sequence: TaskSequence, scratch: Path, bar: Bar) 
     """The rows that match, through the dual encoder of the small side and of the large one."""
     rows = matching_rows(sequence)
 
-    def embedded(encoder: ImageTextConfig, part: str) -> np.ndarray:
-        one_part = encoder.model_copy(update={"output": part})
-        return encoded(context, one_part, rows, scratch=scratch / Path(encoder.model).name / part, bar=bar)
+    def embedded(encoder: EncoderConfig, part: str) -> np.ndarray:
+        name = Path(encoder.name).name
+        return encoded(context, encoder.of_part(part), rows, scratch=scratch / name / part, bar=bar)
 
     small, large = _dual_encoders(context.config)
     return Vectors(embedded(small, "image"), embedded(small, "text")), Vectors(

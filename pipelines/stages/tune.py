@@ -25,7 +25,6 @@ from kcm.cascade.search import Scope
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.large import PromptMode
-from kcm.learners import AnalyticConfig
 from pipelines.cluster import CPUS_PER_TRIAL
 from pipelines.context import Context
 from pipelines.progress import Bar, polled
@@ -46,7 +45,11 @@ class TuneConfig(Config):
 
     num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
     max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
-    gates: tuple[GateName, ...] = Field(("confidence", "deferral"), min_length=1, description="Gate scores.")
+    gates: tuple[GateName, ...] = Field(
+        ("confidence", "deferral"),
+        min_length=1,
+        description="Gate scores: confidence, margin, entropy, deferral, or your own.",
+    )
     scopes: tuple[Scope, ...] = Field(
         ("global", "per_task"), min_length=1, description="One threshold, or one per task."
     )
@@ -234,7 +237,7 @@ def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
     Over two labels the judge's own scores are all one order.
     """
     learning_rates, judge_weights = config.learning_rates, config.judge_weights
-    if isinstance(plan.plan.learner, AnalyticConfig):  # takes no steps, and its small model needs no anchor
+    if plan.plan.learner.closed_form:  # takes no steps, and its small model needs no anchor
         learning_rates, judge_weights = (plan.plan.train.learning_rate,), (plan.plan.distill.judge_weight,)
     return {
         "learning_rate": learning_rates,

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import AnalyticConfig, LearnerConfig
+from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
@@ -56,7 +56,7 @@ class WalkPlan:
         """The collaborator of this name, untrained."""
         kind: NetworkKind = "kan"
         if name == "mcm":
-            kind = "random_relu" if isinstance(self.learner, AnalyticConfig) else "mlp"
+            kind = "random_relu" if self.learner.closed_form else "mlp"
         return Collaborator(self.in_features, self.num_labels, self.network, kind, self.seed)
 
     def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:

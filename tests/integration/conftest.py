@@ -16,7 +16,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig, encoder_identity
+from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LinearHead
 from kcm.large.adapters.classifier import classifier_identity
@@ -57,9 +57,9 @@ def quick_bundle(
         label_names=LABELS,
         task_names=("products", "films"),
         encoder=small,
-        encoder_identity=encoder_identity(small, assets_dir),
+        encoder_identity=small.identity(assets_dir),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(encoder_identity(large, assets_dir), head, LABELS),
+        large_identity=classifier_identity(large.identity(assets_dir), head, LABELS),
         large_head=head,
         policy=Policy(),
         learner=FinetuneConfig(),

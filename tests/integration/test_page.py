@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder, build_encoder
+from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder
 from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import FEEDBACK
@@ -45,7 +45,7 @@ LABELS = ("negative", HOSTILE)
 
 @pytest.fixture(scope="module")
 def encoder(quick_bundle: Callable[..., Path], assets_dir: Path) -> Encoder:
-    return build_encoder(Bundle.read(quick_bundle()).encoder, assets_dir)
+    return Bundle.read(quick_bundle()).encoder.build(assets_dir)
 
 
 @pytest.fixture(scope="module")

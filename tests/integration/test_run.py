@@ -9,22 +9,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from kcm.assets import ASSETS, fetch
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.policy import Policy
+from kcm.bundle.runtime import Input, load_small_side
+from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import OutcomeTable
-from kcm.config import load_config
+from kcm.config import load_config, parse_config
+from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
+from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
+from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
@@ -32,6 +39,7 @@ from pipelines.serve.deploy.release import Release
 from pipelines.stages import features
 from pipelines.store.lock import locked
 from pipelines.tracking import fetch_model
+from tests.outside import write_outside_package
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -198,3 +206,75 @@ def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, as
     assert second.returncode != 0
     assert f"process {os.getpid()}" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_components_from_outside_are_run_predicted_with_and_served(
+    cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learner by its entry point, a large model and an encoder by their classes; nothing of ours knows of them."""
+    write_outside_package(cluster_path)
+    monkeypatch.syspath_prepend(cluster_path)
+    write_spoken_rows(tmp_path / "rows.csv", 2 * 120)
+    config = parse_config(
+        RunConfig,
+        {
+            "name": "outside",
+            "storage_path": tmp_path / "storage",
+            "assets_path": tmp_path,
+            "collaborators": ["kcm"],
+            "tasks": {"source": {"kind": "files", "path": str(tmp_path / "rows.csv"), "task_column": "topic"}},
+            "encoder": {"kind": "letters:LettersConfig"},
+            "large": {"adapter": "words:WordsConfig", "words": {"good": ["fine"], "bad": ["dull"]}},
+            "learner": {"name": "anchor", "strength": 0.5},
+            "train": {"num_epochs": 1},
+            "tune": {"num_trials": 1, "gates": ["confidence"], "scopes": ["global"]},
+            "certificate": {"epsilon": 0.2},
+            "cluster": {"num_encoders": 1},
+        },
+    )
+    result = run(config)
+    assert result["kcm"]["overall"]["large_accuracy"] == 1.0
+    measured = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
+    assert (measured.learner, measured.large, measured.encoder) == (config.learner, config.large, config.encoder)
+    assert {name.partition(".")[0] for name in measured.learner_state} == {"judge", "small"}
+
+    texts = pd.read_csv(tmp_path / "rows.csv")["text"].tolist()[:20]
+    judged = load_small_side(measured, tmp_path).judge([Input(Content(text)) for text in texts])
+    halfway = Decision(decision="threshold", threshold=float(np.median([each.gate_score for each in judged])))
+    policy = Policy(temperature=measured.policy.temperature, decision=halfway)
+    folder = replace(measured, policy=policy, certificates={}).write(tmp_path / "bundle")
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
+    predict(
+        folder,
+        tmp_path / "in.csv",
+        tmp_path / "out.csv",
+        "text",
+        cluster=config.cluster,
+        assets_dir=tmp_path,
+        reporter=Reporter(Console(quiet=True)),
+    )
+    predicted = pd.read_csv(tmp_path / "out.csv")
+    assert set(predicted["route"]) == {"small", "large"}
+
+    serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
+    url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
+    try:
+        body = {"inputs": [{"text": text} for text in texts]}
+        served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+    finally:
+        stop()
+    assert [answer["route"] for answer in served] == predicted["route"].tolist()
+    assert [answer["label"] for answer in served] == predicted["label"].tolist()
+
+
+def write_spoken_rows(file: Path, num_rows: int) -> None:
+    """Rows of two topics whose label is the one word of them that the large model knows."""
+    rng = np.random.default_rng(0)
+    words = [" ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(5)) for _ in range(num_rows)]
+    good = rng.integers(0, 2, num_rows)
+    rows = {
+        "text": [f"{said} {('dull', 'fine')[label]}" for said, label in zip(words, good, strict=True)],
+        "label": [("bad", "good")[label] for label in good],
+        "topic": [("films", "books")[number % 2] for number in range(num_rows)],
+    }
+    pd.DataFrame(rows).to_csv(file, index=False)

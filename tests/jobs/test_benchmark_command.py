@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.cli import app
 from kcm.study import LEARNERS, Settings
+from kcm.study.settings import has_memory
 
 METRICS = {
     "average_accuracy",
@@ -103,5 +104,5 @@ def test_a_class_in_two_tasks_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", ["kan", "mlp", "linear"])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_shipped_settings_are_valid_for_every_network_and_learner(file, network, learner) -> None:
-    memory = 2.0 if "memory" in LEARNERS[learner].model_fields else None
+    memory = 2.0 if has_memory(learner) else None
     assert Settings.load(file).setting(network, learner, memory, 10).learner.name == learner

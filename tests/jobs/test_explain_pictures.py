@@ -16,7 +16,7 @@ from jobs.explain import Explainer, inputs
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import PixelsConfig, encoder_identity
+from kcm.encoders import PixelsConfig
 from kcm.errors import DataError
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label_names=("cat", "dog"),
         task_names=("pets",),
         encoder=encoder,
-        encoder_identity=encoder_identity(encoder, folder),
+        encoder_identity=encoder.identity(folder),
         large=RecordedConfig(path="none"),
         large_identity="none",
         policy=Policy(decision=KEEP_ALL),

@@ -13,11 +13,9 @@ from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
 from kcm.config import load_config
-from kcm.encoders import build_encoder
 from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
-from kcm.large.build import build_large
-from kcm.tasks import build_sequence, sources
+from kcm.tasks import build_sequence, hub
 from kcm.tasks.columns import Table
 from pipelines.config import RunConfig
 from tests.fake_upstream import FakeUpstream
@@ -60,15 +58,15 @@ def cifar(tmp_path: Path) -> RunConfig:
 def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
     cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "read_hub", lambda _: cifar_tables())
+    monkeypatch.setattr(hub, "read_hub", lambda _: cifar_tables())
     reads = cifar.encoder.reads | cifar.large.reads
     sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
     assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)
     assert not sequence.bad_rows
     rows = sequence.rows(0).to_pydict()
     shown = contents(rows["text"], rows["image"])[:5]
-    assert build_encoder(cifar.encoder, tmp_path).encode(shown).shape == (5, 8)
-    model = build_large(cifar.large, sequence.answer_names, tmp_path)
+    assert cifar.encoder.build(tmp_path).encode(shown).shape == (5, 8)
+    model = cifar.large.build(sequence.answer_names, tmp_path)
     answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
     assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
 
@@ -100,9 +98,9 @@ def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
         rows = sequence.rows(number).to_pandas()
         assert rows.groupby("group")["split"].nunique().max() == 1  # reviews of one product stay together
     shown = contents(rows["text"][:4])
-    assert build_encoder(amazon.encoder, tmp_path).encode(shown).shape == (4, 32)
+    assert amazon.encoder.build(tmp_path).encode(shown).shape == (4, 32)
     hint = Prompt("soft", suggestions=((0, 0.8),))
-    model = build_large(amazon.large, sequence.answer_names, tmp_path)
+    model = amazon.large.build(sequence.answer_names, tmp_path)
     plain, hinted = model.answer([Item("plain", shown[0]), Item("hinted", shown[0], hint)])
     assert (plain.label, plain.error, hinted.label) == (1, None, 1)
     assert plain.cost.currency == pytest.approx((100 * 0.15 + 10 * 0.60) / 1e6)

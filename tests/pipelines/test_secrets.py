@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
 
 from jobs.serving import Site
-from kcm.config import parse_config
+from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
@@ -26,12 +25,18 @@ URLS = (
 ADDRESS = re.compile(r"(^|_)(url|uri|address|endpoint|dsn)s?(_|$)")
 
 
-def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every model within an annotation, and within the fields of those."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-        for field in annotation.model_fields.values():
-            yield from models(field.annotation)
+SEEN: set[type[Config]] = set()  # towers are encoders of encoders
+
+
+def models(annotation: Any) -> Iterator[type[Config]]:
+    """Every model within an annotation, and within the fields of those; of a component all forms that have a name."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        for form in annotation.forms():
+            if form not in SEEN:
+                SEEN.add(form)
+                yield form
+                for field in form.model_fields.values():
+                    yield from models(field.annotation)
     for argument in get_args(annotation):
         yield from models(argument)
 

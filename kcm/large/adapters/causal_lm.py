@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +23,21 @@ from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
 
-from kcm.config import Config
+from kcm.assets import resolve
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Part
-from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.config import LargeConfig
+from kcm.large.head import LinearHead
+from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
+from kcm.large.prompting.shown import Message
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class CausalLmConfig(Config):
+class CausalLmConfig(LargeConfig):
     """A causal language model, by hub id or folder, that scores the labels."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
@@ -41,7 +46,6 @@ class CausalLmConfig(Config):
         {"model", "gguf_file", "batch_size"}
     )  # decide no answer, or by the identity
 
-    adapter: Literal["causal_lm"] = "causal_lm"
     model: str = Field(description="Id of the model on the hub, or a local folder.")
     gguf_file: str | None = Field(
         default=None, description="File of the folder with the weights, where they are in GGUF; null: safetensors."
@@ -52,6 +56,41 @@ class CausalLmConfig(Config):
     max_length: int = Field(
         default=1024, ge=64, description="Tokens of a prompt; a text that does not fit is cut, the instructions never."
     )
+
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        return CausalLm(self, self._folder(assets_dir), label_names, device)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        return causal_lm_identity(self, self._folder(assets_dir), label_names)
+
+    @property
+    def location(self) -> str:
+        """The model, as it is named."""
+        return self.model
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Enough to sort prompts by their length."""
+        return 4 * self.batch_size
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """The question, in one message."""
+        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
+        return [Message("user", str(asked))]
+
+    def _folder(self, assets_dir: Path) -> Path:
+        return resolve(self.model, assets_dir, weights=self.gguf_file or "*.safetensors")
 
 
 class CausalLm:

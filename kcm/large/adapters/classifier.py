@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from kcm.config import Config
-from kcm.encoders import Encoder, EncoderConfig, TextEncoderConfig, encode_readable
-from kcm.errors import ConfigError
-from kcm.inputs.content import Part
-from kcm.large.base import Cost, Item, LargeAnswer
-from kcm.large.head import LinearHead
+from kcm.encoders import Encoder, EncoderConfig, encode_readable
+from kcm.encoders.text import TextEncoderConfig
+from kcm.errors import ArtefactError, ConfigError
+from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.config import EncodedConfig
+from kcm.large.head import HeadFit, LinearHead, fit_head
+from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import Prompt, PromptMode
 
 
-class ClassifierConfig(Config):
+class ClassifierConfig(EncodedConfig):
     """An encoder, and how its head is fitted."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
-    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # by the identity
+    fits_on_train: ClassVar[bool] = True
 
-    adapter: Literal["classifier"] = "classifier"
     encoder: EncoderConfig = Field(
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
         description="The large model's frozen encoder.",
     )
     num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
 
-    @property
-    def reads(self) -> frozenset[Part]:
-        """The parts of a content that it reads."""
-        return self.encoder.reads
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        return ClassifierModel(self.encoder.build(assets_dir, device), _required(head), label_names)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        return classifier_identity(self.encoder.identity(assets_dir), _required(head), label_names)
+
+    def fit(
+        self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
+    ) -> HeadFit:
+        """See `LargeConfig`."""
+        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed)
 
 
 class ClassifierModel:
@@ -116,3 +136,9 @@ def classifier_identity(encoder_identity: str, head: LinearHead, label_names: Se
     digest.update("\0".join(label_names).encode())
     digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
     return digest.hexdigest()
+
+
+def _required(head: LinearHead | None) -> LinearHead:
+    if head is None:
+        raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
+    return head

@@ -13,75 +13,37 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from kcm.config import Config, parse_config
+from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
-from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.config import LargeConfig, UpstreamConfig
+from kcm.large.head import LinearHead
 from kcm.large.paid import BudgetSpent, PaidAnswers, PaidStore
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
+from kcm.large.prompting.shown import Message
 from kcm.large.upstream import Lost, Refused, Reply, Upstream
-from kcm.redact import PlainUrl, VariableName
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
 
 
-class UpstreamConfig(Config):
-    """A server that may be asked, the key that it is sent, and what may be spent there."""
-
-    base_url: PlainUrl = Field(
-        default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
-    )
-    api_key_env: VariableName | None = Field(
-        default="OPENAI_API_KEY",
-        description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
-    )
-    input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
-    output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
-    max_calls: int | None = Field(
-        default=None,
-        ge=0,
-        description="Calls that may be paid for, over all runs on the same storage, and by a service; null: no limit.",
-    )
-    max_cost: float | None = Field(
-        default=None,
-        ge=0,
-        description="Currency that may be spent, over all runs on the same storage, and by a service; null: no limit.",
-    )
-
-    @field_validator("base_url")
-    @classmethod
-    def _without_secrets(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https address, such as https://api.openai.com/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("must hold no user, password or query: a key belongs into an environment variable")
-        return value.rstrip("/")
-
-    @model_validator(mode="after")
-    def _prices_for_a_budget(self) -> UpstreamConfig:
-        if self.max_cost is not None and not (self.input_price or self.output_price):
-            raise ValueError("max_cost needs input_price and output_price, currency per million tokens")
-        return self
-
-
-class OpenAiConfig(UpstreamConfig):
+class OpenAiConfig(LargeConfig, UpstreamConfig):
     """A server of chat completions, OpenAI's own or any that speaks like it."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     reads: ClassVar[frozenset[Part]] = TEXT
+    remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {"api_key_env", "num_concurrent", "timeout_s", "max_retries", "max_wait_s"}
     )  # decide no answer, or by the identity
 
-    adapter: Literal["openai"] = "openai"
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
     num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
@@ -115,6 +77,39 @@ class OpenAiConfig(UpstreamConfig):
             where="large.base_url",
             mend="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
         )
+
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        return OpenAiModel(self, label_names, paid, limit_s)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        api_key(self)
+        return openai_identity(self, label_names)
+
+    @property
+    def location(self) -> str:
+        """The model, as it is named."""
+        return self.model
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Enough to keep all connections busy."""
+        return 8 * self.num_concurrent
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """What the server is sent."""
+        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
+        return [Message("system", asked.instructions), Message("user", asked.data)]
 
 
 class OpenAiModel:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from kcm.assets.digest import sha256_of
-from kcm.config import Config
 from kcm.errors import DataError
 from kcm.inputs.content import Part
 from kcm.inputs.tables import missing_column, read_frame
-from kcm.large.base import Cost, Item, LargeAnswer
+from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
+from kcm.large.config import LargeConfig
+from kcm.large.head import LinearHead
+from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import PromptMode
 
 _PROBABILITY = "probability:"
 
 
-class RecordedConfig(Config):
+class RecordedConfig(LargeConfig):
     """A CSV or Parquet table with one row per item.
 
     It has an id, a label by its name, and where known the columns `probability:NAME` for every label, `seconds`,
@@ -31,12 +34,34 @@ class RecordedConfig(Config):
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
+    servable: ClassVar[bool] = False
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
-    adapter: Literal["recorded"] = "recorded"
     path: str = Field(description="CSV or Parquet file with the answers.")
     id_column: str = Field(default="id", description="Column with the id of the item.")
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
+
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        return RecordedModel(self, label_names)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        return RecordedModel(self, label_names).identity
+
+    @property
+    def location(self) -> str:
+        """The table."""
+        return self.path
 
 
 class RecordedModel:

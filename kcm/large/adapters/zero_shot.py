@@ -8,31 +8,35 @@ Shapes: N items, C labels, D features.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 from scipy.special import softmax
 
-from kcm.config import Config
-from kcm.encoders import AnyEncoderConfig, Encoder, EncoderConfig, ImageTextConfig, TextEncoderConfig
-from kcm.inputs.content import Content, Part, contents
+from kcm.encoders import Encoder, EncoderConfig
+from kcm.encoders.text import TextEncoderConfig
+from kcm.inputs.content import Content, contents
 from kcm.large.adapters.classifier import answered, masked
-from kcm.large.base import Item, LargeAnswer
+from kcm.large.base import Item, LargeAnswer, LargeModel
+from kcm.large.config import EncodedConfig
+from kcm.large.head import LinearHead
+from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import Prompt, PromptMode
+from kcm.large.prompting.shown import Message
 
 _PLACE = "{label}"
 
 
-class ZeroShotConfig(Config):
+class ZeroShotConfig(EncodedConfig):
     """A dual encoder that compares the input with a prompt for each label; nothing is fitted."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decide no answer, or by the identity
 
-    adapter: Literal["zero_shot"] = "zero_shot"
     encoder: EncoderConfig = Field(
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
         description="The encoder of texts and of label prompts; of pictures: `image_text` with `output: image`.",
@@ -41,21 +45,16 @@ class ZeroShotConfig(Config):
     temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
 
     @property
-    def reads(self) -> frozenset[Part]:
-        """The parts of a content that it reads."""
-        return self.encoder.reads
-
-    @property
-    def label_encoder(self) -> AnyEncoderConfig:
+    def label_encoder(self) -> EncoderConfig:
         """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
-        return self.encoder.of_texts() if isinstance(self.encoder, ImageTextConfig) else self.encoder
+        return self.encoder.of_part("text")
 
     @field_validator("encoder")
     @classmethod
-    def _compares(cls, value: AnyEncoderConfig) -> AnyEncoderConfig:
-        if "text" not in value.reads and not isinstance(value, ImageTextConfig):
+    def _compares(cls, value: EncoderConfig) -> EncoderConfig:
+        if "text" not in value.of_part("text").reads:
             raise ValueError(f"an encoder of kind {value.kind!r} cannot read label prompts: use image_text")
-        if isinstance(value, ImageTextConfig) and value.output == "pair":
+        if len(value.reads) > 1:
             raise ValueError("a pair cannot be compared with label prompts: use output image or text")
         return value
 
@@ -76,6 +75,31 @@ class ZeroShotConfig(Config):
             return prompt
         sentence = prompt.removesuffix(".")
         return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
+
+    def build(
+        self,
+        label_names: Sequence[str],
+        assets_dir: Path,
+        *,
+        device: str = "cpu",
+        head: LinearHead | None = None,
+        paid: PaidStore | None = None,
+        limit_s: float = math.inf,
+    ) -> LargeModel:
+        """See `LargeConfig`."""
+        inputs, labels = (each.build(assets_dir, device) for each in (self.encoder, self.label_encoder))
+        return ZeroShotModel(self, inputs, labels, label_names)
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        """See `LargeConfig`."""
+        inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
+        return zero_shot_identity(self, inputs, labels, label_names)
+
+    def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
+        """The label prompts that the input is compared with."""
+        suggested = dict(item.prompt.suggestions)
+        allowed = item.prompt.allowed(len(label_names))
+        return [Message("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
 
 
 class ZeroShotModel:

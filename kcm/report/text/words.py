@@ -182,7 +182,7 @@ def policy(values: Numbers) -> str:
     own = [f"{task}: {decision(each)}." for task, each in values["task_decisions"].items()]
     return " ".join(
         [
-            f"The gate score is {_GATES[gate]}, at a temperature of {number(values['temperature'])}{priced}.",
+            f"The gate score is {_GATES.get(gate, gate)}, at a temperature of {number(values['temperature'])}{priced}.",
             _DECISIONS[common["decision"]].format(number(common.get("threshold"))),
             *(["Requests that carry one of these tasks follow its own decision:", *own] if own else []),
             _PROMPTS[values["prompt"]],

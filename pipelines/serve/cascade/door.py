@@ -14,7 +14,6 @@ from ray.serve.handle import DeploymentHandle
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, large_names, load_small_side, require_models
 from kcm.config import parse_config
-from kcm.encoders import build_reader
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker
@@ -147,7 +146,7 @@ class Door:
         config = self._config
         if self._encoder is None:
             return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
-        read = build_reader(bundle.encoder, self._assets_dir)
+        read = bundle.encoder.reader(self._assets_dir)
         encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s, read)
         return SmallSide(bundle, encoder, config.device, config.top_k)
 

@@ -14,7 +14,7 @@ from kcm.explain.networks import networks_with_curves
 from kcm.explain.places import feature_name, heat_map
 from kcm.explain.reasons import Contribution, contribution_curve
 from kcm.kan import KAN
-from kcm.large.prompting.shown import Shown, shown
+from kcm.large.prompting.shown import Shown
 
 NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
 
@@ -101,7 +101,7 @@ def explanation(
             for name, reason in explained.reasons.items()
         ],
         no_curves=None if networks else NO_CURVES,
-        shown=shown(bundle.large, large_names(bundle), side.question(given, explained.judgement)),
+        shown=bundle.large.shown(large_names(bundle), side.question(given, explained.judgement)),
     )
 
 

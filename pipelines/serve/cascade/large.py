@@ -11,9 +11,7 @@ from ray import serve
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_large
 from kcm.errors import ConfigError
-from kcm.large import AsksEach, Item, LargeAnswer, LargeModel, OpenAiConfig
-from kcm.large.build import operated
-from kcm.large.config import AnyLargeConfig
+from kcm.large import AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
 from kcm.large.paid import PaidStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
@@ -72,17 +70,17 @@ class Large:
             self._assets_dir,
             config.device,
             upstreams=config.upstreams,
-            paid=budget_store(operated(bundle.large, config.upstreams), self._log),
+            paid=budget_store(bundle.large.at(config.upstreams), self._log),
             limit_s=config.attempt_timeout_s,
         )
 
 
-def budget_store(large: AnyLargeConfig, log: FeedbackConfig) -> PaidStore | None:
+def budget_store(large: LargeConfig, log: FeedbackConfig) -> PaidStore | None:
     """Where replicas share the budget of `large`, and find it again after a restart; None where it has no budget.
 
     Raises ConfigError where there is no database for one.
     """
-    if not isinstance(large, OpenAiConfig) or not large.has_budget:
+    if not large.has_budget:
         return None
     if log.url is None:
         raise ConfigError(

@@ -21,8 +21,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from kcm.large import RecordedConfig
-from kcm.large.build import operated
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
@@ -79,14 +77,14 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
     """Raise what `build_app` raises, without building anything."""
     bundle = Bundle.read(release.bundle)
-    if isinstance(bundle.large, RecordedConfig):
+    if not bundle.large.servable:
         raise ArtefactError(
             "recorded answers cannot be served: they are known for recorded rows alone",
             where=str(release.bundle),
             mend="Train with a large model that answers new inputs, such as `classifier`",
         )
     require_models(bundle, assets_dir, config.large.upstreams)
-    budget_store(operated(bundle.large, config.large.upstreams), config.feedback)
+    budget_store(bundle.large.at(config.large.upstreams), config.feedback)
     if config.audit.share and not config.feedback.url:
         raise ConfigError(
             f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",

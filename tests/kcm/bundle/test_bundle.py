@@ -4,6 +4,7 @@ import io
 import json
 import pickletools
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, encoder_identity
+from kcm.config import parse_config
+from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
 from kcm.encoders.aligned import save_aligned
 from kcm.encoders.alignment import AlignmentHead
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import ClassifierConfig, LinearHead, Prompts
-from kcm.large.build import large_identity
-from kcm.learners import Replay, ReplayConfig
+from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts
+from kcm.learners import LearnerConfig, Replay, ReplayConfig
 from kcm.learners.memory import MemoryRow, row_key
 from tests.tiny_bert import save_bert
 
@@ -109,6 +110,28 @@ def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: st
     assert not after.training
     for left, right in zip(before(features), after(features), strict=True):
         assert torch.equal(left, right)
+
+
+def test_a_bundle_says_which_package_brings_what_is_not_ours(
+    outside_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = parse_config(LearnerConfig, {"name": "anchor", "strength": 0.5})
+    large = parse_config(LargeConfig, {"adapter": "words:WordsConfig", "words": {"good": ["fine"]}})
+    original = bundle(learner=learner, large=large, large_head=None)
+    folder = original.write(tmp_path / "bundle")
+    found = Bundle.read(folder)
+    assert (found.learner, found.large) == (learner, large)
+    assert not (bundle().write(tmp_path / "ours") / "components.json").exists()
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(outside_package)])
+    monkeypatch.delitem(sys.modules, "anchor")
+    with pytest.raises(
+        ArtefactError, match=r"learner 'anchor' is anchor:AnchorConfig of package anchoring 1\.2.*Install"
+    ):
+        Bundle.read(folder)
+    theirs = bundle(large=large, large_head=None).write(tmp_path / "theirs")
+    monkeypatch.delitem(sys.modules, "words")
+    with pytest.raises(ArtefactError, match=r"large model 'words:WordsConfig' is words:WordsConfig, .*Install words"):
+        Bundle.read(theirs)
 
 
 def test_mixing_has_a_file_of_its_own_where_there_is_any(tmp_path: Path) -> None:
@@ -229,9 +252,9 @@ def test_a_bundle_answers_elsewhere_once_the_run_that_fitted_its_heads_is_gone(t
     head = LinearHead(np.ones((3, FEATURES), dtype=np.float32), np.zeros(3, dtype=np.float32))
     bundle(
         encoder=pairs,
-        encoder_identity=encoder_identity(pairs, tmp_path),
+        encoder_identity=pairs.identity(tmp_path),
         large=large,
-        large_identity=large_identity(large, LABELS, tmp_path, head=head),
+        large_identity=large.identity(LABELS, tmp_path, head=head),
         large_head=head,
         policy=Policy(temperature=1.0, decision=ESCALATE_ALL),
     ).write(tmp_path / "bundle")

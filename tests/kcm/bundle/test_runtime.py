@@ -20,7 +20,7 @@ from kcm.bundle.runtime import Answer, Cascade, Failure, Input, SmallSide, Unrea
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.encoders import TextEncoderConfig, encoder_identity
+from kcm.encoders import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import IMAGE, TEXT, Content, contents
 from kcm.inputs.pictures import PictureError
@@ -279,9 +279,9 @@ def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     head = LinearHead(np.eye(3, 8, dtype=np.float32), np.zeros(3, np.float32))
     made = bundle(
         encoder=small,
-        encoder_identity=encoder_identity(small, root),
+        encoder_identity=small.identity(root),
         large=ClassifierConfig(encoder=large),
-        large_identity=classifier_identity(encoder_identity(large, root), head, LABELS),
+        large_identity=classifier_identity(large.identity(root), head, LABELS),
         large_head=head,
     )
     return made, root

@@ -5,7 +5,10 @@ import pytest
 
 from kcm.cascade.deferral import fit_deferral
 from kcm.cascade.gate import SCORE_LIMIT, Gate, distinct_gates, fit_gate
+from kcm.cascade.policy import Policy
+from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
+from kcm.report.text import words
 
 
 def test_confidence_of_two_labels_is_the_gap_over_the_temperature():
@@ -89,3 +92,29 @@ def test_a_fitted_deferral_gate_scores_its_own_rows_out_of_fold(table):
     fitted = fit_gate("deferral", 2.0, table, None, table.judge_logits, deferral_weight=0.1)
     assert fitted.gate.deferral_weight == 0.1
     assert not np.allclose(fitted.scores, fitted.gate.score(None, table.judge_logits))
+
+
+GAP = """
+import numpy as np
+from kcm.cascade.scores import GateScore
+
+class Gap(GateScore):
+    def score(self, judge_logits_NC):
+        return judge_logits_NC.max(1) - judge_logits_NC.min(1)
+"""
+
+
+def test_a_gate_score_from_outside_is_named_in_a_policy(outside_package):
+    (outside_package / "gap.py").write_text(GAP)
+    policy = Policy.model_validate_json('{"gate": "gap:Gap"}')
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+    assert Gate(policy.gate, temperature=2.0).score(None, [[4.0, 0.0, 2.0]]).tolist() == [2.0]
+    assert distinct_gates(["confidence", "gap:Gap", "margin"], 2) == ("confidence", "gap:Gap")
+    assert "The gate score is gap:Gap" in words.policy(policy.model_dump(mode="json"))
+
+
+def test_an_unknown_gate_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ConfigError, match=r"gate = 'magrin': .*unknown gate score.*did you mean 'margin'\?; 'deferral'"
+    ):
+        parse_config(Policy, {"gate": "magrin"})

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from kcm.encoders import TextEncoder, TextEncoderConfig, encoder_identity
+from kcm.encoders import TextEncoder, TextEncoderConfig
 
 
 def identity(folder, **options) -> str:
-    return encoder_identity(TextEncoderConfig(model=str(folder), **options), folder)
+    return TextEncoderConfig(model=str(folder), **options).identity(folder)
 
 
 def test_a_copy_elsewhere_and_another_batch_size_keep_the_identity(model_folder, tmp_path):

@@ -13,14 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from kcm.encoders import (
-    ImageEncoder,
-    ImageEncoderConfig,
-    build_encoder,
-    build_reader,
-    encode_readable,
-    encoder_identity,
-)
+from kcm.encoders import ImageEncoder, ImageEncoderConfig, encode_readable
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content
@@ -116,13 +109,13 @@ def test_another_resolution_is_another_encoder(efficientnet: Path) -> None:
     assert np.abs(own.encode(given) - fine.encode(given)).max() > 1e-3
     assert fine.identity != own.identity
     config = ImageEncoderConfig(model=str(efficientnet), side=40, batch_size=1)
-    assert encoder_identity(config, efficientnet) == fine.identity == build_encoder(config, efficientnet).identity
+    assert config.identity(efficientnet) == fine.identity == config.build(efficientnet).identity
 
 
 def test_a_text_and_a_broken_file_leave_the_others(efficientnet: Path) -> None:
     image = encoder(efficientnet)
     good = content(pictures(1)[0])
-    read = build_reader(image.config, efficientnet)(good)
+    read = image.config.reader(efficientnet)(good)
     np.testing.assert_array_equal(image.read(good).pixels, read.pixels)
     features, faults = encode_readable(image, [Content("a text"), read, Content(image=good.image[:60])])
     np.testing.assert_array_equal(features, image.encode([good]))

@@ -11,17 +11,10 @@ import torch
 from PIL import Image
 
 from kcm.config import parse_config
-from kcm.encoders import (
-    ImageTextConfig,
-    PixelsConfig,
-    TextEncoderConfig,
-    TowersConfig,
-    build_encoder,
-    build_reader,
-    encoder_identity,
-)
+from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig, image_text
 from kcm.encoders.aligned import save_aligned
 from kcm.encoders.alignment import AlignmentConfig, AlignmentHead, fit_alignment
+from kcm.encoders.dual import PretrainedDual
 from kcm.encoders.image_text import ImageTextEncoder, pair_features
 from kcm.errors import AssetError, ConfigError, DataError
 from kcm.inputs.content import Content, UnreadableError
@@ -123,12 +116,12 @@ def clip(tmp_path_factory) -> Path:
 def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
     rows = [Content("a red", RED), Content("a blue", RED), Content("a red", BLUE)]
     images, texts = (
-        build_encoder(ImageTextConfig(model=str(clip), max_length=8, output=part), tmp_path).encode(rows)
+        ImageTextConfig(model=str(clip), max_length=8, output=part).build(tmp_path).encode(rows)
         for part in ("image", "text")
     )
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(texts[0], texts[2])
-    pairs = build_encoder(ImageTextConfig(model=str(clip), max_length=8), tmp_path).encode(rows)
+    pairs = ImageTextConfig(model=str(clip), max_length=8).build(tmp_path).encode(rows)
     np.testing.assert_allclose(pairs, pair_features(images, texts), rtol=1e-5, atol=1e-6)
 
 
@@ -136,23 +129,35 @@ def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
 def test_what_was_read_one_by_one_without_weights_is_encoded_alike(clip, tmp_path, output):
     config = ImageTextConfig(model=str(clip), max_length=8, output=output)
     rows = [Content("a red", RED), Content("a blue", BLUE), Content("a", RED)]
-    encoder, read = build_encoder(config, tmp_path), build_reader(config, tmp_path)
+    encoder, read = config.build(tmp_path), config.reader(tmp_path)
     ready = [read(row) for row in rows]
     assert all((row.pixels is None) == (output == "text") for row in ready)
     np.testing.assert_array_equal(encoder.encode(ready), encoder.encode(rows))
     np.testing.assert_array_equal(encoder.encode([encoder.read(row) for row in rows]), encoder.encode(rows))
 
 
+def test_encoders_of_the_parts_of_one_model_share_it(clip, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(*arguments, **options):
+        loaded.append(PretrainedDual(*arguments, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(image_text, "PretrainedDual", load)
+    config = ImageTextConfig(model=str(clip), max_length=5, output="image")
+    parts = [each.build(tmp_path) for each in (config, config.of_part("text"))]
+    assert len(loaded) == 1
+    assert len({each.identity for each in parts}) == 2
+
+
 def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):
     with pytest.raises(ConfigError, match="max_length = 64, but the model takes 8 tokens"):
-        build_encoder(ImageTextConfig(model=str(clip)), tmp_path)
+        ImageTextConfig(model=str(clip)).build(tmp_path)
 
 
 def test_clip_names_the_input_whose_picture_is_none(clip, tmp_path):
     with pytest.raises(UnreadableError) as caught:
-        build_encoder(ImageTextConfig(model=str(clip), max_length=8), tmp_path).encode(
-            [Content("a", RED), Content("a")]
-        )
+        ImageTextConfig(model=str(clip), max_length=8).build(tmp_path).encode([Content("a", RED), Content("a")])
     assert list(caught.value.faults) == [1]
 
 
@@ -160,15 +165,15 @@ def test_a_folder_without_a_dual_encoder_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(AssetError, match=f"cannot load the encoder.*{tmp_path}"):
-        build_encoder(ImageTextConfig(model=str(tmp_path), max_length=8), tmp_path)
+        ImageTextConfig(model=str(tmp_path), max_length=8).build(tmp_path)
 
 
 def test_what_decides_the_features_decides_the_identity(clip, tmp_path):
     base = ImageTextConfig(model=str(clip), max_length=8)
-    identity = encoder_identity(base, tmp_path)
-    assert encoder_identity(base.model_copy(update={"batch_size": 1}), tmp_path) == identity
+    identity = base.identity(tmp_path)
+    assert base.model_copy(update={"batch_size": 1}).identity(tmp_path) == identity
     for change in ({"output": "image"}, {"max_length": 6}, {"max_pixels": 1000}):
-        assert encoder_identity(base.model_copy(update=change), tmp_path) != identity
+        assert base.model_copy(update=change).identity(tmp_path) != identity
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,7 @@ def test_configurations_that_cannot_be_are_refused(values, said):
 def test_towers_that_were_never_aligned_say_what_to_do(tmp_path):
     towers = TowersConfig(image=PixelsConfig(), text=TextEncoderConfig(model="m"))
     with pytest.raises(ConfigError, match=r"has not been fitted.*`kcm run` fits it"):
-        build_encoder(ImageTextConfig(towers=towers), tmp_path)
+        ImageTextConfig(towers=towers).build(tmp_path)
 
 
 def test_a_saved_head_reads_as_a_dual_encoder(clip, tmp_path):
@@ -196,4 +201,4 @@ def test_a_saved_head_reads_as_a_dual_encoder(clip, tmp_path):
     save_aligned(tmp_path, towers, head)
     loaded = AlignmentHead.load(tmp_path)
     assert torch.equal(loaded.image.weight, head.image.weight)
-    assert encoder_identity(ImageTextConfig(model=str(tmp_path)), tmp_path).endswith("-pair")
+    assert ImageTextConfig(model=str(tmp_path)).identity(tmp_path).endswith("-pair")

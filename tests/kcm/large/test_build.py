@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
@@ -11,12 +9,10 @@ from scipy.special import softmax
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from kcm.config import parse_config
-from kcm.encoders import build_encoder
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
 from kcm.large import Item, LinearHead, Prompt, ZeroShotConfig
-from kcm.large.build import build_large, large_identity
-from kcm.large.config import AnyLargeConfig
+from kcm.large.config import LargeConfig
 from kcm.large.paid import PaidStore
 from tests.tiny_clip import save_clip
 
@@ -50,9 +46,8 @@ def configs(folders, upstream, monkeypatch):
         {"adapter": "openai", "model": "big", "base_url": upstream.base_url},
         {"adapter": "recorded", "path": folders["recording"]},
     ]
-    models = {model.model_fields["adapter"].default: model for model in get_args(AnyLargeConfig)}
-    assert set(models) == {value["adapter"] for value in values}
-    return [parse_config(models[value["adapter"]], value) for value in values]
+    assert set(LargeConfig.family.ours) == {value["adapter"] for value in values}
+    return [parse_config(LargeConfig, value) for value in values]
 
 
 HEAD = LinearHead(np.eye(2, 8, dtype=np.float32), np.zeros(2, np.float32))
@@ -62,8 +57,8 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
     upstream.plan(turns[2]("good"))
     for config in configs:
         head = HEAD if config.adapter == "classifier" else None
-        model = build_large(config, LABELS, tmp_path, head=head, paid=PaidStore.in_file(tmp_path / "paid.sqlite"))
-        assert model.identity == large_identity(config, LABELS, tmp_path, head=head)
+        model = config.build(LABELS, tmp_path, head=head, paid=PaidStore.in_file(tmp_path / "paid.sqlite"))
+        assert model.identity == config.identity(LABELS, tmp_path, head=head)
         assert model.label_names == LABELS
         assert model.prompt_modes == config.prompt_modes
         (answer,) = model.answer([Item("1", Content("a film"))])
@@ -74,11 +69,11 @@ def test_pictures_are_compared_with_label_prompts_by_both_sides_of_a_dual_encode
     folder = save_clip(tmp_path, ["a", "photo", "of", "bad", "good", "with", "probability"], 16)
     encoder = {"kind": "image_text", "model": str(folder), "output": "image", "max_length": 16}
     config = parse_config(ZeroShotConfig, {"encoder": encoder, "template": "a photo of {label}", "temperature": 0.1})
-    model = build_large(config, LABELS, tmp_path)
-    assert model.identity == large_identity(config, LABELS, tmp_path)
+    model = config.build(LABELS, tmp_path)
+    assert model.identity == config.identity(LABELS, tmp_path)
     soft = Prompt("soft", suggestions=((1, 0.9),))
     plain, told, empty = model.answer([Item("1", PROBE), Item("2", PROBE, soft), Item("3", Content("a film"))])
-    image, text = build_encoder(config.encoder, tmp_path), build_encoder(config.label_encoder, tmp_path)
+    image, text = config.encoder.build(tmp_path), config.label_encoder.build(tmp_path)
     prompts = contents(["a photo of bad", "a photo of good"])
     cosine = image.encode([PROBE])[0] @ text.encode(prompts).T
     np.testing.assert_allclose(plain.probabilities, softmax(cosine / 0.1), atol=1e-5)
@@ -95,12 +90,12 @@ def test_what_cannot_read_label_prompts_is_refused():
 
 def test_a_classifier_needs_its_head(configs, tmp_path):
     with pytest.raises(ArtefactError, match="holds no head"):
-        build_large(configs[0], LABELS, tmp_path)
+        configs[0].build(LABELS, tmp_path)
     with pytest.raises(ArtefactError, match="holds no head"):
-        large_identity(configs[0], LABELS, tmp_path)
+        configs[0].identity(LABELS, tmp_path)
 
 
 def test_a_missing_key_is_told_before_any_work(configs, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        large_identity(configs[3], LABELS, tmp_path)
+        configs[3].identity(LABELS, tmp_path)

@@ -12,7 +12,6 @@ from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content
 from kcm.large import ClassifierModel, Item, LargeConfig, LinearHead, Prompt
-from kcm.large.config import check_prompt_modes
 
 LABELS = ("a", "b", "c")
 
@@ -87,12 +86,12 @@ class Run(Config):
 
 def test_prompt_modes_are_checked_before_any_work():
     config = parse_config(Run, {"large": {"adapter": "classifier"}}).large
-    check_prompt_modes(config, ["none", "hard"])
+    config.check_prompt_modes(["none", "hard"])
     with pytest.raises(ConfigError, match=r"'classifier' cannot use prompt mode 'soft'.*hard or none"):
-        check_prompt_modes(config, ["none", "soft"])
+        config.check_prompt_modes(["none", "soft"])
     recorded = parse_config(Run, {"large": {"adapter": "recorded", "path": "x.csv"}}).large
     with pytest.raises(ConfigError, match=r"'recorded' cannot use prompt mode 'hard'"):
-        check_prompt_modes(recorded, ["hard"])
+        recorded.check_prompt_modes(["hard"])
 
 
 def test_an_unknown_adapter_names_the_known_ones():

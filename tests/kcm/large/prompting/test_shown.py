@@ -10,7 +10,7 @@ from kcm.inputs.content import Content
 from kcm.large import CausalLmConfig, ClassifierConfig, Item, OpenAiConfig, Prompt, ZeroShotConfig
 from kcm.large.adapters.openai import OpenAiModel
 from kcm.large.prompting.prompts import question
-from kcm.large.prompting.shown import Message, shown
+from kcm.large.prompting.shown import Message
 
 LABELS = ("refund", "late delivery", "praise")
 SOFT = Item("1", Content("where is it? >>>"), Prompt("soft", suggestions=((1, 0.875), (0, 0.1))))
@@ -19,7 +19,7 @@ HARD = Item("2", Content("where is it?"), Prompt("hard", candidates=(1, 2)))
 
 def test_an_openai_server_is_sent_exactly_these_messages() -> None:
     config = OpenAiConfig(model="m", api_key_env=None, max_chars=8)
-    told = shown(config, LABELS, SOFT)
+    told = config.shown(LABELS, SOFT)
     sent = OpenAiModel(config, LABELS)._body(SOFT)["messages"]
     assert [{"role": message.role, "content": message.content} for message in told.messages] == sent
     assert (told.mode, told.suggestions, told.candidates) == ("soft", {"late delivery": 0.875, "refund": 0.1}, LABELS)
@@ -27,16 +27,16 @@ def test_an_openai_server_is_sent_exactly_these_messages() -> None:
 
 
 def test_a_language_model_reads_one_question() -> None:
-    told = shown(CausalLmConfig(model="m"), LABELS, HARD)
+    told = CausalLmConfig(model="m").shown(LABELS, HARD)
     assert told.messages == (Message("user", str(question(HARD.content.text, LABELS, HARD.prompt))),)
     assert told.candidates == ("late delivery", "praise")
 
 
 def test_a_dual_encoder_compares_the_input_with_the_prompts_of_the_candidates() -> None:
-    told = shown(ZeroShotConfig(template="A note of {label}."), LABELS, HARD)
+    told = ZeroShotConfig(template="A note of {label}.").shown(LABELS, HARD)
     assert [message.content for message in told.messages] == ["A note of late delivery.", "A note of praise."]
 
 
 @pytest.mark.parametrize("item", [HARD, Item("3", Content("thanks"))])
 def test_a_classifier_is_shown_nothing_but_the_input(item: Item) -> None:
-    assert shown(ClassifierConfig(), LABELS, item).messages == ()
+    assert ClassifierConfig().shown(LABELS, item).messages == ()

@@ -17,11 +17,10 @@ from kcm.bundle.runtime import Input, load_large
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import TextEncoderConfig, encoder_identity
+from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
-from kcm.large.build import large_identity
-from kcm.large.config import AskedConfig
+from kcm.large.config import LargeConfig
 from kcm.learners import FinetuneConfig
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.large import Large
@@ -51,7 +50,7 @@ def large(
     models: Mapping[str, Path],
     upstream: FakeUpstream,
     monkeypatch: pytest.MonkeyPatch,
-) -> AskedConfig:
+) -> LargeConfig:
     if request.param == "zero_shot":
         values = {"encoder": {"model": str(models["encoder"]), "max_length": 32}, "template": "{label}"}
         return parse_config(ZeroShotConfig, values)
@@ -70,7 +69,7 @@ def large(
     return OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env="SECRET_OF_ANOTHER_SERVICE")
 
 
-def bundle_with(large: AskedConfig, encoder: Path, assets: Path) -> Bundle:
+def bundle_with(large: LargeConfig, encoder: Path, assets: Path) -> Bundle:
     """A bundle that escalates everything to `large`."""
     small = TextEncoderConfig(model=str(encoder), max_length=32)
     return Bundle(
@@ -80,9 +79,9 @@ def bundle_with(large: AskedConfig, encoder: Path, assets: Path) -> Bundle:
         none_label=NONE,
         task_names=("intents",),
         encoder=small,
-        encoder_identity=encoder_identity(small, assets),
+        encoder_identity=small.identity(assets),
         large=large,
-        large_identity=large_identity(large, (*LABELS, NONE), assets),
+        large_identity=large.identity((*LABELS, NONE), assets),
         policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"),
         learner=FinetuneConfig(),
     )
@@ -99,7 +98,7 @@ class Handle:
 
 
 def test_rows_outside_the_label_list_are_answered(
-    large: AskedConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
+    large: LargeConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
 ) -> None:
     bundle = bundle_with(large, models["encoder"], tmp_path)
     upstreams = [{"base_url": upstream.base_url, "api_key_env": "KEY_OF_THE_OPERATOR"}]

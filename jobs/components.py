@@ -1,0 +1,31 @@
+"""What `kcm components` lists: the components that are known by name, and who brings them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from kcm.components import FAMILIES, Known
+
+
+def known_components() -> dict[str, list[dict[str, Any]]]:
+    """The known components of every family, as JSON."""
+    return {name: [asdict(known) for known in family.known()] for name, family in FAMILIES.items()}
+
+
+def components_view() -> Table:
+    """The same as a table."""
+    table = Table(box=None, pad_edge=False, caption="One of your own is named by package.module:Class.")
+    for column in ("family", "key", "tag", "from", "class"):
+        table.add_column(column, no_wrap=True)
+    for name, family in FAMILIES.items():
+        for row, known in enumerate(family.known()):
+            first = (name, family.tag) if row == 0 else ("", "")
+            table.add_row(*first, known.tag, _origin(known), known.path)
+    return table
+
+
+def _origin(known: Known) -> str:
+    return f"{known.package} {known.version}" if known.package else "built in"

@@ -1,0 +1,346 @@
+"""How a component is found, one of ours or a user's own, by the tag that a configuration gives it.
+
+A component is a configuration that can build what it describes. The components of a family share an abstract
+configuration, and a field of that type takes any of them. The tag, such as `name` of a learner, is a name of ours, a
+name that an installed package registers as an entry point, or `package.module:Class`. No class is imported before it
+is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, distribution, entry_points, packages_distributions
+from operator import attrgetter
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from kcm.config import Config
+from kcm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Known:
+    """A component that is known by a name: its tag, its class as `package.module:Class`, and who brings it.
+
+    `package` and `version` are those of the distribution whose entry point it is; empty for one of ours.
+    """
+
+    tag: str
+    path: str
+    package: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Components that can stand in for each other.
+
+    `tag` is the key that chooses one, `group` that of the entry points, `base` the abstract configuration, `ours` the
+    components of this package by name, `default` the tag of a section that gives none.
+    """
+
+    name: str
+    tag: str
+    group: str
+    base: str
+    ours: Mapping[str, str]
+    default: str | None = None
+
+    def known(self) -> list[Known]:
+        """All components with a name: ours, then those that installed packages register, by name.
+
+        A name of ours stays ours, whatever is installed.
+        """
+        theirs = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
+        return [Known(name, path) for name, path in self.ours.items()] + [
+            Known(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
+            for entry in theirs
+            if entry.name not in self.ours
+        ]
+
+    def find(self, tag: object) -> type[Component]:
+        """The class that `tag` names. Raises ConfigError where there is none, or it is no component of the family."""
+        return self.load(self.path(tag))
+
+    def path(self, tag: object) -> str:
+        """The class that `tag` names, as `package.module:Class`. Raises ConfigError for a name that nobody has."""
+        if isinstance(tag, str) and tag in self.ours:
+            return self.ours[tag]
+        if isinstance(tag, str) and ":" in tag:
+            return tag
+        found = [each for each in self.known() if each.tag == tag]
+        if len({each.path for each in found}) > 1:
+            packages = " and ".join(each.package for each in found)
+            raise ConfigError(f"{packages} both register a {self.name} {tag!r}", mend="Give package.module:Class")
+        if not found:
+            raise ConfigError(f"unknown {self.name} {tag!r}, {self._instead(tag)}")
+        return found[0].path
+
+    def load(self, path: str) -> type[Component]:
+        """The class at `package.module:Class`. Raises ConfigError where it cannot be used, saying why."""
+        module, _, name = path.partition(":")
+        try:
+            found = importlib.import_module(module)
+        except Exception as error:  # a user's module may fail in any way
+            raise ConfigError(
+                f"cannot import {module!r} for the {self.name} {path!r} ({type(error).__name__}: {error})",
+                mend="Install its package, on every node",
+            ) from error
+        try:
+            component = attrgetter(name)(found)
+        except AttributeError:
+            nearest = difflib.get_close_matches(name, vars(found), n=1)
+            raise ConfigError(
+                f"{module!r} has no {name!r}" + (f", did you mean {nearest[0]!r}?" if nearest else "")
+            ) from None
+        base = self.abstract()
+        if not (isinstance(component, type) and issubclass(component, base)):
+            raise ConfigError(f"{path!r} is no {self.name}", mend=f"Derive it from {self.base.replace(':', '.')}")
+        if inspect.isabstract(component):
+            missing = ", ".join(sorted(component.__abstractmethods__))
+            raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")
+        return component
+
+    def abstract(self) -> type[Component]:
+        """The abstract configuration that all components of the family derive from."""
+        module, _, name = self.base.partition(":")
+        base: type[Component] = getattr(importlib.import_module(module), name)
+        return base
+
+    def tag_of(self, component: type[Component]) -> str:
+        """The tag of a class that a configuration does not name: our name for it, else its path."""
+        path = _path_of(component)
+        return next((name for name, ours in self.ours.items() if ours == path), path)
+
+    def described(self, component: Component) -> Known:
+        """A component of the family, and who brings it: nobody where its module is part of no installed package."""
+        path = _path_of(type(component))
+        if path in self.ours.values():
+            return Known(component.tag, path)
+        package, version = next(((each.package, each.version) for each in self.known() if each.path == path), ("", ""))
+        if not package and (names := packages_distributions().get(path.partition(".")[0].partition(":")[0])):
+            package, version = names[0], distribution(names[0]).version
+        return Known(component.tag, path, package, version)
+
+    def _instead(self, tag: object) -> str:
+        theirs = [f"{each.tag!r} of {each.package}" for each in self.known() if each.package]
+        names = [each.tag for each in self.known()]
+        nearest = difflib.get_close_matches(str(tag), names, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        ours = ", ".join(map(repr, self.ours))
+        installed = f", by entry points {', '.join(theirs)}" if theirs else ""
+        return f"known are {ours}{installed}, or package.module:Class of your own{hint}"
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "source",
+            tag="kind",
+            group="kcm.sources",
+            base="kcm.tasks.sources:SourceConfig",
+            ours={
+                "reviews": "kcm.tasks.reviews:ReviewsSource",
+                "files": "kcm.tasks.files:FilesSource",
+                "hub": "kcm.tasks.hub:HubSource",
+                "pairs": "kcm.tasks.pairs:PairsSource",
+            },
+        ),
+        Family(
+            "encoder",
+            tag="kind",
+            group="kcm.encoders",
+            base="kcm.encoders.config:EncoderConfig",
+            ours={
+                "text": "kcm.encoders.text:TextEncoderConfig",
+                "pixels": "kcm.encoders.pixels:PixelsConfig",
+                "image": "kcm.encoders.image:ImageEncoderConfig",
+                "image_text": "kcm.encoders.image_text:ImageTextConfig",
+            },
+            default="text",
+        ),
+        Family(
+            "large model",
+            tag="adapter",
+            group="kcm.large",
+            base="kcm.large.config:LargeConfig",
+            ours={
+                "classifier": "kcm.large.adapters.classifier:ClassifierConfig",
+                "zero_shot": "kcm.large.adapters.zero_shot:ZeroShotConfig",
+                "causal_lm": "kcm.large.adapters.causal_lm:CausalLmConfig",
+                "openai": "kcm.large.adapters.openai:OpenAiConfig",
+                "recorded": "kcm.large.adapters.recorded:RecordedConfig",
+            },
+        ),
+        Family(
+            "learner",
+            tag="name",
+            group="kcm.learners",
+            base="kcm.learners.config:LearnerConfig",
+            ours={
+                "finetune": "kcm.learners.finetune:FinetuneConfig",
+                "joint": "kcm.learners.joint:JointConfig",
+                "replay": "kcm.learners.replay:ReplayConfig",
+                "der": "kcm.learners.der:DerConfig",
+                "lwf": "kcm.learners.lwf:LwfConfig",
+                "ewc": "kcm.learners.ewc:EwcConfig",
+                "si": "kcm.learners.si:SiConfig",
+                "analytic": "kcm.learners.analytic:AnalyticConfig",
+            },
+        ),
+        Family(
+            "gate score",
+            tag="gate",
+            group="kcm.gates",
+            base="kcm.cascade.scores:GateScore",
+            ours={
+                "confidence": "kcm.cascade.scores:Confidence",
+                "margin": "kcm.cascade.scores:Margin",
+                "entropy": "kcm.cascade.scores:Entropy",
+            },
+        ),
+    )
+}
+
+
+_DESCRIBED: ContextVar[frozenset[str]] = ContextVar("families whose JSON schema is being made", default=frozenset())
+
+
+class Component(Config):
+    """Base of the abstract configurations of all families.
+
+    A family's abstract configuration names it (`family`) and declares the field that holds the tag. As the type of a
+    field it takes any component of the family, found by the tag, and is written with all fields of its class.
+    `operational` are the fields that decide no result, or do so by way of the identity: no fingerprint holds them.
+    """
+
+    family: ClassVar[Family]
+    operational: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def tag(self) -> str:
+        """What names the class of this component in a configuration."""
+        tag: str = getattr(self, self.family.tag)
+        return tag
+
+    @classmethod
+    def form_of(cls, value: object) -> type[Config]:
+        """The class that a section is validated as; this one where the section names none that can be found."""
+        try:
+            return cls._named(value) if cls._is_abstract() else cls
+        except ConfigError:
+            return cls
+
+    @classmethod
+    def forms(cls) -> list[type[Config]]:
+        """The classes that a section may be of, as far as they have a name and can be imported."""
+        return list(cls._by_tag().values()) if cls._is_abstract() else [cls]
+
+    @classmethod
+    def _by_tag(cls) -> dict[str, type[Component]]:
+        found = {}
+        for each in cls.family.known():
+            with suppress(ConfigError):  # of a broken package; whoever names its component is told
+                found[each.tag] = cls.family.load(each.path)
+        return found
+
+    @classmethod
+    def _is_abstract(cls) -> bool:
+        return "family" in cls.__dict__
+
+    @classmethod
+    def _named(cls, value: object) -> type[Component]:
+        """The class that a section names."""
+        family = cls.family
+        tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
+        if tag is None:
+            names = ", ".join(family.ours)
+            raise ConfigError(f"a {family.name} is a section with the key {family.tag!r}, one of {names}")
+        return family.find(tag)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tagged(cls, values: Any) -> Any:
+        """Fill in the tag of a section that was found without one, or of a component that was made by its class."""
+        tag = cls.family.tag
+        if not isinstance(values, dict):
+            return values
+        if tag in values and cls.family.find(values[tag]) is not cls:
+            raise ValueError(f"{tag} = {values[tag]!r} names another {cls.family.name} than {cls.__name__}")
+        return {tag: cls.family.tag_of(cls)} | values
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if not cls._is_abstract():
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(
+            cls._any_of_family,
+            metadata={"pydantic_js_functions": [lambda _, handler: cls._json_schema(handler)]},
+            serialization=core_schema.simple_ser_schema("any"),
+        )
+
+    @classmethod
+    def _any_of_family(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        try:
+            form = cls._named(value)
+        except ConfigError as error:
+            reason = PydanticCustomError("component", "{reason}", {"reason": str(error)})
+            line = InitErrorDetails(type=reason, input=value)
+            if isinstance(value, Mapping) and cls.family.tag in value:
+                line = InitErrorDetails(type=reason, loc=(cls.family.tag,), input=value[cls.family.tag])
+            raise ValidationError.from_exception_data(cls.__name__, [line]) from None
+        found = form.model_validate(value)
+        assert isinstance(found, cls)
+        return found
+
+    @classmethod
+    def _json_schema(cls, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Any of the known components, or a section that gives `package.module:Class`."""
+        tag = cls.family.tag
+        outer = _DESCRIBED.get()
+        if cls.family.name in outer:  # a component of the family within one of it: its schema would never end
+            return {"type": "object"}
+        reset = _DESCRIBED.set(outer | {cls.family.name})
+        try:
+            known = [
+                {"allOf": [handler(form.__pydantic_core_schema__), {"properties": {tag: {"const": name}}}]}
+                for name, form in cls._by_tag().items()
+            ]
+        finally:
+            _DESCRIBED.reset(reset)
+        own = {
+            "properties": {tag: {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"}},
+            "required": [tag],
+            "type": "object",
+        }
+        return {"anyOf": [*known, own]}
+
+
+def components_of(config: BaseModel) -> Iterator[Component]:
+    """The component that a configuration is, and all those that its fields hold, at any depth."""
+    if isinstance(config, Component):
+        yield config
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from components_of(value)
+
+
+def _path_of(component: type[Component]) -> str:
+    return f"{component.__module__}:{component.__qualname__}"
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("an unnamed package", "")

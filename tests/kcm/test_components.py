@@ -1,0 +1,185 @@
+"""A component is found by its tag: a name of ours, an entry point, or package.module:Class."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from kcm.components import FAMILIES, components_of
+from kcm.config import Config, parse_config
+from kcm.encoders import EncoderConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig
+from kcm.errors import ConfigError
+from kcm.large import ClassifierConfig, LargeConfig
+from kcm.learners import LearnerConfig, ReplayConfig
+from kcm.tasks.files import FilesSource
+from kcm.tasks.sources import SourceConfig
+
+
+class Run(Config):
+    learner: LearnerConfig = ReplayConfig()
+    encoder: EncoderConfig | None = None
+    large: LargeConfig | None = None
+    source: SourceConfig | None = None
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_every_name_of_ours_is_a_component_of_its_family(family) -> None:
+    for name in family.ours:
+        found = family.find(name)
+        assert issubclass(found, family.abstract())
+        assert family.tag_of(found) == name
+
+
+@pytest.mark.parametrize("tag", ["anchor:AnchorConfig", "anchor"])
+def test_a_learner_from_outside_is_found_and_written_as_it_was_named(outside_package: Path, tag: str) -> None:
+    run = parse_config(Run, {"learner": {"name": tag, "strength": 0.5}})
+    assert (type(run.learner).__module__, run.learner.strength) == ("anchor", 0.5)  # type: ignore[attr-defined]
+    assert run.model_dump(mode="json")["learner"] == {"name": tag, "strength": 0.5}
+    assert Run.model_validate_json(run.model_dump_json()) == run
+    assert type(run.learner.build(seed=0)).__name__ == "Anchor"
+
+
+def test_a_component_that_its_class_makes_carries_its_tag(outside_package: Path) -> None:
+    import anchor  # type: ignore[import-not-found]
+
+    assert anchor.AnchorConfig().name == "anchor:AnchorConfig"
+    with pytest.raises(ValidationError, match="name = 'der' names another learner than ReplayConfig"):
+        ReplayConfig(name="der")
+    assert ReplayConfig(memory=7).model_dump() == {"name": "replay", "memory": 7, "batch_size": 32}
+
+
+def test_one_of_ours_can_be_derived_from(outside_package: Path) -> None:
+    (outside_package / "mine.py").write_text(
+        "from kcm.learners import ReplayConfig\nclass Mine(ReplayConfig):\n    extra: int\n"
+    )
+    learner = parse_config(Run, {"learner": {"name": "mine:Mine", "memory": 9, "extra": 1}}).learner
+    assert isinstance(learner, ReplayConfig)
+    assert learner.model_dump() == {"name": "mine:Mine", "memory": 9, "batch_size": 32, "extra": 1}
+
+
+def test_a_section_without_a_kind_is_an_encoder_of_texts() -> None:
+    assert parse_config(Run, {"encoder": {"model": "m"}}).encoder == TextEncoderConfig(model="m")
+
+
+def test_nested_components_come_back_as_what_they_are() -> None:
+    towers = {"image": {"kind": "pixels", "side": 8}, "text": {"model": "m"}}
+    large = {"adapter": "classifier", "encoder": {"kind": "image_text", "towers": towers}}
+    config = parse_config(Run, {"large": large})
+    again = Run.model_validate(json.loads(config.model_dump_json()))
+    assert again == config
+    kinds = [type(each) for each in components_of(again)]
+    assert kinds == [ReplayConfig, ClassifierConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig]
+    kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"towers": {"image"}}}})
+    assert kept["large"]["encoder"]["towers"].keys() == {"text", "share", "fit"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"learner": {"name": "reply"}},
+            r"learner\.name = 'reply': unknown learner 'reply', known are .*; did you mean 'replay'\?",
+        ),
+        (
+            {"learner": {"name": "ancor"}},
+            r"'analytic', by entry points 'anchor' of anchoring, or package.*mean 'anchor'",
+        ),
+        ({"learner": {}}, r"learner: a learner is a section with the key 'name', one of finetune, joint"),
+        ({"learner": {"name": 3}}, r"learner\.name = 3: unknown learner 3"),
+        ({"learner": "replay"}, r"learner = 'replay': a learner is a section"),
+        (
+            {"learner": {"name": "absent.module:X"}},
+            r"cannot import 'absent\.module'.*No module named 'absent'.*every node",
+        ),
+        ({"learner": {"name": "broken:X"}}, r"cannot import 'broken'.*ZeroDivisionError"),
+        ({"learner": {"name": "anchor:AnchorConfg"}}, r"'anchor' has no 'AnchorConfg', did you mean 'AnchorConfig'"),
+        (
+            {"learner": {"name": "anchor:Anchor"}},
+            r"'anchor:Anchor' is no learner.*kcm\.learners\.config\.LearnerConfig",
+        ),
+        ({"learner": {"name": "words:WordsConfig"}}, r"'words:WordsConfig' is no learner"),
+        ({"learner": {"name": "mine:Mine"}}, r"'mine:Mine' lacks what every learner has: build"),
+        (
+            {"learner": {"name": "anchor", "strenth": 1}},
+            r"unknown key 'learner\.strenth', did you mean 'learner\.strength'",
+        ),
+        ({"learner": {"name": "anchor", "strength": -1}}, r"learner\.strength = -1: .*greater than or equal to 0"),
+        (
+            {"large": {"adapter": "classifier", "encoder": {"kind": "pixels", "sid": 3}}},
+            r"unknown key 'large\.encoder\.sid', did you mean 'large\.encoder\.side'",
+        ),
+        (
+            {"large": {"adapter": "classifier", "encoder": {"kind": "pixel"}}},
+            r"large\.encoder\.kind = 'pixel': unknown encoder 'pixel', .*did you mean 'pixels'",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, values: Any, message: str) -> None:
+    (outside_package / "broken.py").write_text("1 / 0\n")
+    (outside_package / "mine.py").write_text(
+        "from kcm.learners import LearnerConfig\nclass Mine(LearnerConfig):\n    pass\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        parse_config(Run, values)
+
+
+def test_two_packages_that_give_a_name_to_different_classes_are_named(outside_package: Path) -> None:
+    other = outside_package / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (other / "entry_points.txt").write_text("[kcm.learners]\nanchor = words:WordsConfig\n")
+    with pytest.raises(
+        ConfigError, match=r"(anchoring and other|other and anchoring) both register a learner 'anchor'"
+    ):
+        parse_config(Run, {"learner": {"name": "anchor"}})
+
+
+def test_a_name_of_ours_stays_ours_whatever_is_installed(outside_package: Path) -> None:
+    assert type(parse_config(Run, {"learner": {"name": "replay"}}).learner) is ReplayConfig
+    known = {each.tag: each for each in FAMILIES["learner"].known()}
+    assert (known["replay"].package, known["anchor"].package, known["anchor"].version) == ("", "anchoring", "1.2")
+
+
+def test_an_abstract_configuration_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        LearnerConfig(name="replay")  # type: ignore[abstract]
+    with pytest.raises(ValidationError, match="a learner is a section"):
+        LearnerConfig.model_validate({})
+
+
+def test_the_json_schema_lists_the_known_components(outside_package: Path) -> None:
+    learners = Run.model_json_schema()["properties"]["learner"]["anyOf"]
+    tags = [form["allOf"][1]["properties"]["name"]["const"] for form in learners[:-1]]
+    assert tags == [*FAMILIES["learner"].ours, "anchor"]
+    assert learners[-1]["properties"]["name"]["pattern"] == r"^[\w.]+:[\w.]+$"
+    json.dumps(Run.model_json_schema())  # with encoders within encoders, it has an end
+
+
+def test_a_component_that_nobody_names_is_not_imported() -> None:
+    """An encoder or an adapter costs a second or two of whoever imports it."""
+    names = "transformers", "kcm.encoders.text", "kcm.large.adapters.openai", "kcm.large.adapters.causal_lm"
+    script = f"import sys, kcm.components, kcm.encoders, kcm.large; print(*{set(names)} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "\n"
+
+
+@pytest.mark.parametrize(("room", "name"), [("kcm.encoders", "PixelsConfig"), ("kcm.large", "RecordedModel")])
+def test_rooms_give_the_classes_of_components_and_nothing_else(room: str, name: str) -> None:
+    module = importlib.import_module(room)
+    assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match=rf"module '{room}' has no attribute 'Absent'"):
+        module.Absent  # noqa: B018
+
+
+def test_only_sources_of_local_files_have_columns_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\n")
+    assert [table.name for table in FilesSource(path=str(tmp_path / "rows.csv")).local_tables()] == ["rows.csv"]
+    with pytest.raises(ConfigError, match="from local files only"):
+        parse_config(Run, {"source": {"kind": "reviews"}}).source.local_tables()  # type: ignore[union-attr]
