@@ -16,7 +16,7 @@ from torch import nn
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.config import Config
@@ -117,13 +117,13 @@ class Bundle:
             "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
             "encoder": _Encoder(config=self.encoder, identity=self.encoder_identity),
             "large": _Large(config=self.large, identity=self.large_identity),
-            "policy": self.policy,
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
         with sealing(folder, MANIFEST, FORMAT) as draft:
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
+            self.policy.save(draft)
             write_json(draft / "metrics.json", dict(self.metrics))
             for name, module in _modules(collaborator, self.deferral).items():
                 if tensors := module.state_dict():
@@ -161,7 +161,7 @@ class Bundle:
             encoder_identity=encoder.identity,
             large=large.config,
             large_identity=large.identity,
-            policy=files.config(Policy, "policy.json"),
+            policy=files.config(Policy, POLICY_FILE),
             learner=config.learner,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             deferral=deferral,
