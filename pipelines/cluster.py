@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
-from pipelines.signals import kept
+from pipelines.signals import handlers_restored
 
 MIB = 2**20
 CPUS_PER_TRIAL = 1
@@ -105,7 +105,7 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     prepare_environment()
     address = config.address or os.environ.get("RAY_ADDRESS")
     try:
-        with _silent_stderr(), kept(signal.SIGTERM):
+        with _silent_stderr(), handlers_restored(signal.SIGTERM):
             _init(address, config)
     except ConnectionError as error:
         raise KcmError(
@@ -150,11 +150,11 @@ def _check_room(config: ClusterConfig) -> None:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Ray's C++ side announces its log level on the terminal while it starts; what goes wrong is raised anyway."""
-    kept = os.dup(2)
+    terminal = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(terminal, 2)
+        os.close(terminal)

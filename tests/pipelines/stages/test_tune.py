@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import pytest
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
-from pipelines.training.warm_start import SEARCH, TRIALS, first_points, last_search, space_of
+from pipelines.stages.tune import Space, last_search
+from pipelines.store.artefact import ArtefactStore, Recipe, write_json
+from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
 
 
-def config(**more: Any) -> RunConfig:
+def space(**more: Any) -> str:
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    return parse_config(RunConfig, values | more)
+    config = parse_config(RunConfig, values | more)
+    return Space(**{name: getattr(config, name) for name in Space.model_fields}).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def config(**more: Any) -> RunConfig:
     ],
 )
 def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> None:
-    assert space_of(config(**more)) == space_of(config())
+    assert space(**more) == space()
 
 
 @pytest.mark.parametrize(
@@ -45,22 +46,22 @@ def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> No
     ],
 )
 def test_what_a_trial_depends_on_does(more) -> None:
-    assert space_of(config(**more)) != space_of(config())
+    assert space(**more) != space()
 
 
 def test_the_revision_of_a_data_set_does_not_make_another_space() -> None:
     first, second = ({"source": {"kind": "hub", "id": "o/n", "revision": tag}} for tag in ("v1", "v2"))
-    assert space_of(config(tasks=first)) == space_of(config(tasks=second))
+    assert space(tasks=first) == space(tasks=second)
 
 
-def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[str, Any]]) -> Artefact:
+def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[str, Any]]) -> TunedArtefact:
     def write(folder: Path, scratch: Path) -> None:
         write_json(folder / SEARCH, {"space": space})
         write_json(folder / TRIALS, trials)
 
     artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
     os.utime(artefact.folder / "manifest.json", (number, number))
-    return artefact
+    return TunedArtefact(artefact.stage, artefact.fingerprint, artefact.folder)
 
 
 def trial(rate: float, promised: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
@@ -87,8 +88,8 @@ def test_points_are_the_best_then_the_front_each_once_and_of_one_collaborator(tm
         trial(0.5, 1.0, collaborator="mcm"),
     ]
     earlier = searched(ArtefactStore(tmp_path), 1, "this", trials)
-    assert json.loads((earlier.folder / TRIALS).read_text()) == trials
-    rates = [point["learning_rate"] for point in first_points(earlier, "kcm", 9)]
+    assert earlier.trials == trials
+    rates = [point["learning_rate"] for point in earlier.first_points("kcm", 9)]
     assert rates == [0.2, 0.4, 0.1]
-    assert len(first_points(earlier, "kcm", 2)) == 2
-    assert first_points(earlier, "linear", 9) == []
+    assert len(earlier.first_points("kcm", 2)) == 2
+    assert earlier.first_points("linear", 9) == []
