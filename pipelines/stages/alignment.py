@@ -30,13 +30,6 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact
 
 
-@dataclasses.dataclass(frozen=True)
-class Reads:
-    """What heads are fitted on."""
-
-    sequence: SequenceArtefact
-
-
 class Towers(Config):
     """Two encoders that are to be aligned, as they are found on this machine."""
 
@@ -59,11 +52,11 @@ class Heads(Plan):
     device: str
     seed: int
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A folder for each head, and the sequence without the train rows that any was fitted on."""
-        sequence = reads.sequence.load()
+        everything = sequence.load()
         for side, towers in self.towers.items():
-            rows = _fitted_on(sequence, towers.share, self.seed)
+            rows = _fitted_on(everything, towers.share, self.seed)
             images_NI, texts_NT = (
                 encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
                 for part, tower in (("image", towers.config.image), ("text", towers.config.text))
@@ -72,13 +65,13 @@ class Heads(Plan):
             (attempt.folder / side).mkdir()
             save_aligned(attempt.folder / side, towers.config, head)
         share = max(towers.share for towers in self.towers.values())
-        _without(sequence, share, self.seed).save(attempt.folder)
+        _without(everything, share, self.seed).save(attempt.folder)
 
 
 class Alignment(Stage):
     """The task sequence without the train rows that heads were fitted on, and these heads: see `with_head` of it."""
 
-    stage, version, reads, writes = "alignment", 1, Reads, SequenceArtefact
+    stage, version, reads, writes = "alignment", 1, ("sequence",), SequenceArtefact
 
     encoder: EncoderConfig
     large: LargeConfig
@@ -88,7 +81,7 @@ class Alignment(Stage):
         """Where any encoder is made of towers."""
         return bool(self._towers())
 
-    def plan(self, reads: Reads, context: Context) -> Heads:
+    def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
         """The towers to be aligned, by the section of the configuration that has them."""
         towers = {side: Towers.of(each, context.assets_path) for side, each in self._towers().items()}
         return Heads(towers=towers, device=context.cluster.device, seed=self.seed)

@@ -40,15 +40,6 @@ POINTS = 300  # of a curve in the report
 _RESULT, _REPORT, _CERTIFICATES = "result.json", "report.json", "certificates.json"
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What both sides say of every row, and what was decided on validate."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-    tuned: TunedArtefact
-
-
 class EvaluatedArtefact(Artefact):
     """What was measured, and for each collaborator its outcome table, deployed policy and certificates."""
 
@@ -87,22 +78,25 @@ class Evaluate(Stage, Plan):
     later look at the same rows may spend less.
     """
 
-    stage, version, reads, writes, unit = "evaluate", 2, Reads, EvaluatedArtefact, "collaborators"
+    stage, version, unit = "evaluate", 2, "collaborators"
+    reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
 
     certificate: CertificateConfig
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
         """Certify and measure one collaborator after the other."""
-        config, names = self.certificate, reads.features.names
-        collaborators = reads.tuned.plan.config.collaborators
+        config, names = self.certificate, features.names
+        collaborators = tuned.plan.config.collaborators
         result, report = {}, {}
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            found = reads.tuned.load(name)
-            measured = outcome_table(found.collaborator, reads.features, reads.outcomes, SPLITS)
+            found = tuned.load(name)
+            measured = outcome_table(found.collaborator, features, outcomes, SPLITS)
             certify_ids = measured.table.where(split="certify", prompt="none").id
             spend = look_spend(attempt.context.store, certify_ids, config, attempt.fingerprint)
-            answers = reads.tuned.answers(name, list(found.objectives))
+            answers = tuned.answers(name, list(found.objectives))
             judged = Judged.of(found, measured, with_prompts(measured.table, answers, len(names.tasks), SPLITS))
             policy, certificates = certify_policy(
                 judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -22,13 +21,6 @@ from pipelines.store.features import SECONDS, FeaturesArtefact, rows_of_lists, t
 from pipelines.store.sequence import SequenceArtefact
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What is encoded."""
-
-    sequence: SequenceArtefact
-
-
 class Encoding(Plan):
     """An encoder, and the kind of device that it runs on."""
 
@@ -42,13 +34,13 @@ class Encoding(Plan):
         identity = encoder_identity(encoder, context.assets_path)
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, in the order of its rows.
 
         DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
         """
-        sequence = reads.sequence.load()
-        rows = [sequence.rows(number) for number in range(len(sequence.tasks))]
+        loaded = sequence.load()
+        rows = [loaded.rows(number) for number in range(len(loaded.tasks))]
         inputs = pa.concat_tables([table.select(["text", "image"]) for table in rows])
         parts = encode_rows(attempt.context, self.encoder, inputs, attempt.scratch, attempt.bar)
         start = 0
@@ -59,20 +51,20 @@ class Encoding(Plan):
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
         recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
-        built = context.build(recipe, partial(self.write, Reads(sequence)), label=label)
+        built = context.build(recipe, partial(self.write, sequence=sequence), label=label)
         return FeaturesArtefact(built.stage, built.fingerprint, built.folder)
 
 
 class Features(Stage):
     """The rows of each task through the collaborator's encoder."""
 
-    stage, version, reads, writes = "features", 1, Reads, FeaturesArtefact
+    stage, version, reads, writes = "features", 1, ("sequence",), FeaturesArtefact
 
     encoder: EncoderConfig
 
-    def plan(self, reads: Reads, context: Context) -> Encoding:
+    def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
-        return Encoding.of(reads.sequence.with_head(self.encoder), context)
+        return Encoding.of(sequence.with_head(self.encoder), context)
 
 
 def write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:

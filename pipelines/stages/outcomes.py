@@ -6,8 +6,6 @@ up, and any other model is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,13 +26,6 @@ from pipelines.store.outcomes import HEAD, Answers, OutcomesArtefact, write_iden
 from pipelines.store.sequence import SequenceArtefact
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What is asked about."""
-
-    sequence: SequenceArtefact
-
-
 class Classify(Plan):
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
@@ -46,13 +37,13 @@ class Classify(Plan):
     seed: int
     embedded: InstanceOf[FeaturesArtefact] = Field(exclude=True)
 
-    def made_of(self, reads: Reads) -> tuple[Artefact, ...]:
+    def made_of(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The features of the large model's encoder, which are made of the rows."""
         return (self.embedded,)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
-        names, bar = reads.sequence.names, attempt.bar
+        names, bar = sequence.names, attempt.bar
         tables = [self.embedded.task(number) for number in range(len(names.tasks))]
         everything = pa.concat_tables(tables)
         inputs_ND, label_N = feature_matrix(everything), everything["label"].to_numpy()
@@ -89,13 +80,13 @@ class LookUp(Plan):
     identity: str
     model: InstanceOf[RecordedModel] = Field(exclude=True)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
-        sequence = reads.sequence.load()
-        tables = [sequence.rows(number).select(["id", "split"]) for number in range(len(sequence.tasks))]
+        loaded = sequence.load()
+        tables = [loaded.rows(number).select(["id", "split"]) for number in range(len(loaded.tasks))]
         items = [Item(row_id, Content()) for table in tables for row_id in table["id"].to_pylist()]
         attempt.bar.update(0, len(items))
-        Answers.of(self.model.answer(items), len(sequence.label_names)).write(attempt.folder, tables)
+        Answers.of(self.model.answer(items), len(loaded.label_names)).write(attempt.folder, tables)
         attempt.bar.update(len(items), len(items))
         write_identity(attempt.folder, self.identity)
 
@@ -107,13 +98,13 @@ class Ask(Plan):
     identity: str
     device: str
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
-        sequence = reads.sequence.load()
-        tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
+        loaded = sequence.load()
+        tables = [loaded.rows(number) for number in range(len(loaded.tasks))]
         rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        asked = Asked(self.large, sequence.answer_names, len(sequence.label_names))
+        asked = Asked(self.large, loaded.answer_names, len(loaded.label_names))
         answers, took = ask(attempt.context, asked, rows, scratch=attempt.scratch, bar=attempt.bar)
         answers.write(attempt.folder, tables)
         write_identity(attempt.folder, self.identity, **took)
@@ -125,18 +116,18 @@ class Outcomes(Stage):
     Labels count in the label list; the number after its last stands for none-of-these.
     """
 
-    stage, version, reads, writes = "outcomes", 1, Reads, OutcomesArtefact
+    stage, version, reads, writes = "outcomes", 1, ("sequence",), OutcomesArtefact
 
     large: LargeConfig
     seed: int
 
-    def plan(self, reads: Reads, context: Context) -> Plan:
+    def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
         """How this large model comes to its answers."""
-        large = reads.sequence.large_with_head(self.large)
+        large = sequence.large_with_head(self.large)
         if isinstance(large, ClassifierConfig):
-            embedded = Encoding.of(large.encoder, context).build(reads.sequence, context, label=self.stage)
+            embedded = Encoding.of(large.encoder, context).build(sequence, context, label=self.stage)
             return Classify(large=large, seed=self.seed, embedded=embedded)
-        answer_names = reads.sequence.names.answers
+        answer_names = sequence.names.answers
         if isinstance(large, RecordedConfig):
             model = RecordedModel(large, answer_names)
             return LookUp(large=large, identity=model.identity, model=model)

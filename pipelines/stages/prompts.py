@@ -47,15 +47,6 @@ from pipelines.store.sequence import Names
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What small side and large model say without a prompt, and the small side that writes prompts."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-    tuned: TunedArtefact
-
-
 class Prompting(Plan):
     """The large model under all modes, and how the best mode is chosen."""
 
@@ -67,15 +58,17 @@ class Prompting(Plan):
     max_loss: float
     certificate: CertificateConfig
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
-        names, sequence = reads.features.names, reads.features.sequence.load()
+        names, sequence = features.names, features.sequence.load()
         shown = _contents(sequence)
-        for name in reads.tuned.plan.config.collaborators:
+        for name in tuned.plan.config.collaborators:
             folder = attempt.folder / name
-            shutil.copytree(reads.tuned.folder / name, folder)
-            found = reads.tuned.load(name)
-            table = outcome_table(found.collaborator, reads.features, reads.outcomes, SPLITS).table
+            shutil.copytree(tuned.folder / name, folder)
+            found = tuned.load(name)
+            table = outcome_table(found.collaborator, features, outcomes, SPLITS).table
             writer = Prompted(self, names, found, self._freeze(found, table, names), shown)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {
@@ -161,7 +154,8 @@ def _contents(sequence: TaskSequence) -> dict[str, Content]:
 class ChoosePrompts(Stage):
     """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers."""
 
-    stage, version, reads, writes = "prompts", 1, Reads, TunedArtefact
+    stage, version = "prompts", 1
+    reads, writes = ("features", "outcomes", "tuned"), TunedArtefact
 
     large: LargeConfig
     tune: TuneConfig
@@ -183,11 +177,13 @@ class ChoosePrompts(Stage):
         """Where modes beside `none` are searched."""
         return bool(self._modes)
 
-    def plan(self, reads: Reads, context: Context) -> Prompting:
+    def plan(
+        self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> Prompting:
         """The large model as the stage `outcomes` found it."""
         return Prompting(
-            large=reads.features.sequence.large_with_head(self.large),
-            identity=reads.outcomes.identity,
+            large=features.sequence.large_with_head(self.large),
+            identity=outcomes.identity,
             device=context.cluster.device,
             modes=self.tune.prompt_modes,
             prompts=self.prompts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import Field
@@ -19,15 +18,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking import TrackingConfig
 from pipelines.training.artefacts import TunedArtefact
 
-
-@dataclass(frozen=True)
-class Reads:
-    """All that a bundle is made of."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-    tuned: TunedArtefact
-    evaluated: EvaluatedArtefact
+BUNDLE = "bundle"
 
 
 class BundleArtefact(Artefact):
@@ -38,52 +29,58 @@ class BundleArtefact(Artefact):
     @property
     def bundle(self) -> Path:
         """The bundle's folder."""
-        return self.folder / "bundle"
+        return self.folder / BUNDLE
 
 
 class Register(Stage, Plan):
     """The bundle, in the store and as the champion of the registry; registered once, however often it is run."""
 
-    stage, version, reads, writes, unit = "register", 2, Reads, BundleArtefact, "bundles"
+    stage, version, unit = "register", 2, "bundles"
+    reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
     name: str
     encoder: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
-        """The bundle's folder."""
-        self.bundle(reads).write(BundleArtefact(self.stage, attempt.fingerprint, attempt.folder).bundle)
-
-    def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Make the bundle the champion."""
-        if context.tracking:
-            model = self.tracking.model_of(self.name)
-            context.tracking.publish(model, artefact.bundle, artefact.fingerprint)
-
-    def bundle(self, reads: Reads) -> Bundle:
+    def write(
+        self,
+        attempt: Attempt,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+        evaluated: EvaluatedArtefact,
+    ) -> None:
         """The bundle of the first collaborator."""
-        plan, sequence, evaluated = reads.tuned.plan, reads.features.sequence, reads.evaluated
+        plan, sequence = tuned.plan, features.sequence
         name = plan.config.collaborators[0]
-        found, policy = reads.tuned.load(name), evaluated.policy(name)
-        artefacts: list[Artefact] = [getattr(reads, each.name) for each in fields(reads)]
-        return Bundle(
+        found, policy = tuned.load(name), evaluated.policy(name)
+        bundle = Bundle(
             collaborator=found.collaborator,
             seed=plan.config.seed,
             label_names=sequence.names.labels,
             none_label=sequence.names.none_label,
             task_names=sequence.names.tasks,
             encoder=sequence.with_head(self.encoder),
-            encoder_identity=reads.features.identity,
+            encoder_identity=features.identity,
             large=sequence.large_with_head(self.large),
-            large_identity=reads.outcomes.identity,
+            large_identity=outcomes.identity,
             policy=policy,
             learner=plan.config.learner,
-            large_head=reads.outcomes.head,
+            large_head=outcomes.head,
             deferral=found.gate.deferral,
             prompts=found.prompts if policy.prompt != "none" else None,
             certificates=evaluated.certificates(name),
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
-            lineage=Lineage(artefacts={artefact.stage: artefact.fingerprint for artefact in artefacts}),
+            lineage=Lineage(
+                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)}
+            ),
         )
+        bundle.write(attempt.folder / BUNDLE)
+
+    def publish(self, artefact: BundleArtefact, context: Context) -> None:
+        """Make the bundle the champion."""
+        if context.tracking:
+            model = self.tracking.model_of(self.name)
+            context.tracking.publish(model, artefact.bundle, artefact.fingerprint)

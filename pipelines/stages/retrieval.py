@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,6 @@ from pipelines.training.artefacts import TunedArtefact
 _RESULT = "retrieval.json"
 
 
-@dataclass(frozen=True)
-class Reads:
-    """The collaborators, and what they were made of."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-    tuned: TunedArtefact
-
-
 class RetrievalArtefact(Artefact):
     """What was measured."""
 
@@ -81,9 +72,11 @@ class Measuring(Plan):
     small: ImageTextConfig = Field(exclude=True)  # by the fingerprints of what is read
     large: ImageTextConfig = Field(exclude=True)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
         """The figures of all collaborators."""
-        sequence = reads.features.sequence.load()
+        sequence = features.sequence.load()
         rows = matching_rows(sequence)
 
         def embedded(encoder: ImageTextConfig, part: str) -> np.ndarray:
@@ -94,8 +87,8 @@ class Measuring(Plan):
         small, large = (Vectors(embedded(each, "image"), embedded(each, "text")) for each in (self.small, self.large))
         spend = look_spend(attempt.context.store, _certify_ids(sequence), self.certificate, attempt.fingerprint)
         measured, deployed = {}, {}
-        for name in reads.tuned.plan.config.collaborators:
-            collaborator = reads.tuned.load(name).collaborator
+        for name in tuned.plan.config.collaborators:
+            collaborator = tuned.load(name).collaborator
             found = galleries(rows, small, large, collaborator, sequence.label_names)
             measured[name], deployed[name] = _figures(found, self, spend)
         write_json(attempt.folder / _RESULT, {"collaborators": measured, "differences": _differences(deployed)})
@@ -104,7 +97,8 @@ class Measuring(Plan):
 class Retrieval(Stage):
     """R@K of small, large and cascade, both ways, with a certificate."""
 
-    stage, version, reads, writes = "retrieval", 2, Reads, RetrievalArtefact
+    stage, version = "retrieval", 2
+    reads, writes = ("features", "outcomes", "tuned"), RetrievalArtefact
 
     retrieval: RetrievalConfig
     certificate: CertificateConfig
@@ -123,9 +117,11 @@ class Retrieval(Stage):
                 mend="Give encoders of kind image_text, the large one to adapter 'classifier'",
             )
 
-    def plan(self, reads: Reads, context: Context) -> Measuring:
+    def plan(
+        self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> Measuring:
         """The encoders with the heads that were fitted for them."""
-        sequence = reads.features.sequence
+        sequence = features.sequence
         return Measuring(
             retrieval=self.retrieval,
             certificate=self.certificate,

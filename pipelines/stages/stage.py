@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -29,29 +28,24 @@ class Plan(Config):
         """What the fingerprint covers, as plain values."""
         return self.model_dump(mode="json", exclude=_operational(self))
 
-    def made_of(self, reads: Any) -> tuple[Artefact, ...]:
+    def made_of(self, **reads: Artefact) -> tuple[Artefact, ...]:
         """The artefacts that the fingerprint covers: all that the stage reads."""
-        return tuple(getattr(reads, each.name) for each in fields(reads))
+        return tuple(reads.values())
 
     @abstractmethod
-    def write(self, reads: Any, attempt: Attempt) -> None:
-        """Fill the attempt's folder."""
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """What a stage reads that stands at the beginning."""
+    def write(self, attempt: Attempt, **reads: Any) -> None:
+        """Fill the attempt's folder, from the artefacts that the stage reads."""
 
 
 class Stage(Config):
-    """Base of the stages; `reads` is a dataclass whose fields are named after kinds of artefacts.
+    """Base of the stages; `reads` are kinds of artefacts, which methods are given by these names.
 
     One whose artefact depends on its part of the configuration alone is a `Plan` as well, and so its own.
     """
 
     stage: ClassVar[str]
     version: ClassVar[int]
-    reads: ClassVar[type[Any]] = Nothing
+    reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[type[Artefact]]
     unit: ClassVar[str] = "rows"
 
@@ -67,7 +61,7 @@ class Stage(Config):
         """Whether this run has the stage at all; what would read its artefact reads the one before of the same kind."""
         return True
 
-    def plan(self, reads: Any, context: Context) -> Plan:
+    def plan(self, context: Context, **reads: Any) -> Plan:
         """What the artefact depends on."""
         assert isinstance(self, Plan)
         return self
@@ -77,10 +71,10 @@ class Stage(Config):
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
         """The stage's artefact, made of artefacts that are `done`, by their kind."""
-        reads = self.reads(**{each.name: done[each.name] for each in fields(self.reads)})
-        plan = self.plan(reads, context)
-        recipe = Recipe(self.stage, self.version, plan.section(), plan.made_of(reads))
-        built = context.build(recipe, partial(plan.write, reads), unit=self.unit)
+        reads = {kind: done[kind] for kind in self.reads}
+        plan = self.plan(context, **reads)
+        recipe = Recipe(self.stage, self.version, plan.section(), plan.made_of(**reads))
+        built = context.build(recipe, partial(plan.write, **reads), unit=self.unit)
         artefact = self.writes(built.stage, built.fingerprint, built.folder)
         self.publish(artefact, context)
         return artefact

@@ -15,7 +15,7 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
 from pipelines.context import Attempt, Context
-from pipelines.stages.stage import Nothing, Plan, Stage
+from pipelines.stages.stage import Plan, Stage
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -25,7 +25,7 @@ class Rows(Plan):
     content: str
     sequence: InstanceOf[TaskSequence] = Field(exclude=True)
 
-    def write(self, reads: Nothing, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
         self.sequence.save(attempt.folder)
 
@@ -44,7 +44,7 @@ class Tasks(Stage):
     learner: LearnerConfig
     seed: int
 
-    def plan(self, reads: Nothing, context: Context) -> Rows:
+    def plan(self, context: Context) -> Rows:
         """Build the sequence; what its label list rules out is told now, before hours of encoding."""
         sequence = build_sequence(
             self.tasks,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich.markup import escape
 
 from pipelines.context import Attempt
@@ -15,23 +13,15 @@ from pipelines.training.driver import run_workers
 from pipelines.training.worker import TrainerConfig, WalkPlan, WorkerPlan
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What collaborators learn from."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-
-
 class Train(Stage, Plan, TrainerConfig):
     """The state of a finished walk for each collaborator."""
 
-    stage, version, reads, writes, unit = "train", 3, Reads, TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "train", 3, ("features", "outcomes"), TrainedArtefact, "steps"
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
         context = attempt.context
-        plan = WalkPlan.of(self, reads.features, reads.outcomes)
+        plan = WalkPlan.of(self, features, outcomes)
         worker = WorkerPlan(plan, attempt.fingerprint, attempt.scratch, context.cluster.checkpoint_every)
         callbacks = [context.tracking.callback()] if context.tracking else []
         states = run_workers(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -43,15 +42,6 @@ from pipelines.training.worker import WalkPlan
 
 OBJECTIVES = ("area", "calls_saved")
 PROMISED = "promised"
-
-
-@dataclass(frozen=True)
-class Reads:
-    """What a trial learns from and replays, and what was trained for the configured hyper-parameters."""
-
-    features: FeaturesArtefact
-    outcomes: OutcomesArtefact
-    trained: TrainedArtefact
 
 
 class Space(Config):
@@ -116,7 +106,8 @@ class Tune(Stage, Plan):
     not cover.
     """
 
-    stage, version, reads, writes, unit = "tune", 2, Reads, TunedArtefact, "trials"
+    stage, version, unit = "tune", 2, "trials"
+    reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     tune: TuneConfig
     certificate: CertificateConfig
@@ -129,10 +120,12 @@ class Tune(Stage, Plan):
         space = Space(**{name: getattr(run, name) for name in Space.model_fields})
         return super().of(run, space=space, **more)
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
+    ) -> None:
         """Search for one collaborator after the other."""
         context, scratch = attempt.context, attempt.scratch
-        plan = WalkPlan.of(reads.trained.config, reads.features, reads.outcomes)
+        plan = WalkPlan.of(trained.config, features, outcomes)
         names = plan.config.collaborators
         trials: list[dict[str, Any]] = []
         space = self.space.fingerprint
@@ -141,9 +134,9 @@ class Tune(Stage, Plan):
             trial_plan = TrialPlan(
                 collaborator=name,
                 plan=plan,
-                features=reads.features,
-                outcomes=reads.outcomes,
-                trained=reads.trained,
+                features=features,
+                outcomes=outcomes,
+                trained=trained,
                 scratch=scratch,
                 max_loss=self.tune.max_loss,
                 certificate=self.certificate,

@@ -155,7 +155,7 @@ def test_where_and_how_fast_the_work_runs_changes_no_fingerprint(changes, finger
 def test_every_stage_reads_what_an_earlier_one_writes_and_takes_its_part_by_name() -> None:
     written: set[str] = set()
     for stage in STAGES:
-        assert set(stage.reads.__dataclass_fields__) <= written
+        assert set(stage.reads) <= written
         assert set(stage.model_fields) - {"space"} <= RunConfig.model_fields.keys()
         written.add(stage.writes.kind)
 

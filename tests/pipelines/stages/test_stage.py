@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,11 +43,6 @@ class Text(Artefact):
         return (self.folder / "text").read_text()
 
 
-@dataclass(frozen=True)
-class Reads:
-    text: Text
-
-
 class Say(Stage, Plan):
     stage, version, writes = "say", 1, Text
     published: ClassVar[list[str]] = []
@@ -61,7 +55,7 @@ class Say(Stage, Plan):
         if self.word == "":
             raise ConfigError("nothing to say", where="word")
 
-    def write(self, reads: Any, attempt: Attempt) -> None:
+    def write(self, attempt: Attempt) -> None:
         (attempt.folder / "text").write_text(self.word)
 
     def publish(self, artefact: Text, context: Context) -> None:
@@ -69,22 +63,22 @@ class Say(Stage, Plan):
 
 
 class Shout(Stage, Plan):
-    stage, version, reads, writes = "shout", 1, Reads, Text
+    stage, version, reads, writes = "shout", 1, ("text",), Text
 
     louder: bool
 
     def applies(self) -> bool:
         return self.louder
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
-        (attempt.folder / "text").write_text(reads.text.text.upper())
+    def write(self, attempt: Attempt, text: Text) -> None:
+        (attempt.folder / "text").write_text(text.text.upper())
 
 
 class Repeat(Stage, Plan):
-    stage, version, reads, writes = "repeat", 1, Reads, Text
+    stage, version, reads, writes = "repeat", 1, ("text",), Text
 
-    def write(self, reads: Reads, attempt: Attempt) -> None:
-        (attempt.folder / "text").write_text(reads.text.text * 2)
+    def write(self, attempt: Attempt, text: Text) -> None:
+        (attempt.folder / "text").write_text(text.text * 2)
 
 
 @pytest.fixture
