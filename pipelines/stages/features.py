@@ -51,8 +51,7 @@ class Encoding(Plan):
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
         recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
-        built = context.build(recipe, partial(self.write, sequence=sequence), label=label)
-        return FeaturesArtefact(built.stage, built.fingerprint, built.folder)
+        return context.build(recipe, partial(self.write, sequence=sequence), label=label).as_a(FeaturesArtefact)
 
 
 class Features(Stage):

@@ -74,8 +74,7 @@ class Stage(Config):
         reads = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
         recipe = Recipe(self.stage, self.version, plan.section(), plan.made_of(**reads))
-        built = context.build(recipe, partial(plan.write, **reads), unit=self.unit)
-        artefact = self.writes(built.stage, built.fingerprint, built.folder)
+        artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit).as_a(self.writes)
         self.publish(artefact, context)
         return artefact
 

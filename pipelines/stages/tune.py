@@ -157,7 +157,7 @@ class Tune(Stage, Plan):
 
 def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
     """The newest finished search of a space."""
-    finished = (TunedArtefact(each.stage, each.fingerprint, each.folder) for each in store.finished(Tune.stage))
+    finished = (each.as_a(TunedArtefact) for each in store.finished(Tune.stage))
     return next((search for search in finished if search.space == space), None)
 
 

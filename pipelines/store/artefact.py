@@ -45,13 +45,17 @@ class Artefact:
         manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return manifest
 
+    def as_a(self, view: type[ArtefactT]) -> ArtefactT:
+        """The same artefact, with what its kind knows of its files."""
+        return view(self.stage, self.fingerprint, self.folder)
+
     def source(self, view: type[ArtefactT], *stages: str) -> ArtefactT:
         """The artefact of one of `stages` that this one was made of, directly or through others.
 
         Raises ArtefactError where there is none.
         """
         if found := self._source(stages):
-            return view(found.stage, found.fingerprint, found.folder)
+            return found.as_a(view)
         raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.folder))
 
     def _source(self, stages: tuple[str, ...]) -> Artefact | None:

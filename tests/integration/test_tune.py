@@ -104,8 +104,7 @@ class Search:
         write_task(self.features.folder, self.outcomes.folder)
 
     def _made(self, view: type[Artefact], recipe: Recipe, write: Write = lambda folder, scratch: None) -> Any:
-        made, _ = self.store.build(recipe, write)
-        return view(made.stage, made.fingerprint, made.folder)
+        return self.store.build(recipe, write)[0].as_a(view)
 
     def run(self, **more: Any) -> TunedArtefact:
         """The artefact of a search with these settings changed."""

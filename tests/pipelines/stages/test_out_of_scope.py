@@ -61,8 +61,7 @@ def write_clinc(path: Path, answers: Path) -> None:
 
 
 def made(store: ArtefactStore, view: type[Artefact], recipe: Recipe, write: Callable[[Path, Path], None]) -> Artefact:
-    artefact, _ = store.build(recipe, write)
-    return view(artefact.stage, artefact.fingerprint, artefact.folder)
+    return store.build(recipe, write)[0].as_a(view)
 
 
 def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefact:

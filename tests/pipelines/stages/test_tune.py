@@ -61,7 +61,7 @@ def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[st
 
     artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
     os.utime(artefact.folder / "manifest.json", (number, number))
-    return TunedArtefact(artefact.stage, artefact.fingerprint, artefact.folder)
+    return artefact.as_a(TunedArtefact)
 
 
 def trial(rate: float, promised: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
