@@ -88,9 +88,12 @@ def run_stages(stages: Sequence[Stage], context: Context) -> Iterator[tuple[str,
             yield stage.stage, artefact
 
 
-def _operational(config: Config) -> dict[str, Any]:
+def _operational(value: object) -> dict[Any, Any]:
     """The fields that decide nothing, at any depth, in the form of pydantic's `exclude`."""
-    below = {name: _operational(value) for name, value in config if isinstance(value, Config)}
-    return {name: inner for name, inner in below.items() if inner} | dict.fromkeys(
-        getattr(config, "operational", ()), True
-    )
+    parts: dict[Any, Any] = {}
+    if isinstance(value, Config | Mapping):
+        parts = dict(value)
+    elif isinstance(value, list | tuple):
+        parts = dict(enumerate(value))
+    below = {name: inner for name, part in parts.items() if (inner := _operational(part))}
+    return below | dict.fromkeys(getattr(value, "operational", ()), True)

@@ -31,6 +31,7 @@ from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
+from pipelines.training.trial import TrialPlan
 from pipelines.training.worker import WalkPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -176,7 +177,14 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
         driver.wait()
     before, after = results(tmp_path), dict[str, int]()
     assert len(before) < LONG["tune"]["num_trials"]
-    monkeypatch.setattr("pipelines.stages.tune._record", lambda *given: after.update(results(tmp_path)))
+    write_best = TrialPlan.write_best
+
+    def look_first(plan: TrialPlan, *rest: Any) -> None:
+        """Look at the results just before the search becomes an artefact."""
+        after.update(results(tmp_path))
+        write_best(plan, *rest)
+
+    monkeypatch.setattr(TrialPlan, "write_best", look_first)
     found = search.run(**LONG)
     assert len(found.trials) == LONG["tune"]["num_trials"]
     # What ended within the last second before the kill was not written down yet, and is tried anew under another id.

@@ -25,6 +25,7 @@ class Component(Config):
 
 class Section(Config):
     encoder: Component = Component()
+    others: tuple[Component, ...] = (Component(),)
     rate: float = 0.1
 
 
@@ -100,10 +101,12 @@ def test_a_stage_is_given_the_newest_artefact_of_the_kind_that_it_reads(artefact
 
 def test_every_field_that_decides_is_in_the_fingerprint_at_any_depth(artefacts) -> None:
     before = artefacts()["say"]
-    assert before.manifest["section"] == {"word": "one", "speech": {"encoder": {"model": "m"}, "rate": 0.1}}
+    speech = {"encoder": {"model": "m"}, "others": [{"model": "m"}], "rate": 0.1}
+    assert before.manifest["section"] == {"word": "one", "speech": speech}
     for more in ({"word": "two"}, {"speech": {"rate": 0.2}}, {"speech": {"encoder": {"model": "n"}}}):
         assert artefacts(**more)["say"] != before
-    for more in ({"where": "there"}, {"speech": {"encoder": {"batch_size": 9}}}):
+    quicker = {"batch_size": 9}
+    for more in ({"where": "there"}, {"speech": {"encoder": quicker}}, {"speech": {"others": (quicker,)}}):
         assert artefacts(**more)["say"] == before
 
 
