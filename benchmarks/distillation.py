@@ -39,7 +39,7 @@ from kcm.learners.walk import Walk
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig
-from pipelines.stages.features import feature_matrix, read_features
+from pipelines.store.features import feature_matrix, read_task
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 SHARES = (1.0, 0.1)
@@ -67,7 +67,7 @@ def read_domains(inputs: Inputs) -> list[Domain]:
     narrow, wide = feature_folders(inputs)
     domains = []
     for number in range(len(list(narrow.glob("task-*.parquet")))):
-        small, large = ([read_features(f, number, split=s) for s in ("train", "test")] for f in (narrow, wide))
+        small, large = ([read_task(f, number, split=s) for s in ("train", "test")] for f in (narrow, wide))
         names = [row_id for part in small for row_id in part["id"].to_pylist()]
         groups = [group for part in small for group in part["group"].to_pylist()]
         domains.append(
@@ -87,7 +87,7 @@ def read_domains(inputs: Inputs) -> list[Domain]:
 def feature_folders(inputs: Inputs) -> tuple[Path, Path]:
     """The features of the collaborator's encoder and of the large model's: of two artefacts, the narrower first."""
     folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
-    width = {folder: feature_matrix(read_features(folder, 0, split="test")).shape[1] for folder in folders}
+    width = {folder: feature_matrix(read_task(folder, 0, split="test")).shape[1] for folder in folders}
     narrow, wide = sorted(folders, key=width.__getitem__)
     return narrow, wide
 

@@ -36,15 +36,13 @@ from kcm.retrieval.search import RetrievalConfig
 from kcm.study import Settings, StudyConfig, run_study
 from kcm.study.aggregate import over_seeds
 from kcm.study.tuning import LEARNING_RATE, Trial, best_overrides, overrides_of, trials_of
-from pipelines.cluster import connected
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.run import stages, walk_plan
-from pipelines.stages.evaluate import Judged, read_result
-from pipelines.stages.retrieval import retrieval as measure_retrieval
-from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.outcome_table import outcome_table
-from pipelines.training.tuned import Tuned
+from pipelines.run import STAGES, working
+from pipelines.run import retrieval as measure_retrieval
+from pipelines.stages.evaluate import Judged
+from pipelines.stages.stage import run_stages
+from pipelines.store.outcomes import outcome_table
 
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
@@ -69,9 +67,9 @@ def emoji_encoders(places: Places) -> dict[str, Any]:
     """What each small encoder saves on validate rows, where the threshold that loses nothing there is chosen."""
     found = {}
     for encoder in SMALL_ENCODERS:
-        context, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
-        found[context.config.encoder.name] = {
-            name: _on_validate(_judged(context, done, name, ("validate",))) for name in context.config.collaborators
+        config, _, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
+        found[config.encoder.name] = {
+            name: _on_validate(_judged(done, name, ("validate",))) for name in config.collaborators
         }
     return {"splits_read": ["train", "validate"], "small_encoders": found}
 
@@ -79,10 +77,10 @@ def emoji_encoders(places: Places) -> dict[str, Any]:
 def emoji(places: Places) -> dict[str, Any]:
     """Calls saved and accuracy lost on test rows: as deployed, and at the threshold that loses a point on validate."""
     started = time.perf_counter()
-    context, done = _run(places, "vision.yaml", "evaluate")
-    measured = read_result(done["evaluate"])
+    config, context, done = _run(places, "vision.yaml", "evaluate")
+    measured = done["evaluate"].result
     return {
-        "small_encoder": context.config.encoder.name,
+        "small_encoder": config.encoder.name,
         "cached": all(context.cached.values()),
         "seconds": time.perf_counter() - started,
     } | {
@@ -90,37 +88,29 @@ def emoji(places: Places) -> dict[str, Any]:
             "deployed": measured[name]["overall"],
             "certificate": measured[name]["certificate"],
             "area": measured[name]["routing"]["apgr"],
-            "at_a_point_lost_on_validate": _at_a_point_lost(_judged(context, done, name, SPLITS)),
+            "at_a_point_lost_on_validate": _at_a_point_lost(_judged(done, name, SPLITS)),
         }
-        for name in context.config.collaborators
+        for name in config.collaborators
     }
 
 
-def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple[Context, dict[str, Artefact]]:
+def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple[RunConfig, Context, dict[str, Any]]:
     """The stages of a configuration up to one of them, from the store where they are done."""
     paths = [f"storage_path={places.storage}", f"assets_path={places.assets}"]
     config = load_config(RunConfig, CONFIGS / config_name, [*paths, *overrides])
-    context, done = Context(config, ArtefactStore(config.storage_path)), {}
-    with connected(config.cluster):
-        for stage, artefact in stages(context):
-            done[stage] = artefact
-            if stage == until:
+    done: dict[str, Any] = {}
+    stages = [stage.of(config) for stage in STAGES]
+    with working(config, stages) as context:
+        for name, artefact in run_stages(stages, context):
+            done[name] = artefact
+            if name == until:
                 break
-    return context, done
+    return config, context, done
 
 
-def _judged(context: Context, done: Mapping[str, Artefact], name: str, splits: Sequence[Split]) -> Judged:
-    plan, answer_names = walk_plan(context.config, done["tasks"], done["features"], done["outcomes"])
-    found = Tuned.load(done["tune"].folder / name, plan, name)
-    table, features_ND, encode_s = outcome_table(
-        found.collaborator,
-        done["features"].folder,
-        done["outcomes"].folder,
-        [task.name for task in plan.tasks],
-        answer_names,
-        splits,
-    )
-    return Judged.of(found, table, features_ND, encode_s)
+def _judged(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> Judged:
+    found = done["tune"].load(name)
+    return Judged.of(found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits))
 
 
 def _on_validate(judged: Judged) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.head import fit_head
 from kcm.routing.workbench import Workbench
 from pipelines.config import RunConfig
-from pipelines.stages.features import feature_matrix, read_features
-from pipelines.store.outcome_table import outcome_table
-from pipelines.training.worker import TaskFiles, WalkPlan
+from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.training.worker import TrainerConfig, WalkPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
@@ -292,8 +292,8 @@ def _linear_confidence(inputs: Inputs, ids: list[str]) -> np.ndarray:
     """Distance from the boundary of a logistic regression on the features of all train rows."""
     folder = _small_features(inputs)
     files = range(len(list(folder.glob("task-*.parquet"))))
-    train = [read_features(folder, number, split="train") for number in files]
-    test = [read_features(folder, number, split="test") for number in files]
+    train = [read_task(folder, number, split="train") for number in files]
+    test = [read_task(folder, number, split="test") for number in files]
     model = LogisticRegression(max_iter=2000, C=10.0)
     model.fit(
         np.concatenate([feature_matrix(t) for t in train]), np.concatenate([t["label"].to_numpy() for t in train])
@@ -319,32 +319,25 @@ def _ratings(folder: Path, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def _small_features(inputs: Inputs) -> Path:
     """The features that the collaborator reads: of the two feature artefacts, the narrower vectors."""
     folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
-    return min(folders, key=lambda folder: feature_matrix(read_features(folder, 0, split="test")).shape[1])
+    return min(folders, key=lambda folder: feature_matrix(read_task(folder, 0, split="test")).shape[1])
 
 
 def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     """Area under the deferral curve on test, KCM less MCM, paired over 10 seeds, with the demo's settings."""
     config = load_config(RunConfig, REVIEWS)
-    folder = inputs.artefact("evaluate", "kcm/outcomes.parquet")
-    labels = OutcomeTable.from_parquet(folder / "outcomes.parquet").label_names
-    features, outcomes = _small_features(inputs), inputs.artefact("outcomes", "large.json")
-    names = [f"task {n}" for n in range(len(list(features.glob("task-*.parquet"))))]
-    files = [
-        TaskFiles(n, features / f"task-{i:04d}.parquet", outcomes / f"task-{i:04d}.parquet")
-        for i, n in enumerate(names)
-    ]
-    width = feature_matrix(read_features(features, 0, split="test")).shape[1]
+    small, large = _small_features(inputs), inputs.artefact("outcomes", "large.json")
+    features = FeaturesArtefact("features", small.name, small)
+    outcomes = OutcomesArtefact("outcomes", large.name, large)
     areas: dict[str, list[float]] = {"kcm": [], "mcm": []}
     for seed in range(NUM_SEEDS):
-        order = np.random.default_rng(seed).permutation(len(files))
-        plan = WalkPlan(
-            ("kcm", "mcm"), tuple(files[i] for i in order), width, len(labels), config.network, config.learner,
-            config.train, config.distill, seed,
-        )  # fmt: skip
+        order = np.random.default_rng(seed).permutation(len(features.names.tasks))
+        configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
+        plan = WalkPlan.of(TrainerConfig(**configured), features, outcomes)
+        plan = replace(plan, tasks=tuple(plan.tasks[i] for i in order))
         for name, found in areas.items():
             walk = plan.walk(name)
             walk.run()
-            table, _, _ = outcome_table(walk.collaborator.eval(), features, outcomes, names, labels, ("test",))
+            table = outcome_table(walk.collaborator.eval(), features, outcomes, ("test",)).table
             found.append(Frontier.of(ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))).area())
     interval = paired_over_seeds(areas["kcm"], areas["mcm"])
     return {

@@ -38,8 +38,8 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.stream import list_column
 from kcm.learners.walk import TrainConfig
 from pipelines.cluster import ClusterConfig, connected
-from pipelines.stages.features import write_rows
-from pipelines.training.worker import TaskFiles, WalkPlan
+from pipelines.store.features import write_rows
+from pipelines.training.worker import TaskFiles, TrainerConfig, WalkPlan
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 IN_FEATURES, NUM_LABELS, HIDDEN = 384, 150, 64
@@ -90,17 +90,15 @@ def write_task(folder: Path) -> TaskFiles:
 
 def plan(task: TaskFiles, batch_size: int) -> WalkPlan:
     """A collaborator of the size that CLINC150 has, which never comes to the end of its task."""
-    return WalkPlan(
+    config = TrainerConfig(
         collaborators=("kcm",),
-        tasks=(task,),
-        in_features=IN_FEATURES,
-        num_labels=NUM_LABELS,
         network=NetworkConfig(hidden=(HIDDEN,)),
         learner=FinetuneConfig(),
         train=TrainConfig(batch_size=batch_size, num_epochs=1000),
         distill=DistillConfig(),
         seed=0,
     )
+    return WalkPlan(config, (task,), IN_FEATURES, NUM_LABELS)
 
 
 def timed_worker(config: dict[str, Any]) -> dict[str, Any]:

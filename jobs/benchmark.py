@@ -144,7 +144,7 @@ def retrieval(
         from kcm.config import load_config, parse_config
         from kcm.retrieval.search import RetrievalConfig
         from pipelines.config import RunConfig
-        from pipelines.stages.retrieval import retrieval as measure
+        from pipelines.run import retrieval as measure
 
         settings = parse_config(RetrievalConfig, {"top_k": top_k} if top_k else {})
         result |= measure(load_config(RunConfig, config, overrides or ()), settings)

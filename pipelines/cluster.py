@@ -19,7 +19,7 @@ from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.redact import PlainUrl
 from pipelines.authentication import local_token, tell_address
-from pipelines.signals import kept
+from pipelines.signals import handlers_restored
 
 MIB = 2**20
 CPUS_PER_TRIAL = 1
@@ -131,7 +131,7 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
         if not address:
             _check_room(config)
         private = None if address else stack.enter_context(local_token(folder))
-        with _silent_stderr(), kept(signal.SIGTERM):
+        with _silent_stderr(), handlers_restored(signal.SIGTERM):
             if address:
                 join(address)
             else:
@@ -212,11 +212,11 @@ def _check_room(config: ClusterConfig) -> None:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Ray's C++ side announces its log level on the terminal while it starts; what goes wrong is raised anyway."""
-    kept = os.dup(2)
+    terminal = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(terminal, 2)
+        os.close(terminal)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
-from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
@@ -18,10 +18,7 @@ from kcm.learners.walk import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.serve.deploy.config import ServeConfig
-from pipelines.stages.tune import TuneConfig
 from pipelines.tracking import TrackingConfig
-
-CollaboratorName = Literal["kcm", "mcm"]
 
 
 class RunConfig(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -13,30 +12,28 @@ import yaml
 
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
+from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.stages.evaluate import read_curves, read_result
-from pipelines.stages.tasks import load_sequence
-from pipelines.store.artefact import Artefact
 from pipelines.tracking import champion_of
 
 
-def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
+def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
     """What is known once the stages in `done` are finished; a whole run also has its report and registered version."""
-    result: dict[str, Any] = {"name": context.config.name}
+    result: dict[str, Any] = {"name": config.name}
     if "evaluate" in done:
-        measured = read_result(done["evaluate"])
+        measured = done["evaluate"].result
         result |= measured
-        result["certificate"] = measured[context.config.collaborators[0]]["certificate"]
+        result["certificate"] = measured[config.collaborators[0]]["certificate"]
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,
-        "bad_rows": len(load_sequence(done["tasks"]).bad_rows),
+        "bad_rows": len(done["tasks"].load().bad_rows),
         "artefacts": {stage: str(artefact.folder) for stage, artefact in done.items()},
     }
     if "register" not in done:
         return result
     if tracking := context.tracking:
-        model = context.config.tracking.model_of(context.config.name)
+        model = config.tracking.model_of(config.name)
         result["mlflow"] = {
             "tracking_uri": redacted(tracking.uri),
             "run_id": tracking.run_id,
@@ -45,39 +42,38 @@ def collect(context: Context, done: Mapping[str, Artefact]) -> dict[str, Any]:
         }
     report = context.run_folder / "report.html"
     result["report"] = str(report)
-    write_report(_report_inputs(context, done, result), report)
+    write_report(_report_inputs(config, done, result), report)
     if tracking:
-        tracking.log(_params(context), _headline(context, result), report)
+        tracking.log(_params(config), _headline(config, result), report)
     return result
 
 
-def _params(context: Context) -> dict[str, Any]:
+def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
     changes_nothing = {"cluster", "tracking", "serve", "storage_path", "assets_path"}
-    params: dict[str, Any] = redacted_values(context.config.model_dump(mode="json", exclude=changes_nothing))
+    params: dict[str, Any] = redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
     return params
 
 
-def _headline(context: Context, result: Mapping[str, Any]) -> dict[str, float | None]:
+def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
     """Every collaborator's figures over all tasks, intervals left out."""
     return {
         f"{name}/{metric}": value
-        for name in context.config.collaborators
+        for name in config.collaborators
         for metric, value in result[name]["overall"].items()
         if not isinstance(value, list)
     }
 
 
-def _report_inputs(context: Context, done: Mapping[str, Artefact], result: dict[str, Any]) -> ReportInputs:
-    curves = read_curves(done["evaluate"])
-    trials = json.loads((done["tune"].folder / "trials.json").read_text(encoding="utf-8"))
+def _report_inputs(config: RunConfig, done: Mapping[str, Any], result: dict[str, Any]) -> ReportInputs:
+    curves = done["evaluate"].curves
     return ReportInputs(
         result=result,
         frontiers={name: curve["frontier"] for name, curve in curves.items()},
         reliability={name: curve["reliability"] for name, curve in curves.items()},
-        trials=trials,
-        certificate_path=curves[context.config.collaborators[0]]["certificate_path"],
-        config_yaml=yaml.safe_dump(redacted_values(context.config.model_dump(mode="json")), sort_keys=False),
+        trials=done["tune"].trials,
+        certificate_path=curves[config.collaborators[0]]["certificate_path"],
+        config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
         lineage={stage: artefact.fingerprint for stage, artefact in done.items()},
         machine=_machine(),
     )

@@ -1,4 +1,4 @@
-"""Signals stay with whoever handled them: Ray leaves handlers of its own behind."""
+"""Signal handlers are restored: Ray leaves handlers of its own behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def kept(*signals: signal.Signals) -> Iterator[None]:
+def handlers_restored(*signals: signal.Signals) -> Iterator[None]:
     """Give `signals` back to their present handlers after the block.
 
     They are set anew even where Python sees no change: Ray's C++ side handles SIGTERM beneath it, by an abort.

@@ -65,7 +65,7 @@ def test_the_walk_sees_imports_in_functions_and_relative_ones(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "module", ["pipelines.stages.features", "pipelines.training.trial", "pipelines.serve.cascade.door"]
+    "module", ["pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.cascade.door"]
 )
 def test_a_worker_starts_without_what_only_others_need(module: str) -> None:
     """Each of these takes a second or two of every process that Ray starts."""

@@ -19,7 +19,7 @@ from torch import nn
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.gate import DEFERRAL, Gate
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import score_named
 from kcm.certify.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
@@ -131,7 +131,6 @@ class Bundle:
         documents: dict[str, Config] = {
             "config": config,
             "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
-            "policy": self.policy,
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
@@ -147,6 +146,7 @@ class Bundle:
             }
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
+            self.policy.save(draft)
             write_json(draft / "metrics.json", dict(self.metrics))
             for name, module in _modules(collaborator, self.deferral).items():
                 if tensors := module.state_dict():
@@ -190,7 +190,7 @@ class Bundle:
             encoder_identity=encoder.identity,
             large=large_config,
             large_identity=large.identity,
-            policy=files.config(Policy, "policy.json"),
+            policy=files.config(Policy, POLICY_FILE),
             learner=config.learner,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             deferral=deferral,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,9 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from kcm.cascade.gate import GateName
-from kcm.config import Config
+from kcm.config import Config, parse_config
+from kcm.errors import ArtefactError
 from kcm.large.prompting.prompts import PromptMode
 
+POLICY_FILE = "policy.json"
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
 
 
@@ -54,7 +58,10 @@ KEEP_ALL = Decision(decision="keep_all")
 
 
 class Policy(Config):
-    """A frozen route, with a JSON round trip (`model_dump_json`, `model_validate_json`).
+    """A frozen route: thresholds, and all that their gate score depends on.
+
+    It is written where it is decided, by the search or the choice of a prompt, and where it is deployed: after its
+    certificate, and in the bundle.
 
     `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Escalated
     items are shown `prompt`, but where the decision is to escalate all the large model is used alone, under the task
@@ -68,6 +75,23 @@ class Policy(Config):
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     prompt: PromptMode = "none"
     on_large_failure: Literal["answer_small", "error"] = "answer_small"
+
+    def save(self, folder: Path) -> None:
+        """Write the policy's file into a folder."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / POLICY_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Policy:
+        """Read what `save` wrote. Raises ArtefactError where it is missing or no JSON, ConfigError for a bad value."""
+        file = folder / POLICY_FILE
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArtefactError(
+                f"no policy can be read: {error}", where=str(file), mend="Run the stage again"
+            ) from None
+        return parse_config(cls, values, where=str(file))
 
     @property
     def scope(self) -> Literal["global", "per_task"]:

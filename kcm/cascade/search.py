@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate import Gate
+from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.config import Config
+from kcm.large.prompting.prompts import PromptMode
 
 Scope = Literal["global", "per_task"]
+
+
+class TuneConfig(Config):
+    """The search space; every list is a set of values to choose from, one value fixes it."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes", "warm_start"})  # another stage's, and a hint
+
+    num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
+    max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
+    gates: tuple[GateName, ...] = Field(
+        ("confidence", "deferral"),
+        min_length=1,
+        description="Gate scores: confidence, margin, entropy, deferral, or your own.",
+    )
+    scopes: tuple[Scope, ...] = Field(
+        ("global", "per_task"), min_length=1, description="One threshold, or one per task."
+    )
+    deferral_weights: tuple[float, ...] = Field((0.0, 0.1), min_length=1, description="Prices of a large call.")
+    large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
+    judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
+    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
+    warm_start: bool = Field(
+        True, description="Try first what the last search of the same space on this storage found best."
+    )
+    prompt_modes: tuple[PromptMode, ...] = Field(
+        ("none",),
+        min_length=1,
+        description="What escalated rows may be shown; beside none, each asks the large model once more for every row.",
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.config import Config
 from kcm.kan import KAN, MLP, RandomReLU
 
+CollaboratorName = Literal["kcm", "mcm"]  # a KAN, and the control of as many parameters
 NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 
 

@@ -21,8 +21,8 @@ from kcm.large.paid import PaidStore
 from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
 from pipelines.progress import Bar
-from pipelines.stages.features import rows_of_lists
-from pipelines.store.outcome_file import Outcomes
+from pipelines.store.features import rows_of_lists
+from pipelines.store.outcomes import Answers
 
 PAID = "paid.sqlite"
 QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
@@ -47,19 +47,19 @@ class Ask:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text`, `image` and `prompt`."""
         answers = self._model.answer(_items({name: batch[name].tolist() for name in QUESTIONS}))
-        told = Outcomes.of(answers, self._num_labels)
+        answered = Answers.of(answers, self._num_labels)
         return {
             ROW: batch[ROW],
-            "label": told.label_N,
-            "probabilities": told.probabilities_NC,
-            "cost": told.cost_N,
-            "failed": told.failed_N,
+            "label": answered.label_N,
+            "probabilities": answered.probabilities_NC,
+            "cost": answered.cost_N,
+            "failed": answered.failed_N,
             "reason": np.array([answer.error or "" for answer in answers], dtype=object),
             "tokens": np.array([answer.cost.tokens for answer in answers], dtype=np.int64),
         }
 
 
-def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: Bar) -> tuple[Outcomes, dict[str, Any]]:
+def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: Bar) -> tuple[Answers, dict[str, Any]]:
     """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
 
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
@@ -71,20 +71,20 @@ def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: B
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
     if not failed:
         return answered, took
-    told = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
+    summary = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
     if len(failed) == len(rows):
-        raise DataError(f"the large model failed on {told}", where="large", mend="Mend it and start again")
-    context.reporter.say(f"[yellow]the large model failed on {escape(told)}[/yellow]")
+        raise DataError(f"the large model failed on {summary}", where="large", mend="Mend it and start again")
+    context.reporter.say(f"[yellow]the large model failed on {escape(summary)}[/yellow]")
     return answered, took | {"failed": len(failed)}
 
 
-def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple[Outcomes, dict[str, Any], list[str]]:
+def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple[Answers, dict[str, Any], list[str]]:
     """A server is asked from this process: the key is known here, and waiting takes no cores.
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
     paid = PaidStore.in_file(context.store.root / PAID)
-    model = asked.large.build(asked.answer_names, context.config.assets_path, paid=paid)
+    model = asked.large.build(asked.answer_names, context.assets_path, paid=paid)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
@@ -96,34 +96,33 @@ def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple
         "tokens": sum(answer.cost.tokens for answer in answers),
         "currency": sum(answer.cost.currency for answer in answers),
     }
-    return Outcomes.of(answers, asked.num_labels), took, [answer.error or "" for answer in answers]
+    return Answers.of(answers, asked.num_labels), took, [answer.error or "" for answer in answers]
 
 
 def _ask_actors(
     context: Context, asked: Asked, rows: pa.Table, scratch: Path, bar: Bar
-) -> tuple[Outcomes, dict[str, Any], list[str]]:
+) -> tuple[Answers, dict[str, Any], list[str]]:
     """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
-    cluster = context.config.cluster
     retain(scratch, ~pc.field("failed"))
     parts = map_rows(
         rows,
         pc.utf8_length(rows["text"]).to_numpy(),
         Ask,
-        {"asked": asked, "assets_dir": context.config.assets_path, "device": cluster.device},
+        {"asked": asked, "assets_dir": context.assets_path, "device": context.cluster.device},
         batch_size=asked.large.rows_per_batch,
-        cluster=cluster,
+        cluster=context.cluster,
         scratch=scratch,
         bar=bar,
     )
     answers = parts.to_table().sort_by(ROW)
-    told = Outcomes(
+    answered = Answers(
         label_N=answers["label"].to_numpy(),
         probabilities_NC=rows_of_lists(answers["probabilities"]),
         cost_N=answers["cost"].to_numpy(),
         failed_N=answers["failed"].to_numpy(),
     )
     took = {"rows": len(rows), "tokens": int(answers["tokens"].to_numpy().sum())}
-    return told, took, answers["reason"].to_pylist()
+    return answered, took, answers["reason"].to_pylist()
 
 
 def _items(columns: Mapping[str, Sequence[Any]]) -> list[Item]:

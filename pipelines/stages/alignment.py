@@ -12,74 +12,82 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from kcm.encoders import TowersConfig
+from kcm.config import Config
+from kcm.encoders import EncoderConfig, TowersConfig
 from kcm.encoders.aligned import save_aligned
-from kcm.encoders.alignment import fit_alignment
+from kcm.encoders.alignment import AlignmentConfig, fit_alignment
 from kcm.errors import DataError
+from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence
 from kcm.tasks.hashing import draw
 from kcm.tasks.pairs import MATCH
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.stages.features import encoded
-from pipelines.stages.tasks import load_sequence
-from pipelines.store.artefact import Artefact, Recipe
-
-VERSION = 1
+from pipelines.batch.encoding import encoded
+from pipelines.context import Attempt, Context
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact
 
 
-def alignment(context: Context, tasks: Artefact) -> Artefact:
-    """The task sequence without the train rows that heads were fitted on; `tasks` itself where no head is to be.
+class Towers(Config):
+    """Two encoders that are to be aligned, as they are found on this machine."""
 
-    The run's configuration goes on with the folders of the fitted heads: all later stages see encoders as any others.
-    """
-    wanted = _towers(context)
-    if not wanted:
-        return tasks
-    seed, share = context.config.seed, max(towers.share for towers in wanted.values())
-    section = {
-        "towers": {side: _section(context, towers) for side, towers in wanted.items()},
-        "device": context.config.cluster.device,
-        "seed": seed,
-    }
+    identities: tuple[str, str]
+    share: float
+    fit: AlignmentConfig
+    config: TowersConfig = Field(exclude=True)
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        sequence = load_sequence(tasks)
-        for side, towers in wanted.items():
-            rows = _fitted_on(sequence, towers.share, seed)
-            images_NI = encoded(context, towers.image, rows, scratch=scratch / side / "image", bar=bar)
-            texts_NT = encoded(context, towers.text, rows, scratch=scratch / side / "text", bar=bar)
-            head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), towers.fit, seed)
-            (folder / side).mkdir()
-            save_aligned(folder / side, towers, head)
-        _without(sequence, share, seed).save(folder)
-
-    artefact = context.build(Recipe("alignment", VERSION, section, (tasks,)), write)
-    _go_on_with(context, artefact, wanted)
-    return artefact
+    @classmethod
+    def of(cls, towers: TowersConfig, assets_path: Path) -> Towers:
+        """Take the identity of each encoder."""
+        image, text = (tower.identity(assets_path) for tower in (towers.image, towers.text))
+        return cls(identities=(image, text), share=towers.share, fit=towers.fit, config=towers)
 
 
-def _towers(context: Context) -> dict[str, TowersConfig]:
-    """The towers to be aligned, by the section of the configuration that has them."""
-    encoders = {"encoder": context.config.encoder, "large": context.config.large.backbone}
-    return {side: towers for side, encoder in encoders.items() if encoder and (towers := encoder.to_align)}
+class Heads(Plan):
+    """The heads that are fitted, by the side whose encoder they belong to."""
+
+    towers: dict[str, Towers]
+    device: str
+    seed: int
+
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
+        """A folder for each head, and the sequence without the train rows that any was fitted on."""
+        everything = sequence.load()
+        for side, towers in self.towers.items():
+            rows = _fitted_on(everything, towers.share, self.seed)
+            images_NI, texts_NT = (
+                encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
+                for part, tower in (("image", towers.config.image), ("text", towers.config.text))
+            )
+            head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), towers.fit, self.seed)
+            (attempt.folder / side).mkdir()
+            save_aligned(attempt.folder / side, towers.config, head)
+        share = max(towers.share for towers in self.towers.values())
+        _without(everything, share, self.seed).save(attempt.folder)
 
 
-def _section(context: Context, towers: TowersConfig) -> dict[str, object]:
-    identities = [tower.identity(context.config.assets_path) for tower in (towers.image, towers.text)]
-    return {"identities": identities, "share": towers.share, "fit": towers.fit.model_dump(mode="json")}
+class Alignment(Stage):
+    """The task sequence without the train rows that heads were fitted on, and these heads: see `with_head` of it."""
 
+    stage, version, reads, writes = "alignment", 1, ("sequence",), SequenceArtefact
 
-def _go_on_with(context: Context, artefact: Artefact, wanted: dict[str, TowersConfig]) -> None:
-    """Name the fitted heads in the configuration, in place of their towers."""
-    config = context.config
-    if "encoder" in wanted:
-        config = config.model_copy(update={"encoder": config.encoder.aligned(artefact.folder / "encoder")})
-    if "large" in wanted:
-        aligned = config.large.backbone.aligned(artefact.folder / "large")
-        config = config.model_copy(update={"large": config.large.with_backbone(aligned)})
-    context.config = config
+    encoder: EncoderConfig
+    large: LargeConfig
+    seed: int
+
+    def applies(self) -> bool:
+        """Where any encoder is made of towers."""
+        return bool(self._towers())
+
+    def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
+        """The towers to be aligned, by the section of the configuration that has them."""
+        towers = {side: Towers.of(each, context.assets_path) for side, each in self._towers().items()}
+        return Heads(towers=towers, device=context.cluster.device, seed=self.seed)
+
+    def _towers(self) -> dict[str, TowersConfig]:
+        encoders = {ENCODER: self.encoder, LARGE: self.large.backbone}
+        return {side: towers for side, encoder in encoders.items() if encoder and (towers := encoder.to_align)}
 
 
 def _fitted_on(sequence: TaskSequence, share: float, seed: int) -> pa.Table:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,57 +29,86 @@ from kcm.metrics.calibration import confidences, expected_calibration_error, rel
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.store.artefact import Artefact, Recipe, write_json
-from pipelines.store.outcome_table import outcome_table, with_prompts
-from pipelines.training.tuned import Tuned
-from pipelines.training.worker import WalkPlan
+from pipelines.context import Attempt
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, ArtefactStore, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table, with_prompts
+from pipelines.training.artefacts import Tuned, TunedArtefact
 
-VERSION = 2
+_RESULT, _REPORT, _CERTIFICATES = "result.json", "report.json", "certificates.json"
 
 
-def evaluate(
-    context: Context, plan: WalkPlan, answer_names: tuple[str, ...], inputs: tuple[Artefact, Artefact, Artefact]
-) -> Artefact:
+class EvaluatedArtefact(Artefact):
+    """What was measured, and for each collaborator its outcome table, deployed policy and certificates."""
+
+    kind = "evaluated"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What was measured, by collaborator."""
+        return self._json(_RESULT)
+
+    @property
+    def curves(self) -> dict[str, Any]:
+        """The curves of the report, by collaborator."""
+        return self._json(_REPORT)
+
+    def policy(self, name: str) -> Policy:
+        """The policy that a collaborator is deployed with."""
+        return Policy.load(self.folder / name)
+
+    def certificates(self, name: str) -> dict[str | None, Certificate]:
+        """A collaborator's certificates by task; None is the key of the common one."""
+        stored = self._json(f"{name}/{_CERTIFICATES}")
+        tasks = stored.pop("tasks")
+        own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
+        return {None: Certificate.model_validate(stored)} | own
+
+    def _json(self, name: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return value
+
+
+class Evaluate(Stage, Plan):
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
 
-    `inputs` are the artefacts of features, outcomes and tune, or prompts where these are searched. The certify rows are
-    read once, after everything is frozen: a look at them is written into the ledger first, and a later look at the same
-    rows may spend less.
+    The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
+    later look at the same rows may spend less.
     """
-    encoded, answered, tuned = inputs
-    config = context.config.certificate
-    recipe = Recipe("evaluate", VERSION, {"certificate": config.model_dump(mode="json")}, inputs)
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+    stage, version, unit = "evaluate", 2, "collaborators"
+    reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
+
+    certificate: CertificateConfig
+
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
+        """Certify and measure one collaborator after the other."""
+        config, names = self.certificate, features.names
+        collaborators = tuned.plan.config.collaborators
         result, report = {}, {}
-        for number, name in enumerate(plan.collaborators):
-            bar.update(number, len(plan.collaborators))
-            found = Tuned.load(tuned.folder / name, plan, name)
-            names = [task.name for task in plan.tasks]
-            table, features_ND, encode_s = outcome_table(
-                found.collaborator, encoded.folder, answered.folder, names, answer_names, SPLITS
-            )
-            spend = look_spend(context, table.where(split="certify", prompt="none").id, config, recipe.fingerprint)
-            folders: dict[PromptMode, Path] = {
-                mode: tuned.folder / name / mode for mode in found.objectives if mode != "none"
-            }
-            table = with_prompts(table, folders, len(names), SPLITS)
-            judged = Judged.of(found, table, features_ND, encode_s)
+        for number, name in enumerate(collaborators):
+            attempt.bar.update(number, len(collaborators))
+            found = tuned.load(name)
+            measured = outcome_table(found.collaborator, features, outcomes, SPLITS)
+            certify_ids = measured.table.where(split="certify", prompt="none").id
+            spend = look_spend(attempt.context.store, certify_ids, config, attempt.fingerprint)
+            answers = tuned.answers(name, list(found.objectives))
+            judged = Judged.of(found, measured, with_prompts(measured.table, answers, len(names.tasks), SPLITS))
             policy, certificates = certify_policy(
                 judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend
             )
-            (folder / name).mkdir()
-            table.to_parquet(folder / name / "outcomes.parquet")
-            write_json(folder / name / "policy.json", policy.model_dump(mode="json"))
-            write_json(folder / name / "certificates.json", certificates_json(certificates))
-            result[name] = _measured(judged, policy, certificates, found, names)
+            folder = attempt.folder / name
+            folder.mkdir()
+            judged.table.to_parquet(folder / "outcomes.parquet")
+            policy.save(folder)
+            write_json(folder / _CERTIFICATES, certificates_json(certificates))
+            result[name] = _measured(judged, policy, certificates, found, names.tasks)
             report[name] = _curves(judged, config, policy.temperature)
-        write_json(folder / "result.json", result)
-        write_json(folder / "report.json", report)
-
-    return context.build(recipe, write, unit="collaborators")
+        write_json(attempt.folder / _RESULT, result)
+        write_json(attempt.folder / _REPORT, report)
 
 
 @dataclass(frozen=True)
@@ -96,16 +124,16 @@ class Judged:
     mode: PromptMode
 
     @classmethod
-    def of(cls, found: Tuned, table: OutcomeTable, features_ND: np.ndarray, small_cost: np.ndarray) -> Judged:
+    def of(cls, found: Tuned, measured: TableWithFeatures, table: OutcomeTable | None = None) -> Judged:
         """Score every row as it is served, but validate rows as the search saw them.
 
-        `features_ND` and `small_cost` are of the items, which the table repeats for each of its prompt modes.
+        `table` repeats the rows that were measured for each of its prompt modes; these rows alone without one.
         """
-        items = table.where(prompt="none")
-        scores = found.gate.score(features_ND, items.judge_logits[:, : found.collaborator.num_labels])
+        items, table = measured.table, measured.table if table is None else table
+        scores = found.gate.score(measured.features_ND, items.judge_logits[:, : found.collaborator.num_labels])
         scores[items.split == "validate"] = found.validate_scores
         num_modes = len(table) // len(items)
-        return cls(table, np.tile(scores, num_modes), np.tile(small_cost, num_modes), found.policy.prompt)
+        return cls(table, np.tile(scores, num_modes), np.tile(measured.seconds_N, num_modes), found.policy.prompt)
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
         """Rows of a split, and of a task where one is named."""
@@ -118,12 +146,12 @@ class Judged:
         return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
 
 
-def look_spend(context: Context, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
+def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
     """What this look at the certify rows may spend; the same evaluation started again is the same look.
 
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
-    ledger = Ledger(context.store.root / "ledger.json")
+    ledger = Ledger(store.root / "ledger.json")
     return ledger.look(split_fingerprint(certify_ids), config.delta, purpose).spend
 
 
@@ -132,7 +160,7 @@ def _measured(
     policy: Policy,
     certificates: dict[str | None, Certificate],
     found: Tuned,
-    task_names: list[str],
+    task_names: Sequence[str],
 ) -> dict[str, Any]:
     """One collaborator's part of the result."""
     accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
@@ -230,18 +258,3 @@ def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> di
         "reliability": reliability(confidences(table.judge_logits, temperature), right).filled(),
         "certificate_path": regret_curve(judged.rows("certify"), config.epsilon, config.delta),
     }
-
-
-def read_result(artefact: Artefact) -> dict[str, Any]:
-    """What was measured, by collaborator."""
-    return _read(artefact, "result.json")
-
-
-def read_curves(artefact: Artefact) -> dict[str, Any]:
-    """The curves of the report, by collaborator."""
-    return _read(artefact, "report.json")
-
-
-def _read(artefact: Artefact, name: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((artefact.folder / name).read_text(encoding="utf-8"))
-    return value

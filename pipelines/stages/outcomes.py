@@ -1,124 +1,130 @@
-"""Stage `outcomes`: what the large model says of every row, asked once."""
+"""Stage `outcomes`: what the large model says of every row, asked once.
+
+What is computed depends on the large model: a head is fitted to a classifier's features, recorded answers are looked
+up, and any other model is asked.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, InstanceOf
 
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import NO_PROMPT, Item, LargeConfig
 from pipelines.batch.asking import Asked, ask, written_prompt
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.stages.features import SECONDS, feature_matrix, features, read_features, task_file
-from pipelines.stages.tasks import load_sequence
-from pipelines.store.artefact import Artefact, Recipe, write_json
-from pipelines.store.outcome_file import Outcomes
-
-VERSION = 1
-HEAD = "large_head.safetensors"
-IDENTITY = "large.json"
+from pipelines.context import Attempt, Context
+from pipelines.stages.features import Encoding
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
+from pipelines.store.outcomes import HEAD, Answers, OutcomesArtefact, write_identity
+from pipelines.store.sequence import SequenceArtefact
 
 
-def outcomes(context: Context, tasks: Artefact) -> Artefact:
-    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
-
-    Labels count in the label list; the number after its last stands for none-of-these.
-    """
-    large = context.config.large
-    if large.fits_on_train:
-        return _classify(context, tasks, large)
-    if not large.reads:
-        return _look_up(context, tasks, large)
-    return _ask(context, tasks, large)
-
-
-def _classify(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
+class Classify(Plan):
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
     These carry out-of-fold probabilities: in-sample ones would teach the small model a certainty that is not there on
     new rows.
     """
-    embedded = features(context, tasks, large.backbone, label="outcomes")
-    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "seed": context.config.seed}
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        sequence = load_sequence(tasks)
-        tables = [read_features(embedded.folder, number) for number in range(len(sequence.tasks))]
+    large: LargeConfig
+    seed: int
+    embedded: InstanceOf[FeaturesArtefact] = Field(exclude=True)
+
+    def made_of(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+        """The features of the large model's encoder, which are made of the rows."""
+        return (self.embedded,)
+
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
+        """The answers, and the head."""
+        names, bar = sequence.names, attempt.bar
+        tables = [self.embedded.task(number) for number in range(len(names.tasks))]
         everything = pa.concat_tables(tables)
         inputs_ND, label_N = feature_matrix(everything), everything["label"].to_numpy()
         is_fitted = (np.asarray(everything["split"]) == "train") & (label_N != UNLABELLED)
         # A row without a group stands alone: its id is its group.
         groups = pc.coalesce(everything["group"], everything["id"]).filter(pa.array(is_fitted)).to_pylist()
         bar.update(0, 1)
-        num_classes = len(sequence.label_names)
-        fit = large.fit(inputs_ND[is_fitted], label_N[is_fitted], groups, num_classes, context.config.seed)
+        fit = self.large.fit(inputs_ND[is_fitted], label_N[is_fitted], groups, len(names.labels), self.seed)
         bar.update(1, 1)
         probabilities = fit.head.probabilities(inputs_ND)
         probabilities[is_fitted] = fit.out_of_fold_NC
-        fit.head.save(folder / HEAD)
-        answered = Outcomes(
+        fit.head.save(attempt.folder / HEAD)
+        answers = Answers(
             label_N=probabilities.argmax(axis=1),
             probabilities_NC=probabilities,
             cost_N=everything[SECONDS].to_numpy(),
             failed_N=np.zeros(len(everything), dtype=bool),
         )
-        start = 0
-        for number, table in enumerate(tables):
-            answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)
-            start += len(table)
-        identity = large.identity(sequence.label_names, context.config.assets_path, head=fit.head)
-        write_json(folder / IDENTITY, {"identity": identity})
-
-    return context.build(Recipe("outcomes", VERSION, section, (embedded,)), write, unit="fits", label="outcomes")
+        answers.write(attempt.folder, tables)
+        identity = self.large.identity(names.labels, attempt.context.assets_path, head=fit.head)
+        write_identity(attempt.folder, identity)
 
 
-def _look_up(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
+class LookUp(Plan):
     """Answers that the user already has, found by id."""
-    sequence = load_sequence(tasks)
-    model = large.build(sequence.answer_names, context.config.assets_path)
-    section = {"large": large.model_dump(mode="json", exclude=set(large.operational)), "identity": model.identity}
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        done, total = 0, sum(len(sequence.rows(number)) for number in range(len(sequence.tasks)))
-        for number in range(len(sequence.tasks)):
-            table = sequence.rows(number)
-            items = [Item(row_id, Content()) for row_id in table["id"].to_pylist()]
-            Outcomes.of(model.answer(items), len(sequence.label_names)).write(task_file(folder, number), table)
-            done += len(table)
-            bar.update(done, total)
-        write_json(folder / IDENTITY, {"identity": model.identity})
+    large: LargeConfig
+    identity: str
+    model: Any = Field(exclude=True)  # a LargeModel
 
-    return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
+        """The answers."""
+        loaded = sequence.load()
+        tables = [loaded.rows(number).select(["id", "split"]) for number in range(len(loaded.tasks))]
+        items = [Item(row_id, Content()) for table in tables for row_id in table["id"].to_pylist()]
+        attempt.bar.update(0, len(items))
+        Answers.of(self.model.answer(items), len(loaded.label_names)).write(attempt.folder, tables)
+        attempt.bar.update(len(items), len(items))
+        write_identity(attempt.folder, self.identity)
 
 
-def _ask(context: Context, tasks: Artefact, large: LargeConfig) -> Artefact:
+class Ask(Plan):
     """Every row put to a model that needs no fitting."""
-    sequence = load_sequence(tasks)
-    asked = Asked(large, tuple(sequence.answer_names), len(sequence.label_names))
-    identity = large.identity(sequence.answer_names, context.config.assets_path)
-    section = asking_section(context, large, identity)
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        tables = [sequence.rows(number) for number in range(len(sequence.tasks))]
+    large: LargeConfig
+    identity: str
+    device: str
+
+    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
+        """The answers under the task prompt."""
+        loaded = sequence.load()
+        tables = [loaded.rows(number) for number in range(len(loaded.tasks))]
         rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        answered, took = ask(context, asked, rows, scratch=scratch, bar=bar)
-        start = 0
-        for number, table in enumerate(tables):
-            answered.rows(slice(start, start + len(table))).write(task_file(folder, number), table)
-            start += len(table)
-        write_json(folder / IDENTITY, {"identity": identity} | took)
-
-    return context.build(Recipe("outcomes", VERSION, section, (tasks,)), write)
+        asked = Asked(self.large, loaded.answer_names, len(loaded.label_names))
+        answers, took = ask(attempt.context, asked, rows, scratch=attempt.scratch, bar=attempt.bar)
+        answers.write(attempt.folder, tables)
+        write_identity(attempt.folder, self.identity, **took)
 
 
-def asking_section(context: Context, large: LargeConfig, identity: str) -> dict[str, Any]:
-    """What decides the answers of a model that is asked, and nothing of how fast they come."""
-    decides = large.model_dump(mode="json", exclude=set(large.operational))
-    return {"large": decides, "identity": identity, "device": context.config.cluster.device}
+class Outcomes(Stage):
+    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
+
+    Labels count in the label list; the number after its last stands for none-of-these.
+    """
+
+    stage, version, reads, writes = "outcomes", 1, ("sequence",), OutcomesArtefact
+
+    large: LargeConfig
+    seed: int
+
+    def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
+        """How this large model comes to its answers."""
+        large = sequence.large_with_head(self.large)
+        if large.fits_on_train:
+            assert large.backbone is not None  # what it is fitted on
+            embedded = Encoding.of(large.backbone, context).build(sequence, context, label=self.stage)
+            return Classify(large=large, seed=self.seed, embedded=embedded)
+        answer_names = sequence.names.answers
+        if not large.reads:
+            model = large.build(answer_names, context.assets_path)
+            return LookUp(large=large, identity=model.identity, model=model)
+        identity = large.identity(answer_names, context.assets_path)
+        return Ask(large=large, identity=identity, device=context.cluster.device)

@@ -6,7 +6,6 @@ leaves what the search left, with the policy of the best mode; a run without suc
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,129 +18,109 @@ from scipy.special import softmax
 
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import find_policy
+from kcm.cascade.search import TuneConfig, find_policy
 from kcm.cascade.table import SPLITS, OutcomeTable
-from kcm.certify.certificate import certified_keep_rate
+from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, contents
 from kcm.large import (
     LargeAnswer,
+    LargeConfig,
     Prompt,
     PromptMode,
     Prompts,
+    PromptsConfig,
     hard_candidates,
 )
 from kcm.large.adapters.classifier import masked, read_off
 from kcm.large.base import Cost
+from kcm.tasks import TaskSequence
 from pipelines.batch.asking import Asked, ask, written_prompt
-from pipelines.config import RunConfig
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.stages.features import task_file
-from pipelines.stages.outcomes import IDENTITY, asking_section
-from pipelines.stages.tasks import load_sequence
-from pipelines.store.artefact import Artefact, Recipe, write_json
-from pipelines.store.outcome_file import Outcomes
-from pipelines.store.outcome_table import outcome_table, with_prompts
-from pipelines.training.tuned import POLICY, PROMPTS, Tuned
-from pipelines.training.worker import WalkPlan
-
-VERSION = 1
+from pipelines.context import Attempt, Context
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import Answers, OutcomesArtefact, outcome_table, with_prompts
+from pipelines.store.sequence import Names
+from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
-def prompt_modes(config: RunConfig) -> tuple[PromptMode, ...]:
-    """The modes beside `none` that are searched.
+class Prompting(Plan):
+    """The large model under all modes, and how the best mode is chosen."""
 
-    Raises ConfigError where the large model cannot follow one, or the certificate could not test it.
-    """
-    modes: tuple[PromptMode, ...] = tuple(mode for mode in config.tune.prompt_modes if mode != "none")
-    config.large.check_prompt_modes(modes)
-    if modes and config.certificate.method == "regret":
-        raise ConfigError(
-            f"method 'regret' cannot test prompt mode {modes[0]!r}, which changes the large model's answers",
-            where="certificate.method",
-            mend="Use 'net' or 'auto'",
-        )
-    return modes
+    large: LargeConfig
+    identity: str
+    device: str
+    modes: tuple[PromptMode, ...]
+    prompts: PromptsConfig
+    max_loss: float
+    certificate: CertificateConfig
 
-
-def prompts(
-    context: Context,
-    plan: WalkPlan,
-    answer_names: tuple[str, ...],
-    inputs: tuple[Artefact, Artefact, Artefact, Artefact],
-) -> Artefact:
-    """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers.
-
-    The answers under a mode lie below `<name>/<mode>/`, an outcomes file per task. `inputs` are the artefacts of tasks,
-    features, outcomes and tune.
-    """
-    sequence, encoded, answered, tuned = inputs
-    config, modes = context.config, prompt_modes(context.config)
-    identity = json.loads((answered.folder / IDENTITY).read_text(encoding="utf-8"))["identity"]
-    section = asking_section(context, config.large, identity) | {
-        "modes": config.tune.prompt_modes,
-        "prompts": config.prompts.model_dump(mode="json"),
-        "max_loss": config.tune.max_loss,
-        "certificate": config.certificate.model_dump(mode="json"),
-    }
-
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
+        """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
+        names, sequence = features.names, features.sequence.load()
         shown = _contents(sequence)
-        for name in plan.collaborators:
-            shutil.copytree(tuned.folder / name, folder / name)
-            tried = _Prompted(context, plan, answer_names, Tuned.load(tuned.folder / name, plan, name), shown)
-            table = tried.table(encoded.folder, answered.folder)
-            frozen = tried.freeze(table)
+        for name in tuned.plan.config.collaborators:
+            folder = attempt.folder / name
+            shutil.copytree(tuned.folder / name, folder)
+            found = tuned.load(name)
+            table = outcome_table(found.collaborator, features, outcomes, SPLITS).table
+            writer = Prompted(self, names, found, self._freeze(found, table, names), shown)
+            folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {
-                mode: tried.answer(table, mode, frozen, folder / name / mode, scratch / name / mode, bar)
-                for mode in modes
+                mode: writer.answer(table, mode, below, attempt, attempt.scratch / name / mode)
+                for mode, below in folders.items()
             }
-            everything = with_prompts(table, {mode: folder / name / mode for mode in modes}, len(plan.tasks), SPLITS)
-            policy, objectives = tried.best(everything)
-            (folder / name / POLICY).write_text(policy.model_dump_json(indent=2), encoding="utf-8")
-            found = {"prompts": frozen.model_dump(mode="json"), "objectives": objectives, "took": took}
-            write_json(folder / name / PROMPTS, found)
+            policy, objectives = self._best(found, with_prompts(table, folders, len(names.tasks), SPLITS))
+            save_prompts(folder, policy, writer.prompts, objectives, took)
 
-    return context.build(Recipe("prompts", VERSION, section, (encoded, answered, tuned)), write)
+    def _freeze(self, found: Tuned, table: OutcomeTable, names: Names) -> Prompts:
+        """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
+        rows = table.where(split="validate")
+        is_kept_N = found.policy.keep(found.validate_scores, rows.task)
+        candidates = hard_candidates(
+            rows.label, is_kept_N & rows.small_correct, len(names.answers), self.prompts.reliability
+        )
+        return Prompts(top_k=self.prompts.top_k, candidates=candidates)
+
+    def _best(self, tuned: Tuned, table: OutcomeTable) -> tuple[Policy, dict[str, dict[str, float]]]:
+        """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
+        policies: dict[str, Policy] = {}
+        objectives: dict[str, dict[str, float]] = {}
+        for mode in self.modes:
+            part = table.where(split="validate", prompt=mode)
+            rows = ScoredOutcomes.of(part, tuned.validate_scores)
+            found = find_policy(rows, tuned.gate, tuned.policy.scope, self.max_loss)
+            first_look = look_delta(self.certificate.delta, 1)
+            keep_rate = certified_keep_rate(found.policy, rows, self.certificate, first_look)
+            policies[mode] = found.policy.model_copy(update={"prompt": mode})
+            objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
+        best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
+        return policies[best], objectives
 
 
 @dataclass(frozen=True)
-class _Prompted:
-    """One collaborator whose prompts are tried."""
+class Prompted:
+    """One collaborator that writes prompts for the large model."""
 
-    context: Context
-    plan: WalkPlan
-    answer_names: tuple[str, ...]
+    plan: Prompting
+    names: Names
     found: Tuned
+    prompts: Prompts
     shown: Mapping[str, Content]
 
-    def table(self, encoded: Path, answered: Path) -> OutcomeTable:
-        """The outcome table under prompt `none`, its rows task by task and split by split."""
-        names = [task.name for task in self.plan.tasks]
-        return outcome_table(self.found.collaborator, encoded, answered, names, self.answer_names, SPLITS)[0]
-
-    def freeze(self, table: OutcomeTable) -> Prompts:
-        """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
-        config, rows = self.context.config.prompts, table.where(split="validate")
-        kept_N = self.found.policy.keep(self.found.validate_scores, rows.task)
-        candidates = hard_candidates(
-            rows.label, kept_N & rows.small_correct, len(self.answer_names), config.reliability
-        )
-        return Prompts(top_k=config.top_k, candidates=candidates)
-
     def answer(
-        self, table: OutcomeTable, mode: PromptMode, frozen: Prompts, folder: Path, scratch: Path, bar: Bar
+        self, table: OutcomeTable, mode: PromptMode, folder: Path, attempt: Attempt, scratch: Path
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, an outcomes file per task; gives what they took together."""
-        large = self.context.config.large
-        num_labels = self.plan.num_labels
+        large, num_labels = self.plan.large, len(self.names.labels)
         small_NC = softmax(table.small_logits[:, :num_labels] / self.found.policy.temperature, axis=1)
-        prompts = [frozen.write(mode, small_C) for small_C in small_NC]
+        prompts = [self.prompts.write(mode, small_C) for small_C in small_NC]
         took: dict[str, Any] = {"rows": len(table)}
         if large.fits_on_train:  # a mask tells its answers without asking
-            answers = Outcomes.of(_masked(table, prompts, num_labels), num_labels)
+            answers = Answers.of(_masked(table, prompts, num_labels), num_labels)
         else:
             columns = {
                 "id": table.id.tolist(),
@@ -149,32 +128,12 @@ class _Prompted:
                 "image": pa.array([self.shown[row_id].image for row_id in table.id], pa.large_binary()),
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
-            asked = Asked(large, tuple(self.answer_names), num_labels)
-            answers, took = ask(self.context, asked, pa.table(columns), scratch=scratch, bar=bar)
+            asked = Asked(large, self.names.answers, num_labels)
+            answers, took = ask(attempt.context, asked, pa.table(columns), scratch=scratch, bar=attempt.bar)
         folder.mkdir()
-        start = 0
-        for number, task in enumerate(self.plan.tasks):
-            mine = table.where(task=task.name)
-            rows = pa.table({"id": mine.id.tolist(), "split": mine.split.tolist()})
-            answers.rows(slice(start, start + len(mine))).write(task_file(folder, number), rows, mode)
-            start += len(mine)
+        tasks = (table.where(task=task) for task in self.names.tasks)
+        answers.write(folder, (pa.table({"id": t.id.tolist(), "split": t.split.tolist()}) for t in tasks), mode)
         return took
-
-    def best(self, table: OutcomeTable) -> tuple[Policy, dict[str, dict[str, float]]]:
-        """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
-        config, gate = self.context.config, self.found.gate
-        policies: dict[str, Policy] = {}
-        objectives: dict[str, dict[str, float]] = {}
-        for mode in config.tune.prompt_modes:
-            part = table.where(split="validate", prompt=mode)
-            rows = ScoredOutcomes.of(part, self.found.validate_scores)
-            found = find_policy(rows, gate, self.found.policy.scope, config.tune.max_loss)
-            first_look = look_delta(config.certificate.delta, 1)
-            keep_rate = certified_keep_rate(found.policy, rows, config.certificate, first_look)
-            policies[mode] = found.policy.model_copy(update={"prompt": mode})
-            objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
-        best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
-        return policies[best], objectives
 
 
 def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
@@ -184,9 +143,53 @@ def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> 
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
 
 
-def _contents(sequence: Artefact) -> dict[str, Content]:
+def _contents(sequence: TaskSequence) -> dict[str, Content]:
     """What is shown of every row, by its id."""
-    loaded = load_sequence(sequence)
-    tables = [loaded.rows(number).select(["id", "text", "image"]) for number in range(len(loaded.tasks))]
+    tables = [sequence.rows(number).select(["id", "text", "image"]) for number in range(len(sequence.tasks))]
     rows = pa.concat_tables(tables).to_pydict()
     return dict(zip(rows["id"], contents(rows["text"], rows["image"]), strict=True))
+
+
+class ChoosePrompts(Stage):
+    """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers."""
+
+    stage, version = "prompts", 1
+    reads, writes = ("features", "outcomes", "tuned"), TunedArtefact
+
+    large: LargeConfig
+    tune: TuneConfig
+    prompts: PromptsConfig
+    certificate: CertificateConfig
+
+    def check(self) -> None:
+        """The large model must be able to follow each mode, and the certificate to test it."""
+        modes = self._modes
+        self.large.check_prompt_modes(modes)
+        if modes and self.certificate.method == "regret":
+            raise ConfigError(
+                f"method 'regret' cannot test prompt mode {modes[0]!r}, which changes the large model's answers",
+                where="certificate.method",
+                mend="Use 'net' or 'auto'",
+            )
+
+    def applies(self) -> bool:
+        """Where modes beside `none` are searched."""
+        return bool(self._modes)
+
+    def plan(
+        self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> Prompting:
+        """The large model as the stage `outcomes` found it."""
+        return Prompting(
+            large=features.sequence.large_with_head(self.large),
+            identity=outcomes.identity,
+            device=context.cluster.device,
+            modes=self.tune.prompt_modes,
+            prompts=self.prompts,
+            max_loss=self.tune.max_loss,
+            certificate=self.certificate,
+        )
+
+    @property
+    def _modes(self) -> list[PromptMode]:
+        return [mode for mode in self.tune.prompt_modes if mode != "none"]

@@ -2,87 +2,85 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.cascade.policy import Policy
-from kcm.certify.certificate import Certificate
-from kcm.large import LinearHead
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.stages.evaluate import read_curves, read_result
-from pipelines.stages.outcomes import HEAD, IDENTITY
-from pipelines.store.artefact import Artefact, Recipe
-from pipelines.training.tuned import Tuned
-from pipelines.training.worker import WalkPlan
+from kcm.encoders import EncoderConfig
+from kcm.large import LargeConfig
+from pipelines.context import Attempt, Context
+from pipelines.stages.evaluate import EvaluatedArtefact
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.tracking import TrackingConfig
+from pipelines.training.artefacts import TunedArtefact
 
-VERSION = 3
 BUNDLE = "bundle"
 
 
-def register(
-    context: Context,
-    plan: WalkPlan,
-    answer_names: tuple[str, ...],
-    inputs: tuple[Artefact, Artefact, Artefact, Artefact],
-) -> Artefact:
-    """The bundle, in the store and as the champion of the registry; registered once, however often it is run.
+class BundleArtefact(Artefact):
+    """A bundle."""
 
-    `inputs` are the artefacts of features, outcomes, tune (or prompts) and evaluate.
-    """
-    recipe = Recipe("register", VERSION, {"name": context.config.name}, inputs)
+    kind = "bundle"
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        make_bundle(context, plan, answer_names, inputs).write(folder / BUNDLE)
-
-    artefact = context.build(recipe, write, unit="bundles")
-    if context.tracking:
-        model = context.config.tracking.model_of(context.config.name)
-        context.tracking.publish(model, artefact.folder / BUNDLE, artefact.fingerprint)
-    return artefact
+    @property
+    def bundle(self) -> Path:
+        """The bundle's folder."""
+        return self.folder / BUNDLE
 
 
-def make_bundle(
-    context: Context,
-    plan: WalkPlan,
-    answer_names: tuple[str, ...],
-    inputs: tuple[Artefact, Artefact, Artefact, Artefact],
-) -> Bundle:
-    """The bundle of the first collaborator."""
-    encoded, answered, tuned, evaluated = inputs
-    name, config = plan.collaborators[0], context.config
-    found = Tuned.load(tuned.folder / name, plan, name)
-    head = answered.folder / HEAD
-    return Bundle(
-        collaborator=found.collaborator,
-        seed=plan.seed,
-        label_names=answer_names[: plan.num_labels],
-        none_label=next(iter(answer_names[plan.num_labels :]), None),
-        task_names=tuple(task.name for task in plan.tasks),
-        encoder=config.encoder,
-        encoder_identity=encoded.manifest["section"]["identity"],
-        large=config.large,
-        large_identity=_json(answered.folder / IDENTITY)["identity"],
-        policy=Policy.model_validate(_json(evaluated.folder / name / "policy.json")),
-        learner=config.learner,
-        large_head=LinearHead.load(head) if head.exists() else None,
-        deferral=found.gate.deferral,
-        prompts=found.prompts if found.policy.prompt != "none" else None,
-        certificates=_certificates(_json(evaluated.folder / name / "certificates.json")),
-        metrics=read_result(evaluated)[name] | {"frontier": read_curves(evaluated)[name]["frontier"]},
-        learner_state=found.state["learner"],
-        lineage=Lineage(artefacts={artefact.stage: artefact.fingerprint for artefact in inputs}),
-    )
+class Register(Stage, Plan):
+    """The bundle, in the store and as the champion of the registry; registered once, however often it is run."""
 
+    stage, version, unit = "register", 3, "bundles"
+    reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
-def _certificates(stored: dict[str, Any]) -> dict[str | None, Certificate]:
-    tasks = stored.pop("tasks")
-    own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
-    return {None: Certificate.model_validate(stored)} | own
+    name: str
+    encoder: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
+    large: LargeConfig = Field(exclude=True)
+    tracking: TrackingConfig = Field(exclude=True)
 
+    def write(
+        self,
+        attempt: Attempt,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+        evaluated: EvaluatedArtefact,
+    ) -> None:
+        """The bundle of the first collaborator."""
+        plan, sequence = tuned.plan, features.sequence
+        name = plan.config.collaborators[0]
+        found, policy = tuned.load(name), evaluated.policy(name)
+        bundle = Bundle(
+            collaborator=found.collaborator,
+            seed=plan.config.seed,
+            label_names=sequence.names.labels,
+            none_label=sequence.names.none_label,
+            task_names=sequence.names.tasks,
+            encoder=sequence.with_head(self.encoder),
+            encoder_identity=features.identity,
+            large=sequence.large_with_head(self.large),
+            large_identity=outcomes.identity,
+            policy=policy,
+            learner=plan.config.learner,
+            large_head=outcomes.head,
+            deferral=found.gate.deferral,
+            prompts=found.prompts if policy.prompt != "none" else None,
+            certificates=evaluated.certificates(name),
+            metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
+            learner_state=found.state["learner"],
+            lineage=Lineage(
+                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)}
+            ),
+        )
+        bundle.write(attempt.folder / BUNDLE)
 
-def _json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
+    def publish(self, artefact: BundleArtefact, context: Context) -> None:
+        """Make the bundle the champion."""
+        if context.tracking:
+            model = self.tracking.model_of(self.name)
+            context.tracking.publish(model, artefact.bundle, artefact.fingerprint)

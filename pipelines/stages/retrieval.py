@@ -1,4 +1,4 @@
-"""Retrieval both ways with the collaborators of a run over pairs: R@K of small, large and cascade, and a certificate.
+"""Stage `retrieval`: pictures and captions searched by each other, with the collaborators of a run over pairs.
 
 The small model orders a gallery by its log-odds of a match and the cosine of its dual encoder, the judge says how sure
 that is, and the large model's dual encoder orders by its cosine. Every picture and every caption of a split is a query
@@ -14,102 +14,121 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from kcm.cascade.evaluation import router_quality
+from kcm.cascade.gate import GateName
 from kcm.cascade.policy import Decision, Policy
-from kcm.certify.certificate import certificates_json, certify_policy
+from kcm.cascade.search import TuneConfig
+from kcm.certify.certificate import CertificateConfig, certificates_json, certify_policy
+from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
+from kcm.inputs.content import Part
+from kcm.large import LargeConfig
 from kcm.metrics.intervals import Interval, paired_difference
 from kcm.retrieval.gallery import Gallery
 from kcm.retrieval.quality import Retrieved
 from kcm.retrieval.search import Candidate, RetrievalConfig, candidates, cheapest, queries, within_share
 from kcm.tasks import TaskSequence
+from pipelines.batch.encoding import encoded
 from pipelines.batch.galleries import Vectors, galleries, matching_rows
-from pipelines.cluster import connected
-from pipelines.config import RunConfig
-from pipelines.context import Context
-from pipelines.progress import Bar, Reporter
-from pipelines.run import stages, walk_plan
+from pipelines.context import Attempt, Context
 from pipelines.stages.evaluate import look_spend
-from pipelines.stages.features import encoded
-from pipelines.stages.tasks import load_sequence
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, explained, write_json
-from pipelines.store.lock import locked
-from pipelines.training.tuned import Tuned
-
-VERSION = 2
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.artefacts import TunedArtefact
 
 _RESULT = "retrieval.json"
 
 
-def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run the stages up to `tune`, or take them from the cache, and measure retrieval; one entry per collaborator.
+class RetrievalArtefact(Artefact):
+    """What was measured."""
 
-    Raises ConfigError for a run that is not over pairs with two dual encoders.
-    """
-    context = Context(config, ArtefactStore(config.storage_path), reporter or Reporter())
-    _dual_encoders(config)
-    folder = context.run_folder
-    with explained(folder), locked(folder, f"the run {config.name!r}"), connected(config.cluster):
-        done: dict[str, Artefact] = {}
-        for stage, artefact in stages(context):
-            done[stage] = artefact
-            if stage == "tune":
-                break
-        found = _measure(context, settings, done)
-    result: dict[str, Any] = json.loads((found.folder / _RESULT).read_text(encoding="utf-8"))
-    return result
+    kind = "retrieved"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Figures by collaborator, and the differences between collaborators."""
+        result: dict[str, Any] = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
+        return result
 
 
-def _dual_encoders(config: RunConfig) -> tuple[EncoderConfig, EncoderConfig]:
-    """The dual encoders of the small and of the large side."""
-    small, large = config.encoder, config.large.backbone if config.large.fits_on_train else None
-    if large and small.dual and large.dual:
-        return small, large
-    raise ConfigError(
-        "retrieval needs two dual encoders",
-        where="encoder, large",
-        mend="Give encoders of kind image_text, the large one to adapter 'classifier'",
-    )
+class Search(Config):
+    """How a policy is searched on validate queries."""
+
+    max_loss: float
+    gates: tuple[GateName, ...]
+    seed: int
 
 
-def _measure(context: Context, settings: RetrievalConfig, done: Mapping[str, Artefact]) -> Artefact:
-    config = context.config  # names the fitted heads, once the stages have run
-    section = {
-        "retrieval": settings.model_dump(mode="json"),
-        "certificate": config.certificate.model_dump(mode="json"),
-        "search": {"max_loss": config.tune.max_loss, "gates": config.tune.gates, "seed": config.seed},
-    }
-    recipe = Recipe("retrieval", VERSION, section, tuple(done[stage] for stage in ("features", "outcomes", "tune")))
+class Measuring(Plan):
+    """What is measured, by which dual encoders."""
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        sequence = load_sequence(done["tasks"])
-        small, large = _vectors(context, sequence, scratch, bar)
-        plan, _ = walk_plan(config, done["tasks"], done["features"], done["outcomes"])
-        spend = look_spend(context, _certify_ids(sequence), config.certificate, recipe.fingerprint)
+    retrieval: RetrievalConfig
+    certificate: CertificateConfig
+    search: Search
+    small: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
+    large: EncoderConfig = Field(exclude=True)
+
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> None:
+        """The figures of all collaborators."""
+        sequence = features.sequence.load()
+        rows = matching_rows(sequence)
+
+        def embedded(encoder: EncoderConfig, part: Part) -> np.ndarray:
+            scratch = attempt.scratch / Path(encoder.name).name / part
+            return encoded(attempt.context, encoder.of_part(part), rows, scratch=scratch, bar=attempt.bar)
+
+        small, large = (Vectors(embedded(each, "image"), embedded(each, "text")) for each in (self.small, self.large))
+        spend = look_spend(attempt.context.store, _certify_ids(sequence), self.certificate, attempt.fingerprint)
         measured, deployed = {}, {}
-        for name in plan.collaborators:
-            tuned = Tuned.load(done["tune"].folder / name, plan, name)
-            found = galleries(matching_rows(sequence), small, large, tuned.collaborator, sequence.label_names)
-            measured[name], deployed[name] = _figures(found, settings, context, spend)
-        write_json(folder / _RESULT, {"collaborators": measured, "differences": _differences(deployed)})
-
-    return context.build(recipe, write)
+        for name in tuned.plan.config.collaborators:
+            collaborator = tuned.load(name).collaborator
+            found = galleries(rows, small, large, collaborator, sequence.label_names)
+            measured[name], deployed[name] = _figures(found, self, spend)
+        write_json(attempt.folder / _RESULT, {"collaborators": measured, "differences": _differences(deployed)})
 
 
-def _vectors(context: Context, sequence: TaskSequence, scratch: Path, bar: Bar) -> tuple[Vectors, Vectors]:
-    """The rows that match, through the dual encoder of the small side and of the large one."""
-    rows = matching_rows(sequence)
+class Retrieval(Stage):
+    """R@K of small, large and cascade, both ways, with a certificate."""
 
-    def embedded(encoder: EncoderConfig, part: str) -> np.ndarray:
-        name = Path(encoder.name).name
-        return encoded(context, encoder.of_part(part), rows, scratch=scratch / name / part, bar=bar)
+    stage, version = "retrieval", 2
+    reads, writes = ("features", "outcomes", "tuned"), RetrievalArtefact
 
-    small, large = _dual_encoders(context.config)
-    return Vectors(embedded(small, "image"), embedded(small, "text")), Vectors(
-        embedded(large, "image"), embedded(large, "text")
-    )
+    retrieval: RetrievalConfig
+    certificate: CertificateConfig
+    tune: TuneConfig
+    encoder: EncoderConfig
+    large: LargeConfig
+    seed: int
+
+    def check(self) -> None:
+        """Both sides must have a dual encoder."""
+        large = self.large.backbone if self.large.fits_on_train else None
+        if not (large and self.encoder.dual and large.dual):
+            raise ConfigError(
+                "retrieval needs two dual encoders",
+                where="encoder, large",
+                mend="Give encoders of kind image_text, the large one to adapter 'classifier'",
+            )
+
+    def plan(
+        self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+    ) -> Measuring:
+        """The encoders with the heads that were fitted for them."""
+        sequence = features.sequence
+        return Measuring(
+            retrieval=self.retrieval,
+            certificate=self.certificate,
+            search=Search(max_loss=self.tune.max_loss, gates=self.tune.gates, seed=self.seed),
+            small=sequence.with_head(self.encoder),
+            large=sequence.large_with_head(self.large).backbone,
+        )
 
 
 def _certify_ids(sequence: TaskSequence) -> list[str]:
@@ -117,15 +136,13 @@ def _certify_ids(sequence: TaskSequence) -> list[str]:
     return [row for task in sequence.tasks for row in task.splits["certify"]["id"]]
 
 
-def _figures(
-    found: list[Gallery], settings: RetrievalConfig, context: Context, spend: float
-) -> tuple[dict[str, Any], Retrieved]:
+def _figures(found: list[Gallery], plan: Measuring, spend: float) -> tuple[dict[str, Any], Retrieved]:
     """One collaborator's part of the result, and its test queries under the deployed policy."""
-    config = context.config
-    tried = candidates(found, settings, config.tune.gates, config.seed)
-    best, searched = cheapest(tried, config.tune.max_loss, config.certificate)
+    settings, search = plan.retrieval, plan.search
+    tried = candidates(found, settings, search.gates, search.seed)
+    best, searched = cheapest(tried, search.max_loss, plan.certificate)
     certify = best.score(queries(found, "certify", best.choice))
-    policy, certificates = certify_policy(best.rows, certify, searched, config.certificate, delta=spend)
+    policy, certificates = certify_policy(best.rows, certify, searched, plan.certificate, delta=spend)
     deployed = Retrieved.of(found, best, policy)
     bounded, decision = within_share(tried, settings.max_share)
     within = Retrieved.of(found, bounded, Policy(gate=bounded.gate.name, decision=decision))

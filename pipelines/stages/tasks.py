@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field, InstanceOf
 
+from kcm.encoders import EncoderConfig
 from kcm.inputs.content import image_digest
-from kcm.tasks import TaskSequence, build_sequence
-from pipelines.context import Context
-from pipelines.progress import Bar
-from pipelines.store.artefact import Artefact, Recipe
+from kcm.large import LargeConfig
+from kcm.learners import LearnerConfig
+from kcm.tasks import TasksConfig, TaskSequence, build_sequence
+from pipelines.context import Attempt, Context
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.sequence import SequenceArtefact
 
-VERSION = 2
+
+class Rows(Plan):
+    """A task sequence that has been built: what counts is the content of the rows, not the name of their file."""
+
+    content: str
+    sequence: InstanceOf[TaskSequence] = Field(exclude=True)
+
+    def write(self, attempt: Attempt) -> None:
+        """The sequence in its own folder format."""
+        self.sequence.save(attempt.folder)
 
 
-def tasks(context: Context) -> Artefact:
-    """The task sequence in its own folder format.
+class Tasks(Stage):
+    """The task sequence.
 
-    It is built before its fingerprint is known: what counts is the content of the rows, not the name of their file.
     Bad rows are listed by id and reason in the run's folder before they can stop the run.
     """
-    config = context.config
-    bad_rows_file = context.run_folder / "bad_rows.csv"
-    reads = config.encoder.reads | config.large.reads
-    sequence = build_sequence(config.tasks, config.assets_path, config.seed, reads=reads, bad_rows_file=bad_rows_file)
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        sequence.save(folder)
+    stage, version, writes = "tasks", 2, SequenceArtefact
 
-    return context.build(Recipe("tasks", VERSION, {"content": _digest(sequence)}), write)
+    tasks: TasksConfig
+    encoder: EncoderConfig
+    large: LargeConfig
+    learner: LearnerConfig
+    seed: int
 
-
-def load_sequence(artefact: Artefact) -> TaskSequence:
-    """The task sequence of a finished stage."""
-    return TaskSequence.load(artefact.folder)
+    def plan(self, context: Context) -> Rows:
+        """Build the sequence; what its label list rules out is told now, before hours of encoding."""
+        sequence = build_sequence(
+            self.tasks,
+            context.assets_path,
+            self.seed,
+            reads=self.encoder.reads | self.large.reads,
+            bad_rows_file=context.run_folder / "bad_rows.csv",
+        )
+        self.learner.build(self.seed).check(len(sequence.label_names))
+        return Rows(content=_digest(sequence), sequence=sequence)
 
 
 def _digest(sequence: TaskSequence) -> str:

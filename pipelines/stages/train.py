@@ -2,150 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.markup import escape
 
-from kcm.errors import KcmError
-from pipelines.cluster import ClusterConfig
-from pipelines.context import Context
-from pipelines.progress import Bar, polled
-from pipelines.signals import kept
-from pipelines.store.artefact import Artefact, Recipe
-from pipelines.store.checkpoint import newest_checkpoint
-from pipelines.training.worker import METRICS, NOTES, PROGRESS, WalkPlan, WorkerPlan, train_worker
-
-VERSION = 3
+from pipelines.context import Attempt
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.artefacts import TrainedArtefact
+from pipelines.training.driver import run_workers
+from pipelines.training.worker import TrainerConfig, WalkPlan, WorkerPlan
 
 
-def train(context: Context, plan: WalkPlan, features: Artefact, outcomes: Artefact) -> Artefact:
-    """Trained collaborators: `<name>.pt`, the state of a finished walk, for each of them."""
-    config = context.config
-    section = {
-        "collaborators": plan.collaborators,
-        "network": config.network.model_dump(mode="json"),
-        "learner": config.learner.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json"),
-        "distill": config.distill.model_dump(mode="json"),
-        "seed": config.seed,
-    }
-    recipe = Recipe("train", VERSION, section, (features, outcomes))
+class Train(Stage, Plan, TrainerConfig):
+    """The state of a finished walk for each collaborator."""
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
-        worker = WorkerPlan(plan, recipe.fingerprint, scratch, config.cluster.checkpoint_every)
+    stage, version, reads, writes, unit = "train", 3, ("features", "outcomes"), TrainedArtefact, "steps"
+
+    def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
+        """`<name>.pt` for each collaborator."""
+        context = attempt.context
+        plan = WalkPlan.of(self, features, outcomes)
+        worker = WorkerPlan(plan, attempt.fingerprint, attempt.scratch, context.cluster.checkpoint_every)
         record = context.tracking.log_metrics if context.tracking else None
-        state = run_workers(worker, config.cluster, bar, lambda line: context.reporter.say(escape(line)), record)
-        for name in plan.collaborators:
-            torch.save(state[name], folder / f"{name}.pt")
-
-    return context.build(recipe, write, unit="steps")
-
-
-def run_workers(
-    worker: WorkerPlan,
-    cluster: ClusterConfig,
-    bar: Bar,
-    say: Callable[[str], None],
-    record: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, dict[str, object]]:
-    """Run a TorchTrainer until every walk is done; the state of each walk by collaborator.
-
-    A worker that dies is replaced, up to `max_failures` times, and goes on from the newest sound checkpoint; so does
-    a second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
-    nodes that are left can hold. `say` is told of checkpoints that are passed over, `record` of metrics as they are
-    reported. ArtefactError, before a worker is started, for checkpoints of another configuration.
-    """
-    watch = _Watch(worker.storage, say, record)
-    newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
-    # Our checkpoints say all; Ray's own record of an earlier attempt refuses a second start, and may be torn.
-    attempt = 1 + max((int(path.name.split("-")[1]) for path in worker.storage.glob("attempt-*")), default=0)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"worker": worker},
-        scaling_config=ScalingConfig(
-            num_workers=cluster.num_workers,
-            use_gpu=cluster.use_gpu,
-            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=f"attempt-{attempt}",
-            storage_path=str(worker.storage),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    try:
-        with polled(bar, watch.progress), kept(signal.SIGINT):
-            trainer.fit()
-        watch.progress()  # what came after the last look
-    except TrainingFailedError as error:
-        raise _cause(error) from error
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=watch.say)
-    if state is None:
-        raise KcmError("training ended without a checkpoint", where=str(worker.storage))
-    for path in worker.storage.glob("attempt-*"):
-        shutil.rmtree(path, ignore_errors=True)
-    return state
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The worker's own error where it is one that a person can mend, else the failure as it is."""
-    causes = getattr(error, "worker_failures", {})
-    for cause in causes.values():
-        while cause is not None:
-            if isinstance(cause, KcmError):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
-
-
-class _Watch:
-    """Follows what rank 0 leaves in the storage folder: how far it is, and what a person should know."""
-
-    def __init__(
-        self, storage: Path, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
-    ) -> None:
-        self._progress, self._notes, self._say = storage / PROGRESS, storage / NOTES, say
-        self._metrics, self._record, self._recorded = storage / METRICS, record, 0
-        self._notes.unlink(missing_ok=True)
-        self._said: set[str] = set()
-
-    def say(self, line: str) -> None:
-        """Say a line once: every restart of the workers finds the same damage."""
-        if line not in self._said:
-            self._said.add(line)
-            self._say(line)
-
-    def progress(self) -> tuple[float, float] | None:
-        """Steps taken and steps in all, after saying what was noted and recording what was reported since."""
-        self._pass_on()
-        for line in _read(self._notes).splitlines():
-            self.say(line)
-        try:
-            progress = json.loads(_read(self._progress))
-        except ValueError:
-            return None
-        return progress["steps"], progress["total"]
-
-    def _pass_on(self) -> None:
-        """Record the metrics of whole lines that are new; of an earlier attempt, all of them once more."""
-        if self._record is None:
-            return
-        lines = _read(self._metrics).split("\n")[:-1]
-        for line in lines[self._recorded :]:
-            self._record(json.loads(line))
-        self._recorded = len(lines)
-
-
-def _read(path: Path) -> str:
-    """The text of a file, empty where there is none."""
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+        states = run_workers(
+            worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record
+        )
+        TrainedArtefact.write(attempt.folder, states, self.collaborators)

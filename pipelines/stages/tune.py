@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
 import optuna
 import ray
 import torch
@@ -18,53 +18,62 @@ from pydantic import Field
 from ray import tune as ray_tune
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
-from safetensors.torch import save_file
 
-from kcm.cascade.gate import GateName, distinct_gates
-from kcm.cascade.search import Scope
+from kcm.cascade.gate import distinct_gates
+from kcm.cascade.search import TuneConfig
+from kcm.certify.certificate import CertificateConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
+from kcm.encoders import EncoderConfig
 from kcm.errors import KcmError
-from kcm.large import PromptMode
+from kcm.large import LargeConfig
+from kcm.learners import LearnerConfig
+from kcm.learners.walk import TrainConfig
+from kcm.tasks import TasksConfig
 from pipelines.cluster import CPUS_PER_TRIAL
-from pipelines.context import Context
-from pipelines.progress import Bar, polled
-from pipelines.store.artefact import Artefact, Recipe, write_json
+from pipelines.context import Attempt, Context
+from pipelines.progress import polled
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import ArtefactStore, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
 from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.warm_start import SEARCH, TRIALS, best_first, first_points, last_search, space_of
 from pipelines.training.worker import WalkPlan
 
-VERSION = 2
 OBJECTIVES = ("area", "calls_saved")
 PROMISED = "promised"
 # What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
 _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 
-class TuneConfig(Config):
-    """The search space; every list is a set of values to choose from, one value fixes it."""
+class Space(Config):
+    """All that two searches must share for one to start from what the other found best.
 
-    num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
-    max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
-    gates: tuple[GateName, ...] = Field(
-        ("confidence", "deferral"),
-        min_length=1,
-        description="Gate scores: confidence, margin, entropy, deferral, or your own.",
-    )
-    scopes: tuple[Scope, ...] = Field(
-        ("global", "per_task"), min_length=1, description="One threshold, or one per task."
-    )
-    deferral_weights: tuple[float, ...] = Field((0.0, 0.1), min_length=1, description="Prices of a large call.")
-    large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
-    judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
-    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
-    warm_start: bool = Field(
-        True, description="Try first what the last search of the same space on this storage found best."
-    )
-    prompt_modes: tuple[PromptMode, ...] = Field(
-        ("none",),
-        min_length=1,
-        description="What escalated rows may be shown; beside none, each asks the large model once more for every row.",
-    )
+    They are alike when everything agrees but the seed, the order of the tasks, the revision of the rows and where the
+    work runs. What was best then is evaluated anew, and first: the rows may have changed.
+    """
+
+    tasks: TasksConfig
+    encoder: EncoderConfig
+    large: LargeConfig
+    network: NetworkConfig
+    learner: LearnerConfig
+    train: TrainConfig
+    distill: DistillConfig
+    tune: TuneConfig
+    certificate: CertificateConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """64 bits of SHA-256, as hexadecimal."""
+        may_differ: dict[str, Any] = {
+            "tasks": {"source": {"revision": True}, "order_seed": True},
+            "tune": {"num_trials": True, "prompt_modes": True, "warm_start": True},
+        }
+        shared = json.dumps(self.model_dump(mode="json", exclude=may_differ), sort_keys=True)
+        return hashlib.sha256(shared.encode()).hexdigest()[:16]
 
 
 class Trial(ray_tune.Trainable):
@@ -94,57 +103,73 @@ class Trial(ray_tune.Trainable):
         """Nothing to restore."""
 
 
-def tune(
-    context: Context, plan: WalkPlan, answer_names: Iterable[str], inputs: tuple[Artefact, Artefact, Artefact]
-) -> Artefact:
+class Tune(Stage, Plan):
     """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
 
-    `inputs` are the artefacts of features, outcomes and train. `search.json` names the space, and the earlier search
-    that this one started from: a hint, which the fingerprint does not cover.
+    `search.json` names the space, and the earlier search that this one started from: a hint, which the fingerprint does
+    not cover.
     """
-    features, outcomes, train = inputs
-    config = context.config.tune
-    section = {
-        "tune": config.model_dump(mode="json", exclude={"prompt_modes", "warm_start"}),  # modes: see stage `prompts`
-        "certificate": context.config.certificate.model_dump(mode="json"),
-        "seed": context.config.seed,
-    }
-    recipe = Recipe("tune", VERSION, section, inputs)
 
-    def write(folder: Path, scratch: Path, bar: Bar) -> None:
+    stage, version, unit = "tune", 2, "trials"
+    reads, writes = ("features", "outcomes", "trained"), TunedArtefact
+
+    tune: TuneConfig
+    certificate: CertificateConfig
+    seed: int
+    space: Space = Field(exclude=True)
+
+    @classmethod
+    def of(cls, run: Config, **more: Config) -> Self:
+        """The stage with its part of a run's configuration; the space is made of more parts."""
+        space = Space(**{name: getattr(run, name) for name in Space.model_fields})
+        return super().of(run, space=space, **more)
+
+    def write(
+        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
+    ) -> None:
+        """Search for one collaborator after the other."""
+        context, scratch = attempt.context, attempt.scratch
+        plan = WalkPlan.of(trained.config, features, outcomes)
+        names = plan.config.collaborators
         trials: list[dict[str, Any]] = []
-        earlier = last_search(context.store, space_of(context.config)) if config.warm_start else None
-        for number, name in enumerate(plan.collaborators):
+        space = self.space.fingerprint
+        earlier = last_search(context.store, space) if self.tune.warm_start else None
+        for number, name in enumerate(names):
             trial_plan = TrialPlan(
                 collaborator=name,
                 plan=plan,
-                answer_names=tuple(answer_names),
-                features=features.folder,
-                outcomes=outcomes.folder,
-                trained=train.folder / f"{name}.pt",
+                features=features,
+                outcomes=outcomes,
+                trained=trained,
                 scratch=scratch,
-                max_loss=config.max_loss,
-                certificate=context.config.certificate,
-                workers=context.config.cluster.within_trials,
+                max_loss=self.tune.max_loss,
+                certificate=self.certificate,
+                workers=context.cluster.within_trials,
             )
-            points = first_points(earlier, name, max(1, config.num_trials // 2)) if earlier else []
-            finished = partial(_finished, _results(scratch, name), number, len(plan.collaborators), config.num_trials)
-            with polled(bar, finished):
-                found = _search(trial_plan, context, scratch, points)
-            _record(found, recipe.fingerprint, context)
+            points = earlier.first_points(name, max(1, self.tune.num_trials // 2)) if earlier else []
+            finished = partial(_finished, _results(scratch, name), number, len(names), self.tune.num_trials)
+            with polled(attempt.bar, finished):
+                found = _search(trial_plan, self, context, scratch, points)
+            _record(found, attempt.fingerprint, context)
             best = _best(found)
-            _write_best(folder / name, trial_plan, Choice(**best["params"]))
+            trial_plan.write_best(attempt.folder / name, Choice(**best["params"]))
             trials += found
-        write_json(folder / TRIALS, trials)
+        write_json(attempt.folder / TRIALS, trials)
         started = earlier.fingerprint if earlier else None
-        write_json(folder / SEARCH, {"space": space_of(context.config), "started_from": started})
-
-    return context.build(recipe, write, unit="trials")
+        write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})
 
 
-def _search(plan: TrialPlan, context: Context, storage: Path, points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
+    """The newest finished search of a space."""
+    finished = (each.as_a(TunedArtefact) for each in store.finished(Tune.stage))
+    return next((search for search in finished if search.space == space), None)
+
+
+def _search(
+    plan: TrialPlan, search: Tune, context: Context, storage: Path, points: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Run the trials that are left of one collaborator's search; a new one tries `points` first."""
-    results = _tuner(plan, context, storage, points).fit()
+    results = _tuner(plan, search, context, storage, points).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
     return [
@@ -158,9 +183,11 @@ def _search(plan: TrialPlan, context: Context, storage: Path, points: Sequence[d
     ]
 
 
-def _tuner(plan: TrialPlan, context: Context, storage: Path, points: Sequence[dict[str, Any]]) -> ray_tune.Tuner:
+def _tuner(
+    plan: TrialPlan, search: Tune, context: Context, storage: Path, points: Sequence[dict[str, Any]]
+) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
-    config, cluster = context.config.tune, context.config.cluster
+    config = search.tune
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
     name = f"tune-{plan.collaborator}"
     results, say = _results(storage, plan.collaborator), context.reporter.say
@@ -175,11 +202,11 @@ def _tuner(plan: TrialPlan, context: Context, storage: Path, points: Sequence[di
             search_alg=OptunaSearch(
                 metric=list(OBJECTIVES),
                 mode=["max"] * len(OBJECTIVES),
-                seed=context.config.seed,
+                seed=search.seed,
                 points_to_evaluate=[point for point in points if _lies_in(space, point)],
             ),
             num_samples=config.num_trials,
-            max_concurrent_trials=cluster.concurrent_trials(ray.cluster_resources()),
+            max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
         run_config=ray_tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
@@ -237,8 +264,11 @@ def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
     Over two labels the judge's own scores are all one order.
     """
     learning_rates, judge_weights = config.learning_rates, config.judge_weights
-    if plan.plan.learner.closed_form:  # takes no steps, and its small model needs no anchor
-        learning_rates, judge_weights = (plan.plan.train.learning_rate,), (plan.plan.distill.judge_weight,)
+    if plan.plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
+        learning_rates, judge_weights = (
+            (plan.plan.config.train.learning_rate,),
+            (plan.plan.config.distill.judge_weight,),
+        )
     return {
         "learning_rate": learning_rates,
         "large_weight": config.large_weights,
@@ -263,14 +293,3 @@ def _best(trials: list[dict[str, Any]]) -> dict[str, Any]:
             for other in trials
         )
     return dict(best_first(trials)[0])
-
-
-def _write_best(folder: Path, plan: TrialPlan, choice: Choice) -> None:
-    best = plan.evaluate(choice)
-    folder.mkdir(parents=True)
-    np.save(folder / "validate_scores.npy", best.scores)
-    torch.save(plan.state(choice), folder / "state.pt")
-    (folder / "policy.json").write_text(best.found.policy.model_dump_json(indent=2), encoding="utf-8")
-    write_json(folder / "found.json", {"choice": asdict(choice)} | best.objectives())
-    if best.gate.deferral is not None:
-        save_file(best.gate.deferral.state_dict(), folder / "gate.safetensors")

@@ -16,19 +16,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from kcm.errors import ArtefactError
 from kcm.redact import redacted_values
 from pipelines.store.lock import locked
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of manifests; those without a number are of format 1
 SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
+
+
+ArtefactT = TypeVar("ArtefactT", bound="Artefact")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished stage's output: a folder that will not change."""
+    """A finished stage's output: a folder that will not change. A subclass for each kind knows the files in it."""
+
+    kind: ClassVar[str]  # what stages that read it call it; several stages may write one kind
 
     stage: str
     fingerprint: str
@@ -39,6 +45,25 @@ class Artefact:
         """The stage, version, configuration, inputs, and file hashes."""
         manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         return manifest
+
+    def as_a(self, view: type[ArtefactT]) -> ArtefactT:
+        """The same artefact, with what its kind knows of its files."""
+        return view(self.stage, self.fingerprint, self.folder)
+
+    def source(self, view: type[ArtefactT], *stages: str) -> ArtefactT:
+        """The artefact of one of `stages` that this one was made of, directly or through others.
+
+        Raises ArtefactError where there is none.
+        """
+        if found := self._source(stages):
+            return found.as_a(view)
+        raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.folder))
+
+    def _source(self, stages: tuple[str, ...]) -> Artefact | None:
+        folder = self.folder.parents[1]
+        inputs = [Artefact(stage, name, folder / stage / name) for stage, name in self.manifest["inputs"].items()]
+        direct = (each for each in inputs if each.stage in stages)
+        return next(direct, None) or next(filter(None, (each._source(stages) for each in inputs)), None)
 
 
 @dataclass(frozen=True)
@@ -92,6 +117,12 @@ class ArtefactStore:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        if manifest.get("format", 1) > FORMAT:
+            raise ArtefactError(
+                f"written in format {manifest['format']}, this version reads up to {FORMAT}",
+                where=str(folder),
+                mend="Use the newer version, or another storage_path",
+            )
         if manifest["files"] != _hashes(folder):
             return None
         return Artefact(recipe.stage, recipe.fingerprint, folder)
@@ -111,7 +142,7 @@ class ArtefactStore:
         if found := self.find(recipe):
             return found, True
         folder = self.folder(recipe)
-        with explained(folder), locked(folder, f"the {recipe.stage} artefact"):
+        with storage_errors(folder), locked(folder, f"the {recipe.stage} artefact"):
             if found := self.find(recipe):
                 return found, True
             self._clear(folder)
@@ -119,7 +150,9 @@ class ArtefactStore:
             scratch.mkdir(parents=True, exist_ok=True)
             write(folder, scratch)
             shutil.rmtree(scratch)
-            write_json(folder / MANIFEST, redacted_values(recipe.as_json()) | {"files": _hashes(folder)})
+            write_json(
+                folder / MANIFEST, redacted_values(recipe.as_json()) | {"format": FORMAT, "files": _hashes(folder)}
+            )
         return Artefact(recipe.stage, recipe.fingerprint, folder), False
 
     @staticmethod
@@ -143,8 +176,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into errors that say how to mend them."""
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that say how to mend them."""
     try:
         yield
     except OSError as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import Found, Scope, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
-from kcm.collaborator.collaborator import Collaborator
 from kcm.metrics.calibration import fit_temperature
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Reporter
-from pipelines.stages.train import run_workers
-from pipelines.store.outcome_table import outcome_table
+from pipelines.store.artefact import write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.training.artefacts import TrainedArtefact, Tuned, load_state
+from pipelines.training.driver import run_workers
 from pipelines.training.worker import WalkPlan, WorkerPlan
 
 
@@ -65,10 +67,9 @@ class TrialPlan:
 
     collaborator: str
     plan: WalkPlan
-    answer_names: tuple[str, ...]
-    features: Path
-    outcomes: Path
-    trained: Path  # the state that the train stage gave for the configured hyper-parameters
+    features: FeaturesArtefact
+    outcomes: OutcomesArtefact
+    trained: TrainedArtefact  # for the configured hyper-parameters
     scratch: Path  # states that trials have trained
     max_loss: float
     certificate: CertificateConfig
@@ -77,7 +78,7 @@ class TrialPlan:
     def state(self, choice: Choice) -> dict[str, Any]:
         """The finished walk of a choice, trained at most once; the train stage did so for its own values."""
         if choice.training == self._configured():
-            return _load(self.trained)
+            return self.trained.state(self.collaborator)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
         path = self.scratch / f"{self.collaborator}-{digest}.pt"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -86,15 +87,13 @@ class TrialPlan:
                 draft = path.with_suffix(f".{os.getpid()}")
                 torch.save(self._train(choice, digest), draft)
                 draft.replace(path)
-        return _load(path)
+        return load_state(path)
 
     def evaluate(self, choice: Choice) -> Evaluated:
         """The best policy of a choice on validate."""
-        collaborator = self.load(self.state(choice))
-        table, features_ND, _ = outcome_table(
-            collaborator, self.features, self.outcomes, self._task_names(), self.answer_names, ("validate",)
-        )
-        table = table.where(prompt="none")
+        collaborator = self.plan.collaborator(self.collaborator, self.state(choice))
+        found = outcome_table(collaborator, self.features, self.outcomes, ("validate",))
+        features_ND, table = found.features_ND, found.table.where(prompt="none")
         judge_NC = table.judge_logits[:, : self.plan.num_labels]  # what serving has: none-of-these is no answer of it
         fitted = fit_gate(
             choice.gate,
@@ -103,35 +102,42 @@ class TrialPlan:
             features_ND,
             judge_NC,
             deferral_weight=choice.deferral_weight,
-            seed=self.plan.seed,
+            seed=self.plan.config.seed,
         )
         rows = ScoredOutcomes.of(table, fitted.scores)
-        found = find_policy(rows, fitted.gate, choice.scope, self.max_loss)
+        best = find_policy(rows, fitted.gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
-        keep_rate = certified_keep_rate(found.policy, rows, self.certificate, first_look)
-        return Evaluated(found, keep_rate, fitted.gate, fitted.scores)
+        keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
+        return Evaluated(best, keep_rate, fitted.gate, fitted.scores)
 
-    def load(self, state: dict[str, Any]) -> Collaborator:
-        """The collaborator of a finished walk's state."""
-        return load_collaborator(self.plan, self.collaborator, state)
+    def write_best(self, folder: Path, choice: Choice) -> None:
+        """Write what a choice comes to as what the search found, and its objectives."""
+        best, state = self.evaluate(choice), self.state(choice)
+        collaborator = self.plan.collaborator(self.collaborator, state)
+        Tuned(collaborator, best.gate, best.found.policy, state, best.scores).save(folder)
+        write_json(folder / "found.json", {"choice": asdict(choice)} | best.objectives())
 
     def _configured(self) -> dict[str, float]:
-        distill = self.plan.distill
+        config = self.plan.config
         return {
-            "learning_rate": self.plan.train.learning_rate,
-            "large_weight": distill.large_weight,
-            "judge_weight": distill.judge_weight,
+            "learning_rate": config.train.learning_rate,
+            "large_weight": config.distill.large_weight,
+            "judge_weight": config.distill.judge_weight,
         }
 
     def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
-        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
-        plan = replace(
-            self.plan,
-            train=self.plan.train.model_copy(update={"learning_rate": choice.learning_rate}),
-            distill=self.plan.distill.model_copy(update=weights),
+        configured, weights = (
+            self.plan.config,
+            {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight},
         )
+        changes = {
+            "train": configured.train.model_copy(update={"learning_rate": choice.learning_rate}),
+            "distill": configured.distill.model_copy(update=weights),
+            "collaborators": (self.collaborator,),
+        }
+        plan = replace(self.plan, config=configured.model_copy(update=changes))
         if self.workers:
-            return self._train_on(self.workers, replace(plan, collaborators=(self.collaborator,)), digest)
+            return self._train_on(self.workers, plan, digest)
         walk = plan.walk(self.collaborator)
         walk.run()
         return walk.state_dict()
@@ -146,18 +152,3 @@ class TrialPlan:
             state = run_workers(WorkerPlan(plan, digest, storage, cluster.checkpoint_every), cluster, bar, print)
         shutil.rmtree(storage, ignore_errors=True)
         return state[self.collaborator]
-
-    def _task_names(self) -> list[str]:
-        return [task.name for task in self.plan.tasks]
-
-
-def load_collaborator(plan: WalkPlan, name: str, state: dict[str, Any]) -> Collaborator:
-    """The collaborator `name` of a plan, with the weights of a walk's state."""
-    collaborator = plan.collaborator(name)
-    collaborator.load_state_dict(state["collaborator"])
-    return collaborator.eval()
-
-
-def _load(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    return state

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,19 @@ from typing import Any
 import ray.train
 from filelock import FileLock
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
+from kcm.config import Config
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.walk import TrainConfig, Walk
 from pipelines.store.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
+from pipelines.store.features import FeaturesArtefact, task_file
+from pipelines.store.outcomes import OutcomesArtefact
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes.txt", "metrics.jsonl"  # what rank 0 leaves for the driver
-_held: list[FileLock] = []  # the writer's lock is held until this process ends
+_writer_locks: list[FileLock] = []  # held until this process ends
 
 
 @dataclass(frozen=True)
@@ -38,32 +41,53 @@ class TaskFiles:
     outcomes: Path
 
 
-@dataclass(frozen=True)
-class WalkPlan:
-    """All that decides how collaborators are trained, and where from."""
+class TrainerConfig(Config):
+    """All that decides how collaborators are trained on given rows."""
 
-    collaborators: tuple[str, ...]
-    tasks: tuple[TaskFiles, ...]
-    in_features: int
-    num_labels: int
+    collaborators: tuple[CollaboratorName, ...]
     network: NetworkConfig
     learner: LearnerConfig
     train: TrainConfig
     distill: DistillConfig
     seed: int
 
-    def collaborator(self, name: str) -> Collaborator:
-        """The collaborator of this name, untrained."""
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """How collaborators are trained, and on what."""
+
+    config: TrainerConfig
+    tasks: tuple[TaskFiles, ...]
+    in_features: int
+    num_labels: int
+
+    @classmethod
+    def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> WalkPlan:
+        """The plan for the files of finished stages."""
+        files = [
+            TaskFiles(name, task_file(features.folder, number), task_file(outcomes.folder, number))
+            for number, name in enumerate(features.names.tasks)
+        ]
+        return cls(config, tuple(files), features.dim, len(features.names.labels))
+
+    def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
+        """The collaborator of this name: untrained, or as the state of its walk has it."""
+        config = self.config
         kind: NetworkKind = "kan"
         if name == "mcm":
-            kind = "random_relu" if self.learner.closed_form else "mlp"
-        return Collaborator(self.in_features, self.num_labels, self.network, kind, self.seed)
+            kind = "random_relu" if config.learner.closed_form else "mlp"
+        collaborator = Collaborator(self.in_features, self.num_labels, config.network, kind, config.seed)
+        if state is None:
+            return collaborator
+        collaborator.load_state_dict(state["collaborator"])
+        return collaborator.eval()
 
     def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:
         """A walk at its very beginning."""
-        model = self.collaborator(collaborator)
+        config, model = self.config, self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
-        return Walk(model, self.learner.build(self.seed), rows, self.train, self.distill, seed=self.seed, ranks=ranks)
+        learner = config.learner.build(config.seed)
+        return Walk(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
 
 
 @dataclass(frozen=True)
@@ -81,10 +105,10 @@ def train_worker(config: dict[str, Any]) -> None:
     worker: WorkerPlan = config["worker"]
     ranks = Ranks.current()
     if ranks.rank == 0:
-        _wait_for_the_dead(worker.storage)
+        _take_writer_lock(worker.storage)
     ranks.gather(None)  # nobody reads before the last writer is gone
-    walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.collaborators}
-    note = partial(_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
+    walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.config.collaborators}
+    note = partial(write_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
     state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
@@ -100,13 +124,14 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
     total = sum(walk.steps_in_all for walk in walks.values())
-    show = _shower(worker.storage / PROGRESS, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
+    path = worker.storage / PROGRESS
+    show_progress = progress_writer(path, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
     since_checkpoint = 0
     while pending := [walk for walk in walks.values() if not walk.done]:
         walk = min(pending, key=lambda each: each.position.task)  # all collaborators learn a task before the next one
         finished = walk.step()
         since_checkpoint += 1
-        show(_steps(walks.values()))
+        show_progress(_steps(walks.values()))
         if finished or since_checkpoint >= worker.checkpoint_every:
             _report(walks, worker, ranks, attempt)
             since_checkpoint = 0
@@ -120,7 +145,7 @@ def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: s
         ray.train.report(metrics, checkpoint_dir_name=name)
         return
     reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(walks)}
-    _note(worker.storage / METRICS, json.dumps(reported))
+    write_note(worker.storage / METRICS, json.dumps(reported))
     with tempfile.TemporaryDirectory() as folder:
         state: dict[str, Any] = {key: walk.state_dict() for key, walk in walks.items()}
         write_checkpoint(Path(folder), state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
@@ -142,17 +167,17 @@ def _steps(walks: Iterable[Walk]) -> int:
     return sum(walk.position.total for walk in walks)
 
 
-def _note(path: Path, line: str) -> None:
-    """Leave a line where the driver looks for it: what a worker prints stays in a log that nobody reads."""
+def write_note(path: Path, line: str) -> None:
+    """Leave a line for the driver to show: what a worker prints stays in a log of its own."""
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
-def _shower(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
+def progress_writer(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
     """A function that leaves the steps taken, by how many workers, and this process's id, for the driver to find."""
     last = 0.0
 
-    def show(steps: int) -> None:
+    def write(steps: int) -> None:
         nonlocal last
         if time.monotonic() - last < every_s and steps < total:
             return
@@ -162,21 +187,21 @@ def _shower(path: Path, total: int, workers: int, every_s: float = 0.25) -> Call
         draft.write_text(json.dumps(progress), encoding="utf-8")
         draft.replace(path)
 
-    return show
+    return write
 
 
-def _wait_for_the_dead(storage: Path, timeout_s: float = 60.0) -> None:
-    """Take the writer's lock, which the workers of a killed driver hold until they too are gone."""
+def _take_writer_lock(storage: Path, timeout_s: float = 60.0) -> None:
+    """Wait for the writer lock: the workers of a killed driver hold it until they are gone as well."""
     storage.mkdir(parents=True, exist_ok=True)
     lock = FileLock(storage / "writer.lock")
     lock.acquire(timeout=timeout_s)
-    _held.append(lock)
+    _writer_locks.append(lock)
 
 
 def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
     """Leave the newest `keep` sound checkpoints of earlier attempts; Ray keeps the books of the current one."""
     earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
-    kept = [folder for folder in earlier if is_sound(folder)][:keep]
+    newest = [folder for folder in earlier if is_sound(folder)][:keep]
     for folder in earlier:
-        if folder not in kept:
+        if folder not in newest:
             shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 
 from pipelines.cluster import ClusterConfig, connected, prepare_environment
 from pipelines.progress import Reporter
-from pipelines.stages.train import run_workers
 from pipelines.store.checkpoint import MANIFEST
+from pipelines.training.driver import run_workers
 from pipelines.training.worker import PROGRESS, WalkPlan, WorkerPlan
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

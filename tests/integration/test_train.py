@@ -31,10 +31,10 @@ from kcm.learners.stream import list_column
 from kcm.learners.walk import TrainConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Reporter
-from pipelines.stages.features import write_rows
-from pipelines.stages.train import run_workers
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
-from pipelines.training.worker import PROGRESS, TaskFiles, WalkPlan, WorkerPlan
+from pipelines.store.features import write_rows
+from pipelines.training.driver import run_workers
+from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, WalkPlan, WorkerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -44,7 +44,7 @@ import pickle, sys
 from pathlib import Path
 from pipelines.cluster import connected
 from pipelines.progress import Reporter
-from pipelines.stages.train import run_workers
+from pipelines.training.driver import run_workers
 worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())
 with connected(cluster), Reporter().bar("train", "steps") as bar:
     run_workers(worker, cluster, bar, print)
@@ -73,17 +73,15 @@ def write_task(folder: Path, number: int) -> TaskFiles:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> WalkPlan:
     folder = tmp_path_factory.mktemp("tasks")
-    return WalkPlan(
+    config = TrainerConfig(
         collaborators=("kcm", "mcm"),
-        tasks=tuple(write_task(folder, number) for number in range(3)),
-        in_features=16,
-        num_labels=3,
         network=NetworkConfig(hidden=(8,)),
         learner=ReplayConfig(memory=40, batch_size=16),
         train=TrainConfig(num_epochs=40, batch_size=50),
         distill=DistillConfig(),
         seed=0,
     )
+    return WalkPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
 
 
 def worker_plan(plan: WalkPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
@@ -171,7 +169,8 @@ def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
 
 def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
     # 231 rows a task in chunks of 100: the last one has 31, sixteen of them the first worker's.
-    analytic = replace(plan, learner=AnalyticConfig(chunk_size=100), network=NetworkConfig(hidden=(), mixing=24))
+    changes = {"learner": AnalyticConfig(chunk_size=100), "network": NetworkConfig(hidden=(), mixing=24)}
+    analytic = replace(plan, config=plan.config.model_copy(update=changes))
     state = train(worker_plan(analytic, tmp_path))
     for name in ("kcm", "mcm"):
         alone = analytic.walk(name)
@@ -188,7 +187,7 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(plan, undisturbed, tmp_path) -> None:
     """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
-    walks = {name: plan.walk(name) for name in plan.collaborators}
+    walks = {name: plan.walk(name) for name in plan.config.collaborators}
     for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
         walk = walks["kcm"]
         while walk.position.total < steps:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,27 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
-import torch
+from datasets import Dataset
 
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.stream import list_column
+from kcm.tasks import Task, TaskSequence
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.stages.features import SECONDS, task_file, write_rows
-from pipelines.stages.tune import tune
+from pipelines.stages.train import Train
+from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.training.warm_start import SEARCH, TRIALS
-from pipelines.training.worker import TaskFiles, WalkPlan
+from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
+from pipelines.training.trial import TrialPlan
+from pipelines.training.worker import WalkPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
+Write = Callable[[Path, Path], None]
 SPLITS = {"train": 64, "validate": 64, "test": 16}
 SETTINGS: dict[str, Any] = {
     "name": "tuned",
@@ -80,40 +86,42 @@ def write_task(features: Path, outcomes: Path) -> None:
     write_rows(task_file(outcomes, 0), pa.table(answers))
 
 
+def write_sequence(folder: Path) -> None:
+    """A sequence of one task; what counts are its names, since the features are made by hand."""
+    row = {"id": ["a"], "text": ["a"], "image": [b""], "label": [0], "group": [""]}
+    splits = {split: Dataset.from_dict(row) for split in ("train", "validate", "certify", "test")}
+    tasks = (Task("only", ("no", "yes"), splits),)
+    TaskSequence("made", "domain_incremental", ("no", "yes"), tasks, "given", 0).save(folder)
+
+
 class Search:
     """Searches over one storage, whose features, answers and configured collaborator were made by hand."""
 
     def __init__(self, storage: Path) -> None:
         self.store = ArtefactStore(storage)
-        self.encoded, self.answered = (self._made(stage) for stage in ("features", "outcomes"))
-        write_task(self.encoded.folder, self.answered.folder)
+        rows = self._made(SequenceArtefact, Recipe("tasks", 0, {}), lambda folder, scratch: write_sequence(folder))
+        self.features = self._made(FeaturesArtefact, Recipe("features", 0, {}, (rows,)))
+        self.outcomes = self._made(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)))
+        write_task(self.features.folder, self.outcomes.folder)
 
-    def _made(self, stage: str) -> Artefact:
-        return self.store.build(Recipe(stage, 0, {}), lambda folder, scratch: None)[0]
+    def _made(self, view: type[Artefact], recipe: Recipe, write: Write = lambda folder, scratch: None) -> Any:
+        return self.store.build(recipe, write)[0].as_a(view)
 
-    def run(self, **more: Any) -> Artefact:
+    def run(self, **more: Any) -> TunedArtefact:
         """The artefact of a search with these settings changed."""
         config = parse_config(RunConfig, merged(SETTINGS, more) | {"storage_path": str(self.store.root)})
-        files = TaskFiles("only", task_file(self.encoded.folder, 0), task_file(self.answered.folder, 0))
-        plan = WalkPlan(
-            collaborators=config.collaborators,
-            tasks=(files,),
-            in_features=4,
-            num_labels=2,
-            network=config.network,
-            learner=config.learner,
-            train=config.train,
-            distill=config.distill,
-            seed=config.seed,
-        )
+        training = Train.of(config)
 
         def train(folder: Path, scratch: Path) -> None:
-            walk = plan.walk("kcm")
+            walk = WalkPlan.of(training, self.features, self.outcomes).walk("kcm")
             walk.run()
-            torch.save(walk.state_dict(), folder / "kcm.pt")
+            TrainedArtefact.write(folder, {"kcm": walk.state_dict()}, ["kcm"])
 
-        trained, _ = self.store.build(Recipe("train", 0, {"seed": config.seed}), train)
-        return tune(Context(config, self.store), plan, ("no", "yes"), (self.encoded, self.answered, trained))
+        recipe = Recipe("train", 0, training.section(), (self.features, self.outcomes))
+        trained = self._made(TrainedArtefact, recipe, train)
+        context = Context(config.name, self.store, config.assets_path, config.cluster)
+        done = {"features": self.features, "outcomes": self.outcomes, "trained": trained}
+        return Tune.of(config).build(done, context)
 
 
 def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,11 +133,6 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def search(tmp_path: Path) -> Search:
     return Search(tmp_path)
-
-
-def trials_of(artefact: Artefact) -> list[dict[str, Any]]:
-    trials: list[dict[str, Any]] = json.loads((artefact.folder / TRIALS).read_text())
-    return trials
 
 
 def results(storage: Path) -> dict[str, int]:
@@ -155,9 +158,9 @@ def free_cpus(timeout_s: float = 20) -> float:
 
 def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: Search) -> None:
     first = search.run()
-    best = max(trials_of(first), key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
+    best = max(first.trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
     second = search.run(seed=1)
-    assert trials_of(second)[0]["params"] == best["params"]
+    assert second.trials[0]["params"] == best["params"]
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
 
 
@@ -174,9 +177,16 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
         driver.wait()
     before, after = results(tmp_path), dict[str, int]()
     assert len(before) < LONG["tune"]["num_trials"]
-    monkeypatch.setattr("pipelines.stages.tune._record", lambda *given: after.update(results(tmp_path)))
+    write_best = TrialPlan.write_best
+
+    def look_first(plan: TrialPlan, *rest: Any) -> None:
+        """Look at the results just before the search becomes an artefact."""
+        after.update(results(tmp_path))
+        write_best(plan, *rest)
+
+    monkeypatch.setattr(TrialPlan, "write_best", look_first)
     found = search.run(**LONG)
-    assert len(trials_of(found)) == LONG["tune"]["num_trials"]
+    assert len(found.trials) == LONG["tune"]["num_trials"]
     # What ended within the last second before the kill was not written down yet, and is tried anew under another id.
     assert sum(after.get(trial) == written for trial, written in before.items()) >= 2
     assert LONG["tune"]["num_trials"] <= len(after) < LONG["tune"]["num_trials"] + len(before)
@@ -189,5 +199,5 @@ def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search
     """
     crowded = {"num_trials": 2, "workers_per_trial": 1, "cpus_per_worker": 3}
     found = search.run(cluster=crowded, tune={"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]})
-    assert len({trial["params"]["learning_rate"] for trial in trials_of(found)}) == 2  # so that both had to train
+    assert len({trial["params"]["learning_rate"] for trial in found.trials}) == 2  # so that both had to train
     assert free_cpus() == ray.cluster_resources()["CPU"]

@@ -8,7 +8,7 @@ import pytest
 
 from kcm.config import load_config
 from pipelines.config import RunConfig
-from pipelines.stages.prompts import prompt_modes
+from pipelines.run import STAGES
 
 # serve.yaml is not a run's: it is what `serve deploy` takes, and is tested where it is written.
 CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "jobs/configs").glob("*.yaml") if path.stem != "serve")
@@ -17,7 +17,8 @@ CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "jobs/configs").g
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_an_example_configuration_is_valid(path: Path) -> None:
     config = load_config(RunConfig, path)
-    assert set(prompt_modes(config)) == set(config.tune.prompt_modes) - {"none"}
+    for stage in STAGES:
+        stage.of(config).check()
 
 
 def test_there_is_an_example_of_every_way_to_a_large_model() -> None:

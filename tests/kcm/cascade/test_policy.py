@@ -6,7 +6,8 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, POLICY_FILE, Decision, Policy
+from kcm.errors import ArtefactError, ConfigError
 
 
 def _at(threshold):
@@ -84,3 +85,16 @@ def test_the_large_model_alone_is_given_no_hint():
 def test_a_policy_that_nothing_was_said_of_escalates_everything():
     assert Policy().decision == ESCALATE_ALL
     assert Policy(prompt="hard").prompt_for(None) == "none"
+
+
+def test_a_policy_comes_back_from_its_folder_and_a_bad_file_is_named(tmp_path) -> None:
+    policy = Policy(task_decisions={"Ä": Decision.of(0.25)}, decision=KEEP_ALL, temperature=1e-9)
+    policy.save(tmp_path)
+    assert Policy.load(tmp_path) == policy
+    file = tmp_path / POLICY_FILE
+    file.write_text(file.read_text().replace('"gate"', '"gte"'))
+    with pytest.raises(ConfigError, match=r"unknown key 'gte'.*policy\.json"):
+        Policy.load(tmp_path)
+    file.write_text("{")
+    with pytest.raises(ArtefactError, match=r"no policy can be read.*policy\.json"):
+        Policy.load(tmp_path)

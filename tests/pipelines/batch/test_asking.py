@@ -33,7 +33,7 @@ def context(tmp_path) -> Any:
     """As much of a run as asking needs; `said` is what it told."""
     said: list[str] = []
     return SimpleNamespace(
-        config=SimpleNamespace(assets_path=tmp_path),
+        assets_path=tmp_path,
         store=SimpleNamespace(root=tmp_path),
         reporter=SimpleNamespace(say=said.append),
         said=said,

@@ -10,7 +10,8 @@ import pytest
 from kcm.errors import DataError
 from kcm.learners.stream import list_column
 from pipelines.batch.pool import ROW
-from pipelines.stages.features import _write_task, feature_matrix, read_features, task_file
+from pipelines.stages.features import write_task
+from pipelines.store.features import feature_matrix, read_task, task_file
 
 ROWS = pa.table(
     {
@@ -33,20 +34,20 @@ def encoded(values: np.ndarray, fault: str = "") -> ds.Dataset:
 
 def test_rows_get_their_own_features_whatever_order_they_were_encoded_in(tmp_path) -> None:
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
-    _write_task(task_file(tmp_path, 0), ROWS, encoded(values), 10)
-    written = read_features(tmp_path, 0)
+    write_task(task_file(tmp_path, 0), ROWS, encoded(values), 10)
+    written = read_task(tmp_path, 0)
     assert written["id"].to_pylist() == ["a", "b", "c"]
     np.testing.assert_array_equal(feature_matrix(written), values)
     assert written["seconds"].to_pylist() == [0.1, 0.2, 0.3]
     assert written["group"].to_pylist() == ["g", None, "g"]
-    assert read_features(tmp_path, 0, split="test")["id"].to_pylist() == ["c"]
+    assert read_task(tmp_path, 0, split="test")["id"].to_pylist() == ["c"]
 
 
 def test_a_nan_feature_stops_the_stage_and_names_its_row(tmp_path) -> None:
     values = np.ones((3, 2), dtype=np.float32)
     values[1, 0] = np.nan
     with pytest.raises(DataError, match="NaN for 1 rows: b"):
-        _write_task(task_file(tmp_path, 0), ROWS, encoded(values), 10)
+        write_task(task_file(tmp_path, 0), ROWS, encoded(values), 10)
     with pytest.raises(DataError, match=r"for 1 rows: b \(the image is damaged\)"):
-        _write_task(task_file(tmp_path, 0), ROWS, encoded(values, "the image is damaged"), 10)
+        write_task(task_file(tmp_path, 0), ROWS, encoded(values, "the image is damaged"), 10)
     assert not list(tmp_path.iterdir())

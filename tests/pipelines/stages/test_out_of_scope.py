@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.table import OutcomeTable
 from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
+from kcm.learners.stream import list_column
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.run import walk_plan
-from pipelines.stages.evaluate import evaluate, read_result
-from pipelines.stages.features import SECONDS, list_column, task_file, write_rows
-from pipelines.stages.outcomes import outcomes
-from pipelines.stages.register import make_bundle
-from pipelines.stages.tasks import load_sequence, tasks
-from pipelines.stages.tune import _write_best
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.outcomes import Outcomes
+from pipelines.stages.register import Register
+from pipelines.stages.tasks import Tasks
+from pipelines.stages.train import Train
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.outcome_file import Outcomes
+from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
+from pipelines.store.outcomes import Answers
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.trial import Choice, TrialPlan
+from pipelines.training.worker import WalkPlan
 
 INTENTS = ("book", "cancel", "pay", "weather")
 NONE = "oos"
@@ -57,12 +60,16 @@ def write_clinc(path: Path, answers: Path) -> None:
         writer.writerows([("id", "label"), *recorded])
 
 
-def encoded_by_hand(store: ArtefactStore, sequence: Artefact) -> Artefact:
+def made(store: ArtefactStore, view: type[Artefact], recipe: Recipe, write: Callable[[Path, Path], None]) -> Artefact:
+    return store.build(recipe, write)[0].as_a(view)
+
+
+def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefact:
     """Features in place of an encoder's: an axis for every intent, and their middle for what is outside."""
 
     def write(folder: Path, scratch: Path) -> None:
         rng = np.random.default_rng(0)
-        loaded = load_sequence(sequence)
+        loaded = sequence.load()
         for number in range(len(loaded.tasks)):
             rows = loaded.rows(number)
             label_N = rows["label"].to_numpy()
@@ -73,7 +80,7 @@ def encoded_by_hand(store: ArtefactStore, sequence: Artefact) -> Artefact:
             write_rows(task_file(folder, number), columns.append_column(SECONDS, [np.full(len(rows), 1e-3)]))
 
     recipe = Recipe("features", 1, {"identity": "by hand"}, (sequence,))
-    return store.build(recipe, write)[0]
+    return made(store, FeaturesArtefact, recipe, write)
 
 
 @pytest.fixture(scope="module")
@@ -88,37 +95,46 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "large": {"adapter": "recorded", "path": str(folder / "answers.csv")},
     }
     config = parse_config(RunConfig, CONFIG | more)
-    context = Context(config, ArtefactStore(config.storage_path))
-    sequence = tasks(context)
-    encoded = encoded_by_hand(context.store, sequence)
-    answered = outcomes(context, sequence)
-    plan, answer_names = walk_plan(config, sequence, encoded, answered)
+    context = Context(config.name, ArtefactStore(config.storage_path), config.assets_path)
+    done = {"sequence": Tasks.of(config).build({}, context)}
+    done["features"] = encoded_by_hand(context.store, done["sequence"])
+    done["outcomes"] = Outcomes.of(config).build(done, context)
+    training = Train.of(config)
+    plan = WalkPlan.of(training, done["features"], done["outcomes"])
     walk = plan.walk("kcm")
     walk.run()
-    torch.save(walk.state_dict(), folder / "kcm.pt")
+    trained = made(
+        context.store,
+        TrainedArtefact,
+        Recipe("train", 1, training.section(), (done["features"], done["outcomes"])),
+        lambda folder, scratch: TrainedArtefact.write(folder, {"kcm": walk.state_dict()}, ["kcm"]),
+    )
     weights = config.distill
     choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
     trial = TrialPlan(
         collaborator="kcm",
         plan=plan,
-        answer_names=answer_names,
-        features=encoded.folder,
-        outcomes=answered.folder,
-        trained=folder / "kcm.pt",
+        features=done["features"],
+        outcomes=done["outcomes"],
+        trained=trained,
         scratch=folder / "scratch",
         max_loss=0.0,
         certificate=config.certificate,
     )
-    tuned, _ = context.store.build(
-        Recipe("tune", 1, {}, (encoded,)), lambda target, scratch: _write_best(target / "kcm", trial, choice)
+    done["tuned"] = made(
+        context.store,
+        TunedArtefact,
+        Recipe("tune", 1, {}, (trained,)),
+        lambda target, scratch: trial.write_best(target / "kcm", choice),
     )
-    evaluated = evaluate(context, plan, answer_names, (encoded, answered, tuned))
+    done["evaluated"] = Evaluate.of(config).build(done, context)
+    bundle = Register.of(config).build(done, context).bundle
     return {
-        "sequence": load_sequence(sequence),
+        "sequence": done["sequence"].load(),
         "plan": plan,
-        "result": read_result(evaluated)["kcm"],
-        "table": OutcomeTable.from_parquet(evaluated.folder / "kcm" / "outcomes.parquet"),
-        "bundle": make_bundle(context, plan, answer_names, (encoded, answered, tuned, evaluated)),
+        "result": done["evaluated"].result["kcm"],
+        "table": OutcomeTable.from_parquet(done["evaluated"].folder / "kcm" / "outcomes.parquet"),
+        "bundle": Bundle.read(bundle),
     }
 
 
@@ -130,7 +146,7 @@ def test_the_large_model_may_answer_none_of_the_labels(run) -> None:
 def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
     def taught(label: int, *probabilities: float) -> list[float]:
         answer = LargeAnswer(label, np.array(probabilities, dtype=np.float32))
-        return Outcomes.of([answer], num_labels=2).probabilities_NC[0].tolist()
+        return Answers.of([answer], num_labels=2).probabilities_NC[0].tolist()
 
     assert taught(0, 0.6, 0.2, 0.2) == pytest.approx([0.75, 0.25])
     assert np.isnan(taught(2, 0.1, 0.1, 0.8)).all()  # it says none-of-these, and so teaches nothing
@@ -170,6 +186,5 @@ def test_the_result_says_how_many_of_them_are_escalated_and_answered_so(run) -> 
     }
 
 
-def test_the_bundle_remembers_what_none_of_the_labels_is_called(run, tmp_path) -> None:
-    again = Bundle.read(run["bundle"].write(tmp_path / "bundle"))
-    assert (again.label_names, again.none_label) == (INTENTS, NONE)
+def test_the_bundle_remembers_what_none_of_the_labels_is_called(run) -> None:
+    assert (run["bundle"].label_names, run["bundle"].none_label) == (INTENTS, NONE)

@@ -1,13 +1,99 @@
-"""An interrupted search that cannot be read is kept, said, and begun anew; any other fault is none of its business."""
+"""A search starts from the last one of the same space; one that was interrupted goes on, or is kept aside."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray import tune as ray_tune
 
-from pipelines.stages.tune import Trial, restored_search
+from kcm.config import parse_config
+from pipelines.config import RunConfig
+from pipelines.stages.tune import Space, Trial, last_search, restored_search
+from pipelines.store.artefact import ArtefactStore, Recipe, write_json
+from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
+
+
+def space(**more: Any) -> str:
+    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
+    config = parse_config(RunConfig, values | more)
+    return Space(**{name: getattr(config, name) for name in Space.model_fields}).fingerprint
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seed": 7},
+        {"name": "b", "storage_path": "/elsewhere"},
+        {"tune": {"num_trials": 99, "prompt_modes": ["none", "soft"], "warm_start": False}},
+        {"tasks": {"order_seed": 3}},
+        {"cluster": {"num_workers": 5}},
+    ],
+)
+def test_seed_place_and_length_of_a_search_do_not_make_another_space(more) -> None:
+    assert space(**more) == space()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tune": {"learning_rates": [0.5]}},
+        {"encoder": {"model": "f"}},
+        {"network": {"hidden": [3]}},
+        {"tasks": {"max_rows_per_task": 9}},
+        {"certificate": {"epsilon": 0.3}},
+    ],
+)
+def test_what_a_trial_depends_on_does(more) -> None:
+    assert space(**more) != space()
+
+
+def test_the_revision_of_a_data_set_does_not_make_another_space() -> None:
+    first, second = ({"source": {"kind": "hub", "id": "o/n", "revision": tag}} for tag in ("v1", "v2"))
+    assert space(tasks=first) == space(tasks=second)
+
+
+def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[str, Any]]) -> TunedArtefact:
+    def write(folder: Path, scratch: Path) -> None:
+        write_json(folder / SEARCH, {"space": space})
+        write_json(folder / TRIALS, trials)
+
+    artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
+    os.utime(artefact.folder / "manifest.json", (number, number))
+    return artefact.as_a(TunedArtefact)
+
+
+def trial(rate: float, promised: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
+    objectives = {"promised": promised, "calls_saved": 0.5, "area": 0.5}
+    return {"collaborator": collaborator, "params": {"learning_rate": rate}, "pareto": pareto} | objectives
+
+
+def test_the_last_search_of_the_space_is_found(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    assert last_search(store, "this") is None
+    made = [searched(store, number, space, []) for number, space in enumerate(["this", "this", "other"], 1)]
+    assert last_search(store, "this") == made[1]
+    (made[1].folder / "manifest.json").unlink()  # as an interrupted one has none
+    assert last_search(store, "this") == made[0]
+
+
+def test_points_are_the_best_then_the_front_each_once_and_of_one_collaborator(tmp_path: Path) -> None:
+    trials = [
+        trial(0.1, 0.2),
+        trial(0.2, 0.9, pareto=False),  # best, though another trial is better in both objectives
+        trial(0.3, 0.4, pareto=False),
+        trial(0.4, 0.5),
+        trial(0.4, 0.5),
+        trial(0.5, 1.0, collaborator="mcm"),
+    ]
+    earlier = searched(ArtefactStore(tmp_path), 1, "this", trials)
+    assert earlier.trials == trials
+    rates = [point["learning_rate"] for point in earlier.first_points("kcm", 9)]
+    assert rates == [0.2, 0.4, 0.1]
+    assert len(earlier.first_points("kcm", 2)) == 2
+    assert earlier.first_points("linear", 9) == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, explained
+from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, storage_errors, write_json
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -92,7 +92,7 @@ def test_the_fingerprint_does_not_depend_on_where_an_input_lies() -> None:
 
 
 def test_a_full_disk_is_explained() -> None:
-    with pytest.raises(ArtefactError, match=r"disk is full.*finished work is kept"), explained(Path("/somewhere")):
+    with pytest.raises(ArtefactError, match=r"disk is full.*finished work is kept"), storage_errors(Path("/somewhere")):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -101,3 +101,25 @@ def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path, place) -> N
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtefactError, match="Choose another storage_path"):
         ArtefactStore(tmp_path / place)
+
+
+def test_an_artefact_knows_what_it_was_made_of(tmp_path) -> None:
+    store = ArtefactStore(tmp_path)
+    rows = store.build(Recipe("tasks", 1, {}), write_data)[0]
+    features = store.build(Recipe("features", 1, {}, (rows,)), write_data)[0]
+    trained = store.build(Recipe("train", 1, {}, (features,)), write_data)[0]
+    assert features.source(Artefact, "alignment", "tasks") == trained.source(Artefact, "alignment", "tasks") == rows
+    with pytest.raises(ArtefactError, match="made of no artefact of stage tune"):
+        trained.source(Artefact, "tune")
+
+
+def test_a_manifest_of_a_later_format_is_refused_and_one_without_a_number_is_read(tmp_path) -> None:
+    store = ArtefactStore(tmp_path)
+    artefact = store.build(RECIPE, write_data)[0]
+    manifest = artefact.manifest
+    assert manifest.pop("format") == 1
+    write_json(artefact.folder / MANIFEST, manifest)
+    assert store.find(RECIPE) == artefact
+    write_json(artefact.folder / MANIFEST, manifest | {"format": 2})
+    with pytest.raises(ArtefactError, match="written in format 2, this version reads up to 1"):
+        store.build(RECIPE, must_not_run)

@@ -1,7 +1,7 @@
 import math
 import re
 
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from kcm.report.drawing.plot import MAX_POINTS, Axis, Plot, drawable, round_ticks

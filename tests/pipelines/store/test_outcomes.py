@@ -12,9 +12,8 @@ from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
-from pipelines.stages.features import read_features, task_file
-from pipelines.store.outcome_file import Outcomes
-from pipelines.store.outcome_table import with_prompts
+from pipelines.store.features import read_task
+from pipelines.store.outcomes import Answers, with_prompts
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -43,23 +42,26 @@ def table() -> OutcomeTable:
 
 
 def test_an_answer_off_the_list_is_no_failure_and_one_that_never_came_is() -> None:
-    told = Outcomes.of(ANSWERS, 2)
-    assert told.label_N.tolist() == [1, 0, -1, -1]
-    assert told.failed_N.tolist() == [False, False, False, True]
-    assert told.cost_N.tolist() == [2.0, 0.0, 0.0, 0.0]
-    np.testing.assert_array_equal(told.probabilities_NC[:2], np.array([[0.25, 0.75], [np.nan] * 2], dtype=np.float32))
+    answers = Answers.of(ANSWERS, 2)
+    assert answers.label_N.tolist() == [1, 0, -1, -1]
+    assert answers.failed_N.tolist() == [False, False, False, True]
+    assert answers.cost_N.tolist() == [2.0, 0.0, 0.0, 0.0]
+    np.testing.assert_array_equal(
+        answers.probabilities_NC[:2], np.array([[0.25, 0.75], [np.nan] * 2], dtype=np.float32)
+    )
 
 
-def test_a_file_holds_the_rows_it_was_written_for(tmp_path) -> None:
-    Outcomes.of(ANSWERS, 2).rows(slice(1, 3)).write(task_file(tmp_path, 0), ROWS.slice(1, 2), "soft")
-    written = read_features(tmp_path, 0)
+def test_the_file_of_a_task_holds_the_answers_to_its_rows(tmp_path) -> None:
+    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS.slice(0, 1), ROWS.slice(1, 2), ROWS.slice(3)], "soft")
+    written = read_task(tmp_path, 1)
     assert written["id"].to_pylist() == ["b", "c"]
+    assert written["split"].to_pylist() == ["validate", "test"]
     assert written["prompt"].to_pylist() == ["soft", "soft"]
     assert written["large_label"].to_pylist() == [0, -1]
 
 
 def test_answers_under_prompts_stand_below_the_same_rows_with_their_baseline(tmp_path) -> None:
-    Outcomes.of(ANSWERS, 2).write(task_file(tmp_path, 0), ROWS, "soft")
+    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS], "soft")
     joined = with_prompts(table(), {"soft": tmp_path}, 1, ("validate", "test"))
     soft = joined.where(prompt="soft")
     assert len(joined) == 8
@@ -71,7 +73,7 @@ def test_answers_under_prompts_stand_below_the_same_rows_with_their_baseline(tmp
 
 
 def test_answers_of_other_rows_are_refused(tmp_path) -> None:
-    Outcomes.of(ANSWERS, 2).write(task_file(tmp_path, 0), ROWS, "soft")
+    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS], "soft")
     other = replace(table(), id=np.array(["a", "b", "d", "c"], dtype=object))
     with pytest.raises(ArtefactError, match="not those of the same rows"):
         with_prompts(other, {"soft": tmp_path}, 1, ("validate", "test"))

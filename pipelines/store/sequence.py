@@ -1,0 +1,51 @@
+"""The task sequence as an artefact: the rows, their names, and the encoders that were fitted on some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from kcm.encoders import EncoderConfig
+from kcm.large import LargeConfig
+from kcm.tasks import TaskSequence
+from pipelines.store.artefact import Artefact
+
+ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
+
+
+@dataclass(frozen=True)
+class Names:
+    """What tasks and labels are called; `none_label` is the answer to rows that have none of the labels."""
+
+    tasks: tuple[str, ...]
+    labels: tuple[str, ...]
+    none_label: str | None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What a large model may answer: the label list, then none-of-these where rows may be out of scope."""
+        return self.labels if self.none_label is None else (*self.labels, self.none_label)
+
+
+class SequenceArtefact(Artefact):
+    """The rows by task and split, written by `tasks`, or by `alignment` without the rows that heads were fitted on."""
+
+    kind = "sequence"
+
+    def load(self) -> TaskSequence:
+        """The task sequence. Raises ArtefactError when it is damaged."""
+        return TaskSequence.load(self.folder)
+
+    @cached_property
+    def names(self) -> Names:
+        """The names of tasks and labels."""
+        sequence = self.load()
+        return Names(tuple(task.name for task in sequence.tasks), sequence.label_names, sequence.none_label)
+
+    def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
+        """The encoder that names its fitted head in place of `towers`; one without towers as it is."""
+        return encoder if encoder.to_align is None else encoder.aligned(self.folder / side)
+
+    def large_with_head(self, large: LargeConfig) -> LargeConfig:
+        """The large model whose encoder, where it has one, names its fitted head in place of `towers`."""
+        return large if large.backbone is None else large.with_backbone(self.with_head(large.backbone, LARGE))

@@ -1,0 +1,159 @@
+"""What training and the search left: collaborators, and one of each kind with its gate, policy and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.gate import Gate
+from kcm.cascade.policy import Policy
+from kcm.collaborator.collaborator import Collaborator
+from kcm.config import parse_config
+from kcm.large import PromptMode, Prompts
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.training.worker import TrainerConfig, WalkPlan
+
+PROMPTS, SEARCH, TRIALS = "prompts.json", "search.json", "trials.json"
+_GATE, _STATE, _SCORES = "gate.safetensors", "state.pt", "validate_scores.npy"
+
+
+class TrainedArtefact(Artefact):
+    """The state of a finished walk for each collaborator."""
+
+    kind = "trained"
+
+    @property
+    def config(self) -> TrainerConfig:
+        """How the collaborators were trained."""
+        return parse_config(TrainerConfig, self.manifest["section"], where=str(self.folder))
+
+    @property
+    def plan(self) -> WalkPlan:
+        """How the collaborators were trained, and on what."""
+        features, outcomes = self.source(FeaturesArtefact, "features"), self.source(OutcomesArtefact, "outcomes")
+        return WalkPlan.of(self.config, features, outcomes)
+
+    @staticmethod
+    def write(folder: Path, states: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
+        """Fill the folder with the states of these collaborators' walks."""
+        for name in names:
+            torch.save(states[name], folder / f"{name}.pt")
+
+    def state(self, name: str) -> dict[str, Any]:
+        """The state of a collaborator's walk."""
+        return load_state(self.folder / f"{name}.pt")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the search found for one collaborator."""
+
+    collaborator: Collaborator
+    gate: Gate
+    policy: Policy
+    state: dict[str, Any]
+    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on validate
+    prompts: Prompts | None = None
+    objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
+
+    def save(self, folder: Path) -> None:
+        """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
+        folder.mkdir(parents=True)
+        np.save(folder / _SCORES, self.validate_scores)
+        torch.save(self.state, folder / _STATE)
+        self.policy.save(folder)
+        if self.gate.deferral is not None:
+            save_file(self.gate.deferral.state_dict(), folder / _GATE)
+
+    @classmethod
+    def load(cls, folder: Path, plan: WalkPlan, name: str) -> Tuned:
+        """Read what `save` and `save_prompts` wrote."""
+        state, policy, deferral = load_state(folder / _STATE), Policy.load(folder), None
+        if (folder / _GATE).exists():
+            deferral = DeferralHead(plan.in_features, plan.num_labels)
+            deferral.load_state_dict(load_file(folder / _GATE))
+        searched = _json(folder / PROMPTS) if (folder / PROMPTS).exists() else None
+        return cls(
+            collaborator=plan.collaborator(name, state),
+            gate=Gate(policy.gate, policy.temperature, deferral, policy.deferral_weight),
+            policy=policy,
+            state=state,
+            validate_scores=np.load(folder / _SCORES),
+            prompts=Prompts.model_validate(searched["prompts"]) if searched else None,
+            objectives=searched["objectives"] if searched else {},
+        )
+
+
+def save_prompts(
+    folder: Path, policy: Policy, prompts: Prompts, objectives: Mapping[str, Any], took: Mapping[str, Any]
+) -> None:
+    """Replace the policy of a folder by that of the best prompt mode, and leave what decided for it."""
+    policy.save(folder)
+    found = {"prompts": prompts.model_dump(mode="json"), "objectives": objectives, "took": took}
+    write_json(folder / PROMPTS, found)
+
+
+class TunedArtefact(Artefact):
+    """What the search found for each collaborator; from the stage `prompts` on with the policy of the best mode."""
+
+    kind = "tuned"
+
+    @cached_property
+    def plan(self) -> WalkPlan:
+        """How the collaborators were trained, and on what."""
+        return self.source(TrainedArtefact, "train").plan
+
+    def load(self, name: str) -> Tuned:
+        """What was found for a collaborator."""
+        return Tuned.load(self.folder / name, self.plan, name)
+
+    def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
+        """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
+        return {mode: self.folder / name / mode for mode in modes if mode != "none"}
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """All trials of the search."""
+        trials: list[dict[str, Any]] = json.loads((self.folder / TRIALS).read_text(encoding="utf-8"))
+        return trials
+
+    @property
+    def space(self) -> str | None:
+        """The fingerprint of what was searched; None for a search that did not write it down."""
+        file = self.folder / SEARCH
+        return _json(file)["space"] if file.exists() else None
+
+    def first_points(self, collaborator: str, limit: int) -> list[dict[str, Any]]:
+        """Up to `limit` points to start another search from: the best one, then the rest of its Pareto front."""
+        found: list[dict[str, Any]] = []
+        for trial in best_first([trial for trial in self.trials if trial["collaborator"] == collaborator]):
+            if trial["params"] not in found and (trial["pareto"] or not found):
+                found.append(trial["params"])
+        return found[:limit]
+
+
+def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials from the one of which a certificate should leave most."""
+    return sorted(trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]), reverse=True)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The state of a walk."""
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

@@ -1,0 +1,165 @@
+"""Artefacts that an earlier version wrote are found again: answers are not asked for, nor rows looked at, twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kcm.config import parse_config
+from kcm.encoders import ImageEncoderConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig
+from kcm.large import CausalLmConfig, OpenAiConfig, RecordedConfig, ZeroShotConfig
+from kcm.retrieval.search import RetrievalConfig
+from pipelines.cluster import ClusterConfig
+from pipelines.config import RunConfig
+from pipelines.run import STAGES
+from pipelines.stages.alignment import Alignment
+from pipelines.stages.retrieval import Retrieval
+from pipelines.stages.stage import Stage
+from pipelines.stages.tasks import Tasks
+from pipelines.stages.tune import Tune
+from pipelines.store.artefact import MANIFEST, Artefact, Recipe, write_json
+from pipelines.store.outcomes import write_identity
+from pipelines.store.sequence import Names, SequenceArtefact
+
+BASE: dict[str, Any] = {
+    "name": "golden",
+    "tasks": {},
+    "encoder": {"model": "small", "batch_size": 7},
+    "tune": {"num_trials": 3, "prompt_modes": ["none"], "warm_start": False},
+    "seed": 3,
+    "cluster": {"num_workers": 1},
+}
+CLASSIFIER = {"adapter": "classifier", "encoder": {"model": "big"}}
+TOWERS = {"kind": "image_text", "towers": {"image": {"kind": "pixels"}, "text": {"model": "t"}}}
+CLIP = {"adapter": "classifier", "encoder": {"kind": "image_text", "model": "clip"}}
+SERVER = {"adapter": "openai", "model": "big", "api_key_env": None, "max_calls": 7}
+
+
+class Fingerprints:
+    """As much of a run as it takes to know its fingerprints; nothing is computed."""
+
+    cluster = ClusterConfig()
+    tracking = None
+
+    def __init__(self, folder: Path) -> None:
+        self.assets_path, self.found = folder, dict[str, str]()
+        self.done: dict[str, Artefact] = {"sequence": SequenceArtefact("tasks", "tasks-fp", folder / "tasks/tasks-fp")}
+        self._root = folder
+
+    def build(self, recipe: Recipe, write: Callable[..., None], *, unit: str = "rows", label: str = "") -> Artefact:
+        folder = self._root / recipe.stage / recipe.fingerprint
+        write_json(folder / MANIFEST, recipe.as_json())
+        write_identity(folder, "identity")
+        self.found[f"{label}/{recipe.stage}" if label else recipe.stage] = recipe.fingerprint
+        return Artefact(recipe.stage, recipe.fingerprint, folder)
+
+    def of(self, *stages: Stage) -> dict[str, str]:
+        for stage in stages:
+            if stage.applies():
+                self.done[stage.writes.kind] = stage.build(self.done, self)
+        return self.found
+
+
+@pytest.fixture
+def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprints:
+    for encoder in (TextEncoderConfig, PixelsConfig, ImageEncoderConfig, ImageTextConfig):
+        monkeypatch.setattr(encoder, "identity", lambda self, assets: f"identity of {self.kind}")
+    for large in (OpenAiConfig, ZeroShotConfig, CausalLmConfig):
+        monkeypatch.setattr(large, "identity", lambda self, *given, **more: "identity")
+    monkeypatch.setattr(RecordedConfig, "build", lambda self, *given, **more: RECORDED)
+    monkeypatch.setattr(SequenceArtefact, "names", Names(("t",), ("a", "b"), None))
+    return Fingerprints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"large": CLASSIFIER},
+            {
+                "features": "5e8444d891c025b9",
+                "outcomes/features": "5e8444d891c025b9",
+                "outcomes": "abbea500a6914834",
+                "train": "18f5e35ca0d016d7",
+                "tune": "4e23722f57c16d57",
+                "evaluate": "0bc262033036f92a",
+                "register": "2b76890e86d5ad7b",
+            },
+        ),
+        (
+            {"large": SERVER, "tune": BASE["tune"] | {"prompt_modes": ["none", "soft"]}},
+            {
+                "features": "5e8444d891c025b9",
+                "outcomes": "5b0a119b50b1683f",
+                "train": "18479828651f6c80",
+                "tune": "eaf09307345fbbce",
+                "prompts": "49cbc8e2d2bd14f1",
+                "evaluate": "20a210543132ec31",
+                "register": "f5cdced8d135d90e",
+            },
+        ),
+        ({"large": {"adapter": "zero_shot", "encoder": {"model": "big"}}}, {"outcomes": "5a930398b878d3ba"}),
+        ({"large": {"adapter": "causal_lm", "model": "lm"}}, {"outcomes": "457f36e32f397bb0"}),
+    ],
+    ids=["classifier", "server", "zero_shot", "causal_lm"],
+)
+def test_fingerprints_are_what_they_were(changes, expected, fingerprints) -> None:
+    config = parse_config(RunConfig, BASE | changes)
+    found = fingerprints.of(*(stage.of(config) for stage in STAGES if stage is not Tasks))
+    assert found.items() >= expected.items()
+
+
+def test_fingerprints_of_aligned_pairs_are_what_they_were(fingerprints) -> None:
+    config = parse_config(RunConfig, BASE | {"encoder": TOWERS, "large": CLIP})
+    stages = [stage.of(config) for stage in STAGES[1:6]]
+    assert isinstance(stages[0], Alignment)
+    assert fingerprints.of(*stages, Retrieval.of(config, retrieval=RetrievalConfig())) == {
+        "alignment": "ff38cfd8aeb1dd1f",
+        "features": "66a3dff49eeeca38",
+        "outcomes/features": "66a3dff49eeeca38",
+        "outcomes": "d4e91b540d22fc26",
+        "train": "4cb6daaa8a2467bc",
+        "tune": "43c72e60539fa1cc",
+        "retrieval": "c1adc88219a5d54b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "space"),
+    [({"large": CLASSIFIER}, "32a7a1878a5b5f04"), ({"encoder": TOWERS, "large": CLIP}, "ce4d13cd61e8ec38")],
+)
+def test_a_search_of_before_is_one_of_the_same_space(changes, space) -> None:
+    assert Tune.of(parse_config(RunConfig, BASE | changes)).space.fingerprint == space
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cluster": {"num_workers": 5, "num_encoders": 9}},
+        {"assets_path": "/elsewhere"},
+        {"encoder": {"model": "small", "batch_size": 8}},
+        {"large": SERVER | {"num_concurrent": 9}},
+        {"tracking": {"experiment": "another"}},
+    ],
+)
+def test_where_and_how_fast_the_work_runs_changes_no_fingerprint(changes, fingerprints, tmp_path) -> None:
+    first, second = (parse_config(RunConfig, BASE | {"large": SERVER} | more) for more in ({}, changes))
+    stages = STAGES[1:]
+    before = dict(fingerprints.of(*(stage.of(first) for stage in stages)))
+    again = Fingerprints(tmp_path / "again")
+    assert again.of(*(stage.of(second) for stage in stages)) == before
+
+
+def test_every_stage_reads_what_an_earlier_one_writes_and_takes_its_part_by_name() -> None:
+    written: set[str] = set()
+    for stage in STAGES:
+        assert set(stage.reads) <= written
+        assert set(stage.model_fields) - {"space"} <= RunConfig.model_fields.keys()
+        written.add(stage.writes.kind)
+
+
+RECORDED = SimpleNamespace(identity="recorded")

@@ -1,0 +1,122 @@
+"""A stage is what it declares: its part of the configuration is its fingerprint, what it names is what it is given."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import ConfigError
+from pipelines.context import Attempt, Context
+from pipelines.stages.stage import Plan, Stage, run_stages
+from pipelines.store.artefact import Artefact, ArtefactStore
+
+
+class Component(Config):
+    operational: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    model: str = "m"
+    batch_size: int = 1
+
+
+class Section(Config):
+    encoder: Component = Component()
+    others: tuple[Component, ...] = (Component(),)
+    rate: float = 0.1
+
+
+class Run(Config):
+    speech: Section = Section()
+    word: str = "one"
+    louder: bool = False
+    where: str = "here"
+
+
+class Text(Artefact):
+    kind = "text"
+
+    @property
+    def text(self) -> str:
+        return (self.folder / "text").read_text()
+
+
+class Say(Stage, Plan):
+    stage, version, writes = "say", 1, Text
+    published: ClassVar[list[str]] = []
+
+    word: str
+    speech: Section
+    where: str = Field(exclude=True)
+
+    def check(self) -> None:
+        if self.word == "":
+            raise ConfigError("nothing to say", where="word")
+
+    def write(self, attempt: Attempt) -> None:
+        (attempt.folder / "text").write_text(self.word)
+
+    def publish(self, artefact: Text, context: Context) -> None:
+        self.published.append(artefact.text)
+
+
+class Shout(Stage, Plan):
+    stage, version, reads, writes = "shout", 1, ("text",), Text
+
+    louder: bool
+
+    def applies(self) -> bool:
+        return self.louder
+
+    def write(self, attempt: Attempt, text: Text) -> None:
+        (attempt.folder / "text").write_text(text.text.upper())
+
+
+class Repeat(Stage, Plan):
+    stage, version, reads, writes = "repeat", 1, ("text",), Text
+
+    def write(self, attempt: Attempt, text: Text) -> None:
+        (attempt.folder / "text").write_text(text.text * 2)
+
+
+@pytest.fixture
+def artefacts(tmp_path: Path) -> Any:
+    def run(folder: Path, **values: Any) -> dict[str, Any]:
+        stages = [stage.of(Run(**values)) for stage in (Say, Shout, Repeat)]
+        return dict(run_stages(stages, Context("run", ArtefactStore(folder), folder)))
+
+    return partial(run, tmp_path)
+
+
+def test_a_stage_is_given_the_newest_artefact_of_the_kind_that_it_reads(artefacts) -> None:
+    """A stage that this run has not is passed over: what reads its kind gets what stood there before."""
+    assert artefacts()["repeat"].text == "oneone"
+    louder = artefacts(louder=True)
+    assert louder["repeat"].text == "ONEONE"
+    assert louder["repeat"].manifest["inputs"] == {"shout": louder["shout"].fingerprint}
+
+
+def test_every_field_that_decides_is_in_the_fingerprint_at_any_depth(artefacts) -> None:
+    before = artefacts()["say"]
+    speech = {"encoder": {"model": "m"}, "others": [{"model": "m"}], "rate": 0.1}
+    assert before.manifest["section"] == {"word": "one", "speech": speech}
+    for more in ({"word": "two"}, {"speech": {"rate": 0.2}}, {"speech": {"encoder": {"model": "n"}}}):
+        assert artefacts(**more)["say"] != before
+    quicker = {"batch_size": 9}
+    for more in ({"where": "there"}, {"speech": {"encoder": quicker}}, {"speech": {"others": (quicker,)}}):
+        assert artefacts(**more)["say"] == before
+
+
+def test_an_artefact_is_published_whether_or_not_it_was_there(artefacts) -> None:
+    Say.published.clear()
+    artefacts()
+    artefacts()
+    assert Say.published == ["one", "one"]
+
+
+def test_a_stage_refuses_what_cannot_work_from_its_part_alone() -> None:
+    with pytest.raises(ConfigError, match="nothing to say"):
+        Say.of(Run(word="")).check()
