@@ -1,0 +1,89 @@
+"""Whether inputs still look like those that a certificate was given on: a distance with a limit that is known.
+
+Half of the certify rows define a distance, that to the k-th nearest of them; the other half tell how large it usually
+is. Of n fresh distances the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, whatever the rows are, so
+an upper bound on it holds with a known probability. While inputs are like the certify rows, distances exceed that value
+no more often than the bound says: an event for `kcm.certify.alarm`, whose promise breaks when inputs change. (A
+conformal martingale against a fixed reference is none: its p-values all rest on the same rows.)
+
+Shapes: N inputs, R reference rows, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from kcm.errors import DataError
+
+NEIGHBOUR = 5  # the distance is that to this nearest reference row
+TYPICAL = 0.1  # share of the calibration rows that lie beyond the threshold
+FEWEST_ROWS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceReference:
+    """Reference rows [R, D], the distance beyond which an input is unusual, and how often at most that is right."""
+
+    rows_RD: NDArray[np.float32]
+    threshold: float
+    limit: float
+
+    @classmethod
+    def fit(cls, features_ND: NDArray[np.float32], delta: float, seed: int) -> DistanceReference:
+        """From certify rows [N, D]; the limit holds with probability 1 - delta. DataError for fewer than 100 rows."""
+        if len(features_ND) < FEWEST_ROWS:
+            raise DataError(f"{len(features_ND)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+        order = np.random.default_rng(seed).permutation(len(features_ND))
+        reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
+        distances = np.sort(_distances(calibration, reference))
+        count = max(1, round(TYPICAL * len(distances)))
+        limit = float(beta.ppf(1 - delta, count, len(distances) - count + 1))
+        return cls(reference, float(distances[-count]), limit)
+
+    def unusual(self, features_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each input lies farther from the reference rows than the threshold, [N]."""
+        return _distances(features_ND.astype(np.float32), self.rows_RD) > self.threshold
+
+
+@dataclass(frozen=True)
+class LabelReference:
+    """Labels that were rarely answered on certify rows, and how often at most all of them together are."""
+
+    rare: frozenset[int]
+    limit: float
+
+    @classmethod
+    def fit(cls, labels_N: NDArray[np.int64], num_labels: int, delta: float, seed: int) -> LabelReference:
+        """From the small model's answers on certify rows; the limit holds with probability 1 - delta.
+
+        Half of the rows say which labels are rare, the other half how rare. DataError for fewer than 100 rows.
+        """
+        if len(labels_N) < FEWEST_ROWS:
+            raise DataError(f"{len(labels_N)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+        order = np.random.default_rng(seed).permutation(len(labels_N))
+        chosen, calibration = np.array_split(labels_N[order], 2)
+        counts = np.bincount(chosen, minlength=num_labels)
+        ascending = counts.argsort(kind="stable")
+        within = np.cumsum(counts[ascending]) <= TYPICAL * len(chosen)
+        rare = frozenset(int(label) for label in ascending[within])
+        count = int(np.isin(calibration, list(rare)).sum())
+        return cls(rare, float(beta.ppf(1 - delta, count + 1, len(calibration) - count)))
+
+    def unusual(self, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each answer is one of the rare labels, [N]."""
+        return np.isin(labels_N, list(self.rare))
+
+
+def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The distance of every input to its NEIGHBOUR-th nearest reference row, [N]."""
+    squares_R = (rows_RD**2).sum(1)
+    found = []
+    for part in np.array_split(features_ND, max(1, len(features_ND) // 1024)):
+        squared = (part**2).sum(1)[:, None] + squares_R - 2 * part @ rows_RD.T
+        nearest = min(NEIGHBOUR, len(rows_RD)) - 1
+        found.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
+    return np.concatenate(found)

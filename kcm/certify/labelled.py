@@ -1,0 +1,100 @@
+"""Certifying a challenger with labels on nothing but its disagreements with the large model.
+
+Where the frozen challenger keeps an item and agrees with the large model it loses nothing, whatever the label is. The
+items that are left are put before a person, each with a known probability rho. With the symbols of
+`kcm.certify.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for,
+
+    X = pi_min rho_min (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = pi_min rho_min epsilon
+
+has the mean pi_min rho_min regret(t). An item that the person skipped counts as lost. X of a unit is the mean over its
+items. Units are taken as exchangeable and come in a frozen random order, so that the betting test may adapt its bets
+and may be stopped early, at any unit up to which every drawn item has been answered. This certifies where the share of
+disagreements itself is too large for `TrafficPath`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kcm.certify.betting import BettingTest
+from kcm.certify.traffic import Traffic
+from kcm.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledTraffic:
+    """A window with what a person said of its disagreements above one frozen threshold; every column has shape [N].
+
+    `drawn`: whether the item was put before a person; `label_probability`: rho, in [`label_floor`, 1], read where the
+    challenger keeps the item and disagrees. `answered`: whether the person labelled or skipped it by now. `lost`:
+    whether the small answer is wrong and the large one right by that label, or the item was skipped.
+
+    Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
+    the challenger does not keep them or agrees.
+    """
+
+    traffic: Traffic
+    threshold: float
+    drawn: NDArray[np.bool_]
+    label_probability: NDArray[np.float64]
+    answered: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    label_floor: float
+
+    def __post_init__(self) -> None:
+        for name in ("drawn", "label_probability", "answered", "lost"):
+            if getattr(self, name).shape != (len(self.traffic),):
+                raise DataError(f"shape {getattr(self, name).shape}, expected {(len(self.traffic),)}", where=name)
+        if not ((self.label_probability >= self.label_floor) & (self.label_probability <= 1))[self.disputed].all():
+            raise DataError(f"a label's probability lies outside [{self.label_floor}, 1]", where="label_probability")
+        if (self.drawn & ~self.disputed).any():
+            raise DataError("an item was put before a person on which nothing depends", where="drawn")
+
+    @property
+    def disputed(self) -> NDArray[np.bool_]:
+        """Items that the challenger keeps, of which the large answer was asked for, and on which the two differ."""
+        traffic = self.traffic
+        return traffic.asked & traffic.disagrees & (traffic.score > self.threshold)
+
+
+class LabelledTest:
+    """The test of H0: the challenger loses at least epsilon, over the units that are decided in the frozen order.
+
+    `seed` fixes the order of the units and must be chosen before any label is seen.
+    """
+
+    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float, seed: int) -> None:
+        traffic = labelled.traffic
+        self.epsilon, self.delta = epsilon, delta
+        self._floor = traffic.floor * labelled.label_floor
+        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
+        self.num_units = int(unit_N.max(initial=-1)) + 1
+        loses = labelled.drawn & labelled.lost & labelled.answered
+        weight_N = np.where(loses, self._floor / (traffic.probability * labelled.label_probability), 0.0)
+        x_U = np.bincount(unit_N, weight_N, self.num_units) / np.bincount(unit_N, minlength=self.num_units)
+        order = np.random.default_rng(seed).permutation(self.num_units)
+        open_U = np.bincount(unit_N, labelled.drawn & ~labelled.answered, self.num_units) > 0
+        waiting = np.flatnonzero(open_U[order])
+        self.num_decided = int(waiting[0]) if len(waiting) else self.num_units
+        values = x_U[order]
+        values[self.num_decided :] = 1.0  # undecided: the wealth only falls there, and its maximum lies before
+        self._test = BettingTest(lambda start, stop: values[start:stop], self.num_units, delta)
+
+    @property
+    def p_value(self) -> float:
+        """p-value of H0 by what is decided so far; it only falls as more is decided."""
+        return self._test.p_value(self._floor * self.epsilon)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the loss is below epsilon with probability 1 - delta: no further label is needed."""
+        return self.p_value <= self.delta
+
+    @property
+    def bound(self) -> float:
+        """Upper confidence bound, at delta, on the accuracy that the challenger loses against the large model."""
+        return min(1.0, self._test.upper_bound() / self._floor)

@@ -1,0 +1,206 @@
+"""Certifying a challenger on the traffic of the deployed cascade, without labels.
+
+For every item the large model's answer was asked for with a known probability pi: 1 where the item was escalated, the
+audit share where it was kept. A challenger's gate score g' and small answer S' are computed afterwards. Where it keeps
+an item and disagrees with the large model it may have lost; where it agrees it cannot have. So with A = 1 where the
+large answer was asked for,
+
+    d(t) = 1[g' > t] 1[S' != L]        X(t) = pi_min A d(t) / pi  in [0, 1]        a = pi_min epsilon
+
+and the mean of d(t) bounds what the challenger loses against the large model alone, whatever the labels are. An answer
+that was asked for and is lost, late, failed or degraded counts as a disagreement. The test of H0: mean d(t) >= epsilon
+bets a constant share nu on every unit of the window,
+
+    K(t) = prod_u (1 - nu (X_u(t) - a))        p(t) = 1 / K(t)  at the end of the window.
+
+Given the items, only the draws of the audits are random, and they are independent: under H0 the expectation of K is
+prod (1 - nu (pi_min d_u - a)) <= (1 - nu pi_min (mean d - epsilon))^n <= 1 by the inequality of the arithmetic and
+geometric means. So the test holds for the window's own mean, whatever drifts, depends or changes in it; to speak of
+later traffic, units are taken as exchangeable. Bets that adapt to time would lose this, and with it the monotonicity
+in t that allows any grid of thresholds. A mean of K over bets with fixed weights is as valid and as monotone.
+References: arXiv 2010.09686 (betting), 2210.10768 (weights).
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import logsumexp
+
+from kcm.cascade.frontier import midway
+from kcm.errors import ConfigError, DataError
+
+LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
+_SAFETY_BETS = (0.5, 0.25, 0.1, 0.03)  # bets beside the planned one, in case the window is not like its plan
+_SAFETY_WEIGHT = 0.2  # of the wealth, for all of them together: what they cost is ln(1 / 0.8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Traffic:
+    """Decisions of a window as the challenger sees them; every column has shape [N].
+
+    `score`: the challenger's gate score. `asked`: whether the large model's answer was asked for. `probability`: that
+    of being asked, in [`floor`, 1]. `disagrees`: whether the challenger's answer differs from the large one, or that
+    is not known though it was asked for; not read where `asked` is false. `unit`: what was drawn independently, such as
+    all items of one caller's document; None where every item stands alone.
+
+    Raises DataError for columns of different lengths, scores that are not finite and probabilities out of range.
+    """
+
+    score: NDArray[np.float64]
+    asked: NDArray[np.bool_]
+    probability: NDArray[np.float64]
+    disagrees: NDArray[np.bool_]
+    floor: float
+    unit: NDArray[np.object_] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor <= 1:
+            raise DataError(f"the least probability is {self.floor}", where="floor", mend="It must lie in (0, 1]")
+        for name, kind in (("score", float), ("asked", bool), ("probability", float), ("disagrees", bool)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
+            if getattr(self, name).shape != self.score.shape:
+                raise DataError(f"shape {getattr(self, name).shape}, expected {self.score.shape}", where=name)
+        if not np.isfinite(self.score).all():
+            raise DataError("gate scores must be finite", where="score")
+        inside = (self.probability >= self.floor) & (self.probability <= 1)
+        if not inside.all():
+            raise DataError(
+                f"{(~inside).sum()} decisions have a probability outside [{self.floor}, 1]",
+                where="probability",
+                mend="Begin the window after the audit share was last below its announced floor",
+            )
+        if self.unit is not None and len(self.unit) != len(self.score):
+            raise DataError(f"length {len(self.unit)}, expected {len(self.score)}", where="unit")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+class TrafficPath:
+    """The tested path of thresholds over a window, from `escalate all` towards keeping more.
+
+    `bet` is the planned share nu, see `plan_bet`; it must not depend on the window. Raises ConfigError for one outside
+    (0, 0.99].
+    """
+
+    def __init__(self, traffic: Traffic, epsilon: float, delta: float, bet: float) -> None:
+        if not 0 < bet <= LARGEST_BET:
+            raise ConfigError(f"bet = {bet}", where="certificate", mend=f"It must lie in (0, {LARGEST_BET}]")
+        self.epsilon, self.delta, self._floor = epsilon, delta, traffic.floor
+        self._bets_G, self._weights_G = _mixture(bet)
+        self._scores = traffic.score
+        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
+        self.num_units = int(unit_N.max(initial=-1)) + 1
+        size_U = np.bincount(unit_N, minlength=self.num_units)
+        lost = np.flatnonzero(traffic.asked & traffic.disagrees)
+        lost = lost[np.argsort(-traffic.score[lost], kind="stable")]
+        # As the threshold falls below one lost score after the other, X of its unit grows from `before` to `after`.
+        added = traffic.floor / traffic.probability[lost] / size_U[unit_N[lost]]
+        after = pd.Series(added).groupby(unit_N[lost]).cumsum().to_numpy(dtype=np.float64)
+        self._lost_scores, self._before, self._after = traffic.score[lost], after - added, after
+
+    @property
+    def fewest_units(self) -> int:
+        """Fewest units that could certify anything: none of them disagreeing."""
+        high = 1
+        while not self._enough(high):
+            high *= 2
+        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
+
+    def certified(self) -> float:
+        """The lowest threshold that is certified together with all above it; +inf where none is."""
+        log_K = self._log_wealth(self.epsilon)  # after 0, 1, 2, ... lost items
+        passes = log_K >= math.log(1 / self.delta)
+        if not passes[0]:
+            return math.inf
+        affordable = len(passes) - 1 if passes.all() else int(np.argmin(passes)) - 1
+        if affordable == len(self._lost_scores):
+            return -math.inf
+        refused = self._lost_scores[affordable]
+        above = self._scores[self._scores > refused]
+        return float(midway(above.min(), refused)) if len(above) else math.inf
+
+    def deployable(self, lowest: float, highest: float) -> float | None:
+        """Every threshold from the lowest certified one upwards holds."""
+        return highest if highest >= lowest else None
+
+    def p_value(self, threshold: float) -> float:
+        """p-value of H0: on what it keeps at `threshold` the challenger disagrees in a share epsilon or more."""
+        return min(1.0, math.exp(-self._log_wealth(self.epsilon)[self._count(threshold)]))
+
+    def upper_bound(self, threshold: float) -> float:
+        """Upper confidence bound, at delta, on the mean disagreement on what is kept at `threshold`."""
+        count = self._count(threshold)
+
+        def excess(epsilon: float) -> float:
+            return float(self._log_wealth(epsilon)[count]) - math.log(1 / self.delta)
+
+        if excess(1.0) <= 0:
+            return 1.0
+        return float(brentq(excess, 0.0, 1.0, xtol=1e-7)) + 1e-7
+
+    def _count(self, threshold: float) -> int:
+        """Lost items with a score above `threshold`."""
+        return int(np.searchsorted(-self._lost_scores, -threshold))
+
+    def _log_wealth(self, epsilon: float) -> NDArray[np.float64]:
+        """ln K after the threshold has fallen below the first k lost scores, for k = 0, 1, ...; never rising."""
+        level = self._floor * epsilon
+        grown_LG = np.log1p(-self._bets_G * (self._after[:, None] - level))
+        grown_LG -= np.log1p(-self._bets_G * (self._before[:, None] - level))
+        start_G = self.num_units * np.log1p(self._bets_G * level)
+        paths = start_G + np.vstack([np.zeros_like(start_G), np.cumsum(grown_LG, axis=0)])
+        return np.asarray(logsumexp(paths, axis=1, b=self._weights_G))
+
+    def _enough(self, num_units: int) -> bool:
+        logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)
+        return bool(logsumexp(logs, b=self._weights_G) >= math.log(1 / self.delta))
+
+
+def plan_bet(losses: ArrayLike, level: float) -> float:
+    """The bet under which wealth grows fastest when the window's X are like `losses` [M], the X of earlier rows.
+
+    It maximises the mean of ln(1 - nu (X - level)); the rows must not be those of the window.
+    """
+    x = np.asarray(losses, dtype=np.float64)
+
+    def loss(bet: float) -> float:
+        return -float(np.log1p(-bet * (x - level)).mean())
+
+    found = minimize_scalar(loss, bounds=(1e-4, LARGEST_BET), method="bounded")
+    return float(found.x) if found.fun < loss(LARGEST_BET) else LARGEST_BET
+
+
+def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
+    """Units that a certificate takes at the least when a challenger disagrees on `rate` of them, audited at `share`.
+
+    All of them kept by the deployed cascade, with the best bet for that rate; None where no number suffices.
+    """
+    level = share * epsilon
+    rare = share * rate  # of X = 1; else X = 0
+    bet = plan_bet(np.concatenate([np.ones(round(1e6 * rare)), np.zeros(round(1e6 * (1 - rare)))]), level)
+    bets_G, weights_G = _mixture(bet)
+    growth_G = rare * np.log1p(-bets_G * (1 - level)) + (1 - rare) * np.log1p(bets_G * level)
+    if growth_G.max() <= 0:
+        return None
+
+    def excess(num_units: float) -> float:
+        return float(logsumexp(num_units * growth_G, b=weights_G)) - math.log(1 / delta)
+
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return math.ceil(float(brentq(excess, 0.0, high)))
+
+
+def _mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bets [G] and their weights, which sum to one."""
+    bets = np.array([bet, *_SAFETY_BETS])
+    return bets, np.array([1 - _SAFETY_WEIGHT, *[_SAFETY_WEIGHT / len(_SAFETY_BETS)] * len(_SAFETY_BETS)])

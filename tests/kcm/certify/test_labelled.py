@@ -1,0 +1,119 @@
+"""A few labels, on disagreements alone, certify a challenger that disagrees more often than it may lose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.certify.labelled import LabelledTest, LabelledTraffic
+from kcm.certify.traffic import Traffic, TrafficPath
+from kcm.errors import DataError
+
+
+def labelled(
+    num: int, *, disputed: float, losing: float, rho: float = 1.0, seed: int = 0, **more: Any
+) -> LabelledTraffic:
+    """All kept by the challenger and asked for; `disputed` of them differ, of which it loses a share `losing`."""
+    rng = np.random.default_rng(seed)
+    disagrees = rng.random(num) < disputed
+    traffic = Traffic(
+        score=np.ones(num),
+        asked=np.ones(num, dtype=bool),
+        probability=np.ones(num),
+        disagrees=disagrees,
+        floor=1.0,
+        unit=more.pop("unit", None),
+    )
+    drawn = disagrees & (rng.random(num) < rho)
+    columns = {
+        "drawn": drawn,
+        "label_probability": np.full(num, rho),
+        "answered": drawn,
+        "lost": rng.random(num) < losing,
+        "label_floor": rho,
+    }
+    return LabelledTraffic(traffic=traffic, threshold=0.0, **columns | more)
+
+
+def test_labels_certify_where_disagreement_alone_cannot() -> None:
+    window = labelled(4000, disputed=0.1, losing=0.02)
+    assert TrafficPath(window.traffic, epsilon=0.02, delta=0.1, bet=0.9).p_value(0.0) == 1.0
+    test = LabelledTest(window, epsilon=0.02, delta=0.1, seed=1)
+    assert test.certified
+    assert 0.002 < test.bound < 0.02
+
+
+def test_a_skipped_item_counts_as_lost() -> None:
+    window = labelled(4000, disputed=0.1, losing=0.0)
+    skipped = replace(window, lost=window.drawn)
+    assert LabelledTest(window, epsilon=0.02, delta=0.1, seed=1).certified
+    assert not LabelledTest(skipped, epsilon=0.02, delta=0.1, seed=1).certified
+
+
+def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hurt() -> None:
+    unit = np.array([f"u{i // 4}" for i in range(2000)], dtype=object)
+    window = labelled(2000, disputed=0.2, losing=0.01, unit=unit)
+    drawn = np.flatnonzero(window.drawn)
+    order = np.random.default_rng(3).permutation(500)  # of the units, as the test draws it
+    rank = np.argsort(order)[drawn // 4]
+    found = []
+    for share in (0.25, 0.5, 1.0):
+        answered = np.zeros(2000, dtype=bool)
+        answered[drawn[rank < share * 500]] = True
+        test = LabelledTest(replace(window, answered=answered), epsilon=0.05, delta=0.1, seed=3)
+        assert test.num_decided >= share * 500
+        found.append(test.p_value)
+    assert found == sorted(found, reverse=True)
+    nothing = LabelledTest(replace(window, answered=np.zeros(2000, dtype=bool)), epsilon=0.05, delta=0.1, seed=3)
+    assert nothing.num_decided < 50
+    assert not nothing.certified
+
+
+@pytest.mark.parametrize("rho", [1.0, 0.5])
+def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) -> None:
+    passed = sum(
+        LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed), 0.05, 0.1, seed=seed).certified
+        for seed in range(300)
+    )
+    assert passed <= 0.1 * 300
+
+
+def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
+    """One unit of two items, one of them lost: X = pi_min rho_min / (pi rho) / 2, the first bet by the formula."""
+    traffic = Traffic(
+        score=np.ones(2),
+        asked=np.ones(2, dtype=bool),
+        probability=np.array([0.5, 1.0]),
+        disagrees=np.array([True, False]),
+        floor=0.25,
+        unit=np.array(["a", "a"], dtype=object),
+    )
+    window = LabelledTraffic(
+        traffic=traffic,
+        threshold=0.0,
+        drawn=np.array([True, False]),
+        label_probability=np.array([0.8, 1.0]),
+        answered=np.array([True, False]),
+        lost=np.array([True, False]),
+        label_floor=0.4,
+    )
+    x, level = 0.25 * 0.4 / (0.5 * 0.8) / 2, 0.25 * 0.4 * 0.9
+    bet = min(0.9 / (1 - level), np.sqrt(2 * np.log(10) / 0.25))
+    wealth = max(1.0, 1 - bet * (x - level))
+    assert LabelledTest(window, epsilon=0.9, delta=0.1, seed=0).p_value == pytest.approx(1 / wealth)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label_probability": np.full(50, 0.1)}, "outside"),
+        ({"drawn": np.ones(50, dtype=bool)}, "nothing depends"),
+        ({"lost": np.ones(49, dtype=bool)}, "expected"),
+    ],
+)
+def test_labels_that_were_not_drawn_as_announced_are_refused(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        labelled(50, disputed=0.5, losing=0.1, rho=0.5, **columns)

@@ -1,0 +1,162 @@
+"""A challenger is certified on logged traffic without a label, and wrongly so no more often than promised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.certify.traffic import Traffic, TrafficPath, decisions_needed, plan_bet
+from kcm.errors import ConfigError, DataError
+
+
+def window(
+    num: int, rate: float, *, share: float = 0.2, seed: int = 0, escalated: float = 0.3, **columns: Any
+) -> Traffic:
+    """Traffic of which the deployed cascade escalated a part; the challenger keeps all of it."""
+    rng = np.random.default_rng(seed)
+    probability = np.where(rng.random(num) < escalated, 1.0, share)
+    parts = {
+        "score": rng.normal(size=num),
+        "asked": rng.random(num) < probability,
+        "probability": probability,
+        "disagrees": rng.random(num) < rate,
+        "floor": share,
+    }
+    return Traffic(**parts | columns)
+
+
+def product(traffic: Traffic, threshold: float, level: float, bet: float) -> float:
+    """K as it is written, unit by unit."""
+    units = np.arange(len(traffic)) if traffic.unit is None else traffic.unit
+    wealth = 1.0
+    for unit in dict.fromkeys(units):
+        mine = np.flatnonzero(units == unit)
+        x = np.mean(
+            [
+                traffic.floor / traffic.probability[i]
+                if traffic.asked[i] and traffic.disagrees[i] and traffic.score[i] > threshold
+                else 0.0
+                for i in mine
+            ]
+        )
+        wealth *= 1 - bet * (x - level)
+    return wealth
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("threshold", [-math.inf, -0.5, 0.0, 1.2, math.inf])
+def test_the_p_value_is_that_of_the_product_over_units(grouped: bool, threshold: float) -> None:
+    unit = np.array([f"u{i // 3}" for i in range(300)], dtype=object) if grouped else None
+    traffic = window(300, 0.05, unit=unit)
+    bets = {0.7: 0.8} | dict.fromkeys((0.5, 0.25, 0.1, 0.03), 0.05)
+    expected = sum(weight * product(traffic, threshold, 0.2 * 0.1, bet) for bet, weight in bets.items())
+    found = TrafficPath(traffic, epsilon=0.1, delta=0.1, bet=0.7).p_value(threshold)
+    assert found == pytest.approx(min(1.0, 1 / expected), rel=1e-9)
+
+
+def test_the_lowest_certified_threshold_passes_and_the_next_lost_item_does_not() -> None:
+    traffic = window(4000, 0.03, seed=3)
+    path = TrafficPath(traffic, epsilon=0.02, delta=0.1, bet=0.5)
+    lowest = path.certified()
+    assert math.isfinite(lowest)
+    assert path.p_value(lowest) <= 0.1
+    lost = traffic.score[traffic.asked & traffic.disagrees & (traffic.score < lowest)]
+    assert path.p_value(np.nextafter(lost.max(), -math.inf)) > 0.1
+
+
+def test_p_values_only_grow_as_more_is_kept() -> None:
+    path = TrafficPath(window(2000, 0.05, seed=1), epsilon=0.05, delta=0.1, bet=0.9)
+    values = [path.p_value(t) for t in np.linspace(3, -3, 60)]
+    assert values == sorted(values)
+
+
+def test_agreement_everywhere_certifies_keeping_all_from_the_fewest_units_on() -> None:
+    fewest = TrafficPath(window(10, 0.0), epsilon=0.05, delta=0.1, bet=0.99).fewest_units
+    assert TrafficPath(window(fewest, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == -math.inf
+    assert TrafficPath(window(fewest - 1, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == math.inf
+
+
+def test_lost_audits_count_against_the_challenger() -> None:
+    honest = window(4000, 0.0, seed=5)
+    lost = np.flatnonzero(honest.asked)[::10]  # a tenth of the asked answers never came
+    disagrees = honest.disagrees.copy()
+    disagrees[lost] = True
+    traffic = window(4000, 0.0, seed=5, disagrees=disagrees)
+    assert TrafficPath(honest, epsilon=0.02, delta=0.1, bet=0.9).certified() == -math.inf
+    assert TrafficPath(traffic, epsilon=0.02, delta=0.1, bet=0.9).certified() > -math.inf
+
+
+def test_the_upper_bound_holds_the_rate_and_is_where_the_test_turns() -> None:
+    path = TrafficPath(window(6000, 0.01, seed=2), epsilon=0.02, delta=0.1, bet=0.5)
+    bound = path.upper_bound(-math.inf)
+    assert 0.01 < bound < 0.05
+    assert TrafficPath(window(6000, 0.01, seed=2), bound + 1e-6, 0.1, 0.5).p_value(-math.inf) <= 0.1
+    assert TrafficPath(window(6000, 0.01, seed=2), bound - 1e-4, 0.1, 0.5).p_value(-math.inf) > 0.1
+
+
+@pytest.mark.parametrize("drift", ["none", "late", "early", "waves"])
+def test_a_window_that_disagrees_by_epsilon_passes_no_more_often_than_delta(drift: str) -> None:
+    """Only the audits are drawn at random: which items disagree, and when, is up to an adversary."""
+    num, epsilon, share, draws, delta = 1500, 0.05, 0.3, 400, 0.1
+    disagrees = np.zeros(num, dtype=bool)
+    count = round(epsilon * num)
+    where = {
+        "none": np.linspace(0, num - 1, count).astype(int),
+        "late": np.arange(num - count, num),
+        "early": np.arange(count),
+        "waves": np.concatenate([np.arange(300, 300 + count // 2), np.arange(1200, 1200 + count - count // 2)]),
+    }[drift]
+    disagrees[where] = True
+    score = np.ones(num)
+    rng = np.random.default_rng(7)
+    probability = np.where(np.arange(num) < 700, share, 2 * share)  # the share was raised on the way
+    passed = 0
+    for _ in range(draws):
+        asked = rng.random(num) < probability
+        traffic = Traffic(score=score, asked=asked, probability=probability, disagrees=disagrees, floor=share)
+        passed += TrafficPath(traffic, epsilon, delta, bet=0.9).p_value(0.0) <= delta
+    assert passed <= delta * draws
+
+
+def test_the_planned_bet_is_the_best_of_all() -> None:
+    losses = np.array([1.0] * 3 + [0.0] * 997)
+    best = plan_bet(losses, 0.01)
+    growth = {bet: np.log1p(-bet * (losses - 0.01)).mean() for bet in (*np.linspace(0.01, 0.99, 99), best)}
+    assert growth[best] == max(growth.values())
+    assert plan_bet(np.zeros(100), 0.01) == 0.99
+
+
+@pytest.mark.parametrize(("share", "about"), [(0.05, 2800), (0.2, 700)])
+def test_the_fewest_decisions_are_those_of_the_formula(share: float, about: int) -> None:
+    """ln(1/delta) / KL(0 || share epsilon), and what the safety bets cost."""
+    needed = decisions_needed(0.0, share, 0.02, 0.061)
+    assert needed is not None
+    assert about * 0.97 < needed < about * 1.15
+
+
+def test_a_rate_at_epsilon_can_never_be_certified() -> None:
+    assert decisions_needed(0.02, 0.2, 0.02, 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"floor": 0.0}, "least probability"),
+        ({"floor": 0.5}, "outside"),
+        ({"score": np.full(10, np.nan)}, "finite"),
+        ({"asked": np.ones(9, dtype=bool)}, "expected"),
+        ({"unit": np.array(["a"] * 9, dtype=object)}, "expected 10"),
+    ],
+)
+def test_traffic_that_cannot_be_trusted_is_refused(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        window(10, 0.1, **columns)
+
+
+@pytest.mark.parametrize("bet", [0.0, 1.0])
+def test_a_bet_that_could_lose_everything_is_refused(bet: float) -> None:
+    with pytest.raises(ConfigError, match="bet"):
+        TrafficPath(window(10, 0.1), epsilon=0.1, delta=0.1, bet=bet)
