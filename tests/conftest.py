@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["tests.fake_upstream", "tests.outside"]
+pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.outside"]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
-"""Weights and data that the pipeline needs, from a hub or from packages that carry them."""
+"""From the name of a model to a folder whose files are verified: a local folder, a fetched asset, or the hub."""
 
-from kcm.assets.asset import Asset, Package
-from kcm.assets.fetch import Progress, fetch, is_complete
-from kcm.assets.registry import ASSETS
+from kcm.assets.manifest import is_intact
 from kcm.assets.resolve import resolve
 
-__all__ = ["ASSETS", "Asset", "Package", "Progress", "fetch", "is_complete", "resolve"]
+__all__ = ["is_intact", "resolve"]

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from kcm.errors import AssetError
 
-_START_SECONDS = 20.0  # for a busy machine to start Python and import the client
+START_SECONDS = 20.0  # for a busy machine to start Python and import the client
 
 _ASK = """
 import json, sys
@@ -48,7 +48,7 @@ def commit_of(repo: str, repo_type: str, revision: str | None, connect_timeout: 
     Raises AssetError when the hub does not answer within about `connect_timeout` seconds.
     """
     arguments = [repo, repo_type, revision, connect_timeout]
-    return _run(_ASK, arguments, where=repo, timeout=connect_timeout + _START_SECONDS).splitlines()[-1]
+    return _run(_ASK, arguments, where=repo, timeout=connect_timeout + START_SECONDS).splitlines()[-1]
 
 
 def download(repo: str, revision: str | None, *, folder: Path | None, patterns: Sequence[str], timeout: float) -> Path:

@@ -10,8 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from kcm.assets import hub
-from kcm.assets.fetch import is_complete
-from kcm.assets.registry import ASSETS
+from kcm.assets.manifest import MANIFEST, is_intact
 from kcm.errors import AssetError
 
 _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -25,8 +24,9 @@ def resolve(
     connect_timeout: float = 5.0,
     timeout: float = 1800.0,
 ) -> Path:
-    """The folder of a model: a local folder as it is, a known asset from `assets_dir`, any other id from the hub.
+    """The folder of a model: a local folder as it is, a fetched asset of `assets_dir`, any other id from the hub.
 
+    A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
     `weights` is the pattern of the files with the weights. An id that the hub's own cache already holds is taken from
     there without asking. The commit of the first time is recorded in `assets_dir` and is the one taken from then on.
     Raises AssetError, naming the command or the path to mend it.
@@ -34,21 +34,36 @@ def resolve(
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if model in ASSETS:
-        if is_complete(model, assets_dir):
-            return assets_dir / model
-        what = "is damaged" if (assets_dir / model).exists() else "has not been fetched"
-        raise AssetError(f"asset {model!r} {what}", where=str(assets_dir), mend=_command(model))
     if folder.is_absolute() or model.startswith(("./", "../", "~")):
         raise AssetError(
             f"no such model folder {model!r}", mend="Give a folder that exists, or the id of a model on the hub"
         )
+    asset = assets_dir / model
+    if asset.exists():
+        if is_intact(asset):
+            return asset
+        raise AssetError(
+            f"asset {model!r} is damaged: no {MANIFEST} in its folder states the hashes that its files have",
+            where=str(asset),
+            mend=f"Run `kcm assets {model}`, or move the folder away",
+        )
+    return _from_hub(model, assets_dir, weights, connect_timeout, timeout)
+
+
+def _from_hub(model: str, assets_dir: Path, weights: str, connect_timeout: float, timeout: float) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
     if (found := _cached(model, weights, revision)) is None:
-        hub.commit_of(model, "model", revision, connect_timeout)  # or it is silent, and not waited for
-        patterns = [*_PATTERNS, weights]
-        found = hub.download(model, revision, folder=None, patterns=patterns, timeout=timeout)
+        try:
+            hub.commit_of(model, "model", revision, connect_timeout)  # raises soon where the hub is silent
+            patterns = [*_PATTERNS, weights]
+            found = hub.download(model, revision, folder=None, patterns=patterns, timeout=timeout)
+        except AssetError as error:
+            raise AssetError(
+                f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",
+                where=str(assets_dir),
+                mend=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
+            ) from None
     if revision is None:
         _pin(pin, found.name)  # the hub's cache names the folder of a snapshot after its commit
     return found
@@ -60,10 +75,6 @@ def _pin(pin: Path, commit: str) -> None:
         pin.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(f"{commit}\n", encoding="utf-8")
         draft.replace(pin)
-
-
-def _command(asset: str) -> str:
-    return f"Run `kcm assets{f' {asset}' if ASSETS[asset].by_name else ''}`"
 
 
 def _cached(model: str, weights: str, revision: str | None) -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kcm.assets import is_complete
+from kcm.assets import is_intact
 from kcm.errors import AssetError
 from kcm.tasks.rows import Record
 from kcm.tasks.sources import Source, SourceConfig
@@ -35,10 +35,11 @@ class ReviewsSource(SourceConfig):
 
 def read_reviews(assets_dir: Path) -> Iterator[Record]:
     """Records of all four domains, in the order of the files. Raises AssetError when the asset has not been fetched."""
-    if not is_complete("reviews", assets_dir):
+    folder = assets_dir / "reviews"
+    if not is_intact(folder):
         raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), mend="Run `kcm assets`")
     for domain, (file, has_documents) in _DOMAINS.items():
-        yield from _domain(domain, assets_dir / "reviews" / file, has_documents)
+        yield from _domain(domain, folder / file, has_documents)
 
 
 def _domain(domain: str, path: Path, has_documents: bool) -> Iterator[Record]:

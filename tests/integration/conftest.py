@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.assets import fetch
+from jobs.assets import fetch
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, load_small_side
 from kcm.cascade.policy import Decision, Policy

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from kcm.assets import fetch
+from jobs.assets import fetch
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, load_cascade
 from kcm.config import load_config

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kcm.assets import ASSETS, fetch, resolve
+from jobs.assets import ASSETS, fetch
+from kcm.assets import resolve
 from kcm.assets.digest import sha256_of
 from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.efficientnet import load_efficientnet

@@ -21,7 +21,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from kcm.assets import ASSETS, fetch
+from jobs.assets import ASSETS, fetch
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, load_small_side
 from kcm.cascade.policy import Decision, Policy

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from jobs.assets import ASSETS
 from jobs.cli import STAGES, app
-from kcm.assets import ASSETS
 from kcm.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -150,7 +150,7 @@ def test_assets_are_fetched_by_name_and_their_folders_told(monkeypatch: pytest.M
         progress("package: x", 1, 2)
         return folder / name
 
-    monkeypatch.setattr("kcm.assets.fetch", fetch)
+    monkeypatch.setattr("jobs.assets.fetch", fetch)
     shown = kcm("assets", "reviews", "--offline", "--assets-path", str(tmp_path), "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0
     assert asked == [("reviews", tmp_path, True)]

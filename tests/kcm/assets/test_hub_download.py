@@ -12,7 +12,7 @@ import pytest
 
 from kcm.assets import hub as hub_client
 from kcm.errors import AssetError
-from tests.kcm.assets.conftest import COMMIT
+from tests.fake_hub import COMMIT
 
 
 def test_another_model_is_downloaded_by_its_id_without_its_pickles_and_pinned(hub, monkeypatch, tmp_path):
@@ -31,7 +31,7 @@ def test_another_model_is_downloaded_by_its_id_without_its_pickles_and_pinned(hu
 
 
 def test_a_silent_hub_is_left_behind_and_named(hub, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub_client, "_START_SECONDS", 0.5)
+    monkeypatch.setattr(hub_client, "START_SECONDS", 0.5)
     hub.mood = "hang"
     with pytest.raises(AssetError, match=r"did not answer within 1 s \(owner/name\)"):
         hub_client.commit_of("owner/name", "model", None, connect_timeout=0.5)

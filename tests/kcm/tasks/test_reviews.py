@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kcm.assets.manifest import write_manifest
 from kcm.errors import AssetError
-from kcm.tasks import reviews
 from kcm.tasks.reviews import read_reviews
 from kcm.tasks.rows import Record
 
@@ -18,13 +18,13 @@ LINES = {
 
 
 @pytest.fixture
-def assets_dir(tmp_path, monkeypatch):
-    """Files that are not the pinned ones, taken for complete."""
+def assets_dir(tmp_path):
+    """A fetched asset with files of its own."""
     folder = tmp_path / "reviews"
     folder.mkdir()
     for name, lines in LINES.items():
         (folder / name).write_bytes(lines.encode())
-    monkeypatch.setattr(reviews, "is_complete", lambda *_: True)
+    write_manifest(folder, list(LINES), {})
     return tmp_path
 
 
@@ -41,3 +41,9 @@ def test_ratings_beyond_a_half_become_labels_and_sentences_stay_with_their_docum
 def test_reviews_that_were_not_fetched_name_the_command(tmp_path):
     with pytest.raises(AssetError, match="kcm assets"):
         list(read_reviews(tmp_path))
+
+
+def test_reviews_that_were_changed_since_are_not_read(assets_dir):
+    (assets_dir / "reviews" / "tweets_GroundTruth.txt").write_text("1\t2.7\tanother\n")
+    with pytest.raises(AssetError, match="kcm assets"):
+        list(read_reviews(assets_dir))

