@@ -87,7 +87,7 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
                 "train": "18f5e35ca0d016d7",
                 "tune": "4e23722f57c16d57",
                 "evaluate": "0bc262033036f92a",
-                "register": "2b76890e86d5ad7b",
+                "register": "2be9494a869d87b9",
             },
         ),
         (
@@ -99,7 +99,7 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
                 "tune": "eaf09307345fbbce",
                 "prompts": "49cbc8e2d2bd14f1",
                 "evaluate": "20a210543132ec31",
-                "register": "f5cdced8d135d90e",
+                "register": "b010ea6de901b10f",
             },
         ),
         ({"large": {"adapter": "zero_shot", "encoder": {"model": "big"}}}, {"outcomes": "5a930398b878d3ba"}),
