@@ -83,12 +83,12 @@ def play(attack: Attack, served: Target) -> list[str]:
         async with httpx.AsyncClient(timeout=130.0, limits=httpx.Limits(max_connections=200)) as http:
             return await attack.play(Client(served, http))
 
-    async def measured() -> dict[str, float]:
+    async def measured(begin: bool = False) -> dict[str, float]:
         async with httpx.AsyncClient(timeout=130.0) as http:
-            return await Client(served, http).measured()
+            return await Client(served, http).measured(begin)
 
     weighed = asyncio.run(played()) if attack.weighs else None
-    before = asyncio.run(measured())
+    before = asyncio.run(measured(begin=True))
     with Innocents(served, innocent(attack.kind)) as others:
         time.sleep(0.5)
         outcome = asyncio.run(played())

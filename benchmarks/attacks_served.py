@@ -41,7 +41,7 @@ from pipelines.serve.deploy.release import Release
 
 LABELS = ("bad", "good")
 KEYS = {"ann": "key-of-ann", "eve": "key-of-eve"}
-MEASURED = "/measured"  # what the door has suffered since this was asked last
+MEASURED = "/measured"  # what the door has suffered
 TICK_S = 0.001
 
 Kind = Literal["text", "pictures", "audited"]
@@ -53,15 +53,17 @@ class Suffering:
     def __init__(self) -> None:
         self._block_s, self._ticking = 0.0, None
 
-    async def told(self) -> dict[str, float]:
-        """Longest block since the last call in ms, CPU seconds so far, MiB in memory and at their peak since then."""
+    async def told(self, begin: bool = False) -> dict[str, float]:
+        """Longest block in ms and peak of memory in MiB since a call that was to `begin`; CPU seconds, MiB by now."""
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick())
         process, block_s = psutil.Process(), self._block_s
-        times, self._block_s = process.cpu_times(), 0.0
+        times = process.cpu_times()
         status = Path("/proc/self/status").read_text(encoding="ascii")
         peak_kib = int(status.partition("VmHWM:")[2].split()[0])
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the next peak counts from here
+        if begin:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the next peak counts from here
+            self._block_s = 0.0
         return {
             "block_ms": 1000 * block_s,
             "cpu_s": times.user + times.system,

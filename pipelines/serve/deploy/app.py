@@ -76,6 +76,12 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
     """Raise what `build_app` raises, without building anything."""
+    if config.audit.share and not config.feedback.url:
+        raise ConfigError(
+            f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
+            where="serve.feedback.url",
+            mend="Set it, such as sqlite:////absolute/path.db",
+        )
     bundle = Bundle.read(release.bundle)
     if not bundle.large.servable:
         raise ArtefactError(
@@ -85,12 +91,6 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         )
     require_models(bundle, assets_dir, config.large.upstreams)
     budget_store(bundle.large.at(config.large.upstreams), config.feedback)
-    if config.audit.share and not config.feedback.url:
-        raise ConfigError(
-            f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
-            where="serve.feedback.url",
-            mend="Set it, such as sqlite:////absolute/path.db",
-        )
     if config.auth.keys_file:
         Keys(config.auth.keys_file)
 

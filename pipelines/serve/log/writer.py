@@ -16,6 +16,7 @@ from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Tally
 MAX_WAITING = 256  # writes that wait for the database
 MAX_BUFFERED = 50_000  # decisions that wait for it; the oldest give way to new ones
 BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
+MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
 KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works
 _RESTS = "the database has failed just now, or too much waits for it"
 
@@ -38,7 +39,7 @@ class LogWriter:
         self._config, self._log, self._dropped = config, DecisionLog(url, config.timeout_s), dropped
         self._breaker = Breaker(config.breaker)
         self._thread, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("log", "log-reader"))
-        self._num_waiting = 0
+        self._num_waiting = self._num_patient = 0
         self._buffer: list[Decision] = []
         self._flushing = asyncio.Lock()
         self._later: asyncio.Task[None] | None = None
@@ -77,7 +78,13 @@ class LogWriter:
         try:
             await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
         except UnknownRequestError:
-            await asyncio.sleep(KNOWN_AFTER_S)
+            if self._num_patient >= MAX_PATIENT:
+                raise
+            self._num_patient += 1
+            try:
+                await asyncio.sleep(KNOWN_AFTER_S)
+            finally:
+                self._num_patient -= 1
             await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
 
     async def finish_audits(self, request_id: str, labels: Mapping[int, str | None]) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from kcm.config import parse_config
-from pipelines.serve.deploy.app import AppConfig
-from pipelines.serve.deploy.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
+from kcm.errors import ConfigError
+from pipelines.serve.deploy.app import AppConfig, require_servable
+from pipelines.serve.deploy.config import AuditConfig, LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.deployment import _with_release, deployment_file
 from pipelines.serve.deploy.release import Release
 
@@ -56,3 +58,9 @@ def test_an_encoder_apart_from_the_door_changes_its_version_with_it() -> None:
     assert {each["name"]: each["user_config"]["version"] for each in deployments} == dict.fromkeys(
         ("door", "encoder", "large"), "4"
     )
+
+
+def test_audits_are_refused_where_there_is_no_log_to_draw_them_in() -> None:
+    config = CONFIG.model_copy(update={"audit": AuditConfig(share=0.05)})
+    with pytest.raises(ConfigError, match=r"audit\.share = 0\.05.*serve\.feedback\.url"):
+        require_servable(RELEASE, config, Path("/mnt/assets"))

@@ -119,6 +119,25 @@ def test_a_label_finds_what_another_replica_has_answered_just_now(url: str, monk
     assert stored(url) == ["r1"]
 
 
+def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: whoever sends labels of requests that never were holds eight places of the door, not all of them."""
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 3600.0)
+
+    async def write() -> None:
+        writing = opened(url, timeout_s=1.0)
+        await writing.open()
+        sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
+        while sum(each.done() for each in sent) < 12:
+            await asyncio.sleep(0.01)
+        assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
+        for each in sent:
+            each.cancel()
+        await asyncio.gather(*sent, return_exceptions=True)
+        assert writing._num_patient == 0
+
+    run(write())
+
+
 def test_while_the_database_is_locked_one_write_waits_and_the_others_are_told_at_once(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
