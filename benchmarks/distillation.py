@@ -35,7 +35,7 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.large import fit_head
 from kcm.learners.base import Batch
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import Walk
+from kcm.learners.trainer import Trainer
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig
@@ -130,13 +130,13 @@ def _split(domain: Domain, batch: Batch, train: bool) -> tuple[list[str], Batch]
 def measured(
     tasks: Sequence[TensorRows], config: RunConfig, network: Any, teachers: str, seed: int
 ) -> dict[str, float]:
-    """What one walk reaches on the test rows of all tasks."""
+    """What one trainer reaches on the test rows of all tasks."""
     large, judge = TEACHERS[teachers]
     weights = {
         "large_weight": config.distill.large_weight if large else 0.0,
         "judge_weight": config.distill.judge_weight if judge else 0.0,
     }
-    walk = Walk(
+    trainer = Trainer(
         Collaborator(tasks[0].take("test", torch.tensor([0])).features.shape[1], 2, config.network, network, seed),
         config.learner.build(seed),
         tasks,
@@ -144,17 +144,17 @@ def measured(
         config.distill.model_copy(update=weights),
         seed=seed,
     )
-    walk.run()
+    trainer.run()
     parts = [task.take("test", torch.arange(task.num_rows("test"))) for task in tasks]
     with torch.inference_mode():
-        judge_NC, small_NC = walk.collaborator.eval()(torch.cat([part.features for part in parts]))
+        judge_NC, small_NC = trainer.collaborator.eval()(torch.cat([part.features for part in parts]))
     label_N = torch.cat([part.labels for part in parts])
     rows = ScoredOutcomes(
         score=Gate().score(None, judge_NC.double().numpy()),
         small_correct=(small_NC.argmax(-1) == label_N).numpy(),
         large_correct=(torch.cat([part.large_probabilities for part in parts]).argmax(-1) == label_N).numpy(),
     )
-    forgetting = summarise(walk.accuracy["small"], walk.baseline["small"])["forgetting_first"]
+    forgetting = summarise(trainer.accuracy["small"], trainer.baseline["small"])["forgetting_first"]
     assert forgetting is not None  # there are several tasks
     return {
         "small_accuracy": float(rows.small_correct.mean()),
@@ -218,7 +218,7 @@ def _points(over: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Walk the seeds that are missing, print the table, and write it with `--write`."""
+    """Trainer the seeds that are missing, print the table, and write it with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", type=Path, required=True, help="storage path of a finished run of reviews.yaml")
     parser.add_argument("--num-seeds", type=int, default=10)

@@ -33,7 +33,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 from kcm.metrics.continual import summarise
 
 # Avalanche imports these on its way, and uses none of them here.
@@ -110,13 +110,13 @@ def compare(name: str, learner: LearnerConfig, seed: int) -> tuple[float, float,
         TensorRows(f"task-{number}", {"train": rows(number, *train[number]), "test": rows(number, *test[number])})
         for number in range(5)
     ]
-    walk = Walk(collaborator, learner.build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
-    walk.run()
+    trainer = Trainer(collaborator, learner.build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
+    trainer.run()
     torch.manual_seed(seed)
     matrix, forgetting = avalanche(name, model, train, test)
     ours = summarise(matrix)["forgetting_first"]
     assert ours is not None
-    return summarise(walk.accuracy["small"])["average_accuracy"] or 0.0, float(matrix[-1].mean()), (forgetting, ours)
+    return summarise(trainer.accuracy["small"])["average_accuracy"] or 0.0, float(matrix[-1].mean()), (forgetting, ours)
 
 
 def digits(seed: int) -> tuple[Splits, Splits]:
@@ -134,7 +134,7 @@ def digits(seed: int) -> tuple[Splits, Splits]:
 
 
 def rows(task: int, features_ND: Tensor, labels_N: Tensor) -> tuple[list[str], Batch]:
-    """A split as a walk reads it."""
+    """A split as a trainer reads it."""
     count = len(labels_N)
     ids = [f"{task}-{row}" for row in range(count)]
     return ids, Batch(features_ND, labels_N, torch.full((count, 10), torch.nan), torch.ones(count))

@@ -42,12 +42,12 @@ from kcm.errors import KcmError
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import SeedInterval, paired_difference, paired_over_seeds
 from kcm.routing.evaluate import EvaluateConfig, evaluate
+from kcm.routing.frame import RoutingFrame
 from kcm.routing.head import fit_head
-from kcm.routing.workbench import Workbench
 from pipelines.config import RunConfig
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
-from pipelines.training.worker import TrainerConfig, WalkPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
@@ -110,10 +110,10 @@ def gsm8k_cascade(inputs: Inputs) -> dict[str, Any]:
 
     Nothing was chosen for this: the response is read as the question is.
     """
-    return _compared(Workbench.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS | GSM8K_RESPONSE, None, inputs.assets))
+    return _compared(RoutingFrame.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS | GSM8K_RESPONSE, None, inputs.assets))
 
 
-def _compared(bench: Workbench) -> dict[str, Any]:
+def _compared(bench: RoutingFrame) -> dict[str, Any]:
     result = evaluate(bench.table, bench.inputs, "score", EvaluateConfig(num_folds=5, num_repeats=10))
     kept = ("apgr", "cpt_50", "cpt_80", "auroc", "intervals")
     return {
@@ -125,8 +125,8 @@ def _compared(bench: Workbench) -> dict[str, Any]:
 
 
 @cache
-def _gsm8k_bench(inputs: Inputs) -> Workbench:
-    return Workbench.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS, None, inputs.assets)
+def _gsm8k_bench(inputs: Inputs) -> RoutingFrame:
+    return RoutingFrame.open(inputs.need("gsm8k"), None, GSM8K_COLUMNS, None, inputs.assets)
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------
@@ -332,12 +332,12 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     for seed in range(NUM_SEEDS):
         order = np.random.default_rng(seed).permutation(len(features.names.tasks))
         configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
-        plan = WalkPlan.of(TrainerConfig(**configured), features, outcomes)
+        plan = TrainerPlan.of(TrainerConfig(**configured), features, outcomes)
         plan = replace(plan, tasks=tuple(plan.tasks[i] for i in order))
         for name, found in areas.items():
-            walk = plan.walk(name)
-            walk.run()
-            table = outcome_table(walk.collaborator.eval(), features, outcomes, ("test",)).table
+            trainer = plan.trainer(name)
+            trainer.run()
+            table = outcome_table(trainer.collaborator.eval(), features, outcomes, ("test",)).table
             found.append(Frontier.of(ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))).area())
     interval = paired_over_seeds(areas["kcm"], areas["mcm"])
     return {

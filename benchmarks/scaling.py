@@ -36,10 +36,10 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.learners import FinetuneConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import list_column
-from kcm.learners.walk import TrainConfig
+from kcm.learners.trainer import TrainConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.store.features import write_rows
-from pipelines.training.worker import TaskFiles, TrainerConfig, WalkPlan
+from pipelines.training.worker import TaskFiles, TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 IN_FEATURES, NUM_LABELS, HIDDEN = 384, 150, 64
@@ -88,7 +88,7 @@ def write_task(folder: Path) -> TaskFiles:
     return TaskFiles("random", folder / "features.parquet", folder / "outcomes.parquet")
 
 
-def plan(task: TaskFiles, batch_size: int) -> WalkPlan:
+def plan(task: TaskFiles, batch_size: int) -> TrainerPlan:
     """A collaborator of the size that CLINC150 has, which never comes to the end of its task."""
     config = TrainerConfig(
         collaborators=("kcm",),
@@ -98,7 +98,7 @@ def plan(task: TaskFiles, batch_size: int) -> WalkPlan:
         distill=DistillConfig(),
         seed=0,
     )
-    return WalkPlan(config, (task,), IN_FEATURES, NUM_LABELS)
+    return TrainerPlan(config, (task,), IN_FEATURES, NUM_LABELS)
 
 
 def timed_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -109,15 +109,15 @@ def timed_worker(config: dict[str, Any]) -> dict[str, Any]:
     ranks = TimedRanks(group.rank, group.world_size)
     rounds: dict[int, list[tuple[float, float]]] = {}
     for batch_size, steps in STEPS.items():
-        walk = plan(config["task"], batch_size).walk("kcm", ranks)
+        trainer = plan(config["task"], batch_size).trainer("kcm", ranks)
         for _ in range(WARM_UP):
-            walk.step()
+            trainer.step()
         for _ in range(ROUNDS):
             ranks.gather(None)
             ranks.seconds.clear()
             started = time.perf_counter()
             for _ in range(steps):
-                walk.step()
+                trainer.step()
             rounds.setdefault(batch_size, []).append((time.perf_counter() - started, sum(ranks.seconds)))
     return {"began": began, "rounds": rounds}
 

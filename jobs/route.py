@@ -67,11 +67,11 @@ def evaluate(
         from kcm.config import parse_config
         from kcm.routing.evaluate import EvaluateConfig
         from kcm.routing.evaluate import evaluate as compare
-        from kcm.routing.workbench import Workbench
+        from kcm.routing.frame import RoutingFrame
 
         given = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
         config = parse_config(EvaluateConfig, given, where="options")
-        bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
+        bench = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
         result |= compare(bench.table, bench.inputs, bench.score_name, config)
         result["notes"] += bench.notes
         result_console().print(evaluation_view(result))
@@ -95,9 +95,9 @@ def fit(
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
-        from kcm.routing.workbench import Workbench
+        from kcm.routing.frame import RoutingFrame
 
-        bench = Workbench.open(table, columns_file, columns, encoder, assets_path)
+        bench = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
         result |= bench.fit(seed, output)
         typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
 
@@ -122,9 +122,9 @@ def search(
     with reported(json, debug) as result:
         from jobs.route_table import search_view
         from jobs.table import result_console
-        from kcm.routing.workbench import Workbench
+        from kcm.routing.frame import RoutingFrame
 
-        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= bench.search(seed, max_loss)
         result_console().print(search_view(result))
 
@@ -164,10 +164,10 @@ def certify(
         from jobs.route_table import certificate_view
         from jobs.table import result_console
         from kcm.config import parse_config
-        from kcm.routing.workbench import Workbench
+        from kcm.routing.frame import RoutingFrame
 
         asked = parse_config(RequestConfig, request, where="options")
-        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= bench.certify(asked, ledger)
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
@@ -199,10 +199,10 @@ def report(
         from kcm.config import parse_config
         from kcm.report.page import write_page
         from kcm.report.route_page import RouteReportInputs, render_route_report
-        from kcm.routing.workbench import Workbench
+        from kcm.routing.frame import RoutingFrame
 
         asked = parse_config(RequestConfig, request, where="options")
-        bench = Workbench.open(table, columns_file, columns, None, assets_path, router)
+        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
         result |= bench.certify(asked, ledger)
         inputs = RouteReportInputs(
             name=table.name,

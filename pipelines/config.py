@@ -14,7 +14,7 @@ from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import LearnerConfig, ReplayConfig
-from kcm.learners.walk import TrainConfig
+from kcm.learners.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.serve.deploy.config import ServeConfig

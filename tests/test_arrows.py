@@ -54,7 +54,7 @@ def test_kan_and_metrics_import_nothing_of_kcm_but_its_errors(room: str) -> None
     assert offenders(f"kcm/{room}", "kcm", but=(f"kcm.{room}", "kcm.errors")) == []
 
 
-def test_the_walk_sees_imports_in_functions_and_relative_ones(tmp_path: Path) -> None:
+def test_the_trainer_sees_imports_in_functions_and_relative_ones(tmp_path: Path) -> None:
     room = tmp_path / "kcm" / "kan"
     room.mkdir(parents=True)
     (room / "layer.py").write_text(

@@ -25,7 +25,7 @@ from kcm.encoders import Encoder, encode_readable
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, LargeModel, Prompts, UpstreamConfig
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 
 Route = Literal["small", "large", "small_degraded"]
 
@@ -253,7 +253,7 @@ def load_large(
     device: str = "cpu",
     *,
     upstreams: Sequence[UpstreamConfig] = (),
-    paid: PaidStore | None = None,
+    paid: ResponseStore | None = None,
     limit_s: float = math.inf,
 ) -> LargeModel:
     """The large model; ArtefactError when it is not the one the bundle was certified with.
@@ -276,7 +276,7 @@ def load_cascade(
     top_k: int | None = None,
     *,
     upstreams: Sequence[UpstreamConfig] = (),
-    paid: PaidStore | None = None,
+    paid: ResponseStore | None = None,
 ) -> Cascade:
     """Both sides of the bundle in `folder`.
 

@@ -19,9 +19,9 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
-from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import PromptMode
 from kcm.large.prompting.shown import Message, Shown
+from kcm.large.response_cache import ResponseStore
 from kcm.redact import PlainUrl, VariableName
 
 
@@ -89,7 +89,7 @@ class LargeConfig(Component):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """The large model, ready to answer.

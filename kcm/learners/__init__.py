@@ -1,4 +1,4 @@
-"""Continual-learning methods, one per file, and the walk that applies them to a task sequence."""
+"""Continual-learning methods, one per file, and the trainer that applies them to a task sequence."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
-from kcm.learners.walk import Walk
+from kcm.learners.trainer import Trainer
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean
 from kcm.study.settings import Setting, StudyNetwork, kind_of
@@ -40,7 +40,7 @@ class Cell:
 
 
 def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
-    """Walk through the stream and measure; `setting` is None for the nearest class mean.
+    """Go through the stream and measure; `setting` is None for the nearest class mean.
 
     The record holds R and b, the CPU seconds and bytes of learner state of every task, and accuracies by class size.
     """
@@ -49,40 +49,40 @@ def run_cell(cell: Cell, setting: Setting | None, stream: Stream) -> Record:
         return place | _run_means(stream)
     kind = kind_of(cell.network, setting.learner)
     described = {"kind": kind, "setting": setting.model_dump(mode="json")}
-    return place | described | _run_walk(kind, cell.seed, setting, stream)
+    return place | described | _train_through(kind, cell.seed, setting, stream)
 
 
-def _run_walk(kind: NetworkKind, seed: int, setting: Setting, stream: Stream) -> Record:
+def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Stream) -> Record:
     collaborator = Collaborator(stream.in_features, stream.num_labels, setting.network, kind, seed)
     learner = setting.learner.build(seed)
     answers = _Answers(stream, lambda features_ND: collaborator(features_ND)[1])
     matrix, initial = [], answers.accuracies() if stream.task_known else []
-    walk = _TimedWalk(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
-    seconds, num_bytes, started = [], [], walk.learning_time()
-    while not walk.done:
-        if walk.step():
-            seconds.append(walk.learning_time() - started)
+    trainer = _TimedTrainer(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
+    seconds, num_bytes, started = [], [], trainer.learning_time()
+    while not trainer.done:
+        if trainer.step():
+            seconds.append(trainer.learning_time() - started)
             num_bytes.append(state_bytes(learner.state_dict()))
             if stream.task_known:
                 matrix.append(answers.accuracies())
-            started = walk.learning_time()
+            started = trainer.learning_time()
     return {
         "num_parameters": num_parameters(collaborator),
-        # The walk's own matrix knows of labels that are masked, ours of tasks that are known.
-        "R": matrix if stream.task_known else walk.accuracy["small"],
-        "b": initial if stream.task_known else walk.baseline["small"],
+        # The trainer's own matrix knows of labels that are masked, ours of tasks that are known.
+        "R": matrix if stream.task_known else trainer.accuracy["small"],
+        "b": initial if stream.task_known else trainer.baseline["small"],
         "seconds_per_task": seconds,
         "memory_bytes_per_task": num_bytes,
     } | _by_size(answers, stream)
 
 
-class _TimedWalk(Walk):
-    """A walk that leaves the measuring of R out of its time: that grows with the tasks, whatever the learner."""
+class _TimedTrainer(Trainer):
+    """A trainer that leaves the measuring of R out of its time: that grows with the tasks, whatever the learner."""
 
     _measuring = 0.0
 
     def evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
-        """As every walk, with the clock stopped."""
+        """As every trainer, with the clock stopped."""
         started = time.process_time()
         row = super().evaluate(num_learned)
         self._measuring += time.process_time() - started

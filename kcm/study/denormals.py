@@ -15,7 +15,7 @@ def are_zero() -> bool:
 
 
 @contextmanager
-def taken_for_zero() -> Iterator[None]:
+def flushed_to_zero() -> Iterator[None]:
     """Take them for zero in the block, and then again as before: other code of this process may need them."""
     before = are_zero()
     torch.set_flush_denormal(True)

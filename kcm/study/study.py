@@ -130,7 +130,7 @@ def run_cells(
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
         if record is None:
-            with denormals.taken_for_zero():
+            with denormals.flushed_to_zero():
                 record = run_cell(cell, setting, stream)
             records.put(fingerprint, record)
         finished.append(record)

@@ -1,4 +1,4 @@
-"""A task sequence: what continual learning walks through, and its form on disk."""
+"""A task sequence: what continual learning goes through, and its form on disk."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.large import Item, LargeAnswer, LargeConfig, Prompt
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
 from pipelines.progress import Bar
@@ -83,7 +83,7 @@ def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
-    paid = PaidStore.in_file(context.store.root / PAID)
+    paid = ResponseStore.in_file(context.store.root / PAID)
     model = asked.large.build(asked.answer_names, context.assets_path, paid=paid)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []

@@ -21,7 +21,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from kcm.large import UpstreamConfig
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import silence_ray_data
 from pipelines.batch.rowwriter import writing
 from pipelines.cluster import ClusterConfig, connected
@@ -91,7 +91,7 @@ def predict(
         "assets_dir": assets_dir.absolute(),
         "device": cluster.device,
         "upstreams": tuple(upstreams),
-        "paid": PaidStore.in_file(paid),
+        "paid": ResponseStore.in_file(paid),
     }
 
     names = added_columns(source)
@@ -179,7 +179,7 @@ class Score:
         assets_dir: Path,
         device: str,
         upstreams: Sequence[UpstreamConfig] = (),
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
     ) -> None:
         self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, paid=paid)
         bundle = self._cascade.small_side.bundle

@@ -1,4 +1,4 @@
-"""Stage `train`: Ray Train workers walk the task sequence and train the collaborators."""
+"""Stage `train`: Ray Train workers go through the task sequence and train the collaborators."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TrainedArtefact
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import TrainerConfig, WalkPlan, WorkerPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
 
 
 class Train(Stage, Plan, TrainerConfig):
-    """The state of a finished walk for each collaborator."""
+    """The state of a finished trainer for each collaborator."""
 
     stage, version, reads, writes, unit = "train", 3, ("features", "outcomes"), TrainedArtefact, "steps"
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
         context = attempt.context
-        plan = WalkPlan.of(self, features, outcomes)
+        plan = TrainerPlan.of(self, features, outcomes)
         worker = WorkerPlan(plan, attempt.fingerprint, attempt.scratch, context.cluster.checkpoint_every)
         record = context.tracking.log_metrics if context.tracking else None
         states = run_workers(

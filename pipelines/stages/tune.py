@@ -29,7 +29,7 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import KcmError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
-from kcm.learners.walk import TrainConfig
+from kcm.learners.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
@@ -40,7 +40,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
 from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.worker import WalkPlan
+from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
 PROMISED = "promised"
@@ -129,7 +129,7 @@ class Tune(Stage, Plan):
     ) -> None:
         """Search for one collaborator after the other."""
         context, scratch = attempt.context, attempt.scratch
-        plan = WalkPlan.of(trained.config, features, outcomes)
+        plan = TrainerPlan.of(trained.config, features, outcomes)
         names = plan.config.collaborators
         trials: list[dict[str, Any]] = []
         space = self.space.fingerprint

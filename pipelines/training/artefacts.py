@@ -22,14 +22,14 @@ from kcm.large import PromptMode, Prompts
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.worker import TrainerConfig, WalkPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 PROMPTS, SEARCH, TRIALS = "prompts.json", "search.json", "trials.json"
 _GATE, _STATE, _SCORES = "gate.safetensors", "state.pt", "validate_scores.npy"
 
 
 class TrainedArtefact(Artefact):
-    """The state of a finished walk for each collaborator."""
+    """The state of a finished trainer for each collaborator."""
 
     kind = "trained"
 
@@ -39,19 +39,19 @@ class TrainedArtefact(Artefact):
         return parse_config(TrainerConfig, self.manifest["section"], where=str(self.folder))
 
     @property
-    def plan(self) -> WalkPlan:
+    def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
         features, outcomes = self.source(FeaturesArtefact, "features"), self.source(OutcomesArtefact, "outcomes")
-        return WalkPlan.of(self.config, features, outcomes)
+        return TrainerPlan.of(self.config, features, outcomes)
 
     @staticmethod
     def write(folder: Path, states: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
-        """Fill the folder with the states of these collaborators' walks."""
+        """Fill the folder with the states of these collaborators' trainers."""
         for name in names:
             torch.save(states[name], folder / f"{name}.pt")
 
     def state(self, name: str) -> dict[str, Any]:
-        """The state of a collaborator's walk."""
+        """The state of a collaborator's trainer."""
         return load_state(self.folder / f"{name}.pt")
 
 
@@ -77,7 +77,7 @@ class Tuned:
             save_file(self.gate.deferral.state_dict(), folder / _GATE)
 
     @classmethod
-    def load(cls, folder: Path, plan: WalkPlan, name: str) -> Tuned:
+    def load(cls, folder: Path, plan: TrainerPlan, name: str) -> Tuned:
         """Read what `save` and `save_prompts` wrote."""
         state, policy, deferral = load_state(folder / _STATE), Policy.load(folder), None
         if (folder / _GATE).exists():
@@ -110,7 +110,7 @@ class TunedArtefact(Artefact):
     kind = "tuned"
 
     @cached_property
-    def plan(self) -> WalkPlan:
+    def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
         return self.source(TrainedArtefact, "train").plan
 
@@ -149,7 +149,7 @@ def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The state of a walk."""
+    """The state of a trainer."""
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state
 

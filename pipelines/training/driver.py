@@ -28,7 +28,7 @@ def run_workers(
     say: Callable[[str], None],
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, dict[str, object]]:
-    """Run a TorchTrainer until every walk is done; the state of each walk by collaborator.
+    """Run a TorchTrainer until every trainer is done; the state of each trainer by collaborator.
 
     A worker that dies is replaced, up to `max_failures` times, and goes on from the newest sound checkpoint; so does
     a second call on the same storage after the driver has died. An elastic run restarts with as many workers as the

@@ -27,7 +27,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.training.artefacts import TrainedArtefact, Tuned, load_state
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import WalkPlan, WorkerPlan
+from pipelines.training.worker import TrainerPlan, WorkerPlan
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TrialPlan:
     """What all trials of one collaborator share."""
 
     collaborator: str
-    plan: WalkPlan
+    plan: TrainerPlan
     features: FeaturesArtefact
     outcomes: OutcomesArtefact
     trained: TrainedArtefact  # for the configured hyper-parameters
@@ -76,7 +76,7 @@ class TrialPlan:
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
     def state(self, choice: Choice) -> dict[str, Any]:
-        """The finished walk of a choice, trained at most once; the train stage did so for its own values."""
+        """The finished trainer of a choice, trained at most once; the train stage did so for its own values."""
         if choice.training == self._configured():
             return self.trained.state(self.collaborator)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
@@ -138,11 +138,11 @@ class TrialPlan:
         plan = replace(self.plan, config=configured.model_copy(update=changes))
         if self.workers:
             return self._train_on(self.workers, plan, digest)
-        walk = plan.walk(self.collaborator)
-        walk.run()
-        return walk.state_dict()
+        trainer = plan.trainer(self.collaborator)
+        trainer.run()
+        return trainer.state_dict()
 
-    def _train_on(self, cluster: ClusterConfig, plan: WalkPlan, digest: str) -> dict[str, Any]:
+    def _train_on(self, cluster: ClusterConfig, plan: TrainerPlan, digest: str) -> dict[str, Any]:
         """As the stage `train` does it; an interrupted trial goes on from its checkpoint.
 
         Trials are never stopped early: Ray would leave the workers of a stopped one behind, with what they reserve.

@@ -1,4 +1,4 @@
-"""What every Ray Train worker runs: the walks of all collaborators over the task sequence, with checkpoints."""
+"""What every Ray Train worker runs: the trainers of all collaborators over the task sequence, with checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kcm.config import Config
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 from pipelines.store.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
 from pipelines.store.features import FeaturesArtefact, task_file
 from pipelines.store.outcomes import OutcomesArtefact
@@ -53,7 +53,7 @@ class TrainerConfig(Config):
 
 
 @dataclass(frozen=True)
-class WalkPlan:
+class TrainerPlan:
     """How collaborators are trained, and on what."""
 
     config: TrainerConfig
@@ -62,7 +62,7 @@ class WalkPlan:
     num_labels: int
 
     @classmethod
-    def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> WalkPlan:
+    def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> TrainerPlan:
         """The plan for the files of finished stages."""
         files = [
             TaskFiles(name, task_file(features.folder, number), task_file(outcomes.folder, number))
@@ -71,7 +71,7 @@ class WalkPlan:
         return cls(config, tuple(files), features.dim, len(features.names.labels))
 
     def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
-        """The collaborator of this name: untrained, or as the state of its walk has it."""
+        """The collaborator of this name: untrained, or as the state of its trainer has it."""
         config = self.config
         kind: NetworkKind = "kan"
         if name == "mcm":
@@ -82,19 +82,19 @@ class WalkPlan:
         collaborator.load_state_dict(state["collaborator"])
         return collaborator.eval()
 
-    def walk(self, collaborator: str, ranks: Ranks | None = None) -> Walk:
-        """A walk at its very beginning."""
+    def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
+        """A trainer at its very beginning."""
         config, model = self.config, self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
         learner = config.learner.build(config.seed)
-        return Walk(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
+        return Trainer(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
 
 
 @dataclass(frozen=True)
 class WorkerPlan:
     """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into."""
 
-    plan: WalkPlan
+    plan: TrainerPlan
     fingerprint: str
     storage: Path
     checkpoint_every: int
@@ -107,64 +107,66 @@ def train_worker(config: dict[str, Any]) -> None:
     if ranks.rank == 0:
         _take_writer_lock(worker.storage)
     ranks.gather(None)  # nobody reads before the last writer is gone
-    walks = {name: worker.plan.walk(name, ranks) for name in worker.plan.config.collaborators}
+    trainers = {name: worker.plan.trainer(name, ranks) for name in worker.plan.config.collaborators}
     note = partial(write_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
     state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
     if state:
-        for name, walk in walks.items():
-            walk.load_state_dict(state[name])
+        for name, trainer in trainers.items():
+            trainer.load_state_dict(state[name])
     if ranks.rank == 0:
         _prune(worker.storage, ray.train.get_context().get_experiment_name())
-    _train(walks, worker, ranks)
+    _train(trainers, worker, ranks)
 
 
-def _train(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks) -> None:
+def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
-    total = sum(walk.steps_in_all for walk in walks.values())
+    total = sum(trainer.steps_in_all for trainer in trainers.values())
     path = worker.storage / PROGRESS
     show_progress = progress_writer(path, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
     since_checkpoint = 0
-    while pending := [walk for walk in walks.values() if not walk.done]:
-        walk = min(pending, key=lambda each: each.position.task)  # all collaborators learn a task before the next one
-        finished = walk.step()
+    while pending := [trainer for trainer in trainers.values() if not trainer.done]:
+        trainer = min(
+            pending, key=lambda each: each.position.task
+        )  # all collaborators learn a task before the next one
+        finished = trainer.step()
         since_checkpoint += 1
-        show_progress(_steps(walks.values()))
+        show_progress(_steps(trainers.values()))
         if finished or since_checkpoint >= worker.checkpoint_every:
-            _report(walks, worker, ranks, attempt)
+            _report(trainers, worker, ranks, attempt)
             since_checkpoint = 0
 
 
-def _report(walks: dict[str, Walk], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
-    steps = _steps(walks.values())
-    metrics = {"steps": steps} | _metrics(walks)
+def _report(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
+    steps = _steps(trainers.values())
+    metrics = {"steps": steps} | _metrics(trainers)
     name = checkpoint_name(attempt, steps)
     if ranks.rank != 0:
         ray.train.report(metrics, checkpoint_dir_name=name)
         return
-    reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(walks)}
+    reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
     write_note(worker.storage / METRICS, json.dumps(reported))
     with tempfile.TemporaryDirectory() as folder:
-        state: dict[str, Any] = {key: walk.state_dict() for key, walk in walks.items()}
+        state: dict[str, Any] = {key: trainer.state_dict() for key, trainer in trainers.items()}
         write_checkpoint(Path(folder), state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint(folder), checkpoint_dir_name=name)
 
 
-def _metrics(walks: dict[str, Walk]) -> dict[str, float]:
+def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
     """The latest row of each accuracy matrix, under MLflow-friendly names."""
     return {
         f"{name}/accuracy/{task.name}": accuracy
-        for name, walk in walks.items()
-        if walk.accuracy["small"]
-        for task, accuracy in zip(walk.tasks, walk.accuracy["small"][-1], strict=True)
+        for name, trainer in trainers.items()
+        if trainer.accuracy["small"]
+        for task, accuracy in zip(trainer.tasks, trainer.accuracy["small"][-1], strict=True)
         if accuracy is not None
     }
 
 
-def _steps(walks: Iterable[Walk]) -> int:
-    return sum(walk.position.total for walk in walks)
+def _steps(trainers: Iterable[Trainer]) -> int:
+    return sum(trainer.position.total for trainer in trainers)
 
 
 def write_note(path: Path, line: str) -> None:

@@ -23,7 +23,7 @@ from pipelines.cluster import ClusterConfig, connected, prepare_environment
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import MANIFEST
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import PROGRESS, WalkPlan, WorkerPlan
+from pipelines.training.worker import PROGRESS, TrainerPlan, WorkerPlan
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 CHECKPOINT_EVERY = 40
@@ -51,7 +51,7 @@ def _raylets(node: Any) -> set[int]:
     return {info.process.pid for info in node.all_processes["raylet"]}
 
 
-def train(plan: WalkPlan, storage: Path, cluster: ClusterConfig) -> dict[str, Any]:
+def train(plan: TrainerPlan, storage: Path, cluster: ClusterConfig) -> dict[str, Any]:
     with Reporter().bar("train", "steps") as bar:
         return run_workers(WorkerPlan(plan, "this", storage, CHECKPOINT_EVERY), cluster, bar, print)
 
@@ -104,7 +104,7 @@ def right_after_a_checkpoint(storage: Path) -> Progress:
 
 
 def losing(
-    nodes: Nodes, moment: Callable[[Path], Progress], plan: WalkPlan, storage: Path, cluster: ClusterConfig
+    nodes: Nodes, moment: Callable[[Path], Progress], plan: TrainerPlan, storage: Path, cluster: ClusterConfig
 ) -> dict[str, Any]:
     """Train, and lose the node of rank 0 when `moment` comes; the state, and the progress before and after."""
     seen: list[Progress] = []
@@ -120,7 +120,7 @@ def losing(
 
 
 def main(plan_file: Path, folder: Path) -> None:
-    plan: WalkPlan = pickle.loads(plan_file.read_bytes())
+    plan: TrainerPlan = pickle.loads(plan_file.read_bytes())
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "5"  # how long a lost node may still be waited for
     prepare_environment()
     nodes = Nodes(3)

@@ -20,7 +20,7 @@ from kcm.large import Item, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.haproxy import free_port
@@ -76,13 +76,13 @@ class LastLabel:
     def __init__(self, num_labels: int) -> None:
         self._num_labels = num_labels
 
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         """An answer to each item."""
         if any("trouble" in item.content.text for item in items):
-            return Trouble("the large model failed: RayActorError", 503)
+            return LargeUnavailable("the large model failed: RayActorError", 503)
         return [LargeAnswer(self._num_labels - 1, cost=Cost(seconds=0.5)) for _ in items]
 
-    async def probe(self, timeout_s: float) -> Trouble | None:
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
         """It is always there."""
         return None
 

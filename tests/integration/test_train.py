@@ -28,13 +28,13 @@ from kcm.errors import ArtefactError
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
 from kcm.learners.stream import list_column
-from kcm.learners.walk import TrainConfig
+from kcm.learners.trainer import TrainConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
 from pipelines.store.features import write_rows
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, WalkPlan, WorkerPlan
+from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, TrainerPlan, WorkerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -71,7 +71,7 @@ def write_task(folder: Path, number: int) -> TaskFiles:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> WalkPlan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
     folder = tmp_path_factory.mktemp("tasks")
     config = TrainerConfig(
         collaborators=("kcm", "mcm"),
@@ -81,10 +81,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> WalkPlan:
         distill=DistillConfig(),
         seed=0,
     )
-    return WalkPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
+    return TrainerPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
 
 
-def worker_plan(plan: WalkPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
+def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
     return WorkerPlan(plan, fingerprint, storage, CLUSTER.checkpoint_every)
 
 
@@ -96,7 +96,7 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(plan: WalkPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
 
 
@@ -173,7 +173,7 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
     analytic = replace(plan, config=plan.config.model_copy(update=changes))
     state = train(worker_plan(analytic, tmp_path))
     for name in ("kcm", "mcm"):
-        alone = analytic.walk(name)
+        alone = analytic.trainer(name)
         alone.run()
         assert state[name]["accuracy"] == alone.accuracy
         together = Analytic(None, 0.25, 100)
@@ -187,12 +187,12 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(plan, undisturbed, tmp_path) -> None:
     """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
-    walks = {name: plan.walk(name) for name in plan.config.collaborators}
+    trainers = {name: plan.trainer(name) for name in plan.config.collaborators}
     for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
-        walk = walks["kcm"]
-        while walk.position.total < steps:
-            walk.step()
-        state = {name: each.state_dict() for name, each in walks.items()} | {"steps": steps}
+        trainer = trainers["kcm"]
+        while trainer.position.total < steps:
+            trainer.step()
+        state = {name: each.state_dict() for name, each in trainers.items()} | {"steps": steps}
         write_checkpoint(tmp_path / "attempt-1" / folder, state, fingerprint="this", steps=steps)
     newest = checkpoints(tmp_path)[0] / STATE
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> Non
 
 
 @pytest.fixture(scope="module")
-def after_losses(plan: WalkPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def after_losses(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What trainings ended with that lost a node: on a cluster of several raylets, in a process of its own."""
     folder = tmp_path_factory.mktemp("losses")
     (folder / "plan.pickle").write_bytes(pickle.dumps(plan))

@@ -32,7 +32,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
 from pipelines.training.trial import TrialPlan
-from pipelines.training.worker import WalkPlan
+from pipelines.training.worker import TrainerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -113,9 +113,9 @@ class Search:
         training = Train.of(config)
 
         def train(folder: Path, scratch: Path) -> None:
-            walk = WalkPlan.of(training, self.features, self.outcomes).walk("kcm")
-            walk.run()
-            TrainedArtefact.write(folder, {"kcm": walk.state_dict()}, ["kcm"])
+            trainer = TrainerPlan.of(training, self.features, self.outcomes).trainer("kcm")
+            trainer.run()
+            TrainedArtefact.write(folder, {"kcm": trainer.state_dict()}, ["kcm"])
 
         recipe = Recipe("train", 0, training.section(), (self.features, self.outcomes))
         trained = self._made(TrainedArtefact, recipe, train)

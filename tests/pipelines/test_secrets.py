@@ -57,7 +57,7 @@ FIELDS = sorted(
 )
 
 
-def test_the_walk_finds_the_fields_that_are_known_to_hold_addresses() -> None:
+def test_the_trainer_finds_the_fields_that_are_known_to_hold_addresses() -> None:
     found = {f"{model.__qualname__}.{name}" for model, name in FIELDS if ADDRESS.search(name)}
     assert found >= {"TrackingConfig.uri", "FeedbackConfig.url", "OpenAiConfig.base_url", "ClusterConfig.address"}
 

@@ -29,9 +29,9 @@ from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import LargeConfig
 from kcm.large.head import LinearHead
-from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.shown import Message
+from kcm.large.response_cache import ResponseStore
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -64,7 +64,7 @@ class CausalLmConfig(LargeConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

@@ -18,8 +18,8 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import EncodedConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
-from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import Prompt, PromptMode
+from kcm.large.response_cache import ResponseStore
 
 
 class ClassifierConfig(EncodedConfig):
@@ -41,7 +41,7 @@ class ClassifierConfig(EncodedConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

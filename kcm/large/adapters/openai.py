@@ -24,10 +24,10 @@ from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import LargeConfig, UpstreamConfig
 from kcm.large.head import LinearHead
-from kcm.large.paid import BudgetSpent, PaidAnswers, PaidStore
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
 from kcm.large.prompting.shown import Message
+from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 from kcm.large.upstream import Lost, Refused, Reply, Upstream
 
 _MILLION = 1_000_000
@@ -85,7 +85,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""
@@ -125,7 +125,7 @@ class OpenAiModel:
         self,
         config: OpenAiConfig,
         label_names: Sequence[str],
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> None:
         self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
@@ -139,7 +139,7 @@ class OpenAiModel:
             limit_s=limit_s,
         )
         account = f"{config.base_url} {config.model}"
-        self._paid = PaidAnswers(paid, account, max_calls=config.max_calls, max_cost=config.max_cost)
+        self._paid = ResponseCache(paid, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
         self._lock = threading.Lock()

@@ -19,8 +19,8 @@ from kcm.inputs.tables import missing_column, read_frame
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import LargeConfig
 from kcm.large.head import LinearHead
-from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import PromptMode
+from kcm.large.response_cache import ResponseStore
 
 _PROBABILITY = "probability:"
 
@@ -48,7 +48,7 @@ class RecordedConfig(LargeConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

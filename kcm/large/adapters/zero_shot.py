@@ -25,9 +25,9 @@ from kcm.large.adapters.classifier import answered, masked
 from kcm.large.base import Item, LargeAnswer, LargeModel
 from kcm.large.config import EncodedConfig
 from kcm.large.head import LinearHead
-from kcm.large.paid import PaidStore
 from kcm.large.prompting.prompts import Prompt, PromptMode
 from kcm.large.prompting.shown import Message
+from kcm.large.response_cache import ResponseStore
 
 _PLACE = "{label}"
 
@@ -83,7 +83,7 @@ class ZeroShotConfig(EncodedConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: PaidStore | None = None,
+        paid: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

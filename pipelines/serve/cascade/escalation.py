@@ -28,7 +28,7 @@ logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
-class Trouble(Failure):
+class LargeUnavailable(Failure):
     """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
 
     `worth_a_retry` tells what may pass by itself from what another call would only make worse.
@@ -53,8 +53,8 @@ class Escalation:
         self._config, self._breaker = config, breaker
         self._retries = TokenBucket(config.retries_per_s)
 
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
-        """One answer per item, or Trouble: the large model rests, is full, slow, or failing.
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        """One answer per item, or LargeUnavailable: the large model rests, is full, slow, or failing.
 
         A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
         would be made twice for nothing. An answer that makes no sense becomes one with an error.
@@ -63,12 +63,17 @@ class Escalation:
             return []
         call = self._breaker.admit()
         if call is None:
-            return Trouble("the large model has failed repeatedly and is not asked for a while", 503)
+            return LargeUnavailable("the large model has failed repeatedly and is not asked for a while", 503)
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         try:
             outcome = await self._attempt(items, deadline - clock())
-            if isinstance(outcome, Trouble) and outcome.worth_a_retry and clock() < deadline and self._retries.take():
+            if (
+                isinstance(outcome, LargeUnavailable)
+                and outcome.worth_a_retry
+                and clock() < deadline
+                and self._retries.take()
+            ):
                 logger.warning("%s; asking once more", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
@@ -77,14 +82,14 @@ class Escalation:
         _tell(call, outcome)
         return outcome
 
-    async def probe(self, timeout_s: float) -> Trouble | None:
-        """Put one question, whatever the breaker says; Trouble where it is not answered in time."""
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
+        """Put one question, whatever the breaker says; LargeUnavailable where it is not answered in time."""
         outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
-        return outcome if isinstance(outcome, Trouble) else None
+        return outcome if isinstance(outcome, LargeUnavailable) else None
 
     async def _attempt(
         self, items: Sequence[Item], left_s: float, attempt_s: float | None = None
-    ) -> list[LargeAnswer] | Trouble:
+    ) -> list[LargeAnswer] | LargeUnavailable:
         timeout_s = min(left_s, attempt_s or self._config.attempt_timeout_s)
         response = self._large.answer.remote(list(items), self._release)
         try:
@@ -94,20 +99,20 @@ class Escalation:
         except (RayError, RayServeException) as error:
             if isinstance(_cause(error), QueueFullError):
                 return _FULL
-            return Trouble(f"the large model failed: {type(_cause(error)).__name__}", 503)
+            return LargeUnavailable(f"the large model failed: {type(_cause(error)).__name__}", 503)
         except TimeoutError:
             response.cancel()  # giving up waiting does not stop the remote call
-            return Trouble(f"the large model took longer than {timeout_s:.1f} s", 504)
+            return LargeUnavailable(f"the large model took longer than {timeout_s:.1f} s", 504)
         except asyncio.CancelledError:  # the client has gone
             response.cancel()
             raise
         return self._checked(answers, len(items))
 
-    def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | Trouble:
+    def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | LargeUnavailable:
         if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
-            return Trouble("the large model gave something that is no list of answers", 503)
+            return LargeUnavailable("the large model gave something that is no list of answers", 503)
         if len(answers) != num_items:
-            return Trouble(f"the large model gave {len(answers)} answers to {num_items} items", 503)
+            return LargeUnavailable(f"the large model gave {len(answers)} answers to {num_items} items", 503)
         return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
 
     def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
@@ -126,12 +131,12 @@ class Escalation:
         )
 
 
-def _tell(call: Call, outcome: list[LargeAnswer] | Trouble) -> None:
+def _tell(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
     """Tell the breaker of a call. A wrong answer is no failure of the service, or one caller could open it for all.
 
     Errors of the items' own, such as an empty text, say nothing of the service.
     """
-    if isinstance(outcome, Trouble):
+    if isinstance(outcome, LargeUnavailable):
         (call.failed if outcome.worth_a_retry else call.abandoned)()
     elif any(answer.label is not None or answer.off_label for answer in outcome):
         call.succeeded()
@@ -141,7 +146,7 @@ def _tell(call: Call, outcome: list[LargeAnswer] | Trouble) -> None:
         call.abandoned()
 
 
-_FULL = Trouble("the large model has no room for more requests", 429, worth_a_retry=False)
+_FULL = LargeUnavailable("the large model has no room for more requests", 429, worth_a_retry=False)
 
 
 def _cause(error: Exception) -> BaseException:

@@ -12,7 +12,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_large
 from kcm.errors import ConfigError
 from kcm.large import AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
@@ -75,7 +75,7 @@ class Large:
         )
 
 
-def budget_store(large: LargeConfig, log: FeedbackConfig) -> PaidStore | None:
+def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | None:
     """Where replicas share the budget of `large`, and find it again after a restart; None where it has no budget.
 
     Raises ConfigError where there is no database for one.
@@ -88,4 +88,4 @@ def budget_store(large: LargeConfig, log: FeedbackConfig) -> PaidStore | None:
             where="serve.feedback.url",
             mend="Set it, or drop the budget",
         )
-    return PaidStore(log.url, TABLES, log.timeout_s)
+    return ResponseStore(log.url, TABLES, log.timeout_s)

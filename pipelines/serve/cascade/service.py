@@ -16,7 +16,7 @@ from kcm.inputs.content import PROBE, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.batcher import Batcher, QueueFullError
 from pipelines.serve.cascade.encoder import EncoderFailedError
-from pipelines.serve.cascade.escalation import Escalation, Trouble
+from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation, explanation
 from pipelines.serve.cascade.pictures import PicturesFirst, TooManyPixelsError
 from pipelines.serve.deploy.config import ServeConfig
@@ -49,7 +49,7 @@ class CascadeService:
         left_s = started + self.config.timeout_s - judged
         questions = self.small_side.questions(inputs, judgements)
         large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
-        if isinstance(large, Trouble):
+        if isinstance(large, LargeUnavailable):
             logger.warning("request %s: %s", request_id, large.reason)
         ended = clock()
         return PredictResponse(
@@ -117,10 +117,10 @@ class CascadeService:
             judgements.append(judgement)
         return judgements
 
-    def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | Trouble) -> list[Answer]:
+    def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
         """The answers to a request; Refusal where the policy is to have none without the large model."""
         outcomes: Sequence[LargeAnswer | Failure]
-        if isinstance(large, Trouble):
+        if isinstance(large, LargeUnavailable):
             if self.small_side.policy.on_large_failure == "error":
                 raise self._later(large.status, large.reason)
             outcomes = [large] * sum(not judgement.keeps for judgement in judgements)

@@ -77,8 +77,8 @@ class Front:
 
     async def become_ready(self) -> None:
         """Put a probe to the large model until it answers."""
-        while trouble := await self._releases.current.escalation.probe(self._config.load_timeout_s):
-            self._waiting_for = trouble.reason
+        while unavailable := await self._releases.current.escalation.probe(self._config.load_timeout_s):
+            self._waiting_for = unavailable.reason
             await asyncio.sleep(PROBE_INTERVAL_S)
         self._waiting_for = None
 
@@ -185,8 +185,8 @@ class Front:
         """A release that has judged; one that takes over must have been answered by its large model, too."""
         service = await self._load(release)
         await service.judge_probe()
-        if self._started and (trouble := await service.escalation.probe(self._config.load_timeout_s)):
-            raise RuntimeError(trouble.reason)
+        if self._started and (unavailable := await service.escalation.probe(self._config.load_timeout_s)):
+            raise RuntimeError(unavailable.reason)
         return service
 
     async def _explain_alone(self, given: Input, top: int, request_id: str) -> Explanation:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.deploy.config import AuditConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
@@ -18,7 +18,7 @@ from pipelines.serve.log.writer import LogWriter
 
 Outcome = Literal["agree", "disagree", "lost"]
 
-_BUSY = Trouble("too many audits are under way", 429)
+_BUSY = LargeUnavailable("too many audits are under way", 429)
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,7 +42,7 @@ class Auditor:
         self,
         config: AuditConfig,
         answer_names: Sequence[str],
-        ask: Callable[[Sequence[Item]], Awaitable[list[LargeAnswer] | Trouble]],
+        ask: Callable[[Sequence[Item]], Awaitable[list[LargeAnswer] | LargeUnavailable]],
         log: LogWriter,
         monitor: Monitor,
         recorder: AuditRecorder,
@@ -87,7 +87,7 @@ class Auditor:
         try:
             await self._log.flush()
             outcome = await self._ask(items) if items else _BUSY
-            if not isinstance(outcome, Trouble):
+            if not isinstance(outcome, LargeUnavailable):
                 labels = dict(zip(drawn, map(self._name, outcome), strict=True))
             await self._log.finish_audits(request_id, labels)
         except LogUnavailableError as error:

@@ -16,7 +16,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 
@@ -62,8 +62,8 @@ def domains() -> list[TensorRows]:
 
 
 @pytest.fixture(scope="session")
-def make_walk() -> Callable[..., Walk]:
-    """A walk of small networks over tasks of digits."""
+def make_trainer() -> Callable[..., Trainer]:
+    """A trainer of small networks over tasks of digits."""
 
     def make(
         tasks: list[TensorRows],
@@ -74,10 +74,10 @@ def make_walk() -> Callable[..., Walk]:
         ranks: Ranks | None = None,
         network: NetworkConfig = NETWORK,
         mask_unseen: bool = False,
-    ) -> Walk:
+    ) -> Trainer:
         collaborator = Collaborator(64, 10, network, kind, seed=0)
         train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, mask_unseen=mask_unseen)
-        return Walk(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
+        return Trainer(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
 
     return make
 

@@ -18,22 +18,24 @@ from kcm.learners.analytic import TARGET, mixed_targets
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = [("kan", NETWORK), ("kan", NETWORK.model_copy(update={"mixing": 100})), ("random_relu", NETWORK)]
 
 
-def make_walk(tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None) -> Walk:
+def make_trainer(
+    tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None
+) -> Trainer:
     collaborator = Collaborator(64, 10, network, kind, seed=0)
     learner = (learner or AnalyticConfig(chunk_size=100)).build(0)
-    return Walk(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
+    return Trainer(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
 
 
-def solved(walk: Walk, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def solved(trainer: Trainer, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Judge and small logits of the same solution in networks of float64."""
-    precise = copy.deepcopy(walk.collaborator).double()
-    walk.learner.solve(precise, Ranks())
+    precise = copy.deepcopy(trainer.collaborator).double()
+    trainer.learner.solve(precise, Ranks())
     with torch.no_grad():
         return precise(features.double())
 
@@ -52,23 +54,25 @@ def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=["kan", "mixed", "random_relu"])
 def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network) -> None:
-    walk = make_walk(digits, kind=kind, network=network)
-    walk.run()
+    trainer = make_trainer(digits, kind=kind, network=network)
+    trainer.run()
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
-    layer = walk.collaborator.judge if kind == "random_relu" else walk.collaborator.judge.kan_layers[0]
-    inputs, test_inputs = (layer.features(walk.collaborator.inputs(each.features.double())) for each in (train, test))
+    layer = trainer.collaborator.judge if kind == "random_relu" else trainer.collaborator.judge.kan_layers[0]
+    inputs, test_inputs = (
+        layer.features(trainer.collaborator.inputs(each.features.double())) for each in (train, test)
+    )
     distinct = inputs.shape[1] - (layer.in_features - 1 if kind == "kan" else 0)  # without the constants that repeat
-    penalty = walk.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
+    penalty = trainer.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
     oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
     expected = oracle.fit(inputs.numpy(), TARGET * np.eye(10)[train.labels]).predict(test_inputs.numpy())
     counts = np.bincount(train.labels)
     expected *= (counts.mean() / counts) ** 0.25
-    assert_equal_logits(solved(walk, test.features)[0], torch.from_numpy(expected))
+    assert_equal_logits(solved(trainer, test.features)[0], torch.from_numpy(expected))
     with torch.no_grad():
-        deployed, small = walk.collaborator(test.features)
+        deployed, small = trainer.collaborator(test.features)
     np.testing.assert_allclose(deployed, expected, atol=1e-3)  # in float32
     assert torch.equal(deployed, small)
-    assert float(np.mean(walk.accuracy["small"][-1])) > 0.93
+    assert float(np.mean(trainer.accuracy["small"][-1])) > 0.93
 
 
 def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
@@ -76,19 +80,19 @@ def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
     expected = None
     a, b, c = digits[:3]
     for order, chunk_size in (([a, b, c], 5000), ([c, a, b], 64), ([b, c, a], 13)):
-        walk = make_walk(order, learner=AnalyticConfig(chunk_size=chunk_size))
-        walk.run()
-        logits = solved(walk, test)[0]
+        trainer = make_trainer(order, learner=AnalyticConfig(chunk_size=chunk_size))
+        trainer.run()
+        logits = solved(trainer, test)[0]
         expected = logits if expected is None else expected
         assert_equal_logits(logits, expected)
 
 
 def test_a_walk_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
-    undisturbed = make_walk(digits[:2])
+    undisturbed = make_trainer(digits[:2])
     undisturbed.run()
     assert undisturbed.steps_in_all == 6
     for steps in (0, 2, 3, 4):
-        first, resumed = make_walk(digits[:2]), make_walk(digits[:2])
+        first, resumed = make_trainer(digits[:2]), make_trainer(digits[:2])
         for _ in range(steps):
             first.step()
         torch.save(first.state_dict(), tmp_path / "state.pt")
@@ -104,34 +108,34 @@ def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, uneven
     test = rows_of(digits[:3], "test").features
     logits = []
     for world_size in (1, 2, 4):
-        walk = make_walk(tasks)
-        walk.load_state_dict(on_ranks(world_size, lambda ranks: learned(make_walk(tasks, ranks=ranks))))
-        logits.append(solved(walk, test)[0])
+        trainer = make_trainer(tasks)
+        trainer.load_state_dict(on_ranks(world_size, lambda ranks: learned(make_trainer(tasks, ranks=ranks))))
+        logits.append(solved(trainer, test)[0])
         with torch.no_grad():
-            np.testing.assert_allclose(walk.collaborator(test)[1], logits[-1], atol=1e-3)
+            np.testing.assert_allclose(trainer.collaborator(test)[1], logits[-1], atol=1e-3)
     for other in logits[1:]:
         assert_equal_logits(other, logits[0])
 
 
-def learned(walk: Walk) -> dict:
-    walk.run()
-    return walk.state_dict()
+def learned(trainer: Trainer) -> dict:
+    trainer.run()
+    return trainer.state_dict()
 
 
 def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
-    walk = make_walk(digits)
+    trainer = make_trainer(digits)
     sizes = set()
-    while not walk.done:
-        if walk.step():
-            sizes.add(sum(tensor.nbytes for tensor in walk.learner.state_dict()["sums"].values()))
+    while not trainer.done:
+        if trainer.step():
+            sizes.add(sum(tensor.nbytes for tensor in trainer.learner.state_dict()["sums"].values()))
     inputs = 64 * 3 + 1  # the base and two contrasts of every input, and a constant
     assert sizes == {8 * (1 + inputs * (inputs + 1) // 2 + inputs * 20 + 20 + 2)}
 
 
 def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
-    walk = make_walk(digits[:1], learner=AnalyticConfig(strength=0.5))
-    walk.run()
-    assert [fit.strength for fit in walk.learner.fits()] == [0.5, 0.5]
+    trainer = make_trainer(digits[:1], learner=AnalyticConfig(strength=0.5))
+    trainer.run()
+    assert [fit.strength for fit in trainer.learner.fits()] == [0.5, 0.5]
 
 
 def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits) -> None:
@@ -141,9 +145,9 @@ def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(di
     tail = TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
     logits = []
     for balance in (0.0, 0.5):
-        walk = make_walk([tail], learner=AnalyticConfig(class_balance=balance))
-        walk.run()
-        logits.append(solved(walk, rows.features)[0])
+        trainer = make_trainer([tail], learner=AnalyticConfig(class_balance=balance))
+        trainer.run()
+        logits.append(solved(trainer, rows.features)[0])
     ones = len(few) - 9
     mean = len(few) / 2
     torch.testing.assert_close(logits[1][:, 0], logits[0][:, 0] * (mean / 9) ** 0.5)
@@ -160,14 +164,14 @@ def test_the_large_model_teaches_the_small_one_alone(digits) -> None:
 
         return TensorRows(task.name, {name: split(name) for name in ("train", "test")})
 
-    taught, untaught = make_walk([answering(digits[0])]), make_walk(digits[:1])
+    taught, untaught = make_trainer([answering(digits[0])]), make_trainer(digits[:1])
     test = rows_of(digits[:1], "test").features
-    for walk in (taught, untaught):
-        walk.run()
+    for trainer in (taught, untaught):
+        trainer.run()
     torch.testing.assert_close(solved(taught, test)[0], solved(untaught, test)[0])
     expected = 0.85 * solved(untaught, test)[1][:, 0].mean()  # half the target is a label, half 0.7 of it
     assert float(solved(taught, test)[1][:, 0].mean()) == pytest.approx(float(expected), rel=0.05)
-    alone = make_walk([answering(digits[0])], distill=DistillConfig(large_weight=0))
+    alone = make_trainer([answering(digits[0])], distill=DistillConfig(large_weight=0))
     alone.run()
     assert len(alone.learner.fits()) == 1
 
@@ -183,11 +187,11 @@ def test_only_a_sure_large_model_that_agrees_with_the_label_changes_a_target() -
 
 
 def test_a_shared_network_is_fitted_once(digits) -> None:
-    walk = make_walk(digits[:2], network=NETWORK.model_copy(update={"shared": True}))
-    walk.run()
-    assert len(walk.learner.fits()) == 1
-    assert walk.accuracy["judge"] == walk.accuracy["small"]
-    assert min(walk.accuracy["small"][-1]) > 0.9
+    trainer = make_trainer(digits[:2], network=NETWORK.model_copy(update={"shared": True}))
+    trainer.run()
+    assert len(trainer.learner.fits()) == 1
+    assert trainer.accuracy["judge"] == trainer.accuracy["small"]
+    assert min(trainer.accuracy["small"][-1]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,7 @@ def test_a_shared_network_is_fitted_once(digits) -> None:
 )
 def test_networks_that_no_closed_form_fits_are_refused_before_any_work(digits, changes, kind, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_walk(digits, network=NETWORK.model_copy(update=changes), kind=kind)
+        make_trainer(digits, network=NETWORK.model_copy(update=changes), kind=kind)
 
 
 def test_rows_in_any_order_give_the_same_logits(digits) -> None:
@@ -214,16 +218,16 @@ def test_rows_in_any_order_give_the_same_logits(digits) -> None:
             "test": (rows.ids("test"), rows_of([rows], "test")),
         },
     )
-    walks = [make_walk([task]) for task in (rows, shuffled)]
-    for walk in walks:
-        walk.run()
+    trainers = [make_trainer([task]) for task in (rows, shuffled)]
+    for trainer in trainers:
+        trainer.run()
     test = rows_of([rows], "test").features
-    assert_equal_logits(solved(walks[0], test)[0], solved(walks[1], test)[0])
+    assert_equal_logits(solved(trainers[0], test)[0], solved(trainers[1], test)[0])
 
 
 def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
     collaborator = Collaborator(64, 10, NetworkConfig(hidden=(), shared=True), "linear", seed=0)
-    walk = Walk(
+    trainer = Trainer(
         collaborator,
         AnalyticConfig(strength=1e-3, class_balance=0).build(0),
         digits,
@@ -231,7 +235,7 @@ def test_a_linear_network_is_ridge_regression_with_a_constant(digits) -> None:
         DistillConfig(),
         seed=0,
     )
-    walk.run()
+    trainer.run()
     rows = [task.take("train", torch.arange(task.num_rows("train"))) for task in digits]
     x = collaborator.normalizer(torch.cat([part.features for part in rows]).double())
     x = torch.cat([x, torch.ones(len(x), 1)], 1)

@@ -12,35 +12,40 @@ from kcm.learners import DerConfig
 LEARNER = DerConfig(memory=20, batch_size=7, alpha=0.3, beta=0.9)
 
 
-def walked_into_the_third_task(make_walk, digits, **options):
-    walk = make_walk(digits[:3], LEARNER, epochs=1, **options)
-    while walk.position.task < 2:
-        walk.step()
-    return walk
+def walked_into_the_third_task(make_trainer, digits, **options):
+    trainer = make_trainer(digits[:3], LEARNER, epochs=1, **options)
+    while trainer.position.task < 2:
+        trainer.step()
+    return trainer
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_step_has_the_loss_of_the_paper(make_walk, digits, shared) -> None:
+def test_a_step_has_the_loss_of_the_paper(make_trainer, digits, shared) -> None:
     network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
-    walk = walked_into_the_third_task(make_walk, digits, network=network)
-    walk.distill = walk.distill.model_copy(update={"judge_weight": 0.0})  # the paper has one network and its labels
-    streams, positions = walk._step_rows()
-    stream = walk._take(streams, positions)
-    for_logits, for_labels = walk.learner.draw(2 * walk.position.total), walk.learner.draw(2 * walk.position.total + 1)
+    trainer = walked_into_the_third_task(make_trainer, digits, network=network)
+    trainer.distill = trainer.distill.model_copy(
+        update={"judge_weight": 0.0}
+    )  # the paper has one network and its labels
+    streams, positions = trainer._step_rows()
+    stream = trainer._take(streams, positions)
+    for_logits, for_labels = (
+        trainer.learner.draw(2 * trainer.position.total),
+        trainer.learner.draw(2 * trainer.position.total + 1),
+    )
     expected = 0.0
-    for number, module in enumerate(walk.collaborator.networks.values()):
+    for number, module in enumerate(trainer.collaborator.networks.values()):
         said = {
-            name: module(walk.collaborator.normalizer(rows.features))
+            name: module(trainer.collaborator.normalizer(rows.features))
             for name, rows in {"stream": stream, "logits": for_logits, "labels": for_labels}.items()
         }
         expected += F.cross_entropy(said["stream"], stream.labels)
         expected += 0.3 * F.mse_loss(said["logits"], for_logits.logits[:, number])
         expected += 0.9 * F.cross_entropy(said["labels"], for_labels.labels)
-    torch.testing.assert_close(walk._loss(*walk._step_batch()) * (1 + 0.3 + 0.9), expected)
+    torch.testing.assert_close(trainer._loss(*trainer._step_batch()) * (1 + 0.3 + 0.9), expected)
 
 
-def test_the_two_draws_of_a_step_differ_and_pass_through_the_whole_memory(make_walk, digits) -> None:
-    learner = walked_into_the_third_task(make_walk, digits).learner
+def test_the_two_draws_of_a_step_differ_and_pass_through_the_whole_memory(make_trainer, digits) -> None:
+    learner = walked_into_the_third_task(make_trainer, digits).learner
     draws = [tuple(learner.draw(number).features[:, 20].tolist()) for number in range(6)]
     assert len(set(draws)) == 6
     rows = torch.cat([learner.draw(number).features for number in range(20)])  # 20 draws of 7 are 7 passes over 20
@@ -48,27 +53,27 @@ def test_the_two_draws_of_a_step_differ_and_pass_through_the_whole_memory(make_w
     assert counts.tolist() == [7] * 20
 
 
-def test_a_row_keeps_what_the_networks_said_when_its_task_had_been_learned(make_walk, digits) -> None:
-    walk = make_walk(digits[:2], LEARNER, epochs=1)
-    while not walk.step():
+def test_a_row_keeps_what_the_networks_said_when_its_task_had_been_learned(make_trainer, digits) -> None:
+    trainer = make_trainer(digits[:2], LEARNER, epochs=1)
+    while not trainer.step():
         pass
-    remembered = walk.learner.memory.rows[0]
-    said = torch.stack(walk.collaborator(torch.from_numpy(remembered.features).unsqueeze(0)), 1)[0]
+    remembered = trainer.learner.memory.rows[0]
+    said = torch.stack(trainer.collaborator(torch.from_numpy(remembered.features).unsqueeze(0)), 1)[0]
     torch.testing.assert_close(torch.from_numpy(remembered.logits), said.detach(), atol=1e-5, rtol=1e-5)
-    while not walk.done:
-        walk.step()
-    later = next(row for row in walk.learner.memory.rows if row.id == remembered.id)
+    while not trainer.done:
+        trainer.step()
+    later = next(row for row in trainer.learner.memory.rows if row.id == remembered.id)
     assert (later.logits == remembered.logits).all()
 
 
-def test_labels_unseen_when_a_row_was_remembered_are_not_held_to_it_under_masking(make_walk, digits) -> None:
-    walk = walked_into_the_third_task(make_walk, digits, mask_unseen=True)
-    for row in walk.learner.memory.rows:
+def test_labels_unseen_when_a_row_was_remembered_are_not_held_to_it_under_masking(make_trainer, digits) -> None:
+    trainer = walked_into_the_third_task(make_trainer, digits, mask_unseen=True)
+    for row in trainer.learner.memory.rows:
         known = 2 * (row.task + 1)
         logits = torch.from_numpy(row.logits)
         assert logits[:, :known].isfinite().all()
         assert logits[:, known:].isnan().all()
-    loss = walk._loss(*walk._step_batch())
+    loss = trainer._loss(*trainer._step_batch())
     loss.backward()
     assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in walk.collaborator.parameters())
+    assert all(p.grad.isfinite().all() for p in trainer.collaborator.parameters())

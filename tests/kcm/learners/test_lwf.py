@@ -41,19 +41,19 @@ def test_the_added_loss_is_a_divergence_over_the_old_labels(shared) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_old_tasks_are_still_told_apart_among_their_own_labels(make_walk, digits, kind) -> None:
+def test_old_tasks_are_still_told_apart_among_their_own_labels(make_trainer, digits, kind) -> None:
     # With its own two labels to choose from, as in task-incremental learning; the paper's setting.
     def first_tasks(learner) -> float:
-        walk = make_walk(digits, learner, kind=kind, epochs=4, mask_unseen=True)
-        walk.run()
-        return sum(_right_among_own_labels(walk, task) for task in range(4)) / 4
+        trainer = make_trainer(digits, learner, kind=kind, epochs=4, mask_unseen=True)
+        trainer.run()
+        return sum(_right_among_own_labels(trainer, task) for task in range(4)) / 4
 
     assert first_tasks(LwfConfig()) > first_tasks(FinetuneConfig()) + 0.05
 
 
-def _right_among_own_labels(walk, task: int) -> float:
-    rows = walk.tasks[task].take("test", torch.arange(walk.tasks[task].num_rows("test")))
-    _, small = walk.collaborator(rows.features)
+def _right_among_own_labels(trainer, task: int) -> float:
+    rows = trainer.tasks[task].take("test", torch.arange(trainer.tasks[task].num_rows("test")))
+    _, small = trainer.collaborator(rows.features)
     own = small[:, 2 * task : 2 * task + 2].argmax(-1) + 2 * task
     return float((own == rows.labels).float().mean())
 
@@ -67,11 +67,11 @@ def test_a_teacher_sees_what_the_networks_see() -> None:
     torch.testing.assert_close(learner.row_loss(scored(collaborator, features, losses)), losses)
 
 
-def test_remembered_rows_are_learned_and_taught_too(make_walk, digits) -> None:
+def test_remembered_rows_are_learned_and_taught_too(make_trainer, digits) -> None:
     def average(learner) -> float:
-        walk = make_walk(digits, learner, epochs=6)
-        walk.run()
-        return sum(walk.accuracy["small"][-1]) / 5
+        trainer = make_trainer(digits, learner, epochs=6)
+        trainer.run()
+        return sum(trainer.accuracy["small"][-1]) / 5
 
     without, untaught, taught = (
         average(LwfConfig(memory=memory, strength=strength)) for memory, strength in ((0, 0.1), (100, 0), (100, 0.1))

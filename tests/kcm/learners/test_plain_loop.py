@@ -1,6 +1,6 @@
-"""The walk's learners end where a plain torch loop of the same method ends, on digits, with the same MLP.
+"""The trainer's learners end where a plain torch loop of the same method ends, on digits, with the same MLP.
 
-The loop shares no code with the walk: it draws rows, and chooses what to remember, with torch's own generator. So the
+The loop shares no code with the trainer: it draws rows, and chooses what to remember, with torch's own generator. So the
 two agree in distribution, and are compared by the mean over seeds.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import DerConfig, LwfConfig, ReplayConfig
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 
 EPOCHS, BATCH, RATE, DECAY = 6, 50, 1e-2, 1e-2
 MEMORY, DRAW = 50, 20
@@ -89,7 +89,7 @@ def test_average_accuracy_is_that_of_a_plain_loop(digits, learner) -> None:
             plain.append((scaled[0], train.labels, scaled[1], test.labels))
         expected = plain_loop(copy.deepcopy(collaborator.judge), learner.name, plain, seed)
         train = TrainConfig(num_epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, weight_decay=DECAY)
-        walk = Walk(collaborator, learner.build(seed), digits, train, DistillConfig(), seed=seed)
-        walk.run()
-        differences.append(sum(walk.accuracy["small"][-1]) / 5 - expected)
+        trainer = Trainer(collaborator, learner.build(seed), digits, train, DistillConfig(), seed=seed)
+        trainer.run()
+        differences.append(sum(trainer.accuracy["small"][-1]) / 5 - expected)
     assert abs(sum(differences) / len(differences)) < TOLERANCE, differences

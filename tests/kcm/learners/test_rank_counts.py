@@ -9,35 +9,35 @@ import torch
 
 from kcm.learners import DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.walk import Walk
+from kcm.learners.trainer import Trainer
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)
 LEARNERS: list[LearnerConfig] = [REPLAY, DerConfig(memory=31, batch_size=18), LwfConfig(), EwcConfig(), SiConfig()]
 State = dict[str, Any]
 
 
-def gradients_of_an_epoch(walk: Walk) -> list[torch.Tensor]:
+def gradients_of_an_epoch(trainer: Trainer) -> list[torch.Tensor]:
     """The summed gradient of every step of each task's first epoch, all at the initial weights."""
     found = []
-    for task in range(len(walk.tasks)):
-        walk.position.task = task
-        walk._begin_task()
-        for step in range(walk._steps_per_epoch):
-            walk.position.step = step
-            walk.collaborator.zero_grad()
-            walk._loss(*walk._step_batch()).backward()
-            parts = [parameter.grad for parameter in walk.collaborator.parameters()]
-            walk.ranks.sum_(parts)
+    for task in range(len(trainer.tasks)):
+        trainer.position.task = task
+        trainer._begin_task()
+        for step in range(trainer._steps_per_epoch):
+            trainer.position.step = step
+            trainer.collaborator.zero_grad()
+            trainer._loss(*trainer._step_batch()).backward()
+            parts = [parameter.grad for parameter in trainer.collaborator.parameters()]
+            trainer.ranks.sum_(parts)
             found.append(torch.cat([part.reshape(-1) for part in parts]))
     return found
 
 
-def test_gradients_at_a_fixed_global_batch_agree_to_1e_5(make_walk, uneven, on_ranks) -> None:
+def test_gradients_at_a_fixed_global_batch_agree_to_1e_5(make_trainer, uneven, on_ranks) -> None:
     """Promise: how many workers share a step changes its gradient by no more than 1e-5 of its size.
 
     Steps of 50 leave a last one of 17 rows, which four ranks cannot share out equally.
     """
-    make = functools.partial(make_walk, uneven, REPLAY, epochs=2)
+    make = functools.partial(make_trainer, uneven, REPLAY, epochs=2)
     expected = gradients_of_an_epoch(make())
     assert len(expected) == 13  # of 6, 6 and 1 steps
     for world_size in (2, 4):
@@ -46,18 +46,18 @@ def test_gradients_at_a_fixed_global_batch_agree_to_1e_5(make_walk, uneven, on_r
             assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
-def test_a_walk_goes_on_with_another_number_of_ranks(make_walk, uneven, on_ranks) -> None:
+def test_a_walk_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ranks) -> None:
     """Promise: workers may come and go between checkpoints; the memory is the same, and so is the accuracy matrix."""
 
     def continued(states: list[State | None], steps: int, ranks: Ranks) -> list[State]:
-        walks = [make_walk(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
-        for walk, state in zip(walks, states, strict=True):
+        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
+        for trainer, state in zip(trainers, states, strict=True):
             if state:
-                walk.load_state_dict(state)
+                trainer.load_state_dict(state)
             for _ in range(steps):
-                if not walk.done:
-                    walk.step()
-        return [walk.state_dict() for walk in walks]
+                if not trainer.done:
+                    trainer.step()
+        return [trainer.state_dict() for trainer in trainers]
 
     nothing: list[State | None] = [None] * len(LEARNERS)
     undisturbed = continued(nothing, 26, Ranks())

@@ -25,7 +25,7 @@ from kcm.learners import (
     SiConfig,
 )
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import TrainConfig, Walk
+from kcm.learners.trainer import TrainConfig, Trainer
 
 LEARNERS = [
     ReplayConfig(memory=40),
@@ -63,24 +63,24 @@ def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
 
 def walked(
     tasks: Sequence[TensorRows], learner: LearnerConfig, distill: DistillConfig, *, epochs: int = 2, kind: str = "kan"
-) -> Walk:
+) -> Trainer:
     train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
-    walk = Walk(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
-    walk.run()
-    return walk
+    trainer = Trainer(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
+    trainer.run()
+    return trainer
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=repr)
 def test_every_learner_walks_past_them(digits, learner) -> None:
-    walk = walked(hidden(digits[:3], keep=4), learner, DistillConfig())
-    assert all(parameter.isfinite().all() for parameter in walk.collaborator.parameters())
-    assert all(row.label >= 0 for row in walk.learner.memory_rows())
-    assert walk.accuracy["judge"][0][0] > walk.baseline["judge"][0]
+    trainer = walked(hidden(digits[:3], keep=4), learner, DistillConfig())
+    assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
+    assert all(row.label >= 0 for row in trainer.learner.memory_rows())
+    assert trainer.accuracy["judge"][0][0] > trainer.baseline["judge"][0]
 
 
 def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None:
     tasks = hidden(digits[:1], keep=2)
-    walk = Walk(
+    trainer = Trainer(
         Collaborator(64, 10, FLAT, "kan", seed=0),
         FinetuneConfig().build(0),
         tasks,
@@ -89,9 +89,9 @@ def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None
         seed=0,
     )
     batch = tasks[0].take("train", torch.tensor([0, 1, 2, 3]))
-    scored = walk._scored(batch)
+    scored = trainer._scored(batch)
     judge_NC, small_NC = scored.logits_MNC
-    taught_N = distillation_loss(judge_NC, small_NC, batch.large_probabilities, walk.distill, walk._seen_C)
+    taught_N = distillation_loss(judge_NC, small_NC, batch.large_probabilities, trainer.distill, trainer._seen_C)
     assert torch.equal(scored.label_loss_N[1::2], taught_N[1::2])
     assert (taught_N[1::2] > 0).all()
     assert (scored.label_loss_N[::2] > taught_N[::2]).all()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.learners.walk import Walk
+from kcm.learners.trainer import Trainer
 from kcm.study import run_cell
 from kcm.study import study as study_module
 
@@ -59,13 +59,13 @@ def test_the_memory_is_the_number_of_rows_per_class_times_the_classes(config, ru
 
 
 def test_measuring_the_accuracies_is_no_part_of_what_a_task_costs(config, run, monkeypatch) -> None:
-    now, evaluate = [0.0], Walk.evaluate
+    now, evaluate = [0.0], Trainer.evaluate
 
     def slow(self, num_learned):
         now[0] += 100.0
         return evaluate(self, num_learned)
 
-    monkeypatch.setattr(Walk, "evaluate", slow)
+    monkeypatch.setattr(Trainer, "evaluate", slow)
     monkeypatch.setattr("kcm.study.cell.time", SimpleNamespace(process_time=lambda: now[0]))
     (cell,) = run(config(networks=["kan"]))["cells"]
     assert now[0] == 600.0  # before the first of five tasks, and after each

@@ -30,7 +30,7 @@ from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.worker import WalkPlan
+from pipelines.training.worker import TrainerPlan
 
 INTENTS = ("book", "cancel", "pay", "weather")
 NONE = "oos"
@@ -100,14 +100,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done["features"] = encoded_by_hand(context.store, done["sequence"])
     done["outcomes"] = Outcomes.of(config).build(done, context)
     training = Train.of(config)
-    plan = WalkPlan.of(training, done["features"], done["outcomes"])
-    walk = plan.walk("kcm")
-    walk.run()
+    plan = TrainerPlan.of(training, done["features"], done["outcomes"])
+    trainer = plan.trainer("kcm")
+    trainer.run()
     trained = made(
         context.store,
         TrainedArtefact,
         Recipe("train", 1, training.section(), (done["features"], done["outcomes"])),
-        lambda folder, scratch: TrainedArtefact.write(folder, {"kcm": walk.state_dict()}, ["kcm"]),
+        lambda folder, scratch: TrainedArtefact.write(folder, {"kcm": trainer.state_dict()}, ["kcm"]),
     )
     weights = config.distill
     choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
@@ -154,7 +154,7 @@ def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
 
 def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
     sequence = run["sequence"]
-    for number, rows in enumerate(run["plan"].walk("kcm").tasks):
+    for number, rows in enumerate(run["plan"].trainer("kcm").tasks):
         labels = sequence.tasks[number].splits["test"]["label"]
         assert OUT_OF_SCOPE in labels
         assert rows.num_rows("test") == len([label for label in labels if label != OUT_OF_SCOPE])

@@ -23,7 +23,7 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel, Prompt
 from kcm.large.adapters.openai import openai_identity
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 
 LABELS = ("negative", "positive", "late delivery")
 KEY = "sk-this-is-the-key"
@@ -41,7 +41,7 @@ def model(upstream, tmp_path):
     def make(limit_s: float = math.inf, **changes: Any) -> OpenAiModel:
         settings = {"timeout_s": 5.0, "max_retries": 2, "max_wait_s": 0.05, "num_concurrent": 1} | changes
         config = OpenAiConfig(base_url=upstream.base_url, model="big", **settings)
-        return OpenAiModel(config, LABELS, PaidStore.in_file(tmp_path / "paid.sqlite"), limit_s)
+        return OpenAiModel(config, LABELS, ResponseStore.in_file(tmp_path / "paid.sqlite"), limit_s)
 
     return make
 
@@ -517,9 +517,9 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
         "import sys; from pathlib import Path; from kcm.inputs.content import Content; from kcm.large import *\n"
-        "from kcm.large.paid import PaidStore\n"
+        "from kcm.large.response_cache import ResponseStore\n"
         "config = OpenAiConfig(base_url=sys.argv[1], model='big', num_concurrent=1)\n"
-        f"model = OpenAiModel(config, {LABELS!r}, PaidStore.in_file(Path(sys.argv[2])))\n"
+        f"model = OpenAiModel(config, {LABELS!r}, ResponseStore.in_file(Path(sys.argv[2])))\n"
         "model.answer([Item(str(n), Content(f'text {n}')) for n in range(6)])"
     )
     paid, hanging = tmp_path / "paid.sqlite", threading.Event()
@@ -537,7 +537,7 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     config = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=1)
-    answers = OpenAiModel(config, LABELS, PaidStore.in_file(paid)).answer(
+    answers = OpenAiModel(config, LABELS, ResponseStore.in_file(paid)).answer(
         [Item(str(n), Content(f"text {n}")) for n in range(6)]
     )
     assert [answer.label for answer in answers] == [1] * 6

@@ -15,7 +15,7 @@ from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.escalation import Escalation, Trouble
+from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.deploy.config import LargeReplicaConfig
 from pipelines.serve.deploy.release import Release
 
@@ -79,7 +79,7 @@ def escalation(handle: FakeHandle, attempt_s: float = 5.0, breaker: Breaker | No
     return Escalation(handle, RELEASE, 2, config, breaker or Breaker(BreakerConfig()))  # type: ignore[arg-type]
 
 
-def ask(*behaviours: Behaviour, timeout_s: float = 5.0) -> list[LargeAnswer] | Trouble:
+def ask(*behaviours: Behaviour, timeout_s: float = 5.0) -> list[LargeAnswer] | LargeUnavailable:
     return asyncio.run(escalation(FakeHandle(*behaviours)).ask(ITEMS, timeout_s))
 
 
@@ -105,7 +105,7 @@ def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> N
 def test_no_second_call_is_made_once_the_time_is_up() -> None:
     handle = FakeHandle(forever)
     trouble = asyncio.run(escalation(handle).ask(ITEMS, 0.01))
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, LargeUnavailable)
     assert trouble.status == 504
     assert [response.cancelled for response in handle.responses] == [True]
 
@@ -123,11 +123,11 @@ def test_no_second_call_is_made_once_the_time_is_up() -> None:
 def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error: Exception, reason: str) -> None:
     handle = FakeHandle(failing(error))
     trouble = asyncio.run(escalation(handle).ask(ITEMS, 5.0))
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, LargeUnavailable)
     assert len(handle.responses) == 2
     assert trouble.status == 503
-    assert reason in trouble.reason
-    assert "secret" not in trouble.reason
+    assert reason in unavailable.reason
+    assert "secret" not in unavailable.reason
 
 
 def test_a_failure_that_passes_is_not_noticed() -> None:
@@ -140,7 +140,7 @@ def test_a_failure_that_passes_is_not_noticed() -> None:
 def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(error: Exception) -> None:
     handle, breaker = FakeHandle(failing(error)), Breaker(BreakerConfig(failures=1))
     trouble = asyncio.run(escalation(handle, breaker=breaker).ask(ITEMS, 5.0))
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, LargeUnavailable)
     assert (trouble.status, len(handle.responses), breaker.state) == (429, 1, "closed")
 
 
@@ -157,8 +157,8 @@ def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(err
 )
 def test_garbage_in_place_of_answers_is_a_failure(answers: object, reason: str) -> None:
     trouble = ask(giving(answers))
-    assert isinstance(trouble, Trouble)
-    assert reason in trouble.reason
+    assert isinstance(trouble, LargeUnavailable)
+    assert reason in unavailable.reason
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_after_repeated_failures_the_large_model_is_left_alone() -> None:
         handle = FakeHandle(failing(RayActorError()))
         asking = escalation(handle, breaker=Breaker(BreakerConfig(failures=2)))
         outcomes = [await asking.ask(ITEMS, 5.0) for _ in range(5)]
-        assert all(isinstance(outcome, Trouble) for outcome in outcomes)
+        assert all(isinstance(outcome, LargeUnavailable) for outcome in outcomes)
         assert "not asked for a while" in outcomes[-1].reason  # type: ignore[union-attr]
         return [len(handle.responses)]
 

@@ -19,7 +19,7 @@ from kcm.bundle.runtime import Answer, Input, Judgement, SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
-from kcm.large.paid import PaidStore
+from kcm.large.response_cache import ResponseStore
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation
@@ -80,7 +80,7 @@ def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
     model = OpenAiModel(
         OpenAiConfig(base_url=base_url, model="big", timeout_s=0.3, max_retries=0, max_wait_s=0.05),
         LABELS,
-        PaidStore.in_file(folder / "paid.sqlite"),
+        ResponseStore.in_file(folder / "paid.sqlite"),
     )
 
     async def answer() -> list[Answer]:

@@ -15,14 +15,14 @@ from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.batcher import Batcher
-from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.schemas import PredictResponse
 
 CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
-FULL = Trouble("the large model has no room for more requests", 429)
+FULL = LargeUnavailable("the large model has no room for more requests", 429)
 
 
 class StubSmallSide(SmallSide):
@@ -50,13 +50,13 @@ class StubSmallSide(SmallSide):
 class StubEscalation:
     """Gives one outcome, and remembers what it was asked."""
 
-    def __init__(self, outcome: LargeAnswer | Trouble) -> None:
+    def __init__(self, outcome: LargeAnswer | LargeUnavailable) -> None:
         self._outcome = outcome
         self.asked: list[tuple[list[Item], float]] = []
 
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         self.asked.append((list(items), timeout_s))
-        return self._outcome if isinstance(self._outcome, Trouble) else [self._outcome] * len(items)
+        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
 
 
 def predict(
@@ -103,12 +103,12 @@ def test_small_answers_stand_in_for_escalated_items_alone() -> None:
 
 
 def test_without_a_stand_in_trouble_keeps_its_status() -> None:
-    for trouble in (FULL, Trouble("the large model took longer than 0.1 s", 504)):
+    for trouble in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
         with pytest.raises(Refusal) as caught:
             predict(StubEscalation(trouble), "x", on_large_failure="error")
         assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
             trouble.status,
-            trouble.reason,
+            unavailable.reason,
             2,
         )
 

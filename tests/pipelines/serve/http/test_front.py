@@ -20,7 +20,7 @@ from kcm.large import ClassifierConfig, Item, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.breaker import Breaker, BreakerConfig, State
-from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import AuditConfig, ServeConfig
 from pipelines.serve.deploy.release import Release
@@ -36,7 +36,7 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 
 KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
-DOWN = Trouble("the large model failed: RayActorError", 503)
+DOWN = LargeUnavailable("the large model failed: RayActorError", 503)
 
 
 class StubSmallSide(SmallSide):
@@ -73,10 +73,10 @@ class StubEscalation:
     def __init__(self, troubles: int = 0) -> None:
         self._troubles = troubles
 
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | Trouble:
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         return await self.probe(timeout_s) or [LargeAnswer(1, cost=Cost(seconds=0.05)) for _ in items]
 
-    async def probe(self, timeout_s: float) -> Trouble | None:
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
         self._troubles -= 1
         return DOWN if self._troubles >= 0 else None
 

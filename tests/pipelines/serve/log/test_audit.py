@@ -12,7 +12,7 @@ import pytest
 from kcm.bundle.runtime import Answer, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.escalation import Trouble
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.deploy.config import AuditConfig
 from pipelines.serve.log.audit import Auditor, Outcome
 from pipelines.serve.log.database import AUDITS, FeedbackConfig
@@ -21,7 +21,7 @@ from pipelines.serve.log.monitor import Bounds, Monitor
 from pipelines.serve.log.writer import LogWriter
 
 NAMES = ("bad", "good")
-DOWN = Trouble("the large model failed", 503)
+DOWN = LargeUnavailable("the large model failed", 503)
 
 
 class Recorder:
@@ -38,19 +38,19 @@ class Recorder:
 class Large:
     """Says `good`, or is in trouble; waits for `go` where it is told to hold, and looks at the log when asked."""
 
-    def __init__(self, outcome: LargeAnswer | Trouble | None = None, url: str | None = None) -> None:
+    def __init__(self, outcome: LargeAnswer | LargeUnavailable | None = None, url: str | None = None) -> None:
         self._outcome, self._url = outcome or LargeAnswer(1), url
         self.asked: list[str] = []
         self.states: list[str] = []
         self.go: asyncio.Event | None = None
 
-    async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | Trouble:
+    async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | LargeUnavailable:
         self.asked += [item.content.text for item in items]
         if self._url:
             self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(AUDITS)]
         if self.go:
             await self.go.wait()
-        return self._outcome if isinstance(self._outcome, Trouble) else [self._outcome] * len(items)
+        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
 
 
 class Audits:

@@ -28,7 +28,7 @@ from kcm.routing.table import RoutingTable, read_table
 
 
 @dataclass(frozen=True)
-class Workbench:
+class RoutingFrame:
     """A table with its columns, and the router or encoder that reads it."""
 
     table: RoutingTable
@@ -46,7 +46,7 @@ class Workbench:
         encoder: str | None,
         assets_dir: Path,
         router_folder: Path | None = None,
-    ) -> Workbench:
+    ) -> RoutingFrame:
         """Read the table; columns are those of the router, of the file, and of `given`, the later ones winning.
 
         An empty name in `given` unsets a column that the router knows and this table lacks.

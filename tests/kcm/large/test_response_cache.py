@@ -11,17 +11,17 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.large import paid as module
-from kcm.large.paid import BudgetSpent, PaidAnswers, PaidStore
+from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 
 
 @pytest.fixture
 def store(tmp_path):
     """A database that is shared."""
-    return PaidStore.in_file(tmp_path / "shared.db")
+    return ResponseStore.in_file(tmp_path / "shared.db")
 
 
 def test_a_call_counts_at_its_most_until_its_cost_is_known(tmp_path):
-    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_cost=10.0)
+    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_cost=10.0)
     paid.reserve(6.0)
     with pytest.raises(BudgetSpent, match="max_cost = 10, 6 so far"):
         paid.reserve(6.0)
@@ -33,8 +33,8 @@ def test_a_call_counts_at_its_most_until_its_cost_is_known(tmp_path):
 
 
 def test_a_call_whose_process_died_stays_booked(tmp_path):
-    PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big").reserve(6.0)
-    after = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=1)
+    ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big").reserve(6.0)
+    after = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=1)
     assert after.spent() == (1, 6.0)
     with pytest.raises(BudgetSpent, match="max_calls = 1"):
         after.reserve(0.0)
@@ -42,7 +42,7 @@ def test_a_call_whose_process_died_stays_booked(tmp_path):
 
 def test_accounts_share_answers_and_no_budget(tmp_path):
     first, second = (
-        PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), name, max_calls=1) for name in ("big", "small")
+        ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), name, max_calls=1) for name in ("big", "small")
     )
     first.reserve(1.0)
     first.keep("question", {"said": "yes"}, 1.0, 1.0)
@@ -55,7 +55,7 @@ def test_many_spenders_never_pass_the_budget_together(tmp_path):
     made = []
 
     def spend():
-        own = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=10)
+        own = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=10)
         for _ in range(5):
             try:
                 own.reserve(0.0)
@@ -75,7 +75,7 @@ def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
     """Promise: five calls are five calls, by however many replicas and after however many restarts."""
     made = 0
     for _restart in range(3):
-        replicas = [PaidAnswers(store, "big", max_calls=5) for _ in range(3)]
+        replicas = [ResponseCache(store, "big", max_calls=5) for _ in range(3)]
         for number in range(9):
             try:
                 replicas[number % 3].reserve(0.5)
@@ -84,14 +84,14 @@ def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
             made += 1
             replicas[number % 3].keep(f"question {made}", {"said": str(made)}, 0.5, 0.25)
     assert made == 5
-    after = PaidAnswers(store, "big", max_calls=5)
+    after = ResponseCache(store, "big", max_calls=5)
     assert after.spent() == (5, pytest.approx(1.25))
     assert after.find("question 3") == {"said": "3"}
 
 
 def test_a_budget_of_currency_is_kept_by_the_database_itself(store):
     """Promise: what is left is looked at and taken in one step."""
-    paid = [PaidAnswers(store, "big", max_cost=10.0) for _ in range(4)]
+    paid = [ResponseCache(store, "big", max_cost=10.0) for _ in range(4)]
     spent = []
 
     def spend(own):
@@ -111,8 +111,8 @@ def test_a_budget_of_currency_is_kept_by_the_database_itself(store):
 
 
 def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
-    store = PaidStore.in_file(tmp_path / "log.db")
-    PaidAnswers(replace(store, prefix="paid_"), "big").reserve(1.0)
+    store = ResponseStore.in_file(tmp_path / "log.db")
+    ResponseCache(replace(store, prefix="paid_"), "big").reserve(1.0)
     with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == {"paid_answers", "paid_spending"}
@@ -120,7 +120,7 @@ def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
 
 def test_a_database_that_is_gone_is_missed_and_not_begun_anew(tmp_path):
     """Promise: nobody gets a budget back by deleting the record of what was spent."""
-    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=5)
+    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=5)
     (tmp_path / "paid.sqlite").unlink()
     with pytest.raises(ArtefactError, match="cannot use the store of paid answers"):
         paid.reserve(0.0)
@@ -136,7 +136,7 @@ def test_a_file_of_an_older_version_is_read(tmp_path):
         )
         database.execute("INSERT INTO answers VALUES ('question', '{\"said\": \"yes\"}')")
         database.execute("INSERT INTO spending VALUES ('big', 3, 1.5)")
-    paid = PaidAnswers(PaidStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=4)
+    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=4)
     assert (paid.find("question"), paid.spent()) == ({"said": "yes"}, (3, 1.5))
     paid.reserve(1.0)
     with pytest.raises(BudgetSpent):
@@ -147,7 +147,7 @@ def test_a_file_of_an_older_version_is_read(tmp_path):
 def test_memory_holds_no_more_than_the_last_answers(tmp_path, monkeypatch, where):
     """Promise: a service that asks for ever does not grow for ever."""
     monkeypatch.setattr(module, "MAX_RECENT", 10)
-    paid = PaidAnswers(None if where == "in memory" else PaidStore.in_file(tmp_path / "paid.sqlite"), "big")
+    paid = ResponseCache(None if where == "in memory" else ResponseStore.in_file(tmp_path / "paid.sqlite"), "big")
     for number in range(50):
         paid.reserve(0.0)
         paid.keep(str(number), {"said": str(number)}, 0.0, 0.0)
@@ -160,8 +160,8 @@ def test_memory_holds_no_more_than_the_last_answers(tmp_path, monkeypatch, where
 
 
 def test_without_a_file_everything_is_kept_in_memory():
-    paid = PaidAnswers(None, "big", max_calls=1)
+    paid = ResponseCache(None, "big", max_calls=1)
     paid.reserve(0.0)
     paid.keep("question", {"said": "yes"}, 0.0, 0.0)
     assert paid.find("question") == {"said": "yes"}
-    assert PaidAnswers(None, "big").find("question") is None
+    assert ResponseCache(None, "big").find("question") is None

@@ -1,4 +1,4 @@
-"""The walk of one collaborator over a task sequence: a step at a time, resumable at any step, by any number of ranks.
+"""The trainer of one collaborator over a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
 Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its slice of them; gradients are
 sums over the real rows divided by their weight over all ranks, added up over ranks, so they do not depend on the rank
@@ -52,14 +52,14 @@ class TrainConfig(Config):
 
 @dataclass
 class Position:
-    """Where a walk stands: the task, the step within it, and the steps taken in all."""
+    """Where a trainer stands: the task, the step within it, and the steps taken in all."""
 
     task: int = 0
     step: int = 0
     total: int = 0
 
 
-class Walk:
+class Trainer:
     """Trains `collaborator` on `tasks`, one after the other, as `learner` says.
 
     After each task, row i of the matrix R holds the accuracy on the test split of every task; `baseline` is the same
@@ -112,7 +112,7 @@ class Walk:
 
     @property
     def steps_in_all(self) -> int:
-        """Steps of the whole walk."""
+        """Steps of the whole trainer."""
         return sum(self.train.num_epochs * self._count_steps(task) for task in range(len(self.tasks)))
 
     def step(self) -> bool:
@@ -149,7 +149,7 @@ class Walk:
         return {name: [*row, *nothing] for name, row in zip(("judge", "small"), accuracy.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed walk needs, loadable with `weights_only=True`."""
+        """All that a resumed trainer needs, loadable with `weights_only=True`."""
         return {
             "collaborator": self.collaborator.state_dict(),
             "optimizer": self._optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""A walk is the same for any number of ranks and any interruption, and its learners differ as they should."""
+"""A trainer is the same for any number of ranks and any interruption, and its learners differ as they should."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kcm.learners import (
 )
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TensorRows
-from kcm.learners.walk import Walk
+from kcm.learners.trainer import Trainer
 from kcm.metrics.continual import summarise
 
 LEARNERS = [
@@ -39,15 +39,15 @@ LEARNERS = [
 ]
 
 
-def final_accuracy(walk: Walk) -> float:
-    walk.run()
-    return float(np.mean(walk.accuracy["small"][-1]))
+def final_accuracy(trainer: Trainer) -> float:
+    trainer.run()
+    return float(np.mean(trainer.accuracy["small"][-1]))
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_joint_beats_replay_beats_finetuning(make_walk, digits, kind) -> None:
+def test_joint_beats_replay_beats_finetuning(make_trainer, digits, kind) -> None:
     finetune, replay, joint = (
-        final_accuracy(make_walk(digits, learner, kind=kind))
+        final_accuracy(make_trainer(digits, learner, kind=kind))
         for learner in (FinetuneConfig(), ReplayConfig(memory=60), JointConfig())
     )
     assert finetune < 0.35  # classes of the last task alone
@@ -56,8 +56,8 @@ def test_joint_beats_replay_beats_finetuning(make_walk, digits, kind) -> None:
     assert joint > replay
 
 
-def test_replay_without_memory_is_finetuning(make_walk, digits) -> None:
-    without, finetune = make_walk(digits[:2], ReplayConfig(memory=0)), make_walk(digits[:2], FinetuneConfig())
+def test_replay_without_memory_is_finetuning(make_trainer, digits) -> None:
+    without, finetune = make_trainer(digits[:2], ReplayConfig(memory=0)), make_trainer(digits[:2], FinetuneConfig())
     without.run()
     finetune.run()
     assert without.accuracy == finetune.accuracy
@@ -70,9 +70,9 @@ WALKS = [(learner, False) for learner in LEARNERS] + [(DerConfig(memory=40, batc
 
 @pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
 def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
-    make_walk, digits, learner, mask_unseen, tmp_path
+    make_trainer, digits, learner, mask_unseen, tmp_path
 ) -> None:
-    make = functools.partial(make_walk, digits[:3], learner, epochs=2, mask_unseen=mask_unseen)
+    make = functools.partial(make_trainer, digits[:3], learner, epochs=2, mask_unseen=mask_unseen)
     undisturbed = make()
     while not undisturbed.done:
         if undisturbed.position.total in (1, 12, 17, 24, 31):  # 12 steps a task: within each, and just after two
@@ -91,22 +91,22 @@ def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=repr)
 @pytest.mark.parametrize("steps", [1, 7])
-def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_walk, digits, learner, steps, tmp_path) -> None:
-    walk = make_walk(digits[:2], learner, epochs=1)
+def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_trainer, digits, learner, steps, tmp_path) -> None:
+    trainer = make_trainer(digits[:2], learner, epochs=1)
     for _ in range(steps):
-        walk.step()
+        trainer.step()
     with sealing(tmp_path / "bundle", "manifest.json", 1) as draft:
-        write_state(draft / "learner", walk.learner.state_dict())
+        write_state(draft / "learner", trainer.learner.state_dict())
     found = SealedFolder(tmp_path / "bundle", "manifest.json", 1).state("learner")
-    _assert_close(found, walk.learner.state_dict(), atol=0, rtol=0)
+    _assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
 
 
-def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_walk, uneven, on_ranks) -> None:
+def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_trainer, uneven, on_ranks) -> None:
     def trained(ranks: Ranks) -> list[dict]:
-        walks = [make_walk(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
-        for walk in walks:
-            walk.run()
-        return [walk.state_dict() for walk in walks]
+        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
+        for trainer in trainers:
+            trainer.run()
+        return [trainer.state_dict() for trainer in trainers]
 
     one, two, four = (on_ranks(n, trained) for n in (1, 2, 4))
     for other in (two, four):
@@ -132,53 +132,53 @@ def _first(task: TensorRows, split: str, count: int):
 
 
 @pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
-def test_gradients_do_not_depend_on_the_rank_count(make_walk, digits, learner, mask_unseen) -> None:
-    make = functools.partial(make_walk, digits[:2], learner, epochs=2, mask_unseen=mask_unseen)
+def test_gradients_do_not_depend_on_the_rank_count(make_trainer, digits, learner, mask_unseen) -> None:
+    make = functools.partial(make_trainer, digits[:2], learner, epochs=2, mask_unseen=mask_unseen)
     alone = make()
     for _ in range(17):  # a task of 12 steps, and the next one's up to its uneven last batch
         alone.step()
     state = alone.state_dict()
     expected = _gradients([alone])
     for world_size in (2, 3, 7):
-        walks = [make() for _ in range(world_size)]
-        for rank, walk in enumerate(walks):
-            walk.load_state_dict(state)
-            walk.ranks = Ranks(rank, world_size)
-        for ours, theirs in zip(_gradients(walks), expected, strict=True):
+        trainers = [make() for _ in range(world_size)]
+        for rank, trainer in enumerate(trainers):
+            trainer.load_state_dict(state)
+            trainer.ranks = Ranks(rank, world_size)
+        for ours, theirs in zip(_gradients(trainers), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def _gradients(walks: list[Walk]) -> list[torch.Tensor]:
+def _gradients(trainers: list[Trainer]) -> list[torch.Tensor]:
     """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
-    for walk in walks:
-        walk._optimizer.zero_grad()
-        walk._loss(*walk._step_batch()).backward()
-    parameters = dict(walks[0].collaborator.named_parameters())
+    for trainer in trainers:
+        trainer._optimizer.zero_grad()
+        trainer._loss(*trainer._step_batch()).backward()
+    parameters = dict(trainers[0].collaborator.named_parameters())
     for name, parameter in parameters.items():
-        parameter.grad = torch.stack([walk.collaborator.get_parameter(name).grad for walk in walks]).sum(0)
+        parameter.grad = torch.stack([trainer.collaborator.get_parameter(name).grad for trainer in trainers]).sum(0)
     with torch.no_grad():
-        walks[0].learner.before_update(parameters)
+        trainers[0].learner.before_update(parameters)
     return [parameter.grad for parameter in parameters.values()]
 
 
-def test_a_state_of_other_tasks_is_refused(make_walk, digits) -> None:
-    state = make_walk(digits[:2], FinetuneConfig()).state_dict()
+def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:
+    state = make_trainer(digits[:2], FinetuneConfig()).state_dict()
     with pytest.raises(ArtefactError, match=r"digits-0.*digits-1"):
-        make_walk(digits[1:3], FinetuneConfig()).load_state_dict(state)
+        make_trainer(digits[1:3], FinetuneConfig()).load_state_dict(state)
 
 
-def test_a_task_without_test_rows_is_refused(make_walk, digits) -> None:
+def test_a_task_without_test_rows_is_refused(make_trainer, digits) -> None:
     empty = TensorRows("empty", {"train": _first(digits[0], "train", 3), "test": _first(digits[0], "test", 0)})
     with pytest.raises(DataError, match="empty"):
-        make_walk([empty], FinetuneConfig())
+        make_trainer([empty], FinetuneConfig())
 
 
-def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_walk, digits) -> None:
+def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_trainer, digits) -> None:
     network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
-    walk = make_walk(digits[:2], JointConfig(), epochs=1, network=network)
+    trainer = make_trainer(digits[:2], JointConfig(), epochs=1, network=network)
     mean = digits[0].take("train", torch.arange(digits[0].num_rows("train"))).features.mean(0)
-    walk.run()
-    torch.testing.assert_close(walk.collaborator.normalizer.mean, mean, atol=1e-4, rtol=1e-4)
+    trainer.run()
+    torch.testing.assert_close(trainer.collaborator.normalizer.mean, mean, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_w
 )
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
-    make_walk, digits, learner, shared
+    make_trainer, digits, learner, shared
 ) -> None:
     network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
 
     def weights(learner: LearnerConfig) -> torch.Tensor:
-        walk = make_walk(digits[:3], learner, epochs=1, network=network)
-        walk.run()
-        return torch.cat([p.detach().flatten() for p in walk.collaborator.parameters()])
+        trainer = make_trainer(digits[:3], learner, epochs=1, network=network)
+        trainer.run()
+        return torch.cat([p.detach().flatten() for p in trainer.collaborator.parameters()])
 
     finetuned = weights(FinetuneConfig())
     assert torch.equal(weights(learner), finetuned)
@@ -211,11 +211,11 @@ def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_walk, digits, kind) -> None:
-    joint = final_accuracy(make_walk([_merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
+def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
+    joint = final_accuracy(make_trainer([_merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
     halves = [_merged(digits[:2]), _merged(digits[2:])]
     for learner in (ReplayConfig(memory=2000, batch_size=64), DerConfig(memory=2000, batch_size=64)):
-        assert final_accuracy(make_walk(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
+        assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
 
 
 def _merged(tasks: list[TensorRows]) -> TensorRows:
@@ -229,11 +229,11 @@ def _merged(tasks: list[TensorRows]) -> TensorRows:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_walk, domains, kind) -> None:
+def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_trainer, domains, kind) -> None:
     def lost(learner: LearnerConfig) -> float:
-        walk = make_walk(domains, learner, kind=kind, epochs=4)
-        walk.run()
-        return summarise(walk.accuracy["small"])["forgetting_first"]
+        trainer = make_trainer(domains, learner, kind=kind, epochs=4)
+        trainer.run()
+        return summarise(trainer.accuracy["small"])["forgetting_first"]
 
     finetuning = lost(FinetuneConfig())
     assert finetuning > 0.3
@@ -242,19 +242,19 @@ def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_
 
 
 @pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
-def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_walk, digits, learner) -> None:
+def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_trainer, digits, learner) -> None:
     tasks = [
         TensorRows(f"task-{number}", {split: _first(digits[number % 5], split, 12) for split in ("train", "test")})
         for number in range(16)
     ]
     for number, task in enumerate(tasks):
         task._splits["train"][0][:] = [f"{number}-{row}" for row in range(12)]
-    walk, sizes = make_walk(tasks, learner, epochs=1), []
-    while not walk.done:
-        if walk.step():
-            sizes.append(_size(walk.learner.state_dict()))
+    trainer, sizes = make_trainer(tasks, learner, epochs=1), []
+    while not trainer.done:
+        if trainer.step():
+            sizes.append(_size(trainer.learner.state_dict()))
     assert len(set(sizes[5:])) == 1
-    assert sizes[-1] <= 4 * sum(p.numel() for p in walk.collaborator.parameters())
+    assert sizes[-1] <= 4 * sum(p.numel() for p in trainer.collaborator.parameters())
 
 
 def _size(state) -> int:
@@ -267,46 +267,46 @@ def _size(state) -> int:
 
 
 @pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
-def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_walk, digits, learner) -> None:
-    walk = make_walk(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
-    before = walk.collaborator.judge.layers[0].weight.detach().clone()
-    assert walk.baseline["small"] == [None] * 5
-    for _ in range(walk.steps_in_task - 1):
-        walk.step()
-    after = walk.collaborator.judge.layers[0].weight
+def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_trainer, digits, learner) -> None:
+    trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
+    before = trainer.collaborator.judge.layers[0].weight.detach().clone()
+    assert trainer.baseline["small"] == [None] * 5
+    for _ in range(trainer.steps_in_task - 1):
+        trainer.step()
+    after = trainer.collaborator.judge.layers[0].weight
     decay = after[9, 0] / before[9, 0]  # weight decay alone shrinks all weights of an unseen label alike
     torch.testing.assert_close(after[2:], before[2:] * decay)
     assert not torch.allclose(after[:2], before[:2] * decay)
-    assert set(walk._logits(digits[3].take("test", torch.arange(50)).features)[1].argmax(-1).tolist()) <= {0, 1}
-    walk.run()
-    matrix = walk.accuracy["small"]
+    assert set(trainer._logits(digits[3].take("test", torch.arange(50)).features)[1].argmax(-1).tolist()) <= {0, 1}
+    trainer.run()
+    matrix = trainer.accuracy["small"]
     assert [[value is None for value in row] for row in matrix] == [[j > i for j in range(5)] for i in range(5)]
-    measured = summarise(matrix, walk.baseline["small"])
+    measured = summarise(matrix, trainer.baseline["small"])
     assert measured["fwt"] is None
     assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
 
 
-def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(make_walk, digits) -> None:
-    walk = make_walk(digits, FinetuneConfig(), epochs=1, mask_unseen=True)
-    while not walk.step():
+def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(make_trainer, digits) -> None:
+    trainer = make_trainer(digits, FinetuneConfig(), epochs=1, mask_unseen=True)
+    while not trainer.step():
         pass
     rows = digits[0].take("test", torch.arange(digits[0].num_rows("test")))
-    outputs = dict(zip(("judge", "small"), walk.collaborator(rows.features), strict=True))
+    outputs = dict(zip(("judge", "small"), trainer.collaborator(rows.features), strict=True))
     for name, logits_NC in outputs.items():
         right = logits_NC[:, :2].argmax(-1) == rows.labels
-        assert walk.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
+        assert trainer.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
         assert not torch.equal(logits_NC.argmax(-1), logits_NC[:, :2].argmax(-1))  # the mask mattered
 
 
-def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_walk, domains) -> None:
-    plain, masked = (make_walk(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask) for mask in (False, True))
+def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_trainer, domains) -> None:
+    plain, masked = (make_trainer(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask) for mask in (False, True))
     plain.run()
     masked.run()
     assert masked.accuracy["small"][-1] == plain.accuracy["small"][-1]
 
 
-def test_a_memory_without_room_for_every_label_is_refused(make_walk, digits) -> None:
+def test_a_memory_without_room_for_every_label_is_refused(make_trainer, digits) -> None:
     for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
         with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
-            make_walk(digits, learner)
-    make_walk(digits, ReplayConfig(memory=10))
+            make_trainer(digits, learner)
+    make_trainer(digits, ReplayConfig(memory=10))

@@ -47,7 +47,7 @@ class BudgetSpent(Exception):
 
 
 @dataclass(frozen=True)
-class PaidStore:
+class ResponseStore:
     """The database of a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its two tables.
 
     `timeout_s` is how long a database that is locked or out of reach is waited for.
@@ -58,12 +58,12 @@ class PaidStore:
     timeout_s: float = 30.0
 
     @classmethod
-    def in_file(cls, path: Path) -> PaidStore:
+    def in_file(cls, path: Path) -> ResponseStore:
         """A SQLite file of its own."""
         return cls(URL.create("sqlite", database=str(path.absolute())).render_as_string())
 
 
-class PaidAnswers:
+class ResponseCache:
     """Answers by key, and what the calls of one account have cost in all, over every run that used this store.
 
     `store` None keeps the spending and the last `MAX_RECENT` answers in memory. Threads, processes and machines may
@@ -71,7 +71,7 @@ class PaidAnswers:
     """
 
     def __init__(
-        self, store: PaidStore | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
+        self, store: ResponseStore | None, account: str, *, max_calls: int | None = None, max_cost: float | None = None
     ) -> None:
         self._store, self._account = store, account
         self._max_calls, self._max_cost = max_calls, max_cost
@@ -206,7 +206,7 @@ def _tables(prefix: str) -> tuple[Table, Table]:
     return answers, spending
 
 
-def _engine(store: PaidStore | None) -> Engine:
+def _engine(store: ResponseStore | None) -> Engine:
     if store is None:
         return create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     url = make_url(store.url)
