@@ -1,7 +1,7 @@
 """What a continual-learning method decides: which tasks to stream, what to remember, and how to protect old tasks.
 
-A learner is a set of hooks that a trainer calls. Everything that a hook sees is the same for any number of ranks, or this
-rank's share of it with the means to add the shares up; so is what a method makes of it.
+A learner is a set of hooks that a trainer calls. Everything that a hook sees is the same for any number of ranks, or
+this rank's share of it with the means to add the shares up; so is what a method makes of it.
 Shapes: N rows, D features, C labels, M networks: judge and small, or the one that both are.
 """
 

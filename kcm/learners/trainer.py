@@ -1,4 +1,4 @@
-"""The trainer of one collaborator over a task sequence: a step at a time, resumable at any step, by any number of ranks.
+"""Trains one collaborator on a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
 Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its slice of them; gradients are
 sums over the real rows divided by their weight over all ranks, added up over ranks, so they do not depend on the rank

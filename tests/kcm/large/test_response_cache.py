@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from kcm.errors import ArtefactError
-from kcm.large import paid as module
+from kcm.large import response_cache as module
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 
 

@@ -1,7 +1,7 @@
 """The trainer's learners end where a plain torch loop of the same method ends, on digits, with the same MLP.
 
-The loop shares no code with the trainer: it draws rows, and chooses what to remember, with torch's own generator. So the
-two agree in distribution, and are compared by the mean over seeds.
+The loop shares no code with the trainer: it draws rows, and chooses what to remember, with torch's own generator. So
+the two agree in distribution, and are compared by the mean over seeds.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> N
 
 def test_no_second_call_is_made_once_the_time_is_up() -> None:
     handle = FakeHandle(forever)
-    trouble = asyncio.run(escalation(handle).ask(ITEMS, 0.01))
-    assert isinstance(trouble, LargeUnavailable)
-    assert trouble.status == 504
+    unavailable = asyncio.run(escalation(handle).ask(ITEMS, 0.01))
+    assert isinstance(unavailable, LargeUnavailable)
+    assert unavailable.status == 504
     assert [response.cancelled for response in handle.responses] == [True]
 
 
@@ -122,10 +122,10 @@ def test_no_second_call_is_made_once_the_time_is_up() -> None:
 )
 def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error: Exception, reason: str) -> None:
     handle = FakeHandle(failing(error))
-    trouble = asyncio.run(escalation(handle).ask(ITEMS, 5.0))
-    assert isinstance(trouble, LargeUnavailable)
+    unavailable = asyncio.run(escalation(handle).ask(ITEMS, 5.0))
+    assert isinstance(unavailable, LargeUnavailable)
     assert len(handle.responses) == 2
-    assert trouble.status == 503
+    assert unavailable.status == 503
     assert reason in unavailable.reason
     assert "secret" not in unavailable.reason
 
@@ -139,9 +139,9 @@ def test_a_failure_that_passes_is_not_noticed() -> None:
 )
 def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(error: Exception) -> None:
     handle, breaker = FakeHandle(failing(error)), Breaker(BreakerConfig(failures=1))
-    trouble = asyncio.run(escalation(handle, breaker=breaker).ask(ITEMS, 5.0))
-    assert isinstance(trouble, LargeUnavailable)
-    assert (trouble.status, len(handle.responses), breaker.state) == (429, 1, "closed")
+    unavailable = asyncio.run(escalation(handle, breaker=breaker).ask(ITEMS, 5.0))
+    assert isinstance(unavailable, LargeUnavailable)
+    assert (unavailable.status, len(handle.responses), breaker.state) == (429, 1, "closed")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(err
     ids=str,
 )
 def test_garbage_in_place_of_answers_is_a_failure(answers: object, reason: str) -> None:
-    trouble = ask(giving(answers))
-    assert isinstance(trouble, LargeUnavailable)
+    unavailable = ask(giving(answers))
+    assert isinstance(unavailable, LargeUnavailable)
     assert reason in unavailable.reason
 
 

@@ -103,11 +103,11 @@ def test_small_answers_stand_in_for_escalated_items_alone() -> None:
 
 
 def test_without_a_stand_in_trouble_keeps_its_status() -> None:
-    for trouble in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
+    for unavailable in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
         with pytest.raises(Refusal) as caught:
-            predict(StubEscalation(trouble), "x", on_large_failure="error")
+            predict(StubEscalation(unavailable), "x", on_large_failure="error")
         assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
-            trouble.status,
+            unavailable.status,
             unavailable.reason,
             2,
         )
