@@ -98,6 +98,20 @@ def assets(
 
 
 @app.command()
+def migrate(
+    storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="The storage_path of earlier runs.")],
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Bring what an earlier version wrote to today's layout: artefacts, paid answers and the log."""
+    with reported(json, debug) as result:
+        from jobs.migration import migrate as migrate_storage
+
+        result |= migrate_storage(storage)
+        typer.echo(", ".join(f"{name}: {value}" for name, value in result.items()))
+
+
+@app.command()
 def serve(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle can do without it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -16,6 +17,25 @@ def replace_durably(draft: Path, target: Path) -> None:
         _sync(path)
     draft.replace(target)
     _sync(target.parent)
+
+
+def create_durably(target: Path, content: bytes) -> bool:
+    """Create a file with its whole content, on disk before this returns; False, and nothing is changed, where it is.
+
+    Of several processes that create the same file one succeeds. Raises OSError where the file system has no hard links.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(content)
+        _sync(draft)
+        os.link(draft, target)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync(target.parent)
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -27,7 +27,7 @@ from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
-from pipelines.store.lock import locked
+from pipelines.store.lease import leased
 from pipelines.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
@@ -88,6 +88,7 @@ def working(config: RunConfig, stages: list[Stage], reporter: Reporter | None = 
     store = ArtefactStore(config.storage_path)
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
     folder = context.run_folder
-    with storage_errors(folder), locked(folder, f"the run {config.name!r}"), connected(config.cluster):
+    lease = leased(store.control, f"leases/runs/{config.name}", f"the run {config.name!r}")
+    with storage_errors(folder), lease, connected(config.cluster):
         folder.mkdir(parents=True, exist_ok=True)
         yield context

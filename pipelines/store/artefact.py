@@ -1,8 +1,13 @@
 """Artefacts: what stages read and write, named by a fingerprint, complete once their manifest is there.
 
 The fingerprint covers the stage and its version, its own configuration and the fingerprints of what it read; never
-worker counts or paths. The manifest is written last and holds a hash of every file, so that a half-written or
-damaged artefact is never taken for a finished one.
+worker counts or paths. Every attempt writes into a folder of its own. The manifest is written last, holds a hash of
+every file and names the attempt that won: of two writers one wins, and a half-written or damaged artefact is never
+taken for a finished one. A lease keeps two processes from doing the same work; correctness does not rest on it.
+
+    STORAGE/artefacts/STAGE/FINGERPRINT/manifest.json
+                                       /attempt-XXXXXXXX/...    the files
+                                       /scratch/...             what an interrupted attempt left for the next one
 """
 
 from __future__ import annotations
@@ -12,18 +17,23 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from kcm.durable import create_durably
 from kcm.errors import ArtefactError
 from kcm.redact import redacted_values
-from pipelines.store.lock import locked
+from pipelines.store.control import Control
+from pipelines.store.lease import leased
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # of manifests; those without a number are of format 1
+FORMAT = 2  # of manifests; those of format 1, which may lack the number, lie beside their files
+CONTROL = "control"  # leases, below the storage path
+ATTEMPT = "attempt-"  # how the folder of an attempt begins
 SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
 
 
@@ -41,10 +51,14 @@ class Artefact:
     folder: Path
 
     @property
+    def home(self) -> Path:
+        """The folder that is named after the fingerprint and holds the manifest."""
+        return self.folder if self.folder.name == self.fingerprint else self.folder.parent
+
+    @property
     def manifest(self) -> dict[str, Any]:
-        """The stage, version, configuration, inputs, and file hashes."""
-        manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        return manifest
+        """The stage, version, configuration, inputs, attempt and file hashes."""
+        return _read_manifest(self.home)
 
     def as_a(self, view: type[ArtefactT]) -> ArtefactT:
         """The same artefact, with what its kind knows of its files."""
@@ -60,8 +74,8 @@ class Artefact:
         raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.folder))
 
     def _source(self, stages: tuple[str, ...]) -> Artefact | None:
-        folder = self.folder.parents[1]
-        inputs = [Artefact(stage, name, folder / stage / name) for stage, name in self.manifest["inputs"].items()]
+        artefacts = self.home.parents[1]
+        inputs = [_finished(artefacts / stage / name) for stage, name in self.manifest["inputs"].items()]
         direct = (each for each in inputs if each.stage in stages)
         return next(direct, None) or next(filter(None, (each._source(stages) for each in inputs)), None)
 
@@ -106,65 +120,94 @@ class ArtefactStore:
                 f"cannot write: {error.strerror}", where=str(self.root), mend="Choose another storage_path"
             ) from error
 
-    def folder(self, recipe: Recipe) -> Path:
+    @property
+    def control(self) -> Control:
+        """The records that several processes may write."""
+        return Control(self.root / CONTROL)
+
+    def home(self, recipe: Recipe) -> Path:
         """Where the artefact of a recipe lies, finished or not."""
         return self.root / "artefacts" / recipe.stage / recipe.fingerprint
 
     def find(self, recipe: Recipe) -> Artefact | None:
         """The finished artefact of a recipe; one whose files are not what its manifest says is not finished."""
-        folder = self.folder(recipe)
+        home = self.home(recipe)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = _read_manifest(home)
         except (FileNotFoundError, ValueError):
             return None
         if manifest.get("format", 1) > FORMAT:
             raise ArtefactError(
                 f"written in format {manifest['format']}, this version reads up to {FORMAT}",
-                where=str(folder),
+                where=str(home),
                 mend="Use the newer version, or another storage_path",
             )
-        if manifest["files"] != _hashes(folder):
-            return None
-        return Artefact(recipe.stage, recipe.fingerprint, folder)
+        found = _finished(home)
+        return found if manifest["files"] == file_hashes(found.folder) else None
 
     def finished(self, stage: str) -> list[Artefact]:
         """All finished artefacts of a stage, the newest first; their files are not verified."""
         manifests = [path for path in (self.root / "artefacts" / stage).glob(f"*/{MANIFEST}") if path.is_file()]
         newest = sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        return [Artefact(stage, path.parent.name, path.parent) for path in newest]
+        found = []
+        for path in newest:
+            with suppress(ValueError):  # torn by a crash
+                found.append(_finished(path.parent))
+        return found
 
     def build(self, recipe: Recipe, write: Callable[[Path, Path], None]) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 
-        `write(folder, scratch)` fills the folder; what it keeps in `scratch` is there again if it is interrupted.
-        LockedError while another process writes the same artefact.
+        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` is there again if it is
+        interrupted. LockedError while another process writes the same artefact.
         """
         if found := self.find(recipe):
             return found, True
-        folder = self.folder(recipe)
-        with storage_errors(folder), locked(folder, f"the {recipe.stage} artefact"):
+        home, key = self.home(recipe), f"leases/{recipe.stage}/{recipe.fingerprint}"
+        with storage_errors(home), leased(self.control, key, f"the {recipe.stage} artefact"):
             if found := self.find(recipe):
                 return found, True
-            self._clear(folder)
-            scratch = folder / SCRATCH
-            scratch.mkdir(parents=True, exist_ok=True)
-            write(folder, scratch)
-            shutil.rmtree(scratch)
-            write_json(
-                folder / MANIFEST, redacted_values(recipe.as_json()) | {"format": FORMAT, "files": _hashes(folder)}
-            )
-        return Artefact(recipe.stage, recipe.fingerprint, folder), False
+            self._clear(home)
+            attempt, scratch = home / f"{ATTEMPT}{uuid.uuid4().hex[:8]}", home / SCRATCH
+            attempt.mkdir(parents=True)
+            scratch.mkdir(exist_ok=True)
+            write(attempt, scratch)
+            won = publish(home, redacted_values(recipe.as_json()), attempt)
+            shutil.rmtree(scratch, ignore_errors=True)
+        if won:
+            return Artefact(recipe.stage, recipe.fingerprint, attempt), False
+        shutil.rmtree(attempt)  # a process that took the lease away, since this one was silent, was quicker
+        return _finished(home), True
 
     @staticmethod
-    def _clear(folder: Path) -> None:
-        """Remove what a damaged or interrupted attempt left, but for its scratch."""
-        for path in folder.iterdir() if folder.exists() else ():
+    def _clear(home: Path) -> None:
+        """Remove what damaged or interrupted attempts left, but for their scratch."""
+        for path in home.iterdir() if home.exists() else ():
             if path.name == SCRATCH:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def publish(home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
+    """Make an attempt the artefact of its home, unless another one is: False."""
+    manifest = dict(recipe) | {"format": FORMAT, "attempt": attempt.name, "files": file_hashes(attempt)}
+    return create_durably(home / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _read_manifest(home: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+def _finished(home: Path) -> Artefact:
+    """The artefact of a home, in the attempt that its manifest names."""
+    attempt = ""  # before format 2
+    with suppress(FileNotFoundError):
+        attempt = _read_manifest(home).get("attempt", "")
+    return Artefact(home.parent.name, home.name, home / attempt)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -192,12 +235,14 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): _digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and SCRATCH not in path.relative_to(folder).parts
-    }
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder by its relative path; of a home without manifest, scratch and attempts."""
+
+    def belongs(path: Path) -> bool:
+        top = path.relative_to(folder).parts[0]
+        return path.is_file() and top not in (MANIFEST, SCRATCH) and not top.startswith(ATTEMPT)
+
+    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if belongs(path)}
 
 
 def _digest(path: Path) -> str:

@@ -9,11 +9,11 @@ from 1; a compare-and-swap is the creation of the next one.
 from __future__ import annotations
 
 import os
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kcm.durable import create_durably
 from kcm.errors import ArtefactError
 
 KEEP = 16  # versions of a key that `prune` leaves: readers are never that far behind
@@ -53,24 +53,12 @@ class Control:
         if newest != version:
             return False
         target = self._file(key, version + 1)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{uuid.uuid4().hex}")
         try:
-            with draft.open("wb") as file:
-                file.write(value)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, target)
-        except FileExistsError:
-            return False
-        except PermissionError as error:  # what Linux says of a file system that has none
+            return create_durably(target, value)
+        except PermissionError as error:  # what Linux says of a file system that has no hard links
             raise ArtefactError(
                 f"cannot link files: {error.strerror}", where=str(target.parent), mend="Choose another storage_path"
             ) from error
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_folder(target.parent)
-        return True
 
     def history(self, key: str) -> list[Versioned]:
         """The values of a key that are still there, the oldest first."""
@@ -94,12 +82,3 @@ class Control:
 
     def _file(self, key: str, version: int) -> Path:
         return self._root / key / f"{version:012d}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk: without it a crash may forget a file whose content is safe."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

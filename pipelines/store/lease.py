@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 import psutil
 
 from kcm.errors import LockedError
+from kcm.redact import redacted
 from pipelines.store.control import Control, Versioned
 
 TTL_S = 30.0  # a holder that has not renewed its lease for this long is taken for dead, on whatever node it ran
@@ -51,7 +52,7 @@ class Record:
             started=psutil.Process().create_time(),
             user=getpass.getuser(),
             host=socket.gethostname(),
-            command=" ".join(sys.argv),
+            command=redacted(" ".join(sys.argv)),
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             renewed=time.time(),
         )

@@ -37,7 +37,8 @@ from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.deploy.release import Release
 from pipelines.stages import features
-from pipelines.store.lock import locked
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.lease import leased
 from pipelines.tracking import fetch_model
 from tests.outside import write_outside_package
 
@@ -201,7 +202,7 @@ def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, as
     arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG)]
     for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
         arguments += ["--set", f"{key}={value}"]
-    with locked(config.storage_path / "runs" / "reviews", "the run"):
+    with leased(ArtefactStore(config.storage_path).control, "leases/runs/reviews", "the run"):
         second = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode != 0
     assert f"process {os.getpid()}" in second.stderr

@@ -61,7 +61,7 @@ def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[st
         write_json(folder / TRIALS, trials)
 
     artefact, _ = store.build(Recipe("tune", 1, {"number": number}), write)
-    os.utime(artefact.folder / "manifest.json", (number, number))
+    os.utime(artefact.home / "manifest.json", (number, number))
     return artefact.as_a(TunedArtefact)
 
 
@@ -75,7 +75,7 @@ def test_the_last_search_of_the_space_is_found(tmp_path: Path) -> None:
     assert last_search(store, "this") is None
     made = [searched(store, number, space, []) for number, space in enumerate(["this", "this", "other"], 1)]
     assert last_search(store, "this") == made[1]
-    (made[1].folder / "manifest.json").unlink()  # as an interrupted one has none
+    (made[1].home / "manifest.json").unlink()  # as an interrupted one has none
     assert last_search(store, "this") == made[0]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, storage_errors, write_json
+from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, publish, storage_errors, write_json
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -34,7 +34,8 @@ def test_a_finished_artefact_is_not_built_again(tmp_path) -> None:
 @pytest.mark.parametrize("damage", ["other content", "missing", "extra", "no manifest", "torn manifest"])
 def test_a_damaged_artefact_is_built_again(tmp_path, damage) -> None:
     store = ArtefactStore(tmp_path)
-    folder = store.build(RECIPE, write_data)[0].folder
+    artefact = store.build(RECIPE, write_data)[0]
+    folder, home = artefact.folder, artefact.home
     match damage:
         case "other content":
             (folder / "data.txt").write_text("forty-one")
@@ -43,9 +44,9 @@ def test_a_damaged_artefact_is_built_again(tmp_path, damage) -> None:
         case "extra":
             (folder / "more.txt").write_text("?")
         case "no manifest":
-            (folder / MANIFEST).unlink()
+            (home / MANIFEST).unlink()
         case "torn manifest":
-            (folder / MANIFEST).write_text('{"files": {')
+            (home / MANIFEST).write_text('{"files": {')
     assert store.find(RECIPE) is None
     rebuilt, cached = store.build(RECIPE, write_data)
     assert not cached
@@ -70,7 +71,34 @@ def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(tmp_path)
         write_data(folder, scratch)
 
     artefact, _ = store.build(RECIPE, resumed)
-    assert sorted(path.name for path in artefact.folder.iterdir()) == ["data.txt", MANIFEST]
+    assert [path.name for path in artefact.folder.iterdir()] == ["data.txt"]
+    assert sorted(path.name for path in artefact.home.iterdir()) == [artefact.folder.name, MANIFEST]
+
+
+def test_of_two_writers_the_first_to_finish_wins_and_the_other_takes_its_artefact(tmp_path) -> None:
+    """A lease may be lost, for one that slept: what is published does not rest on it."""
+    store = ArtefactStore(tmp_path)
+
+    def overtaken(folder: Path, scratch: Path) -> None:
+        other = folder.with_name("attempt-other")
+        other.mkdir()
+        (other / "data.txt").write_text("forty-two, by another")
+        assert publish(folder.parent, RECIPE.as_json(), other)
+        write_data(folder, scratch)
+
+    artefact, cached = store.build(RECIPE, overtaken)
+    assert cached
+    assert (artefact.folder / "data.txt").read_text() == "forty-two, by another"
+    assert sorted(path.name for path in artefact.home.iterdir()) == ["attempt-other", MANIFEST]
+    assert store.find(RECIPE) == artefact
+
+
+def test_a_torn_manifest_hides_no_other_artefact(tmp_path) -> None:
+    store = ArtefactStore(tmp_path)
+    good = store.build(RECIPE, write_data)[0]
+    torn = store.build(Recipe("features", 9, {}), write_data)[0]
+    (torn.home / MANIFEST).write_text("{")
+    assert store.finished("features") == [good]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +145,9 @@ def test_a_manifest_of_a_later_format_is_refused_and_one_without_a_number_is_rea
     store = ArtefactStore(tmp_path)
     artefact = store.build(RECIPE, write_data)[0]
     manifest = artefact.manifest
-    assert manifest.pop("format") == 1
-    write_json(artefact.folder / MANIFEST, manifest)
+    assert manifest.pop("format") == 2
+    write_json(artefact.home / MANIFEST, manifest)
     assert store.find(RECIPE) == artefact
-    write_json(artefact.folder / MANIFEST, manifest | {"format": 2})
-    with pytest.raises(ArtefactError, match="written in format 2, this version reads up to 1"):
+    write_json(artefact.home / MANIFEST, manifest | {"format": 3})
+    with pytest.raises(ArtefactError, match="written in format 3, this version reads up to 2"):
         store.build(RECIPE, must_not_run)
