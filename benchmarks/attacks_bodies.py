@@ -54,28 +54,32 @@ def _replaced(value: Any, draw: random.Random) -> Any:
 def schemathesis_bodies(document: dict[str, Any], number: int) -> dict[str, list[bytes]]:
     """At most so many bodies that the document allows or forbids, by door; at least one for each."""
     import schemathesis
-    from hypothesis import HealthCheck, given, settings
     from schemathesis import GenerationMode
 
     schema = schemathesis.openapi.from_dict(document)
     found: dict[str, list[bytes]] = {}
     for path in DOORS:
-        bodies = found[path] = [b"{}"]
+        found[path] = [b"{}"]
         for mode in GenerationMode:
-
-            @settings(
-                max_examples=max(1, min(400, number // len(DOORS) // 2)),
-                deadline=None,
-                database=None,
-                derandomize=True,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(case=schema[path]["POST"].as_strategy(generation_mode=mode))
-            def gather(case: schemathesis.Case, bodies: list[bytes] = bodies) -> None:
-                body = case.body if isinstance(case.body, bytes) else json.dumps(case.body, default=str).encode()
-                bodies.append(body)
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                gather()
+            cases = schema[path]["POST"].as_strategy(generation_mode=mode)
+            found[path] += _drawn(cases, max(1, min(400, number // len(DOORS) // 2)))
     return found
+
+
+def _drawn(cases: Any, number: int) -> list[bytes]:
+    """The bodies of at most so many cases."""
+    from hypothesis import HealthCheck, given, settings
+
+    bodies: list[bytes] = []
+
+    @settings(
+        max_examples=number, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(case=cases)
+    def gather(case: Any) -> None:
+        bodies.append(case.body if isinstance(case.body, bytes) else json.dumps(case.body, default=str).encode())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gather()
+    return bodies
