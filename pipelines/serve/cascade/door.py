@@ -117,7 +117,7 @@ class Door:
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
         auditor = self._auditor(self._decisions, release, bundle, escalation) if self._decisions else None
         judge = PicturesFirst(
-            small_side.encoder.read,
+            bundle.encoder.reader(self._assets_dir),
             batcher,
             max_pixels=config.limits.max_pixels,
             max_waiting=config.max_waiting_items,
