@@ -185,10 +185,12 @@ def target(kind: Kind) -> Iterator[Target]:
     upstream = Upstream()
     with tempfile.TemporaryDirectory() as name, connected(ClusterConfig()):
         folder = Path(name)
-        config = serve_config(kind, folder)
+        config = serve_config(kind, folder, upstream.base_url)
         release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
         options = {"user_config": release.model_dump(mode="json")}
-        large = Large.options(**deployment_options(config.large, config), **options).bind(config.large, folder)
+        large = Large.options(**deployment_options(config.large, config), **options).bind(
+            config.large, folder, config.feedback
+        )
         app = build_door(release, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
         try:
             yield Target(start(app, config), upstream, config, folder)
@@ -197,7 +199,7 @@ def target(kind: Kind) -> Iterator[Target]:
             upstream.close()
 
 
-def serve_config(kind: Kind, folder: Path) -> ServeConfig:
+def serve_config(kind: Kind, folder: Path, base_url: str) -> ServeConfig:
     """What an operator would write."""
     keys = folder / "keys"
     hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
@@ -206,7 +208,11 @@ def serve_config(kind: Kind, folder: Path) -> ServeConfig:
         "port": free_port(),
         "auth": {"keys_file": str(keys)},
         "feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"},
-        "large": {"attempt_timeout_s": 5.0, "timeout_s": 12.0},
+        "large": {
+            "attempt_timeout_s": 5.0,
+            "timeout_s": 12.0,
+            "upstreams": [{"base_url": base_url, "api_key_env": None}],
+        },
         "audit": {"share": 1.0 if kind == "audited" else 0.0},
     }
     return parse_config(ServeConfig, values)
