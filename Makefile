@@ -1,11 +1,12 @@
 # Everything sets up .venv when it is missing or older than pyproject.toml and constraints.txt.
-#   make demo    fetch the assets, run the main job, print the result table
-#   make serve   serve the model that the demo registered
-#   make test    lint, unit tests, integration tests on the real assets
-#   make check   lint and unit tests, which need no assets
+#   make demo       fetch the assets, run the main job, print the result table
+#   make serve      serve the model that the demo registered
+#   make test       lint, unit tests, integration tests on the real assets
+#   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
+#   make check      lint and all unit tests, which need no assets
 
 .DELETE_ON_ERROR:
-.PHONY: demo serve test check lint constraints python clean
+.PHONY: demo serve test test-slow test-assets check lint constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -26,14 +27,20 @@ serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)
 
 # Unit tests first, since they fail faster, on every core; then one session, so that integration tests share one cluster.
-test: lint
-	$(BIN)/kcm assets
-	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF efficientnet-lite2
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration/
+test: lint test-assets
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m "not slow" $(UNIT_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" tests/integration/
+
+test-slow: test-assets
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m slow $(UNIT_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/integration/
 
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)
+
+test-assets: $(INSTALLED)
+	$(BIN)/kcm assets
+	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF efficientnet-lite2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

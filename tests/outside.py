@@ -37,6 +37,9 @@ class LettersConfig(EncoderConfig):
 class Letters:
     dim, identity, reads = 26, "letters", TEXT
 
+    def read(self, content):
+        return content
+
     def encode(self, inputs):
         counts = [[content.text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for content in inputs]
         return np.array(counts, dtype=np.float32).reshape(-1, 26) / 10

@@ -39,6 +39,7 @@ QUICK = {
     "tune.large_weights": "[0.0]",
     "tune.judge_weights": "[0.0]",
     "cluster.num_encoders": 1,
+    "cluster.num_workers": 1,
 }
 
 
@@ -63,6 +64,7 @@ def config(large: str, rows: Path, storage: Path, assets_dir: Path, **more: Any)
     return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in (QUICK | values | more).items()])
 
 
+@pytest.mark.slow
 def test_the_router_finds_out_that_a_weak_language_model_is_not_worth_a_call(tweets, assets_dir, tmp_path) -> None:
     """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
     weak = f"{{adapter: causal_lm, model: {SMOLLM}, gguf_file: SmolLM2-135M-Instruct.Q4_1.gguf, max_length: 256}}"

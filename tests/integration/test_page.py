@@ -30,7 +30,7 @@ from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
 from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CHROMIUM = Path("/usr/bin/chromium")
 # It runs as whoever runs the tests, and asks nobody for anything.

@@ -103,7 +103,7 @@ def config(table: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         "train": {"num_epochs": 8, "learning_rate": 0.01},
         "tune": {"num_trials": 2, "scopes": ["global"], "gates": ["confidence"], "max_loss": 0.05},
         "certificate": {"epsilon": 0.25},
-        "cluster": {"num_encoders": 1},  # a second one takes longer to start than it saves
+        "cluster": {"num_encoders": 1, "num_workers": 1},  # a second one takes longer to start than it saves
     }
     return parse_config(RunConfig, values)
 
@@ -136,7 +136,7 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
         "text",
         image_column="picture",
         task_column="style",
-        cluster=ClusterConfig(),
+        cluster=ClusterConfig(num_encoders=1),
         assets_dir=tmp_path,
         reporter=Reporter(),
     )

@@ -17,7 +17,7 @@ from kcm.tasks import TaskSequence
 from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/coco_clip.yaml"
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 230, 40)}

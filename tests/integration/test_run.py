@@ -45,16 +45,19 @@ from tests.outside import write_outside_package
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Few rows, and a certificate so mild that some threshold passes: both routes are to be seen.
 SMALL = {
     "tasks.max_rows_per_task": 120,
+    "large.encoder": f"{{model: {MINILM}, pooling: cls}}",
     "train.num_epochs": 2,
-    "tune.num_trials": 3,
+    "tune.num_trials": 2,
     "tune.scopes": "[global]",
     "tune.gates": "[confidence]",
     "tune.max_loss": 0.05,
     "certificate.epsilon": 0.2,
     "cluster.num_encoders": 1,  # so few rows take less time than one more actor
+    "cluster.num_workers": 1,
 }
 
 
@@ -159,6 +162,7 @@ def texts_by_id(tasks: Path) -> dict[str, str]:
     return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monkeypatch) -> None:
     arguments = [sys.executable, "-m", "jobs.cli", "features", str(CONFIG)]
     overrides = SMALL | {"storage_path": tmp_path, "assets_path": assets_dir, "encoder.batch_size": 8}
@@ -230,7 +234,7 @@ def test_components_from_outside_are_run_predicted_with_and_served(
             "train": {"num_epochs": 1},
             "tune": {"num_trials": 1, "gates": ["confidence"], "scopes": ["global"]},
             "certificate": {"epsilon": 0.2},
-            "cluster": {"num_encoders": 1},
+            "cluster": {"num_encoders": 1, "num_workers": 1},
         },
     )
     result = run(config)

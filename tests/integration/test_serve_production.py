@@ -231,6 +231,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
 
 
 @pytest.mark.parametrize("deployment", ["door", "encoder", "large"])
+@pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_answer(
     url: str, sentences: list[str], expected: list[Answer], deployment: str
 ) -> None:

@@ -23,7 +23,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 WORDS = {"good": ("fine", "great", "lovely"), "bad": ("awful", "poor", "dull")}
 NUM_ROWS = 120

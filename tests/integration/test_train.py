@@ -129,6 +129,7 @@ def test_the_matrix_is_complete_and_tasks_are_learned(undisturbed) -> None:
         assert np.diag(matrix).min() > 0.7  # three classes: chance is 0.33
 
 
+@pytest.mark.slow
 def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -> None:
     killed: list[int] = []
 
@@ -145,6 +146,7 @@ def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -
     assert_same(state, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
     storage = tmp_path / "storage"
     (tmp_path / "plan.pickle").write_bytes(pickle.dumps((worker_plan(plan, storage), CLUSTER)))
@@ -161,6 +163,7 @@ def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
     assert not psutil.pid_exists(progress["pid"])
 
 
+@pytest.mark.slow
 def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
     """Promise: the number of workers changes neither the matrix nor the memory, with an uneven last batch as here."""
     state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 4, "cpus_per_worker": 0.25}))
@@ -226,6 +229,7 @@ def after_losses(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) ->
     return pickle.loads((folder / "results.pickle").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_node_lost_mid_task_changes_nothing(after_losses, undisturbed) -> None:
     """Promise: the node of rank 0 may die in the middle of a task; the run goes on elsewhere to the same end."""
     lost, restarted = after_losses["fixed"]["seen"]
@@ -234,6 +238,7 @@ def test_a_node_lost_mid_task_changes_nothing(after_losses, undisturbed) -> None
     assert_same(after_losses["fixed"]["state"], undisturbed)
 
 
+@pytest.mark.slow
 def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(after_losses, undisturbed) -> None:
     """Promise: a node lost right after a checkpoint takes one of two workers, and changes neither matrix nor memory."""
     lost, restarted = after_losses["elastic"]["seen"]

@@ -164,6 +164,7 @@ def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: 
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trials_that_are_left(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
     assert LONG["tune"]["num_trials"] <= len(after) < LONG["tune"]["num_trials"] + len(before)
 
 
+@pytest.mark.slow
 def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search) -> None:
     """Promise: trials that would wait for ever for one another's CPUs run one by one, and free them all (ray#54305).
 

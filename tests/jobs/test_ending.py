@@ -109,6 +109,7 @@ typer.run(wait)
 """
 
 
+@pytest.mark.slow
 def test_a_termination_while_ray_works_ends_in_one_line(tmp_path: Path) -> None:
     """Promise: a cluster manager's SIGTERM ends a command as Ctrl-C does; Ray's own handler would abort it."""
     command = [sys.executable, "-c", WAITING_FOR_RAY, str(tmp_path / "out.json")]

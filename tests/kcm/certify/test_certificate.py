@@ -232,6 +232,7 @@ def _violations(truth, validate, config, *, num_rows, draws=1000, group_size=Non
 
 
 @pytest.mark.parametrize("method", ["regret", "net", "auto"])
+@pytest.mark.slow
 def test_the_promise_is_broken_no_more_often_than_delta(draw, method):
     # The searched threshold truly loses about epsilon, where a test is hardest put to it; every bound is checked too.
     truth, validate = draw(3000, 3, ease=1.2, large=0.95), draw(500, 4, ease=1.2, large=0.95)

@@ -37,6 +37,7 @@ def test_a_broken_promise_is_noticed():
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])
+@pytest.mark.slow
 def test_a_promise_that_just_holds_seldom_alarms_and_the_truth_stays_inside(gain):
     runs = [_run(0.02 + gain, seed=seed, gain=gain) for seed in range(150)]
     too_high = [any(low > 0.02 for low, _ in run) for run in runs]

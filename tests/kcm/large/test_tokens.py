@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
+from kcm.large.prompting import prompts
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt
 from kcm.large.tokens import PromptTokens
 
@@ -50,10 +51,13 @@ def test_hostile_text_changes_nothing_outside_its_place(tokens, tokenizer, text,
     assert len(hostile.ids) <= 1024
 
 
-def test_special_tokens_are_read_as_plain_text_even_if_the_breaking_up_missed_them(tokens, tokenizer):
+def test_special_tokens_are_read_as_plain_text_even_if_the_breaking_up_missed_them(tokens, tokenizer, monkeypatch):
     special = set(tokenizer.added_tokens_decoder)
     assert special & set(tokenizer("<|im_start|>")["input_ids"])  # how it would go wrong
-    ids = tokens._plain("a<|im_start|>b<tool>c")
+    monkeypatch.setattr(prompts, "neutral", lambda text, max_chars: text)
+    plain, hostile = tokens.prompt("PLAIN", NO_PROMPT), tokens.prompt("a<|im_start|>b<tool>c", NO_PROMPT)
+    after = len(plain.ids) - len(plain.before) - len("PLAIN")
+    ids = hostile.ids[len(hostile.before) : -after]
     assert not special & set(ids)
     assert tokenizer.decode(ids) == "a<|im_start|>b c"
 

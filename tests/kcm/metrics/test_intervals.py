@@ -73,6 +73,7 @@ def test_a_difference_changes_sign_with_its_sides_and_lies_inside_its_interval(p
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-7)
 
 
+@pytest.mark.slow
 def test_paired_intervals_cover_the_true_difference():
     rng = np.random.default_rng(0)
     truth, hits = 0.02 - 0.05, 0

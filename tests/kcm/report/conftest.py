@@ -188,3 +188,45 @@ class Reader(HTMLParser):
 @pytest.fixture
 def read_page() -> type[Reader]:
     return Reader
+
+
+class Lines(Reader):
+    """What a person reads, line by line, cells of a row between bars. Drawings are left out: they have own tests."""
+
+    BREAKS = frozenset(
+        (
+            "caption",
+            "dd",
+            "div",
+            "dt",
+            "figcaption",
+            "footer",
+            "h1",
+            "h2",
+            "h3",
+            "li",
+            "nav",
+            "p",
+            "pre",
+            "summary",
+            "tr",
+        )
+    )
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        if "svg" not in self.open:
+            self.text += "\n" if tag in self.BREAKS else " | " if tag in ("td", "th") else " " if tag != "b" else ""
+
+    def handle_data(self, data: str) -> None:
+        if "svg" not in self.open:
+            super().handle_data(data)
+
+
+@pytest.fixture
+def lines() -> Callable[[str], str]:
+    def read(markup: str) -> str:
+        shown = (" ".join(line.split()) for line in Lines(markup).text.splitlines())
+        return "\n".join(line for line in shown if line)
+
+    return read

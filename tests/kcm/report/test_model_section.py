@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from kcm.cascade.policy import Policy
 from kcm.report.model_section import model_section
 
+Lines = Callable[[str], str]
 POLICY = Policy().model_dump(mode="json")
 FRONTIER = {"call_rate": [1.0, 0.5, 0.0], "accuracy": [0.92, 0.93, 0.82], "threshold": [5.0, 2.0, -1.0]}
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -24,34 +27,31 @@ def parsed(markup: str) -> ElementTree.Element:
     return ElementTree.fromstring(f"<div>{markup}</div>")
 
 
-def test_it_shows_promise_frontier_with_the_deployed_point_and_matrix(metrics: Any, result: Any) -> None:
-    section = parsed(model_section("kcm", metrics, result["certificate"], POLICY))
-    text = "".join(section.itertext())
-    assert "With a probability of at least 90% the loss is at most 2 points." in text
-    assert "The large model answers every input." in text
+def test_it_shows_promise_frontier_with_the_deployed_point_and_matrix(
+    metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
+) -> None:
+    markup = model_section("kcm", metrics, result["certificate"], POLICY)
+    section = parsed(markup)
+    assert lines(markup) == snapshot
     tips = [tip.text for tip in section.iter("title")]
     assert "KCM deployed: 91.7% (90.7–92.7) at a call rate of 29.0%" in tips
-    cells = [cell.text for cell in section.iter("td")]
-    assert {"85.0", "84.0", "55.0"} <= set(cells)
     assert not any("style" in element.attrib for element in section.iter())  # pages may forbid inline styles
 
 
-def test_the_control_goes_by_its_own_name(metrics: Any, result: Any) -> None:
-    assert "MCM answers 71% of the inputs itself" in model_section("mcm", metrics, result["certificate"], POLICY)
-
-
-def test_a_bundle_that_was_never_evaluated_says_so_and_still_shows_its_promise(result: Any) -> None:
-    bare = model_section("kcm", {}, {}, POLICY)
-    assert "never evaluated" in bare
-    assert "<table" not in bare
-    assert "keep above 2" in model_section("kcm", {}, result["certificate"], POLICY)
-
-
-def test_without_a_frontier_there_is_still_a_matrix(metrics: Any, result: Any) -> None:
+def test_the_control_goes_by_its_own_name_and_without_a_frontier_there_is_still_a_matrix(
+    metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
+) -> None:
     del metrics["frontier"]
-    section = model_section("kcm", metrics, result["certificate"], POLICY)
-    assert "No frontier was measured." in section
-    assert "heat-10" in section
+    markup = model_section("mcm", metrics, result["certificate"], POLICY)
+    assert lines(markup) == snapshot
+    assert "heat-10" in markup
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_a_bundle_that_was_never_evaluated_says_so_and_still_shows_its_promise(
+    result: Any, certified: bool, lines: Lines, snapshot: SnapshotAssertion
+) -> None:
+    assert lines(model_section("kcm", {}, result["certificate"] if certified else {}, POLICY)) == snapshot
 
 
 def test_names_are_never_markup(metrics: Any, result: Any) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from syrupy.assertion import SnapshotAssertion
 
 from kcm.report.route_page import RouteReportInputs, render_route_report
 
+Lines = Callable[[str], str]
 ENDS = {"estimate": 0.9, "low": 0.88, "high": 0.92}
 TEST = {
     "num_rows": 400,
@@ -58,14 +62,10 @@ def page(certificate: dict[str, Any], **shown: Any) -> str:
     )
 
 
-def test_the_page_says_what_is_decided_and_promised() -> None:
+def test_the_page_says_what_is_decided_and_promised(lines: Lines, snapshot: SnapshotAssertion) -> None:
     html = page(CERTIFICATE)
-    assert "Decision: keep above 0.75." in html
-    assert "At most 5 points of accuracy lost" in html
-    assert "a probability of at least 90%" in html
+    assert lines(html) == snapshot
     assert html.count("<svg class") == 4
-    assert "cascade, any threshold" in html
-    assert "KCM deployed" not in html
 
 
 def test_text_of_the_table_is_never_markup() -> None:
@@ -76,9 +76,7 @@ def test_text_of_the_table_is_never_markup() -> None:
     assert "default-src 'none'" in html.replace("&#x27;", "'")
 
 
-def test_a_table_without_test_rows_or_confidence_still_has_a_page() -> None:
+def test_a_table_without_test_rows_or_confidence_still_has_a_page(lines: Lines, snapshot: SnapshotAssertion) -> None:
     nothing: dict[str, list[float]] = {"threshold": [], "p_value": [], "regret": [], "call_rate": []}
     certificate = {**CERTIFICATE, "decision": "escalate_all", "threshold": None, "test": None}
-    html = page(certificate, quality={}, frontier={}, reliability=[], certificate_path=nothing)
-    assert "Decision: escalate all." in html
-    assert "There are no test rows" in html
+    assert lines(page(certificate, quality={}, frontier={}, reliability=[], certificate_path=nothing)) == snapshot

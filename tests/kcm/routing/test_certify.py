@@ -42,6 +42,7 @@ def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> d
     return result
 
 
+@pytest.mark.slow
 def test_the_promise_is_broken_no_more_often_than_delta() -> None:
     """The true loss of a threshold is known in closed form here: the mean of (0.9 - (0.5 + g/2)) over g in (t, 1)."""
     broken = 0

@@ -104,12 +104,13 @@ def test_instructions_that_leave_no_room_are_an_error_of_the_item(chat_folder):
     assert "no room for the text" in answer.error
 
 
-def test_logits_that_are_not_numbers_are_an_error_of_their_item_alone(chat_folder):
-    model = load(chat_folder)
+def test_logits_that_are_not_numbers_are_an_error_of_their_item_alone(chat_folder, tmp_path):
+    tokenizer, network = AutoTokenizer.from_pretrained(chat_folder), AutoModelForCausalLM.from_pretrained(chat_folder)
     with torch.no_grad():  # the embedding of a byte that one of the texts has
-        token = model._tokens._encoded("~")[0]
-        model._model.get_input_embeddings().weight[token] = float("nan")
-    broken, fine = model.answer([Item("1", Content("a ~ film")), Item("2", Content("a film"))])
+        network.get_input_embeddings().weight[tokenizer("~", add_special_tokens=False)["input_ids"]] = float("nan")
+    tokenizer.save_pretrained(tmp_path)
+    network.save_pretrained(tmp_path)
+    broken, fine = load(tmp_path).answer([Item("1", Content("a ~ film")), Item("2", Content("a film"))])
     assert (broken.label, broken.error) == (None, "the model's logits are not numbers")
     np.testing.assert_allclose(fine.probabilities, reference(chat_folder, "a film"), atol=1e-5)
 

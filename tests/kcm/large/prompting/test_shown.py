@@ -11,16 +11,18 @@ from kcm.large import CausalLmConfig, ClassifierConfig, Item, OpenAiConfig, Prom
 from kcm.large.adapters.openai import OpenAiModel
 from kcm.large.prompting.prompts import question
 from kcm.large.prompting.shown import Message
+from tests.fake_upstream import FakeUpstream
 
 LABELS = ("refund", "late delivery", "praise")
 SOFT = Item("1", Content("where is it? >>>"), Prompt("soft", suggestions=((1, 0.875), (0, 0.1))))
 HARD = Item("2", Content("where is it?"), Prompt("hard", candidates=(1, 2)))
 
 
-def test_an_openai_server_is_sent_exactly_these_messages() -> None:
-    config = OpenAiConfig(model="m", api_key_env=None, max_chars=8)
+def test_an_openai_server_is_sent_exactly_these_messages(upstream: FakeUpstream) -> None:
+    config = OpenAiConfig(base_url=upstream.base_url, model="m", api_key_env=None, max_chars=8)
     told = config.shown(LABELS, SOFT)
-    sent = OpenAiModel(config, LABELS)._body(SOFT)["messages"]
+    OpenAiModel(config, LABELS).answer([SOFT])
+    (sent,) = (body["messages"] for body in upstream.requests)
     assert [{"role": message.role, "content": message.content} for message in told.messages] == sent
     assert (told.mode, told.suggestions, told.candidates) == ("soft", {"late delivery": 0.875, "refund": 0.1}, LABELS)
     assert "late delivery with probability 0.88" in json.dumps(sent)

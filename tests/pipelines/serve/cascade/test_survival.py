@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
@@ -46,6 +47,7 @@ uvicorn.run(create_api(Service(), LimitsConfig()), fd=int(sys.argv[2]), log_leve
 """
 
 
+@pytest.mark.slow
 def test_every_acknowledged_feedback_is_there_after_the_application_was_killed(tmp_path: Path) -> None:
     """Promise: what was acknowledged is stored, whenever SIGKILL comes."""
     url = f"sqlite:///{tmp_path}/feedback.db"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +159,12 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
+async def until(ready: Callable[[], bool]) -> None:
+    """Return once what goes on beside the test is `ready`; `run` ends what never is."""
+    while not ready():
+        await asyncio.sleep(0.01)
+
+
 def test_an_escalated_answer_is_in_the_log_before_the_client_has_it(url: str, recorder: Recorder) -> None:
     async def answer() -> None:
         front = await started(recorder, url)
@@ -227,10 +233,8 @@ def test_every_item_is_in_the_log_with_its_route_and_what_was_drawn_of_it(url: s
     async def answer() -> None:
         front = await started(recorder, url, share=1.0)
         await front.predict([KEPT, ASKED], Origin("r1", "ann", "mine"))
-        service = front._releases.current
-        assert service.auditor
-        await service.auditor.settled()
         log = DecisionLog(url, 1.0)
+        await until(lambda: recorder.audits != [] and bool(log.read(AUDITS)[0]["state"]))
         rows = log.read(DECISIONS)
         assert [(row["item"], row["route"], row["audit_share"]) for row in rows] == [
             (0, "small", 1.0),
@@ -344,7 +348,7 @@ def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_say
     async def swap() -> None:
         front = await started(recorder)
         await front.offer(release("mute"))
-        await front._releases.settled()
+        await until(lambda: front.card().refused is not None)
         card = front.card()
         assert card.model_version == "1"
         assert card.refused is not None
@@ -358,7 +362,7 @@ def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recor
         front = await started(recorder)
         waiting = [asyncio.ensure_future(front.predict([KEPT, ASKED], Origin(f"r{number}"))) for number in range(3)]
         await front.offer(release("2"))
-        await front._releases.settled()
+        await until(lambda: front.card().model_version == "2")
         later = await front.predict([KEPT, ASKED], Origin("later"))
         assert [response.model_version for response in await asyncio.gather(*waiting)] == ["1"] * 3
         assert later.model_version == "2"

@@ -132,6 +132,7 @@ def test_ten_thousand_malformed_bodies_are_the_client_s_fault(api: FastAPI, serv
     assert service.num_failed == 0
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) -> None:
     """Promise: an answered request leaves nothing behind; later hundreds need no more memory than the first."""
     body = json.dumps(VALID["/v1/predict"]).encode()

@@ -126,14 +126,16 @@ def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) 
     async def write() -> None:
         writing = opened(url, timeout_s=1.0)
         await writing.open()
-        sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
-        while sum(each.done() for each in sent) < 12:
-            await asyncio.sleep(0.01)
-        assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
-        for each in sent:
-            each.cancel()
-        await asyncio.gather(*sent, return_exceptions=True)
-        assert writing._num_patient == 0
+        for _ in range(2):  # who leaves leaves a place
+            sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
+            while sum(each.done() for each in sent) < 12:
+                await asyncio.sleep(0.01)
+            assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
+            await asyncio.sleep(0.1)
+            assert sum(each.done() for each in sent) == 12
+            for each in sent:
+                each.cancel()
+            await asyncio.gather(*sent, return_exceptions=True)
 
     run(write())
 
