@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 import threading
@@ -17,9 +16,9 @@ import typer
 
 from kcm.errors import KcmError
 from kcm.redact import redacted, redacted_values
+from pipelines._ray_private import kcm_error_text
 
 UNEXPECTED, MENDABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-_IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -77,10 +76,7 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
 def _mendable(error: Exception) -> str | None:
     """What a KcmError says, also one that crossed Ray's processes: some wrappers keep only its traceback's text."""
     cause = getattr(error, "cause", error)
-    if isinstance(cause, KcmError):
-        return str(cause)
-    found = _IN_TRACEBACK.findall(str(error))
-    return found[-1] if found else None
+    return str(cause) if isinstance(cause, KcmError) else kcm_error_text(error)
 
 
 def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
