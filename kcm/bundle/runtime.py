@@ -144,16 +144,16 @@ class SmallSide:
         Only the small model's probabilities enter a prompt: nothing in an input can write one.
         """
         return [
-            self.question(given, judgement)
-            for given, judgement in zip(inputs, judgements, strict=True)
+            self.question(example, judgement)
+            for example, judgement in zip(inputs, judgements, strict=True)
             if isinstance(judgement, Judgement) and not judgement.keeps
         ]
 
-    def question(self, given: Input, judgement: Judgement) -> Item:
+    def question(self, example: Input, judgement: Judgement) -> Item:
         """The question to the large model that this input is, or would be if it were escalated."""
         prompts = self.bundle.prompts or Prompts()
-        prompt = prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C)
-        return Item(given.id, given.content, prompt)
+        prompt = prompts.write(self.policy.prompt_for(example.task), judgement.probabilities_C)
+        return Item(example.id, example.content, prompt)
 
     def answers(
         self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]

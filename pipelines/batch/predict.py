@@ -189,8 +189,8 @@ class Score:
         """Answer the rows that can be answered; the others say why not."""
         rows = chunk.select(list(CHUNK)).to_pylist()
         inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
-        faults = [row["fault"] or self._fault(given) for row, given in zip(rows, inputs, strict=True)]
-        usable = [given for given, fault in zip(inputs, faults, strict=True) if fault is None]
+        faults = [row["fault"] or self._fault(example) for row, example in zip(rows, inputs, strict=True)]
+        usable = [example for example, fault in zip(inputs, faults, strict=True) if fault is None]
         answers = iter(self._cascade.answer(usable))
         records = [
             {"id": row["id"]} | (_record(next(answers)) if fault is None else {"error": fault})
@@ -198,11 +198,11 @@ class Score:
         ]
         return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
 
-    def _fault(self, given: Input) -> str | None:
-        if lacking := given.content.lacks(self._reads):
+    def _fault(self, example: Input) -> str | None:
+        if lacking := example.content.lacks(self._reads):
             return f"no {lacking}"
-        known = given.task is None or given.task in self._task_names
-        return None if known else f"no such task: {given.task}"
+        known = example.task is None or example.task in self._task_names
+        return None if known else f"no such task: {example.task}"
 
 
 def _record(answer: Answer | Failure) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Classify(Plan):
         write_identity(attempt.folder, identity)
 
 
-class LookUp(Plan):
+class Lookup(Plan):
     """Answers that the user already has, found by id."""
 
     large: LargeConfig
@@ -125,6 +125,6 @@ class Outcomes(Stage):
         answer_names = sequence.names.answers
         if not large.reads:
             model = large.build(answer_names, context.assets_path)
-            return LookUp(large=large, identity=model.identity, model=model)
+            return Lookup(large=large, identity=model.identity, model=model)
         identity = large.identity(answer_names, context.assets_path)
         return Ask(large=large, identity=identity, device=context.cluster.device)

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from kcm.cascade.gate import Gate, GateName, fit_gate
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import Found, Scope, find_policy
+from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.metrics.calibration import fit_temperature
@@ -51,7 +51,7 @@ class Choice:
 class Evaluated:
     """What a choice reaches on validate: its policy, what a certificate is expected to leave of it, gate and scores."""
 
-    found: Found
+    found: SearchResult
     promised: float
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
