@@ -85,13 +85,13 @@ def predict(
         image_root=image_root and image_root.absolute(),
     )
     require_models(bundle, assets_dir, upstreams)
-    paid = output_path.absolute().with_name(f".{output_path.name}.paid")
+    responses = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
         "assets_dir": assets_dir.absolute(),
         "device": cluster.device,
         "upstreams": tuple(upstreams),
-        "paid": ResponseStore.in_file(paid),
+        "responses": ResponseStore.in_file(responses),
     }
 
     names = added_columns(source)
@@ -108,7 +108,7 @@ def predict(
             routes.update(route or "error" for route in answered["route"].to_pylist())
             bar.update(routes.total(), source.num_rows)
     if not routes.keys() & {"error", "small_degraded"}:
-        paid.unlink(missing_ok=True)  # the output has all answers now
+        responses.unlink(missing_ok=True)  # the output has all answers now
     return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
 
 
@@ -179,9 +179,9 @@ class Score:
         assets_dir: Path,
         device: str,
         upstreams: Sequence[UpstreamConfig] = (),
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
     ) -> None:
-        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, paid=paid)
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
         bundle = self._cascade.small_side.bundle
         self._task_names, self._reads = bundle.task_names, bundle.reads
 

@@ -52,13 +52,13 @@ class Evaluated:
     """What a choice reaches on validate: its policy, what a certificate is expected to leave of it, gate and scores."""
 
     found: SearchResult
-    promised: float
+    keep_rate: float
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
 
     def objectives(self) -> dict[str, float]:
         """What trials are compared by."""
-        return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.promised}
+        return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.keep_rate}
 
 
 @dataclass(frozen=True)
