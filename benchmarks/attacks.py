@@ -59,7 +59,7 @@ class Innocents:
             thread.join()
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How many failed, and how long they waited."""
         failed = self.statuses.total() - self.statuses[200]
         p50, p99 = 1000 * np.quantile(self.seconds, [0.5, 0.99])
@@ -100,7 +100,7 @@ def play(attack: Attack, served: Target) -> list[str]:
         ratio = f"{outcome.cpu_ms:.0f}/{outcome.normal_cpu_ms:.0f} = {outcome.cpu_ms / outcome.normal_cpu_ms:.1f}x"
     held = outcome.held and blocks <= MAX_BLOCK_MS
     memory = f"{after['peak_mib'] - before['mib']:+.0f}"
-    return [attack.name, "yes" if held else "NO", f"{blocks:.0f}", ratio, memory, others.told, outcome.seen]
+    return [attack.name, "yes" if held else "NO", f"{blocks:.0f}", ratio, memory, others.summary, outcome.seen]
 
 
 def attacks(only: str) -> bool:

@@ -53,7 +53,7 @@ class Suffering:
     def __init__(self) -> None:
         self._block_s, self._ticking = 0.0, None
 
-    async def told(self, begin: bool = False) -> dict[str, float]:
+    async def figures(self, begin: bool = False) -> dict[str, float]:
         """Longest block in ms and peak of memory in MiB since a call that was to `begin`; CPU seconds, MiB by now."""
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick())
@@ -84,10 +84,10 @@ class Sorting(SmallSide):
     def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
         """One judgement per input; features are computed and left alone."""
         return [
-            replace(found, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in given.content.text)
+            replace(found, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in example.content.text)
             if isinstance(found, Judgement)
             else found
-            for given, found in zip(inputs, super().judge(inputs), strict=True)
+            for example, found in zip(inputs, super().judge(inputs), strict=True)
         ]
 
 
@@ -96,7 +96,7 @@ class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         api: FastAPI = super().__serve_build_asgi_app__()
-        api.add_api_route(MEASURED, Suffering().told, include_in_schema=False)
+        api.add_api_route(MEASURED, Suffering().figures, include_in_schema=False)
         return api
 
     def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
@@ -163,8 +163,8 @@ class Upstream:
         if "bomb" in question:
             return 200, {"Content-Encoding": "gzip"}, self._bomb
         label = "nothing of the kind" if "off-list" in question else "good" if "agree" in question else "bad"
-        said = json.dumps({"label": label})
-        choice = {"message": {"role": "assistant", "content": said}}
+        reply = json.dumps({"label": label})
+        choice = {"message": {"role": "assistant", "content": reply}}
         return 200, {}, json.dumps({"choices": [choice], "usage": {}}).encode()
 
 

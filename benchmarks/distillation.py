@@ -223,18 +223,21 @@ def main() -> None:
     parser.add_argument("--storage", type=Path, required=True, help="storage path of a finished run of reviews.yaml")
     parser.add_argument("--num-seeds", type=int, default=10)
     parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    config, domains = load_config(RunConfig, REVIEWS), read_domains(Inputs(None, given.storage, None, Path("assets")))
-    kept = given.storage / "distillation.json"
+    config, domains = (
+        load_config(RunConfig, REVIEWS),
+        read_domains(Inputs(None, arguments.storage, None, Path("assets"))),
+    )
+    kept = arguments.storage / "distillation.json"
     seeds = json.loads(kept.read_text()) if kept.exists() else {}
-    for seed in track(range(given.num_seeds), "seeds"):
+    for seed in track(range(arguments.num_seeds), "seeds"):
         if str(seed) not in seeds:
             seeds[str(seed)] = walked(domains, config, seed)
             kept.write_text(json.dumps(seeds))
     table = summarised(seeds)
     show(table, len(seeds))
-    if given.write:
+    if arguments.write:
         RESULTS.write_text(json.dumps({"num_seeds": len(seeds), "table": table}, indent=1) + "\n")
 
 

@@ -26,7 +26,7 @@ def target(x_N2: Tensor) -> Tensor:
     return torch.exp(torch.sin(torch.pi * x_N2[:, :1]) + x_N2[:, 1:] ** 2)
 
 
-def spread(network: KAN, x_NI: Tensor) -> Tensor:
+def total_deviation(network: KAN, x_NI: Tensor) -> Tensor:
     """Sum over all edges of the standard deviation of what they add: the pressure to do with few edges."""
     total = x_NI.new_zeros(())
     for layer in network.kan_layers:
@@ -42,7 +42,7 @@ def fit(network: KAN, x_N2: Tensor, num_steps: int, sparsity: float, generator: 
     for _ in range(num_steps):
         rows_N2 = x_N2[torch.randint(len(x_N2), (BATCH,), generator=generator)]
         error = F.mse_loss(network(rows_N2), target(rows_N2))
-        loss = error + sparsity * spread(network, rows_N2) if sparsity else error
+        loss = error + sparsity * total_deviation(network, rows_N2) if sparsity else error
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -40,7 +40,7 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.run import STAGES, working
 from pipelines.run import retrieval as measure_retrieval
-from pipelines.stages.evaluate import Judged
+from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import run_stages
 from pipelines.store.outcomes import outcome_table
 
@@ -69,7 +69,7 @@ def emoji_encoders(places: Places) -> dict[str, Any]:
     for encoder in SMALL_ENCODERS:
         config, _, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
         found[config.encoder.name] = {
-            name: _on_validate(_judged(done, name, ("validate",))) for name in config.collaborators
+            name: _on_validate(_scored(done, name, ("validate",))) for name in config.collaborators
         }
     return {"splits_read": ["train", "validate"], "small_encoders": found}
 
@@ -88,7 +88,7 @@ def emoji(places: Places) -> dict[str, Any]:
             "deployed": measured[name]["overall"],
             "certificate": measured[name]["certificate"],
             "area": measured[name]["routing"]["apgr"],
-            "at_a_point_lost_on_validate": _at_a_point_lost(_judged(done, name, SPLITS)),
+            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(done, name, SPLITS)),
         }
         for name in config.collaborators
     }
@@ -108,15 +108,15 @@ def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple
     return config, context, done
 
 
-def _judged(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> Judged:
+def _scored(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> ScoredTable:
     found = done["tune"].load(name)
-    return Judged.of(found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits))
+    return ScoredTable.of(found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits))
 
 
-def _on_validate(judged: Judged) -> dict[str, Any]:
-    rows = judged.rows("validate")
+def _on_validate(scored: ScoredTable) -> dict[str, Any]:
+    rows = scored.rows("validate")
     cheapest = Frontier.of(rows).cheapest(0.0)
-    large_s, small_s = judged.table.large_cost, judged.small_cost
+    large_s, small_s = scored.table.large_cost, scored.small_cost
     return {
         "num_rows": len(rows),
         "small_accuracy": float(rows.small_correct.mean()),
@@ -128,18 +128,18 @@ def _on_validate(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _at_a_point_lost(judged: Judged) -> dict[str, Any]:
-    validate, test = judged.rows("validate"), judged.rows("test")
+def _at_a_point_lost(scored: ScoredTable) -> dict[str, Any]:
+    validate, test = scored.rows("validate"), scored.rows("test")
     kept_N = test.score > Frontier.of(validate).cheapest(MAX_LOSS).threshold
     cascade_N = np.where(kept_N, test.small_correct, test.large_correct)
     return {
-        "calls_saved": _told(accuracy_interval(kept_N, test.group)),
-        "difference": _told(paired_difference(cascade_N, test.large_correct, test.group)),
+        "calls_saved": _interval(accuracy_interval(kept_N, test.group)),
+        "difference": _interval(paired_difference(cascade_N, test.large_correct, test.group)),
         "num_rows": len(kept_N),
     }
 
 
-def _told(interval: Interval | None) -> dict[str, float]:
+def _interval(interval: Interval | None) -> dict[str, float]:
     assert interval is not None  # there are rows
     return asdict(interval)
 

@@ -366,16 +366,16 @@ def main() -> None:
     parser.add_argument("--ratings", type=Path)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
-    given = parser.parse_args()
-    inputs = Inputs(given.gsm8k and Path(given.gsm8k), given.storage, given.ratings, given.assets)
+    arguments = parser.parse_args()
+    inputs = Inputs(arguments.gsm8k and Path(arguments.gsm8k), arguments.storage, arguments.ratings, arguments.assets)
     torch.set_num_threads(2)
     try:
-        for name in given.only or FIGURES:
+        for name in arguments.only or FIGURES:
             started = time.perf_counter()
             figures = FIGURES[name](inputs)
             show(name, figures)
             Console().print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
-            if given.write:
+            if arguments.write:
                 kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
                 RESULTS.write_text(json.dumps(kept | {name: figures}, indent=1) + "\n")
     except KcmError as error:

@@ -97,19 +97,19 @@ def loads(results: dict[str, dict[str, Any]]) -> Table:
     for result in results.values():
         for name, found in result.items():
             by_clients = found if isinstance(found, dict) and "1" in found else {"": found}
-            for clients, told in by_clients.items():
-                if isinstance(told, dict) and "client_cpu" in told:
-                    shown.add_row(name, clients, *_row(told))
+            for clients, figures in by_clients.items():
+                if isinstance(figures, dict) and "client_cpu" in figures:
+                    shown.add_row(name, clients, *_row(figures))
     return shown
 
 
-def _row(told: dict[str, Any]) -> list[str]:
-    milliseconds = [told[name] for name in ("p50_ms", "p99_ms", "kept_p50_ms", "large_p50_ms", "cpu_ms")]
+def _row(figures: dict[str, Any]) -> list[str]:
+    milliseconds = [figures[name] for name in ("p50_ms", "p99_ms", "kept_p50_ms", "large_p50_ms", "cpu_ms")]
     return [
-        f"{told['per_second']:.1f}",
+        f"{figures['per_second']:.1f}",
         *("-" if value is None else f"{value:.1f}" for value in milliseconds),
-        f"{told['large_share']:.0%}",
-        f"{told['client_cpu']:.0%}",
+        f"{figures['large_share']:.0%}",
+        f"{figures['client_cpu']:.0%}",
     ]
 
 

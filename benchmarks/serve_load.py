@@ -97,9 +97,9 @@ def run(plan: Plan) -> Load:
     )
     if answer.returncode:
         raise RuntimeError(f"the clients failed: {answer.stderr[-2000:]}")
-    told = json.loads(answer.stdout)
-    columns = {name: np.array(told[name]) for name in ("began_N", "latency_N", "status_N", "route_N")}
-    return Load(seconds=plan.seconds, client_cpu=told["client_cpu"], **columns)
+    figures = json.loads(answer.stdout)
+    columns = {name: np.array(figures[name]) for name in ("began_N", "latency_N", "status_N", "route_N")}
+    return Load(seconds=plan.seconds, client_cpu=figures["client_cpu"], **columns)
 
 
 class Connection(asyncio.Protocol):

@@ -82,12 +82,12 @@ def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
         "overhead_ms": statistics.median(added),
         "overheads_ms": sorted(added),
         "capacity": capacity,
-        "at_80_percent": _told(busy),
+        "at_80_percent": _summary(busy),
         "p99_over_median": busy.milliseconds(0.99) / busy.milliseconds(0.5),
         "p99_over_median_by_route": {
             route: busy.milliseconds(0.99, route) / busy.milliseconds(0.5, route) for route in ("small", "large")
         },
-        "at_twice": _told(over),
+        "at_twice": _summary(over),
         "goodput": over.per_second / capacity,
         "refused": over.share(429),
         "neither": 1 - over.share(429) - over.share(200),
@@ -141,8 +141,8 @@ def swaps(bench: Bench) -> dict[str, Any]:
         "seconds_per_swap": statistics.median(changes),
         "requests": int(during.counted_N.sum()),
         "failed": int((during.status_N != 200).sum()),
-        "calm": _told(calm),
-        "during": _told(during),
+        "calm": _summary(calm),
+        "during": _summary(during),
         "p99_during_vs_calm": during.milliseconds(0.99) / calm.milliseconds(0.99),
     }
 
@@ -169,10 +169,10 @@ def replicas_mib() -> float:
 
 
 def _by_clients(loads: dict[int, Load]) -> dict[str, Any]:
-    return {str(clients): _told(load) for clients, load in loads.items()}
+    return {str(clients): _summary(load) for clients, load in loads.items()}
 
 
-def _told(load: Load) -> dict[str, Any]:
+def _summary(load: Load) -> dict[str, Any]:
     figures = {
         "per_second": load.per_second,
         "p50_ms": load.milliseconds(0.5),

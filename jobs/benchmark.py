@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.ending import reported
+from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 
 DEFAULT_SETTINGS = Path(__file__).parent / "configs" / "benchmark" / "default.yaml"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import benchmark, route
-from jobs.ending import reported
+from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from kcm.components import FAMILIES, Known
+from kcm.components import FAMILIES, KnownComponent
 
 
 def known_components() -> dict[str, list[dict[str, Any]]]:
     """The known components of every family, as JSON."""
-    return {name: [asdict(known) for known in family.known()] for name, family in FAMILIES.items()}
+    return {name: [asdict(component) for component in family.known()] for name, family in FAMILIES.items()}
 
 
 def components_view() -> Table:
@@ -21,11 +21,11 @@ def components_view() -> Table:
     for column in ("family", "key", "tag", "from", "class"):
         table.add_column(column, no_wrap=True)
     for name, family in FAMILIES.items():
-        for row, known in enumerate(family.known()):
+        for row, component in enumerate(family.known()):
             first = (name, family.tag) if row == 0 else ("", "")
-            table.add_row(*first, known.tag, _origin(known), known.path)
+            table.add_row(*first, component.tag, _origin(component), component.path)
     return table
 
 
-def _origin(known: Known) -> str:
-    return f"{known.package} {known.version}" if known.package else "built in"
+def _origin(component: KnownComponent) -> str:
+    return f"{component.package} {component.version}" if component.package else "built in"

@@ -65,13 +65,13 @@ class Explainer:
         """
         if lacking := content.lacks(self.bundle.reads):
             raise DataError(f"the bundle reads {lacking}, and none is given", where="--image or --input")
-        given = Input(content)
+        example = Input(content)
         judgements: list[Judgement] = []
-        for each in self.side.judge(variants(given)):
+        for each in self.side.judge(variants(example)):
             if isinstance(each, Unreadable):
                 raise DataError(each.reason, where="--image")
             judgements.append(each)
-        return explain(self.bundle, given, judgements, top)
+        return explain(self.bundle, example, judgements, top)
 
     def draw(self, explanation: Explanation, path: Path) -> Path:
         """Draw the curves behind the largest contributions, each with where this input lies on it."""
@@ -92,7 +92,7 @@ class Explainer:
         cells = heat_map(self.bundle, explanation.judgement.features_D)
         if cells is None:
             return None
-        picture = square(explanation.given.content.image, 256)
+        picture = square(explanation.example.content.image, 256)
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         for ax, title in zip(figure.subplots(1, 2), ("the picture", f"for {explanation.judge_label}"), strict=True):
             ax.imshow(picture, extent=(0, 1, 0, 1))
@@ -107,12 +107,12 @@ class Explainer:
             reads = self.bundle.reads
             columns = (text_column if "text" in reads else None, image_column if "image" in reads else None)
             chunk = next(open_rows(rows, columns[0], image_column=columns[1]).chunks(PROBE_ROWS))
-            given = [
+            examples = [
                 Content(text or "", image or b"")
                 for text, image in zip(chunk["text"].to_pylist(), chunk["image"].to_pylist(), strict=True)
             ]
-            whole = [content for content in given if not content.lacks(reads)]
-            features_ND, _ = encode_readable(self.side.encoder, whole)
+            readable = [content for content in examples if not content.lacks(reads)]
+            features_ND, _ = encode_readable(self.side.encoder, readable)
             return network_inputs(self.bundle.collaborator, features_ND)
         remembered = remembered_rows(self.bundle.learner_state, self.bundle.collaborator)
         if remembered is None or len(remembered) < 2:
@@ -136,12 +136,12 @@ def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
 
 
 def write_explanations(
-    explainer: Explainer, given: Sequence[Content], output: Path, top: int
+    explainer: Explainer, examples: Sequence[Content], output: Path, top: int
 ) -> tuple[dict[str, Any], list[Explanation]]:
     """Write all pictures to `output`; the result as plain values, and the explanation of each input."""
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
-    explanations = [explainer.explain(content, top) for content in given]
+    explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
         if heat := explainer.draw_heat(each, output / f"heat-{number}.png"):

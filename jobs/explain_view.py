@@ -18,19 +18,19 @@ def explanation_view(explanation: Explanation, label_names: Sequence[str], top: 
     """The decision and its largest contributions, for a person."""
     judgement = explanation.judgement
     threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
-    asked = _shortened(explanation.given.content.text) or "the picture"
+    asked = _shortened(explanation.example.content.text) or "the picture"
     headline = (
         f"[bold]{escape(asked)}[/bold]\nsmall says {escape(explanation.label)}, "
         f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
         f"the {explanation.route} model answers"
     )
-    heeded = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in explanation.strongest_words[:top])
+    words = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in explanation.strongest_words[:top])
     tables = (
         part
         for name, reasons in explanation.reasons.items()
         for part in (_title(name, reasons, label_names), _contributions(reasons))
     )
-    return Group(headline, *([f"words that the judge heeds: {heeded}"] if heeded else []), *tables)
+    return Group(headline, *([f"words that the judge heeds: {words}"] if words else []), *tables)
 
 
 def _title(name: str, reasons: Reasons, label_names: Sequence[str]) -> str:

@@ -34,9 +34,9 @@ def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., N
         names = list(model.model_fields)
 
         @functools.wraps(command)
-        def wrapped(**given: Any) -> None:
-            chosen = {name: given.pop(name) for name in names}
-            command(**given, **{parameter: {name: value for name, value in chosen.items() if value is not None}})
+        def wrapped(**arguments: Any) -> None:
+            chosen = {name: arguments.pop(name) for name in names}
+            command(**arguments, **{parameter: {name: value for name, value in chosen.items() if value is not None}})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != parameter]

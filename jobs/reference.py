@@ -126,11 +126,11 @@ def _default(field: FieldInfo) -> str:
         return "**required**"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        given = value.model_dump(mode="json", exclude_unset=True)
+        values = value.model_dump(mode="json", exclude_unset=True)
         if len(_models(field.annotation)) > 1:
             tags = {name: _tag(type(value), name, part) for name, part in type(value).model_fields.items()}
-            given = {name: tag for name, tag in tags.items() if tag} | given
-        return f"`{_scalar(given)}`" if given else "see below"
+            values = {name: tag for name, tag in tags.items() if tag} | values
+        return f"`{_scalar(values)}`" if values else "see below"
     return f"`{_scalar(value)}`"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.ending import reported
+from jobs.exit import reported
 from jobs.options import Debug, JsonFile, options_of
 from kcm.routing.config import RequestConfig, RouteColumns
 
@@ -69,11 +69,11 @@ def evaluate(
         from kcm.routing.evaluate import evaluate as compare
         from kcm.routing.frame import RoutingFrame
 
-        given = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
-        config = parse_config(EvaluateConfig, given, where="options")
-        bench = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
-        result |= compare(bench.table, bench.inputs, bench.score_name, config)
-        result["notes"] += bench.notes
+        options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
+        config = parse_config(EvaluateConfig, options, where="options")
+        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
+        result |= compare(frame.table, frame.inputs, frame.confidence_name, config)
+        result["notes"] += frame.notes
         result_console().print(evaluation_view(result))
 
 
@@ -97,8 +97,8 @@ def fit(
     with reported(json, debug) as result:
         from kcm.routing.frame import RoutingFrame
 
-        bench = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
-        result |= bench.fit(seed, output)
+        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
+        result |= frame.fit(seed, output)
         typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
 
 
@@ -124,8 +124,8 @@ def search(
         from jobs.table import result_console
         from kcm.routing.frame import RoutingFrame
 
-        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= bench.search(seed, max_loss)
+        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
+        result |= frame.search(seed, max_loss)
         result_console().print(search_view(result))
 
 
@@ -167,8 +167,8 @@ def certify(
         from kcm.routing.frame import RoutingFrame
 
         asked = parse_config(RequestConfig, request, where="options")
-        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= bench.certify(asked, ledger)
+        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
+        result |= frame.certify(asked, ledger)
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
         result_console().print(certificate_view(result))
@@ -202,14 +202,14 @@ def report(
         from kcm.routing.frame import RoutingFrame
 
         asked = parse_config(RequestConfig, request, where="options")
-        bench = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= bench.certify(asked, ledger)
+        frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
+        result |= frame.certify(asked, ledger)
         inputs = RouteReportInputs(
             name=table.name,
             certificate=result,
-            columns=bench.columns.named,
+            columns=frame.columns.named,
             machine=f"{platform.system()} {platform.machine()}",
-            **bench.curves(asked),
+            **frame.curves(asked),
         )
         write_page(render_route_report(inputs), output)
         result["report"] = str(output)

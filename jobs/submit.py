@@ -22,17 +22,13 @@ import kcm
 import pipelines
 from kcm.errors import KcmError
 from kcm.redact import redacted
-from pipelines.authentication import MODE, reread
+from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authentication
+from pipelines.authentication import MODE
 from pipelines.config import RunConfig
 
 AuthMode = Literal["disabled", "token"]
 CONFIG = "config.yaml"
 _POLL_S = 0.5
-_CHATTY = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 
 def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
@@ -65,7 +61,7 @@ def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
     except OSError as error:
         raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
     if end.status is not JobStatus.SUCCEEDED:
-        reason = (end.message or "no reason given").partition(", last available logs")[0]  # the log was printed already
+        reason = job_failure(end.message or "no reason given")  # the log was printed already
         raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, mend="Its log stands above")
     return job
 
@@ -82,8 +78,8 @@ def _client(address: str, auth: AuthMode) -> JobSubmissionClient:
     # Set both ways of finding and entering a cluster: else a RAY_ADDRESS of the shell overrides the address asked for,
     # and a token left in the home folder changes how the client must connect.
     os.environ["RAY_API_SERVER_ADDRESS"], os.environ[MODE] = address, auth
-    reread()
-    for name in _CHATTY:
+    reread_authentication()
+    for name in JOB_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)

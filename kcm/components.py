@@ -28,7 +28,7 @@ from kcm.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownComponent:
     """A component that is known by a name: its tag, its class as `package.module:Class`, and who brings it.
 
     `package` and `version` are those of the distribution whose entry point it is; empty for one of ours.
@@ -55,14 +55,14 @@ class Family:
     ours: Mapping[str, str]
     default: str | None = None
 
-    def known(self) -> list[Known]:
+    def known(self) -> list[KnownComponent]:
         """All components with a name: ours, then those that installed packages register, by name.
 
         A name of ours stays ours, whatever is installed.
         """
         theirs = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
-        return [Known(name, path) for name, path in self.ours.items()] + [
-            Known(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
+        return [KnownComponent(name, path) for name, path in self.ours.items()] + [
+            KnownComponent(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
             for entry in theirs
             if entry.name not in self.ours
         ]
@@ -121,15 +121,15 @@ class Family:
         path = _path_of(component)
         return next((name for name, ours in self.ours.items() if ours == path), path)
 
-    def described(self, component: Component) -> Known:
+    def described(self, component: Component) -> KnownComponent:
         """A component of the family, and who brings it: nobody where its module is part of no installed package."""
         path = _path_of(type(component))
         if path in self.ours.values():
-            return Known(component.tag, path)
+            return KnownComponent(component.tag, path)
         package, version = next(((each.package, each.version) for each in self.known() if each.path == path), ("", ""))
         if not package and (names := packages_distributions().get(path.partition(".")[0].partition(":")[0])):
             package, version = names[0], distribution(names[0]).version
-        return Known(component.tag, path, package, version)
+        return KnownComponent(component.tag, path, package, version)
 
     def _instead(self, tag: object) -> str:
         theirs = [f"{each.tag!r} of {each.package}" for each in self.known() if each.package]

@@ -85,17 +85,17 @@ def _describe(model: type[BaseModel], problem: Any, values: Mapping[str, Any]) -
     path, owners = _follow(model, problem["loc"], values)
     place = ".".join(path)
     if problem["type"] != "extra_forbidden":
-        return f"{place}{_shown(problem)}: {problem['msg']}" if place else str(problem["msg"])
+        return f"{place}{_value_of(problem)}: {problem['msg']}" if place else str(problem["msg"])
     *parents, key = path
     nearest = difflib.get_close_matches(key, sorted({name for m in owners for name in m.model_fields}), n=1, cutoff=0.0)
     hint = f", did you mean {'.'.join([*parents, nearest[0]])!r}?" if nearest else ""
     return f"unknown key {place!r}{hint}"
 
 
-def _shown(problem: Any) -> str:
-    """What was given, where it may be shown: a whole section says no more than the message, and may hold a secret."""
-    given = problem["input"]
-    return "" if problem["type"] == HIDDEN or isinstance(given, Mapping | BaseModel) else f" = {given!r}"
+def _value_of(problem: Any) -> str:
+    """The refused value, for the message; empty for a whole section and for what may hold a secret."""
+    value = problem["input"]
+    return "" if problem["type"] == HIDDEN or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
 
 
 def _follow(model: type[BaseModel], location: Iterable[Any], values: Any) -> tuple[list[str], list[type[BaseModel]]]:
@@ -112,8 +112,8 @@ def _follow(model: type[BaseModel], location: Iterable[Any], values: Any) -> tup
         path.append(str(part))
         owners = below
         values = values.get(part) if isinstance(values, Mapping) else None
-        annotations = [owner.model_fields[part].annotation for owner in owners if part in owner.model_fields]
-        below = [_form(m, values) for annotation in annotations for m in _models(annotation)]
+        declared = [owner.model_fields[part].annotation for owner in owners if part in owner.model_fields]
+        below = [_form(m, values) for annotation in declared for m in _models(annotation)]
     return path, owners
 
 

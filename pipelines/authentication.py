@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray._raylet import AuthenticationTokenLoader
-from ray._raylet import Config as RayConfig
+from pipelines._ray_private import reread_authentication
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 _ADDRESS_FILE, _TOKEN_FILE = "address", "token"
@@ -27,7 +26,7 @@ def settings(values: Mapping[str, str]) -> Iterator[None]:
     """These settings of Ray's authentication in the environment, for as long as the block runs."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
-    reread()
+    reread_authentication()
     try:
         yield
     finally:
@@ -36,13 +35,7 @@ def settings(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        reread()
-
-
-def reread() -> None:
-    """Let Ray see the environment's settings: it reads them when it is imported, and never again."""
-    RayConfig.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+        reread_authentication()
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from typing import Any
 
 import ray
 from pydantic import Field, field_validator
-from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.redact import PlainUrl
+from pipelines._ray_private import loopback_kept
 from pipelines.authentication import local_token, tell_address
 from pipelines.signals import handlers_restored
 
@@ -148,7 +148,7 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
 def join(address: str) -> None:
     """Connect to an existing cluster. KcmError where none answers, or it asks for another token."""
     try:
-        with _loopback_is_meant():
+        with loopback_kept():
             ray.init(address=address, **_QUIET)
     except ConnectionError as error:
         raise KcmError(
@@ -164,7 +164,7 @@ def join(address: str) -> None:
 
 def _start(config: ClusterConfig) -> None:
     """Start a local cluster."""
-    with _loopback_is_meant():
+    with loopback_kept():
         ray.init(
             # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
             address="local",
@@ -174,20 +174,6 @@ def _start(config: ClusterConfig) -> None:
             _node_ip_address=config.node_ip,
             **_QUIET,
         )
-
-
-@contextmanager
-def _loopback_is_meant() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 as it stands, as it does where it knows no clusters of several machines.
-
-    Else it puts the machine's outward address in its place, and every process of a local cluster, of which some ask
-    for no token, listens on all interfaces.
-    """
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_room(config: ClusterConfig) -> None:

@@ -1,4 +1,4 @@
-"""A server of chat completions that does as it is told: real HTTP, scripted request by request."""
+"""A server of chat completions that follows a script: real HTTP, request by request."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Turn:
     drip_s: float = 0.0  # between two bytes of the whole response
 
 
-def said(content: str | None, **more: Any) -> Turn:
-    """A whole chat completion that says `content`."""
+def completion(content: str | None, **more: Any) -> Turn:
+    """A chat completion with `content`."""
     choice = {"message": {"role": "assistant", "content": content}} | more.pop("choice", {})
     usage = {"prompt_tokens": 100, "completion_tokens": 10}
     return Turn(body=json.dumps({"choices": [choice], "usage": usage} | more))
@@ -35,7 +35,7 @@ def said(content: str | None, **more: Any) -> Turn:
 
 def label(name: str, **more: Any) -> Turn:
     """A structured answer."""
-    return said(json.dumps({"label": name}), **more)
+    return completion(json.dumps({"label": name}), **more)
 
 
 class FakeUpstream:
@@ -142,5 +142,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def turns() -> tuple[type[Turn], Callable[..., Turn], Callable[..., Turn]]:
-    """The kinds of turn a script is made of: Turn, said, label."""
-    return Turn, said, label
+    """The kinds of turn of a script: Turn, completion, label."""
+    return Turn, completion, label

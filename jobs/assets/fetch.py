@@ -39,7 +39,7 @@ def fetch(
     Raises AssetError (neither source answered, with both reasons; or the disk is full or unwritable) and LockedError
     (another process has been fetching this asset for longer than `timeout` seconds).
     """
-    asset = _known(name)
+    asset = _asset_named(name)
     folder = assets_dir / asset.name
     if is_complete(name, assets_dir):
         return folder
@@ -58,7 +58,7 @@ def fetch(
 
 def is_complete(name: str, assets_dir: Path) -> bool:
     """Whether every file of the asset is in place with the hash that its manifest states, and that is pinned."""
-    asset = _known(name)
+    asset = _asset_named(name)
     folder = assets_dir / asset.name
     if not is_intact(folder):
         return False
@@ -66,7 +66,7 @@ def is_complete(name: str, assets_dir: Path) -> bool:
     return stated.keys() >= set(asset.files) and asset.sha256.items() <= stated.items()
 
 
-def _known(name: str) -> Asset:
+def _asset_named(name: str) -> Asset:
     if name in ASSETS:
         return ASSETS[name]
     raise AssetError(f"unknown asset {name!r}", mend=f"Known are {', '.join(sorted(ASSETS))}")

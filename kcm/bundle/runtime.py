@@ -144,16 +144,16 @@ class SmallSide:
         Only the small model's probabilities enter a prompt: nothing in an input can write one.
         """
         return [
-            self.question(given, judgement)
-            for given, judgement in zip(inputs, judgements, strict=True)
+            self.question(example, judgement)
+            for example, judgement in zip(inputs, judgements, strict=True)
             if isinstance(judgement, Judgement) and not judgement.keeps
         ]
 
-    def question(self, given: Input, judgement: Judgement) -> Item:
+    def question(self, example: Input, judgement: Judgement) -> Item:
         """The question to the large model that this input is, or would be if it were escalated."""
         prompts = self.bundle.prompts or Prompts()
-        prompt = prompts.write(self.policy.prompt_for(given.task), judgement.probabilities_C)
-        return Item(given.id, given.content, prompt)
+        prompt = prompts.write(self.policy.prompt_for(example.task), judgement.probabilities_C)
+        return Item(example.id, example.content, prompt)
 
     def answers(
         self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]
@@ -253,17 +253,17 @@ def load_large(
     device: str = "cpu",
     *,
     upstreams: Sequence[UpstreamConfig] = (),
-    paid: ResponseStore | None = None,
+    responses: ResponseStore | None = None,
     limit_s: float = math.inf,
 ) -> LargeModel:
     """The large model; ArtefactError when it is not the one the bundle was certified with.
 
-    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `paid` is the
-    store in which a model that is paid keeps its answers; None to keep them in memory. `limit_s` is the time that a
+    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `responses` is
+    the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
     server may take for one question.
     """
     model = bundle.large.at(upstreams).build(
-        large_names(bundle), assets_dir, device=device, head=bundle.large_head, paid=paid, limit_s=limit_s
+        large_names(bundle), assets_dir, device=device, head=bundle.large_head, responses=responses, limit_s=limit_s
     )
     _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
     return model
@@ -276,7 +276,7 @@ def load_cascade(
     top_k: int | None = None,
     *,
     upstreams: Sequence[UpstreamConfig] = (),
-    paid: ResponseStore | None = None,
+    responses: ResponseStore | None = None,
 ) -> Cascade:
     """Both sides of the bundle in `folder`.
 
@@ -285,7 +285,7 @@ def load_cascade(
     """
     bundle = Bundle.read(folder)
     small_side = load_small_side(bundle, assets_dir, device, top_k)
-    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, paid=paid))
+    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses))
 
 
 def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:

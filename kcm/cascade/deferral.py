@@ -27,7 +27,7 @@ from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
 from kcm.metrics.units import Units
 
-_SURE = 30.0  # log-odds beyond which nothing is left to tell apart
+_LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
 MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little
 
 
@@ -124,5 +124,5 @@ def judge_outputs(judge_logits_NC: Tensor) -> Tensor:
     if judge_logits_NC.shape[-1] == 0:
         return judge_logits_NC.double()
     logits_NC = judge_logits_NC.double()
-    scores = [torch.from_numpy(gate.score(logits_NC.numpy())).clamp(-_SURE, _SURE) for gate in SCORES.values()]
+    scores = [torch.from_numpy(gate.score(logits_NC.numpy())).clamp(-_LIMIT, _LIMIT) for gate in SCORES.values()]
     return torch.cat([torch.stack(scores, -1), logits_NC.softmax(-1)], -1)

@@ -18,7 +18,7 @@ from kcm.errors import ConfigError, DataError
 DEFERRAL = "deferral"  # the gate of a fitted head; all others are gate scores of the judge alone
 
 
-def _known(name: str) -> str:
+def _check_name(name: str) -> str:
     try:
         if name != DEFERRAL:
             score_named(name)
@@ -27,7 +27,7 @@ def _known(name: str) -> str:
     return name
 
 
-GateName = Annotated[str, AfterValidator(_known)]
+GateName = Annotated[str, AfterValidator(_check_name)]
 
 # Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9

@@ -49,7 +49,7 @@ class TuneConfig(Config):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """A policy with what it reaches on the rows it was searched on.
 
     `area` is the accuracy integrated over the call rate; `calls_saved` the share of rows kept at the allowed loss.
@@ -60,7 +60,7 @@ class Found:
     calls_saved: float
 
 
-def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float) -> Found:
+def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float) -> SearchResult:
     """The cheapest thresholds that lose at most `max_loss` accuracy against large-only, over all rows or in every task.
 
     `rows` are validate rows under prompt `none`, with this gate's scores (out-of-fold ones where its head was fitted
@@ -75,12 +75,12 @@ def find_policy(rows: ScoredOutcomes, gate: Gate, scope: Scope, max_loss: float)
         decision=Decision.of(best.threshold),
     )
     if scope == "global":
-        return Found(policy, common.area(), 1 - best.call_rate)
+        return SearchResult(policy, common.area(), 1 - best.call_rate)
     parts = rows.by_task()
     frontiers = {task: Frontier.of(part) for task, part in parts.items()}
     points = {task: frontier.cheapest(max_loss) for task, frontier in frontiers.items()}
     shares: NDArray[np.float64] = np.array([len(part) for part in parts.values()]) / len(rows)
-    return Found(
+    return SearchResult(
         policy.model_copy(update={"task_decisions": {t: Decision.of(p.threshold) for t, p in points.items()}}),
         float(shares @ [frontier.area() for frontier in frontiers.values()]),
         float(shares @ [1 - point.call_rate for point in points.values()]),

@@ -191,9 +191,9 @@ def _check_values(table: OutcomeTable) -> None:
         _refuse(table, name, bad, "must be finite, or -inf for labels that cannot be answered")
     _refuse(table, "large_cost", ~np.isfinite(table.large_cost) | (table.large_cost < 0), "must be finite and >= 0")
     p_NC = table.large_probabilities
-    given = ~np.isnan(p_NC).all(1)
+    present_N = ~np.isnan(p_NC).all(1)
     distribution = (p_NC >= 0).all(1) & (np.abs(p_NC.sum(1) - 1) < 1e-3)
-    _refuse(table, "large_probabilities", given & ~distribution, "must be >= 0 and sum to 1, or be NaN throughout")
+    _refuse(table, "large_probabilities", present_N & ~distribution, "must be >= 0 and sum to 1, or be NaN throughout")
 
 
 def _check_items(table: OutcomeTable) -> None:

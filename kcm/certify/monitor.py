@@ -40,7 +40,7 @@ _EDGE = 1e-7  # of the means that are tried, and what the ends are widened by
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """`number` requests that are alike.
 
     `share` is the least audit probability that was announced when they came, which must not depend on the request;
@@ -56,7 +56,7 @@ class Seen:
     high: float = 0.0
 
 
-def loss_interval(seen: Sequence[Seen], delta: float, *, credits_wins: bool = False) -> tuple[float, float]:
+def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins: bool = False) -> tuple[float, float]:
     """Ends of the mean loss over all requests, each of which holds at all times with probability 1 - delta.
 
     Losses lie in [0, 1], or in [-1, 1] where `credits_wins`. Raises DataError for what cannot have been seen.
@@ -64,13 +64,13 @@ def loss_interval(seen: Sequence[Seen], delta: float, *, credits_wins: bool = Fa
     lowest = -1.0 if credits_wins else 0.0
     if not 0 < delta < 1:
         raise DataError(f"delta = {delta}, expected a number between 0 and 1", where="monitor")
-    for each in seen:
+    for each in groups:
         _require(each, lowest)
-    number_G = np.array([each.number for each in seen], dtype=np.float64)
-    share_G = np.array([each.share for each in seen])
-    weight_G = share_G / np.array([each.probability for each in seen])
-    low_G = weight_G * np.array([each.low for each in seen])
-    high_G = weight_G * np.array([each.high for each in seen])
+    number_G = np.array([each.number for each in groups], dtype=np.float64)
+    share_G = np.array([each.share for each in groups])
+    weight_G = share_G / np.array([each.probability for each in groups])
+    low_G = weight_G * np.array([each.low for each in groups])
+    high_G = weight_G * np.array([each.high for each in groups])
     target = math.log(1 / delta)
 
     def above(mean: float) -> float:
@@ -91,7 +91,7 @@ def _log_wealth(gain_G: NDArray[np.float64], number_G: NDArray[np.float64]) -> f
     return float(logsumexp(np.log1p(_BETS_B[:, None] * gain_G) @ number_G, b=1 / len(_BETS_B)))
 
 
-def _require(seen: Seen, lowest: float) -> None:
+def _require(seen: Observations, lowest: float) -> None:
     if seen.number < 0 or not 0 < seen.share <= seen.probability <= 1:
         raise DataError(
             f"number = {seen.number}, share = {seen.share}, probability = {seen.probability}, expected a number from 0 "

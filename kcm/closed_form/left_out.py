@@ -37,7 +37,7 @@ def ridge_left_out(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float6
     mean_P, mean_K = inputs_NP.mean(0), targets_NK.mean(0)
     y_NK = targets_NK - mean_K
     left_NR, singular_R, right_RP = _thin_svd(inputs_NP - mean_P)
-    strength_K, left_out_NK = _chosen(left_NR, singular_R**2, y_NK, units)
+    strength_K, left_out_NK = _best_strength(left_NR, singular_R**2, y_NK, units)
     shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
     weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
     return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
@@ -60,12 +60,12 @@ def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.flo
     mean_N, mean_K = gram_NN.mean(0), targets_NK.mean(0)
     y_NK = targets_NK - mean_K
     square_R, left_NR = _spectrum(gram_NN - mean_N - mean_N[:, None] + mean_N.mean())
-    strength_K, left_out_NK = _chosen(left_NR, square_R, y_NK, units)
+    strength_K, left_out_NK = _best_strength(left_NR, square_R, y_NK, units)
     dual_NK = left_NR @ ((left_NR.T @ y_NK) / (square_R[:, None] + strength_K))
     return GramRidge(dual_NK, mean_K, mean_K + left_out_NK)
 
 
-def _chosen(
+def _best_strength(
     left_NR: NDArray[np.float64], square_R: NDArray[np.float64], y_NK: NDArray[np.float64], units: Units
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""

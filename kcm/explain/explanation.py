@@ -24,7 +24,7 @@ class Explanation:
     with what it adds to the judge's logit of its answer: how much lower that is when the word is left out.
     """
 
-    given: Input
+    example: Input
     label: str
     judge_label: str
     judgement: Judgement
@@ -42,28 +42,28 @@ class Explanation:
         return sorted(self.words, key=lambda word: -abs(word[1]))
 
 
-def words_of(given: Input) -> list[str]:
+def words_of(example: Input) -> list[str]:
     """The words that are left out in turn; a single word has no text left without it."""
-    words = given.content.text.split()
+    words = example.content.text.split()
     return words[:WORDS] if len(words) > 1 else []
 
 
-def variants(given: Input, most: int = WORDS) -> list[Input]:
+def variants(example: Input, most: int = WORDS) -> list[Input]:
     """What the small side has to judge so that a decision can be explained.
 
     The input itself, and its text without each of its first words in turn, of which there are at most `most`.
     """
-    words = given.content.text.split()
-    left_out = range(min(len(words_of(given)), most))
-    return [given, *(_with_text(given, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
+    words = example.content.text.split()
+    left_out = range(min(len(words_of(example)), most))
+    return [example, *(_with_text(example, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
 
 
-def _with_text(given: Input, text: str) -> Input:
-    return replace(given, content=replace(given.content, text=text))
+def _with_text(example: Input, text: str) -> Input:
+    return replace(example, content=replace(example.content, text=text))
 
 
 @torch.inference_mode()
-def explain(bundle: Bundle, given: Input, judgements: Sequence[Judgement], top: int = 10) -> Explanation:
+def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top: int = 10) -> Explanation:
     """The explanation of `given`, from the judgements of its `variants`; `top` contributions per network.
 
     Raise DataError for features that are not finite.
@@ -78,6 +78,6 @@ def explain(bundle: Bundle, given: Input, judgements: Sequence[Judgement], top: 
         name: reasons_for(network, inputs_NI[0], int(network(inputs_NI[:1]).argmax()), top)
         for name, network in networks_with_curves(bundle.collaborator).items()
     }
-    words = tuple(zip(words_of(given)[: len(effects)], effects, strict=True))
+    words = tuple(zip(words_of(example)[: len(effects)], effects, strict=True))
     names, first = bundle.label_names, judgements[0]
-    return Explanation(given, names[first.label], names[judged], first, reasons, words)
+    return Explanation(example, names[first.label], names[judged], first, reasons, words)

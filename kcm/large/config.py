@@ -89,15 +89,15 @@ class LargeConfig(Component):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """The large model, ready to answer.
 
-        `head` is what `fit` made; `paid` the store in which an adapter that pays keeps what it paid for, None to keep
-        it in memory; `limit_s` the time that a server may take for one question. Raises AssetError where weights are
-        missing, ConfigError where the configuration does not fit them or a key is missing, ArtefactError for a model
-        without the head that it needs, DataError for a bad recording.
+        `head` is what `fit` made; `responses` the store of paid answers, None keeps them in memory; `limit_s` the
+        time that a server may take for one question. Raises AssetError where weights are missing, ConfigError where
+        the configuration does not fit them or a key is missing, ArtefactError for a model without the head that it
+        needs, DataError for a bad recording.
         """
 
     @abstractmethod

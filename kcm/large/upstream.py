@@ -44,7 +44,7 @@ _DISPENSABLE = {
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The server said no, and nothing was charged; asking again will not help.
 
     `outage` tells a server that is in trouble from one that will not take this question.
@@ -53,7 +53,7 @@ class Refused(Exception):
     outage = False
 
 
-class Lost(Exception):
+class ReplyLost(Exception):
     """The question was sent and no usable reply came: it may have been charged. Asking again will not help.
 
     `outage` as in Refused.
@@ -62,7 +62,7 @@ class Lost(Exception):
     outage = False
 
 
-class _Unavailable(Refused):
+class _Unavailable(RequestRefused):
     """The server is in trouble, for longer than anybody waits."""
 
     outage = True
@@ -76,7 +76,7 @@ class _Busy(_Unavailable):
         self.retry_after_s = retry_after_s
 
 
-class _Broken(Lost):
+class _Broken(ReplyLost):
     """The reply broke off, or never came."""
 
     outage = True
@@ -170,7 +170,7 @@ class Upstream:
                     f"the server refuses: {reason}", where=self._url, mend="Check large.model, base_url and the key"
                 )
             if status not in _BUSY:
-                raise Refused(reason)
+                raise RequestRefused(reason)
             retry_after_s = _retry_after(headers.get("retry-after", ""))
             if retry_after_s > self._max_wait_s:
                 raise _Unavailable(f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s")
@@ -189,11 +189,11 @@ class Upstream:
             async with asyncio.timeout(timeout_s), request as response:
                 encoding = response.headers.get("content-encoding", "identity")
                 if encoding.lower() != "identity":
-                    raise Lost(f"the reply is compressed ({encoding[:20]!r}), which was not asked for")
+                    raise ReplyLost(f"the reply is compressed ({encoding[:20]!r}), which was not asked for")
                 async for chunk in response.aiter_raw():
                     received += chunk
                     if len(received) > MAX_BYTES:
-                        raise Lost(f"the reply is longer than {MAX_BYTES} bytes")
+                        raise ReplyLost(f"the reply is longer than {MAX_BYTES} bytes")
                 return response.status_code, response.headers, received.decode("utf-8", "replace")
         except TimeoutError:
             reason = f"no whole reply within {timeout_s:.3g} s"
@@ -205,10 +205,10 @@ class Upstream:
 
     def _reason(self, status: int, text: str) -> str:
         """What the server says, on one line, without the key, which some servers repeat."""
-        said = " ".join(_message(text).split())
+        message = " ".join(_message(text).split())
         if self._key:
-            said = said.replace(self._key, "***")
-        return f"status {status}: {said[:300]}" if said else f"status {status}"
+            message = message.replace(self._key, "***")
+        return f"status {status}: {message[:300]}" if message else f"status {status}"
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -227,15 +227,15 @@ def _end(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> None:
 
 
 def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
-    kept = {name: value for name, value in body.items() if name not in unknown}
-    return kept | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
+    rest = {name: value for name, value in body.items() if name not in unknown}
+    return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
 
 
 def _named(text: str, body: Mapping[str, Any]) -> frozenset[str]:
     """The dispensable parameters of `body` that a refusal speaks of."""
-    said = _message(text).lower()
+    message = _message(text).lower()
     return frozenset(
-        name for name, words in _DISPENSABLE.items() if name in body and any(word in said for word in words)
+        name for name, words in _DISPENSABLE.items() if name in body and any(word in message for word in words)
     )
 
 
@@ -264,10 +264,10 @@ def _parsed(text: str) -> Reply:
         body = from_json(text)
         choice = body["choices"][0]
         content, usage = choice["message"]["content"], body.get("usage") or {}
-        said = (choice.get("logprobs") or {}).get("content") or []
+        tokens = (choice.get("logprobs") or {}).get("content") or []
         return Reply(
             content=content if isinstance(content, str) else "",
-            logprobs=tuple((str(token["token"]), float(token["logprob"])) for token in said),
+            logprobs=tuple((str(token["token"]), float(token["logprob"])) for token in tokens),
             num_read=_count(usage.get("prompt_tokens")),
             num_written=_count(usage.get("completion_tokens")),
         )

@@ -115,8 +115,8 @@ def accuracy_matrix(
     who: Who, matrix: Sequence[Sequence[float | None]], names: Sequence[str], low: float, high: float
 ) -> Html:
     """R as a heat map: a row per learned task, a column per tested task; shades run from `low` to `high` in tenths."""
-    numbers = (element("abbr", str(index + 1), title=name) for index, name in enumerate(names))
-    columns = (element("th", number, scope="col") for number in numbers)
+    heads = (element("abbr", str(index + 1), title=name) for index, name in enumerate(names))
+    columns = (element("th", text, scope="col") for text in heads)
     rows = (
         element(
             "tr",

@@ -44,7 +44,7 @@ def fit_weight(parts: Sequence[TwoRankers]) -> float:
         return 0.0
 
     def loss(slopes_2: NDArray[np.float64]) -> float:
-        return float(np.concatenate([_surprise(part, *slopes_2) for part in usable]).mean())
+        return float(np.concatenate([_negative_log_likelihood(part, *slopes_2) for part in usable]).mean())
 
     first, second = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(1e-3, 1e2), (0.0, 1e2)]).x
     return float(second / first)
@@ -55,7 +55,7 @@ def _with_a_right_item(part: TwoRankers) -> TwoRankers:
     return TwoRankers(part.first[usable_Q], part.second[usable_Q], part.relevant[usable_Q])
 
 
-def _surprise(part: TwoRankers, first: float, second: float) -> NDArray[np.float64]:
+def _negative_log_likelihood(part: TwoRankers, first: float, second: float) -> NDArray[np.float64]:
     """Minus the log-probability that a right item is chosen, [Q]."""
     utility_QK = first * part.first + second * part.second
     right_Q = logsumexp(np.where(part.relevant, utility_QK, -np.inf), axis=1)

@@ -73,7 +73,7 @@ class Cells:
             return np.array([value and value.partition(".")[0] for value in values], dtype=object)
         return values
 
-    def given(self, column: str, values: NDArray[np.object_], purpose: str) -> NDArray[np.object_]:
+    def required(self, column: str, values: NDArray[np.object_], purpose: str) -> NDArray[np.object_]:
         """`values` of a column, none of which may be empty."""
         self.refuse(column, pd.isna(values), values, f"{purpose} is missing")
         return values

@@ -44,10 +44,10 @@ class RouteColumns(Config):
     split: str | None = Field(None, description="Column with train, validate, certify or test; null: drawn by a seed.")
 
     def check(self) -> None:
-        """Raise ConfigError unless it is clear who was right, and how sure the small model was."""
-        given = [self.small_correct, self.large_correct]
+        """Raise ConfigError unless it is clear who was right and which column is the gate score."""
+        correctness = [self.small_correct, self.large_correct]
         compared = [self.small_prediction, self.large_prediction, self.label]
-        if all(given) == all(compared) or (any(given) and any(compared)):
+        if all(correctness) == all(compared) or (any(correctness) and any(compared)):
             raise ConfigError(
                 "it is not clear who was right",
                 where="columns",

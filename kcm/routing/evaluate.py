@@ -59,13 +59,13 @@ class FoldFigures:
     loss: float
 
 
-def evaluate(table: RoutingTable, inputs: RouterInputs, score_name: str, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(table: RoutingTable, inputs: RouterInputs, confidence_name: str, config: EvaluateConfig) -> dict[str, Any]:
     """Means over all folds for every router, and paired differences of the deferral router from each, as plain data.
 
     A measure that the table does not define (APGR where the large model is not better) is None throughout; of one that
     single folds do not define, the mean is over those that do. Raises DataError for fewer items than folds.
     """
-    names, compared = unit_names(table), methods(table, inputs, score_name)
+    names, compared = unit_names(table), methods(table, inputs, confidence_name)
     found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
     for repeat in range(config.num_repeats):
         fold_N = folds(names, config.num_folds, config.seed + repeat)
@@ -74,13 +74,13 @@ def evaluate(table: RoutingTable, inputs: RouterInputs, score_name: str, config:
             rows, held_out_rows = table.select(fit), table.select(held_out)
             for name, method in compared.items():
                 fit_score, score = method(fit, held_out)
-                found[name].append(_measured(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
+                found[name].append(_fold_figures(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
             found["random"].append(_random(rows, held_out_rows, config.max_loss))
     return _summary(table, found, config)
 
 
-def methods(table: RoutingTable, inputs: RouterInputs, score_name: str) -> dict[str, Method]:
-    """The routers to compare, those that the table allows, by name; `score_name` is what its own score is called.
+def methods(table: RoutingTable, inputs: RouterInputs, confidence_name: str) -> dict[str, Method]:
+    """The routers to compare, those that the table allows, by name; `confidence_name` is what its own score is called.
 
     `deferral`: less of the gain that the routing head expects of a large call. `small_right`: the head's estimate of
     P(small right), so that 1 minus it is what escalates, as simple routers do. `hashed_words`: the gain, estimated by
@@ -88,12 +88,12 @@ def methods(table: RoutingTable, inputs: RouterInputs, score_name: str) -> dict[
     """
     small, large = table.small_correct.astype(np.float64), table.large_correct.astype(np.float64)
     found = {"deferral": _fitted(table, inputs, small - large)}
-    if table.sure is not None:
-        found[score_name] = _known(table.sure)
+    if table.confidence is not None:
+        found[confidence_name] = _fixed(table.confidence)
     found["small_right"] = _fitted(table, inputs, small)
     if table.text is not None:
         found["hashed_words"] = _fitted(table, word_inputs([str(text) for text in table.text]), small - large)
-    return found | {"oracle": _known(small - large)}
+    return found | {"oracle": _fixed(small - large)}
 
 
 def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.float64]) -> Method:
@@ -105,7 +105,7 @@ def _fitted(table: RoutingTable, inputs: RouterInputs, target_N: NDArray[np.floa
     return score
 
 
-def _known(score_N: ArrayLike) -> Method:
+def _fixed(score_N: ArrayLike) -> Method:
     values = np.asarray(score_N, dtype=np.float64)
 
     def score(fit: Rows, held_out: Rows) -> Scores:
@@ -114,7 +114,7 @@ def _known(score_N: ArrayLike) -> Method:
     return score
 
 
-def _measured(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> FoldFigures:
+def _fold_figures(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float) -> FoldFigures:
     quality = router_quality(held_out)
     point = Frontier.of(held_out).at(Frontier.of(fit).cheapest(max_loss).threshold)
     return FoldFigures(

@@ -42,26 +42,26 @@ class RoutingFrame:
         cls,
         path: Path,
         columns_file: Path | None,
-        given: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         encoder: str | None,
         assets_dir: Path,
         router_folder: Path | None = None,
     ) -> RoutingFrame:
-        """Read the table; columns are those of the router, of the file, and of `given`, the later ones winning.
+        """Read the table; columns are those of the router, of the file, and of `overrides`, the later ones winning.
 
-        An empty name in `given` unsets a column that the router knows and this table lacks.
+        An empty name there unsets a column that the router knows and this table lacks.
         Raises KcmError for anything that cannot be used, before any work starts.
         """
         router = Router.read(router_folder) if router_folder else None
         stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
         if columns_file:
             stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-        chosen = {field: None if name == "" else name for field, name in given.items()}
+        chosen = {field: None if name == "" else name for field, name in overrides.items()}
         columns = parse_config(RouteColumns, stored | chosen, where="columns")
         return cls(read_table(path, columns), columns, encoder, assets_dir, router)
 
     @property
-    def score_name(self) -> str:
+    def confidence_name(self) -> str:
         """What the table's own gate score is called."""
         return "confidence" if self.columns.confidence else "score"
 
@@ -99,11 +99,11 @@ class RoutingFrame:
         """Gate score of every row. Raises DataError where there is none."""
         if self.router:
             return self.router.scores(self.table, self.inputs)
-        if self.table.sure is None:
+        if self.table.confidence is None:
             raise DataError(
                 "there is no gate score", where="columns", mend="Name a confidence or score column, or give --router"
             )
-        return self.table.sure
+        return self.table.confidence
 
     def fit(self, seed: int, folder: Path) -> dict[str, Any]:
         """Fit a router on the train rows, else on the validate rows, and write it."""
@@ -155,6 +155,6 @@ class RoutingFrame:
 
     def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:
         """Bins that hold rows; none where the table has no confidence."""
-        if self.columns.confidence is None or self.table.sure is None:
+        if self.columns.confidence is None or self.table.confidence is None:
             return []
-        return reliability(self.table.sure[test], self.table.small_correct[test]).filled()
+        return reliability(self.table.confidence[test], self.table.small_correct[test]).filled()

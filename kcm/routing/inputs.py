@@ -30,7 +30,7 @@ NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
-_SURE = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
+_CLIP = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +56,16 @@ def word_inputs(texts: Sequence[str]) -> RouterInputs:
 
 
 def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool) -> RouterInputs:
-    """All that `table` tells about its inputs; `is_confidence` says that its `sure` is a probability.
+    """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
 
     What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
     nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
-    if table.sure is not None:
-        numbers.append(table.sure[:, None])
+    if table.confidence is not None:
+        numbers.append(table.confidence[:, None])
         if is_confidence:
-            numbers.append(logit(np.clip(table.sure, _SURE, 1 - _SURE))[:, None])
+            numbers.append(logit(np.clip(table.confidence, _CLIP, 1 - _CLIP))[:, None])
     encodings, words = [np.zeros((len(table), 0))], [csr_array((len(table), 0))]
     for column in (table.text, table.small_response):
         if column is None:

@@ -1,4 +1,4 @@
-"""A routing table: for every row who was right, how sure the small model was, what it cost, and what the input was.
+"""A routing table: for every row who was right, the small model's confidence, what it cost, and what the input was.
 
 Unlike the outcome table of a run it knows neither logits nor prompts: it is what anybody has who logged the answers of
 two models. Shapes: N rows, D features.
@@ -26,8 +26,8 @@ class RoutingTable:
     """One row per item; every column is [N] or None where the table has none.
 
     `large_error` marks answers that the large model failed to give: wrong in accuracy, right in a certificate.
-    `item` tells items apart, whatever their number; rows alike in it hold the same input. `sure` is the small model's
-    confidence or score, as the user gave it. `notes` say what a reader of any result must know.
+    `item` tells items apart, whatever their number; rows alike in it hold the same input. `confidence` is the small
+    model's confidence or score, as the user gave it. `notes` say what a reader of any result must know.
     """
 
     name: NDArray[np.object_]
@@ -35,7 +35,7 @@ class RoutingTable:
     small_correct: NDArray[np.bool_]
     large_correct: NDArray[np.bool_]
     large_error: NDArray[np.bool_]
-    sure: NDArray[np.float64] | None = None
+    confidence: NDArray[np.float64] | None = None
     text: NDArray[np.object_] | None = None
     small_response: NDArray[np.object_] | None = None
     features: NDArray[np.float64] | None = None  # [N, D]
@@ -93,14 +93,14 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
         small_correct=small_correct,
         large_correct=large_correct,
         large_error=large_error,
-        sure=_sure(cells, columns),
+        confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
         features=_features(cells, feature_names),
         small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
         large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
         group=cells.strings(columns.group) if columns.group else None,
-        task=cells.given(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
+        task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,
         notes=tuple(notes),
     )
@@ -111,7 +111,7 @@ def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArra
     if columns.id is None:
         return np.array([f"row {number}" for number in range(1, len(frame) + 1)], dtype=object)
     ids = Cells(frame, np.arange(1, len(frame) + 1).astype(str).astype(object), where)
-    names = ids.given(columns.id, ids.strings(columns.id), "an id")
+    names = ids.required(columns.id, ids.strings(columns.id), "an id")
     ids.refuse(columns.id, pd.Series(names).duplicated(), names, "an id must be unique")
     return np.array([f"id {name}" for name in names], dtype=object)
 
@@ -151,7 +151,7 @@ def _correctness(
     assert columns.label is not None  # `check` has seen to these three
     assert columns.small_prediction is not None
     assert columns.large_prediction is not None
-    label = cells.given(columns.label, cells.labels(columns.label), "a label")
+    label = cells.required(columns.label, cells.labels(columns.label), "a label")
     small_answer, large_answer = cells.labels(columns.small_prediction), cells.labels(columns.large_prediction)
     large_error = pd.isna(large_answer)
     if num_silent := int(pd.isna(small_answer).sum()):
@@ -167,7 +167,7 @@ def _correctness(
     return small_answer == label, large_answer == label, large_error
 
 
-def _sure(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | None:
+def _confidence(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | None:
     if columns.confidence:
         return cells.numbers(columns.confidence, "a confidence", low=0, high=1)
     return cells.numbers(columns.score, "a score") if columns.score else None
@@ -189,7 +189,7 @@ def _features(cells: Cells, names: list[str]) -> NDArray[np.float64] | None:
 
 def _splits(cells: Cells, column: str) -> NDArray[np.object_]:
     """The splits under their own names, whatever the table calls them."""
-    written = cells.given(column, cells.strings(column), "a split")
+    written = cells.required(column, cells.strings(column), "a split")
     splits = np.array([split_name(word) for word in written], dtype=object)
     cells.refuse(column, pd.isna(splits), written, "a split must be one of train, validate, certify, test")
     return splits

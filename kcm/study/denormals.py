@@ -1,4 +1,4 @@
-"""The smallest floats are slow: gradients of rows long learned are such numbers, and cost many times as much."""
+"""Denormal floats: gradients of rows learned long ago are so small, and arithmetic on them is many times slower."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 import torch
 
 
-def are_zero() -> bool:
-    """Whether this thread takes numbers below the normal range of floats for zero."""
+def are_flushed() -> bool:
+    """Whether this thread treats denormal floats as zero."""
     return sys.float_info.min / 2 == 0
 
 
 @contextmanager
-def flushed_to_zero() -> Iterator[None]:
-    """Take them for zero in the block, and then again as before: other code of this process may need them."""
-    before = are_zero()
+def flush_denormals() -> Iterator[None]:
+    """Treat denormal floats as zero in the block; the setting before it is restored."""
+    before = are_flushed()
     torch.set_flush_denormal(True)
     try:
         yield

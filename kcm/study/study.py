@@ -39,7 +39,7 @@ class StudyConfig(Config):
 
     @field_validator("learners")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             FAMILIES["learner"].find(name)
         return value
@@ -130,7 +130,7 @@ def run_cells(
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
         if record is None:
-            with denormals.flushed_to_zero():
+            with denormals.flush_denormals():
                 record = run_cell(cell, setting, stream)
             records.put(fingerprint, record)
         finished.append(record)

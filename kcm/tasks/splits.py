@@ -67,10 +67,10 @@ def assign_splits(
     the given validate rows, else from train, and a missing `test` from train. Where the draw leaves a split without
     what it needs, a few units move. Rows must have passed `without_overlap`.
     """
-    given = {row.split for row in rows}
+    origins = {row.split for row in rows}
     splits: dict[int, Split] = {}
-    for origin in sorted(given):
-        choices = _choices(origin, given)
+    for origin in sorted(origins):
+        choices = _choices(origin, origins)
         units = find_units(rows, [position for position, row in enumerate(rows) if row.split == origin])
         units.sort(key=lambda unit: (draw(seed, "split", unit.name), unit.name))
         draft = Draft(units, _draw(units, choices, fractions, seed), rows, tasks)
@@ -84,14 +84,14 @@ def assign_splits(
     return [splits[position] for position in range(len(rows))]
 
 
-def _choices(origin: str, given: set[str]) -> list[Split]:
+def _choices(origin: str, origins: set[str]) -> list[Split]:
     """The splits among which rows of a given split ("" for none) are shared out."""
-    missing: list[Split] = [split for split in SPLITS if split not in given]
+    missing: list[Split] = [split for split in SPLITS if split not in origins]
     match origin:
         case "":
             return list(SPLITS)
         case "train":
-            carved_elsewhere = {"certify"} if "validate" in given else set()
+            carved_elsewhere = {"certify"} if "validate" in origins else set()
             return ["train", *(split for split in missing if split not in carved_elsewhere)]
         case "validate":
             return ["validate", *(split for split in missing if split == "certify")]

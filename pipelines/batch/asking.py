@@ -24,12 +24,12 @@ from pipelines.progress import Bar
 from pipelines.store.features import rows_of_lists
 from pipelines.store.outcomes import Answers
 
-PAID = "paid.sqlite"
+RESPONSES_FILE = "paid.sqlite"
 QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
 
 
 @dataclass(frozen=True)
-class Asked:
+class LargeSpec:
     """The large model that is asked, and the names that it can answer."""
 
     large: LargeConfig
@@ -40,9 +40,9 @@ class Asked:
 class Ask:
     """Actor that holds the large model and puts rows to it."""
 
-    def __init__(self, asked: Asked, assets_dir: Path, device: str) -> None:
-        self._model = asked.large.build(asked.answer_names, assets_dir, device=device)
-        self._num_labels = asked.num_labels
+    def __init__(self, spec: LargeSpec, assets_dir: Path, device: str) -> None:
+        self._model = spec.large.build(spec.answer_names, assets_dir, device=device)
+        self._num_labels = spec.num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Answer the columns `id`, `text`, `image` and `prompt`."""
@@ -59,15 +59,17 @@ class Ask:
         }
 
 
-def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: Bar) -> tuple[Answers, dict[str, Any]]:
+def ask(
+    context: Context, spec: LargeSpec, rows: pa.Table, *, scratch: Path, bar: Bar
+) -> tuple[Answers, dict[str, Any]]:
     """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
 
     What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
     """
-    if asked.large.remote:
-        answered, took, reasons = _ask_here(context, asked, rows, bar)
+    if spec.large.remote:
+        answered, took, reasons = _ask_here(context, spec, rows, bar)
     else:
-        answered, took, reasons = _ask_actors(context, asked, rows, scratch, bar)
+        answered, took, reasons = _ask_actors(context, spec, rows, scratch, bar)
     failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
     if not failed:
         return answered, took
@@ -78,29 +80,29 @@ def ask(context: Context, asked: Asked, rows: pa.Table, *, scratch: Path, bar: B
     return answered, took | {"failed": len(failed)}
 
 
-def _ask_here(context: Context, asked: Asked, rows: pa.Table, bar: Bar) -> tuple[Answers, dict[str, Any], list[str]]:
+def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tuple[Answers, dict[str, Any], list[str]]:
     """A server is asked from this process: the key is known here, and waiting takes no cores.
 
     Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
     """
-    paid = ResponseStore.in_file(context.store.root / PAID)
-    model = asked.large.build(asked.answer_names, context.assets_path, paid=paid)
+    responses = ResponseStore.in_file(context.store.root / RESPONSES_FILE)
+    model = spec.large.build(spec.answer_names, context.assets_path, responses=responses)
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))
-    for start in range(0, len(items), asked.large.rows_per_batch):
-        answers += model.answer(items[start : start + asked.large.rows_per_batch])
+    for start in range(0, len(items), spec.large.rows_per_batch):
+        answers += model.answer(items[start : start + spec.large.rows_per_batch])
         bar.update(len(answers), len(items))
     took = {
         "rows": len(answers),
         "tokens": sum(answer.cost.tokens for answer in answers),
         "currency": sum(answer.cost.currency for answer in answers),
     }
-    return Answers.of(answers, asked.num_labels), took, [answer.error or "" for answer in answers]
+    return Answers.of(answers, spec.num_labels), took, [answer.error or "" for answer in answers]
 
 
 def _ask_actors(
-    context: Context, asked: Asked, rows: pa.Table, scratch: Path, bar: Bar
+    context: Context, spec: LargeSpec, rows: pa.Table, scratch: Path, bar: Bar
 ) -> tuple[Answers, dict[str, Any], list[str]]:
     """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
     retain(scratch, ~pc.field("failed"))
@@ -108,8 +110,8 @@ def _ask_actors(
         rows,
         pc.utf8_length(rows["text"]).to_numpy(),
         Ask,
-        {"asked": asked, "assets_dir": context.assets_path, "device": context.cluster.device},
-        batch_size=asked.large.rows_per_batch,
+        {"spec": spec, "assets_dir": context.assets_path, "device": context.cluster.device},
+        batch_size=spec.large.rows_per_batch,
         cluster=context.cluster,
         scratch=scratch,
         bar=bar,

@@ -85,13 +85,13 @@ def predict(
         image_root=image_root and image_root.absolute(),
     )
     require_models(bundle, assets_dir, upstreams)
-    paid = output_path.absolute().with_name(f".{output_path.name}.paid")
+    responses = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
         "assets_dir": assets_dir.absolute(),
         "device": cluster.device,
         "upstreams": tuple(upstreams),
-        "paid": ResponseStore.in_file(paid),
+        "responses": ResponseStore.in_file(responses),
     }
 
     names = added_columns(source)
@@ -108,7 +108,7 @@ def predict(
             routes.update(route or "error" for route in answered["route"].to_pylist())
             bar.update(routes.total(), source.num_rows)
     if not routes.keys() & {"error", "small_degraded"}:
-        paid.unlink(missing_ok=True)  # the output has all answers now
+        responses.unlink(missing_ok=True)  # the output has all answers now
     return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
 
 
@@ -179,9 +179,9 @@ class Score:
         assets_dir: Path,
         device: str,
         upstreams: Sequence[UpstreamConfig] = (),
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
     ) -> None:
-        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, paid=paid)
+        self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
         bundle = self._cascade.small_side.bundle
         self._task_names, self._reads = bundle.task_names, bundle.reads
 
@@ -189,8 +189,8 @@ class Score:
         """Answer the rows that can be answered; the others say why not."""
         rows = chunk.select(list(CHUNK)).to_pylist()
         inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
-        faults = [row["fault"] or self._fault(given) for row, given in zip(rows, inputs, strict=True)]
-        usable = [given for given, fault in zip(inputs, faults, strict=True) if fault is None]
+        faults = [row["fault"] or self._fault(example) for row, example in zip(rows, inputs, strict=True)]
+        usable = [example for example, fault in zip(inputs, faults, strict=True) if fault is None]
         answers = iter(self._cascade.answer(usable))
         records = [
             {"id": row["id"]} | (_record(next(answers)) if fault is None else {"error": fault})
@@ -198,11 +198,11 @@ class Score:
         ]
         return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
 
-    def _fault(self, given: Input) -> str | None:
-        if lacking := given.content.lacks(self._reads):
+    def _fault(self, example: Input) -> str | None:
+        if lacking := example.content.lacks(self._reads):
             return f"no {lacking}"
-        known = given.task is None or given.task in self._task_names
-        return None if known else f"no such task: {given.task}"
+        known = example.task is None or example.task in self._task_names
+        return None if known else f"no such task: {example.task}"
 
 
 def _record(answer: Answer | Failure) -> dict[str, Any]:

@@ -96,23 +96,23 @@ class Evaluate(Stage, Plan):
             certify_ids = measured.table.where(split="certify", prompt="none").id
             spend = look_spend(attempt.context.store, certify_ids, config, attempt.fingerprint)
             answers = tuned.answers(name, list(found.objectives))
-            judged = Judged.of(found, measured, with_prompts(measured.table, answers, len(names.tasks), SPLITS))
+            scored = ScoredTable.of(found, measured, with_prompts(measured.table, answers, len(names.tasks), SPLITS))
             policy, certificates = certify_policy(
-                judged.rows("validate"), judged.rows("certify"), found.policy, config, delta=spend
+                scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
             )
             folder = attempt.folder / name
             folder.mkdir()
-            judged.table.to_parquet(folder / "outcomes.parquet")
+            scored.table.to_parquet(folder / "outcomes.parquet")
             policy.save(folder)
             write_json(folder / _CERTIFICATES, certificates_json(certificates))
-            result[name] = _measured(judged, policy, certificates, found, names.tasks)
-            report[name] = _curves(judged, config, policy.temperature)
+            result[name] = _result_of(scored, policy, certificates, found, names.tasks)
+            report[name] = _curves(scored, config, policy.temperature)
         write_json(attempt.folder / _RESULT, result)
         write_json(attempt.folder / _REPORT, report)
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredTable:
     """An outcome table with its gate scores and the small side's cost, in the order of the table.
 
     Validate scores are out-of-fold. Rows are those under the deployed prompt mode, `mode`.
@@ -124,7 +124,7 @@ class Judged:
     mode: PromptMode
 
     @classmethod
-    def of(cls, found: Tuned, measured: TableWithFeatures, table: OutcomeTable | None = None) -> Judged:
+    def of(cls, found: Tuned, measured: TableWithFeatures, table: OutcomeTable | None = None) -> ScoredTable:
         """Score every row as it is served, but validate rows as the search saw them.
 
         `table` repeats the rows that were measured for each of its prompt modes; these rows alone without one.
@@ -155,8 +155,8 @@ def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: Certifi
     return ledger.look(split_fingerprint(certify_ids), config.delta, purpose).spend
 
 
-def _measured(
-    judged: Judged,
+def _result_of(
+    scored: ScoredTable,
     policy: Policy,
     certificates: dict[str | None, Certificate],
     found: Tuned,
@@ -165,25 +165,25 @@ def _measured(
     """One collaborator's part of the result."""
     accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
     continual = summarise(accuracy, baseline)
-    validate, test = judged.rows("validate"), judged.rows("test")
+    validate, test = scored.rows("validate"), scored.rows("test")
     saved_half, saved_one = calls_saved_at(validate, test, 0.005), calls_saved_at(validate, test, 0.01)
-    overall = _quality(judged, policy, None)
+    overall = _quality(scored, policy, None)
     return {
         "overall": overall | {"forgetting_first": continual["forgetting_first"]},
-        "tasks": {task: _quality(judged, policy, task) for task in task_names},
-        "out_of_scope": _out_of_scope(judged, policy, found.collaborator.num_labels),
+        "tasks": {task: _quality(scored, policy, task) for task in task_names},
+        "out_of_scope": _out_of_scope(scored, policy, found.collaborator.num_labels),
         "continual": continual,
         "accuracy_matrix": accuracy,
         "routing": asdict(router_quality(test))
         | {
             "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
             "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
-            "expected_calibration_error": _calibration_error(judged, policy.temperature),
+            "expected_calibration_error": _calibration_error(scored, policy.temperature),
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
         "num_parameters": num_parameters(found.collaborator.judge),
-    } | _prompted(judged.table, found)
+    } | _prompted(scored.table, found)
 
 
 def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
@@ -200,21 +200,21 @@ def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
     return {"prompts": modes}
 
 
-def _quality(judged: Judged, policy: Policy, task: str | None) -> dict[str, Any]:
-    mask = judged.mask("test", task)
-    table, rows = judged.table.select(mask), judged.rows("test", task)
+def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str, Any]:
+    mask = scored.mask("test", task)
+    table, rows = scored.table.select(mask), scored.rows("test", task)
     shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
     # A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
     rows = replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
-    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, judged.small_cost[mask])
+    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, scored.small_cost[mask])
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
 
 
-def _out_of_scope(judged: Judged, policy: Policy, num_labels: int) -> dict[str, Any] | None:
+def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
     """What becomes of the test rows whose right answer is none-of-these; None where there are none."""
-    mask = judged.mask("test") & (judged.table.label >= num_labels)
-    rows = ScoredOutcomes.of(judged.table.select(mask), judged.scores[mask])
+    mask = scored.mask("test") & (scored.table.label >= num_labels)
+    rows = ScoredOutcomes.of(scored.table.select(mask), scored.scores[mask])
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
     return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
 
@@ -241,20 +241,20 @@ def _flat(quality: RouteQuality) -> dict[str, Any]:
     }
 
 
-def _calibration_error(judged: Judged, temperature: float) -> float | None:
-    table = judged.table.where(split="test", prompt="none")
+def _calibration_error(scored: ScoredTable, temperature: float) -> float | None:
+    table = scored.table.where(split="test", prompt="none")
     return expected_calibration_error(
         confidences(table.judge_logits, temperature), table.judge_logits.argmax(1) == table.label
     )
 
 
-def _curves(judged: Judged, config: CertificateConfig, temperature: float) -> dict[str, Any]:
+def _curves(scored: ScoredTable, config: CertificateConfig, temperature: float) -> dict[str, Any]:
     """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
-    frontier = Frontier.of(judged.rows("test")).curve()
-    table = judged.table.where(split="test", prompt="none")
+    frontier = Frontier.of(scored.rows("test")).curve()
+    table = scored.table.where(split="test", prompt="none")
     right = table.judge_logits.argmax(1) == table.label
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
         "reliability": reliability(confidences(table.judge_logits, temperature), right).filled(),
-        "certificate_path": regret_curve(judged.rows("certify"), config.epsilon, config.delta),
+        "certificate_path": regret_curve(scored.rows("certify"), config.epsilon, config.delta),
     }

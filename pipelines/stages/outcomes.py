@@ -16,7 +16,7 @@ from pydantic import Field, InstanceOf
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import NO_PROMPT, Item, LargeConfig
-from pipelines.batch.asking import Asked, ask, written_prompt
+from pipelines.batch.asking import LargeSpec, ask, written_prompt
 from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
@@ -67,7 +67,7 @@ class Classify(Plan):
         write_identity(attempt.folder, identity)
 
 
-class LookUp(Plan):
+class Lookup(Plan):
     """Answers that the user already has, found by id."""
 
     large: LargeConfig
@@ -98,8 +98,8 @@ class Ask(Plan):
         tables = [loaded.rows(number) for number in range(len(loaded.tasks))]
         rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        asked = Asked(self.large, loaded.answer_names, len(loaded.label_names))
-        answers, took = ask(attempt.context, asked, rows, scratch=attempt.scratch, bar=attempt.bar)
+        spec = LargeSpec(self.large, loaded.answer_names, len(loaded.label_names))
+        answers, took = ask(attempt.context, spec, rows, scratch=attempt.scratch, bar=attempt.bar)
         answers.write(attempt.folder, tables)
         write_identity(attempt.folder, self.identity, **took)
 
@@ -125,6 +125,6 @@ class Outcomes(Stage):
         answer_names = sequence.names.answers
         if not large.reads:
             model = large.build(answer_names, context.assets_path)
-            return LookUp(large=large, identity=model.identity, model=model)
+            return Lookup(large=large, identity=model.identity, model=model)
         identity = large.identity(answer_names, context.assets_path)
         return Ask(large=large, identity=identity, device=context.cluster.device)

@@ -36,7 +36,7 @@ from kcm.large import (
 from kcm.large.adapters.classifier import masked, read_off
 from kcm.large.base import Cost
 from kcm.tasks import TaskSequence
-from pipelines.batch.asking import Asked, ask, written_prompt
+from pipelines.batch.asking import LargeSpec, ask, written_prompt
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
@@ -128,8 +128,8 @@ class Prompted:
                 "image": pa.array([self.shown[row_id].image for row_id in table.id], pa.large_binary()),
                 "prompt": [written_prompt(prompt) for prompt in prompts],
             }
-            asked = Asked(large, self.names.answers, num_labels)
-            answers, took = ask(attempt.context, asked, pa.table(columns), scratch=scratch, bar=attempt.bar)
+            spec = LargeSpec(large, self.names.answers, num_labels)
+            answers, took = ask(attempt.context, spec, pa.table(columns), scratch=scratch, bar=attempt.bar)
         folder.mkdir()
         tasks = (table.where(task=task) for task in self.names.tasks)
         answers.write(folder, (pa.table({"id": t.id.tolist(), "split": t.split.tolist()}) for t in tasks), mode)

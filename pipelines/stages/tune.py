@@ -43,7 +43,7 @@ from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
-PROMISED = "promised"
+CERTIFIED_KEEP_RATE = "promised"
 # What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
 _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
@@ -177,7 +177,7 @@ def _search(
             "number": number,
             "collaborator": plan.collaborator,
             "params": result.config,
-            **{name: result.metrics[name] for name in (*OBJECTIVES, PROMISED)},
+            **{name: result.metrics[name] for name in (*OBJECTIVES, CERTIFIED_KEEP_RATE)},
         }
         for number, result in enumerate(results)
     ]
@@ -254,7 +254,7 @@ def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) ->
         return
     for trial in trials:
         name = f"{trial['collaborator']} {trial['number']}"
-        metrics = {metric: trial[metric] for metric in (*OBJECTIVES, PROMISED)}
+        metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
         context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 

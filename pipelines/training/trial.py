@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from kcm.cascade.gate import Gate, GateName, fit_gate
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.search import Found, Scope, find_policy
+from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.metrics.calibration import fit_temperature
@@ -51,14 +51,14 @@ class Choice:
 class Evaluated:
     """What a choice reaches on validate: its policy, what a certificate is expected to leave of it, gate and scores."""
 
-    found: Found
-    promised: float
+    found: SearchResult
+    keep_rate: float
     gate: Gate
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
 
     def objectives(self) -> dict[str, float]:
         """What trials are compared by."""
-        return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.promised}
+        return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.keep_rate}
 
 
 @dataclass(frozen=True)

@@ -266,11 +266,11 @@ def pictures(quick_bundle: Callable[..., Path]) -> Iterator[str]:
 def test_a_picture_is_shown_answered_and_shaded(visit: Any, pictures: str, way: str) -> None:
     """Promise: a picture that is chosen, dropped or pasted is shown, answered, and its pixels' effects lie on it."""
     page = visit(pictures).page
-    field = page.get_by_label("Picture to classify")
-    expect(field).to_be_visible()
+    picture_input = page.get_by_label("Picture to classify")
+    expect(picture_input).to_be_visible()
     expect(page.get_by_label("Text to classify")).to_be_hidden()
     if way == "chosen":
-        field.set_input_files({"name": "stripes.png", "mimeType": "image/png", "buffer": stripes()})
+        picture_input.set_input_files({"name": "stripes.png", "mimeType": "image/png", "buffer": stripes()})
     else:
         page.evaluate(HAND_OVER, [way, base64.b64encode(stripes()).decode()])
     expect(page.get_by_alt_text("The picture to classify, stripes.png")).to_be_visible()
@@ -288,17 +288,17 @@ def test_a_picture_is_shown_answered_and_shaded(visit: Any, pictures: str, way: 
     if way == "chosen":
         page.screenshot(path=PICTURES / "picture.png", full_page=True)
     page.get_by_role("button", name="Remove the picture").click()
-    expect(field).to_be_focused()
+    expect(picture_input).to_be_focused()
 
 
 def test_a_file_that_is_no_picture_is_refused_in_words(visit: Any, pictures: str) -> None:
     """Promise: neither a file of another kind nor one that only claims to be a picture breaks the page."""
     opened = visit(pictures)
     opened.expected = ("422",)
-    page, field = opened.page, opened.page.get_by_label("Picture to classify")
-    field.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"a text"})
+    page, picture_input = opened.page, opened.page.get_by_label("Picture to classify")
+    picture_input.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"a text"})
     expect(page.get_by_role("alert")).to_have_text("notes.txt is not a picture.")
-    field.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture at all"})
+    picture_input.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture at all"})
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("alert")).to_contain_text("not an image of a known kind")
 

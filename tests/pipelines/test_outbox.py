@@ -18,7 +18,7 @@ class Server:
         self.up = threading.Event()
         self.asked = threading.Event()
         self.taken: list[Record] = []
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def send(self, record: Record) -> None:
         if not self.up.is_set():
@@ -33,7 +33,7 @@ class Server:
             file,
             self.send,
             lambda error: isinstance(error, ConnectionError),
-            self.said.append,
+            self.lines.append,
             where="the server",
             wait=wait_none(),
         )
@@ -54,7 +54,7 @@ def test_records_wait_for_an_outage_to_end_and_it_is_said_once(server: Server, t
     server.up.set()
     outbox.close(patience_s=60)
     assert server.taken == records
-    assert server.said == [
+    assert server.lines == [
         "the server does not answer (ConnectionError: no route); the run goes on, and its records are sent later",
         "the server answers again",
     ]
@@ -67,7 +67,7 @@ def test_what_never_got_through_is_sent_by_the_next_process(server: Server, tmp_
     outbox.put({"step": 1})
     outbox.put({"step": 2})
     outbox.close(patience_s=0.05)
-    assert "2 records have not reached the server; they are kept in" in away.said[-1]
+    assert "2 records have not reached the server; they are kept in" in away.lines[-1]
     with (tmp_path / "unsent").open("a") as file:
         file.write('{"step": 3')  # torn by a crash
     server.up.set()
@@ -84,4 +84,4 @@ def test_a_record_that_is_refused_is_said_and_keeps_no_other(server: Server, tmp
         outbox.put(record)
     outbox.close(patience_s=60)
     assert server.taken == [{"step": 1}, {"step": 2}]
-    assert server.said == ["the server refuses a record, which is left out: ValueError: no such run"]
+    assert server.lines == ["the server refuses a record, which is left out: ValueError: no such run"]

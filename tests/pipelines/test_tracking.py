@@ -57,8 +57,8 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
 
 def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflow, str], tmp_path: Path) -> None:
     fake, uri = mlflow
-    said: list[str] = []
-    outbox = Outbox(tmp_path / "unsent", partial(send, uri), is_outage, said.append, where="MLflow", wait=wait_none())
+    lines: list[str] = []
+    outbox = Outbox(tmp_path / "unsent", partial(send, uri), is_outage, lines.append, where="MLflow", wait=wait_none())
     tracking = Tracking(uri, "run", "0", outbox)
     for step in (10, 20):
         tracking.log_metrics({"step": step, "timestamp": 1000 + step, "metrics": {"kcm/accuracy/a b": 0.5}})
@@ -67,7 +67,7 @@ def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflo
     tracking.close(60)
     found = [(batch["run_id"], metric["key"], metric["step"]) for batch in fake.batches for metric in batch["metrics"]]
     assert found == [("run", "kcm/accuracy/a b", 10), ("run", "kcm/accuracy/a b", 20)]
-    assert [line.partition(" (")[0] for line in said] == ["MLflow does not answer", "MLflow answers again"]
+    assert [line.partition(" (")[0] for line in lines] == ["MLflow does not answer", "MLflow answers again"]
 
 
 def test_what_is_sent_twice_is_recorded_once(tmp_path: Path) -> None:

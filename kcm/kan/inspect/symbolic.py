@@ -133,9 +133,9 @@ def _fit(name: str, x: Array, y: Array) -> Symbolic:
     with np.errstate(all="ignore"):
         z_MP = function(a_M[:, None] * t + b_M[:, None])
         z_MP -= z_MP.mean(1, keepdims=True)
-        explained_M = (z_MP @ (y - y.mean())) ** 2 / (z_MP**2).sum(1)
-    explained_M = np.where(np.isfinite(explained_M), explained_M, -np.inf)
-    fits = [_polish(function, t, y, a_M[m], b_M[m]) for m in np.argsort(explained_M)[-3:] if explained_M[m] > -np.inf]
+        variance_M = (z_MP @ (y - y.mean())) ** 2 / (z_MP**2).sum(1)
+    variance_M = np.where(np.isfinite(variance_M), variance_M, -np.inf)
+    fits = [_polish(function, t, y, a_M[m], b_M[m]) for m in np.argsort(variance_M)[-3:] if variance_M[m] > -np.inf]
     if not fits:
         return Symbolic(name, 1.0, 0.0, 0.0, float(y.mean()), 0.0)
     r2, (a, b, c, d) = max(fits, key=lambda fit: fit[0])

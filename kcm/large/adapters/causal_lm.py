@@ -64,7 +64,7 @@ class CausalLmConfig(LargeConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""
@@ -144,7 +144,7 @@ class CausalLm:
         seconds = (time.perf_counter() - started) / len(items)
         label_tokens = sum(len(self._tokens.labels[label]) for label in scored)
         return [
-            _chosen(score_BC[row], allowed[row], Cost(seconds, len(prompts[row].ids) + label_tokens))
+            _large_answer(score_BC[row], allowed[row], Cost(seconds, len(prompts[row].ids) + label_tokens))
             for row in range(len(items))
         ]
 
@@ -181,8 +181,8 @@ class CausalLm:
 
     def _read(self, tokens: Tokens, cache: DynamicCache, **options: Any) -> Tensor:
         """Log-probabilities of what follows each token, float64 [B, T, V]; what is read joins the cache."""
-        given = {self._cache_argument: cache, "use_cache": True} | options
-        log_BTV: Tensor = self._model(**tokens.inputs(), **given).logits.double().log_softmax(-1)
+        arguments = {self._cache_argument: cache, "use_cache": True} | options
+        log_BTV: Tensor = self._model(**tokens.inputs(), **arguments).logits.double().log_softmax(-1)
         return log_BTV
 
 
@@ -204,7 +204,7 @@ def causal_lm_identity(config: CausalLmConfig, model_path: Path, label_names: Se
     return digest.hexdigest()
 
 
-def _chosen(score_C: np.ndarray, allowed: Sequence[int], cost: Cost) -> LargeAnswer:
+def _large_answer(score_C: np.ndarray, allowed: Sequence[int], cost: Cost) -> LargeAnswer:
     """The answer to one item from the scores of its labels."""
     index = list(allowed)
     score_A = score_C[index]

@@ -41,7 +41,7 @@ class ClassifierConfig(EncodedConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

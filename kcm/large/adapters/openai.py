@@ -25,10 +25,16 @@ from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import LargeConfig, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
-from kcm.large.prompting.replies import answer_schema, matched, said_label, said_probability, spread
+from kcm.large.prompting.replies import (
+    answer_schema,
+    label_distribution,
+    matching_label,
+    reply_label,
+    reply_probability,
+)
 from kcm.large.prompting.shown import Message
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
-from kcm.large.upstream import Lost, Refused, Reply, Upstream
+from kcm.large.upstream import Reply, ReplyLost, RequestRefused, Upstream
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -85,11 +91,11 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""
-        return OpenAiModel(self, label_names, paid, limit_s)
+        return OpenAiModel(self, label_names, responses, limit_s)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """See `LargeConfig`."""
@@ -113,7 +119,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
 
 class OpenAiModel:
-    """Asks a server; `paid` is the store that keeps its answers and what they cost, None to keep them in memory.
+    """Asks a server; `responses` is the store of its answers and their cost; None keeps both in memory.
 
     `limit_s` is the time that one question may take, its retries included. Raises ConfigError when the environment
     variable with the key is not set.
@@ -125,7 +131,7 @@ class OpenAiModel:
         self,
         config: OpenAiConfig,
         label_names: Sequence[str],
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> None:
         self.label_names, self.identity = tuple(label_names), openai_identity(config, label_names)
@@ -139,7 +145,7 @@ class OpenAiModel:
             limit_s=limit_s,
         )
         account = f"{config.base_url} {config.model}"
-        self._paid = ResponseCache(paid, account, max_calls=config.max_calls, max_cost=config.max_cost)
+        self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
         self._lock = threading.Lock()
@@ -214,50 +220,52 @@ class OpenAiModel:
         }
 
     def _answered(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
-        if (kept := self._paid.find(key)) is not None:
-            return self._read(kept, allowed)
+        if (record := self._cache.find(key)) is not None:
+            return self._read(record, allowed)
         most = self._most(body)
         try:
-            reply = self._upstream.ask(body, lambda attempt: self._paying(attempt, most))
+            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, most))
         except BudgetSpent as error:
             return LargeAnswer(None, error=str(error))
-        except (Refused, Lost) as error:
+        except (RequestRefused, ReplyLost) as error:
             return LargeAnswer(None, error=str(error), outage=error.outage)
-        answer = self._as_kept(reply, body)
-        self._paid.keep(key, answer, most, answer["currency"])
+        answer = self._record(reply, body)
+        self._cache.keep(key, answer, most, answer["currency"])
         return self._read(answer, allowed)
 
-    def _paying(self, attempt: Callable[[], Reply], most: float) -> Reply:
+    def _within_budget(self, attempt: Callable[[], Reply], most: float) -> Reply:
         """One attempt within the budget. A lost one stays booked at its most; an answer's cost is booked with it."""
-        self._paid.reserve(most)
+        self._cache.reserve(most)
         try:
             return attempt()
-        except (Refused, ConfigError):
-            self._paid.release(most)
+        except (RequestRefused, ConfigError):
+            self._cache.release(most)
             raise
 
-    def _as_kept(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
-        said = said_label(reply.content)
+    def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
+        reply_text = reply_label(reply.content)
         num_read = reply.num_read if reply.num_read is not None else _most_tokens(body)
         num_written = reply.num_written if reply.num_written is not None else body["max_tokens"]
         return {
-            "said": said[:1000],
-            "probability": said_probability(reply.content, reply.logprobs, said),
+            "said": reply_text[:1000],
+            "probability": reply_probability(reply.content, reply.logprobs, reply_text),
             "tokens": num_read + num_written,
             "currency": self._price(num_read, num_written),
             "seconds": reply.seconds,
         }
 
-    def _read(self, kept: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
-        cost = Cost(kept["seconds"], kept["tokens"], kept["currency"])
-        found = matched(kept["said"], [self.label_names[label] for label in allowed])
+    def _read(self, record: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+        cost = Cost(record["seconds"], record["tokens"], record["currency"])
+        found = matching_label(record["said"], [self.label_names[label] for label in allowed])
         if found is None:
-            said = kept["said"][:100]
-            return LargeAnswer(None, None, cost, f"answered {said!r}, which is not on the label list", off_label=True)
-        label, probability = allowed[found], kept["probability"]
+            reply_text = record["said"][:100]
+            return LargeAnswer(
+                None, None, cost, f"answered {reply_text!r}, which is not on the label list", off_label=True
+            )
+        label, probability = allowed[found], record["probability"]
         if probability is None:
             return LargeAnswer(label, None, cost)
-        return LargeAnswer(label, spread(label, probability, allowed, len(self.label_names)), cost)
+        return LargeAnswer(label, label_distribution(label, probability, allowed, len(self.label_names)), cost)
 
     def _most(self, body: dict[str, Any]) -> float:
         """The most that one call can cost."""

@@ -48,7 +48,7 @@ class RecordedConfig(LargeConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

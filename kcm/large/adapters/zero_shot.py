@@ -83,7 +83,7 @@ class ZeroShotConfig(EncodedConfig):
         *,
         device: str = "cpu",
         head: LinearHead | None = None,
-        paid: ResponseStore | None = None,
+        responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
         """See `LargeConfig`."""

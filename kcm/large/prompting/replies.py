@@ -1,4 +1,4 @@
-"""From what a generative model said to one of the labels, and to how sure it was."""
+"""The label in a generative model's reply, and its probability."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
-def said_label(content: str) -> str:
-    """What was given as the label: the field of a structured answer, else all that was said."""
+def reply_label(content: str) -> str:
+    """The text of the label: the field of a structured answer, else the whole reply."""
     stripped = content.strip()
     try:
         value = from_json(stripped)
     except ValueError:
         return stripped.strip("\"'`*.").strip()
-    said = value.get(KEY) if isinstance(value, dict) else value
-    return said if isinstance(said, str) else stripped
+    text = value.get(KEY) if isinstance(value, dict) else value
+    return text if isinstance(text, str) else stripped
 
 
-def matched(said: str, label_names: Sequence[str]) -> int | None:
-    """The label that was said, up to upper and lower case where that leaves one; None for anything else."""
-    if said in label_names:
-        return label_names.index(said)
-    alike = [number for number, name in enumerate(label_names) if name.casefold() == said.casefold()]
+def matching_label(text: str, label_names: Sequence[str]) -> int | None:
+    """The label that equals `text`, ignoring case where that leaves one; None for anything else."""
+    if text in label_names:
+        return label_names.index(text)
+    alike = [number for number, name in enumerate(label_names) if name.casefold() == text.casefold()]
     return alike[0] if len(alike) == 1 else None
 
 
-def said_probability(content: str, logprobs: Sequence[tuple[str, float]], said: str) -> float | None:
-    """Probability of the tokens that spell `said` within `content`; None where they do not tell."""
+def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text: str) -> float | None:
+    """Probability of the tokens that spell `text` within `content`; None where they do not spell it."""
     if "".join(token for token, _ in logprobs) != content or not logprobs:
         return None
-    start = content.rfind(said)
-    if start < 0 or not said:
+    start = content.rfind(text)
+    if start < 0 or not text:
         return None
     total, position = 0.0, 0
     for token, logprob in logprobs:
         begins, position = position, position + len(token)
-        if begins < start + len(said) and position > start:
+        if begins < start + len(text) and position > start:
             total += logprob
     return math.exp(min(total, 0.0)) if math.isfinite(total) else None
 
 
-def spread(label: int, probability: float, allowed: Sequence[int], num_labels: int) -> np.ndarray:
-    """Probabilities, float32 [C]: `probability` for the label that was said, the rest evenly over the others allowed.
+def label_distribution(label: int, probability: float, allowed: Sequence[int], num_labels: int) -> np.ndarray:
+    """Probabilities, float32 [C]: `probability` for `label`, the rest evenly over the other labels allowed.
 
     The label never gets less than an even share: the model preferred it.
     """
     probabilities_C = np.zeros(num_labels, dtype=np.float32)
-    sure = max(probability, 1 / len(allowed))
-    probabilities_C[list(allowed)] = (1 - sure) / max(len(allowed) - 1, 1)
-    probabilities_C[label] = sure
+    top = max(probability, 1 / len(allowed))
+    probabilities_C[list(allowed)] = (1 - top) / max(len(allowed) - 1, 1)
+    probabilities_C[label] = top
     probabilities_C /= probabilities_C.sum()
     return probabilities_C

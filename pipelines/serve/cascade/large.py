@@ -70,7 +70,7 @@ class Large:
             self._assets_dir,
             config.device,
             upstreams=config.upstreams,
-            paid=budget_store(bundle.large.at(config.upstreams), self._log),
+            responses=budget_store(bundle.large.at(config.upstreams), self._log),
             limit_s=config.attempt_timeout_s,
         )
 

@@ -21,6 +21,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
+from pipelines._ray_private import is_bind_failure
 from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
@@ -174,7 +175,7 @@ def start_proxy(config: ServeConfig) -> None:
         serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)
     except RayError as error:
         serve.shutdown()
-        if "Failed to bind" not in str(error):
+        if not is_bind_failure(error):
             raise
         raise KcmError(
             "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port="

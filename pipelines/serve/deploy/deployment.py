@@ -6,13 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
-from ray.serve._private.client import ServeControllerClient
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from kcm.errors import KcmError
+from pipelines._ray_private import serve_client, served_applications
 from pipelines.serve.deploy.app import (
     APP_NAME,
     LOGGING,
@@ -75,16 +73,16 @@ def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_tim
         raise
 
 
-def _client() -> ServeControllerClient:
-    """What `serve deploy` itself goes through; the public functions take no file."""
-    client = _get_global_client()
+def _client() -> Any:
+    """What `serve deploy` itself goes through."""
+    client = serve_client()
     assert client is not None  # it raises where Serve does not run
     return client
 
 
 def is_running() -> bool:
     """Whether the connected cluster serves the application."""
-    client = _get_global_client(raise_if_no_controller_running=False)
+    client = serve_client(required=False)
     return client is not None and APP_NAME in serve.status().applications
 
 
@@ -93,7 +91,7 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
 
     Raises KcmError, and leaves the version that was served, when a replica refuses `release` or is not done in time.
     """
-    before = _app_configs()
+    before = served_applications(_client())
     if APP_NAME not in before:
         raise KcmError(
             "the application was not deployed from a file",
@@ -114,11 +112,6 @@ def _with_release(application: Any, release: Release) -> Any:
     for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:
         deployments[name] = deployments.get(name, {"name": name}) | {"user_config": release.model_dump(mode="json")}
     return type(application).model_validate(values | {"deployments": list(deployments.values())})
-
-
-def _app_configs() -> dict[str, Any]:
-    configs: dict[str, Any] = ray.get(_client()._controller.get_app_configs.remote())
-    return configs
 
 
 def _apply(applications: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kcm.certify.certificate import Certificate
-from kcm.certify.monitor import Seen, loss_interval
+from kcm.certify.monitor import Observations, loss_interval
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import Tally
 from pipelines.serve.log.writer import LogWriter
@@ -67,22 +67,22 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
     )
 
 
-def _disagreement(tally: Tally) -> Seen:
+def _disagreement(tally: Tally) -> Observations:
     if tally.state is None:
-        return Seen(tally.number, tally.audit_share)
+        return Observations(tally.number, tally.audit_share)
     known = tally.state == "answered"
     low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
-    return Seen(tally.number, tally.audit_share, tally.probability, low, high)
+    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
 
 
-def _regret(tally: Tally, credits_wins: bool) -> Seen:
+def _regret(tally: Tally, credits_wins: bool) -> Observations:
     lowest = -1.0 if credits_wins else 0.0
     if tally.state is None or (tally.state == "answered" and tally.agrees):
-        return Seen(tally.number, tally.audit_share)
+        return Observations(tally.number, tally.audit_share)
     low, high = lowest, 1.0
     if tally.state == "answered" and tally.small_right is not None:
         low = high = max(lowest, float(bool(tally.large_right)) - float(tally.small_right))
-    return Seen(tally.number, tally.audit_share, tally.probability, low, high)
+    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
 
 
 class Monitor:

@@ -188,7 +188,7 @@ def test_a_soft_prompt_suggests_what_the_small_model_says_at_the_policy_s_temper
     for item in asked:
         small_C = small_NC[TEXTS.index(item.content.text)]
         first, second = np.argsort(-small_C)[:2]
-        assert [label for label, _ in item.prompt.suggestions] == [first, second]
+        assert [number for number, _ in item.prompt.suggestions] == [first, second]
         np.testing.assert_allclose([p for _, p in item.prompt.suggestions], small_C[[first, second]], rtol=1e-5)
 
 

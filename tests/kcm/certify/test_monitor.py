@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kcm.certify.monitor import Seen, loss_interval
+from kcm.certify.monitor import Observations, loss_interval
 from kcm.errors import DataError
 
 DELTA = 0.1
@@ -13,7 +13,7 @@ DELTA = 0.1
 
 def _kept(number, lost, share=1.0):
     """Requests that were all audited at `share`, of which `lost` lost."""
-    return [Seen(number - lost, share), Seen(lost, share, share, 1.0, 1.0)]
+    return [Observations(number - lost, share), Observations(lost, share, share, 1.0, 1.0)]
 
 
 def _run(rate, *, seed, share=0.2, batches=60, gain=0.0, every=10):
@@ -27,7 +27,7 @@ def _run(rate, *, seed, share=0.2, batches=60, gain=0.0, every=10):
         for value in counts:
             counts[value] += int((loss == value).sum())
         if batch % every == every - 1:
-            seen = [Seen(number, share, share, value, value) for value, number in counts.items()]
+            seen = [Observations(number, share, share, value, value) for value, number in counts.items()]
             intervals.append(loss_interval(seen, DELTA, credits_wins=gain > 0))
     return intervals
 
@@ -90,18 +90,18 @@ def test_it_is_as_narrow_as_a_mixture_over_all_bets(number, lost, theirs):
 
 
 def test_the_order_in_which_requests_are_told_says_nothing():
-    seen = [Seen(500, 0.2), Seen(90, 0.2, 0.2), Seen(10, 0.2, 0.2, 1.0, 1.0)]
-    apart = [Seen(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Seen(590, 0.2)]
+    seen = [Observations(500, 0.2), Observations(90, 0.2, 0.2), Observations(10, 0.2, 0.2, 1.0, 1.0)]
+    apart = [Observations(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Observations(590, 0.2)]
     assert loss_interval(seen, DELTA) == pytest.approx(loss_interval(apart, DELTA), abs=1e-6)
 
 
 @pytest.mark.parametrize("credits_wins", [False, True])
 def test_what_is_not_known_leaves_room_for_whatever_it_turns_out_to_be(credits_wins):
     lowest = -1.0 if credits_wins else 0.0
-    known = [Seen(800, 0.5), Seen(80, 0.5, 0.5), Seen(20, 0.5, 0.5, 1.0, 1.0)]
-    low, high = loss_interval([*known, Seen(100, 0.5, 0.5, lowest, 1.0)], DELTA, credits_wins=credits_wins)
+    known = [Observations(800, 0.5), Observations(80, 0.5, 0.5), Observations(20, 0.5, 0.5, 1.0, 1.0)]
+    low, high = loss_interval([*known, Observations(100, 0.5, 0.5, lowest, 1.0)], DELTA, credits_wins=credits_wins)
     for loss in (lowest, 0.0, 0.5, 1.0):
-        seen = [*known, Seen(100, 0.5, 0.5, loss, loss)]
+        seen = [*known, Observations(100, 0.5, 0.5, loss, loss)]
         found = loss_interval(seen, DELTA, credits_wins=credits_wins)
         assert low - 1e-6 <= found[0] <= found[1] <= high + 1e-6
 
@@ -120,7 +120,7 @@ def test_audits_weigh_by_their_probability():
     audited = rng.random(20_000) < probability
     lost = int((audited & loss).sum())
     assert lost / audited.sum() > 0.2
-    low, high = loss_interval([Seen(20_000 - lost, 0.1), Seen(lost, 0.1, 0.5, 1.0, 1.0)], DELTA)
+    low, high = loss_interval([Observations(20_000 - lost, 0.1), Observations(lost, 0.1, 0.5, 1.0, 1.0)], DELTA)
     assert low < 0.05 < high < 0.08
 
 
@@ -138,7 +138,7 @@ def test_the_upper_end_narrows_with_the_audits():
 def test_nothing_is_known_before_the_first_request():
     assert loss_interval([], DELTA) == (0, 1)
     assert loss_interval([], DELTA, credits_wins=True) == (-1, 1)
-    assert loss_interval([Seen(0, 0.5)], DELTA) == (0, 1)
+    assert loss_interval([Observations(0, 0.5)], DELTA) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_nothing_is_known_before_the_first_request():
 )
 def test_what_cannot_have_been_seen_is_refused(bad):
     with pytest.raises(DataError, match=r"expected a number|must lie in"):
-        loss_interval([Seen(**{"number": 1, "share": 0.5} | bad)], DELTA)
+        loss_interval([Observations(**{"number": 1, "share": 0.5} | bad)], DELTA)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -0.1])

@@ -29,7 +29,7 @@ class CountingEncoder:
     words = ("good", "bad", "not", "very", "film", "book", "the", "a")
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        return np.array([[given.text.split().count(word) for word in self.words] for given in inputs], np.float32)
+        return np.array([[example.text.split().count(word) for word in self.words] for example in inputs], np.float32)
 
 
 def side_of(kind: str = "kan", **network: Any) -> SmallSide:
@@ -50,18 +50,18 @@ def side_of(kind: str = "kan", **network: Any) -> SmallSide:
 
 
 def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
-    given = Input(Content("not  a\tgood film"), "films")
+    example = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
-    assert variants(given) == [Input(Content(text), "films") for text in texts]
-    assert variants(given, most=2) == [Input(Content(text), "films") for text in texts[:3]]
+    assert variants(example) == [Input(Content(text), "films") for text in texts]
+    assert variants(example, most=2) == [Input(Content(text), "films") for text in texts[:3]]
     assert variants(Input(Content("word"))) == [Input(Content("word"))]
     assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
 def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -> None:
-    side, given = side_of(kind), Input(Content("a very good film"))
-    explanation = explain(side.bundle, given, side.judge(variants(given)))
+    side, example = side_of(kind), Input(Content("a very good film"))
+    explanation = explain(side.bundle, example, side.judge(variants(example)))
     assert [word for word, _ in explanation.words] == ["a", "very", "good", "film"]
     judge = side.bundle.collaborator
 
@@ -70,15 +70,15 @@ def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -
         label = int(logits.argmax()) if label is None else label
         return float(logits[label]), label
 
-    whole, label = logit(given.content.text)
+    whole, label = logit(example.content.text)
     assert explanation.judge_label == side.bundle.label_names[label]
     assert explanation.words[2][1] == pytest.approx(whole - logit("a very film", label)[0], abs=1e-5)
     assert explanation.strongest_words[0][1] == max((effect for _, effect in explanation.words), key=abs)
 
 
 def test_both_networks_are_explained_by_their_own_answers() -> None:
-    side, given = side_of(hidden=(4,)), Input(Content("not a good film"))
-    explanation = explain(side.bundle, given, side.judge(variants(given)), top=3)
+    side, example = side_of(hidden=(4,)), Input(Content("not a good film"))
+    explanation = explain(side.bundle, example, side.judge(variants(example)), top=3)
     assert explanation.reasons.keys() == {"judge", "small"}
     assert [len(reason.contributions) for reason in explanation.reasons.values()] == [3, 3]
     assert explanation.label == side.bundle.label_names[explanation.reasons["small"].label]
@@ -87,7 +87,7 @@ def test_both_networks_are_explained_by_their_own_answers() -> None:
 
 @pytest.mark.parametrize(("kind", "network", "names"), [("mlp", {}, set()), ("kan", {"shared": True}, {"judge"})])
 def test_only_networks_with_curves_of_their_own_are_explained(kind: str, network: Any, names: set[str]) -> None:
-    side, given = side_of(kind, **network), Input(Content("a good book"))
-    explanation = explain(side.bundle, given, side.judge(variants(given)))
+    side, example = side_of(kind, **network), Input(Content("a good book"))
+    explanation = explain(side.bundle, example, side.judge(variants(example)))
     assert explanation.reasons.keys() == names
     assert len(explanation.words) == 3

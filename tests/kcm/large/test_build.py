@@ -57,7 +57,7 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
     upstream.plan(turns[2]("good"))
     for config in configs:
         head = HEAD if config.adapter == "classifier" else None
-        model = config.build(LABELS, tmp_path, head=head, paid=ResponseStore.in_file(tmp_path / "paid.sqlite"))
+        model = config.build(LABELS, tmp_path, head=head, responses=ResponseStore.in_file(tmp_path / "paid.sqlite"))
         assert model.identity == config.identity(LABELS, tmp_path, head=head)
         assert model.label_names == LABELS
         assert model.prompt_modes == config.prompt_modes

@@ -21,15 +21,15 @@ def store(tmp_path):
 
 
 def test_a_call_counts_at_its_most_until_its_cost_is_known(tmp_path):
-    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_cost=10.0)
-    paid.reserve(6.0)
+    cache = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_cost=10.0)
+    cache.reserve(6.0)
     with pytest.raises(BudgetSpent, match="max_cost = 10, 6 so far"):
-        paid.reserve(6.0)
-    paid.keep("question", {"said": "yes"}, 6.0, 1.5)
-    paid.reserve(6.0)
-    assert paid.spent() == (2, 7.5)
-    paid.release(6.0)
-    assert paid.spent() == (1, 1.5)
+        cache.reserve(6.0)
+    cache.keep("question", {"said": "yes"}, 6.0, 1.5)
+    cache.reserve(6.0)
+    assert cache.spent() == (2, 7.5)
+    cache.release(6.0)
+    assert cache.spent() == (1, 1.5)
 
 
 def test_a_call_whose_process_died_stays_booked(tmp_path):
@@ -91,7 +91,7 @@ def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
 
 def test_a_budget_of_currency_is_kept_by_the_database_itself(store):
     """Promise: what is left is looked at and taken in one step."""
-    paid = [ResponseCache(store, "big", max_cost=10.0) for _ in range(4)]
+    caches = [ResponseCache(store, "big", max_cost=10.0) for _ in range(4)]
     spent = []
 
     def spend(own):
@@ -102,12 +102,12 @@ def test_a_budget_of_currency_is_kept_by_the_database_itself(store):
             except BudgetSpent:
                 return
 
-    threads = [threading.Thread(target=spend, args=(own,)) for own in paid]
+    threads = [threading.Thread(target=spend, args=(own,)) for own in caches]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(spent), paid[0].spent()) == (10, (10, 10.0))
+    assert (len(spent), caches[0].spent()) == (10, (10, 10.0))
 
 
 def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
@@ -120,10 +120,10 @@ def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
 
 def test_a_database_that_is_gone_is_missed_and_not_begun_anew(tmp_path):
     """Promise: nobody gets a budget back by deleting the record of what was spent."""
-    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=5)
+    cache = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=5)
     (tmp_path / "paid.sqlite").unlink()
     with pytest.raises(ArtefactError, match="cannot use the store of paid answers"):
-        paid.reserve(0.0)
+        cache.reserve(0.0)
     assert not (tmp_path / "paid.sqlite").exists()
 
 
@@ -136,32 +136,32 @@ def test_a_file_of_an_older_version_is_read(tmp_path):
         )
         database.execute("INSERT INTO answers VALUES ('question', '{\"said\": \"yes\"}')")
         database.execute("INSERT INTO spending VALUES ('big', 3, 1.5)")
-    paid = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=4)
-    assert (paid.find("question"), paid.spent()) == ({"said": "yes"}, (3, 1.5))
-    paid.reserve(1.0)
+    cache = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), "big", max_calls=4)
+    assert (cache.find("question"), cache.spent()) == ({"said": "yes"}, (3, 1.5))
+    cache.reserve(1.0)
     with pytest.raises(BudgetSpent):
-        paid.reserve(1.0)
+        cache.reserve(1.0)
 
 
 @pytest.mark.parametrize("where", ["in memory", "in a file"])
 def test_memory_holds_no_more_than_the_last_answers(tmp_path, monkeypatch, where):
     """Promise: a service that asks for ever does not grow for ever."""
     monkeypatch.setattr(module, "MAX_RECENT", 10)
-    paid = ResponseCache(None if where == "in memory" else ResponseStore.in_file(tmp_path / "paid.sqlite"), "big")
+    cache = ResponseCache(None if where == "in memory" else ResponseStore.in_file(tmp_path / "paid.sqlite"), "big")
     for number in range(50):
-        paid.reserve(0.0)
-        paid.keep(str(number), {"said": str(number)}, 0.0, 0.0)
-        paid.find("0" if number == 0 else str(number - 1))
-    assert len(paid._recent) == 10
-    assert paid.find("49") == {"said": "49"}
-    assert paid.find("5") == (None if where == "in memory" else {"said": "5"})
-    assert len(paid._recent) == 10
-    assert paid.spent() == (50, 0.0)
+        cache.reserve(0.0)
+        cache.keep(str(number), {"said": str(number)}, 0.0, 0.0)
+        cache.find("0" if number == 0 else str(number - 1))
+    assert len(cache._recent) == 10
+    assert cache.find("49") == {"said": "49"}
+    assert cache.find("5") == (None if where == "in memory" else {"said": "5"})
+    assert len(cache._recent) == 10
+    assert cache.spent() == (50, 0.0)
 
 
 def test_without_a_file_everything_is_kept_in_memory():
-    paid = ResponseCache(None, "big", max_calls=1)
-    paid.reserve(0.0)
-    paid.keep("question", {"said": "yes"}, 0.0, 0.0)
-    assert paid.find("question") == {"said": "yes"}
+    cache = ResponseCache(None, "big", max_calls=1)
+    cache.reserve(0.0)
+    cache.keep("question", {"said": "yes"}, 0.0, 0.0)
+    assert cache.find("question") == {"said": "yes"}
     assert ResponseCache(None, "big").find("question") is None

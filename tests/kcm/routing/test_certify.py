@@ -22,22 +22,22 @@ from kcm.routing.table import RoutingTable
 def table(num_rows: int, seed: int = 0, *, large: float = 0.9, **columns: Any) -> RoutingTable:
     rng = np.random.default_rng(seed)
     names = np.array([f"row {n}" for n in range(num_rows)], dtype=object)
-    sure = rng.random(num_rows)
+    confidence = rng.random(num_rows)
     return RoutingTable(
         name=names,
         item=names,
-        small_correct=rng.random(num_rows) < 0.5 + sure / 2,
+        small_correct=rng.random(num_rows) < 0.5 + confidence / 2,
         large_correct=rng.random(num_rows) < large,
         large_error=np.zeros(num_rows, dtype=bool),
-        sure=sure,
+        confidence=confidence,
         **columns,
     )
 
 
 def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> dict[str, Any]:
     request = parse_config(RequestConfig, {"epsilon": 0.05} | options, where="options")
-    assert rows.sure is not None
-    result = certify_table(rows, with_splits(rows, 0), rows.sure, request, ledger)
+    assert rows.confidence is not None
+    result = certify_table(rows, with_splits(rows, 0), rows.confidence, request, ledger)
     json.dumps(result, allow_nan=False)
     return result
 

@@ -15,29 +15,34 @@ from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
 
-def table(small: np.ndarray, large: np.ndarray, sure: np.ndarray) -> RoutingTable:
+def table(small: np.ndarray, large: np.ndarray, confidence: np.ndarray) -> RoutingTable:
     names = np.array([f"row {n}" for n in range(len(small))], dtype=object)
     return RoutingTable(
-        name=names, item=names, small_correct=small, large_correct=large, large_error=small & False, sure=sure
+        name=names,
+        item=names,
+        small_correct=small,
+        large_correct=large,
+        large_error=small & False,
+        confidence=confidence,
     )
 
 
 def drawn(num_rows: int, large: float = 0.95, seed: int = 0) -> RoutingTable:
     rng = np.random.default_rng(seed)
-    sure = rng.random(num_rows)
-    return table(rng.random(num_rows) < sure, rng.random(num_rows) < large, sure)
+    confidence = rng.random(num_rows)
+    return table(rng.random(num_rows) < confidence, rng.random(num_rows) < large, confidence)
 
 
 def compare(rows: RoutingTable, **config: Any) -> dict[str, Any]:
-    assert rows.sure is not None
+    assert rows.confidence is not None
     empty = np.zeros((len(rows), 0))
-    inputs = RouterInputs(rows.sure[:, None], empty, csr_array(empty))
+    inputs = RouterInputs(rows.confidence[:, None], empty, csr_array(empty))
     return evaluate(rows, inputs, "confidence", EvaluateConfig(**config))
 
 
-def routellm_apgr(small: np.ndarray, large: np.ndarray, sure: np.ndarray) -> float:
+def routellm_apgr(small: np.ndarray, large: np.ndarray, confidence: np.ndarray) -> float:
     """Equation 4 of arXiv 2406.18665 as a sum over all call rates k/N, by sending the k least sure rows."""
-    order = np.argsort(sure)
+    order = np.argsort(confidence)
     accuracy = [(large[order[:k]].sum() + small[order[k:]].sum()) / len(small) for k in range(len(small) + 1)]
     recovered = (np.array(accuracy) - small.mean()) / (large.mean() - small.mean())
     return float((recovered[1:] + recovered[:-1]).sum() / 2 / len(small))
@@ -51,7 +56,7 @@ def test_the_figures_of_plain_confidence_are_routellms_over_the_folds() -> None:
         fold_N = folds(unit_names(rows), 4, repeat)
         for fold in range(4):
             at = fold_N == fold
-            expected.append(routellm_apgr(rows.small_correct[at], rows.large_correct[at], rows.sure[at]))  # type: ignore[index]
+            expected.append(routellm_apgr(rows.small_correct[at], rows.large_correct[at], rows.confidence[at]))  # type: ignore[index]
     assert result["methods"]["confidence"]["apgr"] == pytest.approx(np.mean(expected))
 
 
@@ -69,8 +74,8 @@ def test_every_router_is_measured_and_the_oracle_is_above_all() -> None:
 
 def test_upside_down_confidence_is_turned_by_the_deferral_router() -> None:
     rng = np.random.default_rng(0)
-    sure = rng.random(800)
-    result = compare(table(rng.random(800) < 1 - sure, np.ones(800, dtype=bool), sure))
+    confidence = rng.random(800)
+    result = compare(table(rng.random(800) < 1 - confidence, np.ones(800, dtype=bool), confidence))
     assert result["methods"]["confidence"]["apgr"] < 0.4
     assert result["apgr"] > 0.6
     assert result["differences"]["confidence"]["apgr"]["interval"][0] > 0

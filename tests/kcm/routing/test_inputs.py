@@ -53,7 +53,7 @@ def test_a_table_with_nothing_to_read_is_refused(table_file: Callable[..., Path]
     table = read_table(table_file(s=[1], l=[1]), RouteColumns(small_correct="s", large_correct="l"))
     with pytest.raises(DataError, match="nothing to route by"):
         router_inputs(table, None, is_confidence=False)
-    assert router_inputs(replace(table, sure=np.ones(1)), None, is_confidence=False).numbers_NF.shape == (1, 1)
+    assert router_inputs(replace(table, confidence=np.ones(1)), None, is_confidence=False).numbers_NF.shape == (1, 1)
 
 
 def test_words_are_counted_by_rows_of_length_one_and_the_baseline_reads_no_pairs() -> None:

@@ -20,9 +20,12 @@ COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidenc
 @pytest.fixture
 def table(table_file: Callable[..., Path]) -> RoutingTable:
     rng = np.random.default_rng(0)
-    sure = rng.random(120)
+    confidence = rng.random(120)
     path = table_file(
-        s=(rng.random(120) < sure).astype(int), l=[1] * 120, c=sure, t=[f"item {n} of {n % 7}" for n in range(120)]
+        s=(rng.random(120) < confidence).astype(int),
+        l=[1] * 120,
+        c=confidence,
+        t=[f"item {n} of {n % 7}" for n in range(120)],
     )
     return read_table(path, COLUMNS)
 

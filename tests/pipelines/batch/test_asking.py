@@ -13,7 +13,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
-from pipelines.batch.asking import Asked, ask, read_prompt, written_prompt
+from pipelines.batch.asking import LargeSpec, ask, read_prompt, written_prompt
 from pipelines.batch.pool import retain
 from tests.fake_upstream import Turn, label
 
@@ -31,12 +31,12 @@ ROWS = pa.table(
 @pytest.fixture
 def context(tmp_path) -> Any:
     """As much of a run as asking needs; `said` is what it told."""
-    said: list[str] = []
+    lines: list[str] = []
     return SimpleNamespace(
         assets_path=tmp_path,
         store=SimpleNamespace(root=tmp_path),
-        reporter=SimpleNamespace(say=said.append),
-        said=said,
+        reporter=SimpleNamespace(say=lines.append),
+        lines=lines,
     )
 
 
@@ -44,23 +44,23 @@ def asked(context, upstream, tmp_path, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
     bar = SimpleNamespace(update=lambda done, total: None)
-    return ask(context, Asked(large, LABELS, len(LABELS)), ROWS, scratch=tmp_path / "scratch", bar=bar)
+    return ask(context, LargeSpec(large, LABELS, len(LABELS)), ROWS, scratch=tmp_path / "scratch", bar=bar)
 
 
 def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) -> None:
     upstream.plan(label("positive"), label("negative"), label("other"))
-    told, took = asked(context, upstream, tmp_path, input_price=1e4, output_price=1e5)
-    assert told.label_N.tolist() == [1, 0, -1]
+    answers, took = asked(context, upstream, tmp_path, input_price=1e4, output_price=1e5)
+    assert answers.label_N.tolist() == [1, 0, -1]
     assert took == {"rows": 3, "tokens": 330, "currency": pytest.approx(6.0)}
-    assert not context.said
+    assert not context.lines
 
 
 def test_failures_are_told_with_their_commonest_reason(context, upstream, tmp_path) -> None:
     upstream.plan(Turn(500, "[red]down"), label("negative"), Turn(500, "[red]down"))
-    told, took = asked(context, upstream, tmp_path)
-    assert told.failed_N.tolist() == [True, False, True]
+    answers, took = asked(context, upstream, tmp_path)
+    assert answers.failed_N.tolist() == [True, False, True]
     assert took["failed"] == 2
-    assert context.said == [
+    assert context.lines == [
         r"[yellow]the large model failed on 2 of 3 rows, most often: status 500: \[red]down[/yellow]"
     ]
 

@@ -65,8 +65,8 @@ def searched(store: ArtefactStore, number: int, space: str, trials: list[dict[st
     return artefact.as_a(TunedArtefact)
 
 
-def trial(rate: float, promised: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
-    objectives = {"promised": promised, "calls_saved": 0.5, "area": 0.5}
+def trial(rate: float, keep_rate: float, *, pareto: bool = True, collaborator: str = "kcm") -> dict[str, Any]:
+    objectives = {"promised": keep_rate, "calls_saved": 0.5, "area": 0.5}
     return {"collaborator": collaborator, "params": {"learning_rate": rate}, "pareto": pareto} | objectives
 
 
@@ -113,20 +113,20 @@ def test_a_search_that_cannot_be_read_is_kept_aside_and_said(
 ) -> None:
     (search / "tuner.pkl").unlink() if content is None else (search / "tuner.pkl").write_bytes(content)
     (search / "trial").write_text("what a trial left")
-    said: list[str] = []
+    lines: list[str] = []
     for number in (1, 2):
-        assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", said.append) is None
+        assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
         assert not search.exists()
         assert not (tmp_path / "results").exists()
         kept = tmp_path / "run" / f"tune-kcm-unreadable-{number}"
-        assert str(kept) in said[-1].replace("\\", "")
+        assert str(kept) in lines[-1].replace("\\", "")
         if number == 1:
             assert (kept / "trial").read_text() == "what a trial left"
             assert (kept / "results" / "one.json").exists()
             search.mkdir()
             (search / "tuner.pkl").write_bytes(b"torn again")
-    assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", said.append) is None
-    assert len(said) == 2
+    assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("fault", [OSError("a disk that fails"), MemoryError(), KeyboardInterrupt()])

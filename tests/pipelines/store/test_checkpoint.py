@@ -16,8 +16,8 @@ def write(root, steps: int, fingerprint: str = "mine") -> None:
     write_checkpoint(root / f"attempt-1/checkpoint-{steps}", state, fingerprint=fingerprint, steps=steps)
 
 
-def newest(root, said: list[str] | None = None):
-    return newest_checkpoint(root, fingerprint="mine", say=(said if said is not None else []).append)
+def newest(root, lines: list[str] | None = None):
+    return newest_checkpoint(root, fingerprint="mine", say=(lines if lines is not None else []).append)
 
 
 def test_the_checkpoint_with_the_most_steps_wins(tmp_path) -> None:
@@ -63,18 +63,18 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tm
     write(tmp_path, 200)
     folder = tmp_path / "attempt-1/checkpoint-200"
     damage(folder / file)
-    said: list[str] = []
-    assert newest(tmp_path, said)["steps"] == 100
-    assert said == [f"a damaged checkpoint is passed over ({folder})"]
+    lines: list[str] = []
+    assert newest(tmp_path, lines)["steps"] == 100
+    assert lines == [f"a damaged checkpoint is passed over ({folder})"]
 
 
 def test_with_every_checkpoint_damaged_a_run_starts_anew_and_says_so(tmp_path) -> None:
     for steps in (100, 200):
         write(tmp_path, steps)
         cut(tmp_path / f"attempt-1/checkpoint-{steps}" / STATE)
-    said: list[str] = []
-    assert newest(tmp_path, said) is None
-    assert len(said) == 2
+    lines: list[str] = []
+    assert newest(tmp_path, lines) is None
+    assert len(lines) == 2
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path) -> None:

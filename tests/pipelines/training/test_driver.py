@@ -9,14 +9,14 @@ from pipelines.training.worker import METRICS, NOTES, PROGRESS, progress_writer,
 
 
 def test_notes_of_workers_reach_the_person_once(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     write_note(tmp_path / NOTES, "of an earlier run")
-    monitor = StorageMonitor(tmp_path, said.append)
+    monitor = StorageMonitor(tmp_path, lines.append)
     assert monitor.progress() is None
     for line in ("a damaged checkpoint", "a damaged checkpoint", "another"):
         write_note(tmp_path / NOTES, line)
         monitor.progress()
-    assert said == ["a damaged checkpoint", "another"]
+    assert lines == ["a damaged checkpoint", "another"]
 
 
 def test_progress_is_what_rank_0_showed_last(tmp_path: Path) -> None:

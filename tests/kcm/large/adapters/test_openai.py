@@ -52,7 +52,7 @@ def turn(turns):
 
 
 @pytest.fixture
-def said(turns):
+def completion(turns):
     return turns[1]
 
 
@@ -128,9 +128,9 @@ def test_hostile_text_stays_in_its_message(model, upstream):
         (None, None),
     ],
 )
-def test_an_answer_is_one_of_the_labels_or_off_label(model, upstream, said, content, expected):
+def test_an_answer_is_one_of_the_labels_or_off_label(model, upstream, completion, content, expected):
     """Promise: a label is matched strictly; any other answer is off-label, paid for, and not asked again."""
-    upstream.plan(said(content))
+    upstream.plan(completion(content))
     (answer,) = model().answer(items("x"))
     assert answer.label == expected
     assert answer.off_label == (expected is None)
@@ -285,9 +285,9 @@ def test_retries_and_pauses_end_with_the_time_of_a_question(model, upstream, tur
     assert len(upstream.requests) == 2
 
 
-def test_a_compressed_reply_is_not_unpacked(model, upstream, turn, said):
+def test_a_compressed_reply_is_not_unpacked(model, upstream, turn, completion):
     """Promise: a small reply cannot grow in memory: none is asked for compressed, and one that is is an error."""
-    packed = gzip.compress(said("x" * 20_000_000).body.encode())
+    packed = gzip.compress(completion("x" * 20_000_000).body.encode())
     assert len(packed) < 100_000
     upstream.plan(turn(200, packed, {"Content-Encoding": "gzip"}))
     bomb, fine = model().answer(items("x", "y"))
@@ -297,9 +297,9 @@ def test_a_compressed_reply_is_not_unpacked(model, upstream, turn, said):
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"label":' * 20_000], ids=["lists", "objects"])
-def test_a_deep_answer_is_off_label_and_harms_no_other(model, upstream, said, content):
+def test_a_deep_answer_is_off_label_and_harms_no_other(model, upstream, completion, content):
     """Promise: what one reply says cannot end the answers to others."""
-    upstream.plan(said(content))
+    upstream.plan(completion(content))
     deep, fine = model().answer(items("x", "y"))
     assert (deep.label, deep.off_label, fine.label) == (None, True, 1)
 
@@ -329,9 +329,9 @@ def test_an_outage_is_told_from_an_answer_that_is_no_good(model, upstream, turn,
     assert [answer.outage for answer in hasty.answer(items(*"abcd"))] == [True] * 4
 
 
-def test_a_huge_answer_is_not_read_to_its_end(model, upstream, turn, said):
+def test_a_huge_answer_is_not_read_to_its_end(model, upstream, turn, completion):
     """Promise: an endless answer fills no memory; it is an error and not asked for again."""
-    upstream.plan(said("x" * 3_000_000))
+    upstream.plan(completion("x" * 3_000_000))
     huge, fine = model().answer(items("x", "y"))
     assert huge.error == "the reply is longer than 1048576 bytes"
     assert (fine.label, len(upstream.requests)) == (1, 2)
@@ -393,7 +393,7 @@ def test_nothing_is_paid_twice(model, upstream):
 def test_whatever_decides_the_answer_is_another_question(model, upstream):
     """Promise: another text, prompt or model is asked anew."""
     model().answer([Item("1", Content("x"))])
-    model().answer([Item("1", Content("x"), Prompt("soft", ((0, sure),))) for sure in (0.9, 0.8)])
+    model().answer([Item("1", Content("x"), Prompt("soft", ((0, top),))) for top in (0.9, 0.8)])
     model().answer([Item("1", Content("x"), Prompt("hard", candidates=(0, 1))), Item("1", Content("z"))])
     model(max_chars=1).answer([Item("1", Content("x and more"))])
     assert len(upstream.requests) == 5
@@ -528,7 +528,7 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
         f"model = OpenAiModel(config, {LABELS!r}, ResponseStore.in_file(Path(sys.argv[2])))\n"
         "model.answer([Item(str(n), Content(f'text {n}')) for n in range(6)])"
     )
-    paid, hanging = tmp_path / "paid.sqlite", threading.Event()
+    responses, hanging = tmp_path / "paid.sqlite", threading.Event()
 
     def answer(body):
         reply = label("positive")
@@ -538,12 +538,12 @@ def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
         return reply
 
     upstream.otherwise = answer
-    killed = subprocess.Popen([sys.executable, "-c", script, upstream.base_url, str(paid)], env=dict(os.environ))
+    killed = subprocess.Popen([sys.executable, "-c", script, upstream.base_url, str(responses)], env=dict(os.environ))
     assert hanging.wait(60)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     config = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=1)
-    answers = OpenAiModel(config, LABELS, ResponseStore.in_file(paid)).answer(
+    answers = OpenAiModel(config, LABELS, ResponseStore.in_file(responses)).answer(
         [Item(str(n), Content(f"text {n}")) for n in range(6)]
     )
     assert [answer.label for answer in answers] == [1] * 6

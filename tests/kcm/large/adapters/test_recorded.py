@@ -53,8 +53,8 @@ def test_answers_come_back_by_id_with_probabilities_cost_and_error(kind, write):
 
 def test_labels_alone_are_enough(write):
     answers = load(write([{"key": 7, "said": "no"}, {"key": 8, "said": ""}]), id_column="key", label_column="said")
-    said, silent = answers.answer([Item("7", Content()), Item("8", Content())])
-    assert (said.label, said.probabilities) == (0, None)
+    answered, silent = answers.answer([Item("7", Content()), Item("8", Content())])
+    assert (answered.label, answered.probabilities) == (0, None)
     assert silent.error == "no label was recorded"
 
 

@@ -30,11 +30,11 @@ class LengthEncoder:
     dim, reads, identity = 4, TEXT, "length"
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        return np.array([[np.cos(given.size * k) for k in range(1, 5)] for given in inputs], np.float32)
+        return np.array([[np.cos(example.size * k) for k in range(1, 5)] for example in inputs], np.float32)
 
 
 def explained(
-    given: Input,
+    example: Input,
     kind: str = "kan",
     hidden: tuple[int, ...] = (),
     max_items: int = 128,
@@ -60,7 +60,7 @@ def explained(
     async def explain() -> Explanation:
         judge = Batcher(side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=max_waiting)
         never: Any = None  # an explanation asks no large model
-        return await CascadeService(side, judge, never, config, "7").explain(given, 3, "mine")
+        return await CascadeService(side, judge, never, config, "7").explain(example, 3, "mine")
 
     return asyncio.run(explain())
 

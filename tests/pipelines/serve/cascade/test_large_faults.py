@@ -27,7 +27,7 @@ from pipelines.serve.cascade.questions import Questions
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.release import Release
-from tests.fake_upstream import FakeUpstream, Turn, label, said
+from tests.fake_upstream import FakeUpstream, Turn, completion, label
 
 LABELS = ("negative", "positive")
 CONFIG = ServeConfig(timeout_s=8.0, large=LargeReplicaConfig(timeout_s=4.0, attempt_timeout_s=2.0))
@@ -42,9 +42,9 @@ FAULTS = {
     "garbage": Turn(body=b"\xff\x00 garbage"),
     "another form": Turn(body="[]"),
     "a label that is not on the list": label("lukewarm"),
-    "nothing": said(None),
+    "nothing": completion(None),
     "a deep reply": Turn(body="[" * 100_000),
-    "a deep answer": said("[" * 100_000),
+    "a deep answer": completion("[" * 100_000),
     "a compressed reply": Turn(body=gzip.compress(bytes(10**7)), headers={"Content-Encoding": "gzip"}),
     "a wrong length": Turn(body="{}", headers={"Content-Length": "5000"}, cut_after=2),
 }

@@ -61,9 +61,9 @@ def large(
 
     def answer(body: dict[str, Any]) -> Any:
         text = body["messages"][-1]["content"].split("\n")[1]
-        said = NONE if text in OUTSIDE else text.split()[0]
-        content = {"message": {"content": said}}
-        return label(said, choice=content | {"logprobs": {"content": [{"token": said, "logprob": -0.1}]}})
+        answer = NONE if text in OUTSIDE else text.split()[0]
+        content = {"message": {"content": answer}}
+        return label(answer, choice=content | {"logprobs": {"content": [{"token": answer, "logprob": -0.1}]}})
 
     upstream.otherwise = answer
     return OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env="SECRET_OF_ANOTHER_SERVICE")

@@ -1,4 +1,4 @@
-"""What a stage's processes raise ends a command in one line, as what the command itself raises does."""
+"""What a stage's processes raise ends a command in one line, as its own errors do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ray
 import ray.data
 import typer
 
-from jobs.ending import reported
+from jobs.exit import reported
 from kcm.errors import ArtefactError
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

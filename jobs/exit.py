@@ -1,9 +1,8 @@
-"""How a command ends: its exit code, one line for a person, and its result as JSON for a program."""
+"""The exit of a command: its code, one line of error on stderr, and its result as JSON."""
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 import threading
@@ -17,18 +16,18 @@ import typer
 
 from kcm.errors import KcmError
 from kcm.redact import redacted, redacted_values
+from pipelines._ray_private import kcm_error_text
 
-UNEXPECTED, MENDABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-_IN_TRACEBACK = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
+UNEXPECTED, USER_ERROR, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 @contextmanager
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     """Run the body of a command; what it puts into the yielded dict is its JSON result.
 
-    An error that a person can mend exits with 2, any other with 1, an interruption with 130, a SIGTERM with 143, each
-    after one line on stderr (below the traceback with `debug`). The JSON file is written in every case: a killed
-    command leaves the content it was given at the start, which says that the command did not finish.
+    A user error (KcmError) exits with 2, any other error with 1, an interruption with 130, a SIGTERM with 143, each
+    after one line on stderr, below the traceback with `debug`. The JSON file is written in every case; a killed command
+    leaves one that says that it did not finish.
     """
     result: dict[str, Any] = {}
     terminated = threading.Event()
@@ -45,18 +44,18 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     except SystemExit:  # how Ray's own handlers of signals leave
         _fail("interrupted; start again to continue", INTERRUPTED, json_file, debug)
     except Exception as error:
-        if mendable := _mendable(error):
-            _fail(f"error: {mendable}", MENDABLE, json_file, debug)
+        if text := _user_error(error):
+            _fail(f"error: {text}", USER_ERROR, json_file, debug)
         hint = "" if debug else " (--debug for the traceback)"
         _fail(f"error: unexpected {type(error).__name__}: {error}{hint}", UNEXPECTED, json_file, debug)
 
 
 @contextmanager
 def _terminable(terminated: threading.Event) -> Iterator[None]:
-    """Let SIGTERM interrupt the block as Ctrl-C does, once: what cleans up after it is not to be interrupted.
+    """Let the first SIGTERM interrupt the block as Ctrl-C does; later ones are ignored, so that clean-up finishes.
 
-    `terminated` tells the two apart. No exception of our own could: Ray's C++ side swallows whatever a handler raises
-    and raises a KeyboardInterrupt in its place.
+    `terminated` is set by a SIGTERM. An exception type could not say so: Ray's C++ side replaces what a handler raises
+    by a KeyboardInterrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -74,13 +73,10 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _mendable(error: Exception) -> str | None:
-    """What a KcmError says, also one that crossed Ray's processes: some wrappers keep only its traceback's text."""
+def _user_error(error: Exception) -> str | None:
+    """The message of a KcmError, also of one that another process of Ray raised; None for other errors."""
     cause = getattr(error, "cause", error)
-    if isinstance(cause, KcmError):
-        return str(cause)
-    found = _IN_TRACEBACK.findall(str(error))
-    return found[-1] if found else None
+    return str(cause) if isinstance(cause, KcmError) else kcm_error_text(error)
 
 
 def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
@@ -88,7 +84,7 @@ def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
         print(redacted(traceback.format_exc()), file=sys.stderr)
     line = redacted(" ".join(text.split()))
     typer.secho(line, fg=typer.colors.RED, err=True)
-    with suppress(KcmError):  # the line above is what counts, and may be about this very file
+    with suppress(KcmError):  # the error may be about this file
         _write(json_file, {"error": line.removeprefix("error: ")})
     raise typer.Exit(code) from None
 

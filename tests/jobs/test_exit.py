@@ -1,4 +1,4 @@
-"""However a command ends, it ends in one line, an exit code and a JSON file."""
+"""A command exits with one line, an exit code and a JSON file, whatever it raises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 import typer
 
-from jobs.ending import reported
+from jobs.exit import reported
 from kcm.errors import DataError
 
 
@@ -96,7 +96,7 @@ import time
 from pathlib import Path
 import ray
 import typer
-from jobs.ending import reported
+from jobs.exit import reported
 from pipelines.cluster import ClusterConfig, connected
 
 def wait(json_file: Path) -> None:
