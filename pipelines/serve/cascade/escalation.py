@@ -16,11 +16,11 @@ from ray.serve.handle import DeploymentHandle
 from kcm.bundle.runtime import Failure
 from kcm.inputs import content
 from kcm.large import Item, LargeAnswer
+from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.breaker import Breaker, Call
-from pipelines.serve.cascade.tokenbucket import TokenBucket
-from pipelines.serve.deploy.config import LargeReplicaConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import LargeReplicaConfig
+from pipelines.serve.rate import TokenBucket
+from pipelines.serve.release import Release
 
 PROBE = Item("probe", content.PROBE)  # a question that must be answered before any client's is
 
@@ -51,7 +51,7 @@ class Escalation:
     ) -> None:
         self._large, self._release, self._num_labels = large, release, num_labels
         self._config, self._breaker = config, breaker
-        self._retries = TokenBucket(config.retries_per_s)
+        self._retries = TokenBucket(config.retries_per_s, size=config.retries_per_s)
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         """One answer per item, or LargeUnavailable: the large model rests, is full, slow, or failing.
@@ -72,14 +72,14 @@ class Escalation:
                 isinstance(outcome, LargeUnavailable)
                 and outcome.worth_a_retry
                 and clock() < deadline
-                and self._retries.take()
+                and self._retries.take() == 0
             ):
                 logger.warning("%s; asking once more", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
             call.abandoned()
             raise
-        _tell(call, outcome)
+        _record(call, outcome)
         return outcome
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
@@ -131,8 +131,8 @@ class Escalation:
         )
 
 
-def _tell(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
-    """Tell the breaker of a call. A wrong answer is no failure of the service, or one caller could open it for all.
+def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
+    """Record a call with the breaker. A wrong answer is no failure of the service, or one caller could open it for all.
 
     Errors of the items' own, such as an empty text, say nothing of the service.
     """
@@ -150,5 +150,5 @@ _FULL = LargeUnavailable("the large model has no room for more requests", 429, w
 
 
 def _cause(error: Exception) -> BaseException:
-    """What went wrong. Clients are told its kind alone: its text and traceback may tell what is none of theirs."""
+    """What went wrong. Clients see its type alone: its text and traceback may hold what is not theirs."""
     return error.cause if isinstance(error, RayTaskError) else error

@@ -21,14 +21,14 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
+from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.deploy import client_headers
-from pipelines.serve.deploy.config import ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.haproxy import haproxy_environment
-from pipelines.serve.deploy.release import Release
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.release import Release
 
 APP_NAME = "kcm"
 

@@ -59,11 +59,11 @@ def haproxy_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),  # of Ray Serve's own proxy, for want of a door
-        # HAProxy is told of a door that stops: half a minute of grace is for balancers that have to ask.
+        # Ray tells HAProxy when a door stops: the default of half a minute is for load balancers that poll.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The door computes in threads of its own, and needs no second event loop.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",  # models are no garbage: nobody need look through them again
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",  # models stay: the collector need not scan them
     }
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelines.serve.http.errors import Refusal, problem
+from pipelines.serve.http.errors import problem
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.rate import RateLimit
 from pipelines.serve.http.site import is_open
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.schemas import Refusal
 
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
 

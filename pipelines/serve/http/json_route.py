@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from pipelines.serve.http.errors import Refusal
+from pipelines.serve.schemas import Refusal
 
 JSON = "application/json"
 LONG = 64 * 2**10  # bytes

@@ -60,7 +60,7 @@ class Keys:
         except (OSError, ConfigError) as error:
             if isinstance(error, OSError):
                 self._stamp = None  # it is read as soon as it can be, changed or not
-            if str(error) != self._trouble:  # told once: callers ask with every request
+            if str(error) != self._trouble:  # logged once: callers ask with every request
                 self._trouble = str(error)
                 logger.error("the keys that were read last stay valid: %s", error)
 

@@ -8,10 +8,10 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.serve.config import AuditConfig, LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import AppConfig, require_servable
-from pipelines.serve.deploy.config import AuditConfig, LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.deployment import _with_release, deployment_file
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 RELEASE = Release(version="films/3", bundle=Path("/mnt/bundle"))
 CONFIG = ServeConfig(port=8001, num_replicas=3, large=LargeReplicaConfig(cpus=0.5))

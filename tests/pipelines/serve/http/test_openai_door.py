@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.openai_api import _marked
+from pipelines.serve.http.openai_api import _between_marks
+from pipelines.serve.schemas import Refusal
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: op
 @given(said=st.lists(st.sampled_from(["<<<", ">>>", "\n", "<", ">", " ", "a"]), max_size=14).map("".join))
 def test_marks_are_those_that_a_greedy_search_finds(said: str) -> None:
     found = re.search(r"<<<\n(.*)\n>>>", said, re.DOTALL)
-    assert _marked(said) == (found[1].strip() if found else said)
+    assert _between_marks(said) == (found[1].strip() if found else said)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import DECISIONS, FEEDBACK, FeedbackConfig, LogUnavailableError
+from pipelines.serve.log.database import DECISIONS, FEEDBACK, LogUnavailableError
 from pipelines.serve.log.decisions import (
     ConflictError,
     Decision,

@@ -22,11 +22,13 @@ from kcm.inputs.content import Content
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.learners import FinetuneConfig
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.large import Large
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy.door import Door
+from pipelines.serve.log.decisions import Origin
+from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, label
+from tests.pipelines.serve.stubs import service_of
 from tests.tiny_bert import save_bert
 from tests.tiny_lm import save_lm
 
@@ -110,8 +112,8 @@ def test_rows_outside_the_label_list_are_answered(
         door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
         door = door_class.__new__(door_class)
         await door.__init__(config, tmp_path, Handle(deployment))
-        service = await door._load(release)
-        response = await service.predict([Input(Content(text)) for text in TEXTS], "id")
+        service = await service_of(await door._load(release))
+        response = await service.predict([Input(Content(text)) for text in TEXTS], Origin("id"))
         return response.answers, door._breaker.state
 
     answers, breaker = asyncio.run(served())
