@@ -80,7 +80,7 @@ class ServeMetrics:
         self._requests.inc(tags={"status": str(status)})
 
     def explained(self, status: int) -> None:
-        """Count a decision that was to be explained."""
+        """Count a request for an explanation."""
         self._explanations.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str, number: int = 1) -> None:
@@ -88,7 +88,7 @@ class ServeMetrics:
         self._unstored.inc(number, tags={"kind": kind})
 
     def failed(self) -> None:
-        """Count a request that ended in an error which nobody foresaw."""
+        """Count a request that ended in an unexpected error."""
         self._errors.inc()
 
     def audited(self, outcome: AuditOutcome) -> None:

@@ -66,7 +66,7 @@ class Releases(Generic[LoadedT]):
     async def stage(self, release: Release) -> None:
         """Serve `release` from the moment it has proved to work; the version in use answers until then.
 
-        The first release is waited for, and raises what its loading raises. Of a later one that fails, `refused` tells.
+        Waits for the first release, and raises what its loading raises. A later one that fails becomes `refused`.
         """
         if self._loaded is None:
             self._loaded = (release, await self._load(release))
@@ -74,7 +74,7 @@ class Releases(Generic[LoadedT]):
         if self._loading:
             self._loading.cancel()  # the newest one counts
         self._staged, self._loading = release, None
-        if release != self.release:  # else a version is taken back: why it was refused stays known
+        if release != self.release:  # else a version is rolled back: why it was refused stays known
             self.refused = None
             self._loading = asyncio.create_task(self._replace(release))
 

@@ -1,4 +1,4 @@
-"""The way from the door to the large model: deadline, retry, breaker, and every failure turned into a reason."""
+"""Calls from the door to the large model: deadline, retry, breaker, and a reason for every failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 class LargeUnavailable(Failure):
     """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
 
-    `worth_a_retry` tells what may pass by itself from what another call would only make worse.
+    `worth_a_retry` is False where another call would only make it worse.
     """
 
     status: int
@@ -54,7 +54,7 @@ class Escalation:
         self._retries = TokenBucket(config.retries_per_s, size=config.retries_per_s)
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        """One answer per item, or LargeUnavailable: the large model rests, is full, slow, or failing.
+        """One answer per item, or LargeUnavailable: the breaker is open, or the large model is full, slow or failing.
 
         A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
         would be made twice for nothing. An answer that makes no sense becomes one with an error.
@@ -83,7 +83,7 @@ class Escalation:
         return outcome
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
-        """Put one question, whatever the breaker says; LargeUnavailable where it is not answered in time."""
+        """Ask one question, whatever the breaker's state; LargeUnavailable where it is not answered in time."""
         outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
         return outcome if isinstance(outcome, LargeUnavailable) else None
 
@@ -134,7 +134,7 @@ class Escalation:
 def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
     """Record a call with the breaker. A wrong answer is no failure of the service, or one caller could open it for all.
 
-    Errors of the items' own, such as an empty text, say nothing of the service.
+    Errors of the items' own, such as an empty text, show nothing about the service.
     """
     if isinstance(outcome, LargeUnavailable):
         (call.failed if outcome.worth_a_retry else call.abandoned)()

@@ -16,7 +16,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
-from pipelines.serve.cascade.questions import Questions
+from pipelines.serve.cascade.questions import QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
 
@@ -45,14 +45,14 @@ class Large:
         model = await self._models.get(release)
         return await model.submit(items)
 
-    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | Questions:
+    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | QuestionQueue:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         config = self._config
         if isinstance(model, AsksEach):
             timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
-            return Questions(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
+            return QuestionQueue(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
         return Batcher(
             model.answer,
             lambda item: item.content.size,

@@ -80,7 +80,7 @@ class CascadeVersion:
         )
 
     async def judge_probe(self) -> None:
-        """Judge a probe, and raise whatever judging raises."""
+        """Judge a probe. Raises what judging raises."""
         await self.batcher.submit(await self.pictures.read([Input(PROBE)]))
 
     def _require_known_tasks(self, inputs: Sequence[Input], place: str) -> None:

@@ -4,8 +4,8 @@ Requests pass it several times as fast as Ray Serve's own proxy. But Ray's templ
 statistics and metrics on all interfaces and the administration to every user, turns the 503 of a door that has just
 gone, after which a client should come back, into 500, lets a client be silent for an hour in the middle of a request,
 and splices requests, with which HAProxy overlooks that a client has gone. No setting changes all of that. So a script
-stands where Ray looks for the program: it puts right what Ray has just written, then becomes HAProxy; what it does not
-know how to put right does not start.
+takes the place of the program: it corrects the file that Ray has just written, then becomes HAProxy. A file that it
+does not know how to correct is an error, and HAProxy does not start.
 """
 
 from __future__ import annotations

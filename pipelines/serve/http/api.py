@@ -119,7 +119,7 @@ def _add_middleware(
     hosts: Sequence[str],
     failed: Callable[[], None],
 ) -> None:
-    """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
+    """Add the middleware from the inside out: bodies are read of allowed callers alone, and every request is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (BodyLimit, {"limits": limits}),
         (Access, {"keys": keys, "rate_limit": rate_limit}),

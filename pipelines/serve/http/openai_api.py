@@ -1,7 +1,7 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
 """An OpenAI-compatible door: clients that classify by a chat model can ask the cascade without a change.
 
-The last message of the user is classified, or, where it has them, what stands between its lines <<< and >>> (as in
+The last message of the user is classified, or the part between its lines <<< and >>> where it has them (as in
 `kcm.large.prompting.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
 asked for.
 """
@@ -131,7 +131,7 @@ def _question(messages: Sequence[Message], max_length: int) -> str:
 
 
 def _between_marks(content: str) -> str:
-    """What stands between the first line <<< and the last line >>> behind it; everything where there are none."""
+    """The text between the first line <<< and the last line >>> after it; all of it where there are none."""
     start = content.find(BEGIN) + len(BEGIN)
     end = content.rfind(END, start) if start >= len(BEGIN) else -1
     return content if end < 0 else content[start:end].strip()

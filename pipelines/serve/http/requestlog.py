@@ -1,6 +1,6 @@
 """One structured log line per request, and the id that the service gives it: feedback names it.
 
-The id that a client or the proxy gives stands beside it: it need not be unique, and belongs to nobody.
+The id that a client or the proxy gives is logged beside it: it need not be unique, and grants nothing.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ HEADERS: Mapping[str, str] = {
 
 
 def is_open(path: str) -> bool:
-    """Whether a path belongs to the page itself, which tells nothing of the model and loads without a key."""
+    """Whether a path belongs to the page itself, which holds nothing of the model and loads without a key."""
     return path == INDEX or path.startswith(PREFIX)
 
 

@@ -42,8 +42,8 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
 
     `disagreement` is how often kept items differ from the large model, which bounds the accuracy that is lost from
     above without a label; `regret` is the accuracy that is lost. An audit that is lost, or whose outcome is not known
-    yet, may have lost or not: it widens both. So does a disagreement without a true label widen the regret, which
-    keeps it true whoever gives labels and to which answers.
+    yet, widens both. A disagreement without a true label widens the regret, so that the bound holds whichever answers
+    get labels.
     """
     delta = certificate.delta if certificate else _DELTA
     credits_wins = certificate is not None and certificate.method == "net"

@@ -15,7 +15,7 @@ from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Tally, UnknownRequestError
 
 MAX_WAITING = 256  # writes that wait for the database
-MAX_BUFFERED = 50_000  # decisions that wait for it; the oldest give way to new ones
+MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones
 BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
 MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
 KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works

@@ -22,7 +22,7 @@ from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation
-from pipelines.serve.cascade.questions import Questions
+from pipelines.serve.cascade.questions import QuestionQueue
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.decisions import Origin
 from pipelines.serve.release import Release
@@ -68,7 +68,7 @@ class Handle:
     """A deployment's handle that calls the model in this process, as the deployment would."""
 
     def __init__(self, model: OpenAiModel) -> None:
-        self._model = Questions(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
+        self._model = QuestionQueue(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
         self.answer = self
 
     def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
