@@ -100,7 +100,7 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
             where=APP_NAME,
             mend="Start it by `kcm serve`, or by `serve deploy` of what `kcm serve --build` writes",
         )
-    _apply(before | {APP_NAME: _with_release(before[APP_NAME], release)})
+    _apply(before | {APP_NAME: with_release(before[APP_NAME], release)})
     try:
         _wait_until_served(release.version, timeout_s)
     except KcmError:
@@ -108,7 +108,8 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
         raise
 
 
-def _with_release(application: Any, release: Release) -> Any:
+def with_release(application: Any, release: Release) -> Any:
+    """The application's configuration with `release` as that of each deployment."""
     values = application.model_dump(exclude_unset=True)
     deployments = {each["name"]: each for each in values.get("deployments", [])}
     for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:

@@ -122,7 +122,7 @@ def _question(messages: Sequence[Message], max_length: int) -> str:
     )
     if content is None:
         raise Refusal(422, "messages: there is none of the role 'user'")
-    text = _between_marks(content)
+    text = text_between_marks(content)
     if not text.strip():
         raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")
     if len(text) > max_length:
@@ -130,7 +130,7 @@ def _question(messages: Sequence[Message], max_length: int) -> str:
     return text
 
 
-def _between_marks(content: str) -> str:
+def text_between_marks(content: str) -> str:
     """The text between the first line <<< and the last line >>> after it; all of it where there are none."""
     start = content.find(BEGIN) + len(BEGIN)
     end = content.rfind(END, start) if start >= len(BEGIN) else -1

@@ -134,7 +134,12 @@ def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) 
         for each in sent:
             each.cancel()
         await asyncio.gather(*sent, return_exceptions=True)
-        assert writing._num_patient == 0
+        later = [asyncio.ensure_future(writing.add_feedback(f"later {n}", None, LABELS)) for n in range(9)]
+        await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+        assert [each.done() for each in later] == [False] * 8 + [True]  # the eight places were free again
+        for each in later:
+            each.cancel()
+        await asyncio.gather(*later, return_exceptions=True)
 
     run(write())
 
