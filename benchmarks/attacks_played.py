@@ -23,7 +23,7 @@ from PIL import Image
 
 from kcm.errors import KcmError
 from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3

@@ -32,12 +32,12 @@ from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
 from pipelines.cluster import ClusterConfig, connected
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.large import Large
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_door, deployment_options, prepare_environment, start, stop
-from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 LABELS = ("bad", "good")
 KEYS = {"ann": "key-of-ann", "eve": "key-of-eve"}

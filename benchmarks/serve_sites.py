@@ -15,6 +15,7 @@ from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 from jobs.serving import Site
 from pipelines.cluster import connected
 from pipelines.serve.cascade.large import Large
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     LOGGING,
     build_door,
@@ -25,9 +26,8 @@ from pipelines.serve.deploy.app import (
     stop,
     wait_until_ready,
 )
-from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.deployment import deploy
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 
 @dataclass(frozen=True)

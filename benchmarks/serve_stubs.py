@@ -14,9 +14,9 @@ from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
 from kcm.large.adapters.classifier import read_off
 from kcm.large.base import Cost
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.large import Large
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.deploy.door import Door
+from pipelines.serve.release import Release
 
 
 class StubEncoder:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kcm.large.response_cache import ResponseCache, ResponseStore
-from pipelines.batch.asking import PAID
+from pipelines.batch.asking import RESPONSES_FILE
 from pipelines.serve.log.database import Database
 from pipelines.store.migrate import migrate_artefacts
 
@@ -20,7 +20,7 @@ def migrate(storage: Path) -> dict[str, Any]:
     Nothing is computed, and a second call changes nothing. Raises ArtefactError for what is no storage, or is damaged.
     """
     result: dict[str, Any] = migrate_artefacts(storage.absolute()).as_json()
-    paid, log = storage.absolute() / PAID, storage.absolute() / LOG
+    paid, log = storage.absolute() / RESPONSES_FILE, storage.absolute() / LOG
     if paid.exists():
         ResponseCache(ResponseStore.in_file(paid), "").spent()  # raises where it cannot be read
         result["paid_answers"] = "current"

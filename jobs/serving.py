@@ -22,10 +22,10 @@ from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
-from pipelines.serve.deploy.config import ServeConfig
 from pipelines.serve.deploy.deployment import deploy, deployment_file
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, DIGEST_TAG, SQLITE, fetch_model
 
 

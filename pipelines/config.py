@@ -17,7 +17,7 @@ from kcm.learners import LearnerConfig, ReplayConfig
 from kcm.learners.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
-from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.tracking import TrackingConfig
 
 

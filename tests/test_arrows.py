@@ -1,16 +1,22 @@
-"""Imports point one way: jobs -> pipelines -> kcm; kcm knows neither Ray nor MLflow. Workers import what they use."""
+"""Imports point one way: jobs -> pipelines -> kcm, and never in a circle; kcm knows neither Ray nor MLflow.
+
+Workers import what they use. Only `kcm.components` asks which class a configuration has.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("kcm", "pipelines", "jobs")
+SERVE_LAYERS = ("log", "cascade", "http", "deploy")  # each imports only the ones before it, and modules beside them
 
 
 def imports(folder: Path, root: Path = ROOT) -> Iterator[tuple[str, str]]:
@@ -54,7 +60,145 @@ def test_kan_and_metrics_import_nothing_of_kcm_but_its_errors(room: str) -> None
     assert offenders(f"kcm/{room}", "kcm", but=(f"kcm.{room}", "kcm.errors")) == []
 
 
-def test_the_trainer_sees_imports_in_functions_and_relative_ones(tmp_path: Path) -> None:
+def module_of(path: Path, root: Path = ROOT) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(path: Path, root: Path = ROOT) -> str:
+    """The folder of a file; a file that lies directly in a folder with sub-folders is a room of its own."""
+    has_rooms = any(file.parent != path.parent for file in path.parent.rglob("*.py"))
+    return module_of(path, root) if has_rooms else ".".join(path.relative_to(root).parent.parts)
+
+
+def circle(name_of: Callable[[Path, Path], str], root: Path = ROOT) -> list[str]:
+    """Names that need one another, in a row that ends with its first; empty where there is no circle."""
+    files = [file for package in PACKAGES for file in (root / package).rglob("*.py")]
+    names = {module_of(file, root): name_of(file, root) for file in files}
+    graph: dict[str, set[str]] = {name: set() for name in names.values()}
+    for package in PACKAGES:
+        for file, imported in imports(root / package, root):
+            target = imported if imported in names else imported.rpartition(".")[0]
+            if target in names:
+                name = name_of(root / file, root)
+                graph[name] |= {names[target]} - {name}
+    assert graph
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+@pytest.mark.parametrize("name_of", [module_of, room_of], ids=["files", "rooms"])
+def test_nothing_imports_in_a_circle(name_of: Callable[[Path, Path], str]) -> None:
+    """Imports within functions and under TYPE_CHECKING count."""
+    assert circle(name_of) == []
+
+
+@pytest.mark.parametrize("layer", SERVE_LAYERS)
+def test_each_layer_of_serving_imports_only_the_ones_below(layer: str) -> None:
+    above = SERVE_LAYERS[SERVE_LAYERS.index(layer) + 1 :]
+    assert offenders(f"pipelines/serve/{layer}", *(f"pipelines.serve.{each}" for each in above)) == []
+
+
+def test_what_lies_beside_the_layers_of_serving_imports_none_of_them() -> None:
+    layers = [f"pipelines.serve.{layer}" for layer in SERVE_LAYERS]
+    beside = {str(file.relative_to(ROOT)) for file in (ROOT / "pipelines" / "serve").glob("*.py")}
+    assert [pair for pair in offenders("pipelines/serve", *layers) if pair[0] in beside] == []
+
+
+def config_classes(root: Path = ROOT) -> set[str]:
+    """Names of all classes that inherit from `Config`, those of components among them."""
+    bases: dict[str, set[str]] = {}
+    for package in PACKAGES:
+        for file in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    bases.setdefault(node.name, set()).update(
+                        name.id for base in node.bases for name in ast.walk(base) if isinstance(name, ast.Name)
+                    )
+    found = {"Config"}
+    while derived := {name for name, above in bases.items() if above & found} - found:
+        found |= derived
+    return found
+
+
+def config_checks(root: Path = ROOT) -> list[tuple[str, str]]:
+    """(file, class) for each `isinstance` or `case` that decides by a configuration class; an assertion does not."""
+    found, classes = [], config_classes(root) - {"Config"}  # the base alone is asked for to walk through any of them
+    for package in PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            asserted = {
+                id(node) for check in ast.walk(tree) if isinstance(check, ast.Assert) for node in ast.walk(check)
+            }
+            for node in ast.walk(tree):
+                asked: ast.AST | None = None
+                if isinstance(node, ast.MatchClass):
+                    asked = node.cls
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                    asked = None if id(node) in asserted else node.args[1]
+                names = {getattr(each, "id", getattr(each, "attr", "")) for each in ast.walk(asked)} if asked else set()
+                found += [(str(file.relative_to(root)), name) for name in sorted(names & classes)]
+    return found
+
+
+def test_only_components_ask_which_class_a_configuration_has() -> None:
+    assert [check for check in config_checks() if check[0] != "kcm/components.py"] == []
+
+
+def house(root: Path, **files: str) -> Path:
+    """A tree of packages with these files; `__` in a name stands for `/`."""
+    for package in PACKAGES:
+        (root / package).mkdir()
+    for name, source in files.items():
+        path = root / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return root
+
+
+def test_circles_are_found_in_functions_and_under_type_checking(tmp_path: Path) -> None:
+    first = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from kcm.b.two import Two\n"
+    root = house(tmp_path, kcm__a__one=first, kcm__b__two="def f():\n    from kcm.a import one\n")
+    assert set(circle(module_of, root)) == {"kcm.a.one", "kcm.b.two"}
+    assert set(circle(room_of, root)) == {"kcm.a", "kcm.b"}
+
+
+def test_rooms_may_need_one_another_where_no_files_do_and_files_beside_rooms_count_for_themselves(
+    tmp_path: Path,
+) -> None:
+    root = house(
+        tmp_path,
+        kcm__config="",
+        kcm__run="import kcm.a.one",
+        kcm__a__one="from kcm import config\nfrom kcm.b import two",
+        kcm__b__two="",
+    )
+    assert circle(room_of, root) == []
+    (root / "kcm" / "b" / "three.py").write_text("import kcm.a.one")
+    assert circle(module_of, root) == []
+    assert set(circle(room_of, root)) == {"kcm.a", "kcm.b"}
+
+
+def test_checks_for_a_configuration_class_are_found(tmp_path: Path) -> None:
+    source = """
+class FirstConfig(Config): ...
+class SecondConfig(base.Kind, FirstConfig): ...
+def f(x):
+    assert isinstance(x, FirstConfig)
+    if isinstance(x, (int, FirstConfig)): ...
+    match x:
+        case SecondConfig(): ...
+        case Config(): ...
+"""
+    root = house(tmp_path, kcm__a=source)
+    assert sorted(config_checks(root)) == [("kcm/a.py", "FirstConfig"), ("kcm/a.py", "SecondConfig")]
+
+
+def test_imports_in_functions_and_relative_ones_are_found(tmp_path: Path) -> None:
     room = tmp_path / "kcm" / "kan"
     room.mkdir(parents=True)
     (room / "layer.py").write_text(
@@ -66,7 +210,7 @@ def test_the_trainer_sees_imports_in_functions_and_relative_ones(tmp_path: Path)
 
 def test_a_worker_starts_without_what_only_others_need() -> None:
     """Each of these takes a second or two of every process that Ray starts; what the first brings, the next has."""
-    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.cascade.door")
+    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.deploy.door")
     slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
     steps = [f"import {worker}; print({worker!r}, {slow} & sys.modules.keys())" for worker in workers]
     loaded = subprocess.run(

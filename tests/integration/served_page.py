@@ -18,17 +18,18 @@ from kcm.certify.certificate import Certificate
 from kcm.encoders import Encoder
 from kcm.large import Item, LargeAnswer
 from kcm.large.base import Cost
+from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.batcher import Batcher
-from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.front import Front
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.release import Release
 
 HOSTILE = '<img src=x onerror="window.broken=1">&amp;<script>window.broken=1</script>'
 CERTIFICATE = Certificate(
@@ -94,15 +95,16 @@ class Deaf:
         return lambda *_: None
 
 
-async def front_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback_url: str | None) -> Front:
+async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback_url: str | None) -> CascadeService:
     """What stands behind the interface, for one bundle."""
 
-    async def load(release: Release) -> CascadeService:
+    async def load(release: Release) -> CascadeVersion:
         bundle = Bundle.read(release.bundle)
         side = SmallSide(bundle, encoder, top_k=config.top_k)
         judge = Batcher(side.judge, lambda given: given.content.size, max_batch_size=32, max_waiting=1024)
         large: Any = LastLabel(len(bundle.label_names))
-        return CascadeService(side, judge, large, config, release.version)
+        pictures = PictureReader(encoder.read, max_pixels=config.limits.max_pixels, max_waiting=1024, num_threads=1)
+        return CascadeVersion(side, pictures, judge, large, config, release.version)
 
     async def exposition() -> str:
         return ""
@@ -110,10 +112,10 @@ async def front_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None
     if log:
         await log.open()
-    front = Front(load, config, Breaker(BreakerConfig()), Deaf(), log, exposition)
-    await front.offer(Release(version="films/7", bundle=folder))
-    await front.become_ready()
-    return front
+    service = CascadeService(load, config, Breaker(BreakerConfig()), Deaf(), log, exposition)
+    await service.stage(Release(version="films/7", bundle=folder))
+    await service.become_ready()
+    return service
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_u
     ready = threading.Event()
 
     async def serve() -> None:
-        api = create_api(await front_of(folder, encoder, config, feedback_url), config.limits, keys)
+        api = create_api(await service_of(folder, encoder, config, feedback_url), config.limits, keys)
         servers.append(uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning")))
         asyncio.get_running_loop().call_later(0.05, ready.set)
         await servers[0].serve()

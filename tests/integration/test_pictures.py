@@ -25,10 +25,10 @@ from pipelines.cluster import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
+from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.deploy.app import build_app, start, stop
-from pipelines.serve.deploy.config import ReplicaConfig
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 from pipelines.tracking import fetch_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -35,7 +35,7 @@ from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 from pipelines.stages import features
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.lease import leased

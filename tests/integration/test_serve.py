@@ -29,11 +29,11 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
-from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -29,9 +29,9 @@ from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import change_version, deploy
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.deploy.release import Release
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, Tracking
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -18,7 +18,7 @@ from jobs.cli import app
 from kcm.config import parse_config
 from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.app import AppConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"

@@ -15,7 +15,7 @@ from jobs.serving import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, tell_address
 from pipelines.config import RunConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, champion_of
 
 

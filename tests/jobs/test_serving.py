@@ -18,7 +18,7 @@ from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 from pipelines.tracking import DIGEST_TAG, Tracking
 from tests.jobs.conftest import registered
 

@@ -29,7 +29,7 @@ class Batcher(Generic[ItemT, ResultT]):
     """Runs `compute`, in a thread of its own, over batches of the items that wait.
 
     One batch is computed at a time; while it is, the next one gathers. A batch holds the item that waits longest and
-    those nearest to it in length: padding is computed too, and nobody waits for ever. Items whose request has been
+    those nearest to it in length: padding costs computation too, and no item starves. Items whose request has been
     cancelled are not computed. `wait_s` is how long a batch that is not full waits for more.
     """
 
@@ -68,7 +68,7 @@ class Batcher(Generic[ItemT, ResultT]):
             return list(await asyncio.gather(*(entry.result for entry in entries)))
         finally:
             for entry in entries:
-                entry.result.cancel()  # those without a result: nobody waits for it any more
+                entry.result.cancel()  # those without a result: their request is over
 
     async def _run(self) -> None:
         try:

@@ -20,9 +20,8 @@ from kcm.errors import DataError
 from kcm.inputs.content import PROBE, Content
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.loaded import Loaded
-from pipelines.serve.deploy.config import ReplicaConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import ReplicaConfig
+from pipelines.serve.release import Release, ReleaseCache
 
 
 class EncoderFailedError(Exception):
@@ -35,7 +34,7 @@ class EncoderReplica:
 
     def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
-        self._encoders = Loaded(self._load)
+        self._encoders = ReleaseCache(self._load)
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -44,7 +43,7 @@ class EncoderReplica:
 
     async def encode(self, contents: list[Content], release: Release) -> np.ndarray:
         """Features, float32 [N, D]. Raises UnreadableError where any content cannot be read."""
-        encoder = await self._encoders.of(release)
+        encoder = await self._encoders.get(release)
         return await asyncio.to_thread(encoder.encode, contents)
 
     async def _load(self, release: Release) -> Encoder:

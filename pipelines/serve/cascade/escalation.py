@@ -1,4 +1,4 @@
-"""The way from the door to the large model: deadline, retry, breaker, and every failure turned into a reason."""
+"""Calls from the door to the large model: deadline, retry, breaker, and a reason for every failure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ray.serve.handle import DeploymentHandle
 from kcm.bundle.runtime import Failure
 from kcm.inputs import content
 from kcm.large import Item, LargeAnswer
+from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.breaker import Breaker, Call
-from pipelines.serve.cascade.tokenbucket import TokenBucket
-from pipelines.serve.deploy.config import LargeReplicaConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import LargeReplicaConfig
+from pipelines.serve.rate import TokenBucket
+from pipelines.serve.release import Release
 
 PROBE = Item("probe", content.PROBE)  # a question that must be answered before any client's is
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 class LargeUnavailable(Failure):
     """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
 
-    `worth_a_retry` tells what may pass by itself from what another call would only make worse.
+    `worth_a_retry` is False where another call would only make it worse.
     """
 
     status: int
@@ -51,10 +51,10 @@ class Escalation:
     ) -> None:
         self._large, self._release, self._num_labels = large, release, num_labels
         self._config, self._breaker = config, breaker
-        self._retries = TokenBucket(config.retries_per_s)
+        self._retries = TokenBucket(config.retries_per_s, size=config.retries_per_s)
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        """One answer per item, or LargeUnavailable: the large model rests, is full, slow, or failing.
+        """One answer per item, or LargeUnavailable: the breaker is open, or the large model is full, slow or failing.
 
         A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
         would be made twice for nothing. An answer that makes no sense becomes one with an error.
@@ -72,18 +72,18 @@ class Escalation:
                 isinstance(outcome, LargeUnavailable)
                 and outcome.worth_a_retry
                 and clock() < deadline
-                and self._retries.take()
+                and self._retries.take() == 0
             ):
                 logger.warning("%s; asking once more", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
             call.abandoned()
             raise
-        _tell(call, outcome)
+        _record(call, outcome)
         return outcome
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
-        """Put one question, whatever the breaker says; LargeUnavailable where it is not answered in time."""
+        """Ask one question, whatever the breaker's state; LargeUnavailable where it is not answered in time."""
         outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
         return outcome if isinstance(outcome, LargeUnavailable) else None
 
@@ -131,10 +131,10 @@ class Escalation:
         )
 
 
-def _tell(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
-    """Tell the breaker of a call. A wrong answer is no failure of the service, or one caller could open it for all.
+def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
+    """Record a call with the breaker. A wrong answer is no failure of the service, or one caller could open it for all.
 
-    Errors of the items' own, such as an empty text, say nothing of the service.
+    Errors of the items' own, such as an empty text, show nothing about the service.
     """
     if isinstance(outcome, LargeUnavailable):
         (call.failed if outcome.worth_a_retry else call.abandoned)()
@@ -150,5 +150,5 @@ _FULL = LargeUnavailable("the large model has no room for more requests", 429, w
 
 
 def _cause(error: Exception) -> BaseException:
-    """What went wrong. Clients are told its kind alone: its text and traceback may tell what is none of theirs."""
+    """What went wrong. Clients see its type alone: its text and traceback may hold what is not theirs."""
     return error.cause if isinstance(error, RayTaskError) else error

@@ -16,11 +16,9 @@ from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
-from pipelines.serve.cascade.loaded import Loaded
-from pipelines.serve.cascade.questions import Questions
-from pipelines.serve.deploy.config import LargeReplicaConfig
-from pipelines.serve.deploy.release import Release
-from pipelines.serve.log.database import FeedbackConfig
+from pipelines.serve.cascade.questions import QuestionQueue
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
+from pipelines.serve.release import Release, ReleaseCache
 
 ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
 TABLES = "paid_"  # how the tables of paid answers begin in the log
@@ -35,7 +33,7 @@ class Large:
 
     def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig) -> None:
         self._config, self._assets_dir, self._log = config, assets_dir, log
-        self._models = Loaded(self._load)
+        self._models = ReleaseCache(self._load)
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -44,17 +42,17 @@ class Large:
 
     async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
         """One answer per item, in their order."""
-        model = await self._models.of(release)
+        model = await self._models.get(release)
         return await model.submit(items)
 
-    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | Questions:
+    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | QuestionQueue:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         config = self._config
         if isinstance(model, AsksEach):
             timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
-            return Questions(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
+            return QuestionQueue(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
         return Batcher(
             model.answer,
             lambda item: item.content.size,

@@ -1,4 +1,4 @@
-"""Pictures of requests, read before anything is batched: bounded by their headers, and each decoded once."""
+"""Pictures of requests, read before the items are batched: bounded by their headers, and each decoded once."""
 
 from __future__ import annotations
 
@@ -7,51 +7,41 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from kcm.bundle.runtime import Input, Judgement, Unreadable
+from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError, num_pixels
-from pipelines.serve.cascade.batcher import Batcher, QueueFullError
+from pipelines.serve.cascade.batcher import QueueFullError
 
 
 class TooManyPixelsError(Exception):
     """A request's pictures are too large together; the message says how large."""
 
 
-class PicturesFirst:
-    """Reads the pictures of each request by `read`, in threads of its own and one after the other, then judges it.
+class PictureReader:
+    """Reads the pictures of each request by `decode`, in threads of its own and one after the other.
 
-    However many a request has, it never holds more than one thread, so that those of other requests come in between;
-    and once it is cancelled no more of them are decoded. At most `max_waiting` pictures wait to be read.
+    A request never holds more than one thread, so that the pictures of other requests come in between, and once it is
+    cancelled no more of its pictures are decoded. At most `max_waiting` pictures wait to be read.
     """
 
     def __init__(
         self,
-        read: Callable[[Content], Content],
-        judge: Batcher[Input, Judgement | Unreadable],
+        decode: Callable[[Content], Content],
         *,
         max_pixels: int,
         max_waiting: int,
         num_threads: int,
     ) -> None:
-        self._read, self._judge, self._max_pixels, self._max_waiting = read, judge, max_pixels, max_waiting
+        self._decode, self._max_pixels, self._max_waiting = decode, max_pixels, max_waiting
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
         self._num_waiting = 0
 
-    @property
-    def num_waiting(self) -> int:
-        """Items that wait to be judged."""
-        return self._judge.num_waiting
+    async def read(self, inputs: Sequence[Input]) -> list[Input]:
+        """The inputs with their pictures decoded; a picture that several inputs share is decoded once.
 
-    async def submit(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
-        """One judgement per input, in their order.
-
-        Raises UnreadableError for the first picture that cannot be read, TooManyPixelsError before any is decoded,
-        QueueFullError, and what judging raises.
+        Raises UnreadableError for the first picture that cannot be read, TooManyPixelsError before any is decoded, and
+        QueueFullError.
         """
-        return await self._judge.submit(await self._with_pictures(inputs))
-
-    async def _with_pictures(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs with their pictures read; one that several inputs share is read once."""
         first = {given.content.image: position for position, given in reversed(list(enumerate(inputs)))}
         first.pop(b"", None)
         if not first:
@@ -60,18 +50,18 @@ class PicturesFirst:
             raise QueueFullError(f"{self._num_waiting} pictures wait already")
         self._num_waiting += len(first)
         try:
-            return await self._all_read(inputs, sorted(first.values()))
+            return await self._decoded(inputs, sorted(first.values()))
         finally:
             self._num_waiting -= len(first)
 
-    async def _all_read(self, inputs: Sequence[Input], positions: Sequence[int]) -> list[Input]:
+    async def _decoded(self, inputs: Sequence[Input], positions: Sequence[int]) -> list[Input]:
         run = asyncio.get_running_loop().run_in_executor
         contents = {position: inputs[position].content for position in positions}
         await run(self._threads, self._require_budget, contents)
         pixels = {}
         for position, content in contents.items():
             try:
-                pixels[content.image] = (await run(self._threads, self._read, content)).pixels
+                pixels[content.image] = (await run(self._threads, self._decode, content)).pixels
             except PictureError as error:
                 raise UnreadableError({position: str(error)}) from None
         return [

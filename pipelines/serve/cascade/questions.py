@@ -1,4 +1,4 @@
-"""Questions to a large model that answers each on its own, such as a remote one: a slow one delays no other."""
+"""A queue for large models that answer each item on its own, such as remote ones: a slow item delays no other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
 
 
-class Questions:
-    """What Batcher is for models that compute together: `ask` starts a question and gives the future of its answer.
+class QuestionQueue:
+    """Like Batcher, for models that compute nothing together: `ask` starts a question and returns its future.
 
-    A question that has no answer after `timeout_s` is an error of its own, and the others of its request have theirs.
+    A question without an answer after `timeout_s` becomes an error; the others of its request keep their answers.
     """
 
     def __init__(self, ask: Callable[[Item], Future[LargeAnswer]], *, max_waiting: int, timeout_s: float) -> None:
@@ -23,7 +23,7 @@ class Questions:
     async def submit(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. Raises QueueFullError, and what `ask` raised for any of these items.
 
-        What has not been asked by the end is not asked any more.
+        Questions that have not been asked when it returns or raises are cancelled.
         """
         if not items:
             return []

@@ -1,137 +1,235 @@
-"""What becomes of one request: judged, escalated where need be, answered or refused, within its time."""
+"""One replica's service behind the HTTP interface: it answers by the version in use, logs and counts."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
-from kcm.errors import DataError
-from kcm.explain.explanation import variants
-from kcm.inputs.content import PROBE, UnreadableError
-from kcm.large import LargeAnswer
-from pipelines.serve.cascade.batcher import Batcher, QueueFullError
-from pipelines.serve.cascade.encoder import EncoderFailedError
-from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
-from pipelines.serve.cascade.explanations import Explanation, explanation
-from pipelines.serve.cascade.pictures import PicturesFirst, TooManyPixelsError
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.schemas import PredictResponse, Timings
-from pipelines.serve.log.audit import Auditor
+from kcm.bundle.runtime import Answer, Input
+from kcm.certify.certificate import certificates_json
+from kcm.report.drawing.markup import Html
+from kcm.report.model_section import model_section
+from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.explanations import Explanation
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.decisions import ConflictError, Decision, Feedback, Origin, UnknownRequestError
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
+from pipelines.serve.release import Release, Releases
+from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
+
+PROBE_INTERVAL_S = 0.5
 
 logger = logging.getLogger("ray.serve")
 
 
-@dataclass(frozen=True)
 class CascadeService:
-    """One version of the cascade; `judge` batches judgements of the small side, `auditor` is None without audits."""
+    """`load` makes a version ready to judge; `log` is None where nothing is stored.
 
-    small_side: SmallSide
-    judge: PicturesFirst | Batcher[Input, Judgement | Unreadable]
-    escalation: Escalation
-    config: ServeConfig
-    version: str
-    auditor: Auditor | None = None
+    `exposition` gives all metrics in Prometheus' text format.
+    """
 
-    async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
-        """Answer all inputs by this version, or raise Refusal."""
-        self._require_known_tasks(inputs)
-        self._require_what_is_read(inputs)
+    def __init__(
+        self,
+        load: Callable[[Release], Awaitable[CascadeVersion]],
+        config: ServeConfig,
+        breaker: Breaker,
+        metrics: ServeMetrics,
+        log: LogWriter | None,
+        exposition: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._load, self._config, self._breaker = load, config, breaker
+        self._metrics, self._log, self._exposition = metrics, log, exposition
+        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try)
+        self._traffic = Traffic()
+        self._waiting_for: str | None = "the large model has not answered yet"
+        self._started = self._explaining = False
+
+    async def stage(self, release: Release) -> None:
+        """Serve a release: at once if it is the first, else once it has been loaded and has answered."""
+        await self._releases.stage(release)
+        self._started = True
+
+    async def become_ready(self) -> None:
+        """Put a probe to the large model until it answers."""
+        while unavailable := await self._releases.current.escalation.probe(self._config.load_timeout_s):
+            self._waiting_for = unavailable.reason
+            await asyncio.sleep(PROBE_INTERVAL_S)
+        self._waiting_for = None
+
+    async def settled(self) -> None:
+        """Wait until no release is being loaded and no audit is under way."""
+        await self._releases.settled()
+        if auditor := self._releases.current.auditor:
+            await auditor.settled()
+
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
+        """Answer a request by one version, or raise Refusal. Escalated answers are in the log before it returns."""
+        version = self._releases.current
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
-        started = clock()
-        judgements = await self._judgements(inputs)
-        judged = clock()
-        left_s = started + self.config.timeout_s - judged
-        questions = self.small_side.questions(inputs, judgements)
-        large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
-        if isinstance(large, LargeUnavailable):
-            logger.warning("request %s: %s", request_id, large.reason)
-        ended = clock()
-        return PredictResponse(
-            model_version=self.version,
-            request_id=request_id,
-            answers=self._answers(judgements, large),
-            timings=Timings(
-                judge_s=judged - started,
-                large_s=0.0 if all(judgement.keeps for judgement in judgements) else ended - judged,
-                total_s=ended - started,
-            ),
-        )
+        with _counting_errors(self._metrics.refused):
+            started = clock()
+            judgements = await version.judge(inputs)
+            judged = clock()
+            large = await version.escalate(inputs, judgements, started + self._config.timeout_s - judged)
+            ended = clock()
+            if isinstance(large, LargeUnavailable):
+                logger.warning("request %s: %s", origin.request_id, large.reason)
+            response = PredictResponse(
+                model_version=version.name,
+                request_id=origin.request_id,
+                answers=version.answers(judgements, large),
+                timings=Timings(
+                    judge_s=judged - started,
+                    large_s=0.0 if all(judgement.keeps for judgement in judgements) else ended - judged,
+                    total_s=ended - started,
+                ),
+            )
+        await self._store_escalated(inputs, response)
+        self._traffic.count(response.answers)
+        self._store_decisions(version, inputs, origin, response)
+        self._metrics.answered(response)
+        self._metrics.set_load(version.batcher.num_waiting, self._traffic.call_rate, self._breaker.state)
+        return response
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
-        """Say why this input is decided as it is, or raise Refusal. Its variants wait in line with other items."""
-        self._require_known_tasks([given], "input")
-        self._require_what_is_read([given], "input")
-        judgements = await self._judgements(variants(given, self.config.limits.max_items - 1), "input")
-        return await asyncio.to_thread(
-            explanation, self.small_side, given, judgements, top, version=self.version, request_id=request_id
+        """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
+        with _counting_errors(self._metrics.explained):
+            if self._explaining:
+                raise Refusal(429, "another decision is being explained", self._config.retry_after_s)
+            self._explaining = True
+            try:
+                found = await self._releases.current.explain(given, top, request_id)
+            finally:
+                self._explaining = False
+        self._metrics.explained(200)
+        return found
+
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
+        """Store true labels, or raise Refusal.
+
+        404 for what was not answered for this caller, 409 where there are other labels, 503 while the log takes none.
+        """
+        if self._log is None:
+            raise Refusal(404, "feedback is not kept here: serve.feedback.url is not set")
+        known = self._releases.current.small_side.bundle.label_names
+        for index, label in enumerate(labels):
+            if label.label not in known:
+                raise Refusal(422, f"labels[{index}].label: the model has no such label; see /v1/model")
+        try:
+            await self._log.add_feedback(request_id, caller, labels)
+        except UnknownRequestError as error:
+            raise Refusal(404, f"request {request_id}: {error}") from None
+        except ConflictError as error:
+            raise Refusal(409, f"request {request_id}: {error}") from None
+        except LogUnavailableError:
+            self._metrics.unstored("feedback")
+            retry_after_s = self._config.retry_after_s
+            raise Refusal(503, "the feedback log is not available; nothing was stored", retry_after_s) from None
+        if auditor := self._releases.current.auditor:
+            auditor.monitor.schedule()
+        return FeedbackResponse(request_id=request_id, stored=len(labels))
+
+    def card(self) -> ModelCard:
+        """The model that is being served."""
+        bundle = self._releases.current.small_side.bundle
+        certificates = dict(bundle.certificates)
+        return ModelCard(
+            model_version=self._releases.release.version,
+            digest=bundle.digest,
+            labels=list(bundle.label_names),
+            tasks=list(bundle.task_names),
+            reads=sorted(bundle.reads),
+            encoder=bundle.encoder.name,
+            large=bundle.large.adapter,
+            policy=bundle.policy,
+            certificate=certificates.pop(None, None),
+            task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
+            lineage=bundle.lineage.model_dump(mode="json"),
+            traffic=self._traffic,
+            call_rate=self._traffic.call_rate,
+            cost_saved=self._traffic.cost_saved,
+            breaker=self._breaker.state,
+            loading=self._releases.loading,
+            refused=self._releases.refused,
         )
 
-    async def judge_probe(self) -> None:
-        """Judge a probe, and raise whatever judging raises."""
-        await self.judge.submit([Input(PROBE)])
+    def report(self) -> Html:
+        """The model card in words and figures, as a fragment of a page."""
+        bundle = self._releases.current.small_side.bundle
+        return model_section(
+            "kcm" if bundle.collaborator.kind == "kan" else "mcm",
+            bundle.metrics,
+            certificates_json(bundle.certificates) if None in bundle.certificates else {},
+            bundle.policy.model_dump(mode="json"),
+        )
 
-    def _require_known_tasks(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
-        known = self.small_side.bundle.task_names
-        for index, item in enumerate(inputs):
-            if item.task is not None and item.task not in known:
-                nearest = difflib.get_close_matches(item.task, known, n=1, cutoff=0.0)
-                hint = f", did you mean '{nearest[0]}'?" if nearest else ""
-                raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
+    def waiting_for(self) -> str | None:
+        """Why requests cannot be answered yet; None once the large model has answered a probe."""
+        return self._waiting_for
 
-    def _require_what_is_read(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
-        reads = self.small_side.bundle.reads
-        told = " and ".join(sorted(reads))
-        for index, item in enumerate(inputs):
-            if lacking := item.content.lacks(reads):
-                raise Refusal(422, f"{place.format(index)}.{lacking}: this model reads {told}, and there is none")
-            if needless := next(iter(item.content.parts - reads), None):
-                raise Refusal(422, f"{place.format(index)}.{needless}: this model reads {told} alone")
+    async def metrics(self) -> str:
+        """All metrics, in Prometheus' text format."""
+        return await self._exposition()
 
-    async def _judgements(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:
-        limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
+    def failed(self) -> None:
+        """Count a request that ended in an unexpected error."""
+        self._metrics.failed()
+
+    async def _load_and_try(self, release: Release) -> CascadeVersion:
+        """A version that has judged a probe; one that takes over must have an answer of its large model, too."""
+        version = await self._load(release)
+        await version.judge_probe()
+        if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
+            raise RuntimeError(unavailable.reason)
+        return version
+
+    async def _store_escalated(self, inputs: Sequence[Input], response: PredictResponse) -> None:
+        escalated: list[tuple[int, Input, Answer]] = [
+            (index, given, answer)
+            for index, (given, answer) in enumerate(zip(inputs, response.answers, strict=True))
+            if answer.route != "small"
+        ]
+        if self._log is None or not escalated:
+            return
         try:
-            async with asyncio.timeout(limit_s):
-                judged = await self.judge.submit(inputs)
-        except TimeoutError:
-            raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
-        except QueueFullError:
-            raise self._later(429, "too many items wait already") from None
-        except UnreadableError as error:
-            position, reason = next(iter(error.faults.items()))
-            raise Refusal(422, f"{place.format(position)}.image: {reason}") from None
-        except TooManyPixelsError as error:
-            raise Refusal(422, f"{place.partition('[')[0]}: {error}") from None
-        except (DataError, EncoderFailedError):
-            logger.exception("the small side gave no numbers")
-            raise self._later(503, "the small side failed") from None
-        judgements: list[Judgement] = []
-        for index, judgement in enumerate(judged):
-            if isinstance(judgement, Unreadable):
-                raise Refusal(422, f"{place.format(index)}.image: {judgement.reason}")
-            judgements.append(judgement)
-        return judgements
+            await self._log.add_escalated(response.request_id, response.model_version, escalated)
+        except LogUnavailableError as error:
+            self._metrics.unstored("escalated")
+            logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
 
-    def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
-        """The answers to a request; Refusal where the policy is to have none without the large model."""
-        outcomes: Sequence[LargeAnswer | Failure]
-        if isinstance(large, LargeUnavailable):
-            if self.small_side.policy.on_large_failure == "error":
-                raise self._later(large.status, large.reason)
-            outcomes = [large] * sum(not judgement.keeps for judgement in judgements)
-        else:
-            outcomes = large
-        answers: list[Answer] = []
-        for answer in self.small_side.answers(judgements, outcomes):
-            if isinstance(answer, Failure):
-                raise self._later(503, f"the large model failed: {answer.reason}")
-            answers.append(answer)
-        return answers
+    def _store_decisions(
+        self, version: CascadeVersion, inputs: Sequence[Input], origin: Origin, response: PredictResponse
+    ) -> None:
+        """Add every item to the log with the draw of its audit, and start the audits."""
+        if self._log is None:
+            return
+        auditor = version.auditor
+        share, drawn = (auditor.share, auditor.draw(response.answers)) if auditor else (0.0, {})
+        self._log.add_decisions(
+            [
+                Decision(origin, index, response.model_version, answer.route, share, drawn.get(index))
+                for index, answer in enumerate(response.answers)
+            ]
+        )
+        if auditor:
+            auditor.begin(origin.request_id, inputs, drawn)
 
-    def _later(self, status: int, reason: str) -> Refusal:
-        return Refusal(status, reason, self.config.retry_after_s)
+
+@contextmanager
+def _counting_errors(count: Callable[[int], None]) -> Iterator[None]:
+    """Call `count` with the HTTP status of what the block raises, and let it pass."""
+    try:
+        yield
+    except Refusal as refusal:
+        count(refusal.status)
+        raise
+    except Exception:
+        count(500)
+        raise

@@ -22,20 +22,20 @@ from kcm.bundle.runtime import require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines._ray_private import is_bind_failure
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
+from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.deploy import client_headers
-from pipelines.serve.deploy.config import ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.haproxy import haproxy_environment
-from pipelines.serve.deploy.release import Release
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.release import Release
 
 APP_NAME = "kcm"
 
 
 class AppConfig(Config):
-    """What `application` is told; its paths lie on storage that every node sees."""
+    """The arguments of `application`; its paths lie on storage that every node sees."""
 
     bundle: Path
     version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
@@ -141,7 +141,7 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 
 def prepare_environment() -> None:
     """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
-    # Ray lets its workers give way to every other process (15): a job beside the service would stall it.
+    # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
     settings = {"RAY_worker_niceness": "0", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH}
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
         settings |= haproxy_environment()
@@ -183,7 +183,7 @@ def start_proxy(config: ServeConfig) -> None:
 
 
 def proxy_location(config: ServeConfig) -> ProxyLocation:
-    """Where proxies run: one on another node's loopback would be reached by nobody."""
+    """Where proxies run: on the head alone if they listen on loopback, which no other node can reach."""
     return ProxyLocation.HeadOnly if _is_loopback(config.host) else ProxyLocation.EveryNode
 
 

@@ -11,6 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from kcm.errors import KcmError
 from pipelines._ray_private import serve_client, served_applications
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     APP_NAME,
     LOGGING,
@@ -20,8 +21,7 @@ from pipelines.serve.deploy.app import (
     start_proxy,
     wait_until_ready,
 )
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 POLL_S = 0.1
@@ -98,7 +98,7 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
             where=APP_NAME,
             mend="Start it by `kcm serve`, or by `serve deploy` of what `kcm serve --build` writes",
         )
-    _apply(before | {APP_NAME: _with_release(before[APP_NAME], release)})
+    _apply(before | {APP_NAME: with_release(before[APP_NAME], release)})
     try:
         _wait_until_served(release.version, timeout_s)
     except KcmError:
@@ -106,7 +106,8 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
         raise
 
 
-def _with_release(application: Any, release: Release) -> Any:
+def with_release(application: Any, release: Release) -> Any:
+    """The application's configuration with `release` as that of each deployment."""
     values = application.model_dump(exclude_unset=True)
     deployments = {each["name"]: each for each in values.get("deployments", [])}
     for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:
@@ -119,23 +120,23 @@ def _apply(applications: dict[str, Any]) -> None:
 
 
 def _wait_until_served(version: str, timeout_s: float) -> None:
-    """Ask replicas, as the router picks them, until each has told that it serves `version`."""
+    """Ask replicas, as the router picks them, until each has answered that it serves `version`."""
     handle = serve.get_app_handle(APP_NAME)
     deadline = time.monotonic() + timeout_s
     serving: set[str] = set()
     while len(serving) < max(1, _num_replicas()):
         if time.monotonic() > deadline:
             raise KcmError(f"version {version} is not served after {timeout_s:g} s", where=APP_NAME)
-        standing = handle.standing.remote().result(timeout_s=timeout_s)
-        refused = standing["refused"]
+        status = handle.status.remote().result(timeout_s=timeout_s)
+        refused = status["refused"]
         if refused and refused["version"] == version:
             raise KcmError(
                 f"version {version} is refused: {refused['reason']}",
                 where=APP_NAME,
-                mend=f"Version {standing['version']} goes on",
+                mend=f"Version {status['version']} goes on",
             )
-        if standing["version"] == version:
-            serving.add(standing["replica"])
+        if status["version"] == version:
+            serving.add(status["replica"])
         time.sleep(POLL_S)
 
 

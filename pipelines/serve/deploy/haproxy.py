@@ -4,8 +4,8 @@ Requests pass it several times as fast as Ray Serve's own proxy. But Ray's templ
 statistics and metrics on all interfaces and the administration to every user, turns the 503 of a door that has just
 gone, after which a client should come back, into 500, lets a client be silent for an hour in the middle of a request,
 and splices requests, with which HAProxy overlooks that a client has gone. No setting changes all of that. So a script
-stands where Ray looks for the program: it puts right what Ray has just written, then becomes HAProxy; what it does not
-know how to put right does not start.
+takes the place of the program: it corrects the file that Ray has just written, then becomes HAProxy. A file that it
+does not know how to correct is an error, and HAProxy does not start.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def haproxy_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),  # of Ray Serve's own proxy, for want of a door
-        # HAProxy is told of a door that stops: half a minute of grace is for balancers that have to ask.
+        # Ray tells HAProxy when a door stops: the default of half a minute is for load balancers that poll.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The door computes in threads of its own, and needs no second event loop.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",  # models are no garbage: nobody need look through them again
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",  # models stay: the collector need not scan them
     }
 
 

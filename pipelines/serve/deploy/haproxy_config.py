@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 CLIENT_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")  # 0 and ?1 keep a place for ever
-CLIENT_TIMEOUT_S = 30  # that a client may say nothing in the middle of a request; not while it waits for its answer
+CLIENT_TIMEOUT_S = 30  # that a client may be silent in the middle of a request; not while it waits for its answer
 REQUEST_TIMEOUT_S = 15  # in which its headers must be there, and its body as far as HAProxy's buffer holds it
 
 _FRONTEND = "frontend http_frontend"
@@ -71,7 +71,7 @@ def _socket(folder: Path, name: str) -> str:
 
 
 def _require(sections: list[str], folder: Path) -> None:
-    """Look at the result alone: whatever Ray wrote, this is what HAProxy is told."""
+    """Check the result alone: HAProxy reads nothing else."""
     lines_of = {
         section.splitlines()[0].strip(): [line.strip() for line in section.splitlines()] for section in sections
     }

@@ -8,24 +8,25 @@ from dataclasses import replace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelines.serve.http.errors import Refusal, problem
+from pipelines.serve.http.errors import problem
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.rate import RateLimit
 from pipelines.serve.http.site import is_open
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.schemas import Refusal
 
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
 
 ANYONE = "anyone"  # the caller where no keys are asked for
 DOCS = "/docs"  # the interface's own page; its files lie below
-PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by whatever starts and watches the service
+PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, by what starts and watches the service
 OPEN = PROBES | {DOCS, "/openapi.json"}
 
 
 class AllowedHosts:
-    """ASGI middleware: answers requests for these names alone, in any spelling and with any port; `*` stands for any.
+    """ASGI middleware: serves these host names alone, in any case and with any port; `*` stands for any.
 
-    A page of somebody else's whose name has been pointed at this address is a caller like any program of this machine,
-    but its browser still tells the name in `Host`.
+    It stops DNS rebinding: another site's page whose name has been pointed at this address reaches the service from a
+    browser of this machine, but the browser still sends that name in `Host`.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -75,8 +76,8 @@ class Access:
     def _caller(self, scope: Scope) -> str:
         if self._keys is None:
             return ANYONE
-        shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        scheme, _, key = shown.partition(" ")
+        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        scheme, _, key = header.partition(" ")
         caller = self._keys.caller(key.strip()) if scheme.lower() == "bearer" else None
         if caller is None:
             raise Unauthorized()

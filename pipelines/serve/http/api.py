@@ -1,11 +1,8 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
-"""The HTTP interface: its paths, and what stands between a connection and them.
-
-It knows no Ray: whatever is a Service can stand behind it.
-"""
+"""The HTTP interface: its paths, and the middleware in front of them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
@@ -13,62 +10,34 @@ from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
-from kcm.report.drawing.markup import Html
 from pipelines.serve.cascade.explanations import Explanation
-from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.access import DOCS, Access, AllowedHosts
 from pipelines.serve.http.body import BodyLimit
-from pipelines.serve.http.errors import Refusal, add_handlers
+from pipelines.serve.http.errors import add_handlers
 from pipelines.serve.http.json_route import JsonRoute
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.openai_api import add_openai_door
-from pipelines.serve.http.rate import RateLimit
 from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
-from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Status
 from pipelines.serve.http.site import add_site
-from pipelines.serve.log.decisions import Feedback, Origin
-
-
-class Service(Protocol):
-    """What the interface needs of the door behind it."""
-
-    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
-        """Answer a request, or raise Refusal."""
-
-    async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
-        """Say why an input is decided as it is, or raise Refusal."""
-
-    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
-        """Store true labels durably, or raise Refusal."""
-
-    def card(self) -> ModelCard:
-        """The model that is being served."""
-
-    def report(self) -> Html:
-        """The same in words and figures, as a fragment of a page."""
-
-    def waiting_for(self) -> str | None:
-        """What must happen before requests can be answered; None once they can."""
-
-    async def metrics(self) -> str:
-        """Everything that is counted, in Prometheus' text format."""
-
-    def failed(self) -> None:
-        """Count a request that ended in an error which nobody foresaw."""
+from pipelines.serve.log.decisions import Feedback
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Refusal, Status
 
 
 def create_api(
-    service: Service,
+    service: CascadeService,
     limits: LimitsConfig,
     keys: Keys | None = None,
     rate_limit: RateLimit | None = None,
     log: Log = to_logger,
     hosts: Sequence[str] = LOOPBACK_NAMES,
 ) -> FastAPI:
-    """The application in front of `service`; without `keys` anyone may call. `log` takes what is told of a request.
+    """The application in front of `service`; without `keys` anyone may call.
 
-    `hosts` are the names that it answers by.
+    `log` is called with the fields of each request's log line; `hosts` are the host names that are served.
     """
     api = FastAPIOffline(
         docs_url=DOCS,
@@ -150,7 +119,7 @@ def _add_middleware(
     hosts: Sequence[str],
     failed: Callable[[], None],
 ) -> None:
-    """From the inside out: a body is read for those alone who may call, and whatever happens is logged."""
+    """Add the middleware from the inside out: bodies are read of allowed callers alone, and every request is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (BodyLimit, {"limits": limits}),
         (Access, {"keys": keys, "rate_limit": rate_limit}),

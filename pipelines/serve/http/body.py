@@ -6,8 +6,9 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.serve.deploy.config import LimitsConfig
-from pipelines.serve.http.errors import Refusal, problem
+from pipelines.serve.config import LimitsConfig
+from pipelines.serve.http.errors import problem
+from pipelines.serve.schemas import Refusal
 
 
 class BodyLimit:

@@ -1,4 +1,4 @@
-"""Refusals: the one form in which a request that is not answered is told why."""
+"""How refusals, ours and the framework's, become responses of one form."""
 
 from __future__ import annotations
 
@@ -10,20 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from pipelines.serve.schemas import Refusal
+
 MAX_PROBLEMS = 5  # that one refusal lists
-
-
-class Refusal(Exception):
-    """A request that is not answered; `retry_after_s` is None where the same request would be refused again."""
-
-    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.retry_after_s = status, detail, retry_after_s
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a client that can wait has to know."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 def add_handlers(api: FastAPI) -> None:
@@ -55,9 +44,9 @@ async def _rejected(_: Request, error: Exception) -> JSONResponse:
 
 def explain(problems: Sequence[Mapping[str, Any]]) -> str:
     """Each problem as `inputs[2].text: what is allowed`, without the input: it may be long, private, not encodable."""
-    told = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:MAX_PROBLEMS]]
+    listed = [f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems[:MAX_PROBLEMS]]
     more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-    return " ".join("; ".join(told + more).split())
+    return " ".join("; ".join(listed + more).split())
 
 
 def _place(location: Sequence[int | str]) -> str:

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from pipelines.serve.http.errors import Refusal
+from pipelines.serve.schemas import Refusal
 
 JSON = "application/json"
 LONG = 64 * 2**10  # bytes
@@ -34,7 +34,7 @@ class JsonRoute(APIRoute):
             self.app = self._serve
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; refusals are the application's to tell."""
+        """Answer one request; the application turns what is raised into a response."""
         request = Request(scope, receive)
         _require_json(request)
         content = await request.body()
@@ -53,13 +53,13 @@ class JsonRoute(APIRoute):
 
 
 def _require_json(request: Request) -> None:
-    """Pages of other origins may send forms and plain text unasked, but no JSON: what says it is none is refused."""
+    """Refuse other content types: pages of other origins may send forms and text without a preflight, but no JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal(422, f"content-type: {JSON} is expected")
 
 
 def _invalid(error: ValidationError) -> RequestValidationError:
-    """The same problems where FastAPI's own routes tell them, without the input."""
+    """The same problems in the form of FastAPI's own routes, without the input."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])

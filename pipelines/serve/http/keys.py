@@ -31,7 +31,7 @@ class Keys:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._trouble = ""  # that was logged last
+        self._last_error = ""  # the one that was logged last
         try:
             self._stamp: _Stamp | None = self._current_stamp()
             self._names = _read(file)
@@ -46,7 +46,7 @@ class Keys:
         if not key:
             return None
         shown = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        # Every hash is compared, each in constant time: how long it takes tells nothing.
+        # Every hash is compared, each in constant time: the time taken reveals nothing.
         found = [name for digest, name in self._names.items() if hmac.compare_digest(digest, shown)]
         return found[0] if found else None
 
@@ -56,12 +56,12 @@ class Keys:
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._names = _read(self._file)
-                self._trouble = ""
+                self._last_error = ""
         except (OSError, ConfigError) as error:
             if isinstance(error, OSError):
                 self._stamp = None  # it is read as soon as it can be, changed or not
-            if str(error) != self._trouble:  # told once: callers ask with every request
-                self._trouble = str(error)
+            if str(error) != self._last_error:  # logged once: callers ask with every request
+                self._last_error = str(error)
                 logger.error("the keys that were read last stay valid: %s", error)
 
     def _current_stamp(self) -> _Stamp:

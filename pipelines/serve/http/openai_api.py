@@ -1,7 +1,7 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
 """An OpenAI-compatible door: clients that classify by a chat model can ask the cascade without a change.
 
-The last message of the user is classified, or, where it has them, what stands between its lines <<< and >>> (as in
+The last message of the user is classified, or the part between its lines <<< and >>> where it has them (as in
 `kcm.large.prompting.prompts.render`). The answer is the label; a label counts as one token where log-probabilities are
 asked for.
 """
@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.inputs.content import Content
-from pipelines.serve.deploy.config import LimitsConfig
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.schemas import PredictResponse, Problem
-from pipelines.serve.log.decisions import Origin
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.config import LimitsConfig
+from pipelines.serve.schemas import PredictResponse, Problem, Refusal
 
 MODEL = "kcm"
 ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
@@ -32,7 +31,7 @@ MAX_MESSAGES, MAX_PARTS = 1000, 100
 MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
 
 _PRINTABLE = "".join(set(map(chr, range(0x21, 0x7F))) - {"%"})
-_Said = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
+_Text = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 
 
 class Part(BaseModel):
@@ -41,7 +40,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     type: Literal["text"]
-    text: _Said
+    text: _Text
 
 
 class Message(BaseModel):
@@ -50,11 +49,11 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Said | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+    content: _Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
-        """All that it says."""
+        """All text of the message."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
@@ -73,14 +72,7 @@ class ChatRequest(BaseModel):
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
 
 
-class Predictor(Protocol):
-    """Whatever answers inputs."""
-
-    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
-        """Answer a request, or raise Refusal."""
-
-
-def add_openai_door(api: FastAPI, service: Predictor, limits: LimitsConfig) -> None:
+def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig) -> None:
     """Add the door's paths to an application."""
 
     @api.get("/v1/models")
@@ -125,12 +117,12 @@ def _require_model(model: str) -> None:
 
 def _question(messages: Sequence[Message], max_length: int) -> str:
     """The text to be classified; Refusal where there is none, or too much."""
-    index, said = next(
+    index, content = next(
         ((i, messages[i].text) for i in reversed(range(len(messages))) if messages[i].role == "user"), (0, None)
     )
-    if said is None:
+    if content is None:
         raise Refusal(422, "messages: there is none of the role 'user'")
-    text = _marked(said)
+    text = text_between_marks(content)
     if not text.strip():
         raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")
     if len(text) > max_length:
@@ -138,11 +130,11 @@ def _question(messages: Sequence[Message], max_length: int) -> str:
     return text
 
 
-def _marked(said: str) -> str:
-    """What stands between the first line <<< and the last line >>> behind it; everything where there are none."""
-    start = said.find(BEGIN) + len(BEGIN)
-    end = said.rfind(END, start) if start >= len(BEGIN) else -1
-    return said if end < 0 else said[start:end].strip()
+def text_between_marks(content: str) -> str:
+    """The text between the first line <<< and the last line >>> after it; all of it where there are none."""
+    start = content.find(BEGIN) + len(BEGIN)
+    end = content.rfind(END, start) if start >= len(BEGIN) else -1
+    return content if end < 0 else content[start:end].strip()
 
 
 def _in_header(version: str) -> str:

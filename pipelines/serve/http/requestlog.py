@@ -1,16 +1,21 @@
 """One structured log line per request, and the id that the service gives it: feedback names it.
 
-The id that a client or the proxy gives stands beside it: it need not be unique, and belongs to nobody.
+The id that a client or the proxy gives is logged beside it: it need not be unique, and grants nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,8 +41,8 @@ def to_logger(fields: dict[str, Any]) -> None:
 class RequestLog:
     """ASGI middleware that sets `state.origin` and logs `state.log`; neither bodies nor headers are ever logged.
 
-    What nobody foresaw is answered by 500, and told to `failed`; its place is logged without its message, which may
-    repeat an input.
+    An unexpected error is answered by 500 and counted by `failed`; where it was raised is logged without its message,
+    which may repeat an input.
     """
 
     def __init__(self, app: ASGIApp, log: Log, failed: Callable[[], None]) -> None:
@@ -58,14 +63,14 @@ class RequestLog:
             return
         started, status = time.perf_counter(), CLIENT_GONE
 
-        async def watch(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, receive, send_noting_status)
         except Exception as error:
             self._failed()
             fields["error"] = type(error).__name__
@@ -73,9 +78,44 @@ class RequestLog:
             logger.error("request %s: %s\n%s", origin.request_id, fields["error"], trace)
             if status != CLIENT_GONE:
                 raise  # the answer has begun: to break the connection is all that is left
-            await problem(500, "this should not have happened; it has been logged")(scope, receive, watch)
+            await problem(500, "this should not have happened; it has been logged")(scope, receive, send_noting_status)
         finally:
             if scope["path"] not in QUIET:
                 ids = {"request_id": origin.request_id, "client_request_id": origin.client_request_id}
                 line = ids | {"path": scope["path"][:100], "status": status}
                 self._log(line | {"seconds": round(time.perf_counter() - started, 6)} | fields)
+
+
+class LineLog:
+    """Appends JSON lines to a file, many at once and at most `delay_s` late; a full file is rotated.
+
+    A logger writes each line by itself. That hands the interpreter to the thread that judges and waits to get it back,
+    which costs a request of a small model more than all the rest of the interface.
+    """
+
+    def __init__(
+        self, path: Path, *, delay_s: float = 0.25, max_bytes: int = 128 * 2**20, num_backups: int = 4
+    ) -> None:
+        self._file = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=num_backups, encoding="utf-8")
+        self._delay_s = delay_s
+        self._lines: list[str] = []
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Log `fields` with the time, on a running event loop."""
+        if not self._lines:
+            asyncio.get_running_loop().call_later(self._delay_s, self.flush)
+        self._lines.append(json.dumps({"time": datetime.now(UTC).isoformat(), **fields}))
+
+    def flush(self) -> None:
+        """Write the buffered lines. An error goes to stderr and loses the lines, never a request."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._file.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+
+
+def request_log() -> LineLog | None:
+    """The request log of this replica, a file beside Ray's own log of it; None where Ray writes no file."""
+    for handler in logging.getLogger("ray.serve").handlers:
+        if path := getattr(getattr(handler, "target", handler), "baseFilename", None):  # Ray buffers its file
+            return LineLog(Path(path).with_suffix(".requests.log"))
+    return None

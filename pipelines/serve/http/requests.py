@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.config import LimitsConfig
 
 MAX_EDGES = 50
 MAX_NAME = 200  # characters of a label or a task

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Protocol
 
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
-from kcm.report.drawing.markup import Html
-from pipelines.serve.http.errors import Refusal
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.schemas import Refusal
 
 INDEX, PREFIX = "/", "/page/"
 
@@ -27,19 +26,12 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-class Reporter(Protocol):
-    """Whatever knows the model that is served."""
-
-    def report(self) -> Html:
-        """The version in use in words and figures, as a fragment of a page."""
-
-
 def is_open(path: str) -> bool:
-    """Whether a path belongs to the page itself, which tells nothing of the model and loads without a key."""
+    """Whether a path belongs to the page itself, which holds nothing of the model and loads without a key."""
     return path == INDEX or path.startswith(PREFIX)
 
 
-def add_site(api: FastAPI, service: Reporter) -> None:
+def add_site(api: FastAPI, service: CascadeService) -> None:
     """Add the page, and the fragment that it shows of the model."""
     pages = _pages()
 

@@ -1,1 +1,1 @@
-"""The log: what was answered to whom, by which version, and what audits and true labels say of it."""
+"""The log: each answered item with its caller and version, audits, true labels, and the monitor over them."""

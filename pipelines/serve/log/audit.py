@@ -1,4 +1,4 @@
-"""Audits: a random share of what the small side keeps is put to the large model too, after it has been answered."""
+"""Audits: a random share of the kept items is also put to the large model, after it has been answered."""
 
 from __future__ import annotations
 
@@ -6,49 +6,39 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, Protocol
 
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.runtime import Answer, Failure, Input
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.escalation import LargeUnavailable
-from pipelines.serve.deploy.config import AuditConfig
+from pipelines.serve.config import AuditConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
 
-Outcome = Literal["agree", "disagree", "lost"]
-
-_BUSY = LargeUnavailable("too many audits are under way", 429)
+_BUSY = Failure("too many audits are under way")
 
 logger = logging.getLogger("ray.serve")
 
 
-class AuditRecorder(Protocol):
-    """What counts audits; `pipelines.serve.deploy.metrics.ServeMetrics` is one."""
-
-    def audited(self, outcome: Outcome) -> None:
-        """Count an audit."""
-
-
 class Auditor:
-    """Audits the kept items of one version, and stirs its `monitor`.
+    """Audits the kept items of one version, and has its `monitor` read the log afterwards.
 
-    `ask` puts items to the large model under the task prompt alone, which is what a certificate compares with. That an
-    item was drawn is committed before it is asked about; an audit that fails is lost, and one whose outcome never comes
-    into the log counts as lost.
+    `ask` puts items to the large model under the task prompt alone, which is what a certificate compares with. A draw
+    is committed before its item is asked about; an audit that fails is lost, and one whose outcome never reaches the
+    log counts as lost.
     """
 
     def __init__(
         self,
         config: AuditConfig,
         answer_names: Sequence[str],
-        ask: Callable[[Sequence[Item]], Awaitable[list[LargeAnswer] | LargeUnavailable]],
+        ask: Callable[[Sequence[Item]], Awaitable[list[LargeAnswer] | Failure]],
         log: LogWriter,
         monitor: Monitor,
-        recorder: AuditRecorder,
+        metrics: ServeMetrics,
     ) -> None:
         self._config, self._answer_names, self._ask = config, answer_names, ask
-        self._log, self.monitor, self._recorder = log, monitor, recorder
+        self._log, self.monitor, self._metrics = log, monitor, metrics
         self._random = random.Random(config.seed)
         self._ongoing: set[asyncio.Task[None]] = set()
 
@@ -66,8 +56,8 @@ class Auditor:
         }
 
     def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:
-        """Audit what was drawn, whose decisions the log has been given; returns before any of it is audited."""
-        self.monitor.stir()
+        """Start to audit the drawn items, whose decisions have been added to the log; returns at once."""
+        self.monitor.schedule()
         if not drawn:
             return
         busy = len(self._ongoing) >= self._config.max_ongoing
@@ -82,20 +72,20 @@ class Auditor:
             await asyncio.wait(self._ongoing)
 
     async def _audit(self, request_id: str, drawn: Mapping[int, str], items: Sequence[Item]) -> None:
-        """Ask for `items`, those that were drawn, or for none where they are lost."""
+        """Ask about `items`, those that were drawn; without items the audits are lost."""
         labels: dict[int, str | None] = dict.fromkeys(drawn)
         try:
             await self._log.flush()
             outcome = await self._ask(items) if items else _BUSY
-            if not isinstance(outcome, LargeUnavailable):
+            if not isinstance(outcome, Failure):
                 labels = dict(zip(drawn, map(self._name, outcome), strict=True))
             await self._log.finish_audits(request_id, labels)
         except LogUnavailableError as error:
             logger.warning("request %s: its audits are lost: %s", request_id, error)
             labels = dict.fromkeys(drawn)
         for index, label in labels.items():
-            self._recorder.audited("lost" if label is None else "agree" if label == drawn[index] else "disagree")
-        self.monitor.stir()
+            self._metrics.audited("lost" if label is None else "agree" if label == drawn[index] else "disagree")
+        self.monitor.schedule()
 
     def _name(self, answer: LargeAnswer) -> str | None:
         return None if answer.label is None else self._answer_names[answer.label]

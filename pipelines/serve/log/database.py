@@ -16,7 +16,6 @@ from typing import Any
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
-from pydantic import Field, field_validator
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -39,13 +38,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
-
-from kcm.config import Config
-from kcm.redact import PlainUrl
-from pipelines.serve.cascade.breaker import BreakerConfig
 
 SCHEMA = MetaData()
 
@@ -122,38 +117,6 @@ _upgrading = threading.Lock()  # Alembic keeps what it works on in a global vari
 
 class LogUnavailableError(Exception):
     """Nothing was stored: the database is gone, locked, full, failing, or of a newer version."""
-
-
-class FeedbackConfig(Config):
-    """Where true labels and escalated answers are kept."""
-
-    url: PlainUrl | None = Field(
-        default=None,
-        description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
-        " or PGPASSFILE); a file in the storage path without one.",
-    )
-    store_texts: bool = Field(
-        default=False, description="Whether the texts of escalated inputs are kept; those of feedback always are."
-    )
-    timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
-    breaker: BreakerConfig = Field(
-        default=BreakerConfig(failures=1, rest_s=1.0), description="When the database is left alone."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _usable(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            url = make_url(value)
-        except ArgumentError:
-            raise ValueError("not a URL such as sqlite:////absolute/path.db") from None
-        if url.get_backend_name() not in _INSERTS:
-            raise ValueError(f"the databases that can be used are {', '.join(_INSERTS)}")
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_absolute():
-            raise ValueError("the path must be absolute (sqlite:////path): replicas work in folders of their own")
-        return value
 
 
 class Database:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, func, select, update
 from kcm.bundle.runtime import Answer, Input, Route
 from pipelines.serve.log.database import ALARMS, AUDITS, DECISIONS, ESCALATED, FEEDBACK, LOG_KEY, Database, insert
 
-ANONYMOUS = "anonymous"  # the caller in the log where nobody has to show a key
+ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class DecisionLog:
         return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
 
     def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
-        """Commit that a version's certificate is refuted, once for all; whether nobody had done so before."""
+        """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""
         row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": _now()}
         with self._database.writing() as connection:
             new = connection.execute(insert(connection, ALARMS).values(row).returning(ALARMS.c.model_version))
@@ -206,7 +206,7 @@ def _key(connection: Connection) -> bytes:
 
 
 def _hashed(caller: str | None, key: bytes) -> str:
-    """What tells callers apart in this log, and cannot be joined with another one."""
+    """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
     return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Whether a version keeps what its certificate promises, from what the log says of all that it answered."""
+"""Whether a version keeps what its certificate promises, computed from the log of all that it answered."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from kcm.certify.certificate import Certificate
 from kcm.certify.monitor import Observations, loss_interval
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import Tally
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
 
-LOOK_AFTER_S = 5.0  # time in which what happens is gathered before the log is read
-_REST = 50  # times as long as a look takes it rests before the next: a long log takes 2% of a thread, not more
+CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
+_REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 _DELTA = 0.1  # of a version without a certificate
 
 logger = logging.getLogger("ray.serve")
@@ -37,20 +37,13 @@ class Bounds:
     num_degraded: int
 
 
-class MonitorRecorder(Protocol):
-    """What shows the bounds; `pipelines.serve.deploy.metrics.ServeMetrics` is one."""
-
-    def watched(self, version: str, bounds: Bounds) -> None:
-        """Tell how things stand with a version's promise."""
-
-
 def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
-    """What a version's tallies say of it; items that were answered while nothing was audited say nothing.
+    """The bounds of a version from its tallies; items that were answered while nothing was audited are left out.
 
     `disagreement` is how often kept items differ from the large model, which bounds the accuracy that is lost from
     above without a label; `regret` is the accuracy that is lost. An audit that is lost, or whose outcome is not known
-    yet, may have lost or not: it widens both. So does a disagreement without a true label widen the regret, which
-    keeps it true whoever gives labels and to which answers.
+    yet, widens both. A disagreement without a true label widens the regret, so that the bound holds whichever answers
+    get labels.
     """
     delta = certificate.delta if certificate else _DELTA
     credits_wins = certificate is not None and certificate.method == "net"
@@ -88,25 +81,22 @@ def _regret(tally: Tally, credits_wins: bool) -> Observations:
 class Monitor:
     """Computes the bounds of one version from the log; an alarm is committed there, and stays.
 
-    Every replica that looks computes the same from the same log: there is one sequence for a version, whatever the
-    number of replicas and however often they start. Without a certificate nothing was promised, and nothing raises
-    the alarm.
+    Every replica computes the same from the same log: a version has one sequence, whatever the number of replicas and
+    however often they start. Without a certificate nothing was promised, and nothing raises the alarm.
     """
 
-    def __init__(
-        self, log: LogWriter, version: str, certificate: Certificate | None, recorder: MonitorRecorder
-    ) -> None:
-        self._log, self._version, self._certificate, self._recorder = log, version, certificate, recorder
-        self._looking: asyncio.Task[None] | None = None
+    def __init__(self, log: LogWriter, version: str, certificate: Certificate | None, metrics: ServeMetrics) -> None:
+        self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
+        self._scheduled: asyncio.Task[None] | None = None
         self._took_s = 0.0
 
-    def stir(self) -> None:
-        """Something has happened: look soon."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_soon())
+    def schedule(self) -> None:
+        """Read the log soon; calls until then cause one reading."""
+        if self._scheduled is None or self._scheduled.done():
+            self._scheduled = asyncio.create_task(self._check_soon())
 
-    async def look(self) -> Bounds:
-        """Read the log, and tell what it says. Raises LogUnavailableError."""
+    async def check(self) -> Bounds:
+        """Compute the bounds from the log, commit an alarm, show both. Raises LogUnavailableError."""
         found = bounds(await self._log.tallies(self._version), self._certificate)
         if found.alarm and self._certificate:
             epsilon, low = self._certificate.epsilon, found.regret[0]
@@ -114,14 +104,14 @@ class Monitor:
                 logger.error("version %s loses more than %g: at least %.4f of accuracy", self._version, epsilon, low)
         elif await self._log.has_alarm(self._version):
             found = replace(found, alarm=True)
-        self._recorder.watched(self._version, found)
+        self._metrics.set_bounds(self._version, disagreement=found.disagreement, regret=found.regret, alarm=found.alarm)
         return found
 
-    async def _look_soon(self) -> None:
-        await asyncio.sleep(max(LOOK_AFTER_S, _REST * self._took_s))
+    async def _check_soon(self) -> None:
+        await asyncio.sleep(max(CHECK_AFTER_S, _REST * self._took_s))
         started = time.monotonic()
         try:
-            await self.look()
+            await self.check()
         except LogUnavailableError as error:
             logger.warning("version %s cannot be watched: %s", self._version, error)
         self._took_s = time.monotonic() - started

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from kcm.bundle.runtime import Answer, Input
-from pipelines.serve.cascade.breaker import Breaker, Call
-from pipelines.serve.log.database import FeedbackConfig, LogUnavailableError
+from pipelines.serve.breaker import Breaker, Call
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Tally, UnknownRequestError
 
 MAX_WAITING = 256  # writes that wait for the database
-MAX_BUFFERED = 50_000  # decisions that wait for it; the oldest give way to new ones
+MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones
 BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
 MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
 KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works
@@ -29,8 +30,7 @@ class LogWriter:
     """Gives up at once, by LogUnavailableError, while the database fails: predictions must not wait for it.
 
     One thread writes and one reads: a locked database must not take the threads that compute, and what is written does
-    not wait for what is counted. `dropped` is told of what never came
-    into the log.
+    not wait for what is read. `dropped` is called with the kind and the number of what never reached the log.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LogWriter:
         return await self._read(lambda: self._log.has_alarm(model_version))
 
     def close(self) -> None:
-        """Commit what is buffered, from whatever thread stops the replica; what fails is lost and said to be."""
+        """Commit the buffered decisions, from any thread; those that fail are lost and logged as an error."""
         batch, self._buffer = self._buffer, []
         try:
             if batch:

@@ -14,11 +14,10 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
 from kcm.report.drawing.markup import Html, element
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
-from pipelines.serve.deploy.config import LOOPBACK_NAMES, LimitsConfig
+from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.schemas import FeedbackResponse, ModelCard, PredictResponse, Timings, Traffic
 from pipelines.serve.log.decisions import Feedback, Origin
+from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
 
 HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface
 

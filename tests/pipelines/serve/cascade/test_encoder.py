@@ -16,7 +16,7 @@ from kcm.inputs.content import IMAGE, TEXT, Content, Part
 from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.encoder import EncoderFailedError, RemoteEncoder
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 INPUTS = [Content("a"), Content("b")]
 RELEASE = Release(version="5", bundle="/bundle")  # type: ignore[arg-type]

@@ -13,11 +13,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
+from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
-from pipelines.serve.deploy.config import LargeReplicaConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import LargeReplicaConfig
+from pipelines.serve.release import Release
 
 ITEMS = [Item("1", Content("a")), Item("0", Content("b"))]
 RELEASE = Release(version="5", bundle="/bundle")  # type: ignore[arg-type]

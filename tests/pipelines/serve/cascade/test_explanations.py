@@ -1,4 +1,4 @@
-"""What clients are told of a decision, from a real small side over a stub encoder."""
+"""What clients see of a decision, from a real small side over a stub encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
 from kcm.large import OpenAiConfig, Prompts
 from kcm.learners import FinetuneConfig
-from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation
-from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import LimitsConfig, ServeConfig
-from pipelines.serve.http.errors import Refusal
+from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.schemas import Refusal
+from tests.pipelines.serve.stubs import version_of
 
 
 class LengthEncoder:
@@ -58,9 +57,9 @@ def explained(
     config = ServeConfig(limits=LimitsConfig(max_items=max_items))
 
     async def explain() -> Explanation:
-        judge = Batcher(side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=max_waiting)
-        never: Any = None  # an explanation asks no large model
-        return await CascadeService(side, judge, never, config, "7").explain(example, 3, "mine")
+        no_escalation = None  # an explanation asks no large model
+        version = version_of(side, no_escalation, config, name="7", max_waiting=max_waiting)
+        return await version.explain(example, 3, "mine")
 
     return asyncio.run(explain())
 

@@ -16,9 +16,8 @@ from kcm.large import ClassifierConfig, Item, LargeAnswer, OpenAiConfig, Upstrea
 from kcm.large.adapters.openai import openai_identity
 from pipelines.serve.cascade import large as module
 from pipelines.serve.cascade.large import Large, budget_store
-from pipelines.serve.deploy.config import LargeReplicaConfig
-from pipelines.serve.deploy.release import Release
-from pipelines.serve.log.database import FeedbackConfig
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
+from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, label
 
 LABELS = ("negative", "positive")

@@ -20,14 +20,14 @@ from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
-from pipelines.serve.cascade.batcher import Batcher
-from pipelines.serve.cascade.breaker import Breaker, BreakerConfig
+from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation
-from pipelines.serve.cascade.questions import Questions
-from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.cascade.questions import QuestionQueue
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.log.decisions import Origin
+from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
+from tests.pipelines.serve.stubs import service_of, version_of
 
 LABELS = ("negative", "positive")
 CONFIG = ServeConfig(timeout_s=8.0, large=LargeReplicaConfig(timeout_s=4.0, attempt_timeout_s=2.0))
@@ -68,7 +68,7 @@ class Handle:
     """A deployment's handle that calls the model in this process, as the deployment would."""
 
     def __init__(self, model: OpenAiModel) -> None:
-        self._model = Questions(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
+        self._model = QuestionQueue(model.ask, max_waiting=8, timeout_s=CONFIG.large.attempt_timeout_s)
         self.answer = self
 
     def remote(self, items: list[Item], release: Release) -> asyncio.Task[list[LargeAnswer]]:
@@ -85,12 +85,11 @@ def served(base_url: str, folder: Path, texts: Sequence[str]) -> list[Answer]:
 
     async def answer() -> list[Answer]:
         small_side = EscalatesAll()
-        judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=8, max_waiting=8)
         release = Release(version="1", bundle=folder)
         breaker = Breaker(BreakerConfig(failures=100))
         escalation = Escalation(Handle(model), release, len(LABELS), CONFIG.large, breaker)  # type: ignore[arg-type]
-        service = CascadeService(small_side, judge, escalation, CONFIG, "1")
-        responses = [await service.predict([Input(Content(text))], "id") for text in texts]
+        service = await service_of(version_of(small_side, escalation, CONFIG, name="1"))
+        responses = [await service.predict([Input(Content(text))], Origin("id")) for text in texts]
         return [response.answers[0] for response in responses]
 
     return asyncio.run(asyncio.wait_for(answer(), 30))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -12,22 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import IMAGE, Content, UnreadableError
 from kcm.inputs.pictures import PictureError
-from pipelines.serve.cascade.batcher import Batcher, QueueFullError
-from pipelines.serve.cascade.pictures import PicturesFirst, TooManyPixelsError
-from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.http.errors import Refusal
-
-
-def picture(width: int, height: int = 1) -> bytes:
-    stream = io.BytesIO()
-    Image.new("1", (width, height)).save(stream, "PNG")
-    return stream.getvalue()
+from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.pictures import PictureReader, TooManyPixelsError
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.decisions import Origin
+from pipelines.serve.schemas import Refusal
+from tests.pipelines.serve.stubs import picture, service_of, version_of
 
 
 class Reader:
@@ -48,13 +41,8 @@ class Reader:
         return replace(content, pixels=np.array([len(content.image)]))
 
 
-def pictures_first(read: Reader, max_pixels: int = 1000, max_waiting: int = 100, num_threads: int = 1) -> Any:
-    def judged(inputs: list[Input]) -> list[Any]:
-        return [(given.content.text, given.content.pixels) for given in inputs]
-
-    batcher: Any = Batcher(judged, lambda given: given.content.size, max_batch_size=8, max_waiting=100)
-    limits = {"max_pixels": max_pixels, "max_waiting": max_waiting, "num_threads": num_threads}
-    return PicturesFirst(read, batcher, **limits)
+def reader(decode: Reader, max_pixels: int = 1000, max_waiting: int = 100) -> PictureReader:
+    return PictureReader(decode, max_pixels=max_pixels, max_waiting=max_waiting, num_threads=1)
 
 
 def inputs(*images: bytes) -> list[Input]:
@@ -67,18 +55,19 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def test_every_picture_is_read_once_and_judged_with_its_own_text() -> None:
     read, first, second = Reader(), picture(7), picture(8, 9)
-    judged = run(pictures_first(read).submit(inputs(first, second, b"", first)))
+    found = run(reader(read).read(inputs(first, second, b"", first)))
     assert read.seen == [first, second]
-    assert [text for text, _ in judged] == ["0", "1", "2", "3"]
-    assert [pixels and pixels[0] for _, pixels in judged] == [len(first), len(second), None, len(first)]
+    assert [given.content.text for given in found] == ["0", "1", "2", "3"]
+    pixels = [given.content.pixels for given in found]
+    assert [each and each[0] for each in pixels] == [len(first), len(second), None, len(first)]
 
 
 def test_a_request_with_too_many_pixels_is_refused_before_any_is_decoded() -> None:
     read = Reader()
     with pytest.raises(TooManyPixelsError, match="more than 1,000 pixels together"):
-        run(pictures_first(read).submit(inputs(picture(400), picture(401), picture(200))))
+        run(reader(read).read(inputs(picture(400), picture(401), picture(200))))
     assert read.seen == []
-    assert run(pictures_first(read).submit(inputs(picture(500), picture(500), picture(499, 1))[:2]))
+    assert run(reader(read).read(inputs(picture(500), picture(500), picture(499, 1))[:2]))
 
 
 @pytest.mark.parametrize("unreadable", [picture(13), b"no picture", picture(1001)], ids=["damaged", "none", "large"])
@@ -86,16 +75,16 @@ def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unr
     read = Reader()
 
     async def both() -> list[Any]:
-        first = pictures_first(read)
+        first = reader(read)
         return await asyncio.gather(
-            first.submit(inputs(picture(5), unreadable, picture(6))), first.submit(inputs(picture(7))),
+            first.read(inputs(picture(5), unreadable, picture(6))), first.read(inputs(picture(7))),
             return_exceptions=True,
         )  # fmt: skip
 
     error, innocent = run(both())
     assert isinstance(error, UnreadableError)
     assert list(error.faults) == [1]
-    assert innocent[0][1] is not None
+    assert innocent[0].content.pixels is not None
     assert read.seen.count(picture(7)) == 1
     assert max(map(read.seen.count, read.seen)) == 1
     assert picture(6) not in read.seen
@@ -105,10 +94,10 @@ def test_once_nobody_waits_no_more_pictures_of_a_request_are_decoded() -> None:
     read = Reader(hold=True)
 
     async def leave() -> None:
-        first = pictures_first(read)
-        leaving = asyncio.ensure_future(first.submit(inputs(picture(5), picture(6), picture(7))))
+        first = reader(read)
+        leaving = asyncio.ensure_future(first.read(inputs(picture(5), picture(6), picture(7))))
         await asyncio.to_thread(read.started.acquire)
-        staying = asyncio.ensure_future(first.submit(inputs(picture(8))))
+        staying = asyncio.ensure_future(first.read(inputs(picture(8))))
         await asyncio.sleep(0)
         leaving.cancel()
         read.go.release(2)
@@ -124,10 +113,10 @@ def test_pictures_of_other_requests_come_in_between() -> None:
     read, many = Reader(hold=True), [picture(width) for width in range(20, 26)]
 
     async def both() -> None:
-        first = pictures_first(read)
-        greedy = asyncio.ensure_future(first.submit(inputs(*many)))
+        first = reader(read)
+        greedy = asyncio.ensure_future(first.read(inputs(*many)))
         await asyncio.to_thread(read.started.acquire)
-        innocent = asyncio.ensure_future(first.submit(inputs(picture(8))))
+        innocent = asyncio.ensure_future(first.read(inputs(picture(8))))
         await asyncio.sleep(0)
         read.go.release(3)
         await innocent
@@ -143,14 +132,14 @@ def test_the_pictures_that_wait_are_bounded() -> None:
     read = Reader(hold=True)
 
     async def fill() -> None:
-        first = pictures_first(read, max_waiting=2)
-        waiting = asyncio.ensure_future(first.submit(inputs(picture(5), picture(6))))
+        first = reader(read, max_waiting=2)
+        waiting = asyncio.ensure_future(first.read(inputs(picture(5), picture(6))))
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError):
-            await first.submit(inputs(picture(7)))
+            await first.read(inputs(picture(7)))
         read.go.release(3)
         await waiting
-        assert len(await first.submit(inputs(picture(7)))) == 1
+        assert len(await first.read(inputs(picture(7)))) == 1
 
     run(fill())
 
@@ -163,9 +152,14 @@ def test_the_pictures_that_wait_are_bounded() -> None:
     ],
 )
 def test_clients_are_told_which_picture_or_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
-    small_side: Any = SimpleNamespace(bundle=SimpleNamespace(reads=IMAGE, task_names=()))
-    never: Any = None  # the large model is not reached
-    service = CascadeService(small_side, pictures_first(Reader()), never, ServeConfig(), "5")
+    bundle = SimpleNamespace(reads=IMAGE, task_names=())
+    small_side: Any = SimpleNamespace(bundle=bundle, judge=lambda inputs: [None] * len(inputs))
+
+    async def predict() -> None:
+        no_escalation = None  # the large model is not reached
+        service = await service_of(version_of(small_side, no_escalation, ServeConfig(), decode=Reader()))
+        await service.predict([Input(Content(image=image)) for image in images], Origin("id"))
+
     with pytest.raises(Refusal) as refused:
-        run(service.predict([Input(Content(image=image)) for image in images], "id"))
+        run(predict())
     assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)

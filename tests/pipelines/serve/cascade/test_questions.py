@@ -10,7 +10,7 @@ import pytest
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
-from pipelines.serve.cascade.questions import Questions
+from pipelines.serve.cascade.questions import QuestionQueue
 
 
 class Model:
@@ -32,7 +32,7 @@ def test_a_request_waits_for_its_own_answers_alone() -> None:
 
     async def ask() -> list[LargeAnswer]:
         model = Model()
-        questions = Questions(model.ask, max_waiting=8, timeout_s=60.0)
+        questions = QuestionQueue(model.ask, max_waiting=8, timeout_s=60.0)
         stalled = asyncio.create_task(questions.submit(items("slow")))
         others = asyncio.create_task(questions.submit(items("a", "b")))
         await asyncio.sleep(0)
@@ -54,7 +54,7 @@ def test_an_item_that_is_late_is_an_error_and_its_neighbour_has_its_answer() -> 
     async def ask() -> list[LargeAnswer]:
         model = Model()
         model.ask(items("fine")[0]).set_result(LargeAnswer(1))
-        answers = await Questions(model.ask, max_waiting=8, timeout_s=0.05).submit(items("slow", "fine"))
+        answers = await QuestionQueue(model.ask, max_waiting=8, timeout_s=0.05).submit(items("slow", "fine"))
         await asyncio.sleep(0)
         assert model.futures["slow"].cancelled()
         return answers
@@ -67,7 +67,7 @@ def test_an_item_that_is_late_is_an_error_and_its_neighbour_has_its_answer() -> 
 def test_what_a_question_raises_fails_its_own_request_alone() -> None:
     async def ask() -> None:
         model = Model()
-        questions = Questions(model.ask, max_waiting=8, timeout_s=60.0)
+        questions = QuestionQueue(model.ask, max_waiting=8, timeout_s=60.0)
         broken, fine = (asyncio.create_task(questions.submit(items(name))) for name in ("broken", "fine"))
         await asyncio.sleep(0)
         model.futures["broken"].set_exception(ValueError("no such model"))
@@ -82,7 +82,7 @@ def test_what_a_question_raises_fails_its_own_request_alone() -> None:
 def test_no_more_wait_than_may_and_places_are_given_back() -> None:
     async def ask() -> None:
         model = Model()
-        questions = Questions(model.ask, max_waiting=2, timeout_s=60.0)
+        questions = QuestionQueue(model.ask, max_waiting=2, timeout_s=60.0)
         first = asyncio.create_task(questions.submit(items("a", "b")))
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError, match="2 items wait already"):

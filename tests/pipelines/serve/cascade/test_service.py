@@ -1,45 +1,64 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Coroutine, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.bundle import Lineage
+from kcm.bundle.runtime import Input, Judgement, SmallSide
 from kcm.cascade.policy import Policy
-from kcm.errors import DataError
-from kcm.inputs.content import IMAGE, TEXT, Content
-from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.batcher import Batcher
+from kcm.inputs.content import TEXT, Content
+from kcm.large import ClassifierConfig, Item, LargeAnswer
+from kcm.large.base import Cost
+from pipelines.serve.breaker import Breaker, BreakerConfig, State
+from pipelines.serve.cascade import service as module
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.schemas import PredictResponse
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.log import writer as log_writer
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
+from pipelines.serve.log.decisions import DecisionLog, Feedback, Origin
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.release import Release
+from pipelines.serve.schemas import PredictResponse, Refusal
+from tests.pipelines.serve.stubs import version_of
 
-CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
-FULL = LargeUnavailable("the large model has no room for more requests", 429)
+KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
+DOWN = LargeUnavailable("the large model failed: RayActorError", 503)
 
 
 class StubSmallSide(SmallSide):
-    """Keeps the text `keep`, escalates any other; its answer is always `bad`."""
+    """Keeps the text `keep` alone."""
 
-    def __init__(self, policy: Policy) -> None:
-        names = ("bad", "good")
+    def __init__(self) -> None:
+        encoder, large = {"name": "some/encoder"}, {"adapter": "classifier", "encoder": {"model": "other/encoder"}}
         self.bundle: Any = SimpleNamespace(
-            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets"), reads=TEXT
+            label_names=("bad", "good"),
+            answer_names=("bad", "good"),
+            prompts=None,
+            task_names=("movies",),
+            reads=TEXT,
+            certificates={},
+            digest="abc",
+            encoder=SimpleNamespace(**encoder),
+            large=ClassifierConfig.model_validate(large),
+            policy=Policy(),
+            lineage=Lineage(parent="older"),
         )
-        self.policy, self.top_k = policy, None
+        self.policy, self.top_k = Policy(), None
 
     def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
-        if any(item.content.text == "slow" for item in inputs):
-            time.sleep(0.5)
-        if any(item.content.text == "nan" for item in inputs):
-            raise DataError("the judge's logits are not numbers")
         features = np.zeros(4, np.float32)
         return [
             Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
@@ -48,127 +67,294 @@ class StubSmallSide(SmallSide):
 
 
 class StubEscalation:
-    """Gives one outcome, and remembers what it was asked."""
+    """The large model's answer is `good`, but for the number of times that it is in trouble first."""
 
-    def __init__(self, outcome: LargeAnswer | LargeUnavailable) -> None:
-        self._outcome = outcome
-        self.asked: list[tuple[list[Item], float]] = []
+    def __init__(self, troubles: int = 0) -> None:
+        self._troubles = troubles
 
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
-        self.asked.append((list(items), timeout_s))
-        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
+        return await self.probe(timeout_s) or [LargeAnswer(1, cost=Cost(seconds=0.05)) for _ in items]
+
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
+        self._troubles -= 1
+        return DOWN if self._troubles >= 0 else None
 
 
-def predict(
-    escalation: StubEscalation, *texts: str, task: str | None = None, max_waiting: int = 100, **policy: Any
-) -> PredictResponse:
-    async def answered() -> PredictResponse:
-        small_side = StubSmallSide(Policy(**policy))
-        judge = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=32, max_waiting=max_waiting)
-        service = CascadeService(small_side, judge, escalation, CONFIG, "5")  # type: ignore[arg-type]
-        return await service.predict([Input(Content(text), task) for text in texts], "id")
+@dataclass
+class Recorder:
+    """Remembers what it was told."""
 
-    return asyncio.run(answered())
+    statuses: list[int] = field(default_factory=list)
+    explained_statuses: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    call_rates: list[float | None] = field(default_factory=list)
+    audits: list[str] = field(default_factory=list)
+    num_failed: int = 0
 
+    def answered(self, response: PredictResponse) -> None:
+        self.statuses.append(200)
 
-def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
-    escalation = StubEscalation(LargeAnswer(1))
-    response = predict(escalation, "x", "keep", "y")
-    assert [(answer.route, answer.label) for answer in response.answers] == [
-        ("large", "good"),
-        ("small", "bad"),
-        ("large", "good"),
-    ]
-    ((items, _),) = escalation.asked
-    assert [item.content.text for item in items] == ["x", "y"]
-    assert (response.model_version, response.request_id) == ("5", "id")
+    def refused(self, status: int) -> None:
+        self.statuses.append(status)
 
+    def explained(self, status: int) -> None:
+        self.explained_statuses.append(status)
 
-def test_each_stage_has_its_seconds_and_the_large_one_none_where_all_was_kept() -> None:
-    kept = predict(StubEscalation(LargeAnswer(1)), "keep").timings
-    escalated = predict(StubEscalation(LargeAnswer(1)), "keep", "x").timings
-    assert kept.large_s == 0.0 < escalated.large_s
-    assert 0 < kept.judge_s <= kept.total_s
+    def unstored(self, kind: str) -> None:
+        self.lost.append(kind)
 
+    def audited(self, outcome: str) -> None:
+        self.audits.append(outcome)
 
-def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
-    escalation = StubEscalation(LargeAnswer(1))
-    predict(escalation, "x")
-    assert 0 < escalation.asked[0][1] <= CONFIG.large.timeout_s
+    def failed(self) -> None:
+        self.num_failed += 1
+
+    def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
+        self.call_rates.append(call_rate)
 
 
-def test_small_answers_stand_in_for_escalated_items_alone() -> None:
-    answers = predict(StubEscalation(FULL), "keep", "x", on_large_failure="answer_small").answers
-    assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]
+CONFIG = ServeConfig(feedback=FeedbackConfig(timeout_s=0.05, breaker=BreakerConfig(failures=1, rest_s=60.0)))
 
 
-def test_without_a_stand_in_trouble_keeps_its_status() -> None:
-    for unavailable in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
-        with pytest.raises(Refusal) as caught:
-            predict(StubEscalation(unavailable), "x", on_large_failure="error")
-        assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
-            unavailable.status,
-            unavailable.reason,
-            2,
-        )
+def release(version: str) -> Release:
+    return Release(version=version, bundle=Path("/bundles") / version)
 
 
-def test_without_a_stand_in_one_failed_item_refuses_the_request() -> None:
-    with pytest.raises(Refusal, match="off the list") as caught:
-        predict(StubEscalation(LargeAnswer(None, error="off the list")), "x", on_large_failure="error")
-    assert caught.value.status == 503
+async def started(metrics: Any, url: str | None = None, troubles: int = 0, share: float = 0.0) -> CascadeService:
+    log = LogWriter(CONFIG.feedback, url) if url else None
+
+    async def load(staged: Release) -> CascadeVersion:
+        fails = 99 if staged.version == "mute" else troubles
+        large: Any = StubEscalation(fails)
+        auditor = None
+        if log and share:
+            monitor = Monitor(log, staged.version, None, metrics)
+            audit = AuditConfig(share=share, seed=0)
+            auditor = Auditor(audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
+        return version_of(StubSmallSide(), large, CONFIG, name=staged.version, auditor=auditor)
+
+    async def exposition() -> str:
+        return "everything counted"
+
+    service = CascadeService(load, CONFIG, Breaker(BreakerConfig()), metrics, log, exposition)
+    await service.stage(release("1"))
+    return service
 
 
-@pytest.mark.parametrize(
-    ("text", "status", "reason"), [("slow", 503, "too much to do"), ("nan", 503, "the small side failed")]
-)
-def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int, reason: str) -> None:
-    escalation = StubEscalation(LargeAnswer(1))
-    with pytest.raises(Refusal, match=reason) as caught:
-        predict(escalation, "keep", text)
-    assert (caught.value.status, caught.value.retry_after_s) == (status, 2)
-    assert escalation.asked == []
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
 
 
-def test_a_full_queue_tells_the_client_to_come_back() -> None:
-    with pytest.raises(Refusal, match="too many items wait") as caught:
-        predict(StubEscalation(LargeAnswer(1)), "keep", "keep", max_waiting=1)
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/feedback.db"
 
 
-def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(Refusal, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'") as caught:
-        predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
-    assert (caught.value.status, caught.value.retry_after_s) == (422, None)
-    assert predict(StubEscalation(LargeAnswer(1)), "keep", task="movies").answers
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
-@pytest.mark.parametrize(
-    ("reads", "given", "detail"),
-    [
-        (IMAGE, Content("a text"), "inputs[1].image: this model reads image, and there is none"),
-        (TEXT, Content(image=b"1"), "inputs[1].text: this model reads text, and there is none"),
-        (TEXT, Content("a text", b"1"), "inputs[1].image: this model reads text alone"),
-        (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, and there is none"),
-        (IMAGE, Content(image=b"unreadable"), "inputs[1].image: the image is damaged"),
-    ],
-)
-def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
-    class Reader(StubSmallSide):
-        def judge(self, inputs: Sequence[Input]) -> list[Any]:
-            kept = super().judge(inputs)
-            damaged = Unreadable("the image is damaged")
-            return [damaged if i.content.image == b"unreadable" else j for i, j in zip(inputs, kept, strict=True)]
+def test_an_escalated_answer_is_in_the_log_before_the_client_has_it(url: str, recorder: Recorder) -> None:
+    async def answer() -> None:
+        service = await started(recorder, url)
+        await service.predict([KEPT, ASKED], Origin("r1"))
+        (row,) = DecisionLog(url, 1.0).read(ESCALATED)
+        assert (row["request_id"], row["item"], row["model_version"], row["label"]) == ("r1", 1, "1", "good")
+        assert row["text"] is None
 
-    small_side = Reader(Policy())
-    small_side.bundle.reads = reads
-    whole = Content("keep" if "text" in reads else "", b"1" if "image" in reads else b"")
+    run(answer())
 
-    async def answered() -> PredictResponse:
-        judge = Batcher(small_side.judge, lambda item: item.content.size, max_batch_size=8, max_waiting=8)
-        service = CascadeService(small_side, judge, StubEscalation(LargeAnswer(1)), CONFIG, "5")  # type: ignore[arg-type]
-        return await service.predict([Input(whole), Input(given)], "id")
 
-    with pytest.raises(Refusal) as refused:
-        asyncio.run(answered())
-    assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)
+def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_told_to_come_back(
+    url: str, tmp_path: Path, recorder: Recorder
+) -> None:
+    async def answer() -> None:
+        service = await started(recorder, url)
+        await service.predict([ASKED], Origin("r1"))
+        with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            response = await service.predict([ASKED], Origin("r2"))
+            with pytest.raises(Refusal, match="nothing was stored") as caught:
+                await service.feedback("r1", None, [Feedback(0, "good")])
+        assert response.answers[0].label == "good"
+        assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+        assert recorder.lost == ["escalated", "feedback"]
+        assert recorder.statuses == [200, 200]
+
+    run(answer())
+
+
+def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_what_is_there(
+    url: str, recorder: Recorder
+) -> None:
+    async def tell() -> None:
+        service = await started(recorder, url)
+        await service.predict([KEPT], Origin("r1"))
+        assert (await service.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert (await service.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
+        with pytest.raises(Refusal, match="another label") as caught:
+            await service.feedback("r1", None, [Feedback(0, "bad")])
+        assert caught.value.status == 409
+
+    run(tell())
+
+
+def test_feedback_is_taken_from_the_caller_that_was_answered_and_from_nobody_else(
+    url: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "KNOWN_AFTER_S", 0.0)
+
+    async def tell() -> None:
+        service = await started(recorder, url)
+        await service.predict([KEPT], Origin("r1", "ann", "mine"))
+        for request_id, caller in (("r1", "bob"), ("r1", None), ("mine", "ann"), ("made up", "ann")):
+            with pytest.raises(Refusal, match="was not answered for this caller") as caught:
+                await service.feedback(request_id, caller, [Feedback(0, "bad")])
+            assert caught.value.status == 404
+        assert (await service.feedback("r1", "ann", [Feedback(0, "good")])).stored == 1
+        assert [row["label"] for row in DecisionLog(url, 1.0).read(FEEDBACK)] == ["good"]
+
+    run(tell())
+
+
+def test_every_item_is_in_the_log_with_its_route_and_what_was_drawn_of_it(url: str, recorder: Recorder) -> None:
+    async def answer() -> None:
+        service = await started(recorder, url, share=1.0)
+        await service.predict([KEPT, ASKED], Origin("r1", "ann", "mine"))
+        await service.settled()
+        log = DecisionLog(url, 1.0)
+        rows = log.read(DECISIONS)
+        assert [(row["item"], row["route"], row["audit_share"]) for row in rows] == [
+            (0, "small", 1.0),
+            (1, "large", 1.0),
+        ]
+        assert {(row["request_id"], row["client_request_id"], row["model_version"]) for row in rows} == {
+            ("r1", "mine", "1")
+        }
+        assert [(row["item"], row["state"], row["large_label"]) for row in log.read(AUDITS)] == [
+            (0, "answered", "good")
+        ]
+        assert recorder.audits == ["disagree"]
+
+    run(answer())
+
+
+def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Recorder) -> None:
+    async def tell() -> None:
+        service = await started(recorder, url)
+        with pytest.raises(Refusal, match=r"labels\[1\].label") as caught:
+            await service.feedback("r1", None, [Feedback(0, "good"), Feedback(1, "goood")])
+        assert caught.value.status == 422
+
+    run(tell())
+
+
+def test_where_nothing_is_kept_feedback_is_told_so(recorder: Recorder) -> None:
+    async def tell() -> None:
+        service = await started(recorder)
+        with pytest.raises(Refusal, match="feedback is not kept") as caught:
+            await service.feedback("r1", None, [Feedback(0, "good")])
+        assert caught.value.status == 404
+
+    run(tell())
+
+
+def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder) -> None:
+    async def answer() -> None:
+        service = await started(recorder, troubles=1)
+        assert (service.card().call_rate, service.card().traffic.small) == (None, 0)
+        await service.predict([KEPT, KEPT, ASKED], Origin("r1"))
+        await service.predict([ASKED], Origin("r2"))
+        card = service.card()
+        counts = card.traffic.model_dump(include={"small", "large", "small_degraded"})
+        assert counts == {"small": 2, "large": 1, "small_degraded": 1}
+        assert card.call_rate == 0.5
+        assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
+        assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
+
+    run(answer())
+
+
+def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
+    async def answer() -> None:
+        service = await started(recorder)
+        await service.predict([KEPT, KEPT, KEPT], Origin("r1"))
+        assert service.card().cost_saved is None  # what a call costs is not known yet
+        await service.predict([ASKED], Origin("r2"))
+        # Four items judged for 0.01 s each and one call of 0.05 s, in place of four calls.
+        assert service.card().cost_saved == pytest.approx(1 - (4 * 0.01 + 0.05) / (4 * 0.05))
+
+    run(answer())
+
+
+def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def explain(version: CascadeVersion, given: Input, top: int, request_id: str) -> str:
+        await asyncio.sleep(0.05)
+        return f"{given.content.text} by {version.name}"
+
+    monkeypatch.setattr(CascadeVersion, "explain", explain)
+
+    async def ask() -> None:
+        service = await started(recorder)
+        first = asyncio.ensure_future(service.explain(KEPT, 3, "r1"))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="another decision") as caught:
+            await service.explain(ASKED, 3, "r2")
+        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+        assert await first == "keep by 1"
+        assert await service.explain(ASKED, 3, "r3") == "a private text by 1"
+        assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
+
+    run(ask())
+
+
+def test_a_refused_prediction_is_counted_by_its_status(recorder: Recorder) -> None:
+    async def answer() -> None:
+        service = await started(recorder)
+        with pytest.raises(Refusal):
+            await service.predict([Input(Content("x"), "no such task")], Origin("r1"))
+        assert recorder.statuses == [422]
+
+    run(answer())
+
+
+def test_it_is_ready_once_the_large_model_has_answered_a_probe(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    monkeypatch.setattr(module, "PROBE_INTERVAL_S", 0.0)
+
+    async def wait() -> None:
+        service = await started(recorder, troubles=2)
+        assert service.waiting_for() == "the large model has not answered yet"
+        await service.become_ready()
+        assert service.waiting_for() is None
+
+    run(wait())
+
+
+def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_says_so(recorder: Recorder) -> None:
+    async def swap() -> None:
+        service = await started(recorder)
+        await service.stage(release("mute"))
+        await service.settled()
+        card = service.card()
+        assert card.model_version == "1"
+        assert card.refused is not None
+        assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
+
+    run(swap())
+
+
+def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recorder) -> None:
+    async def swap() -> None:
+        service = await started(recorder)
+        waiting = [asyncio.ensure_future(service.predict([KEPT, ASKED], Origin(f"r{number}"))) for number in range(3)]
+        await service.stage(release("2"))
+        await service.settled()
+        later = await service.predict([KEPT, ASKED], Origin("later"))
+        assert [response.model_version for response in await asyncio.gather(*waiting)] == ["1"] * 3
+        assert later.model_version == "2"
+
+    run(swap())

@@ -8,10 +8,10 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.serve.config import AuditConfig, LargeReplicaConfig, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.app import AppConfig, require_servable
-from pipelines.serve.deploy.config import AuditConfig, LargeReplicaConfig, ReplicaConfig, ServeConfig
-from pipelines.serve.deploy.deployment import _with_release, deployment_file
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.deploy.deployment import deployment_file, with_release
+from pipelines.serve.release import Release
 
 RELEASE = Release(version="films/3", bundle=Path("/mnt/bundle"))
 CONFIG = ServeConfig(port=8001, num_replicas=3, large=LargeReplicaConfig(cpus=0.5))
@@ -41,7 +41,7 @@ def test_another_version_changes_nothing_but_the_user_configs() -> None:
     values["deployments"][0]["max_ongoing_requests"] = 7
     later = Release(version="films/4", bundle=Path("/mnt/other"))
     before = ServeApplicationSchema.model_validate(values)
-    changed = _with_release(before, later).model_dump(exclude_unset=True)
+    changed = with_release(before, later).model_dump(exclude_unset=True)
     assert {key: value for key, value in changed.items() if key != "deployments"} == {
         key: value for key, value in before.model_dump(exclude_unset=True).items() if key != "deployments"
     }
@@ -53,7 +53,7 @@ def test_another_version_changes_nothing_but_the_user_configs() -> None:
 def test_an_encoder_apart_from_the_door_changes_its_version_with_it() -> None:
     apart = CONFIG.model_copy(update={"encoder": ReplicaConfig(gpus=0.5)})
     (values,) = deployment_file(RELEASE, apart, Path("/mnt/assets"))["applications"]
-    changed = _with_release(ServeApplicationSchema.model_validate(values), Release(version="4", bundle=Path("/mnt")))
+    changed = with_release(ServeApplicationSchema.model_validate(values), Release(version="4", bundle=Path("/mnt")))
     deployments = changed.model_dump(exclude_unset=True)["deployments"]
     assert {each["name"]: each["user_config"]["version"] for each in deployments} == dict.fromkeys(
         ("door", "encoder", "large"), "4"

@@ -13,9 +13,9 @@ from kcm.encoders import PixelsConfig
 from kcm.errors import ArtefactError
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.release import Release
 
 
 def test_recorded_answers_cannot_be_served(tmp_path: Path) -> None:

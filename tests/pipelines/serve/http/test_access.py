@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from pipelines.serve.deploy.config import ServeConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.rate import RateLimit
+from pipelines.serve.rate import RateLimit
 
 BODY = {"inputs": [{"text": "a private text"}]}
 SECRET = "secret-key-of-ann"

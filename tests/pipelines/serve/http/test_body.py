@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.config import LimitsConfig
 from pipelines.serve.http.body import BodyLimit, exceeds
 
 LIMITS = LimitsConfig(max_body_bytes=100, body_timeout_s=0.02)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from pipelines.serve.deploy.config import LimitsConfig
+from pipelines.serve.config import LimitsConfig
 from pipelines.serve.http.api import create_api
 
 VALID: dict[str, Any] = {

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
-from pipelines.serve.http.errors import Refusal
-from pipelines.serve.http.openai_api import _marked
+from pipelines.serve.http.openai_api import text_between_marks
+from pipelines.serve.schemas import Refusal
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
     ],
     ids=["between marks", "in parts"],
 )
-def test_a_text_may_stand_between_marks_or_come_in_parts(chat: openai.OpenAI, service: Any, content: Any) -> None:
+def test_a_text_may_standtext_between_marks_or_come_in_parts(chat: openai.OpenAI, service: Any, content: Any) -> None:
     ask(chat, ("user", content))
     assert service.seen == [Input(Content("a film"))]
 
@@ -73,7 +73,7 @@ def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: op
 @given(said=st.lists(st.sampled_from(["<<<", ">>>", "\n", "<", ">", " ", "a"]), max_size=14).map("".join))
 def test_marks_are_those_that_a_greedy_search_finds(said: str) -> None:
     found = re.search(r"<<<\n(.*)\n>>>", said, re.DOTALL)
-    assert _marked(said) == (found[1].strip() if found else said)
+    assert text_between_marks(said) == (found[1].strip() if found else said)
 
 
 @pytest.mark.parametrize(

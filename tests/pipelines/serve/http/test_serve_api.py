@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
-from pipelines.serve.http.errors import Refusal
 from pipelines.serve.http.requestlog import RequestLog
 from pipelines.serve.log.decisions import Feedback
+from pipelines.serve.schemas import Refusal
 
 ITEM = {"text": "a"}
 

@@ -9,48 +9,48 @@ from typing import Any
 
 import pytest
 
-from kcm.bundle.runtime import Answer, Input, Route
+from kcm.bundle.runtime import Answer, Failure, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.escalation import LargeUnavailable
-from pipelines.serve.deploy.config import AuditConfig
-from pipelines.serve.log.audit import Auditor, Outcome
-from pipelines.serve.log.database import AUDITS, FeedbackConfig
+from pipelines.serve.config import AuditConfig, FeedbackConfig
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import AUDITS
 from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
-from pipelines.serve.log.monitor import Bounds, Monitor
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import AuditOutcome
 
 NAMES = ("bad", "good")
-DOWN = LargeUnavailable("the large model failed", 503)
+DOWN = Failure("the large model failed")
 
 
 class Recorder:
     def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[AuditOutcome] = []
 
-    def audited(self, outcome: Outcome) -> None:
+    def audited(self, outcome: AuditOutcome) -> None:
         self.outcomes.append(outcome)
 
-    def watched(self, version: str, bounds: Bounds) -> None:
+    def set_bounds(self, version: str, **bounds: Any) -> None:
         raise AssertionError("it is not time to look")
 
 
 class Large:
-    """Says `good`, or is in trouble; waits for `go` where it is told to hold, and looks at the log when asked."""
+    """Says `good`, or fails; waits for `go` where it has one, and looks at the log when asked."""
 
-    def __init__(self, outcome: LargeAnswer | LargeUnavailable | None = None, url: str | None = None) -> None:
+    def __init__(self, outcome: LargeAnswer | Failure | None = None, url: str | None = None) -> None:
         self._outcome, self._url = outcome or LargeAnswer(1), url
         self.asked: list[str] = []
         self.states: list[str] = []
         self.go: asyncio.Event | None = None
 
-    async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | LargeUnavailable:
+    async def ask(self, items: Sequence[Item]) -> list[LargeAnswer] | Failure:
         self.asked += [item.content.text for item in items]
         if self._url:
             self.states += [row["state"] for row in DecisionLog(self._url, 1.0).read(AUDITS)]
         if self.go:
             await self.go.wait()
-        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
+        return self._outcome if isinstance(self._outcome, Failure) else [self._outcome] * len(items)
 
 
 class Audits:

@@ -19,13 +19,13 @@ from sqlalchemy import Engine, create_engine, inspect, text
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import (
     AUDITS,
     DECISIONS,
     FEEDBACK,
     SCHEMA,
     Database,
-    FeedbackConfig,
     LogUnavailableError,
 )
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin

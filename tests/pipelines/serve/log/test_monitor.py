@@ -12,9 +12,10 @@ import pytest
 from kcm.bundle.runtime import Route
 from kcm.cascade.policy import Decision as PolicyDecision
 from kcm.certify.certificate import Certificate
-from pipelines.serve.log.database import FEEDBACK, FeedbackConfig
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin, Tally, UnknownRequestError
-from pipelines.serve.log.monitor import Bounds, Monitor, bounds
+from pipelines.serve.log.monitor import Monitor, bounds
 from pipelines.serve.log.writer import LogWriter
 
 
@@ -195,9 +196,9 @@ def test_items_answered_while_nothing_was_audited_say_nothing() -> None:
 
 class Recorder:
     def __init__(self) -> None:
-        self.seen: list[Bounds] = []
+        self.seen: list[dict[str, Any]] = []
 
-    def watched(self, version: str, found: Bounds) -> None:
+    def set_bounds(self, version: str, **found: Any) -> None:
         self.seen.append(found)
 
 
@@ -209,7 +210,7 @@ def test_all_replicas_tell_the_same_of_a_version_and_an_alarm_outlives_them(url:
     async def look(promised: Certificate) -> None:
         writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
         for writer in writers:
-            await Monitor(writer, "1", promised, recorder).look()
+            await Monitor(writer, "1", promised, recorder).check()
 
     traffic.answer(100, disagree=1.0)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
@@ -220,24 +221,24 @@ def test_all_replicas_tell_the_same_of_a_version_and_an_alarm_outlives_them(url:
     first, second = recorder.seen[:3], recorder.seen[3:]
     assert first == [first[0]] * 3
     assert second == [second[0]] * 3
-    assert (first[0].alarm, second[0].alarm) == (True, True)
-    assert second[0].regret[0] < 0.2 < first[0].regret[0]
+    assert (first[0]["alarm"], second[0]["alarm"]) == (True, True)
+    assert second[0]["regret"][0] < 0.2 < first[0]["regret"][0]
 
 
-def test_much_that_happens_at_once_is_looked_at_once(
-    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.LOOK_AFTER_S", 0.01)
+def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.serve.log.monitor.CHECK_AFTER_S", 0.01)
     Traffic(log, share=1.0).answer(10)
     recorder = Recorder()
 
-    async def stir() -> None:
+    async def schedule() -> None:
         monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
         for number in (1, 2):
             for _ in range(50):
-                monitor.stir()
+                monitor.schedule()
             while len(recorder.seen) < number:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(stir())
-    assert [found.num_items for found in recorder.seen] == [10, 10]
+    asyncio.run(schedule())
+    found = bounds(log.tallies("1"), None)
+    assert found.num_items == 10
+    assert [seen["disagreement"] for seen in recorder.seen] == [found.disagreement] * 2

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.cascade.breaker import BreakerConfig
+from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import DECISIONS, FEEDBACK, FeedbackConfig, LogUnavailableError
+from pipelines.serve.log.database import DECISIONS, FEEDBACK, LogUnavailableError
 from pipelines.serve.log.decisions import (
     ConflictError,
     Decision,
@@ -126,16 +127,19 @@ def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) 
     async def write() -> None:
         writing = opened(url, timeout_s=1.0)
         await writing.open()
-        for _ in range(2):  # who leaves leaves a place
-            sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
-            while sum(each.done() for each in sent) < 12:
-                await asyncio.sleep(0.01)
-            assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
-            await asyncio.sleep(0.1)
-            assert sum(each.done() for each in sent) == 12
-            for each in sent:
-                each.cancel()
-            await asyncio.gather(*sent, return_exceptions=True)
+        sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
+        while sum(each.done() for each in sent) < 12:
+            await asyncio.sleep(0.01)
+        assert {type(each.exception()) for each in sent if each.done()} == {UnknownRequestError}
+        for each in sent:
+            each.cancel()
+        await asyncio.gather(*sent, return_exceptions=True)
+        later = [asyncio.ensure_future(writing.add_feedback(f"later {n}", None, LABELS)) for n in range(9)]
+        await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+        assert [each.done() for each in later] == [False] * 8 + [True]  # the eight places were free again
+        for each in later:
+            each.cancel()
+        await asyncio.gather(*later, return_exceptions=True)
 
     run(write())
 

@@ -11,8 +11,8 @@ from kcm.bundle.runtime import Answer
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
 from kcm.inputs.content import Part
-from pipelines.serve.cascade.breaker import State
-from pipelines.serve.deploy.release import RefusedRelease
+from pipelines.serve.breaker import State
+from pipelines.serve.release import RefusedRelease
 
 
 class Timings(BaseModel):
@@ -112,6 +112,19 @@ class Problem(BaseModel):
 
     detail: str
     error: Reason
+
+
+class Refusal(Exception):
+    """A request that is not answered; `retry_after_s` is None where the same request would be refused again."""
+
+    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.retry_after_s = status, detail, retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When a client may try again."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 class FeedbackResponse(BaseModel):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.serve.cascade.breaker import Breaker, BreakerConfig, Call
+from pipelines.serve.breaker import Breaker, BreakerConfig, Call
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""A circuit breaker: what has failed repeatedly is left alone for a while, then tried by a single call."""
+"""A circuit breaker: after repeated failures no calls are made for a while, then a single one tries again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BreakerConfig(Config):
 class Breaker:
     """Closed: every call is admitted. Open: none is. Half open: one call is, and its outcome closes or opens again.
 
-    Every admitted call tells its own outcome. What comes late, from before the breaker last opened or closed, changes
+    Every admitted call reports its own outcome. Outcomes of calls from before the breaker last opened or closed change
     nothing. `clock` gives seconds that never go back.
     """
 
@@ -55,21 +55,21 @@ class Breaker:
             return
         self._failures = 0
         if self._opened_at is not None:
-            self._turn(None)
+            self._start_period(None)
 
     def _failed(self, period: int) -> None:
         if period != self._period:
             return
         self._failures += 1
         if self._opened_at is not None or self._failures >= self._config.failures:
-            self._turn(self._clock())
+            self._start_period(self._clock())
 
     def _abandoned(self, period: int) -> None:
         if period == self._period:
             self._trying = False
 
-    def _turn(self, opened_at: float | None) -> None:
-        """Open, or close with None: another period begins."""
+    def _start_period(self, opened_at: float | None) -> None:
+        """Open at a time, or close with None."""
         self._opened_at, self._trying = opened_at, False
         self._period += 1
 
@@ -90,5 +90,5 @@ class Call:
         self._breaker._failed(self._period)
 
     def abandoned(self) -> None:
-        """It ended without telling whether calls work: its client left, or a full queue refused it."""
+        """It ended without showing whether calls work: its client left, or a full queue refused it."""
         self._breaker._abandoned(self._period)

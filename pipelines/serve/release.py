@@ -1,16 +1,19 @@
-"""Which version is served, and how another takes its place while requests go on."""
+"""The releases in memory: which one a door serves, how another replaces it, and what other deployments keep."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
-from kcm.config import Config
+from kcm.config import Config, parse_config
+
+MAX_CACHED = 2  # releases in memory: while doors change from one to the next, both are asked
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,7 +45,7 @@ class Releases(Generic[LoadedT]):
         self._load = load
         self._loaded: tuple[Release, LoadedT] | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._offered: Release | None = None
+        self._staged: Release | None = None
         self.refused: RefusedRelease | None = None
 
     @property
@@ -58,20 +61,20 @@ class Releases(Generic[LoadedT]):
     @property
     def loading(self) -> str | None:
         """The version that is being loaded, if any."""
-        return self._offered.version if self._offered and self._loading else None
+        return self._staged.version if self._staged and self._loading else None
 
-    async def offer(self, release: Release) -> None:
+    async def stage(self, release: Release) -> None:
         """Serve `release` from the moment it has proved to work; the version in use answers until then.
 
-        The first release is waited for, and raises what its loading raises. Of a later one that fails, `refused` tells.
+        Waits for the first release, and raises what its loading raises. A later one that fails becomes `refused`.
         """
         if self._loaded is None:
             self._loaded = (release, await self._load(release))
             return
         if self._loading:
-            self._loading.cancel()  # the newest offer counts
-        self._offered, self._loading = release, None
-        if release != self.release:  # else a version is taken back: why it was refused stays known
+            self._loading.cancel()  # the newest one counts
+        self._staged, self._loading = release, None
+        if release != self.release:  # else a version is rolled back: why it was refused stays known
             self.refused = None
             self._loading = asyncio.create_task(self._replace(release))
 
@@ -98,3 +101,36 @@ class Releases(Generic[LoadedT]):
         if self._loaded is None:
             raise RuntimeError("no release has been loaded yet")
         return self._loaded
+
+
+class ReleaseCache(Generic[LoadedT]):
+    """What a deployment behind the door has loaded, by release; every call names its release.
+
+    A release that is not in memory is loaded for the call, so that doors may change in any order. What `load` raises
+    fails the calls that wait for it; the next call tries again.
+    """
+
+    def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:
+        self._load = load
+        self._tasks: OrderedDict[Release, asyncio.Task[LoadedT]] = OrderedDict()
+
+    async def prepare(self, user_config: dict[str, Any]) -> None:
+        """Load the release that a configuration names: wait for the first one, load others in the background."""
+        first = not self._tasks
+        loading = self._task(parse_config(Release, user_config, where="user_config"))
+        if first:
+            await loading
+
+    async def get(self, release: Release) -> LoadedT:
+        """What was loaded of a release."""
+        # Shielded: a client that leaves must not cancel the loading that others wait for.
+        return await asyncio.shield(self._task(release))
+
+    def _task(self, release: Release) -> asyncio.Task[LoadedT]:
+        task = self._tasks.get(release)
+        if task is None or (task.done() and task.exception()):
+            self._tasks[release] = task = asyncio.ensure_future(self._load(release))
+        self._tasks.move_to_end(release)
+        while len(self._tasks) > MAX_CACHED:
+            self._tasks.popitem(last=False)
+        return task

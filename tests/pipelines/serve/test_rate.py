@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from pipelines.serve.http.rate import RateLimit
+import pytest
+
+from pipelines.serve.rate import RateLimit, TokenBucket
 
 
 class Clock:
@@ -38,3 +40,22 @@ def test_replicas_together_let_no_more_through_at_once_than_the_limit() -> None:
         for per_minute in (num_replicas, num_replicas + 0.5, 1.9 * num_replicas, 60):
             shares = [RateLimit(per_minute / num_replicas, clock=Clock()) for _ in range(num_replicas)]
             assert 0 < sum(share.wait_s("ann") == 0 for share in shares for _ in range(70)) <= per_minute
+
+
+@pytest.mark.parametrize(("per_s", "at_once"), [(0.5, 1), (1.0, 1), (3.0, 3)])
+def test_no_more_at_once_than_a_second_brings_but_always_one(per_s: float, at_once: int) -> None:
+    clock = Clock()
+    bucket = TokenBucket(per_s, per_s, clock)
+    assert [bucket.take() == 0 for _ in range(at_once + 1)] == [True] * at_once + [False]
+    clock.now += 1000
+    assert [bucket.take() == 0 for _ in range(at_once + 1)] == [True] * at_once + [False]
+
+
+def test_tokens_come_at_their_rate() -> None:
+    clock = Clock()
+    bucket = TokenBucket(2.0, 2.0, clock)
+    taken = 0
+    for _ in range(100):
+        taken += bucket.take() == 0
+        clock.now += 0.1
+    assert taken == 21  # two at first, then two in each of ten seconds, the last of which has not ended

@@ -7,8 +7,8 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import deployment_options, large_options
-from pipelines.serve.deploy.config import ServeConfig
 
 
 def test_it_listens_on_loopback_unless_told_otherwise() -> None:

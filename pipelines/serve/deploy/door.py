@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,23 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, large_names, load_small_side, require_models
 from kcm.config import parse_config
 from kcm.redact import redact_logger
+from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.batcher import Batcher
-from pipelines.serve.cascade.breaker import Breaker
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
-from pipelines.serve.cascade.pictures import PicturesFirst
+from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.metrics import Exposition, ServeMetrics
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.front import Front
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.linelog import LineLog
-from pipelines.serve.http.rate import RateLimit
-from pipelines.serve.http.requestlog import to_logger
+from pipelines.serve.http.requestlog import request_log, to_logger
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import Exposition, ServeMetrics
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.release import Release
 
 
 @serve.deployment(name="door")
@@ -56,12 +54,12 @@ class Door:
         self._log = request_log()
         redact_logger("ray.serve")
         self._breaker = Breaker(config.large.breaker)
-        self._recorder = ServeMetrics()
+        self._metrics = ServeMetrics()
         url = config.feedback.url
-        self._decisions = LogWriter(config.feedback, url, self._recorder.unstored) if url else None
-        if self._decisions:
-            await self._decisions.open()
-        self._front = Front(self._load, config, self._breaker, self._recorder, self._decisions, Exposition())
+        self._writer = LogWriter(config.feedback, url, self._metrics.unstored) if url else None
+        if self._writer:
+            await self._writer.open()
+        self._service = CascadeService(self._load, config, self._breaker, self._metrics, self._writer, Exposition())
         self._probing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -72,7 +70,7 @@ class Door:
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
         rate_limit = RateLimit(share) if share else None
         return create_api(
-            self._front,
+            self._service,
             self._config.limits,
             keys,
             rate_limit,
@@ -84,18 +82,18 @@ class Door:
         """Called by Ray Serve when the replica stops."""
         if self._log:
             self._log.flush()
-        if self._decisions:
-            self._decisions.close()
+        if self._writer:
+            self._writer.close()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the release that the configuration names; returns before one that takes over has been loaded."""
-        await self._front.offer(parse_config(Release, user_config, where="user_config"))
+        await self._service.stage(parse_config(Release, user_config, where="user_config"))
         if self._probing is None:
-            self._probing = asyncio.create_task(self._front.become_ready())
+            self._probing = asyncio.create_task(self._service.become_ready())
 
-    async def standing(self) -> dict[str, Any]:
-        """Which replica this is and what it serves, for whoever changes the version."""
-        card = self._front.card()
+    async def status(self) -> dict[str, Any]:
+        """Which replica this is and what it serves, for `deployment.change_version`."""
+        card = self._service.card()
         return {
             "replica": serve.get_replica_context().replica_id.unique_id,
             "version": card.model_version,
@@ -103,7 +101,7 @@ class Door:
             "refused": card.refused.model_dump() if card.refused else None,
         }
 
-    async def _load(self, release: Release) -> CascadeService:
+    async def _load(self, release: Release) -> CascadeVersion:
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
         await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
         small_side = await asyncio.to_thread(self._small_side, bundle, release)
@@ -115,31 +113,28 @@ class Door:
             wait_s=config.batch_wait_timeout_s,
         )
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        auditor = self._auditor(self._decisions, release, bundle, escalation) if self._decisions else None
-        judge = PicturesFirst(
+        auditor = self._auditor(self._writer, release, bundle, escalation) if self._writer else None
+        pictures = PictureReader(
             bundle.encoder.reader(self._assets_dir),
-            batcher,
             max_pixels=config.limits.max_pixels,
             max_waiting=config.max_waiting_items,
             num_threads=max(1, round(config.cpus)),
         )
-        return CascadeService(small_side, judge, escalation, config, release.version, auditor)
+        return CascadeVersion(small_side, pictures, batcher, escalation, config, release.version, auditor)
 
-    def _auditor(
-        self, decisions: LogWriter, release: Release, bundle: Bundle, escalation: Escalation
-    ) -> Auditor | None:
+    def _auditor(self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor | None:
         config = self._config
         if not config.audit.share:
             return None
-        monitor = Monitor(decisions, release.version, bundle.certificates.get(None), self._recorder)
-        monitor.stir()  # the version may have a past
+        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics)
+        monitor.schedule()  # the version may have answered before
         return Auditor(
             config.audit,
             bundle.answer_names,
             lambda items: escalation.ask(items, config.large.timeout_s),
-            decisions,
+            writer,
             monitor,
-            self._recorder,
+            self._metrics,
         )
 
     def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
@@ -149,11 +144,3 @@ class Door:
         read = bundle.encoder.reader(self._assets_dir)
         encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s, read)
         return SmallSide(bundle, encoder, config.device, config.top_k)
-
-
-def request_log() -> LineLog | None:
-    """The log of this replica's requests, beside Ray's own of the replica; None where that is not written to a file."""
-    for handler in logging.getLogger("ray.serve").handlers:
-        if path := getattr(getattr(handler, "target", handler), "baseFilename", None):  # Ray buffers its file
-            return LineLog(Path(path).with_suffix(".requests.log"))
-    return None

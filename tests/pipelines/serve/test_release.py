@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.deploy.release import Release, Releases
+from pipelines.serve.release import Release, Releases
 
 
 def release(version: str) -> Release:
@@ -21,19 +21,19 @@ class Loader:
         self.go = asyncio.Event()
         self.loaded: list[str] = []
 
-    async def __call__(self, offered: Release) -> str:
+    async def __call__(self, staged: Release) -> str:
         await self.go.wait()
-        if offered.version.startswith("bad"):
-            raise ValueError(f"{offered.version} does not\nwork")
-        self.loaded.append(offered.version)
-        return f"model {offered.version}"
+        if staged.version.startswith("bad"):
+            raise ValueError(f"{staged.version} does not\nwork")
+        self.loaded.append(staged.version)
+        return f"model {staged.version}"
 
 
 async def serving_first() -> tuple[Releases[str], Loader]:
     load = Loader()
     load.go.set()
     releases = Releases(load)
-    await releases.offer(release("1"))
+    await releases.stage(release("1"))
     load.go.clear()
     return releases, load
 
@@ -47,7 +47,7 @@ def test_the_first_version_must_load() -> None:
         load = Loader()
         load.go.set()
         with pytest.raises(ValueError, match="does not"):
-            await Releases(load).offer(release("bad"))
+            await Releases(load).stage(release("bad"))
 
     run(start())
 
@@ -55,7 +55,7 @@ def test_the_first_version_must_load() -> None:
 def test_the_old_version_answers_until_the_new_one_is_loaded() -> None:
     async def swap() -> None:
         releases, load = await serving_first()
-        await releases.offer(release("2"))
+        await releases.stage(release("2"))
         assert (releases.current, releases.loading) == ("model 1", "2")
         load.go.set()
         await releases.settled()
@@ -68,26 +68,26 @@ def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on() -> No
     async def swap() -> None:
         releases, load = await serving_first()
         load.go.set()
-        await releases.offer(release("bad"))
+        await releases.stage(release("bad"))
         await releases.settled()
         assert releases.current == "model 1"
         assert releases.refused is not None
         assert (releases.refused.version, releases.refused.reason) == ("bad", "bad does not work")
-        await releases.offer(release("1"))
+        await releases.stage(release("1"))
         assert releases.refused is not None
-        await releases.offer(release("2"))
+        await releases.stage(release("2"))
         await releases.settled()
         assert (releases.current, releases.refused) == ("model 2", None)
 
     run(swap())
 
 
-def test_the_newest_offer_counts() -> None:
+def test_the_newest_release_counts() -> None:
     async def swap() -> None:
         releases, load = await serving_first()
-        await releases.offer(release("2"))
+        await releases.stage(release("2"))
         await asyncio.sleep(0)
-        await releases.offer(release("3"))
+        await releases.stage(release("3"))
         load.go.set()
         await releases.settled()
         assert releases.current == "model 3"
@@ -96,12 +96,12 @@ def test_the_newest_offer_counts() -> None:
     run(swap())
 
 
-def test_offering_what_is_served_takes_back_what_is_being_loaded() -> None:
+def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
     async def roll_back() -> None:
         releases, load = await serving_first()
-        await releases.offer(release("2"))
+        await releases.stage(release("2"))
         await asyncio.sleep(0)
-        await releases.offer(release("1"))
+        await releases.stage(release("1"))
         load.go.set()
         await releases.settled()
         assert (releases.current, load.loaded) == ("model 1", ["1"])

@@ -4,7 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from pipelines.serve.http.linelog import LineLog
+from pipelines.serve.http.requestlog import LineLog
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, load_large
+from kcm.bundle.runtime import load_large
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
@@ -22,10 +23,10 @@ from kcm.inputs.content import Content
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.learners import FinetuneConfig
-from pipelines.serve.cascade.door import Door
 from pipelines.serve.cascade.large import Large
-from pipelines.serve.deploy.config import ServeConfig
-from pipelines.serve.deploy.release import Release
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy.door import Door
+from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, label
 from tests.tiny_bert import save_bert
 from tests.tiny_lm import save_lm
@@ -105,21 +106,23 @@ def test_rows_outside_the_label_list_are_answered(
     config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
     release = Release(version="1", bundle=bundle.write(tmp_path / "bundle"))
 
-    async def served() -> tuple[list[Any], str]:
+    async def served() -> tuple[list[dict[str, Any]], str]:
         deployment = Large.func_or_class(config.large, tmp_path, config.feedback)  # type: ignore[attr-defined]
         door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
         door = door_class.__new__(door_class)
         await door.__init__(config, tmp_path, Handle(deployment))
-        service = await door._load(release)
-        response = await service.predict([Input(Content(text)) for text in TEXTS], "id")
-        return response.answers, door._breaker.state
+        await door.reconfigure(release.model_dump(mode="json"))
+        transport = httpx.ASGITransport(app=door.__serve_build_asgi_app__())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
+            response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
+            return response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
 
     answers, breaker = asyncio.run(served())
     model = load_large(bundle, tmp_path, upstreams=config.large.upstreams)
     names = [bundle.answer_names[answer.label] for answer in model.answer([Item("", Content(text)) for text in TEXTS])]
-    assert [answer.label for answer in answers] == names
+    assert [answer["label"] for answer in answers] == names
     assert NONE in names
-    assert {answer.route for answer in answers} == {"large"}
-    assert all(set(answer.probabilities) == {*LABELS, NONE} for answer in answers)
+    assert {answer["route"] for answer in answers} == {"large"}
+    assert all(set(answer["probabilities"]) == {*LABELS, NONE} for answer in answers)
     assert breaker == "closed"
     assert {headers["authorization"] for headers in upstream.headers} <= {"Bearer sk-operator"}

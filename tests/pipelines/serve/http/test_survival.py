@@ -24,11 +24,11 @@ import sys
 import uvicorn
 
 from pipelines.serve.http.api import create_api
-from pipelines.serve.deploy.config import LimitsConfig
-from pipelines.serve.log.database import FeedbackConfig
+from pipelines.serve.config import LimitsConfig
+from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.decisions import Decision, Origin
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.http.schemas import FeedbackResponse
+from pipelines.serve.schemas import FeedbackResponse
 
 log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1])
 

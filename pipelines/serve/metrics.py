@@ -7,16 +7,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import ray
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from pipelines.serve.cascade.breaker import State
-from pipelines.serve.http.schemas import PredictResponse
-from pipelines.serve.log.audit import Outcome
-from pipelines.serve.log.monitor import Bounds
+from pipelines.serve.breaker import State
+from pipelines.serve.schemas import PredictResponse
+
+AuditOutcome = Literal["agree", "disagree", "lost"]
 
 PREFIX = "ray_kcm_"  # Ray puts its own name before each
 
@@ -79,7 +80,7 @@ class ServeMetrics:
         self._requests.inc(tags={"status": str(status)})
 
     def explained(self, status: int) -> None:
-        """Count a decision that was to be explained."""
+        """Count a request for an explanation."""
         self._explanations.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str, number: int = 1) -> None:
@@ -87,22 +88,24 @@ class ServeMetrics:
         self._unstored.inc(number, tags={"kind": kind})
 
     def failed(self) -> None:
-        """Count a request that ended in an error which nobody foresaw."""
+        """Count a request that ended in an unexpected error."""
         self._errors.inc()
 
-    def audited(self, outcome: Outcome) -> None:
+    def audited(self, outcome: AuditOutcome) -> None:
         """Count an audit."""
         self._audits.inc(tags={"outcome": outcome})
 
-    def watched(self, version: str, bounds: Bounds) -> None:
-        """Tell the ends of the confidence sequences of a version, and whether its certificate still holds."""
-        for gauge, ends in ((self._disagreement, bounds.disagreement), (self._regret, bounds.regret)):
+    def set_bounds(
+        self, version: str, *, disagreement: tuple[float, float], regret: tuple[float, float], alarm: bool
+    ) -> None:
+        """Show the ends of a version's confidence sequences, and whether its certificate is refuted."""
+        for gauge, ends in ((self._disagreement, disagreement), (self._regret, regret)):
             for end, value in zip(("low", "high"), ends, strict=True):
                 gauge.set(value, tags={"version": version, "end": end})
-        self._refuted.set(float(bounds.alarm), tags={"version": version})
+        self._refuted.set(float(alarm), tags={"version": version})
 
-    def observe(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
-        """Tell how things stand."""
+    def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
+        """Show how busy this replica is, and whether it asks the large model."""
         self._waiting.set(num_waiting)
         self._breaker.set(_STATES[breaker])
         if call_rate is not None:
@@ -112,9 +115,9 @@ class ServeMetrics:
 class Exposition:
     """The application's metrics from every node of the cluster, in Prometheus' text format.
 
-    However often and by however many it is asked for, nodes are asked once in `fresh_s` seconds, by threads that do
-    nothing else: a silent node, which is left out, delays no item. On a large cluster Prometheus better scrapes the
-    nodes itself, by the targets that Ray writes.
+    Nodes are asked once in `fresh_s` seconds, however many clients ask for the metrics, and by threads of their own: a
+    node that does not answer is left out and delays no item. On a large cluster let Prometheus scrape the nodes itself,
+    by the targets that Ray writes.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class Exposition:
         self._asked_at = 0.0
 
     async def __call__(self) -> str:
-        """What was gathered last, if that is fresh; whoever asks in the meantime waits for the same."""
+        """The metrics gathered last, if they are fresh; calls in the meantime wait for the same gathering."""
         if self._gathering is None or (self._gathering.done() and self._clock() - self._asked_at >= self._fresh_s):
             self._asked_at = self._clock()
             loop = asyncio.get_running_loop()
@@ -173,8 +176,8 @@ def _text(family: Metric) -> str:
 
 
 def _sample(name: str, labels: dict[str, str], value: float) -> str:
-    told = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{told}}} {value}\n"
+    listed = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"{name}{{{listed}}} {value}\n"
 
 
 def _escaped(text: str) -> str:

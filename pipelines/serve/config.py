@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from kcm.config import Config
 from kcm.large import UpstreamConfig
-from pipelines.serve.cascade.breaker import BreakerConfig
-from pipelines.serve.log.database import FeedbackConfig
+from kcm.redact import PlainUrl
+from pipelines.serve.breaker import BreakerConfig
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+DATABASES = ("sqlite", "postgresql")
 
 VALUES_PER_ITEM = 12  # what a label with its text and task counts for among JSON's keys and values
 
@@ -159,6 +163,38 @@ class AuditConfig(Config):
     )
     seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
     max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
+
+
+class FeedbackConfig(Config):
+    """Where true labels and escalated answers are kept."""
+
+    url: PlainUrl | None = Field(
+        default=None,
+        description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
+        " or PGPASSFILE); a file in the storage path without one.",
+    )
+    store_texts: bool = Field(
+        default=False, description="Whether the texts of escalated inputs are kept; those of feedback always are."
+    )
+    timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
+    breaker: BreakerConfig = Field(
+        default=BreakerConfig(failures=1, rest_s=1.0), description="When the database is left alone."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("not a URL such as sqlite:////absolute/path.db") from None
+        if url.get_backend_name() not in DATABASES:
+            raise ValueError(f"the databases that can be used are {', '.join(DATABASES)}")
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_absolute():
+            raise ValueError("the path must be absolute (sqlite:////path): replicas work in folders of their own")
+        return value
 
 
 class ServeConfig(BatchingConfig):

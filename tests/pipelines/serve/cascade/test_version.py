@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.cascade.policy import Policy
+from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.log.decisions import Origin
+from pipelines.serve.schemas import PredictResponse, Refusal
+from tests.pipelines.serve.stubs import picture, service_of, version_of
+
+CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
+INTACT, DAMAGED = picture(1), picture(13)
+FULL = LargeUnavailable("the large model has no room for more requests", 429)
+
+
+class StubSmallSide(SmallSide):
+    """Keeps the text `keep`, escalates any other; its answer is always `bad`."""
+
+    def __init__(self, policy: Policy) -> None:
+        names = ("bad", "good")
+        self.bundle: Any = SimpleNamespace(
+            label_names=names, answer_names=names, prompts=None, task_names=("movies", "tweets"), reads=TEXT
+        )
+        self.policy, self.top_k = policy, None
+
+    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+        if any(item.content.text == "slow" for item in inputs):
+            time.sleep(0.5)
+        if any(item.content.text == "nan" for item in inputs):
+            raise DataError("the judge's logits are not numbers")
+        features = np.zeros(4, np.float32)
+        return [
+            Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
+            for item in inputs
+        ]
+
+
+class StubEscalation:
+    """Gives one outcome, and remembers what it was asked."""
+
+    def __init__(self, outcome: LargeAnswer | LargeUnavailable) -> None:
+        self._outcome = outcome
+        self.asked: list[tuple[list[Item], float]] = []
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        self.asked.append((list(items), timeout_s))
+        return self._outcome if isinstance(self._outcome, LargeUnavailable) else [self._outcome] * len(items)
+
+
+def predict(
+    escalation: StubEscalation, *texts: str, task: str | None = None, max_waiting: int = 100, **policy: Any
+) -> PredictResponse:
+    async def answered() -> PredictResponse:
+        version = version_of(StubSmallSide(Policy(**policy)), escalation, CONFIG, max_waiting=max_waiting)
+        service = await service_of(version)
+        return await service.predict([Input(Content(text), task) for text in texts], Origin("id"))
+
+    return asyncio.run(answered())
+
+
+def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
+    escalation = StubEscalation(LargeAnswer(1))
+    response = predict(escalation, "x", "keep", "y")
+    assert [(answer.route, answer.label) for answer in response.answers] == [
+        ("large", "good"),
+        ("small", "bad"),
+        ("large", "good"),
+    ]
+    ((items, _),) = escalation.asked
+    assert [item.content.text for item in items] == ["x", "y"]
+    assert (response.model_version, response.request_id) == ("5", "id")
+
+
+def test_each_stage_has_its_seconds_and_the_large_one_none_where_all_was_kept() -> None:
+    kept = predict(StubEscalation(LargeAnswer(1)), "keep").timings
+    escalated = predict(StubEscalation(LargeAnswer(1)), "keep", "x").timings
+    assert kept.large_s == 0.0 < escalated.large_s
+    assert 0 < kept.judge_s <= kept.total_s
+
+
+def test_an_escalation_has_no_more_time_than_its_own_limit_or_the_request_s() -> None:
+    escalation = StubEscalation(LargeAnswer(1))
+    predict(escalation, "x")
+    assert 0 < escalation.asked[0][1] <= CONFIG.large.timeout_s
+
+
+def test_small_answers_stand_in_for_escalated_items_alone() -> None:
+    answers = predict(StubEscalation(FULL), "keep", "x", on_large_failure="answer_small").answers
+    assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]
+
+
+def test_without_a_stand_in_trouble_keeps_its_status() -> None:
+    for unavailable in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
+        with pytest.raises(Refusal) as caught:
+            predict(StubEscalation(unavailable), "x", on_large_failure="error")
+        assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
+            unavailable.status,
+            unavailable.reason,
+            2,
+        )
+
+
+def test_without_a_stand_in_one_failed_item_refuses_the_request() -> None:
+    with pytest.raises(Refusal, match="off the list") as caught:
+        predict(StubEscalation(LargeAnswer(None, error="off the list")), "x", on_large_failure="error")
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"), [("slow", 503, "too much to do"), ("nan", 503, "the small side failed")]
+)
+def test_what_is_not_judged_is_refused_and_not_escalated(text: str, status: int, reason: str) -> None:
+    escalation = StubEscalation(LargeAnswer(1))
+    with pytest.raises(Refusal, match=reason) as caught:
+        predict(escalation, "keep", text)
+    assert (caught.value.status, caught.value.retry_after_s) == (status, 2)
+    assert escalation.asked == []
+
+
+def test_a_full_queue_tells_the_client_to_come_back() -> None:
+    with pytest.raises(Refusal, match="too many items wait") as caught:
+        predict(StubEscalation(LargeAnswer(1)), "keep", "keep", max_waiting=1)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+
+
+def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(Refusal, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'") as caught:
+        predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
+    assert (caught.value.status, caught.value.retry_after_s) == (422, None)
+    assert predict(StubEscalation(LargeAnswer(1)), "keep", task="movies").answers
+
+
+@pytest.mark.parametrize(
+    ("reads", "given", "detail"),
+    [
+        (IMAGE, Content("a text"), "inputs[1].image: this model reads image, and there is none"),
+        (TEXT, Content(image=INTACT), "inputs[1].text: this model reads text, and there is none"),
+        (TEXT, Content("a text", INTACT), "inputs[1].image: this model reads text alone"),
+        (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, and there is none"),
+        (IMAGE, Content(image=DAMAGED), "inputs[1].image: the image is damaged"),
+    ],
+)
+def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
+    class Reader(StubSmallSide):
+        def judge(self, inputs: Sequence[Input]) -> list[Any]:
+            kept = super().judge(inputs)
+            damaged = Unreadable("the image is damaged")
+            return [damaged if i.content.image == DAMAGED else j for i, j in zip(inputs, kept, strict=True)]
+
+    small_side = Reader(Policy())
+    small_side.bundle.reads = reads
+    whole = Content("keep" if "text" in reads else "", INTACT if "image" in reads else b"")
+
+    async def answered() -> PredictResponse:
+        version = version_of(small_side, StubEscalation(LargeAnswer(1)), CONFIG)
+        return await (await service_of(version)).predict([Input(whole), Input(given)], Origin("id"))
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(answered())
+    assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)
