@@ -261,6 +261,7 @@ def test_components_from_outside_are_run_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
+    stop()  # Ray Serve keeps the port that it was started with, here for the tests above
     serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
     url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
     try:

@@ -33,6 +33,7 @@ def test_a_stored_network_is_the_same_network() -> None:
     assert torch.equal(copy.deepcopy(network)(x), network(x))
 
 
+@pytest.mark.slow
 def test_a_compiled_network_agrees_and_is_compiled_once_for_all_batch_sizes() -> None:
     network = KAN([12, 6, 4], seed=0)
     counter = CompileCounterWithBackend("aot_eager")
@@ -57,6 +58,7 @@ def test_the_grid_is_compiled_in_and_not_passed_with_every_call() -> None:
     assert all(isinstance(value, torch.SymInt) for value in inputs if not isinstance(value, torch.Tensor))
 
 
+@pytest.mark.slow
 def test_compiled_gradients_agree() -> None:
     network, x = KAN([12, 6, 4], seed=0), torch.randn(33, 12)
     compiled = torch.compile(network, backend="aot_eager", dynamic=True)

@@ -519,6 +519,7 @@ def test_a_server_that_counts_no_tokens_is_booked_at_the_most(model, upstream, l
     assert answer.cost.currency == pytest.approx(most_of(upstream.requests[0]))
 
 
+@pytest.mark.slow
 def test_a_killed_run_pays_nothing_twice(upstream, tmp_path, label):
     """Promise: an answer is committed as it comes; killed at any time, the next run asks only what is left."""
     script = (
