@@ -47,10 +47,10 @@ class Site(Config):
             cluster_folder=service_folder(config),
         )
         if config.large.upstream is not None:
-            site = site.asking(config.large.upstream)
-        return site.keeping_feedback_in(config.storage_path)
+            site = site.with_upstream(config.large.upstream)
+        return site.with_feedback_in(config.storage_path)
 
-    def asking(self, upstream: UpstreamConfig) -> Site:
+    def with_upstream(self, upstream: UpstreamConfig) -> Site:
         """The same, with a server that bundles may be asked at, where its address is not configured otherwise."""
         large = self.serve.large
         if upstream.base_url in {each.base_url for each in large.upstreams}:
@@ -58,7 +58,7 @@ class Site(Config):
         large = large.model_copy(update={"upstreams": (*large.upstreams, upstream)})
         return self.model_copy(update={"serve": self.serve.model_copy(update={"large": large})})
 
-    def keeping_feedback_in(self, folder: Path) -> Site:
+    def with_feedback_in(self, folder: Path) -> Site:
         """The same, with a feedback log in this folder where no other is configured."""
         feedback = self.serve.feedback
         if feedback.url is not None:

@@ -76,7 +76,7 @@ class LocalCluster:
     authentication: Mapping[str, str]  # settings to enter it; none where they are the person's own
 
 
-def tell_address(folder: Path, address: str) -> None:
+def write_address(folder: Path, address: str) -> None:
     """Say beside the token where the cluster is."""
     (folder / _ADDRESS_FILE).write_text(address, encoding="utf-8")
 

@@ -18,7 +18,7 @@ from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.redact import PlainUrl
 from pipelines._ray_private import loopback_kept
-from pipelines.authentication import local_token, tell_address
+from pipelines.authentication import local_token, write_address
 from pipelines.signals import handlers_restored
 
 MIB = 2**20
@@ -138,7 +138,7 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
                 _start(config)
         stack.callback(ray.shutdown)  # before the token goes
         if private:  # a local cluster
-            tell_address(private, ray.get_runtime_context().gcs_address)
+            write_address(private, ray.get_runtime_context().gcs_address)
         yield
 
 

@@ -35,7 +35,6 @@ class PipPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name}=={self.version}"
 
     def download(self, folder: Path, *, timeout: float) -> Path:
@@ -73,7 +72,6 @@ class NpmPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name}@{self.version}"
 
     def download(self, folder: Path, *, timeout: float) -> Path:
@@ -101,7 +99,6 @@ class DebianPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name} of Debian"
 
     def download(self, folder: Path, *, timeout: float) -> Path:

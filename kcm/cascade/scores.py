@@ -36,7 +36,6 @@ class Confidence(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
 
 
@@ -46,7 +45,6 @@ class Margin(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         gap_NC = _sorted_gaps(judge_logits_NC)
         return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
 
@@ -57,7 +55,6 @@ class Entropy(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         gap_NC = _sorted_gaps(judge_logits_NC)
         weight_NC = np.exp(gap_NC)
         others_N = weight_NC[:, 1:].sum(1)

@@ -58,7 +58,6 @@ class ImageTextConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
         return self.model or "alignment head"
 
     @property
@@ -93,7 +92,6 @@ class ImageTextConfig(EncoderConfig):
         return ImageTextEncoder(self, self._dual(assets_dir, device), self.identity(assets_dir))
 
     def identity(self, assets_dir: Path) -> str:
-        """See `EncoderConfig`."""
         return f"{self._dual_identity(assets_dir)}-{self.output}"
 
     def _dual_identity(self, assets_dir: Path) -> str:

@@ -127,7 +127,7 @@ class CsvFile(RowFile):
 
     def _lines(self) -> Iterator[list[str]]:
         csv.field_size_limit(2**31 - 1)  # the default refuses a text of 128 KiB
-        with self.path.open(encoding="utf-8-sig", newline="") as file, _explained(self.path):
+        with self.path.open(encoding="utf-8-sig", newline="") as file, _data_errors(self.path):
             yield from (fields for fields in csv.reader(file) if fields)
 
 
@@ -174,7 +174,7 @@ class JsonLinesFile(RowFile):
         return [_json_object(line) or {} for line in payload.to_pylist()]
 
     def _lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig") as file, _explained(self.path):
+        with self.path.open(encoding="utf-8-sig") as file, _data_errors(self.path):
             yield from (line for line in file if line.strip())
 
 
@@ -263,7 +263,7 @@ def _batched(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _data_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:

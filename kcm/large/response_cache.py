@@ -79,7 +79,7 @@ class ResponseCache:
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._engine = _engine(store)
-        with self._explained():
+        with self._artefact_errors():
             self._create()
 
     def find(self, key: str) -> dict[str, Any] | None:
@@ -174,11 +174,11 @@ class ResponseCache:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """All or nothing, one at a time: what is in memory has one connection."""
-        with self._lock, self._explained(), self._engine.begin() as connection:
+        with self._lock, self._artefact_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _artefact_errors(self) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:

@@ -39,7 +39,6 @@ class PairsSource(SourceConfig):
     pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
 
     def build(self, assets_dir: Path) -> Source:
-        """See `SourceConfig`."""
         return Source("pairs", read_pairs(self), LABELS)
 
 

@@ -29,17 +29,17 @@ class RowWriter(ABC):
     def __init__(self, path: Path, source: RowFile, answers: pa.Schema) -> None:
         self.path, self.source = path, source
         self.schema = pa.schema([*source.schema, *answers])
-        with _explained(path):
+        with _artefact_errors(path):
             self._open()
 
     def write(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
         """Append rows: their payloads as `source` read them, and their answers."""
-        with _explained(self.path):
+        with _artefact_errors(self.path):
             self._append(payload, answers)
 
     def close(self) -> None:
         """Finish the file."""
-        with _explained(self.path):
+        with _artefact_errors(self.path):
             self._close()
 
     @abstractmethod
@@ -113,7 +113,7 @@ def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWrit
             yield writer
         finally:
             writer.close()
-        with _explained(path):
+        with _artefact_errors(path):
             os.replace(draft, path)
     finally:
         with suppress(OSError):  # what kept the file from being written may keep its draft from being found
@@ -121,7 +121,7 @@ def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWrit
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _artefact_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

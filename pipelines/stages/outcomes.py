@@ -37,7 +37,7 @@ class Classify(Plan):
     seed: int
     embedded: InstanceOf[FeaturesArtefact] = Field(exclude=True)
 
-    def made_of(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+    def dependencies(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The features of the large model's encoder, which are made of the rows."""
         return (self.embedded,)
 

@@ -33,7 +33,7 @@ from kcm.large import (
     PromptsConfig,
     hard_candidates,
 )
-from kcm.large.adapters.classifier import masked, read_off
+from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
 from kcm.tasks import TaskSequence
 from pipelines.batch.asking import LargeSpec, ask, written_prompt
@@ -139,7 +139,7 @@ class Prompted:
 def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
     """What a classifier says under prompts that take labels away: its own answers, masked."""
     probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
-    answers = read_off(probabilities_NC, Cost())
+    answers = answers_from(probabilities_NC, Cost())
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
 
 

@@ -28,7 +28,7 @@ class Plan(Config):
         """What the fingerprint covers, as plain values."""
         return self.model_dump(mode="json", exclude=_operational(self))
 
-    def made_of(self, **reads: Artefact) -> tuple[Artefact, ...]:
+    def dependencies(self, **reads: Artefact) -> tuple[Artefact, ...]:
         """The artefacts that the fingerprint covers: all that the stage reads."""
         return tuple(reads.values())
 
@@ -73,7 +73,7 @@ class Stage(Config):
         """The stage's artefact, made of artefacts that are `done`, by their kind."""
         reads = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
-        recipe = Recipe(self.stage, self.version, plan.section(), plan.made_of(**reads))
+        recipe = Recipe(self.stage, self.version, plan.section(), plan.dependencies(**reads))
         artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit).as_a(self.writes)
         self.publish(artefact, context)
         return artefact

@@ -97,7 +97,7 @@ class StorageMonitor:
 
     def progress(self) -> tuple[float, float] | None:
         """Steps taken and steps in all, after saying what was noted and recording what was reported since."""
-        self._pass_on()
+        self._record_metrics()
         for line in _read(self._notes).splitlines():
             self.say(line)
         try:
@@ -106,7 +106,7 @@ class StorageMonitor:
             return None
         return progress["steps"], progress["total"]
 
-    def _pass_on(self) -> None:
+    def _record_metrics(self) -> None:
         """Record the metrics of whole lines that are new; of an earlier attempt, all of them once more."""
         if self._record is None:
             return

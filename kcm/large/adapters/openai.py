@@ -94,11 +94,9 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
-        """See `LargeConfig`."""
         return OpenAiModel(self, label_names, responses, limit_s)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        """See `LargeConfig`."""
         api_key(self)
         return openai_identity(self, label_names)
 
