@@ -1,8 +1,7 @@
-"""How sure the judge is, from its logits alone, in float64; larger is surer.
+"""Confidence scores of the judge, from its logits alone, in float64; larger is surer.
 
-Scores keep the order of the judge's certainty where probabilities no longer can: in float32 the largest probability is
-exactly 1 from a logit gap of 17 on. A row with a single label that can be answered is infinitely sure.
-Shapes: N rows, C labels.
+Scores keep the order of confidences that probabilities cannot: in float32 the largest probability is exactly 1 from a
+logit gap of 17 on. A row with a single label that can be answered has an infinite score. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
