@@ -38,7 +38,7 @@ from kcm.study.aggregate import over_seeds
 from kcm.study.tuning import LEARNING_RATE, Trial, best_overrides, overrides_of, trials_of
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.run import STAGES, working
+from pipelines.run import STAGES, run_context
 from pipelines.run import retrieval as measure_retrieval
 from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import run_stages
@@ -100,7 +100,7 @@ def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple
     config = load_config(RunConfig, CONFIGS / config_name, [*paths, *overrides])
     done: dict[str, Any] = {}
     stages = [stage.of(config) for stage in STAGES]
-    with working(config, stages) as context:
+    with run_context(config, stages) as context:
         for name, artefact in run_stages(stages, context):
             done[name] = artefact
             if name == until:

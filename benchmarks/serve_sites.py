@@ -80,7 +80,7 @@ class Place:
         prepare_environment()
         with tempfile.TemporaryDirectory() as folder, connected(self.site.cluster):
             try:
-                yield self.site.keeping_feedback_in(Path(folder)).serve
+                yield self.site.with_feedback_in(Path(folder)).serve
             finally:
                 stop()
 

@@ -12,7 +12,7 @@ from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
-from kcm.large.adapters.classifier import read_off
+from kcm.large.adapters.classifier import answers_from
 from kcm.large.base import Cost
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.deploy.door import Door
@@ -49,7 +49,7 @@ class StubLarge:
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item."""
         count = len(self.label_names)
-        return read_off(np.full((len(items), count), 1 / count), Cost())
+        return answers_from(np.full((len(items), count), 1 / count), Cost())
 
 
 class EscalatesAll(SmallSide):

@@ -139,7 +139,7 @@ def serve(
         from jobs.serving import Site, served_folder, served_model, serving, wait_for_interruption, write_deployment
 
         release = served_folder(bundle) if bundle else served_model(loaded, model)
-        site = Site.of(loaded) if loaded else Site().keeping_feedback_in(release.bundle.parent)
+        site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
         result["version"] = release.version
         if build:
             write_deployment(build, release, site)

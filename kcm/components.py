@@ -1,9 +1,9 @@
-"""How a component is found, one of ours or a user's own, by the tag that a configuration gives it.
+"""How the class of a component is found by the tag in a configuration.
 
 A component is a configuration that can build what it describes. The components of a family share an abstract
-configuration, and a field of that type takes any of them. The tag, such as `name` of a learner, is a name of ours, a
-name that an installed package registers as an entry point, or `package.module:Class`. No class is imported before it
-is asked for.
+configuration; a field of that type takes any of them. The tag, such as `name` of a learner, is a name of this package,
+a name that an installed package registers as an entry point, or `package.module:Class`. A class is imported when it is
+first asked for.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from kcm.errors import ConfigError
 
 @dataclass(frozen=True)
 class KnownComponent:
-    """A component that is known by a name: its tag, its class as `package.module:Class`, and who brings it.
+    """A component with a name: its tag, its class as `package.module:Class`, and the distribution that registers it.
 
-    `package` and `version` are those of the distribution whose entry point it is; empty for one of ours.
+    `package` and `version` are those of the distribution; empty for a component of this package.
     """
 
     tag: str
@@ -42,10 +42,10 @@ class KnownComponent:
 
 @dataclass(frozen=True)
 class Family:
-    """Components that can stand in for each other.
+    """Components that are interchangeable.
 
-    `tag` is the key that chooses one, `group` that of the entry points, `base` the abstract configuration, `ours` the
-    components of this package by name, `default` the tag of a section that gives none.
+    `tag` is the configuration key that chooses one, `group` that of the entry points, `base` the abstract
+    configuration, `ours` the components of this package by name, `default` the tag of a section that gives none.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Family:
     default: str | None = None
 
     def known(self) -> list[KnownComponent]:
-        """All components with a name: ours, then those that installed packages register, by name.
+        """All components with a name: those of this package, then the registered ones, by name.
 
-        A name of ours stays ours, whatever is installed.
+        A registered name cannot replace a name of this package.
         """
         theirs = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
         return [KnownComponent(name, path) for name, path in self.ours.items()] + [
@@ -68,11 +68,11 @@ class Family:
         ]
 
     def find(self, tag: object) -> type[Component]:
-        """The class that `tag` names. Raises ConfigError where there is none, or it is no component of the family."""
+        """The class that `tag` names. Raises ConfigError for an unknown tag, or a class outside the family."""
         return self.load(self.path(tag))
 
     def path(self, tag: object) -> str:
-        """The class that `tag` names, as `package.module:Class`. Raises ConfigError for a name that nobody has."""
+        """The class that `tag` names, as `package.module:Class`. Raises ConfigError for an unknown name."""
         if isinstance(tag, str) and tag in self.ours:
             return self.ours[tag]
         if isinstance(tag, str) and ":" in tag:
@@ -219,9 +219,9 @@ _DESCRIBED: ContextVar[frozenset[str]] = ContextVar("families whose JSON schema 
 class Component(Config):
     """Base of the abstract configurations of all families.
 
-    A family's abstract configuration names it (`family`) and declares the field that holds the tag. As the type of a
-    field it takes any component of the family, found by the tag, and is written with all fields of its class.
-    `operational` are the fields that decide no result, or do so by way of the identity: no fingerprint holds them.
+    A family's abstract configuration names the family and declares the field that holds the tag. As the type of a field
+    it takes any component of the family, and is written with all fields of its class. `operational` names fields that
+    do not change results, or change them only through the identity; fingerprints leave them out.
     """
 
     family: ClassVar[Family]

@@ -15,7 +15,7 @@ from kcm.redact import HIDDEN
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, no unknown keys, no silent conversion of nonsense."""
+    """Base of every configuration model: immutable, no unknown keys, no lossy conversion."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -23,7 +23,7 @@ class Config(BaseModel):
 
     @classmethod
     def form_of(cls, value: object) -> type[Config]:
-        """The model that a section is validated as: this one, unless the section itself chooses (kcm.components)."""
+        """The model that a section is validated as: this one, unless the section names another (`kcm.components`)."""
         return cls
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Files that are there for good: after a loss of power, too."""
+"""Moves of files and folders that survive a loss of power."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 
 def replace_durably(draft: Path, target: Path) -> None:
-    """Move a file, or a folder with all that it holds, to `target`, on disk before and after it appears there.
+    """Move a file or folder to `target`, and flush it and its directory to disk before and after the rename.
 
-    A rename alone survives the end of the process; what it moves, and the folder that names it, are in memory until the
-    system writes them. Raises OSError where that fails.
+    A rename alone survives the end of the process, not a loss of power. Raises OSError.
     """
     for path in [*draft.rglob("*"), draft]:
         _sync(path)

@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what happened, where, and how to mend it."""
+"""Errors that a user can act on: what happened, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from kcm.redact import redacted
 
 
 class KcmError(Exception):
-    """Base of every error that is the user's to mend; printed as one line, without a traceback.
+    """Base of every user error; printed as one line, without a traceback.
 
-    `what` states the fault with the offending value, `where` the file, field or item, `mend` the next step. Secrets in
-    any of them are masked.
+    `what` states the fault with the offending value, `where` the file, field or item, `mend` the fix. Secrets in any of
+    them are masked.
     """
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
@@ -46,4 +46,4 @@ class ArtefactError(KcmError):
 
 
 class LockedError(KcmError):
-    """Somebody else is writing here."""
+    """Another process holds the lock."""

@@ -1,7 +1,7 @@
-"""Secrets stay out of what is written: the one place that knows what a secret looks like.
+"""Masking of secrets in everything that is written.
 
-`PlainUrl` and `VariableName` are the types of configuration fields into which people put secrets by mistake: they
-refuse one, and the error does not repeat it. `redacted` takes out of any text what slips through all the same.
+`PlainUrl` and `VariableName` are types of configuration fields into which people put secrets by mistake: they refuse
+one, and the error does not repeat it. `redacted` masks secrets in any text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def redacted(text: str) -> str:
-    """`text` with the passwords, tokens and query values of its URLs masked, and what looks like a key."""
+    """`text` with passwords, tokens and query values of URLs masked, and strings that look like keys."""
     text = _URL.sub(lambda found: _url(found[0]), text)
     text = _ASSIGNED.sub(rf"\1{MASK}", text)
     return _BEARER.sub(rf"\1 {MASK}", _KEY.sub(MASK, text))
@@ -123,7 +123,7 @@ class Redacting(logging.Filter):
 
 
 def redact_logger(name: str) -> None:
-    """Redact what this process logs by the logger of this name."""
+    """Redact all records of the logger of this name in this process."""
     logger = logging.getLogger(name)
     if not any(isinstance(each, Redacting) for each in logger.filters):
         logger.addFilter(Redacting())

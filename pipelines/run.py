@@ -1,4 +1,4 @@
-"""The main job: every stage in turn, from rows to a registered bundle, each from the store where it is done already."""
+"""The main job: the list of stages, from rows to a registered bundle; finished artefacts are reused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
     LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]
-    with working(config, stages, reporter) as context:
+    with run_context(config, stages, reporter) as context:
         key = Recipe("run", 1, config.model_dump(mode="json", exclude={"cluster", "tracking", "serve"})).fingerprint
         context.tracking = Tracking.open(
             config.tracking,
@@ -71,17 +71,17 @@ def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter |
     Raises ConfigError for a run that is not over pairs with two dual encoders.
     """
     stages = [*(stage.of(config) for stage in SEARCH), Retrieval.of(config, retrieval=settings)]
-    with working(config, stages, reporter) as context:
+    with run_context(config, stages, reporter) as context:
         *_, (_, artefact) = run_stages(stages, context)
     result: dict[str, Any] = artefact.result
     return result
 
 
 @contextmanager
-def working(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
-    """What the stages of a run work with, while it holds the run's lock and a cluster.
+def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
+    """The context of a run's stages within the block, with the run's lock and a cluster.
 
-    What cannot work is refused before anything is computed.
+    All stages are checked before anything is computed.
     """
     for stage in stages:
         stage.check()

@@ -35,7 +35,6 @@ class PipPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name}=={self.version}"
 
     def download(self, folder: Path, *, timeout: float) -> Path:
@@ -73,7 +72,6 @@ class NpmPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name}@{self.version}"
 
     def download(self, folder: Path, *, timeout: float) -> Path:
@@ -101,7 +99,6 @@ class DebianPackage:
 
     @property
     def source(self) -> str:
-        """The package, for messages."""
         return f"{self.name} of Debian"
 
     def download(self, folder: Path, *, timeout: float) -> Path:
@@ -131,7 +128,7 @@ class DebianPackage:
 
 
 def fault(stderr: str) -> str:
-    """The first line that says what went wrong, else the last line of all."""
+    """The first line that names the error, else the last line."""
     if found := _FAULT.search(stderr):
         return found[1].strip()
     return next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")

@@ -14,7 +14,7 @@ def sha256_of(path: Path) -> str:
 
 
 def weights_sha256(path: Path) -> str:
-    """The same of a file that is large and asked about often: read anew only where it was written since."""
+    """`sha256_of` for large files, cached until the file is written again."""
     state = path.stat()
     return _sha256_in(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 

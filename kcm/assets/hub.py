@@ -1,6 +1,6 @@
-"""The model hub, asked in a process of its own so that a hub that hangs can be left behind.
+"""Client of the model hub, in a subprocess that is killed when it hangs.
 
-Socket time-outs do not cover name resolution, nor a server that sends a byte now and then; killing a process does.
+Socket time-outs cover neither name resolution nor a server that sends a byte now and then.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def is_intact(folder: Path) -> bool:
     """Whether the folder has a manifest, and every file that it lists has the hash that it states.
 
-    Hashes are taken once in a process, by the same function as the identity of an encoder, which needs them anyway.
+    Hashes are cached within a process and shared with the identity of an encoder.
     """
     stated = read_manifest(folder).get("sha256")
     if not isinstance(stated, dict) or not stated:

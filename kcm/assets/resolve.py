@@ -78,7 +78,7 @@ def _pin(pin: Path, commit: str) -> None:
 
 
 def _cached(model: str, weights: str, revision: str | None) -> Path | None:
-    """The hub cache's copy; one without weights is the trace of an interrupted download."""
+    """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
     try:
         folder = Path(
             snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=[*_PATTERNS, weights])

@@ -1,7 +1,7 @@
-"""The bundle: all of a trained cascade but the frozen models, in one folder that is registered, served and resumed.
+"""The bundle: a trained cascade without its frozen models, in one folder that is registered, served and resumed.
 
-Encoder and large model are named and identified, not contained: whoever loads a bundle must bring the same ones. What a
-run has fitted itself is contained, alignment heads among it: no one else has them.
+Encoder and large model are referenced by name and identity; a bundle loads only with the same ones. Parts that a run
+fitted, such as alignment heads, are contained.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMPONENTS = "components.json"
 
 
 class Lineage(Config):
-    """Where a bundle comes from: the fingerprints of the artefacts it was made of, and the version it continues."""
+    """Fingerprints of the artefacts that a bundle was made of, and the version that it continues."""
 
     artefacts: dict[str, str] = Field(default_factory=dict, description="Fingerprint of each stage's artefact.")
     parent: str | None = Field(default=None, description="Digest of the bundle whose training this one continues.")
@@ -102,7 +102,7 @@ class Bundle:
 
     @property
     def reads(self) -> frozenset[Part]:
-        """The parts of an input that either side reads: each must be there, and no other is of use."""
+        """The parts of an input that either side reads; each must be present."""
         return self.encoder.reads | self.large.reads
 
     @property

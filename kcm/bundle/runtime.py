@@ -1,7 +1,7 @@
-"""The cascade at work on new inputs: what evaluation, batch prediction and serving share.
+"""Answering new inputs with a cascade; shared by evaluation, batch prediction and serving.
 
-The small side judges every input in one pass; what it does not keep goes to the large model.
-Shapes: N inputs, D features, C labels.
+The small side judges all inputs in one pass; those it does not keep go to the large model. Shapes: N inputs, D
+features, C labels.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the small side says of one input.
+    """The small side's judgement of one input.
 
     `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
-    probabilities are at the policy's temperature. `features_D` are the encoder's, from which it can be explained.
+    probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations.
     """
 
     label: int
@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer: the large model failed, and the policy does not let the small one answer in its place."""
+    """No answer: the large model failed, and the policy does not let the small model answer instead."""
 
     reason: str
 
@@ -139,9 +139,9 @@ class SmallSide:
         ]
 
     def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement | Unreadable]) -> list[Item]:
-        """The inputs that the small side does not keep, as questions to the large model, prompted as the policy says.
+        """The escalated inputs as questions to the large model, with the policy's prompt.
 
-        Only the small model's probabilities enter a prompt: nothing in an input can write one.
+        A prompt is written from the small model's probabilities alone, never from an input's text.
         """
         return [
             self.question(example, judgement)
@@ -158,7 +158,7 @@ class SmallSide:
     def answers(
         self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]
     ) -> list[Answer | Failure]:
-        """Answers from all judgements, in order, and what became of the escalated ones among them, in order."""
+        """Answers to all inputs, in order, from their judgements and the outcomes of the escalated ones."""
         escalated = iter(large)
         answers: list[Answer | Failure] = []
         for judgement in judgements:
@@ -297,7 +297,7 @@ def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[Upstrea
 
 
 def large_names(bundle: Bundle) -> tuple[str, ...]:
-    """What the large model may answer; a classifier was fitted to the label list, and knows no none-of-these."""
+    """The labels that the large model may answer; a classifier is fitted to the label list, without none-of-these."""
     return bundle.label_names if bundle.large.fits_on_train else bundle.answer_names
 
 

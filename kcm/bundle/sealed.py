@@ -1,6 +1,6 @@
-"""A sealed folder: JSON, text and safetensors files, and a manifest of their hashes that is checked before any is read.
+"""A sealed folder: JSON, text and safetensors files, and a manifest whose hashes are checked before a file is read.
 
-Nothing in it is a pickle. It appears whole or not at all, and is never changed afterwards.
+It holds no pickles, appears as a whole, and is never changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TENSOR = "$tensor"  # stands in a state's JSON for a tensor of the safetensors 
 
 
 class SealedFolder:
-    """The files of a sealed folder; each is what the manifest says, or ArtefactError names it."""
+    """The files of a sealed folder. Raises ArtefactError for a file whose hash is not that of the manifest."""
 
     def __init__(self, folder: Path, manifest: str, format_version: int) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ class SealedFolder:
 def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
     """A draft folder to fill; at the end it is hashed, given its manifest and moved to `folder`.
 
-    Raises ArtefactError when something lies there already: a sealed folder is never changed.
+    Raises ArtefactError when `folder` exists.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtefactError("there is something here already", where=str(folder), mend="Choose a new folder")

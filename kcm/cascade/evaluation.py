@@ -1,4 +1,4 @@
-"""What a gate and a policy are worth on rows that they were not chosen on."""
+"""Quality of a gate and of a policy on rows that they were not chosen on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RouterQuality:
 
 @dataclass(frozen=True)
 class RouteQuality:
-    """What a route does: `difference` is cascade minus large-only accuracy, on the same rows."""
+    """Quality of a route; `difference` is cascade minus large-only accuracy on the same rows."""
 
     num_rows: int
     call_rate: float
@@ -44,7 +44,7 @@ class RouteQuality:
 
 @dataclass(frozen=True)
 class OutOfScopeQuality:
-    """What becomes of rows that have none of the labels: the share escalated, and the share answered so in the end."""
+    """Rows that have none of the labels: the share escalated, and the share answered correctly."""
 
     num_rows: int
     escalated: float
@@ -111,7 +111,7 @@ def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQua
 def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:
     """Share of calls saved and accuracy lost on `test`, at the threshold that is cheapest on `validate`.
 
-    `max_loss` is what may be lost on validate; what is lost on test is measured.
+    `max_loss` bounds the loss on validate; the loss on test is measured.
     """
     point = Frontier.of(test).at(Frontier.of(validate).cheapest(max_loss).threshold)
     return 1 - point.call_rate, point.loss

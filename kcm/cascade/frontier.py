@@ -1,7 +1,7 @@
-"""The exact trade-off between large-model calls and accuracy, over every threshold there is.
+"""The exact trade-off between large-model calls and accuracy, over all thresholds.
 
-A threshold t keeps the rows with gate score > t. Rows with equal scores can only move together, so a table with K
-distinct scores has K + 1 routes; one sort finds them all.
+A threshold t keeps the rows with gate score > t. Rows with equal scores move together, so a table with K distinct
+scores has K + 1 routes, found by one sort.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Frontier:
         return float(-np.trapezoid(self.accuracy, self.call_rate))
 
     def at(self, threshold: float) -> FrontierPoint:
-        """What `threshold` does on these rows."""
+        """The route of `threshold` on these rows."""
         return self.point(int(np.searchsorted(-self.scores, -threshold)), threshold)
 
     def cheapest(self, max_loss: float) -> FrontierPoint:

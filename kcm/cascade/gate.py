@@ -1,4 +1,4 @@
-"""The gate: turns what the judge says of an input into the one score that the threshold is compared with."""
+"""The gate: maps the judge's output to the score that is compared with the threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployed cascade does: which rows the small model answers, and what the large model is shown."""
+"""The policy of a deployed cascade: which rows the small model answers, and the prompt of the large model."""
 
 from __future__ import annotations
 
@@ -58,14 +58,13 @@ KEEP_ALL = Decision(decision="keep_all")
 
 
 class Policy(Config):
-    """A frozen route: thresholds, and all that their gate score depends on.
+    """Thresholds, and all that their gate score depends on; immutable.
 
     It is written where it is decided, by the search or the choice of a prompt, and where it is deployed: after its
     certificate, and in the bundle.
 
     `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Escalated
-    items are shown `prompt`, but where the decision is to escalate all the large model is used alone, under the task
-    prompt: see `prompt_for`.
+    items are shown `prompt`; where the decision is to escalate all, the task prompt alone (see `prompt_for`).
     """
 
     gate: GateName = "confidence"
@@ -103,7 +102,7 @@ class Policy(Config):
         return self.decision if task is None else self.task_decisions.get(task, self.decision)
 
     def prompt_for(self, task: str | None) -> PromptMode:
-        """What an escalated request is shown."""
+        """The prompt of an escalated request."""
         return "none" if self.decision_for(task) == ESCALATE_ALL else self.prompt
 
     def cuts(self, tasks: Sequence[str | None] | NDArray[np.object_] | None, num_rows: int) -> NDArray[np.float64]:

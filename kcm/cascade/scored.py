@@ -1,4 +1,4 @@
-"""Rows as the frontier and the certificate see them: a gate score, and who would have been right."""
+"""Rows as frontier and certificate read them: a gate score, and the correctness of both models."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""How sure the judge is, from its logits alone, in float64; larger is surer.
+"""Confidence scores of the judge, from its logits alone, in float64; larger is surer.
 
-Scores keep the order of the judge's certainty where probabilities no longer can: in float32 the largest probability is
-exactly 1 from a logit gap of 17 on. A row with a single label that can be answered is infinitely sure.
-Shapes: N rows, C labels.
+Scores keep the order of confidences that probabilities cannot: in float32 the largest probability is exactly 1 from a
+logit gap of 17 on. A row with a single label that can be answered has an infinite score. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class Confidence(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         return np.asarray(-np.logaddexp.reduce(_sorted_gaps(judge_logits_NC)[:, 1:], axis=1))
 
 
@@ -46,7 +44,6 @@ class Margin(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         gap_NC = _sorted_gaps(judge_logits_NC)
         return -gap_NC[:, 1] if gap_NC.shape[1] > 1 else np.full(len(gap_NC), np.inf)
 
@@ -57,7 +54,6 @@ class Entropy(GateScore):
     one_order_over_two_labels: ClassVar[bool] = True
 
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score [N]; larger is surer."""
         gap_NC = _sorted_gaps(judge_logits_NC)
         weight_NC = np.exp(gap_NC)
         others_N = weight_NC[:, 1:].sum(1)

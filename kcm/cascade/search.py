@@ -1,4 +1,4 @@
-"""The search for a policy: of one gate and one scope, the thresholds that call the large model least."""
+"""The search for a policy: the thresholds with the fewest large calls, for one gate and one scope."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TuneConfig(Config):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A policy with what it reaches on the rows it was searched on.
+    """A policy and its figures on the rows that it was searched on.
 
     `area` is the accuracy integrated over the call rate; `calls_saved` the share of rows kept at the allowed loss.
     """

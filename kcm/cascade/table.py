@@ -1,7 +1,6 @@
-"""The outcome table: what judge, small and large model answered for every item, under every prompt mode.
+"""The outcome table: the answers of judge, small and large model to every item, under every prompt mode.
 
-Search, certificate, metrics and report are functions of this table and of nothing else.
-Shapes: N rows, C labels.
+Search, certificate, metrics and report read this table alone. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ class OutcomeTable:
 
     @classmethod
     def from_parquet(cls, path: Path) -> OutcomeTable:
-        """Read what `to_parquet` wrote; raises DataError when the file is something else."""
+        """Read what `to_parquet` wrote; raises DataError for any other file."""
         try:
             table = pq.read_table(path)
         except FileNotFoundError:

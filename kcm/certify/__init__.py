@@ -1,1 +1,1 @@
-"""What may be promised of a threshold, and whether it still holds."""
+"""Certificates of thresholds, and monitoring of deployed ones."""

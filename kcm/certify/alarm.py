@@ -70,11 +70,11 @@ class RateAlarm:
 
     @property
     def alarm(self) -> bool:
-        """Whether the promise is refuted."""
+        """Whether the limit is refuted."""
         return self.largest >= 1 / self.delta
 
     def state_dict(self) -> dict[str, Any]:
-        """All that goes on, as plain numbers."""
+        """The state as plain numbers."""
         return {
             "num_decisions": self.num_decisions,
             "largest": self.largest,
@@ -85,7 +85,7 @@ class RateAlarm:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` gave."""
         self.num_decisions, self.largest, self.suspicion = state["num_decisions"], state["largest"], state["suspicion"]
         self._num_started, self._held, self._wealth_M = state["num_started"], state["held"], np.array(state["wealth"])
 

@@ -1,4 +1,4 @@
-"""The promise of a call rate: its path runs from `keep all`, which calls nobody whatever the rows, upwards."""
+"""The certificate of a call rate: its path runs upwards from `keep all`, which makes no call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A promise about a cascade that was frozen beforehand.
+"""A certificate for a frozen cascade.
 
 With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
 accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703).
@@ -26,7 +26,7 @@ Method = Literal["regret", "net"]
 
 
 class CertificateConfig(Config):
-    """What is promised, and how it is tested."""
+    """The bounds to certify, and the test."""
 
     epsilon: float = Field(0.02, gt=0, lt=1, description="Accuracy that may be lost against large-only.")
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
@@ -144,10 +144,10 @@ def certify_policy(
 
 
 def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: CertificateConfig, delta: float) -> float:
-    """Share of `rows` that would be kept if certify rows were like them: what a certificate is expected to leave.
+    """Share of `rows` that would be kept if certify rows were like them: the expected result of certification.
 
     Many thresholds save more calls on the rows they were chosen on, and then fail to be certified, each with its own
-    small share of delta and of the rows. Only validate rows are read, so a choice by this figure spends nothing.
+    small share of delta and of the rows. Only validate rows are read, so a choice by this figure spends no delta.
     """
     deployed, _ = certify_policy(rows, rows, policy, config, delta=delta)
     return float(deployed.keep(rows.score, rows.task).mean())
@@ -160,9 +160,9 @@ def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[st
 
 
 def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> Method:
-    """The method that would keep more of the validate rows; of two that keep as many, the one with the lower p-value.
+    """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
 
-    A prompt that changes the large model's answers leaves `net` alone.
+    Under a prompt that changes the large model's answers only `net` is valid.
     """
     if validate.prompted:
         return "net"

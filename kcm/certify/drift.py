@@ -1,10 +1,10 @@
-"""Whether inputs still look like those that a certificate was given on: a distance with a limit that is known.
+"""Drift of inputs away from the certify rows: a distance with a known limit.
 
-Half of the certify rows define a distance, that to the k-th nearest of them; the other half tell how large it usually
-is. Of n fresh distances the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, whatever the rows are, so
-an upper bound on it holds with a known probability. While inputs are like the certify rows, distances exceed that value
-no more often than the bound says: an event for `kcm.certify.alarm`, whose promise breaks when inputs change. (A
-conformal martingale against a fixed reference is none: its p-values all rest on the same rows.)
+Half of the certify rows define a distance, that to the k-th nearest of them; the other half give its distribution. Of n
+fresh distances the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, for any distribution of rows, so
+an upper bound on it holds with a known probability. Without drift, distances exceed that value no more often than the
+bound says: an event for `kcm.certify.alarm`. (A conformal martingale against a fixed reference is not valid: its
+p-values all depend on the same rows.)
 
 Shapes: N inputs, R reference rows, D features.
 """
@@ -26,7 +26,7 @@ FEWEST_ROWS = 100
 
 @dataclass(frozen=True, eq=False)
 class DistanceReference:
-    """Reference rows [R, D], the distance beyond which an input is unusual, and how often at most that is right."""
+    """Reference rows [R, D], the distance beyond which an input is unusual, and the bound on its rate without drift."""
 
     rows_RD: NDArray[np.float32]
     threshold: float
@@ -51,7 +51,7 @@ class DistanceReference:
 
 @dataclass(frozen=True)
 class LabelReference:
-    """Labels that were rarely answered on certify rows, and how often at most all of them together are."""
+    """Labels that were rarely answered on certify rows, and the bound on their rate without drift."""
 
     rare: frozenset[int]
     limit: float

@@ -1,8 +1,8 @@
-"""The ledger of looks at certify rows: a promise made again and again on the same rows has to pay each time.
+"""The ledger of looks at certify rows: every certificate on the same rows spends part of one delta.
 
-Look number v at one certify split may spend delta_v = 6 delta / (pi^2 v^2); these sum to delta over all looks ever, so
-that all certificates issued on the split hold together with probability 1 - delta. A look is written down before the
-rows are read and counts whether or not it certifies anything. Rows nobody has looked at start anew.
+Look number v at one certify split may spend delta_v = 6 delta / (pi^2 v^2); these sum to delta over all looks, so that
+all certificates issued on the split hold together with probability 1 - delta. A look is written down before the rows
+are read and counts whether or not it certifies anything. New certify rows start at v = 1.
 """
 
 from __future__ import annotations
@@ -57,15 +57,14 @@ class Ledger:
         self.path = path
 
     def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
-        """The look for `purpose`, opened unless it was before: the same work started again is the same look."""
+        """The look for `purpose`: an existing one where there is one, so that repeated work is the same look."""
         earlier = (look for look in self.looks(fingerprint) if look.purpose == purpose)
         return next(earlier, None) or self.open_look(fingerprint, delta, purpose)
 
     def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
         """Write a look down and return it; to be called before any certify outcome is read.
 
-        `purpose` says what is to be certified. Raises ArtefactError when the file is damaged: a ledger that cannot be
-        read must not be forgotten.
+        `purpose` says what is to be certified. Raises ArtefactError when the file is damaged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
@@ -92,7 +91,7 @@ class Ledger:
         return list(looks)
 
     def _write(self, looks: list[dict[str, Any]]) -> None:
-        """Replace the file at once, on disk before it counts."""
+        """Replace the file durably."""
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with draft.open("w", encoding="utf-8") as file:
             json.dump(looks, file, indent=1)

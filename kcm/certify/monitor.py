@@ -41,12 +41,11 @@ _EDGE = 1e-7  # of the means that are tried, and what the ends are widened by
 
 @dataclass(frozen=True)
 class Observations:
-    """`number` requests that are alike.
+    """`number` requests with equal values.
 
-    `share` is the least audit probability that was announced when they came, which must not depend on the request;
-    `probability` that of their audit, and `low` and `high` the least and the greatest loss that each can have had as
-    far as is known. A request that was not audited has no loss here, whatever became of it: it takes its share
-    of the mean by its number.
+    `share` is the least audit probability announced when they came, independent of the request; `probability` that of
+    their audit; `low` and `high` the least and the greatest loss that each can have, as far as is known. A request that
+    was not audited has loss 0 and counts by its number.
     """
 
     number: int

@@ -46,7 +46,6 @@ class NetPath:
         return float(inside.max()) if len(inside) else None
 
     def p_value(self, threshold: float) -> float:
-        """p-value at `threshold`."""
         return self._test(threshold).p_value(self._level)
 
     def upper_bound(self, threshold: float) -> float:

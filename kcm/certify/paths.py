@@ -1,7 +1,7 @@
-"""What every tested path of thresholds answers, from `escalate all` towards keeping more.
+"""The tested path of thresholds, from `escalate all` towards keeping more.
 
-A path ends at the first threshold that its test does not pass; all above it is certified (fixed-sequence testing,
-Learn then Test, arXiv 2110.01052).
+A path ends at the first threshold that its test does not pass; all above it is certified (fixed-sequence testing, Learn
+then Test, arXiv 2110.01052).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ThresholdPath(Protocol):
 
 
 class WorstTaskPath:
-    """One threshold whose promise holds within every task, each tested at the full delta: all of them have to pass."""
+    """One threshold that is certified within every task, each tested at the full delta: all tests have to pass."""
 
     def __init__(self, tasks: Mapping[str, ThresholdPath]) -> None:
         self._paths = list(tasks.values())

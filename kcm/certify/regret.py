@@ -46,7 +46,6 @@ class RegretPath:
         return highest if highest >= lowest else None
 
     def p_value(self, threshold: float) -> float:
-        """p-value at `threshold`."""
         return self._test.p_value(self._total(threshold), self._epsilon)
 
     def upper_bound(self, threshold: float) -> float:

@@ -1,4 +1,4 @@
-"""Two frozen encoders under an alignment head, as a dual encoder; its folder holds the head and names the encoders."""
+"""Two frozen encoders under an alignment head, as a dual encoder; its folder holds the head and the names of both."""
 
 from __future__ import annotations
 
@@ -28,16 +28,13 @@ class AlignedDual:
         self.dim = head.text.out_features
 
     def read(self, content: Content) -> Content:
-        """The content with the pixels of its picture. Raises PictureError."""
         return self._image.read(content)
 
     def images(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Their pictures, unit vectors float32 [N, K]. Raises UnreadableError."""
         embedded: np.ndarray = self._head.images(torch.from_numpy(self._image.encode(inputs))).numpy()
         return embedded
 
     def texts(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Their texts, unit vectors float32 [N, K]."""
         embedded: np.ndarray = self._head.texts(torch.from_numpy(self._text.encode(inputs))).numpy()
         return embedded
 

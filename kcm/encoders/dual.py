@@ -80,11 +80,9 @@ class PretrainedDual:
         self.dim = int(self.texts([Content("a picture")]).shape[1])
 
     def images(self, inputs: Sequence[Content]) -> np.ndarray:
-        """See `DualEncoder`."""
         return self._batched([content.pixels for content in read_all(inputs, self.read)], self._images)
 
     def texts(self, inputs: Sequence[Content]) -> np.ndarray:
-        """See `DualEncoder`."""
         return self._batched([content.text for content in inputs], self._texts)
 
     def _images(self, pixels: Sequence[Any]) -> Any:

@@ -50,15 +50,12 @@ class ImageEncoderConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
         return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """See `EncoderConfig`."""
         return ImageEncoder(self, resolve(self.model, assets_dir), device)
 
     def identity(self, assets_dir: Path) -> str:
-        """See `EncoderConfig`."""
         return image_identity(self, resolve(self.model, assets_dir))
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
@@ -91,7 +88,6 @@ class ImageEncoder:
         self.dim = self._forward(np.zeros((1, self._side, self._side, 3), dtype=np.uint8)).shape[1]
 
     def read(self, content: Content) -> Content:
-        """The content with the pixels of its picture. Raises PictureError."""
         return with_square(content, self._side, self.config.max_pixels)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:

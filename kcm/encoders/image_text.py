@@ -1,4 +1,4 @@
-"""Pairs of picture and text as features: what a dual encoder makes of both, side by side.
+"""Features of a picture and a text: both vectors of a dual encoder, combined.
 
 Shapes: N inputs, K dimensions of the dual encoder's space.
 """
@@ -37,7 +37,7 @@ _READS: dict[Output, frozenset[Part]] = {
 class ImageTextConfig(EncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
-    A run fits what is to be aligned before it encodes anything, and goes on with the folder of the fitted head.
+    A run fits the alignment head before it encodes, and continues with the head's folder.
     """
 
     dual: ClassVar[bool] = True
@@ -58,7 +58,6 @@ class ImageTextConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
         return self.model or "alignment head"
 
     @property
@@ -93,7 +92,6 @@ class ImageTextConfig(EncoderConfig):
         return ImageTextEncoder(self, self._dual(assets_dir, device), self.identity(assets_dir))
 
     def identity(self, assets_dir: Path) -> str:
-        """See `EncoderConfig`."""
         return f"{self._dual_identity(assets_dir)}-{self.output}"
 
     def _dual_identity(self, assets_dir: Path) -> str:

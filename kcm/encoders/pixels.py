@@ -1,4 +1,4 @@
-"""Pixels as features: a picture made small, without any model.
+"""Pixels of a shrunk picture as features, without a model.
 
 Shapes: N pictures, S pixels of a side, D features.
 """
@@ -37,7 +37,6 @@ class PixelsConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
         return f"pixels, {self.side} x {self.side} {self.color}"
 
     @property
@@ -50,7 +49,6 @@ class PixelsConfig(EncoderConfig):
         return PixelsEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
-        """See `EncoderConfig`."""
         return pixels_identity(self)
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
@@ -71,7 +69,6 @@ class PixelsEncoder:
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
 
     def read(self, content: Content) -> Content:
-        """The content with the pixels of its picture. Raises PictureError."""
         return with_square(content, self.config.side, self.config.max_pixels)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:

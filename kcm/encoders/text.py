@@ -49,15 +49,12 @@ class TextEncoderConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
         return self.model
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """See `EncoderConfig`."""
         return TextEncoder(self, resolve(self.model, assets_dir), device)
 
     def identity(self, assets_dir: Path) -> str:
-        """See `EncoderConfig`."""
         return text_identity(self, resolve(self.model, assets_dir))
 
 

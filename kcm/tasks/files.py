@@ -28,17 +28,14 @@ class FilesSource(SourceConfig, ColumnsConfig):
     path: str = Field(description="CSV, TSV, JSON, JSONL or Parquet file, or a folder of them.")
 
     def build(self, assets_dir: Path) -> Source:
-        """See `SourceConfig`."""
         tables = self.local_tables()
         records = to_records(tables, self, where=self.path)
         return Source(Path(self.path).stem, records, self.labels, out_of_scope_label(self, tables))
 
     def local_tables(self) -> list[Table]:
-        """See `SourceConfig`."""
         return read_files(self)
 
     def of_tables(self, tables: Sequence[Table], text_column: str) -> Source:
-        """See `SourceConfig`."""
         described = self.model_copy(update={"text_column": text_column})
         records = to_records(tables, described, where=self.path)
         return Source(Path(self.path).stem, records, self.labels, self.out_of_scope_label)

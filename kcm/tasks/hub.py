@@ -24,7 +24,6 @@ class HubSource(SourceConfig, ColumnsConfig):
     )
 
     def build(self, assets_dir: Path) -> Source:
-        """See `SourceConfig`."""
         records = to_records(read_hub(self), self, where=self.id)
         return Source(self.id, records, self.labels, self.out_of_scope_label)
 

@@ -29,7 +29,6 @@ class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
 
     def build(self, assets_dir: Path) -> Source:
-        """See `SourceConfig`."""
         return Source("reviews", read_reviews(assets_dir), LABELS)
 
 

@@ -1,4 +1,4 @@
-"""Rows with their answers, written a chunk at a time to CSV, JSON lines or Parquet; a file appears once it is whole."""
+"""Writers of rows with their answers to CSV, JSON lines or Parquet, a chunk at a time; a file appears when complete."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class RowWriter(ABC):
     def __init__(self, path: Path, source: RowFile, answers: pa.Schema) -> None:
         self.path, self.source = path, source
         self.schema = pa.schema([*source.schema, *answers])
-        with _explained(path):
+        with _artefact_errors(path):
             self._open()
 
     def write(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
         """Append rows: their payloads as `source` read them, and their answers."""
-        with _explained(self.path):
+        with _artefact_errors(self.path):
             self._append(payload, answers)
 
     def close(self) -> None:
         """Finish the file."""
-        with _explained(self.path):
+        with _artefact_errors(self.path):
             self._close()
 
     @abstractmethod
@@ -101,7 +101,7 @@ WRITERS: dict[str, type[RowWriter]] = {".csv": CsvWriter, ".jsonl": JsonLinesWri
 
 @contextmanager
 def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
-    """A writer whose file takes its name when the block ends well, and is gone when it does not.
+    """A writer within the block; its file is renamed into place at a normal end, else deleted.
 
     Raises ArtefactError where nothing can be written, at once, and DataError for an unknown suffix.
     """
@@ -113,7 +113,7 @@ def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWrit
             yield writer
         finally:
             writer.close()
-        with _explained(path):
+        with _artefact_errors(path):
             os.replace(draft, path)
     finally:
         with suppress(OSError):  # what kept the file from being written may keep its draft from being found
@@ -121,7 +121,7 @@ def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWrit
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _artefact_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` without NaN and infinity, for which JSON has no words."""
+    """`value` without NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -18,7 +18,7 @@ from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
-from kcm.large.prompting.sanitize import neutral
+from kcm.large.prompting.sanitize import sanitized
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
 from pipelines.run import run
@@ -83,7 +83,7 @@ class Oracle:
 
     def __init__(self, rows: Path) -> None:
         records = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-        self.truth = {neutral(record["text"], 4000): record["label"] for record in records}
+        self.truth = {sanitized(record["text"], 4000): record["label"] for record in records}
         self.said: dict[tuple[str, str], str] = {}
 
     def __call__(self, body: dict[str, Any]) -> Turn:
@@ -127,7 +127,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     assert set(modes) == {"none", "soft", "hard"}
     assert result["kcm"]["policy"]["prompt"] == "soft"
     rows = TaskSequence.load(Path(result["artefacts"]["tasks"])).rows(0).to_pylist()
-    texts = [neutral(row["text"], 4000) for row in rows if row["split"] == "test"]
+    texts = [sanitized(row["text"], 4000) for row in rows if row["split"] == "test"]
     turned = [(oracle.said["none", text], oracle.said["soft", text], oracle.truth[text]) for text in texts]
     assert modes["soft"]["num_rows"] == len(texts)
     assert modes["soft"]["corrected"] == pytest.approx(np.mean([n != t == s for n, s, t in turned]))
@@ -153,7 +153,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     assert 0 < len(escalated) < len(inputs)
     hinted = upstream.requests[asked:]
     assert {body["messages"][1]["content"] for body in hinted} == {
-        f"<<<\n{neutral(each.content.text, 4000)}\n>>>" for each in escalated
+        f"<<<\n{sanitized(each.content.text, 4000)}\n>>>" for each in escalated
     }
     assert all("A smaller model suggests" in body["messages"][0]["content"] for body in hinted)
 

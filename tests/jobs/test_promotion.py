@@ -13,7 +13,7 @@ from jobs import promotion
 from jobs.promotion import promote
 from jobs.serving import service_folder
 from kcm.errors import KcmError
-from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, tell_address
+from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, champion_of
@@ -109,7 +109,7 @@ def test_the_service_of_this_run_is_found_with_its_token(
     """Promise: `kcm promote` enters the cluster that `kcm serve` of this run has started, which asks for a token."""
     folder = service_folder(config)
     with local_token(folder):
-        tell_address(folder, "127.0.0.1:6379")
+        write_address(folder, "127.0.0.1:6379")
         for name in (MODE, TOKEN_PATH):  # those of the service's own process
             os.environ.pop(name)
         assert promote(config, "1")["served"]
@@ -124,7 +124,7 @@ def test_where_no_service_of_this_run_is_found_no_other_is_joined(
     """Promise: a cluster of somebody else is left alone; what a killed service has left counts as none."""
     if left:
         service_folder(config).mkdir(parents=True)
-        tell_address(service_folder(config), "gone:1")
+        write_address(service_folder(config), "gone:1")
     assert promote(config, "1") == {"version": "reviews/1", "served": False}
     assert joined == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ray._raylet import get_authentication_mode
 
-from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, find_cluster, local_token, settings, tell_address
+from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, find_cluster, local_token, settings, write_address
 
 DISABLED, WITH_TOKEN = 0, 1  # Ray's own numbers
 
@@ -66,7 +66,7 @@ def test_other_commands_find_the_cluster_while_it_runs(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     assert find_cluster(folder) is None
     with local_token(folder):
-        tell_address(folder, "127.0.0.1:6379")
+        write_address(folder, "127.0.0.1:6379")
         found = find_cluster(folder)
         assert found is not None
         assert found.address == "127.0.0.1:6379"

@@ -67,11 +67,9 @@ class CausalLmConfig(LargeConfig):
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
-        """See `LargeConfig`."""
         return CausalLm(self, self._folder(assets_dir), label_names, device)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        """See `LargeConfig`."""
         return causal_lm_identity(self, self._folder(assets_dir), label_names)
 
     @property

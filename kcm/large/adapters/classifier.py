@@ -44,17 +44,14 @@ class ClassifierConfig(EncodedConfig):
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
-        """See `LargeConfig`."""
         return ClassifierModel(self.encoder.build(assets_dir, device), _required(head), label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        """See `LargeConfig`."""
         return classifier_identity(self.encoder.identity(assets_dir), _required(head), label_names)
 
     def fit(
         self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
     ) -> HeadFit:
-        """See `LargeConfig`."""
         return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed)
 
 
@@ -74,32 +71,32 @@ class ClassifierModel:
         """One answer per item; each costs its share of the batch's seconds."""
         if not items:
             return []
-        return answered(items, self._encoder, self._probabilities)
+        return timed_answers(items, self._encoder, self._probabilities)
 
     def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         return masked(self._head.probabilities(features_ND), prompts)
 
 
-def answered(
+def timed_answers(
     items: Sequence[Item], encoder: Encoder, probabilities: Callable[[np.ndarray, Sequence[Prompt]], np.ndarray]
 ) -> list[LargeAnswer]:
     """Answers by `probabilities`, from features [N, D] and prompts to [N, C].
 
-    Each costs its share of the seconds. An item that cannot be read is an error of its own.
+    Each costs its share of the seconds. An item that cannot be read gets an error of its own.
     """
     start = time.perf_counter()
     features_ND, faults = encode_readable(encoder, [item.content for item in items])
     prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
     probabilities_NC = probabilities(features_ND, prompts)
     cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-    found = iter(read_off(probabilities_NC, cost))
+    found = iter(answers_from(probabilities_NC, cost))
     return [
         LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
         for position in range(len(items))
     ]
 
 
-def read_off(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
+def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
     """Answers from probabilities [N, C], each at the same cost; a row that is not a distribution is an error."""
     return [
         LargeAnswer(int(row_C.argmax()), row_C, cost)

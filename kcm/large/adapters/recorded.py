@@ -51,11 +51,9 @@ class RecordedConfig(LargeConfig):
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
-        """See `LargeConfig`."""
         return RecordedModel(self, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        """See `LargeConfig`."""
         return RecordedModel(self, label_names).identity
 
     @property

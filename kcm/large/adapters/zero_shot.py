@@ -21,7 +21,7 @@ from scipy.special import softmax
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content, contents
-from kcm.large.adapters.classifier import answered, masked
+from kcm.large.adapters.classifier import masked, timed_answers
 from kcm.large.base import Item, LargeAnswer, LargeModel
 from kcm.large.config import EncodedConfig
 from kcm.large.head import LinearHead
@@ -86,12 +86,10 @@ class ZeroShotConfig(EncodedConfig):
         responses: ResponseStore | None = None,
         limit_s: float = math.inf,
     ) -> LargeModel:
-        """See `LargeConfig`."""
         inputs, labels = (each.build(assets_dir, device) for each in (self.encoder, self.label_encoder))
         return ZeroShotModel(self, inputs, labels, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        """See `LargeConfig`."""
         inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
         return zero_shot_identity(self, inputs, labels, label_names)
 
@@ -124,7 +122,7 @@ class ZeroShotModel:
         """One answer per item; each costs its share of the batch's seconds."""
         if not items:
             return []
-        return answered(items, self._encoder, self._probabilities)
+        return timed_answers(items, self._encoder, self._probabilities)
 
     def _probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         similarity_NC = features_ND @ self._labels_CD.T

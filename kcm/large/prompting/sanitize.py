@@ -1,4 +1,4 @@
-"""Text of strangers made harmless: it can close no mark, open no turn of a chat, and hide nothing from a reader."""
+"""Sanitizing of untrusted text: it cannot close a mark, open a chat turn, or contain invisible characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSES = re.compile(r">(?=>)")
 _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS]
 
 
-def neutral(text: str, max_chars: int) -> str:
+def sanitized(text: str, max_chars: int) -> str:
     """The first `max_chars` characters of `text`, without control and invisible characters, and with tags broken up.
 
     A space is put behind every `<`, between every two `>`, and into the bracketed words that some models read as turns:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcm.large.prompting.prompts import CLOSING, OPENING
-from kcm.large.prompting.sanitize import neutral
+from kcm.large.prompting.sanitize import sanitized
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from kcm.large.prompting.sanitize import neutral
     ["An utter delight.", "Ünïcode 漢字 🙂", "line one\nline two\tend", "1 < 2, 3 > 2", "می‌خواهم", "👩‍💻", "[sic] [1]"],
 )
 def test_an_honest_text_is_left_as_it_is(text):
-    assert neutral(text, 1000) == text
+    assert sanitized(text, 1000) == text
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_an_honest_text_is_left_as_it_is(text):
     ],
 )
 def test_marks_and_tags_are_broken_up_and_what_cannot_be_seen_is_gone(text, expected):
-    assert neutral(text, 1000) == expected
+    assert sanitized(text, 1000) == expected
 
 
 @given(st.text(alphabet=st.sampled_from("<>|\x00\u200b[]/INSTim_ \n"), max_size=40))
 def test_no_text_spells_a_mark_or_a_tag(text):
-    shown = neutral(text, 1000)
+    shown = sanitized(text, 1000)
     assert OPENING not in shown
     assert CLOSING not in shown
     assert "<|" not in shown
@@ -43,4 +43,4 @@ def test_no_text_spells_a_mark_or_a_tag(text):
 
 
 def test_a_long_text_is_cut_before_it_is_read():
-    assert neutral("x" * 1000, 50) == "x" * 50
+    assert sanitized("x" * 1000, 50) == "x" * 50
