@@ -37,7 +37,8 @@ class TuneConfig(Config):
     deferral_weights: tuple[float, ...] = Field((0.0, 0.1), min_length=1, description="Prices of a large call.")
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
-    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
+    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak rates of AdamW.")
+    sgd_rates: tuple[float, ...] = Field((0.03, 0.1, 0.3), min_length=1, description="Peak rates of SGD.")
     warm_start: bool = Field(
         True, description="Try first what the last search of the same space on this storage found best."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kcm.learners.analytic import Analytic, AnalyticConfig
-from kcm.learners.base import Batch, LearnedTask, Learner, Parameters, Scored
+from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Parameters, Scored
 from kcm.learners.config import LearnerConfig
 from kcm.learners.der import Der, DerConfig
 from kcm.learners.ewc import Ewc, EwcConfig
@@ -18,6 +18,7 @@ __all__ = [
     "Analytic",
     "AnalyticConfig",
     "Batch",
+    "Classes",
     "Der",
     "DerConfig",
     "Ewc",
