@@ -12,6 +12,7 @@ from kcm.collaborator.mixing import Mixing
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.config import Config
 from kcm.kan import KAN, MLP, RandomReLU
+from kcm.kan.layer import BaseActivation
 
 CollaboratorName = Literal["kcm", "mcm"]  # a KAN, and the control of as many parameters
 NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
@@ -24,6 +25,14 @@ class NetworkConfig(Config):
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
     spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
+    base_activation: BaseActivation = Field("silu", description="The base that a KAN's curves have beside the splines.")
+    centred: bool = Field(
+        False, description="A KAN's splines lose what they are on average over normal inputs, and a bias joins them."
+    )
+    zero_start: bool = Field(
+        False,
+        description="A KAN's last layer, a linear map and weights on random units start at zero; an MLP never does.",
+    )
     scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
     mixing: int = Field(
         0,
@@ -92,7 +101,7 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     its parameter count closest to the KAN's.
     """
     if kind == "linear":
-        return MLP([in_features, num_labels], seed=seed)
+        return _started(MLP([in_features, num_labels], seed=seed), network)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = KAN(
@@ -100,8 +109,19 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
         grid_size=network.grid_size,
         spline_order=network.spline_order,
         grid_range=network.grid_range,
+        base_activation=network.base_activation,
+        centred=network.centred,
+        zero_start=network.zero_start,
         seed=seed,
     )
     if kind == "kan":
         return kan
-    return MLP.matching(kan, seed=seed) if kind == "mlp" else RandomReLU.matching(kan, seed=seed)
+    return MLP.matching(kan, seed=seed) if kind == "mlp" else _started(RandomReLU.matching(kan, seed=seed), network)
+
+
+def _started(single: nn.Module, network: NetworkConfig) -> nn.Module:
+    """A network with one trained layer, at zero where that is asked."""
+    if network.zero_start:
+        for parameter in single.parameters():
+            nn.init.zeros_(parameter)
+    return single

@@ -86,3 +86,30 @@ def test_what_is_exported_answers_alike_and_leaves_the_original_as_it_is(kind, s
         assert mine.requires_grad
         assert not theirs.requires_grad
     assert not any(parameter.requires_grad for parameter in exported.parameters())
+
+
+@pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
+def test_single_layers_start_at_zero_where_asked_and_can_leave_it(kind) -> None:
+    network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True, zero_start=True)
+    collaborator = Collaborator(12, 3, network, kind, seed=0)
+    judge, small = collaborator(FEATURES)
+    assert torch.equal(judge, torch.zeros(5, 3))
+    small[:, 0].sum().backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in collaborator.small.parameters())
+
+
+def test_of_a_deeper_kan_the_last_layer_alone_starts_at_zero_and_of_an_mlp_none() -> None:
+    network = NetworkConfig(hidden=(4,), zero_start=True)
+    first, last = Collaborator(12, 3, network, "kan", seed=0).judge.kan_layers
+    assert first.weight.any()
+    assert not last.weight.any()
+    plain = Collaborator(12, 3, network.model_copy(update={"zero_start": False}), "mlp", seed=0)
+    for ours, theirs in zip(Collaborator(12, 3, network, "mlp", 0).parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_mcm_matches_a_kan_without_base_too() -> None:
+    network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True)
+    kcm, mcm = (num_parameters(Collaborator(384, 20, network, kind, 0).judge) for kind in ("kan", "mlp"))
+    assert kcm == 384 * 6 * 20 + 20
+    assert mcm == pytest.approx(kcm, rel=0.02)

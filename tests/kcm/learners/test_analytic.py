@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
+from kcm.kan.basis import Grid, spline_basis
 from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import TARGET, mixed_targets
 from kcm.learners.base import Batch
@@ -21,7 +22,11 @@ from kcm.learners.stream import TensorRows
 from kcm.learners.trainer import TrainConfig, Trainer
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
-NETWORKS = [("kan", NETWORK), ("kan", NETWORK.model_copy(update={"mixing": 100})), ("random_relu", NETWORK)]
+NETWORKS = [
+    ("kan", NETWORK),
+    ("kan", NETWORK.model_copy(update={"mixing": 100})),
+    ("random_relu", NETWORK),
+]
 
 
 def make_trainer(
@@ -73,6 +78,22 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
     np.testing.assert_allclose(deployed, expected, atol=1e-3)  # in float32
     assert torch.equal(deployed, small)
     assert float(np.mean(trainer.accuracy["small"][-1])) > 0.93
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_layer_without_base_gets_the_fit_of_scikit_learn_centred_or_not(digits, centred) -> None:
+    network = NETWORK.model_copy(update={"base_activation": "none", "centred": centred})
+    trainer = make_trainer(digits[:3], network=network, learner=AnalyticConfig(class_balance=0))
+    trainer.run()
+    train, test = rows_of(digits[:3], "train"), rows_of(digits[:3], "test")
+    inputs, test_inputs = (
+        spline_basis(trainer.collaborator.inputs(each.features.double()), Grid(2, 1, -3.0, 3.0)).flatten(1).numpy()
+        for each in (train, test)
+    )
+    penalty = trainer.learner.fits()[0].strength * np.square(inputs).sum() / (inputs.shape[1] - 63)
+    oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
+    expected = oracle.fit(inputs, TARGET * np.eye(10)[train.labels]).predict(test_inputs)
+    assert_equal_logits(solved(trainer, test.features)[0], torch.from_numpy(expected))
 
 
 def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:

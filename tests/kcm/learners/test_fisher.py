@@ -10,7 +10,14 @@ from torch.nn import functional as F
 from kcm.kan import KAN, MLP
 from kcm.learners.fisher import sum_squared_gradients
 
-NETWORKS = [KAN([5, 4], grid_size=3), KAN([5, 7, 4], grid_size=3), MLP([5, 6, 3, 4]), nn.Linear(5, 4, bias=False)]
+CENTRED = KAN([5, 4], grid_size=3, spline_order=1, base_activation="none", centred=True)
+NETWORKS = [
+    KAN([5, 4], grid_size=3),
+    CENTRED,
+    KAN([5, 7, 4], grid_size=3),
+    MLP([5, 6, 3, 4]),
+    nn.Linear(5, 4, bias=False),
+]
 EVERY = torch.ones(4, dtype=torch.bool)
 
 
