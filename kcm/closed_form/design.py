@@ -28,8 +28,12 @@ class Design(Protocol):
         """Inputs of the regression, [N, P]."""
         ...
 
-    def write(self, solution_CP: Tensor) -> None:
-        """Give the network the weights that the regression has found."""
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
+        """Give the network the weights that the regression has found, and add `offset_C` to its outputs."""
+        ...
+
+    def written(self) -> list[Tensor]:
+        """The tensors that `write` fills."""
         ...
 
 
@@ -63,15 +67,20 @@ class SplineDesign:
         return torch.cat([base_NI, contrasts_NLI.flatten(1), constant_N1], 1)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
         """Turn contrasts and constant back into splines."""
         inputs = self.layer.in_features
         base_CB, contrasts_CL, constant_C1 = solution_CP.tensor_split((self._num_base, solution_CP.shape[1] - 1), 1)
         contrasts_CLI = contrasts_CL.unflatten(1, (-1, inputs))  # type: ignore[no-untyped-call]
+        constant_C1 = constant_C1 + offset_C[:, None] / self._constant
         share_C11 = constant_C1[:, :, None] / math.sqrt(inputs * self.layer.grid.num_basis)
         splines_CKI = torch.matmul(self._turn_LK.T, contrasts_CLI) + share_C11
         base_C1I = base_CB.unsqueeze(1) if self.layer.has_base else torch.zeros_like(splines_CKI[:, :1])
         self.layer.write(torch.cat([base_C1I, splines_CKI], 1))
+
+    def written(self) -> list[Tensor]:
+        """Weight, and bias where there is one."""
+        return list(self.layer.parameters())
 
 
 class UnitDesign:
@@ -90,9 +99,14 @@ class UnitDesign:
         return self.network.features(x_NI)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
-        """The weights on the units."""
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
+        """The weights on the units, and the offset."""
         self.network.weight.copy_(solution_CP)
+        self.network.offset.copy_(offset_C)
+
+    def written(self) -> list[Tensor]:
+        """Weight and offset."""
+        return [self.network.weight, self.network.offset]
 
 
 class LinearDesign:
@@ -111,10 +125,14 @@ class LinearDesign:
         return torch.cat([x_NI, x_NI.new_ones(len(x_NI), 1)], 1)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
         """Weights and bias."""
         self.layer.weight.copy_(solution_CP[:, :-1])
-        self.layer.bias.copy_(solution_CP[:, -1])
+        self.layer.bias.copy_(solution_CP[:, -1] + offset_C)
+
+    def written(self) -> list[Tensor]:
+        """Weights and bias."""
+        return list(self.layer.parameters())
 
 
 def design_of(network: nn.Module) -> Design | None:

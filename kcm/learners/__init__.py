@@ -13,6 +13,7 @@ from kcm.learners.lwf import Lwf, LwfConfig
 from kcm.learners.memory import Memory, MemoryRow
 from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.si import Si, SiConfig
+from kcm.learners.slda import Slda, SldaConfig
 
 __all__ = [
     "Analytic",
@@ -40,4 +41,6 @@ __all__ = [
     "Scored",
     "Si",
     "SiConfig",
+    "Slda",
+    "SldaConfig",
 ]

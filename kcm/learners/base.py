@@ -24,8 +24,6 @@ from kcm.learners.ranks import Ranks
 Parameters = Mapping[str, nn.Parameter]
 """Parameters of the networks by name; one that judge and small share is there once."""
 
-UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
-
 
 @dataclass(frozen=True)
 class Batch:

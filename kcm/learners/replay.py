@@ -13,20 +13,23 @@ labels not seen yet. In the first task, or where no label is old, the loss is th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from kcm.collaborator.class_base import UNSEEN
 from kcm.errors import ConfigError
-from kcm.learners.base import UNSEEN, Batch, Classes, Learner
+from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
 from kcm.learners.memory import Memory, MemoryRow, row_key, select
 
 
 class MemoryConfig(LearnerConfig):
     """What all learners with a memory have in common."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"margin"})
 
     memory: int = Field(
         400, ge=0, description="Rows remembered over all tasks: at least one per label, or 0 for none at all."

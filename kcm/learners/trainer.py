@@ -10,20 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.base import UNSEEN, Batch, Classes, LearnedTask, Learner, Scored
+from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TaskRows, train_order
@@ -31,6 +32,8 @@ from kcm.learners.stream import TaskRows, train_order
 
 class TrainConfig(Config):
     """How every task is trained."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"optimizer", "sgd_rate"})
 
     num_epochs: int = Field(20, ge=1, description="Passes over the train rows of a task.")
     batch_size: int = Field(64, ge=1, description="Rows of a step, over all workers together.")
@@ -113,6 +116,7 @@ class Trainer:
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
         self._fit_normalizer()
         self.baseline = self.evaluate(num_learned=0)
+        self._add_to_base()
         self._begin_task()
 
     @property
@@ -243,8 +247,9 @@ class Trainer:
 
     @property
     def _active_C(self) -> Tensor:
-        """Labels whose logits take part in the loss: all, or the seen ones."""
-        return self._seen_C if self.train.mask_unseen else torch.ones_like(self._seen_C)
+        """Labels whose logits take part in the loss: all, or the seen ones, which alone have a base."""
+        only_seen = self.train.mask_unseen or self.collaborator.base is not None
+        return self._seen_C if only_seen else torch.ones_like(self._seen_C)
 
     def _step_rows(self) -> tuple[Tensor, Tensor]:
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
@@ -277,7 +282,8 @@ class Trainer:
     def _begin_task(self) -> None:
         task = self.position.task
         if self.learner.restarts:
-            self.collaborator.load_state_dict(self._initial)
+            initial = {name: value for name, value in self._initial.items() if not name.startswith("base.")}
+            self.collaborator.load_state_dict(self.collaborator.state_dict() | initial)
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
         self._sizes = [rows.num_rows("train") for rows in streamed]
         self._steps_per_epoch = self._count_steps(task)
@@ -300,7 +306,18 @@ class Trainer:
             self.accuracy[network].append(row)
         self.position.task, self.position.step = self.position.task + 1, 0
         if not self.done:
+            self._add_to_base()
             self._begin_task()
+
+    def _add_to_base(self) -> None:
+        """Take the rows of the task that begins into the base, each once, whatever is streamed of it later."""
+        if (base := self.collaborator.base) is None:
+            return
+        labelled = (batch.labelled() for batch in self._shares(self.tasks[self.position.task], "train", size=4096))
+        real = ((batch, batch.weights.nonzero()[:, 0]) for batch in labelled)
+        part = base.sums_of((batch.features[rows], batch.labels[rows]) for batch, rows in real)
+        self.ranks.sum_(part)
+        base.add(part)
 
     def _learned_task(self) -> LearnedTask:
         rows = self.tasks[self.position.task]

@@ -113,3 +113,21 @@ def test_mcm_matches_a_kan_without_base_too() -> None:
     kcm, mcm = (num_parameters(Collaborator(384, 20, network, kind, 0).judge) for kind in ("kan", "mlp"))
     assert kcm == 384 * 6 * 20 + 20
     assert mcm == pytest.approx(kcm, rel=0.02)
+
+
+@pytest.mark.parametrize(("basis", "per_label"), [("quadratic", 12 + 200 + 1), ("relu", 200)])
+def test_another_basis_is_one_layer_on_its_own_projections_and_controls_match_it(basis, per_label) -> None:
+    network = NetworkConfig(hidden=(), mixing=200, basis=basis)
+    kan, relu, mlp, linear = (Collaborator(12, 3, network, kind, 0) for kind in ("kan", "random_relu", "mlp", "linear"))
+    assert num_parameters(kan.judge) == num_parameters(relu.judge) == 3 * per_label
+    assert num_parameters(mlp.judge) == pytest.approx(3 * per_label, rel=0.02)
+    assert num_parameters(linear.judge) == 3 * 13
+    for collaborator in (kan, relu, mlp, linear):
+        assert collaborator.inputs(FEATURES).shape == FEATURES.shape
+        assert collaborator(FEATURES)[0].shape == (5, 3)
+
+
+@pytest.mark.parametrize("changes", [{"hidden": (4,), "mixing": 8}, {"mixing": 0}], ids=str)
+def test_another_basis_without_projections_or_with_hidden_layers_is_refused(changes) -> None:
+    with pytest.raises(ValueError, match=r"basis: quadratic is a single layer.*mixing, such as 2688"):
+        NetworkConfig(**{"hidden": (), "basis": "quadratic"} | changes)
