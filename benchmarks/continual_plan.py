@@ -63,7 +63,7 @@ def descriptive() -> tuple[Row, ...]:
         Row(learner, memory, ("linear",) if (learner, memory) in headline else ALL_NETWORKS)
         for learner in LEARNERS
         for memory in (MEMORIES if has_memory(learner) else (None,))
-        if learner != "analytic"
+        if learner not in ("analytic", "slda")
     ]
     latency = [Row("replay", memory, ("mlp",), "latency") for memory in (2, 10)]
     return (*learned, *latency, Row("finetune", networks=("ncm",)))
@@ -160,7 +160,7 @@ def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str,
             {**common, **strengths.get(learner, {})},
         )
         for learner in LEARNERS
-        if learner != "analytic"
+        if learner not in ("analytic", "slda")
     }
 
 

@@ -47,6 +47,8 @@ def _contributions(reasons: Reasons) -> Table:
     table.add_section()
     table.add_row("all others", "", f"{reasons.rest:+.3f}")
     table.add_row("baseline", "", f"{reasons.baseline:+.3f}")
+    if reasons.base:
+        table.add_row("class means, which no curve shows", "", f"{reasons.base:+.3f}")
     return table
 
 

@@ -196,6 +196,7 @@ FAMILIES: Mapping[str, Family] = {
                 "ewc": "kcm.learners.ewc:EwcConfig",
                 "si": "kcm.learners.si:SiConfig",
                 "analytic": "kcm.learners.analytic:AnalyticConfig",
+                "slda": "kcm.learners.slda:SldaConfig",
             },
         ),
         Family(

@@ -5,21 +5,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, no unknown keys, no lossy conversion."""
+    """Base of every configuration model: immutable, no unknown keys, no lossy conversion.
+
+    `added` names fields that came later and change nothing at their default: there they are not written, so that what
+    earlier versions made from the same settings has the same fingerprint, and is found again.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
     )
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        at_default = {name for name in self.added if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in values.items() if name not in at_default} if at_default else values
 
     @classmethod
     def form_of(cls, value: object) -> type[Config]:

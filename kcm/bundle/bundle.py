@@ -322,6 +322,8 @@ def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[
     parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
     if not collaborator.network.shared:
         parts["small"] = collaborator.small
+    if collaborator.base is not None:
+        parts["base"] = collaborator.base
     return parts if deferral is None else parts | {"gate": deferral}
 
 

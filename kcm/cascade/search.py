@@ -23,6 +23,7 @@ class TuneConfig(Config):
     """The search space; every list is a set of values to choose from, one value fixes it."""
 
     operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes", "warm_start"})  # another stage's, and a hint
+    added: ClassVar[frozenset[str]] = frozenset({"sgd_rates"})
 
     num_trials: int = Field(16, ge=1, description="Trials for each collaborator.")
     max_loss: float = Field(0.005, ge=0, lt=1, description="Accuracy that the searched threshold may lose on validate.")
@@ -37,7 +38,8 @@ class TuneConfig(Config):
     deferral_weights: tuple[float, ...] = Field((0.0, 0.1), min_length=1, description="Prices of a large call.")
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
-    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak learning rates.")
+    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak rates of AdamW.")
+    sgd_rates: tuple[float, ...] = Field((0.03, 0.1, 0.3), min_length=1, description="Peak rates of SGD.")
     warm_start: bool = Field(
         True, description="Try first what the last search of the same space on this storage found best."
     )

@@ -13,6 +13,7 @@ from scipy.linalg import helmert
 from torch import Tensor, nn
 
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
+from kcm.kan.basis import edge_features
 
 
 class Design(Protocol):
@@ -27,8 +28,12 @@ class Design(Protocol):
         """Inputs of the regression, [N, P]."""
         ...
 
-    def write(self, solution_CP: Tensor) -> None:
-        """Set the weights of the network from those of the regression."""
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
+        """Give the network the weights that the regression has found, and add `offset_C` to its outputs."""
+        ...
+
+    def written(self) -> list[Tensor]:
+        """The tensors that `write` fills."""
         ...
 
 
@@ -37,36 +42,45 @@ class SplineDesign:
 
     The splines of every input sum to one. Turned by an orthogonal matrix, they are K - 1 contrasts and a constant, and
     ridge regression does not see the turn. The I constants are equal, and act as one that is sqrt(I) times as large.
-    So I K + 1 inputs give the very solution that (1 + K) I give, and G is no longer singular by construction.
+    So I K + 1 inputs give the very solution that (1 + K) I give, and G is no longer singular by construction. A centred
+    layer is solved for as if it were plain: its bias takes the constants up.
     """
 
     def __init__(self, layer: KANLinear) -> None:
         self.layer = layer
         num_splines = layer.grid.num_basis
         self._turn_LK = torch.from_numpy(helmert(num_splines))  # L = K - 1 orthonormal rows, each of which sums to 0
+        self._num_base = layer.in_features if layer.has_base else 0
         self._constant = math.sqrt(layer.in_features / num_splines)
 
     @property
     def num_inputs(self) -> int:
-        """I K + 1."""
-        return self.layer.in_features * self.layer.grid.num_basis + 1
+        """I K + 1 with a base, I (K - 1) + 1 without."""
+        return self._num_base + self.layer.in_features * (self.layer.grid.num_basis - 1) + 1
 
     def inputs(self, x_NI: Tensor) -> Tensor:
         """The base, the contrasts and the constant."""
-        features_NFI = self.layer.features(x_NI).unflatten(1, (-1, self.layer.in_features))  # type: ignore[no-untyped-call]
+        features_NFI = edge_features(x_NI, self.layer.grid)
         contrasts_NLI = torch.matmul(self._turn_LK, features_NFI[:, 1:])
         constant_N1 = torch.full((len(x_NI), 1), self._constant, dtype=torch.float64)
-        return torch.cat([features_NFI[:, 0], contrasts_NLI.flatten(1), constant_N1], 1)
+        base_NI = features_NFI[:, 0, : self._num_base]
+        return torch.cat([base_NI, contrasts_NLI.flatten(1), constant_N1], 1)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
         """Turn contrasts and constant back into splines."""
         inputs = self.layer.in_features
-        base_CI, contrasts_CL, constant_C1 = solution_CP.tensor_split((inputs, solution_CP.shape[1] - 1), 1)
+        base_CB, contrasts_CL, constant_C1 = solution_CP.tensor_split((self._num_base, solution_CP.shape[1] - 1), 1)
         contrasts_CLI = contrasts_CL.unflatten(1, (-1, inputs))  # type: ignore[no-untyped-call]
+        constant_C1 = constant_C1 + offset_C[:, None] / self._constant
         share_C11 = constant_C1[:, :, None] / math.sqrt(inputs * self.layer.grid.num_basis)
         splines_CKI = torch.matmul(self._turn_LK.T, contrasts_CLI) + share_C11
-        self.layer.weight.copy_(torch.cat([base_CI, splines_CKI.flatten(1)], 1))
+        base_C1I = base_CB.unsqueeze(1) if self.layer.has_base else torch.zeros_like(splines_CKI[:, :1])
+        self.layer.write(torch.cat([base_C1I, splines_CKI], 1))
+
+    def written(self) -> list[Tensor]:
+        """Weight, and bias where there is one."""
+        return list(self.layer.parameters())
 
 
 class UnitDesign:
@@ -85,9 +99,14 @@ class UnitDesign:
         return self.network.features(x_NI)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
-        """The weights on the units."""
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
+        """The weights on the units, and the offset."""
         self.network.weight.copy_(solution_CP)
+        self.network.offset.copy_(offset_C)
+
+    def written(self) -> list[Tensor]:
+        """Weight and offset."""
+        return [self.network.weight, self.network.offset]
 
 
 class LinearDesign:
@@ -106,10 +125,14 @@ class LinearDesign:
         return torch.cat([x_NI, x_NI.new_ones(len(x_NI), 1)], 1)
 
     @torch.no_grad()
-    def write(self, solution_CP: Tensor) -> None:
+    def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
         """Weights and bias."""
         self.layer.weight.copy_(solution_CP[:, :-1])
-        self.layer.bias.copy_(solution_CP[:, -1])
+        self.layer.bias.copy_(solution_CP[:, -1] + offset_C)
+
+    def written(self) -> list[Tensor]:
+        """Weights and bias."""
+        return list(self.layer.parameters())
 
 
 def design_of(network: nn.Module) -> Design | None:

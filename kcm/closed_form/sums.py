@@ -49,6 +49,26 @@ class RidgeSums:
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine += theirs
 
+    def balanced(self, share: float) -> RidgeSums:
+        """The sums of as many rows, had class c not n_c of them but a number that goes with n_c^(1 - share).
+
+        Its rows then lie about its mean m_c as those of all classes do: G + sum_c (n'_c - n_c) m_c m_c^T. The first
+        model's targets must be labels, all of one size; those of other models are taken to go with them.
+        """
+        labels_C = self.totals_K.chunk(len(self.squares_M))[0]
+        seen_C = labels_C > 0
+        count_C = self.count * labels_C / labels_C.sum()
+        wanted_C = torch.where(seen_C, count_C ** (1 - share), 0)
+        wanted_C = wanted_C * (self.count / wanted_C.sum())
+        mean_PC = self.cross_PK[:, : len(labels_C)] / torch.where(seen_C, labels_C, 1)
+        ratio_K = torch.where(seen_C, wanted_C / torch.where(seen_C, count_C, 1), 1).repeat(len(self.squares_M))
+        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M))
+        changed_PP = torch.addmm(self.gram_PP, mean_PC * (wanted_C - count_C), mean_PC.T).triu_()
+        parts = (self.count, changed_PP, self.cross_PK * ratio_K, self.totals_K * ratio_K, self.squares_M)
+        for mine, theirs in zip(sums.tensors(), parts, strict=True):
+            mine.copy_(theirs)
+        return sums
+
     def state_dict(self) -> dict[str, Any]:
         """The sums as tensors; of G the triangle alone."""
         packed, _ = lapack.dtrttp(self.gram_PP.numpy().T, uplo="L")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from kcm.collaborator.class_base import BaseKind, ClassBase
 from kcm.collaborator.mixing import Mixing
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
 from kcm.config import Config
-from kcm.kan import KAN, MLP, RandomReLU
+from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU
+from kcm.kan.layer import BaseActivation
 
+Single = TypeVar("Single", bound=nn.Module)
 CollaboratorName = Literal["kcm", "mcm"]  # a KAN, and the control of as many parameters
 NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 
@@ -20,15 +23,41 @@ NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
 class NetworkConfig(Config):
     """Shape of the judge and of the small model; an MLP takes the widths that match the KAN's parameter count."""
 
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"basis", "base_activation", "centred", "zero_start", "base", "base_scale", "base_shrinkage"}
+    )
+
     hidden: tuple[int, ...] = Field((16,), description="Widths of the KAN's hidden layers; empty for a single layer.")
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
     spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
+    basis: Literal["spline", "quadratic", "relu"] = Field(
+        "spline",
+        description="What a KAN's curves are made of; quadratic and relu are single layers on `mixing` projections.",
+    )
+    base_activation: BaseActivation = Field("silu", description="The base that a KAN's curves have beside the splines.")
+    centred: bool = Field(
+        False, description="A KAN's splines lose what they are on average over normal inputs, and a bias joins them."
+    )
+    zero_start: bool = Field(
+        False,
+        description="A KAN's last layer, a linear map and weights on random units start at zero; an MLP never does.",
+    )
     scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
     mixing: int = Field(
         0,
         ge=0,
         description="Frozen random projections of the features, which the networks see in their place; 0: none.",
+    )
+    base: BaseKind = Field(
+        "none",
+        description="Logits that networks are added to: of the nearest class mean, or of linear discriminant analysis.",
+    )
+    base_scale: float = Field(
+        1.0, gt=0, description="What the logits of the base are multiplied by; at 1, means are multiplied by 20."
+    )
+    base_shrinkage: float = Field(
+        0.01, gt=0, le=1, description="How far base `lda` takes the covariance to a multiple of the identity."
     )
     shared: bool = Field(False, description="Judge and small are one network (an ablation).")
     mlp_width: int | None = Field(
@@ -42,21 +71,36 @@ class NetworkConfig(Config):
             raise ValueError("widths must be positive")
         return value
 
+    @model_validator(mode="after")
+    def _projections(self) -> NetworkConfig:
+        if self.basis != "spline" and (self.hidden or not self.mixing):
+            raise ValueError(
+                f"basis: {self.basis} is a single layer on random projections: give hidden: [] and mixing, such as 2688"
+            )
+        return self
+
+    @property
+    def projects(self) -> bool:
+        """Whether the features are mixed before the networks; units of another basis project for themselves."""
+        return self.mixing > 0 and self.basis == "spline"
+
 
 class Collaborator(nn.Module):
     """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
 
     `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. Where networks
     are fitted in closed form, and an MLP cannot be, the control is `kind="random_relu"`. `kind="linear"` is the
-    baseline without a hidden layer.
+    baseline without a hidden layer. With a `network.base`, both networks are added to its logits.
     """
 
     def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
         super().__init__()
         self.in_features, self.num_labels, self.kind, self.network = in_features, num_labels, kind, network
         self.normalizer = FrozenNormalizer(in_features) if network.scaling == "first_task" else UnitNormalizer()
-        self.mixing = Mixing(in_features, network.mixing, seed) if network.mixing else nn.Identity()
-        self.judge = build_network(network.mixing or in_features, num_labels, network, kind, seed)
+        self.mixing = Mixing(in_features, network.mixing, seed) if network.projects else nn.Identity()
+        self.base = make_base(in_features, num_labels, network)
+        num_inputs = network.mixing if network.projects else in_features
+        self.judge = build_network(num_inputs, num_labels, network, kind, seed)
         self.small = self.judge if network.shared else copy.deepcopy(self.judge)
 
     @property
@@ -67,8 +111,11 @@ class Collaborator(nn.Module):
     def forward(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Judge and small logits, each [N, num_labels], from raw encoder features [N, in_features]."""
         inputs_NM = self.inputs(features_ND)
-        judge_NC = self.judge(inputs_NM)
-        return judge_NC, judge_NC if self.network.shared else self.small(inputs_NM)
+        logits = [network(inputs_NM) for network in self.networks.values()]
+        if self.base is not None:
+            base_NC = self.base(features_ND)
+            logits = [network_NC + base_NC for network_NC in logits]
+        return logits[0], logits[-1]
 
     def inputs(self, features_ND: Tensor) -> Tensor:
         """The inputs of the networks: raw features scaled, and mixed where configured."""
@@ -85,6 +132,13 @@ class Collaborator(nn.Module):
         return exported
 
 
+def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> ClassBase | None:
+    """The base that the networks are added to, which has seen nothing yet; None without one."""
+    if network.base == "none":
+        return None
+    return ClassBase(in_features, num_labels, network.base, network.base_scale, network.base_shrinkage)
+
+
 def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
     """A KAN of the configured widths, the control of its kind that matches it, or a linear map.
 
@@ -92,16 +146,35 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     its parameter count closest to the KAN's.
     """
     if kind == "linear":
-        return MLP([in_features, num_labels], seed=seed)
+        return _started(MLP([in_features, num_labels], seed=seed), network)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
-    kan = KAN(
+    kan = _kan(in_features, num_labels, network, seed)
+    if kind == "kan":
+        return kan
+    return MLP.matching(kan, seed=seed) if kind == "mlp" else _started(RandomReLU.matching(kan, seed=seed), network)
+
+
+def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -> KAN | RandomReLU:
+    """The KAN, or the layer of its kind that is made of another basis."""
+    if network.basis != "spline":
+        units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
+        return _started(units(in_features, network.mixing, num_labels, seed=seed), network)
+    return KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,
         spline_order=network.spline_order,
         grid_range=network.grid_range,
+        base_activation=network.base_activation,
+        centred=network.centred,
+        zero_start=network.zero_start,
         seed=seed,
     )
-    if kind == "kan":
-        return kan
-    return MLP.matching(kan, seed=seed) if kind == "mlp" else RandomReLU.matching(kan, seed=seed)
+
+
+def _started(single: Single, network: NetworkConfig) -> Single:
+    """A network with one trained layer, at zero where that is asked."""
+    if network.zero_start:
+        for parameter in single.parameters():
+            nn.init.zeros_(parameter)
+    return single

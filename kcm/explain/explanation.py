@@ -10,7 +10,7 @@ import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement
-from kcm.explain.networks import network_inputs, networks_with_curves
+from kcm.explain.networks import base_logits, network_inputs, networks_with_curves
 from kcm.explain.reasons import Reasons, reasons_for
 
 WORDS = 60  # at most, that are left out in turn
@@ -69,13 +69,14 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     Raises DataError for features that are not finite.
     """
     collaborator = bundle.collaborator
-    inputs_NI = network_inputs(collaborator, np.stack([judgement.features_D for judgement in judgements]))
-    logits_NC = collaborator.judge(inputs_NI)
+    features_ND = np.stack([judgement.features_D for judgement in judgements])
+    inputs_NI, base_NC = network_inputs(collaborator, features_ND), base_logits(collaborator, features_ND)
+    logits_NC = collaborator.judge(inputs_NI) + base_NC
     judged = int(logits_NC[0].argmax())
     logit_N = logits_NC[:, judged]
     effects = (logit_N[0] - logit_N[1:]).tolist()
     reasons = {
-        name: reasons_for(network, inputs_NI[0], int(network(inputs_NI[:1]).argmax()), top)
+        name: reasons_for(network, inputs_NI[0], int((network(inputs_NI[:1]) + base_NC[:1]).argmax()), top, base_NC[0])
         for name, network in networks_with_curves(bundle.collaborator).items()
     }
     words = tuple(zip(words_of(example)[: len(effects)], effects, strict=True))

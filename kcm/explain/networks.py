@@ -19,10 +19,13 @@ from kcm.kan import KAN
 
 
 def kan_of(network: nn.Module) -> KAN:
-    """The network as a KAN; raise ConfigError for an MLP, which has no curves to show."""
+    """The network as a KAN; raise ConfigError for another, which has no curves to show."""
     if isinstance(network, KAN):
         return network
-    raise ConfigError("the collaborator is an MLP, which has no edge functions to show", mend="Explain a KCM bundle")
+    raise ConfigError(
+        f"the collaborator's networks are of the kind {type(network).__name__}, which has no edge functions to show",
+        mend="Explain a KCM bundle of splines",
+    )
 
 
 def networks_with_curves(collaborator: Collaborator) -> dict[str, KAN]:
@@ -40,6 +43,15 @@ def network_inputs(collaborator: Collaborator, features_ND: NDArray[np.float32] 
     if not features.isfinite().all():
         raise DataError("the encoder gave features that are not finite", where="explain")
     return collaborator.inputs(features)
+
+
+@torch.inference_mode()
+def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | Tensor) -> Tensor:
+    """What the networks are added to, [N, C]: zero without a base."""
+    features = torch.as_tensor(features_ND).to(next(collaborator.parameters()).device)
+    if collaborator.base is None:
+        return features.new_zeros(len(features), collaborator.num_labels)
+    return collaborator.base(features)  # type: ignore[no-any-return]
 
 
 def remembered_rows(learner_state: Mapping[str, Any], collaborator: Collaborator) -> Tensor | None:

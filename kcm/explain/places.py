@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.bundle.bundle import Bundle
-from kcm.explain.networks import network_inputs
+from kcm.explain.networks import base_logits, network_inputs
 from kcm.kan import KAN
 from kcm.kan.inspect.attribution import attribution
 
@@ -37,13 +37,14 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) ->
     """What each pixel adds to the judge's logit of its answer, [S, S]; beyond `most` a side, several pixels together.
 
     None where features are no pixels, or the judge is no KAN or sees mixtures of them. The shares are those of
-    `kcm.kan.inspect.attribution`: exact in a network of one layer.
+    `kcm.kan.inspect.attribution`: exact in a network of one layer. What a base adds to the logit is not in them.
     """
     judge, grid = bundle.collaborator.judge, bundle.encoder.pixel_grid
     if grid is None or not isinstance(judge, KAN) or bundle.collaborator.network.mixing:
         return None
     inputs_1I = network_inputs(bundle.collaborator, features_D[None])
-    share_I = attribution(judge, inputs_1I).contributions[0, int(judge(inputs_1I).argmax())]
+    judged = int((judge(inputs_1I) + base_logits(bundle.collaborator, features_D[None])).argmax())
+    share_I = attribution(judge, inputs_1I).contributions[0, judged]
     pixels_SS = share_I.view(grid).sum(-1)
     block = -(-max(grid[:2]) // most)
     return F.avg_pool2d(pixels_SS[None, None], block, ceil_mode=True, divisor_override=1)[0, 0]

@@ -34,21 +34,24 @@ class Contribution:
 class Reasons:
     """The contributions to the logit of `label`, the largest first; `rest` is what all other features added.
 
-    `baseline` is the logit of the reference input (zero in a network of one layer), so that
-    logit = baseline + sum of contributions + rest. `exact` says whether each share is exact, as in a network of one
-    layer, or DeepLIFT's approximation (see `kcm.kan.inspect.attribution`).
+    `baseline` is the logit of the reference input (zero in a network of one layer), and `base` what class means add,
+    which no curve shows, so that logit = baseline + base + sum of contributions + rest. `exact` says whether each share
+    is exact, as in a network of one layer, or DeepLIFT's approximation (see `kcm.kan.inspect.attribution`).
     """
 
     label: int
     logit: float
     baseline: float
+    base: float
     contributions: tuple[Contribution, ...]
     rest: float
     exact: bool
 
 
-def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10) -> Reasons:
+def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10, base_C: Tensor | None = None) -> Reasons:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
+
+    `base_C` are the logits that the network is added to.
 
     Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
@@ -65,7 +68,8 @@ def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10) -> Reasons
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
     rest = total - sum(each.contribution for each in contributions)
-    return Reasons(label, baseline + total, baseline, contributions, rest, len(network.kan_layers) == 1)
+    base = 0.0 if base_C is None else float(base_C[label])
+    return Reasons(label, baseline + base + total, baseline, base, contributions, rest, len(network.kan_layers) == 1)
 
 
 @torch.no_grad()

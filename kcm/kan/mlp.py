@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.kan.network import KAN
+from kcm.kan.random_relu import RandomReLU
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -28,8 +29,8 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(_linear(*pair, generator) for pair in itertools.pairwise(widths))
 
     @classmethod
-    def matching(cls, kan: KAN, *, seed: int = 0) -> MLP:
-        """The MLP whose parameter count is the closest to that of `kan`.
+    def matching(cls, kan: KAN | RandomReLU, *, seed: int = 0) -> MLP:
+        """The MLP whose parameter count is the closest to that of `kan`, or of what takes its place.
 
         It has as many layers as the KAN, all hidden layers of one solved width; a KAN of a single layer is matched
         by an MLP with one hidden layer, since a linear map has no width to solve for.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kcm.errors import ConfigError
-from kcm.kan.layer import KANLinear
+from kcm.kan.layer import BaseActivation, KANLinear
 from kcm.kan.serving import ServingKAN
 
 
@@ -17,6 +17,7 @@ class KAN(nn.Module):
     """Kolmogorov–Arnold network (arXiv 2404.19756) of the given widths: inputs, hidden layers, outputs.
 
     `KAN([384, 150])` is a single layer, `KAN([384, 64, 150])` has one hidden layer. Equal seeds give equal weights.
+    `base_activation` and `centred` are those of every layer, `zero_start` is that of the last; see KANLinear.
     """
 
     def __init__(
@@ -26,6 +27,9 @@ class KAN(nn.Module):
         spline_order: int = 3,
         grid_range: tuple[float, float] = (-3.0, 3.0),
         *,
+        base_activation: BaseActivation = "silu",
+        centred: bool = False,
+        zero_start: bool = False,
         seed: int = 0,
     ) -> None:
         """Raise ConfigError for fewer than two widths, or a width, grid or order that is out of range."""
@@ -35,7 +39,17 @@ class KAN(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         last = len(widths) - 2
         self.layers = nn.ModuleList(
-            KANLinear(*pair, grid_size, spline_order, grid_range, hidden=index < last, generator=generator)
+            KANLinear(
+                *pair,
+                grid_size,
+                spline_order,
+                grid_range,
+                hidden=index < last,
+                base_activation=base_activation,
+                centred=centred,
+                zero_start=zero_start and index == last,
+                generator=generator,
+            )
             for index, pair in enumerate(pairwise(widths))
         )
 

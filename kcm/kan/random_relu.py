@@ -1,6 +1,9 @@
-"""The control of a KAN that is fitted in closed form: frozen random units with as many coefficients on top."""
+"""Frozen random units with trained weights on top: ReLUs, the control of closed forms, and squares."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,8 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError
 from kcm.kan.network import KAN
+
+_CLAMP = 4.0  # deviations of a projection beyond which its square grows no more
 
 
 def random_directions(count: int, dim: int, generator: torch.Generator) -> Tensor:
@@ -22,31 +27,74 @@ def random_directions(count: int, dim: int, generator: torch.Generator) -> Tenso
 
 
 class RandomReLU(nn.Module):
-    """y = W relu(R x): a random layer R that stays as it was drawn, and the trainable `weight` W [out, width].
+    """y = W relu(R x) + offset: a random layer R that stays as it was drawn, and the trainable `weight` W [out, width].
 
-    The random-features baseline of RanPAC (arXiv 2307.02251, section 4).
+    The random-features baseline of RanPAC (arXiv 2307.02251, section 4). The `offset` [out] is zero, and no gradient
+    moves it: it takes up what a closed form knows of every class.
     """
 
     projection: Tensor
+    offset: Tensor
 
     def __init__(self, in_features: int, width: int, out_features: int, *, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("projection", random_directions(width, in_features, generator))
-        self.weight = nn.Parameter(torch.randn(out_features, width, generator=generator) * width**-0.5)
+        num_features = self.num_features(in_features, width)
+        self.weight = nn.Parameter(torch.randn(out_features, num_features, generator=generator) * num_features**-0.5)
+        self.register_buffer("offset", torch.zeros(out_features))
 
     @classmethod
-    def matching(cls, kan: KAN, *, seed: int = 0) -> RandomReLU:
-        """The network with exactly as many coefficients as the single layer of `kan`; ConfigError for more layers."""
-        if len(kan.kan_layers) > 1:
-            raise ConfigError(f"widths = {list(kan.widths)}", mend="A random layer is matched to a KAN of one layer")
-        num_outputs, width = kan.kan_layers[0].weight.shape
-        return cls(kan.widths[0], width, num_outputs, seed=seed)
+    def matching(cls, network: KAN | RandomReLU, *, seed: int = 0) -> RandomReLU:
+        """The network with exactly as many coefficients as the single layer of `network`; ConfigError for more."""
+        layers = [network] if isinstance(network, RandomReLU) else network.kan_layers
+        if len(layers) > 1:
+            widths = list(network.widths)
+            raise ConfigError(f"widths = {widths}", mend="A random layer is matched to a KAN of one layer")
+        num_outputs, width = layers[0].weight.shape
+        return cls(network.widths[0], width, num_outputs, seed=seed)
+
+    @staticmethod
+    def num_features(in_features: int, width: int) -> int:
+        """What the output is linear in: one number for each random direction."""
+        return width
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Inputs and outputs."""
+        return self.projection.shape[1], self.weight.shape[0]
 
     def features(self, x: Tensor) -> Tensor:
-        """What the output is linear in, [..., width] for `x` [..., in], in the precision of `x`."""
+        """What the output is linear in, [..., num_features] for `x` [..., in], in the precision of `x`."""
         return F.linear(x, self.projection.to(x.dtype)).relu()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]."""
-        return F.linear(self.features(x), self.weight)
+        return F.linear(self.features(x), self.weight, self.offset)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Networks that were stored before there were offsets have none."""
+        stored = {f"{prefix}offset": torch.zeros_like(self.offset)} | state_dict
+        super()._load_from_state_dict(stored, prefix, *args)
+
+
+class RandomQuadratic(RandomReLU):
+    """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, clamp(R x, -4, 4)^2, sqrt(P)] / 2 of P random directions.
+
+    A KAN layer of one interval and degree 2 over P projections R x, whose linear parts are folded: P curves
+    a_p v^2 + b_p v + c_p have P linear parts between them, of which D inputs make only D different ones. So a label
+    costs P + D + 1 coefficients in place of 3 P. The factors give the linear, the quadratic and the constant part
+    weight alike under a ridge penalty.
+    """
+
+    @staticmethod
+    def num_features(in_features: int, width: int) -> int:
+        """The inputs, a square for each random direction, and a constant."""
+        return in_features + width + 1
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the output is linear in, [..., num_features] for `x` [..., in], in the precision of `x`."""
+        width, num_inputs = self.projection.shape
+        squares = F.linear(x, self.projection.to(x.dtype)).clamp(-_CLAMP, _CLAMP).square()
+        constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
+        return 0.5 * torch.cat([math.sqrt(width / num_inputs) * x, squares, constant], -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kcm.learners.analytic import Analytic, AnalyticConfig
-from kcm.learners.base import Batch, LearnedTask, Learner, Parameters, Scored
+from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Parameters, Scored
 from kcm.learners.config import LearnerConfig
 from kcm.learners.der import Der, DerConfig
 from kcm.learners.ewc import Ewc, EwcConfig
@@ -13,11 +13,13 @@ from kcm.learners.lwf import Lwf, LwfConfig
 from kcm.learners.memory import Memory, MemoryRow
 from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.si import Si, SiConfig
+from kcm.learners.slda import Slda, SldaConfig
 
 __all__ = [
     "Analytic",
     "AnalyticConfig",
     "Batch",
+    "Classes",
     "Der",
     "DerConfig",
     "Ewc",
@@ -39,4 +41,6 @@ __all__ = [
     "Scored",
     "Si",
     "SiConfig",
+    "Slda",
+    "SldaConfig",
 ]

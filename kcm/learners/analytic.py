@@ -35,8 +35,11 @@ class AnalyticConfig(LearnerConfig):
     without a label it leaves out. With mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304,
     grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`; more projections are worth more than more splines.
     Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
-    some 4 P^3 operations.
+    some 4 P^3 operations. `network: {hidden: [], basis: quadratic, mixing: 2688}` folds the linear parts of such
+    projections and leaves P = mixing + I + 1; `basis: relu` is RanPAC's own, with P = mixing.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"equal_classes", "logit_adjustment"})
 
     strength: float | None = Field(
         None,
@@ -49,11 +52,26 @@ class AnalyticConfig(LearnerConfig):
         le=1,
         description="How far the outputs of classes with few rows are raised; 0: not at all, 0.5: for a long tail.",
     )
+    equal_classes: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How far classes count alike for a long tail; 0: each by its rows, 1: all alike.",
+    )
+    logit_adjustment: float = Field(
+        0.0, ge=0, description="Times the log of a class's share of the rows, this is taken from its logit."
+    )
     chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
-        return Analytic(self.strength, self.class_balance, self.chunk_size)
+        return Analytic(
+            self.strength,
+            self.class_balance,
+            self.chunk_size,
+            equal_classes=self.equal_classes,
+            logit_adjustment=self.logit_adjustment,
+        )
 
     def check_network(self, network: NetworkConfig) -> None:
         """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
@@ -65,13 +83,25 @@ class Analytic(Learner):
 
     `strength` is lambda / (tr(G) / P); without one it is chosen by generalised cross-validation after every task.
     `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far: shrinkage
-    takes most from classes of few rows. Classes of equally many rows stay as they are.
+    takes most from classes of few rows. `logit_adjustment` t adds t log(mean n / n_c) to them (arXiv 2007.07314,
+    equation 9, in logits whose target is 10). Before either, `equal_classes` e makes a class count for n_c^(1 - e)
+    rows, of its own mean and of the covariance that all classes share. Where all classes have equally many rows, none
+    of the three changes anything.
     """
 
     closed_form: ClassVar[bool] = True
 
-    def __init__(self, strength: float | None, class_balance: float, chunk_size: int) -> None:
+    def __init__(
+        self,
+        strength: float | None,
+        class_balance: float,
+        chunk_size: int,
+        *,
+        equal_classes: float = 0.0,
+        logit_adjustment: float = 0.0,
+    ) -> None:
         self.strength, self.class_balance, self.chunk_size = strength, class_balance, chunk_size
+        self.equal_classes, self.logit_adjustment = equal_classes, logit_adjustment
         self.sums: RidgeSums | None = None
 
     def require(self, collaborator: Collaborator) -> None:
@@ -107,7 +137,14 @@ class Analytic(Learner):
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
         assert self.sums is not None  # every task has rows
-        return ridge_by_gcv(self.sums, self.strength)
+        sums = self.sums.balanced(self.equal_classes) if self.equal_classes else self.sums
+        return ridge_by_gcv(sums, self.strength)
+
+    def solutions(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
+        rarity_C = self._rarity_C()
+        balance_C1, offset_C = rarity_C[:, None] ** self.class_balance, self.logit_adjustment * rarity_C.log()
+        return [(balance_C1 * fit.weight_KP, offset_C) for fit in self.fits()]
 
     def end_task(self, learned: LearnedTask) -> None:
         """Solve for all rows so far."""
@@ -117,21 +154,22 @@ class Analytic(Learner):
     def solve(self, collaborator: Collaborator, ranks: Ranks) -> None:
         """Write the solution into both networks; rank 0 computes it, the others receive it."""
         outputs = designs(collaborator)
+        written = [tensor for design in outputs for tensor in design.written()]
         if ranks.rank == 0:
-            fits = self.fits()
+            solutions = self.solutions()
             for position, design in enumerate(outputs):
-                design.write(self._balance_C1() * fits[min(position, len(fits) - 1)].weight_KP)
+                design.write(*solutions[min(position, len(solutions) - 1)])
         else:
-            for parameter in collaborator.parameters():
-                parameter.zero_()
-        ranks.sum_(collaborator.parameters())
+            for tensor in written:
+                tensor.zero_()
+        ranks.sum_(written)
 
-    def _balance_C1(self) -> Tensor:
-        """What the outputs of every class are multiplied by; classes not seen yet by 1."""
+    def _rarity_C(self) -> Tensor:
+        """The mean number of rows of a class over that of each; 1 for classes not seen yet."""
         assert self.sums is not None
         judge_totals_C = self.sums.totals_K.chunk(len(self.sums.squares_M))[0]
         seen_C = judge_totals_C > 0
-        return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)[:, None] ** self.class_balance
+        return torch.where(seen_C, judge_totals_C[seen_C].mean() / judge_totals_C, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums."""
@@ -143,7 +181,7 @@ class Analytic(Learner):
 
 
 def require_linear(network: NetworkConfig) -> None:
-    """Raise ConfigError for a network that is not linear in its coefficients, or a scaling that depends on order."""
+    """Raise ConfigError for a network not linear in its coefficients, a base, or a scaling that depends on order."""
     if network.hidden:
         raise ConfigError(
             f"network.hidden = {list(network.hidden)}, and the analytic learner solves for a single layer",
@@ -155,6 +193,12 @@ def require_linear(network: NetworkConfig) -> None:
             f"network.scaling = {network.scaling!r} depends on which task comes first, the analytic learner must not",
             where="network.scaling",
             mend="Set network.scaling: unit",
+        )
+    if network.base != "none":
+        raise ConfigError(
+            f"network.base = {network.base!r}, to which a closed form adds nothing: it solves for all rows",
+            where="network.base",
+            mend="Set network.base: none",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
@@ -82,6 +83,19 @@ def _joined(first: Batch, second: Batch) -> Tensor | None:
 
 
 @dataclass(frozen=True)
+class Classes:
+    """Labels as the current task sees them, bool [C]: its own, and those of all tasks so far, its own among them."""
+
+    current_C: Tensor
+    seen_C: Tensor
+
+    @property
+    def old_C(self) -> Tensor:
+        """Labels of earlier tasks alone."""
+        return self.seen_C & ~self.current_C
+
+
+@dataclass(frozen=True)
 class Scored:
     """This rank's rows of a step, what the networks say of them, and what their labels (and teachers) cost."""
 
@@ -111,9 +125,9 @@ class LearnedTask:
 class Learner:
     """Base of the continual-learning methods; on its own it is plain finetuning, one task after the other.
 
-    A step: `extra_rows` join the rows of the stream, `row_loss` says what every row costs, the gradients of the
-    weighted mean are summed over ranks, `before_update`, the optimiser moves, `after_update`. After the last step of a
-    task: `end_task`, then `remember`.
+    A step: `extra_rows` join the rows of the stream, `label_loss` says what the labels cost under each network and
+    `row_loss` what every row costs, the gradients of the weighted mean are summed over ranks, `before_update`, the
+    optimiser moves, `after_update`. After the last step of a task: `end_task`, then `remember`.
     """
 
     closed_form: ClassVar[bool] = False  # `absorb` takes a step's rows in, the optimiser does not move
@@ -144,6 +158,13 @@ class Learner:
         A weight of 1 makes such a row count as much as a row of the stream.
         """
         return None
+
+    def label_loss(self, logits_NC: Tensor, labels_N: Tensor, num_stream: int, classes: Classes) -> Tensor:
+        """What the labels cost under one network's logits, [N]; a row without a label costs nothing.
+
+        The first `num_stream` rows are of the stream, the others are extra rows.
+        """
+        return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED, reduction="none")
 
     def row_loss(self, scored: Scored) -> Tensor:
         """What every row costs, [N]; the step's loss is the mean by weight over the rows of all ranks."""

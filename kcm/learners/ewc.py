@@ -79,8 +79,11 @@ def _fisher(learned: LearnedTask, kind: FisherKind) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     for batch in learned.batches:
         inputs_NM = learned.collaborator.inputs(batch.features)
+        base = learned.collaborator.base
+        base_NC = 0.0 if base is None else base(batch.features)
+        rows = (inputs_NM, batch.labels, batch.weights)
         for network, module in learned.collaborator.networks.items():
-            squares = sum_squared_gradients(module, inputs_NM, batch.labels, batch.weights, learned.active_C, kind)
+            squares = sum_squared_gradients(module, *rows, learned.active_C, kind, base_NC)
             for name, square in squares.items():
                 total[f"{network}.{name}"] += square
     learned.ranks.sum_(total.values())

@@ -26,17 +26,24 @@ FisherKind = Literal["exact", "empirical"]
 
 @torch.enable_grad()
 def sum_squared_gradients(
-    network: nn.Module, x_ND: Tensor, labels_N: Tensor, weights_N: Tensor, active_C: Tensor, kind: FisherKind
+    network: nn.Module,
+    x_ND: Tensor,
+    labels_N: Tensor,
+    weights_N: Tensor,
+    active_C: Tensor,
+    kind: FisherKind,
+    base_NC: Tensor | float = 0.0,
 ) -> dict[str, Tensor]:
     """By parameter of `network`, float64: sum_n w_n sum_c q_nc (d log p(c | x_n) / d theta)^2.
 
     `exact` takes q_nc = p(c | x_n), the network's own answer; `empirical` takes q_nc = 1 for the true label
-    (Kunstner et al., arXiv 1905.12558, tell what that changes). The softmax is over the labels in `active_C` (bool).
+    (Kunstner et al., arXiv 1905.12558, tell what that changes). The softmax is over the labels in `active_C` (bool), of
+    the network's logits on top of `base_NC`.
     TypeError for a network with parameters outside of KANLinear and nn.Linear layers.
     """
     with _recording(network) as layers:
         logits_NC = functional_call(network, {name: p.detach() for name, p in network.named_parameters()}, (x_ND,))
-    log_p_NC = F.log_softmax(logits_NC[:, active_C], -1)
+    log_p_NC = F.log_softmax((logits_NC + base_NC)[:, active_C], -1)
     outputs = [layer.output_NO for layer in layers]
     squares = [torch.zeros_like(output_NO) for output_NO in outputs]
     for target_N, share_N in _targets(log_p_NC.detach(), active_C.cumsum(0)[labels_N] - 1, kind):

@@ -34,18 +34,32 @@ class LwfConfig(MemoryConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner without a teacher."""
-        return Lwf(self.strength, self.temperature, capacity=self.memory, batch_size=self.batch_size, seed=seed)
+        return Lwf(
+            self.strength,
+            self.temperature,
+            capacity=self.memory,
+            batch_size=self.batch_size,
+            seed=seed,
+            margin=self.margin,
+        )
 
 
 class Lwf(Replay):
     """Keeps one teacher, judge and small as they were when the last task had been learned, and a memory."""
 
     def __init__(
-        self, strength: float, temperature: float, *, capacity: int = 0, batch_size: int = 32, seed: int = 0
+        self,
+        strength: float,
+        temperature: float,
+        *,
+        capacity: int = 0,
+        batch_size: int = 32,
+        seed: int = 0,
+        margin: float | None = None,
     ) -> None:
-        super().__init__(capacity, batch_size, seed)
+        super().__init__(capacity, batch_size, seed, margin=margin)
         self.strength, self.temperature = strength, temperature
-        self._teacher: dict[str, dict[str, Tensor]] = {}  # parameters of each network
+        self._teacher: dict[str, dict[str, Tensor]] = {}  # parameters of each network, and what their base was
         self._old_C = torch.zeros(0, dtype=torch.bool)
 
     def row_loss(self, scored: Scored) -> Tensor:
@@ -65,7 +79,12 @@ class Lwf(Replay):
     def _taught(self, collaborator: Collaborator, features_ND: Tensor) -> Tensor:
         inputs_NM = collaborator.inputs(features_ND)
         networks = collaborator.networks.items()
-        return torch.stack([functional_call(network, self._teacher[name], (inputs_NM,)) for name, network in networks])
+        logits = [functional_call(network, self._teacher[name], (inputs_NM,)) for name, network in networks]
+        taught_MNC = torch.stack(logits)
+        if collaborator.base is None:
+            return taught_MNC
+        base_NC: Tensor = functional_call(collaborator.base, self._teacher["base"], (features_ND,))
+        return taught_MNC + base_NC
 
     def _log_probabilities(self, logits_MNC: Tensor) -> Tensor:
         return F.log_softmax(logits_MNC[..., self._old_C] / self.temperature, -1)
@@ -76,6 +95,8 @@ class Lwf(Replay):
             network: {name: p.detach().clone() for name, p in module.named_parameters()}
             for network, module in learned.collaborator.networks.items()
         }
+        if (base := learned.collaborator.base) is not None:
+            self._teacher["base"] = {"weight": base.weight.clone(), "bias": base.bias.clone()}
         self._old_C = learned.seen_C.clone()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,15 +1,27 @@
-"""Experience replay: every batch is joined by remembered rows (Chaudhry et al., arXiv 1902.10486)."""
+"""Experience replay: every batch is joined by remembered rows (Chaudhry et al., arXiv 1902.10486).
+
+All learners with a memory may take the asymmetric cross-entropy of ER-ACE (Caccia et al., arXiv 2104.05025) for what
+labels cost: new rows push the logits of old labels down no more, since only remembered rows are told apart among all.
+
+    row of the stream    CE over its task's labels, and over old ones with logits lowered by `margin`
+    remembered row       CE over all labels seen so far
+
+The paper's stream rows see their task's labels alone, which is `margin` without end; 0 is plain replay that leaves out
+labels not seen yet. In the first task, or where no label is old, the loss is the plain one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
+from kcm.collaborator.class_base import UNSEEN
 from kcm.errors import ConfigError
-from kcm.learners.base import Batch, Learner
+from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
 from kcm.learners.memory import Memory, MemoryRow, row_key, select
 
@@ -17,10 +29,18 @@ from kcm.learners.memory import Memory, MemoryRow, row_key, select
 class MemoryConfig(LearnerConfig):
     """What all learners with a memory have in common."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"margin"})
+
     memory: int = Field(
         400, ge=0, description="Rows remembered over all tasks: at least one per label, or 0 for none at all."
     )
     batch_size: int = Field(32, ge=1, description="Remembered rows that are drawn at a step, for each purpose.")
+    margin: float | None = Field(
+        None,
+        ge=0,
+        description="Asymmetric cross-entropy: rows of the stream see the logits of old labels lowered by this much."
+        " null: plain cross-entropy.",
+    )
 
 
 class ReplayConfig(MemoryConfig):
@@ -28,15 +48,18 @@ class ReplayConfig(MemoryConfig):
 
     def build(self, seed: int) -> Learner:
         """A fresh learner with an empty memory."""
-        return Replay(self.memory, self.batch_size, seed)
+        return Replay(self.memory, self.batch_size, seed, margin=self.margin)
 
 
 class Replay(Learner):
-    """Joins `batch_size` rows of a memory of `capacity` to every step, in seeded passes over the memory."""
+    """Joins `batch_size` rows of a memory of `capacity` to every step, in seeded passes over the memory.
 
-    def __init__(self, capacity: int, batch_size: int, seed: int) -> None:
+    With a `margin` the cross-entropy is asymmetric.
+    """
+
+    def __init__(self, capacity: int, batch_size: int, seed: int, *, margin: float | None = None) -> None:
         self.memory = Memory(capacity, seed)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.margin = batch_size, seed, margin
 
     def check(self, num_labels: int) -> None:
         """Refuse a memory that has no room for a row of every label."""
@@ -51,6 +74,13 @@ class Replay(Learner):
         """A draw from the memory; each of its rows counts as much as a row of the stream."""
         return self.draw(step) if len(self.memory) else None
 
+    def label_loss(self, logits_NC: Tensor, labels_N: Tensor, num_stream: int, classes: Classes) -> Tensor:
+        """The cross-entropy, asymmetric where there is a margin and a label is old."""
+        if self.margin is not None and classes.old_C.any():
+            stream_N1 = (torch.arange(len(labels_N)) < num_stream)[:, None]
+            logits_NC = (logits_NC - self.margin * (stream_N1 & classes.old_C)).masked_fill(~classes.seen_C, UNSEEN)
+        return super().label_loss(logits_NC, labels_N, num_stream, classes)
+
     def draw(self, number: int) -> Batch:
         """Slice `number` of an endless sequence of seeded permutations of the memory, which must not be empty."""
         count = len(self.memory)
@@ -61,7 +91,7 @@ class Replay(Learner):
         rows = Batch(**self.memory.tensors(), weights=torch.ones(count))
         return rows.take(index[start : start + size], torch.ones(size))
 
-    def _pass(self, number: int, count: int) -> torch.Tensor:
+    def _pass(self, number: int, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         return torch.randperm(count, generator=generator)
 

@@ -8,46 +8,64 @@ count. What a learner does beyond that, it does with sums over all ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.base import Batch, LearnedTask, Learner, Scored
+from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TaskRows, train_order
-
-_UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
 
 
 class TrainConfig(Config):
     """How every task is trained."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"optimizer", "sgd_rate"})
+
     num_epochs: int = Field(20, ge=1, description="Passes over the train rows of a task.")
     batch_size: int = Field(64, ge=1, description="Rows of a step, over all workers together.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="Takes the steps; sgd has momentum 0.9, anew in each task, and no decay."
+    )
     learning_rate: float = Field(3e-3, gt=0, description="Peak rate of AdamW; a cosine takes it to zero in each task.")
+    sgd_rate: float = Field(0.1, gt=0, description="Peak rate of SGD; a cosine takes it to zero in each task.")
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay of AdamW.")
     mask_unseen: bool = Field(
         False, description="Labels of later tasks take no part in the loss, nor in the accuracy after each task."
     )
     window: int = Field(16, ge=1, description="Row groups of 1,024 rows among which rows are shuffled.")
 
+    @property
+    def peak_rate(self) -> float:
+        """The peak rate of the optimiser that is chosen."""
+        return self.sgd_rate if self.optimizer == "sgd" else self.learning_rate
+
+    def with_rate(self, rate: float) -> TrainConfig:
+        """The same with another peak rate for the optimiser that is chosen."""
+        return self.model_copy(update={"sgd_rate" if self.optimizer == "sgd" else "learning_rate": rate})
+
     def rate_at(self, progress: float) -> float:
         """Learning rate at `progress` in [0, 1] through a task: a cosine from the peak to zero."""
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimiser."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=self.sgd_rate, momentum=0.9)
+        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
 @dataclass
@@ -98,6 +116,7 @@ class Trainer:
         self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
         self._fit_normalizer()
         self.baseline = self.evaluate(num_learned=0)
+        self._add_to_base()
         self._begin_task()
 
     @property
@@ -197,25 +216,25 @@ class Trainer:
 
     def _loss(self, batch: Batch, num_rows: int) -> Tensor:
         """The loss of this rank's share of the step, divided by the weight of all ranks' rows."""
-        total = float(num_rows)
+        total, num_stream = float(num_rows), len(batch)
         if (extra := self.learner.extra_rows(self.position.total, num_rows)) is not None:
             index, weights = self.ranks.share(torch.arange(len(extra)))
             batch = batch.join(extra.take(index, weights * extra.weights[index]))
             total += float(extra.weights.sum())
-        loss_N = self.learner.row_loss(self._scored(batch))
+        loss_N = self.learner.row_loss(self._scored(batch, num_stream))
         return (loss_N * batch.weights).sum() / total
 
-    def _scored(self, batch: Batch) -> Scored:
+    def _scored(self, batch: Batch, num_stream: int) -> Scored:
         """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM.
 
         A row without a label costs nothing but what its teachers say.
         """
         judge_NC, small_NC = self._logits(batch.features)
-        label_loss = partial(F.cross_entropy, target=batch.labels, ignore_index=UNLABELLED, reduction="none")
-        loss_N = label_loss(judge_NC)
+        given = (batch.labels, num_stream, self._classes)
+        loss_N = self.learner.label_loss(judge_NC, *given)
         if self.collaborator.network.shared:
             return Scored(batch, self.collaborator, judge_NC.unsqueeze(0), loss_N)
-        loss_N = loss_N + label_loss(small_NC)
+        loss_N = loss_N + self.learner.label_loss(small_NC, *given)
         loss_N = loss_N + distillation_loss(judge_NC, small_NC, batch.large_probabilities, self.distill, self._seen_C)
         return Scored(batch, self.collaborator, torch.stack([judge_NC, small_NC]), loss_N)
 
@@ -224,12 +243,13 @@ class Trainer:
         judge_NC, small_NC = self.collaborator(features_ND)
         if not self.train.mask_unseen:
             return judge_NC, small_NC
-        return judge_NC.masked_fill(~self._seen_C, _UNSEEN), small_NC.masked_fill(~self._seen_C, _UNSEEN)
+        return judge_NC.masked_fill(~self._seen_C, UNSEEN), small_NC.masked_fill(~self._seen_C, UNSEEN)
 
     @property
     def _active_C(self) -> Tensor:
-        """Labels whose logits take part in the loss: all, or the seen ones."""
-        return self._seen_C if self.train.mask_unseen else torch.ones_like(self._seen_C)
+        """Labels whose logits take part in the loss: all, or the seen ones, which alone have a base."""
+        only_seen = self.train.mask_unseen or self.collaborator.base is not None
+        return self._seen_C if only_seen else torch.ones_like(self._seen_C)
 
     def _step_rows(self) -> tuple[Tensor, Tensor]:
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
@@ -262,15 +282,17 @@ class Trainer:
     def _begin_task(self) -> None:
         task = self.position.task
         if self.learner.restarts:
-            self.collaborator.load_state_dict(self._initial)
+            initial = {name: value for name, value in self._initial.items() if not name.startswith("base.")}
+            self.collaborator.load_state_dict(self.collaborator.state_dict() | initial)
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
         self._sizes = [rows.num_rows("train") for rows in streamed]
         self._steps_per_epoch = self._count_steps(task)
         self._order_epoch = -1  # the order is drawn at the first step of each epoch
         self._seen_C = self._first_task_C <= task
-        self._optimizer = torch.optim.AdamW(
-            self.collaborator.parameters(), lr=self.train.learning_rate, weight_decay=self.train.weight_decay
-        )
+        current_C = torch.zeros_like(self._seen_C)
+        current_C[sorted(set(self.tasks[task].labels("train")) - {UNLABELLED})] = True
+        self._classes = Classes(current_C, self._seen_C)
+        self._optimizer = self.train.build(self.collaborator.parameters())
 
     def _count_steps(self, task: int) -> int:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
@@ -284,7 +306,18 @@ class Trainer:
             self.accuracy[network].append(row)
         self.position.task, self.position.step = self.position.task + 1, 0
         if not self.done:
+            self._add_to_base()
             self._begin_task()
+
+    def _add_to_base(self) -> None:
+        """Take the rows of the task that begins into the base, each once, whatever is streamed of it later."""
+        if (base := self.collaborator.base) is None:
+            return
+        labelled = (batch.labelled() for batch in self._shares(self.tasks[self.position.task], "train", size=4096))
+        real = ((batch, batch.weights.nonzero()[:, 0]) for batch in labelled)
+        part = base.sums_of((batch.features[rows], batch.labels[rows]) for batch, rows in real)
+        self.ranks.sum_(part)
+        base.add(part)
 
     def _learned_task(self) -> LearnedTask:
         rows = self.tasks[self.position.task]

@@ -62,7 +62,7 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
     while not trainer.done:
         if trainer.step():
             seconds.append(trainer.learning_time() - started)
-            num_bytes.append(state_bytes(learner.state_dict()))
+            num_bytes.append(state_bytes(learner.state_dict()) + base_bytes(collaborator))
             if stream.task_known:
                 matrix.append(answers.accuracies())
             started = trainer.learning_time()
@@ -153,6 +153,12 @@ def state_bytes(state: Any) -> int:
     if isinstance(state, Sequence):
         return sum(state_bytes(value) for value in state)
     return 0 if state is None else 8
+
+
+def base_bytes(collaborator: Collaborator) -> int:
+    """Bytes of the sums over rows that the base of a collaborator keeps; 0 without a base."""
+    base = collaborator.base
+    return 0 if base is None else sum(getattr(base, name).nbytes for name in base.SUMS)
 
 
 def canonical(value: Any) -> bytes:

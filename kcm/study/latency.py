@@ -23,13 +23,22 @@ def width_of_equal_latency(network: NetworkConfig, in_features: int, num_labels:
 
     A measurement differs from run to run, so the first one is kept in `folder` and used from then on.
     """
-    shape = [in_features, *network.hidden, num_labels, network.grid_size, network.spline_order, torch.get_num_threads()]
+    shape: list[int | str] = [
+        in_features,
+        *network.hidden,
+        num_labels,
+        network.grid_size,
+        network.spline_order,
+        torch.get_num_threads(),
+    ]
+    if network.basis != "spline":
+        shape += [network.basis, network.mixing]
     path = folder / f"{hashlib.sha256(canonical(shape)).hexdigest()[:16]}.json"
     if path.is_file():
         return int(json.loads(path.read_text(encoding="utf-8"))["mlp_width"])
     kan = build_network(in_features, num_labels, network, "kan", seed=0)
-    assert isinstance(kan, KAN)
-    width = _search(kan.export(), [in_features, num_labels], depth=max(1, len(network.hidden)))
+    served = kan.export() if isinstance(kan, KAN) else kan
+    width = _search(served, [in_features, num_labels], depth=max(1, len(network.hidden)))
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"mlp_width": width, "shape": shape}), encoding="utf-8")
     return width

@@ -263,12 +263,11 @@ def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
 
     Over two labels all scores of the judge alone are one order.
     """
-    learning_rates, judge_weights = config.learning_rates, config.judge_weights
+    train = plan.plan.config.train
+    learning_rates = config.sgd_rates if train.optimizer == "sgd" else config.learning_rates
+    judge_weights = config.judge_weights
     if plan.plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
-        learning_rates, judge_weights = (
-            (plan.plan.config.train.learning_rate,),
-            (plan.plan.config.distill.judge_weight,),
-        )
+        learning_rates, judge_weights = (train.peak_rate,), (plan.plan.config.distill.judge_weight,)
     return {
         "learning_rate": learning_rates,
         "large_weight": config.large_weights,

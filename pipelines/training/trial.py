@@ -32,7 +32,10 @@ from pipelines.training.worker import TrainerPlan, WorkerPlan
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of the search space: how the collaborator is trained, and how its answers are gated."""
+    """A point of the search space: how the collaborator is trained, and how its answers are gated.
+
+    `learning_rate` is the peak rate of the optimiser that the run has chosen.
+    """
 
     learning_rate: float
     large_weight: float
@@ -120,7 +123,7 @@ class TrialPlan:
     def _configured(self) -> dict[str, float]:
         config = self.plan.config
         return {
-            "learning_rate": config.train.learning_rate,
+            "learning_rate": config.train.peak_rate,
             "large_weight": config.distill.large_weight,
             "judge_weight": config.distill.judge_weight,
         }
@@ -131,7 +134,7 @@ class TrialPlan:
             {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight},
         )
         changes = {
-            "train": configured.train.model_copy(update={"learning_rate": choice.learning_rate}),
+            "train": configured.train.with_rate(choice.learning_rate),
             "distill": configured.distill.model_copy(update=weights),
             "collaborators": (self.collaborator,),
         }

@@ -89,7 +89,7 @@ def test_nested_components_come_back_as_what_they_are() -> None:
         ),
         (
             {"learner": {"name": "ancor"}},
-            r"'analytic', by entry points 'anchor' of anchoring, or package.*mean 'anchor'",
+            r"'slda', by entry points 'anchor' of anchoring, or package.*mean 'anchor'",
         ),
         ({"learner": {}}, r"learner: a learner is a section with the key 'name', one of finetune, joint"),
         ({"learner": {"name": 3}}, r"learner\.name = 3: unknown learner 3"),

@@ -39,12 +39,13 @@ class Edge(BaseModel):
 
 
 class Reasons(BaseModel):
-    """What the logit of a network's own answer is made of: baseline, contributions and the rest add up to it."""
+    """What the logit of a network's own answer is made of: baseline, base, contributions and the rest add up to it."""
 
     network: Literal["judge", "small"]
     label: str
     logit: float
     baseline: float
+    base: Annotated[float, Field(description="What class means add, which no curve shows; 0 without a base.")]
     rest: Annotated[float, Field(description="All contributions that are not listed.")]
     exact: Annotated[bool, Field(description="Whether shares are exact, or DeepLIFT's approximation.")]
     edges: Annotated[list[Edge], Field(description="The largest contributions, by size.")]
@@ -94,6 +95,7 @@ def explanation(
                 label=bundle.label_names[reason.label],
                 logit=reason.logit,
                 baseline=reason.baseline,
+                base=reason.base,
                 rest=reason.rest,
                 exact=reason.exact,
                 edges=[_edge(networks[name], each, bundle) for each in reason.contributions],

@@ -39,9 +39,10 @@ function heading(edge) {
   return element("p", { class: "edge-title" }, element("span", {}, edge.name), element("b", { class: style }, signed(edge.contribution)));
 }
 
-function sum({ label, logit, baseline, rest, edges }) {
+function sum({ label, logit, baseline, base, rest, edges }) {
   const listed = edges.reduce((total, edge) => total + edge.contribution, 0);
-  const start = baseline === 0 ? "" : `baseline ${number(baseline)}, `;
+  const means = base === 0 ? "" : `class means, which no curve shows, ${signed(base)}, `;
+  const start = (baseline === 0 ? "" : `baseline ${number(baseline)}, `) + means;
   return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these features ${signed(listed)}, all others ${signed(rest)}.`);
 }
 

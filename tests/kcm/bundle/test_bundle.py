@@ -33,9 +33,20 @@ from tests.tiny_bert import save_bert
 FEATURES, LABELS = 6, ("bad", "good", "unclear")
 THRESHOLD = Decision(decision="threshold", threshold=0.1 + 0.2)
 
+ONE_LAYER = {"hidden": (), "spline_order": 1, "base_activation": "none", "centred": True, "zero_start": True}
+NETWORKS = [
+    {},
+    {"shared": True},
+    {"scaling": "first_task"},
+    {"mixing": 9},
+    ONE_LAYER,
+    {"base": "means"},
+    {"base": "lda", "shared": True},
+]
+
 
 def collaborator(kind: str = "kan", **network: Any) -> Collaborator:
-    made = Collaborator(FEATURES, len(LABELS), NetworkConfig(hidden=(4,), **network), kind, seed=3)  # type: ignore[arg-type]
+    made = Collaborator(FEATURES, len(LABELS), NetworkConfig(**{"hidden": (4,)} | network), kind, seed=3)  # type: ignore[arg-type]
     for number, parameter in enumerate(made.parameters()):
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
     return made
@@ -100,16 +111,33 @@ def test_every_part_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-@pytest.mark.parametrize("network", [{}, {"shared": True}, {"scaling": "first_task"}, {"mixing": 9}], ids=str)
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_the_collaborator_answers_bit_for_bit_as_before(tmp_path: Path, kind: str, network: dict[str, Any]) -> None:
     before = collaborator(kind, **network)
     features = torch.randn(5, FEATURES)
     if network.get("scaling"):
         before.normalizer.fit([features])  # type: ignore[operator]
+    if before.base is not None:
+        before.base.add(before.base.sums_of([(features, torch.tensor([0, 1, 1, 2, 0]))]))
     after = round_trip(bundle(collaborator=before), tmp_path).collaborator
     assert not after.training
     for left, right in zip(before(features), after(features), strict=True):
         assert torch.equal(left, right)
+    if before.base is not None:  # the next task goes on from the same sums
+        assert after.base is not None
+        assert all(map(torch.equal, before.base.buffers(), after.base.buffers()))
+
+
+def test_settings_that_came_later_are_written_only_where_they_are_chosen(tmp_path: Path) -> None:
+    """Promise: the configuration of a bundle that uses no later setting is the one that earlier versions wrote."""
+    plain, based = (bundle(collaborator=each) for each in (collaborator(), collaborator(base="means")))
+    of_plain, of_based = (
+        json.loads((each.write(tmp_path / name) / "config.json").read_text(encoding="utf-8"))["network"].keys()
+        for each, name in ((plain, "plain"), (based, "based"))
+    )
+    earlier = {"hidden", "grid_size", "spline_order", "grid_range", "scaling", "mixing", "shared", "mlp_width"}
+    assert of_plain == earlier
+    assert of_based == earlier | {"base"}
 
 
 def test_a_bundle_says_which_package_brings_what_is_not_ours(

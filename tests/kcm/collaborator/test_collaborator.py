@@ -86,3 +86,48 @@ def test_what_is_exported_answers_alike_and_leaves_the_original_as_it_is(kind, s
         assert mine.requires_grad
         assert not theirs.requires_grad
     assert not any(parameter.requires_grad for parameter in exported.parameters())
+
+
+@pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
+def test_single_layers_start_at_zero_where_asked_and_can_leave_it(kind) -> None:
+    network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True, zero_start=True)
+    collaborator = Collaborator(12, 3, network, kind, seed=0)
+    judge, small = collaborator(FEATURES)
+    assert torch.equal(judge, torch.zeros(5, 3))
+    small[:, 0].sum().backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in collaborator.small.parameters())
+
+
+def test_of_a_deeper_kan_the_last_layer_alone_starts_at_zero_and_of_an_mlp_none() -> None:
+    network = NetworkConfig(hidden=(4,), zero_start=True)
+    first, last = Collaborator(12, 3, network, "kan", seed=0).judge.kan_layers
+    assert first.weight.any()
+    assert not last.weight.any()
+    plain = Collaborator(12, 3, network.model_copy(update={"zero_start": False}), "mlp", seed=0)
+    for ours, theirs in zip(Collaborator(12, 3, network, "mlp", 0).parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_mcm_matches_a_kan_without_base_too() -> None:
+    network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True)
+    kcm, mcm = (num_parameters(Collaborator(384, 20, network, kind, 0).judge) for kind in ("kan", "mlp"))
+    assert kcm == 384 * 6 * 20 + 20
+    assert mcm == pytest.approx(kcm, rel=0.02)
+
+
+@pytest.mark.parametrize(("basis", "per_label"), [("quadratic", 12 + 200 + 1), ("relu", 200)])
+def test_another_basis_is_one_layer_on_its_own_projections_and_controls_match_it(basis, per_label) -> None:
+    network = NetworkConfig(hidden=(), mixing=200, basis=basis)
+    kan, relu, mlp, linear = (Collaborator(12, 3, network, kind, 0) for kind in ("kan", "random_relu", "mlp", "linear"))
+    assert num_parameters(kan.judge) == num_parameters(relu.judge) == 3 * per_label
+    assert num_parameters(mlp.judge) == pytest.approx(3 * per_label, rel=0.02)
+    assert num_parameters(linear.judge) == 3 * 13
+    for collaborator in (kan, relu, mlp, linear):
+        assert collaborator.inputs(FEATURES).shape == FEATURES.shape
+        assert collaborator(FEATURES)[0].shape == (5, 3)
+
+
+@pytest.mark.parametrize("changes", [{"hidden": (4,), "mixing": 8}, {"mixing": 0}], ids=str)
+def test_another_basis_without_projections_or_with_hidden_layers_is_refused(changes) -> None:
+    with pytest.raises(ValueError, match=r"basis: quadratic is a single layer.*mixing, such as 2688"):
+        NetworkConfig(**{"hidden": (), "basis": "quadratic"} | changes)

@@ -49,6 +49,28 @@ def side_of(kind: str = "kan", **network: Any) -> SmallSide:
     return SmallSide(bundle, CountingEncoder())
 
 
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_what_class_means_add_is_named_and_counted(kind) -> None:
+    side = side_of(kind, base="means")
+    collaborator = side.bundle.collaborator
+    rows = torch.eye(DIM)[:2]
+    collaborator.base.add(collaborator.base.sums_of([(rows, torch.tensor([1, 0]))]))
+    given = Input(Content("a good film"))
+    found = explain(side.bundle, given, side.judge(variants(given)))
+    features = torch.tensor(side.encoder.encode([given.content]))
+    logits = collaborator(features)[0][0]
+    assert found.judge_label == side.bundle.label_names[int(logits.argmax())] == "positive"
+    _, without_good = found.words[1]
+    left = torch.tensor(side.encoder.encode([Content("a film")]))
+    assert without_good == pytest.approx(float(logits[1] - collaborator(left)[0][0, 1]), abs=1e-5)
+    assert len(found.reasons) == 2 * (kind == "kan")
+    for reasons in found.reasons.values():
+        assert reasons.base == pytest.approx(20 * (3**-0.5 - 0.5), abs=1e-5)
+        added = sum(each.contribution for each in reasons.contributions) + reasons.rest
+        assert reasons.logit == pytest.approx(float(logits[1]), abs=1e-5)
+        assert reasons.logit == pytest.approx(reasons.baseline + reasons.base + added, abs=1e-5)
+
+
 def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
     example = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]

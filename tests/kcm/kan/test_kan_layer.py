@@ -7,11 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.interpolate import BSpline
+from scipy.stats import norm
+from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
 from kcm.kan import KAN, MLP, KANLinear, num_parameters
-from kcm.kan.basis import Grid, spline_basis
+from kcm.kan.basis import Grid, normal_means, spline_basis
 
 ORDERS = [1, 2, 3]
 
@@ -56,6 +59,68 @@ def test_the_layer_is_its_formula_inside_and_outside_the_grid(order, hidden) -> 
     layer = KANLinear(7, 3, 4, order, hidden=hidden, generator=generator)
     x = torch.randn(40, 7, generator=generator) * 3
     torch.testing.assert_close(layer(x).double(), reference(layer, x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_means_under_a_normal_are_scipy_s_integrals(order, size) -> None:
+    grid = Grid(size, order, -2.5, 3.0)
+
+    def spline(x: float, k: int) -> float:
+        return float(spline_basis(torch.tensor([[x]], dtype=torch.float64), grid)[0, k, 0])
+
+    for k, mean in enumerate(normal_means(grid).tolist()):
+        expected, _ = quad(lambda x, k=k: norm.pdf(x) * spline(x, k), -9, 9, points=(-2.5, 3.0), limit=200)
+        assert mean == pytest.approx(expected, abs=1e-7)
+
+
+FORMS = [("none", False), ("silu", True), ("none", True)]
+
+
+@pytest.mark.parametrize(("base_activation", "centred"), FORMS)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_layer_without_base_or_centred_is_its_formula_in_every_form(base_activation, centred, hidden) -> None:
+    generator = torch.Generator().manual_seed(0)
+    options = {"hidden": hidden, "base_activation": base_activation, "centred": centred}
+    layer = KANLinear(30, 3, 4, 1, **options, generator=generator)
+    assert (layer.bias is None) is not centred
+    if layer.bias is not None:
+        layer.bias.data = torch.randn(3, generator=generator)
+    x = torch.randn(40, 30, generator=generator) * 2
+    basis_NKI = spline_basis(x.double(), layer.grid)
+    if centred:
+        basis_NKI = basis_NKI - normal_means(layer.grid)[:, None]
+    parts = [F.silu(x.double()).unsqueeze(1)] * (base_activation == "silu") + [basis_NKI]
+    expected = torch.cat(parts, 1).flatten(1) @ layer.weight.double().T * layer.scale
+    expected = expected if layer.bias is None else expected + layer.bias.double()
+    torch.testing.assert_close(layer(x).double(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(layer(x).double(), reference(layer, x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(layer.export()(x).double(), expected.detach(), atol=1e-4, rtol=1e-4)
+    by_features = F.linear(layer.features(x), layer.weight, layer.bias)
+    torch.testing.assert_close(by_features.double(), expected, atol=1e-4, rtol=1e-4)
+    finer, _ = layer.refine(8)
+    torch.testing.assert_close(finer(x).double(), expected, atol=1e-4, rtol=1e-4)
+    copy = KANLinear(30, 3, 4, 1, **options, generator=generator)
+    copy.write(layer.coefficients)
+    torch.testing.assert_close(copy(x).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_without_base_takes_no_coefficients_of_one() -> None:
+    with pytest.raises(ConfigError, match="no base"):
+        KANLinear(3, 2, base_activation="none").write(KANLinear(3, 2).coefficients)
+
+
+@pytest.mark.parametrize(("base_activation", "centred"), FORMS)
+def test_gradients_of_the_other_forms_are_those_of_finite_differences(base_activation, centred) -> None:
+    options = {"base_activation": base_activation, "centred": centred}
+    layer = KANLinear(4, 2, 3, 1, **options, generator=torch.Generator().manual_seed(1)).double()
+    x = torch.rand(5, 4, dtype=torch.float64) * 5 - 2.5
+    names, values = zip(
+        *((name, p.detach().clone().requires_grad_()) for name, p in layer.named_parameters()), strict=True
+    )
+    assert torch.autograd.gradcheck(
+        lambda *given: torch.func.functional_call(layer, dict(zip(names, given, strict=True)), x), values
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)

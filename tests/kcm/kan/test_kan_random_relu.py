@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kcm.errors import ConfigError
-from kcm.kan import KAN, RandomReLU, num_parameters
+from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU, num_parameters
 from kcm.kan.random_relu import random_directions
 
 
@@ -33,6 +33,50 @@ def test_a_deeper_kan_has_no_such_match() -> None:
 def test_features_keep_the_precision_of_their_input() -> None:
     network = RandomReLU(6, 20, 3)
     assert network.features(torch.randn(2, 6, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_squares_are_those_of_clamped_projections_beside_the_inputs_and_a_constant() -> None:
+    network = RandomQuadratic(6, 24, 3)
+    x = 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    parts = [2.0 * 0.5 * x, 0.5 * (x @ network.projection.T).clamp(-4, 4) ** 2, 0.5 * torch.full((50, 1), 24**0.5)]
+    assert (x @ network.projection.T).abs().max() > 4
+    torch.testing.assert_close(network(x), torch.cat(parts, 1) @ network.weight.T)
+
+
+def test_squares_are_a_one_interval_kan_of_degree_two_with_its_linear_parts_folded() -> None:
+    network = RandomQuadratic(6, 24, 3)
+    kan = KAN([24, 3], grid_size=1, spline_order=2, grid_range=(-4, 4), base_activation="none").double()
+    x = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v = x @ network.projection.double().T
+    assert v.abs().max() < 4
+    answers = kan(v).detach()
+    fitted = torch.linalg.lstsq(network.features(x), answers, driver="gelsd").solution
+    torch.testing.assert_close(network.features(x) @ fitted, answers)
+    assert num_parameters(network) == 3 * (24 + 6 + 1) < num_parameters(kan)
+
+
+def test_controls_of_squares_are_as_large() -> None:
+    squares = RandomQuadratic(6, 240, 10)
+    assert num_parameters(RandomReLU.matching(squares)) == num_parameters(squares)
+    assert num_parameters(MLP.matching(squares)) == pytest.approx(num_parameters(squares), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [RandomReLU, RandomQuadratic])
+def test_the_offset_is_added_stored_and_zero_where_none_was_stored(kind) -> None:
+    network, x = kind(6, 20, 3), torch.randn(4, 6)
+    plain = network(x)
+    network.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    torch.testing.assert_close(network(x), plain + network.offset)
+    state = network.state_dict()
+    other = kind(6, 20, 3, seed=1)
+    other.load_state_dict(state)
+    assert torch.equal(other(x), network(x))
+    del state["offset"]
+    old = kind(6, 20, 3, seed=1)
+    old.load_state_dict(state)
+    assert torch.equal(old(x), plain)
+    with pytest.raises(RuntimeError, match="projection"):
+        old.load_state_dict({"weight": network.weight})
 
 
 def directions(count: int, dim: int, seed: int = 0) -> torch.Tensor:

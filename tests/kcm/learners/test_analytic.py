@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
+from kcm.kan import KAN
+from kcm.kan.basis import Grid, spline_basis
 from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import TARGET, mixed_targets
 from kcm.learners.base import Batch
@@ -21,7 +24,13 @@ from kcm.learners.stream import TensorRows
 from kcm.learners.trainer import TrainConfig, Trainer
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
-NETWORKS = [("kan", NETWORK), ("kan", NETWORK.model_copy(update={"mixing": 100})), ("random_relu", NETWORK)]
+NETWORKS = [
+    ("kan", NETWORK),
+    ("kan", NETWORK.model_copy(update={"mixing": 100})),
+    ("random_relu", NETWORK),
+    ("kan", NETWORK.model_copy(update={"mixing": 100, "basis": "quadratic"})),
+    ("kan", NETWORK.model_copy(update={"mixing": 300, "basis": "relu"})),
+]
 
 
 def make_trainer(
@@ -52,16 +61,19 @@ def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-8
 
 
-@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=["kan", "mixed", "random_relu"])
+@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=["kan", "mixed", "random_relu", "quadratic", "relu"])
 def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network) -> None:
     trainer = make_trainer(digits, kind=kind, network=network)
     trainer.run()
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
-    layer = trainer.collaborator.judge if kind == "random_relu" else trainer.collaborator.judge.kan_layers[0]
+    judge = trainer.collaborator.judge
+    layer = judge.kan_layers[0] if isinstance(judge, KAN) else judge
     inputs, test_inputs = (
         layer.features(trainer.collaborator.inputs(each.features.double())) for each in (train, test)
     )
-    distinct = inputs.shape[1] - (layer.in_features - 1 if kind == "kan" else 0)  # without the constants that repeat
+    distinct = inputs.shape[1] - (
+        layer.in_features - 1 if isinstance(judge, KAN) else 0
+    )  # without the constants that repeat
     penalty = trainer.learner.fits()[0].strength * float(inputs.square().sum()) / distinct
     oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
     expected = oracle.fit(inputs.numpy(), TARGET * np.eye(10)[train.labels]).predict(test_inputs.numpy())
@@ -73,6 +85,22 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
     np.testing.assert_allclose(deployed, expected, atol=1e-3)  # in float32
     assert torch.equal(deployed, small)
     assert float(np.mean(trainer.accuracy["small"][-1])) > 0.93
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_layer_without_base_gets_the_fit_of_scikit_learn_centred_or_not(digits, centred) -> None:
+    network = NETWORK.model_copy(update={"base_activation": "none", "centred": centred})
+    trainer = make_trainer(digits[:3], network=network, learner=AnalyticConfig(class_balance=0))
+    trainer.run()
+    train, test = rows_of(digits[:3], "train"), rows_of(digits[:3], "test")
+    inputs, test_inputs = (
+        spline_basis(trainer.collaborator.inputs(each.features.double()), Grid(2, 1, -3.0, 3.0)).flatten(1).numpy()
+        for each in (train, test)
+    )
+    penalty = trainer.learner.fits()[0].strength * np.square(inputs).sum() / (inputs.shape[1] - 63)
+    oracle = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
+    expected = oracle.fit(inputs, TARGET * np.eye(10)[train.labels]).predict(test_inputs)
+    assert_equal_logits(solved(trainer, test.features)[0], torch.from_numpy(expected))
 
 
 def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
@@ -141,11 +169,9 @@ def test_a_fixed_strength_is_taken_as_it_is(digits) -> None:
 def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(digits) -> None:
     rows = rows_of(digits[:1], "train")
     few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
-    train = ([digits[0].ids("train")[i] for i in few], rows.take(few, torch.ones(len(few))))
-    tail = TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
     logits = []
     for balance in (0.0, 0.5):
-        trainer = make_trainer([tail], learner=AnalyticConfig(class_balance=balance))
+        trainer = make_trainer([tail(digits, few)], learner=AnalyticConfig(class_balance=balance))
         trainer.run()
         logits.append(solved(trainer, rows.features)[0])
     ones = len(few) - 9
@@ -153,6 +179,60 @@ def test_balance_raises_the_classes_of_few_rows_and_only_those_that_were_seen(di
     torch.testing.assert_close(logits[1][:, 0], logits[0][:, 0] * (mean / 9) ** 0.5)
     torch.testing.assert_close(logits[1][:, 1], logits[0][:, 1] * (mean / ones) ** 0.5)
     assert torch.equal(logits[1][:, 2:], torch.zeros(len(rows), 8, dtype=torch.float64))
+
+
+def test_equal_classes_leave_the_regression_of_rows_weighted_about_means_and_shared_covariance(digits) -> None:
+    rows = rows_of(digits[:1], "train")
+    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
+    learner = AnalyticConfig(strength=0.05, class_balance=0, equal_classes=1.0)
+    trainer = make_trainer([tail(digits, few)], kind="linear", learner=learner)
+    trainer.run()
+    x = F.normalize(rows.features[few].double(), dim=1).numpy() * 8  # unit vectors times sqrt(64)
+    x, y = np.c_[x, np.ones(len(few))], rows.labels[few].numpy()
+    half = len(few) / 2
+    means = np.stack([x[y == c].mean(0) for c in range(2)])
+    within = x - means[y]
+    gram = within.T @ within + half * means.T @ means
+    penalty = 0.05 * np.trace(gram) / 65
+    weight = np.linalg.solve(gram + penalty * np.eye(65), TARGET * half * means.T)
+    test = F.normalize(rows.features.double(), dim=1).numpy() * 8
+    expected = np.c_[test, np.ones(len(test))] @ weight
+    assert_equal_logits(solved(trainer, rows.features)[0][:, :2], torch.from_numpy(expected))
+
+
+def test_equal_classes_change_nothing_where_all_have_equally_many_rows(digits) -> None:
+    rows = rows_of(digits[:1], "train")
+    even = torch.cat([(rows.labels == c).nonzero()[:40, 0] for c in range(2)])
+    logits = []
+    for equal in (0.0, 1.0):
+        learner = AnalyticConfig(equal_classes=equal, logit_adjustment=equal)
+        trainer = make_trainer([tail(digits, even)], learner=learner)
+        trainer.run()
+        logits.append(solved(trainer, rows.features)[0])
+    assert_equal_logits(*logits)
+
+
+@pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
+def test_logits_are_adjusted_by_the_share_of_a_class(digits, kind) -> None:
+    rows = rows_of(digits[:1], "train")
+    few = torch.cat([(rows.labels == 0).nonzero()[:9, 0], (rows.labels == 1).nonzero()[:, 0]])
+    logits = []
+    for adjustment in (0.0, 2.0):
+        learner = AnalyticConfig(class_balance=0, logit_adjustment=adjustment)
+        trainer = make_trainer([tail(digits, few)], kind=kind, learner=learner)
+        trainer.run()
+        logits.append(solved(trainer, rows.features)[0])
+    mean = len(few) / 2
+    expected = logits[0].clone()
+    expected[:, 0] += 2 * np.log(mean / 9)
+    expected[:, 1] += 2 * np.log(mean / (len(few) - 9))
+    torch.testing.assert_close(logits[1], expected, atol=1e-5, rtol=1e-6)
+
+
+def tail(digits: list[TensorRows], chosen: torch.Tensor) -> TensorRows:
+    """The first task, of its train rows the chosen ones alone."""
+    train = [digits[0].ids("train")[i] for i in chosen], digits[0].take("train", chosen)
+    return TensorRows("tail", {"train": train, "test": (digits[0].ids("test"), rows_of(digits[:1], "test"))})
 
 
 def test_the_large_model_teaches_the_small_one_alone(digits) -> None:

@@ -10,7 +10,14 @@ from torch.nn import functional as F
 from kcm.kan import KAN, MLP
 from kcm.learners.fisher import sum_squared_gradients
 
-NETWORKS = [KAN([5, 4], grid_size=3), KAN([5, 7, 4], grid_size=3), MLP([5, 6, 3, 4]), nn.Linear(5, 4, bias=False)]
+CENTRED = KAN([5, 4], grid_size=3, spline_order=1, base_activation="none", centred=True)
+NETWORKS = [
+    KAN([5, 4], grid_size=3),
+    CENTRED,
+    KAN([5, 7, 4], grid_size=3),
+    MLP([5, 6, 3, 4]),
+    nn.Linear(5, 4, bias=False),
+]
 EVERY = torch.ones(4, dtype=torch.bool)
 
 
@@ -20,10 +27,10 @@ def rows(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, torch.randint(0, 3, (count,), generator=generator), torch.ones(count)
 
 
-def row_by_row(network: nn.Module, x: torch.Tensor, labels: torch.Tensor, active: torch.Tensor, kind: str):
+def row_by_row(network: nn.Module, x, labels: torch.Tensor, active: torch.Tensor, kind: str, base=0.0):
     total = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for row, label in zip(x, labels, strict=True):
-        log_p = F.log_softmax(network(row.unsqueeze(0))[0].masked_fill(~active, -torch.inf), -1)
+        log_p = F.log_softmax((network(row.unsqueeze(0))[0] + base).masked_fill(~active, -torch.inf), -1)
         chosen = [int(label)] if kind == "empirical" else active.nonzero()[:, 0].tolist()
         for each in chosen:
             share = 1.0 if kind == "empirical" else float(log_p[each].detach().exp())
@@ -43,6 +50,15 @@ def test_squares_are_those_of_a_gradient_per_row(network, kind, active) -> None:
     assert found.keys() == expected.keys()
     for name, square in found.items():
         torch.testing.assert_close(square, expected[name].double(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["exact", "empirical"])
+def test_the_answers_are_those_of_the_network_on_its_base(kind) -> None:
+    x, labels, weights = rows(10)
+    base = torch.tensor([2.0, -1.0, 0.0, 3.0])
+    found = sum_squared_gradients(NETWORKS[0], x, labels, weights, EVERY, kind, base.expand(10, 4))
+    expected = row_by_row(NETWORKS[0], x, labels, EVERY, kind, base)["layers.0.weight"]
+    torch.testing.assert_close(found["layers.0.weight"], expected.double(), atol=1e-6, rtol=1e-4)
 
 
 def test_a_softmax_over_linear_scores_has_the_fisher_of_the_textbook() -> None:

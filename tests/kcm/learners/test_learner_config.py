@@ -8,7 +8,7 @@ from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
 
-NAMES = ("finetune", "joint", "replay", "der", "lwf", "ewc", "si")
+NAMES = ("finetune", "joint", "replay", "der", "lwf", "ewc", "si", "analytic", "slda")
 
 
 class Run(Config):

@@ -20,18 +20,21 @@ from kcm.learners import DerConfig, LwfConfig, ReplayConfig
 from kcm.learners.trainer import TrainConfig, Trainer
 
 EPOCHS, BATCH, RATE, DECAY = 6, 50, 1e-2, 1e-2
+SGD_RATE = 0.05
 MEMORY, DRAW = 50, 20
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3, shared=True)  # judge and small in one: a plain classifier
 TOLERANCE = 0.05
 
 
-def plain_loop(model: nn.Module, method: str, tasks, seed: int) -> float:
-    """Average accuracy after the last task."""
+def plain_loop(model: nn.Module, method: str, tasks, seed: int, margin: float | None = None) -> float:
+    """Average accuracy after the last task; with a margin by SGD and the asymmetric cross-entropy."""
     torch.manual_seed(seed)
     memory: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     teacher = None
     for number, (x_ND, y_N, _, _) in enumerate(tasks):
-        optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+        optimiser: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+        if margin is not None:
+            optimiser = torch.optim.SGD(model.parameters(), lr=SGD_RATE, momentum=0.9)
         steps = EPOCHS * math.ceil(len(x_ND) / BATCH)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda s, n=steps: 0.5 * (1 + math.cos(math.pi * s / n))
@@ -45,6 +48,14 @@ def plain_loop(model: nn.Module, method: str, tasks, seed: int) -> float:
                     y = torch.cat([y, torch.stack([memory[i][1] for i in chosen])])
                 logits = model(x)
                 loss = F.cross_entropy(logits, y)
+                if margin is not None and number > 0:
+                    seen = logits[:, : 2 * number + 2]
+                    lowered = torch.cat([seen[: len(rows), : 2 * number] - margin, seen[: len(rows), 2 * number :]], 1)
+                    costs = [
+                        F.cross_entropy(part, y[at], reduction="sum")
+                        for part, at in ((lowered, slice(len(rows))), (seen[len(rows) :], slice(len(rows), None)))
+                    ]
+                    loss = (costs[0] + costs[1]) / len(x)
                 if method == "der" and memory:
                     first, second = (torch.randperm(len(memory))[:DRAW] for _ in range(2))
                     said = torch.stack([memory[i][2] for i in first])
@@ -73,10 +84,11 @@ def plain_loop(model: nn.Module, method: str, tasks, seed: int) -> float:
     "learner",
     [
         ReplayConfig(memory=MEMORY, batch_size=DRAW),
+        ReplayConfig(memory=MEMORY, batch_size=DRAW, margin=1.0),
         DerConfig(memory=MEMORY, batch_size=DRAW, alpha=0.3, beta=1.0),
         LwfConfig(strength=3.0, temperature=2.0),
     ],
-    ids=lambda learner: learner.name,
+    ids=lambda learner: learner.name if learner.margin is None else "ace",
 )
 def test_average_accuracy_is_that_of_a_plain_loop(digits, learner) -> None:
     differences = []
@@ -87,8 +99,10 @@ def test_average_accuracy_is_that_of_a_plain_loop(digits, learner) -> None:
             train, test = (task.take(split, torch.arange(task.num_rows(split))) for split in ("train", "test"))
             scaled = [collaborator.normalizer(batch.features) for batch in (train, test)]
             plain.append((scaled[0], train.labels, scaled[1], test.labels))
-        expected = plain_loop(copy.deepcopy(collaborator.judge), learner.name, plain, seed)
+        expected = plain_loop(copy.deepcopy(collaborator.judge), learner.name, plain, seed, learner.margin)
         train = TrainConfig(num_epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, weight_decay=DECAY)
+        if learner.margin is not None:
+            train = train.model_copy(update={"optimizer": "sgd", "sgd_rate": SGD_RATE})
         trainer = Trainer(collaborator, learner.build(seed), digits, train, DistillConfig(), seed=seed)
         trainer.run()
         differences.append(sum(trainer.accuracy["small"][-1]) / 5 - expected)

@@ -31,6 +31,7 @@ LEARNERS = [
     FinetuneConfig(),
     JointConfig(),
     ReplayConfig(memory=40, batch_size=17),
+    ReplayConfig(memory=40, batch_size=17, margin=2.0),
     DerConfig(memory=40, batch_size=17),
     LwfConfig(),
     EwcConfig(),

@@ -1,0 +1,51 @@
+"""Discriminants that need nothing but the sums of rows by class: the nearest mean, and linear discriminant analysis.
+
+With n_c rows of class c, their mean m_c, and the pooled covariance S = sum_c sum_n (x_n - m_c)(x_n - m_c)^T / (N - C):
+
+    nearest mean    x . m_c - |m_c|^2 / 2                                 (Mensink et al., IEEE TPAMI 35, 2013)
+    LDA             x . A m_c - m_c . A m_c / 2,    A = ((1 - s) S + s tr(S) / P I)^-1
+
+LDA is Bayes' rule for normal classes of one covariance and equal priors, so that classes of many rows have no
+advantage; s is the shrinkage (streaming LDA, arXiv 1909.01520, equation 2, where it is absolute). What is the same for
+all classes is left out. Shapes: P inputs, C classes; a class without rows gets weight and bias 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ROUNDING = 1e-10  # of the mean square: what sums leave of a covariance that is not there
+
+
+def nearest_mean(count_C: Tensor, sum_CP: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [C, P] and bias [C] of the nearest mean."""
+    mean_CP = _means(count_C, sum_CP)
+    return mean_CP, -mean_CP.square().sum(1) / 2
+
+
+def linear_discriminant(count_C: Tensor, sum_CP: Tensor, gram_PP: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Weight [C, P] and bias [C] of LDA; of `gram_PP`, sum x x^T, the upper triangle is read. All in float64."""
+    seen_C1 = (count_C > 0)[:, None]
+    mean_CP = _means(count_C, sum_CP)
+    # About the mean of all rows: differences of large numbers stay out of the covariance and of the biases.
+    centre_P = sum_CP.sum(0) / count_C.sum()
+    from_centre_CP = (mean_CP - centre_P) * seen_C1
+    num_rows, num_inputs = float(count_C.sum()), len(gram_PP)
+    total_PP = gram_PP - num_rows * torch.outer(centre_P, centre_P)
+    within_PP = total_PP - (from_centre_CP * count_C[:, None]).T @ from_centre_CP
+    degrees = num_rows - float(seen_C1.sum())
+    # A single row of each class says nothing of how rows of a class vary: as all rows do, then.
+    covariance_PP = within_PP / degrees if degrees else total_PP / num_rows
+    spread = float(covariance_PP.diagonal().sum()) / num_inputs
+    rounding = _ROUNDING * float(gram_PP.diagonal().sum()) / num_rows / num_inputs
+    covariance_PP = (1 - shrinkage) * covariance_PP
+    covariance_PP.diagonal().add_(max(shrinkage * spread, rounding))
+    factor_PP = torch.linalg.cholesky(covariance_PP, upper=True)
+    weight_CP = torch.cholesky_solve(from_centre_CP.T, factor_PP, upper=True).T
+    bias_C = -(weight_CP * (from_centre_CP / 2 + centre_P)).sum(1)
+    return weight_CP, bias_C
+
+
+def _means(count_C: Tensor, sum_CP: Tensor) -> Tensor:
+    return sum_CP / count_C.clamp_min(1)[:, None]

@@ -1,0 +1,85 @@
+"""What is known of classes without training: logits from streamed means and covariance, to which networks are added.
+
+The sums behind it are of all rows so far, each counted once. So the base is the same for any number of workers and any
+order of rows within a task, and no task can spoil what another has left: what is trained beside it is a residual.
+Shapes: N rows, D features, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kcm.closed_form.discriminant import linear_discriminant, nearest_mean
+from kcm.errors import DataError
+
+BaseKind = Literal["none", "means", "lda"]
+
+MEANS_SCALE = 20.0  # of nearest-mean scores of unit vectors, that they are logits: differences of some 0.1 are certain
+UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
+
+
+class ClassBase(nn.Module):
+    """Logits [N, C] of unit feature vectors x by class means m_c; those of classes without rows are out of the way.
+
+        means   scale * 20 (x . m_c - |m_c|^2 / 2)
+        lda     scale * (x . A m_c - m_c . A m_c / 2),  A the inverse of the pooled, shrunken covariance
+
+    Nothing here has a gradient. The sums, float64, are part of the state, so that the next task can go on from them.
+    """
+
+    SUMS: ClassVar[tuple[str, ...]] = ("count_C", "sum_CD", "gram_DD")
+
+    count_C: Tensor
+    sum_CD: Tensor
+    gram_DD: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, in_features: int, num_labels: int, kind: Literal["means", "lda"], scale: float, shrinkage: float
+    ) -> None:
+        super().__init__()
+        self.kind, self.scale, self.shrinkage = kind, scale, shrinkage
+        gram_width = in_features if kind == "lda" else 0
+        shapes = ((num_labels,), (num_labels, in_features), (gram_width, gram_width))
+        for name, shape in zip(self.SUMS, shapes, strict=True):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(num_labels, in_features))
+        self.register_buffer("bias", torch.full((num_labels,), UNSEEN))
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        """The logits of raw features, in their precision."""
+        x_ND = F.normalize(features_ND, dim=-1)
+        return F.linear(x_ND, self.weight.to(x_ND.dtype), self.bias.to(x_ND.dtype))
+
+    @torch.no_grad()
+    def sums_of(self, rows: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The sums of batches of features [n, D] and labels [n]; DataError for features that are not finite."""
+        count_C, sum_CD, gram_DD = part = [torch.zeros_like(getattr(self, name)) for name in self.SUMS]
+        for features_ND, labels_N in rows:
+            x_ND = F.normalize(features_ND.double(), dim=-1)
+            if not x_ND.isfinite().all():
+                raise DataError("features contain NaN or infinity", mend="Compute the features again, or drop the rows")
+            count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
+            sum_CD.index_add_(0, labels_N, x_ND)
+            if self.kind == "lda":
+                gram_DD.addmm_(x_ND.T, x_ND)
+        return part
+
+    @torch.no_grad()
+    def add(self, part: Iterable[Tensor]) -> None:
+        """Take the sums of other rows in, and give the logits that all rows so far speak for."""
+        for name, more in zip(self.SUMS, part, strict=True):
+            getattr(self, name).add_(more)
+        if self.kind == "lda":
+            weight_CD, bias_C = linear_discriminant(self.count_C, self.sum_CD, self.gram_DD, self.shrinkage)
+            scale = self.scale
+        else:
+            (weight_CD, bias_C), scale = nearest_mean(self.count_C, self.sum_CD), self.scale * MEANS_SCALE
+        self.weight.copy_(scale * weight_CD)
+        self.bias.copy_(torch.where(self.count_C > 0, scale * bias_C, UNSEEN))

@@ -1,0 +1,90 @@
+"""The asymmetric cross-entropy lets new rows push old labels down no more, whichever learner remembers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kcm.inputs.labels import UNLABELLED
+from kcm.learners import Classes, DerConfig, FinetuneConfig, LwfConfig, ReplayConfig
+from kcm.learners.trainer import TrainConfig
+
+CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen
+CONFIGS = [
+    ReplayConfig(memory=40, margin=3.0),
+    DerConfig(memory=40, margin=3.0),
+    LwfConfig(memory=40, margin=3.0),
+    LwfConfig(margin=3.0),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_stream_rows_see_old_labels_lowered_and_remembered_rows_all_seen_labels(config) -> None:
+    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([2, 3, UNLABELLED, 0, 2])
+    found = config.build(0).label_loss(logits, labels, 3, Classes(CURRENT, SEEN))
+    e = logits.exp()
+    lowered = 2.718281828459045**-3.0
+    expected = [
+        -(e[0, 2] / (lowered * (e[0, 0] + e[0, 1]) + e[0, 2] + e[0, 3])).log(),
+        -(e[1, 3] / (lowered * (e[1, 0] + e[1, 1]) + e[1, 2] + e[1, 3])).log(),
+        torch.tensor(0.0, dtype=torch.float64),
+        -(e[3, 0] / e[3, :4].sum()).log(),
+        -(e[4, 2] / e[4, :4].sum()).log(),
+    ]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+@pytest.mark.parametrize("seen", [CURRENT, torch.ones(5).bool()], ids=["first task", "all labels again"])
+def test_the_loss_is_plain_where_no_label_is_old(seen) -> None:
+    logits, labels = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 3, 2, 3])
+    classes = Classes(CURRENT if seen is CURRENT else seen, seen)
+    found = CONFIGS[0].build(0).label_loss(logits, labels, 2, classes)
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels, reduction="none"))
+
+
+def test_new_rows_give_old_labels_no_gradient_under_a_margin_without_end(make_trainer, digits) -> None:
+    trainer = make_trainer(digits, ReplayConfig(memory=0, margin=1e4), kind="linear", epochs=1)
+    while trainer.position.task == 0:
+        trainer.step()
+    old = trainer.collaborator.judge.layers[0].weight[:2].detach().clone()
+    trainer.train = trainer.train.model_copy(update={"optimizer": "sgd"})
+    trainer._begin_task()
+    while trainer.position.task == 1:
+        trainer.step()
+    assert torch.equal(trainer.collaborator.judge.layers[0].weight[:2], old)
+
+
+def test_it_forgets_less_than_plain_replay(make_trainer, digits) -> None:
+    plain, asymmetric = (
+        make_trainer(digits, ReplayConfig(memory=20, margin=margin), kind="mlp", epochs=4) for margin in (None, 3.0)
+    )
+    for trainer in (plain, asymmetric):
+        trainer.run()
+    assert sum(asymmetric.accuracy["small"][-1]) > sum(plain.accuracy["small"][-1]) + 0.25  # 5 points of average
+
+
+def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -> None:
+    trainer = make_trainer(digits[:2], FinetuneConfig(), kind="linear", epochs=1)
+    trainer.train = trainer.train.model_copy(update={"optimizer": "sgd", "sgd_rate": 0.05})
+    trainer._begin_task()
+    weight = trainer.collaborator.judge.layers[0].weight
+    place, velocity = weight.detach().clone(), torch.zeros_like(weight)
+    steps = trainer.steps_in_task
+    for step in range(steps):
+        rate = 0.05 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
+        batch, num_rows = trainer._step_batch()
+        trainer.collaborator.zero_grad()
+        trainer._loss(batch, num_rows).backward()
+        velocity = 0.9 * velocity + weight.grad
+        place = place - rate * velocity
+        trainer.step()
+        torch.testing.assert_close(weight.detach(), place)
+    assert not trainer._optimizer.state  # the next task begins without momentum
+
+
+def test_the_rate_that_a_search_gives_is_that_of_the_chosen_optimiser() -> None:
+    adamw, sgd = TrainConfig().with_rate(0.5), TrainConfig(optimizer="sgd").with_rate(0.5)
+    assert (adamw.learning_rate, adamw.sgd_rate, adamw.peak_rate) == (0.5, 0.1, 0.5)
+    assert (sgd.learning_rate, sgd.sgd_rate, sgd.peak_rate) == (3e-3, 0.5, 0.5)

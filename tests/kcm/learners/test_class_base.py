@@ -1,0 +1,201 @@
+"""Networks on a base of class means or LDA: the base is of all rows so far, whoever counts them and in what order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestCentroid
+from torch.nn import functional as F
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.errors import ConfigError, DataError
+from kcm.inputs.labels import UNLABELLED
+from kcm.learners import (
+    AnalyticConfig,
+    Batch,
+    DerConfig,
+    EwcConfig,
+    FinetuneConfig,
+    JointConfig,
+    LwfConfig,
+    ReplayConfig,
+    SiConfig,
+)
+from kcm.learners.ranks import Ranks
+from kcm.learners.stream import TensorRows
+from kcm.learners.trainer import TrainConfig, Trainer
+
+LEARNERS = [
+    FinetuneConfig(),
+    JointConfig(),
+    ReplayConfig(memory=40, batch_size=17, margin=3.0),
+    DerConfig(memory=40, batch_size=17),
+    LwfConfig(),
+    EwcConfig(),
+    SiConfig(),
+]
+KINDS = ["kan", "mlp", "linear", "random_relu"]
+
+
+def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None = None, epochs: int = 1) -> Trainer:
+    options = {"spline_order": 1, "base_activation": "none", "centred": True, "zero_start": True}
+    network = NetworkConfig(hidden=(), base=base, **options)
+    train = TrainConfig(num_epochs=epochs, batch_size=50, optimizer="sgd", sgd_rate=0.02)
+    collaborator = Collaborator(64, 10, network, kind, seed=0)
+    learner = (learner or FinetuneConfig()).build(0)
+    return Trainer(collaborator, learner, tasks, train, DistillConfig(), seed=0, ranks=ranks)
+
+
+def rows_of(tasks: list[TensorRows], split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
+    return torch.cat([batch.features for batch in batches]), torch.cat([batch.labels for batch in batches])
+
+
+def learned(trainer: Trainer) -> dict:
+    trainer.run()
+    return trainer.state_dict()
+
+
+def base_of(state: dict) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state["collaborator"].items() if name.startswith("base.")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(digits, kind) -> None:
+    trainer = make(digits, kind=kind)
+    while trainer.position.task < 2:
+        trainer.step()
+    features, labels = rows_of(digits[:3], "train")  # the base knows the task that begins
+    x = F.normalize(features.double(), dim=1)
+    means = torch.stack([x[labels == c].mean(0) for c in range(6)])
+    test = rows_of(digits, "test")[0]
+    x = F.normalize(test.double(), dim=1)
+    expected = 20 * (x @ means.T - means.square().sum(1) / 2)
+    with torch.no_grad():
+        judge, small = trainer.collaborator(test)
+        for logits, network in ((judge, trainer.collaborator.judge), (small, trainer.collaborator.small)):
+            residual = network(trainer.collaborator.inputs(test))[:, :6]
+            torch.testing.assert_close((logits[:, :6] - residual).double(), expected, atol=1e-3, rtol=1e-4)
+    assert int(judge.argmax(1).max()) < 6  # labels that nobody has seen are never the answer
+
+
+def test_a_residual_that_stays_zero_is_the_nearest_mean_of_scikit_learn(digits) -> None:
+    trainer = make(digits)
+    trainer.train = trainer.train.model_copy(update={"sgd_rate": 1e-12})
+    trainer._begin_task()
+    trainer.run()
+    (x, y), (test, labels) = (rows_of(digits, split) for split in ("train", "test"))
+    x, test = (F.normalize(each.double(), dim=1).numpy() for each in (x, test))
+    oracle = NearestCentroid().fit(x, y.numpy()).predict(test)
+    found = trainer.collaborator(rows_of(digits, "test")[0])[0].argmax(1).numpy()
+    assert (found == oracle).mean() > 0.995  # rows that lie between two means apart
+    assert np.mean(trainer.accuracy["judge"][-1]) == pytest.approx((oracle == labels.numpy()).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("base", ["means", "lda"])
+def test_the_base_keeps_what_finetuning_alone_forgets(digits, base) -> None:
+    alone, based = (make(digits, base=base, kind="linear") for base in ("none", base))
+    for trainer in (alone, based):
+        trainer.run()
+    assert np.mean(based.accuracy["small"][-1]) > np.mean(alone.accuracy["small"][-1]) + 0.2
+
+
+@pytest.mark.parametrize("base", ["means", "lda"])
+@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: learner.name)
+def test_a_trainer_resumed_at_any_step_ends_like_an_undisturbed_one(digits, learner, base, tmp_path) -> None:
+    undisturbed = make(digits[:3], learner, base=base)
+    while not undisturbed.done:
+        if undisturbed.position.total in (2, 6, 9, 15):
+            torch.save(undisturbed.state_dict(), tmp_path / f"{undisturbed.position.total}.pt")
+        undisturbed.step()
+    saved = sorted(tmp_path.glob("*.pt"))
+    assert len(saved) == 4
+    for path in saved:
+        resumed = make(digits[:3], learner, base=base)
+        resumed.load_state_dict(torch.load(path, weights_only=True))
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        expected = undisturbed.collaborator.state_dict()
+        for name, value in resumed.collaborator.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("base", ["means", "lda"])
+def test_one_two_and_four_ranks_have_the_same_base_and_networks(uneven, on_ranks, base) -> None:
+    def trained(ranks: Ranks) -> list[dict]:
+        return [learned(make(uneven, learner, base=base, ranks=ranks)) for learner in LEARNERS]
+
+    one, two, four = (on_ranks(count, trained) for count in (1, 2, 4))
+    for other in (two, four):
+        for ours, theirs in zip(other, one, strict=True):
+            for name, value in base_of(theirs).items():
+                torch.testing.assert_close(base_of(ours)[name], value, atol=1e-5, rtol=1e-6)
+            for name, value in theirs["collaborator"].items():
+                torch.testing.assert_close(ours["collaborator"][name], value, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("base", ["means", "lda"])
+def test_rows_in_another_order_and_tasks_met_again_leave_the_same_base(digits, base) -> None:
+    order = torch.randperm(digits[0].num_rows("train"), generator=torch.Generator().manual_seed(1))
+    ids = digits[0].ids("train")
+    train = [ids[i] for i in order], digits[0].take("train", order)
+    test = digits[0].ids("test"), digits[0].take("test", torch.arange(digits[0].num_rows("test")))
+    shuffled = TensorRows(digits[0].name, {"train": train, "test": test})
+    expected = base_of(learned(make(digits[:3], base=base)))
+    # `joint` streams all tasks again and starts its networks anew, and counts each row once all the same.
+    for state in (
+        learned(make([shuffled, *digits[1:3]], base=base)),
+        learned(make(digits[:3], JointConfig(), base=base)),
+    ):
+        for name, value in base_of(state).items():
+            torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-6)
+
+
+def test_rows_without_a_label_do_not_count_and_rows_of_nan_are_refused(digits) -> None:
+    rows = digits[0].take("train", torch.arange(30))
+    test = {"test": (digits[0].ids("test")[:3], digits[0].take("test", torch.arange(3)))}
+
+    def task(labels: torch.Tensor, features: torch.Tensor) -> TensorRows:
+        batch = Batch(features, labels, torch.full((30, 10), torch.nan), torch.ones(30))
+        return TensorRows("task", {"train": (digits[0].ids("train")[:30], batch)} | test)
+
+    hidden = rows.labels.clone()
+    hidden[20:] = UNLABELLED
+    base = make([task(hidden, rows.features)]).collaborator.base
+    assert base.count_C.sum() == 20
+    torch.testing.assert_close(base.sum_CD.sum(0), F.normalize(rows.features[:20].double(), dim=1).sum(0))
+    broken = rows.features.clone()
+    broken[3, 5] = torch.nan
+    with pytest.raises(DataError, match="NaN"):
+        make([task(rows.labels, broken)])
+
+
+def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
+    trainer = make(digits[:2], LwfConfig(), base="lda")
+    while trainer.position.task == 0:
+        trainer.step()
+    # The next task's rows are in the base by now; the teacher spoke before.
+    fresh = make(digits[:1], LwfConfig(), base="lda")
+    fresh.run()
+    features = rows_of(digits[:1], "test")[0]
+    with torch.no_grad():
+        expected = torch.stack(fresh.collaborator(features))
+        taught = trainer.learner._taught(trainer.collaborator, features)
+        assert not torch.allclose(torch.stack(trainer.collaborator(features)), expected)
+    torch.testing.assert_close(taught, expected)
+
+
+def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None:
+    trainer = make(digits[:2], DerConfig(memory=40))
+    while trainer.position.task == 0:
+        trainer.step()
+    logits = np.stack([row.logits for row in trainer.learner.memory_rows()])
+    assert np.isfinite(logits[..., :2]).all()
+    assert np.isnan(logits[..., 2:]).all()
+
+
+def test_a_closed_form_takes_no_base(digits) -> None:
+    with pytest.raises(ConfigError, match=r"network\.base = 'means'.*Set network\.base: none"):
+        make(digits, AnalyticConfig())

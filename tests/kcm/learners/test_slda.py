@@ -1,0 +1,150 @@
+"""Streaming LDA ends with the LDA of all rows at once, on features, on splines and on random units."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.errors import ConfigError
+from kcm.learners import SldaConfig
+from kcm.learners.analytic import designs
+from kcm.learners.ranks import Ranks
+from kcm.learners.trainer import TrainConfig, Trainer
+
+NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
+NETWORKS = {
+    "linear": ("linear", NETWORK),
+    "splines": ("kan", NETWORK),
+    "centred": ("kan", NETWORK.model_copy(update={"base_activation": "none", "centred": True})),
+    "squares": ("kan", NETWORK.model_copy(update={"mixing": 100, "basis": "quadratic"})),
+    "random units": ("random_relu", NETWORK),
+}
+
+
+def make(tasks, name: str = "splines", *, ranks: Ranks | None = None, chunk_size: int = 100, **changes) -> Trainer:
+    kind, network = NETWORKS[name]
+    collaborator = Collaborator(64, 10, network.model_copy(update=changes), kind, seed=0)
+    learner = SldaConfig(shrinkage=0.05, chunk_size=chunk_size).build(0)
+    return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
+
+
+def solved(trainer: Trainer, features: torch.Tensor) -> torch.Tensor:
+    """The judge's logits of the same solution in networks of float64, those of the first label taken off."""
+    precise = copy.deepcopy(trainer.collaborator).double()
+    trainer.learner.solve(precise, Ranks())
+    with torch.no_grad():
+        logits = precise(features.double())[0]
+    return logits - logits[:, :1]
+
+
+def rows_of(tasks, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]
+    return torch.cat([batch.features for batch in batches]), torch.cat([batch.labels for batch in batches])
+
+
+def lda(x: np.ndarray, y: np.ndarray, test: np.ndarray, shrinkage: float) -> np.ndarray:
+    """LDA written out, from the rows; scores of the first class taken off."""
+    labels = np.unique(y)
+    means = np.stack([x[y == c].mean(0) for c in labels])
+    within = x - means[np.searchsorted(labels, y)]
+    pooled = within.T @ within / (len(x) - len(labels))
+    shrunk = (1 - shrinkage) * pooled + shrinkage * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
+    weight = np.linalg.solve(shrunk, (means - x.mean(0)).T)
+    scores = test @ weight - ((means + x.mean(0)).T / 2 * weight).sum(0)
+    return scores - scores[:, :1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_task_after_task_ends_with_the_lda_of_all_rows(digits, name) -> None:
+    trainer = make(digits, name)
+    trainer.run()
+    (x, y), (test, labels) = rows_of(digits, "train"), rows_of(digits, "test")
+    design = designs(trainer.collaborator)[0]
+    inputs, test_inputs = (design.inputs(trainer.collaborator.inputs(each.double())).numpy() for each in (x, test))
+    expected = lda(inputs, y.numpy(), test_inputs, 0.05)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(solved(trainer, test).numpy() / scale, expected / scale, atol=1e-8)
+    deployed = trainer.collaborator(test)[1].argmax(1)
+    assert (deployed.numpy() == expected.argmax(1)).mean() > 0.995  # in float32
+    assert float((deployed == labels).float().mean()) > 0.93
+
+
+def test_on_a_linear_network_it_is_the_lda_of_the_features_themselves(digits) -> None:
+    trainer = make(digits[:3], "linear")
+    trainer.run()
+    (x, y), (test, _) = rows_of(digits[:3], "train"), rows_of(digits[:3], "test")
+    x, test_x = (8 * F.normalize(each.double(), dim=1).numpy() for each in (x, test))
+    # The regression's constant is an input without variance, which takes part in the mean of the diagonal alone.
+    expected = lda(np.c_[x, np.ones(len(x))], y.numpy(), np.c_[test_x, np.ones(len(test_x))], 0.05)
+    found = solved(trainer, test)[:, :6].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["splines", "random units"])
+def test_labels_not_seen_yet_are_never_the_answer(digits, name) -> None:
+    trainer = make(digits, name)
+    while trainer.position.task < 2:
+        trainer.step()
+    answers = torch.cat([logits.argmax(1) for logits in trainer.collaborator(rows_of(digits, "test")[0])])
+    assert set(answers.tolist()) <= {0, 1, 2, 3}
+    assert trainer.accuracy["judge"][-1][2:] == [0.0, 0.0, 0.0]
+
+
+def test_neither_order_nor_chunks_matter(digits) -> None:
+    a, b, c = digits[:3]
+    test = rows_of(digits[:3], "test")[0]
+    logits = []
+    for order, chunk_size in (([a, b, c], 5000), ([c, a, b], 64), ([b, c, a], 13)):
+        trainer = make(order, chunk_size=chunk_size)
+        trainer.run()
+        logits.append(solved(trainer, test)[:, :6])
+    for other in logits[1:]:
+        assert float((other - logits[0]).abs().max() / logits[0].abs().max()) < 1e-8
+
+
+@pytest.mark.parametrize("name", ["centred", "random units"])
+def test_one_two_and_four_ranks_give_the_same_logits_and_networks(digits, uneven, on_ranks, name) -> None:
+    tasks = [uneven[0], uneven[2], uneven[1]]
+    test = rows_of(digits[:3], "test")[0]
+
+    def learned(ranks: Ranks) -> dict:
+        trainer = make(tasks, name, ranks=ranks)
+        trainer.run()
+        return trainer.state_dict()
+
+    found = []
+    for world_size in (1, 2, 4):
+        trainer = make(tasks, name)
+        trainer.load_state_dict(on_ranks(world_size, learned))
+        with torch.no_grad():
+            logits = trainer.collaborator(test)[1].double()
+        found.append((solved(trainer, test)[:, :6], (logits - logits[:, :1])[:, :6]))
+    for exact, deployed in found:
+        assert float((exact - found[0][0]).abs().max() / found[0][0].abs().max()) < 1e-8
+        assert float((deployed - found[0][0]).abs().max() / found[0][0].abs().max()) < 1e-4
+
+
+def test_a_trainer_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
+    undisturbed = make(digits[:2])
+    undisturbed.run()
+    for steps in (0, 2, 3, 4):
+        first, resumed = make(digits[:2]), make(digits[:2])
+        for _ in range(steps):
+            first.step()
+        torch.save(first.state_dict(), tmp_path / "state.pt")
+        resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        assert torch.equal(resumed.collaborator.judge.layers[0].weight, undisturbed.collaborator.judge.layers[0].weight)
+
+
+@pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"scaling": "first_task"}, {"base": "lda"}], ids=str)
+def test_networks_that_it_cannot_solve_for_are_refused(digits, changes) -> None:
+    with pytest.raises(ConfigError, match=f"network.{next(iter(changes))}"):
+        make(digits, **changes)
