@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from kcm.kan.layer import KANLinear
+from kcm.kan.random_relu import RandomReLU
 
 FisherKind = Literal["exact", "empirical"]
 
@@ -39,7 +40,7 @@ def sum_squared_gradients(
     `exact` takes q_nc = p(c | x_n), the network's own answer; `empirical` takes q_nc = 1 for the true label
     (Kunstner et al., arXiv 1905.12558, tell what that changes). The softmax is over the labels in `active_C` (bool), of
     the network's logits on top of `base_NC`.
-    TypeError for a network with parameters outside of KANLinear and nn.Linear layers.
+    TypeError for a network with parameters outside of KANLinear, RandomReLU and nn.Linear layers.
     """
     with _recording(network) as layers:
         logits_NC = functional_call(network, {name: p.detach() for name, p in network.named_parameters()}, (x_ND,))
@@ -94,7 +95,7 @@ def _recording(network: nn.Module) -> Iterator[list[_Layer]]:
 
     def record(name: str, module: nn.Module, inputs: tuple[Tensor], output_NO: Tensor) -> Tensor:
         x_NI = inputs[0].detach()
-        features_NF = module.features(x_NI) if isinstance(module, KANLinear) else x_NI
+        features_NF = module.features(x_NI) if isinstance(module, KANLinear | RandomReLU) else x_NI
         if not output_NO.requires_grad:  # the first layer: its weights are constants here
             output_NO.requires_grad_()
         layers.append(_Layer(name, getattr(module, "bias", None) is not None, features_NF, output_NO))
@@ -103,7 +104,7 @@ def _recording(network: nn.Module) -> Iterator[list[_Layer]]:
     handles = [
         module.register_forward_hook(partial(record, name))
         for name, module in network.named_modules()
-        if isinstance(module, KANLinear | nn.Linear)
+        if isinstance(module, KANLinear | RandomReLU | nn.Linear)
     ]
     try:
         yield layers

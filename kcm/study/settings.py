@@ -16,11 +16,11 @@ from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.trainer import TrainConfig
 
-StudyNetwork = Literal["kan", "mlp", "linear", "ncm"]
+StudyNetwork = Literal["kan", "mlp", "linear", "random_relu", "ncm"]
 """Networks that a study compares; `ncm` is the nearest class mean, which has no weights and needs no learner."""
 
 NETWORKS: tuple[StudyNetwork, ...] = get_args(StudyNetwork)
-TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear")
+TRAINED: tuple[NetworkKind, ...] = ("kan", "mlp", "linear", "random_relu")
 LEARNERS: tuple[str, ...] = tuple(FAMILIES["learner"].ours)
 _DEFAULT = "default"
 

@@ -81,6 +81,7 @@ def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(
     assert int(judge.argmax(1).max()) < 6  # labels that nobody has seen are never the answer
 
 
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
 def test_a_residual_that_stays_zero_is_the_nearest_mean_of_scikit_learn(digits) -> None:
     trainer = make(digits)
     trainer.train = trainer.train.model_copy(update={"sgd_rate": 1e-12})

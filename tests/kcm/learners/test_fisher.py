@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kcm.kan import KAN, MLP
+from kcm.kan import KAN, MLP, RandomReLU
 from kcm.learners.fisher import sum_squared_gradients
 
 CENTRED = KAN([5, 4], grid_size=3, spline_order=1, base_activation="none", centred=True)
@@ -17,6 +17,7 @@ NETWORKS = [
     KAN([5, 7, 4], grid_size=3),
     MLP([5, 6, 3, 4]),
     nn.Linear(5, 4, bias=False),
+    RandomReLU(5, 7, 4),
 ]
 EVERY = torch.ones(4, dtype=torch.bool)
 

@@ -18,10 +18,16 @@ def place(cell: dict) -> tuple:
 
 def test_every_network_meets_every_learner_at_every_memory_that_means_something_to_it(config, run) -> None:
     result = run(
-        config(networks=["kan", "mlp", "linear", "ncm"], learners=["finetune", "replay"], memory_per_class=[0, 2])
+        config(
+            networks=["kan", "mlp", "linear", "random_relu", "ncm"],
+            learners=["finetune", "replay"],
+            memory_per_class=[0, 2],
+        )
     )
     learned = [("finetune", None), ("replay", 0), ("replay", 2)]
-    expected = [(network, *cell) for network in ("kan", "mlp", "linear") for cell in learned] + [("ncm", None, None)]
+    expected = [(network, *cell) for network in ("kan", "mlp", "linear", "random_relu") for cell in learned] + [
+        ("ncm", None, None)
+    ]
     assert [place(cell) for cell in result["cells"]] == expected
 
 
@@ -133,7 +139,7 @@ def test_a_study_scored_on_validate_never_reads_test(config, run) -> None:
     ("values", "message"),
     [
         ({"learners": ["repaly"]}, r"unknown learner 'repaly', known are .*replay"),
-        ({"networks": ["cnn"]}, r"'kan', 'mlp', 'linear' or 'ncm'"),
+        ({"networks": ["cnn"]}, r"'kan', 'mlp', 'linear', 'random_relu' or 'ncm'"),
         ({"memory_per_class": [0.5]}, r"smaller than the number of classes, 10"),
         ({"memory_per_class": [-1]}, r"smaller than the number of classes"),
         ({"tasks": {"num_tasks": 11}}, r"num_tasks = 11, but there are 10 labels"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ray import tune as ray_tune
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages.tune import Space, Trial, last_search, restored_search
+from pipelines.stages.tune import Space, Trial, _space, last_search, restored_search
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
 from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
 
@@ -20,6 +21,25 @@ def space(**more: Any) -> str:
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
     config = parse_config(RunConfig, values | more)
     return Space(**{name: getattr(config, name) for name in Space.model_fields}).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("more", "rates"),
+    [
+        ({}, (0.5, 0.6)),
+        ({"train": {"optimizer": "sgd"}}, (7.0, 8.0)),
+        ({"train": {"optimizer": "sgd", "sgd_rate": 9.0}, "learner": {"name": "slda"}}, (9.0,)),
+        ({"train": {"learning_rate": 0.9}, "learner": {"name": "analytic"}}, (0.9,)),
+    ],
+    ids=["adamw", "sgd", "slda", "analytic"],
+)
+def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rates) -> None:
+    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
+    tune = {"learning_rates": [0.5, 0.6], "sgd_rates": [7.0, 8.0]}
+    network = {"hidden": []}  # the closed forms are of a single layer
+    config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
+    plan = SimpleNamespace(plan=SimpleNamespace(config=config, num_labels=3, tasks=("one",)))
+    assert _space(config.tune, plan)["learning_rate"] == rates
 
 
 @pytest.mark.parametrize(
