@@ -1,1 +1,1 @@
-"""What a person starts: the command line, job submission and the configurations."""
+"""The command line, job submission and the configurations."""

@@ -1,4 +1,4 @@
-"""What a person sees of a benchmark: bars while it runs, and a table of networks and learners at its end."""
+"""The output of a benchmark: progress bars while it runs, and a table of networks and learners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kcm components` lists: the components that are known by name, and who brings them."""
+"""The list of known components for `kcm components`, with the packages that register them."""
 
 from __future__ import annotations
 

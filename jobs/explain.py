@@ -27,12 +27,11 @@ PANELS = 4  # edges drawn per network for one decision
 
 
 class Explainer:
-    """A bundle opened for explanation; `probe_ND` are scaled rows on which the importance of edges is judged.
+    """A bundle opened for explanation; `probe_ND` are scaled rows that decide the importance of edges.
 
-    These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads, or without one
-    the rows in the bundle's memory.
-    Raises ConfigError for a bundle of MLPs, DataError where there are no rows, ArtefactError for a bundle or an
-    encoder that cannot be used.
+    These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads; without one the
+    rows in the bundle's memory. Raises ConfigError for a bundle of MLPs, DataError where there are no rows,
+    ArtefactError for a bundle or an encoder that cannot be used.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Explainer:
 
 
 def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
-    """What is asked about: texts, pictures, or pairs of them in the order given. Raises DataError."""
+    """The inputs to explain: texts, pictures, or pairs of them in order. Raises DataError."""
     if texts and images and len(texts) != len(images):
         raise DataError(f"{len(texts)} texts and {len(images)} pictures make no pairs", where="--input and --image")
     try:

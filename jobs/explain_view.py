@@ -1,4 +1,4 @@
-"""What `kcm explain` prints of one input: the decision, the words that moved it, and the largest contributions."""
+"""The output of `kcm explain` for one input: decision, word effects, and largest contributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that commands share, and options made of a configuration model: a field each, its description the help."""
+"""Options that commands share, and options made from the fields of a configuration model."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ModelT = TypeVar("ModelT", bound=Config)
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of their values.
 
-    A field whose default is None is there only where its option was given, so that another source may supply it. A
-    field of tuples becomes a repeatable option.
+    A field whose default is None is in the dict only if its option is set. A field of tuples becomes a repeatable
+    option.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,7 +50,7 @@ def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., N
 
 
 def _option(model: type[Config], name: str) -> inspect.Parameter:
-    """The option of one field; an empty default is None, so that a command can tell what was given."""
+    """The option of one field; an empty default is None, so that a command knows which options are set."""
     field = model.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     kind = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation

@@ -41,9 +41,9 @@ def promote(config: RunConfig, version: str) -> dict[str, Any]:
 
 @contextmanager
 def _running_cluster(config: RunConfig) -> Iterator[bool]:
-    """Whether there is a cluster, connected to for as long as the block runs. None is started for this.
+    """Whether a cluster runs; connected to it within the block. None is started.
 
-    It is the one that is named, else the one that `kcm serve` has started for this run.
+    It is the configured one, else the one that `kcm serve` started for this run.
     """
     if ray.is_initialized():
         yield True
@@ -63,7 +63,7 @@ def _running_cluster(config: RunConfig) -> Iterator[bool]:
 
 @contextmanager
 def _joined(local: LocalCluster) -> Iterator[bool]:
-    """Whether the service's cluster could be joined; what a service that was killed has left leads nowhere."""
+    """Whether the service's cluster could be joined; the address of a killed service may be stale."""
     with settings(local.authentication):
         try:
             join(local.address)

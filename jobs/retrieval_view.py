@@ -1,4 +1,4 @@
-"""What a person sees of retrieval: R@K by way and model, and what the cascade and its certificate are worth."""
+"""The output of the retrieval benchmark: R@K by way and model, the cascade and its certificate."""
 
 from __future__ import annotations
 

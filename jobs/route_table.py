@@ -1,4 +1,4 @@
-"""The results of `kcm route` for a person."""
+"""Tables of the results of `kcm route`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = {"apgr": "APGR", "cpt_50": "CPT\n50%", "cpt_80": "CPT\n80%", "auroc":
 
 
 def evaluation_view(result: Numbers) -> Group:
-    """Routers beside each other, and the difference that the deferral router makes."""
+    """All routers, and the differences of the deferral router to each."""
     rounds = f"{result['num_repeats']} x {result['num_folds']} folds"
     table = plain_table(f"Routers on {result['num_rows']:,} rows, means over {rounds}, with 95% intervals")
     for heading in ("router", *_COLUMNS.values(), "call\nrate %", "loss\npoints", "deferral - this,\nAPGR"):
@@ -43,7 +43,7 @@ def evaluation_view(result: Numbers) -> Group:
 
 
 def search_view(result: Numbers) -> Group:
-    """The chosen route and why it was chosen."""
+    """The chosen route and the reason."""
     lines = [
         line("decision", _decision(result)),
         line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} validate rows"),
@@ -54,7 +54,7 @@ def search_view(result: Numbers) -> Group:
 
 
 def certificate_view(result: Numbers) -> Group:
-    """What is deployed, what is promised of it, and what it does on test."""
+    """The deployed decision, its certificate, and its metrics on test."""
     promise = f"at most {percent(result['epsilon'])} points lost, with probability {1 - result['delta']:.4g}"
     lines = [
         line("decision", _decision(result)),

@@ -1,4 +1,4 @@
-"""Serving: which bundle, on which cluster, until somebody stops it."""
+"""Serving: bundle, cluster, and the service until it is interrupted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipelines.tracking import CHAMPION, DIGEST_TAG, SQLITE, fetch_model
 
 
 class Site(Config):
-    """Where and how a bundle is served."""
+    """Settings of a service."""
 
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -39,7 +39,7 @@ class Site(Config):
 
     @classmethod
     def of(cls, config: RunConfig) -> Site:
-        """What a run's configuration says about it."""
+        """The settings of a run's configuration."""
         site = cls(
             serve=config.serve,
             cluster=config.cluster,
@@ -51,7 +51,7 @@ class Site(Config):
         return site.with_feedback_in(config.storage_path)
 
     def with_upstream(self, upstream: UpstreamConfig) -> Site:
-        """The same, with a server that bundles may be asked at, where its address is not configured otherwise."""
+        """A copy that allows bundles this server, unless its address is configured already."""
         large = self.serve.large
         if upstream.base_url in {each.base_url for each in large.upstreams}:
             return self
@@ -59,7 +59,7 @@ class Site(Config):
         return self.model_copy(update={"serve": self.serve.model_copy(update={"large": large})})
 
     def with_feedback_in(self, folder: Path) -> Site:
-        """The same, with a feedback log in this folder where no other is configured."""
+        """A copy with a feedback log in this folder, unless another is configured."""
         feedback = self.serve.feedback
         if feedback.url is not None:
             return self
@@ -69,7 +69,7 @@ class Site(Config):
 
 
 def service_folder(config: RunConfig) -> Path:
-    """What `kcm serve` leaves there while it runs lets its owner's other commands enter its cluster."""
+    """Folder with address and token of the cluster of `kcm serve`, for other commands of its owner."""
     return config.storage_path / "runs" / config.name / "service"
 
 
@@ -127,7 +127,7 @@ def _resolved(uri: str, model: str) -> ModelVersion:
 
 @contextmanager
 def serving(release: Release, site: Site) -> Iterator[str]:
-    """The URL of the cascade, which is ready, for as long as the block runs."""
+    """The URL of the ready cascade, which runs within the block."""
     prepare_environment()
     with connected(site.cluster, site.cluster_folder):
         url = deploy(release, site.serve, site.assets_path)
@@ -138,7 +138,7 @@ def serving(release: Release, site: Site) -> Iterator[str]:
 
 
 def write_deployment(file: Path, release: Release, site: Site) -> None:
-    """Write what `serve deploy` takes.
+    """Write the file for `serve deploy`.
 
     Raises ArtefactError for a bundle that cannot be served and ConfigError for a log that its replicas cannot share,
     before anything is written.
@@ -165,6 +165,6 @@ def _require_shared_log(config: ServeConfig) -> None:
 
 
 def wait_for_interruption() -> None:
-    """Return once somebody presses Ctrl-C."""
+    """Return on Ctrl-C."""
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -1,4 +1,4 @@
-"""Submitting a command to a Ray cluster as a job, and following it to its end."""
+"""Submission of a command to a Ray cluster as a job, and following it to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a run for a person: KCM beside MCM, per task and overall, and where everything lies."""
+"""The tables at the end of a run: KCM and MCM, per task and overall, and the paths of all files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPELT = {"bwt": "backward transfer", "fwt": "forward transfer"}
 
 
 def result_console() -> Console:
-    """Standard output, wide enough for the table also where it is a file or a pipe."""
+    """Standard output, wide enough for the tables also where it is a file or a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal and console.width >= WIDTH else Console(highlight=False, width=WIDTH)
 
@@ -99,7 +99,7 @@ def _lines(result: Numbers) -> Iterator[Text]:
 
 
 def _out_of_scope(result: Numbers) -> Iterator[Text]:
-    """How the rows fare that have none of the labels, where there are such rows."""
+    """Metrics of the rows that have none of the labels, where there are such rows."""
     for side in _sides(result):
         if found := side.get("out_of_scope"):
             escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))

@@ -1,1 +1,1 @@
-"""The method on Ray: one module per stage."""
+"""The method on Ray."""

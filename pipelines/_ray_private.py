@@ -1,6 +1,6 @@
-"""Every use of what Ray keeps to itself, its error texts included; a test of each fails when a new Ray changes it.
+"""Every use of private parts of Ray, its error texts included; a test of each fails when a new Ray changes it.
 
-Ray is imported by the functions that need it: `kcm --help` and the workers import this module too.
+Ray is imported inside the functions: `kcm --help` and the workers import this module too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _BIND_FAILURE = "Failed to bind"
 
 @contextmanager
 def loopback_kept() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 as it stands, as it does where it knows no clusters of several machines.
+    """Make Ray leave 127.0.0.1 unchanged within the block.
 
-    Else it puts the machine's outward address in its place, and every process of a local cluster, of which some ask
-    for no token, listens on all interfaces.
+    Else Ray replaces it by the machine's outward address, and all processes of a local cluster listen on all
+    interfaces, some of them without a token.
     """
     from ray._private import ray_constants
 
@@ -49,7 +49,7 @@ def reread_authentication() -> None:
 
 
 def serve_client(required: bool = True) -> ServeControllerClient | None:
-    """What `serve deploy` goes through; Serve's public functions take no file.
+    """The client behind `serve deploy`; the public functions of Serve accept no file.
 
     Where Serve does not run: RayServeException, or None without `required`.
     """
@@ -77,9 +77,9 @@ def job_failure(message: str) -> str:
 
 
 def kcm_error_text(error: Exception) -> str | None:
-    """The message of the KcmError that a worker raised, from the traceback in Ray's error; None where there is none.
+    """The message of a worker's KcmError, from the traceback in Ray's error; None where there is none.
 
-    Ray Data keeps no more of an exception than this text.
+    Ray Data keeps only this text of an exception.
     """
     messages = _KCM_ERROR.findall(str(error))
     return messages[-1] if messages else None

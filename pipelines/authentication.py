@@ -1,7 +1,7 @@
-"""Who may enter a Ray cluster: the token of a local one, and where its owner's other commands find it.
+"""Authentication of Ray clusters: a token for each local cluster, and where the owner's other commands find it.
 
-Whoever enters a cluster runs code as its owner. Ray's own default writes one token into the home folder, which then
-changes how every later client connects; here each local cluster has a token of its own, which goes with it.
+A client of a cluster runs code as its owner. Ray's default writes one token into the home folder, which then changes
+how every later client connects; here each local cluster has a token of its own, deleted at its end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ADDRESS_FILE, _TOKEN_FILE = "address", "token"
 
 @contextmanager
 def settings(values: Mapping[str, str]) -> Iterator[None]:
-    """These settings of Ray's authentication in the environment, for as long as the block runs."""
+    """Set these environment variables of Ray's authentication within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     reread_authentication()
@@ -40,10 +40,10 @@ def settings(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def local_token(folder: Path | None) -> Iterator[Path]:
-    """Token authentication for the local cluster that starts in the block; gives the folder that belongs to it.
+    """Token authentication for the local cluster that starts in the block; yields the cluster's folder.
 
-    The token is a new one, in `folder` or in a temporary folder, which nobody else may enter and which goes with the
-    block; or a person's own, in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. Where RAY_AUTH_MODE is set, Ray does as it says.
+    The token is a new one, in `folder` or in a temporary folder of mode 700, deleted at the end; or the user's own,
+    from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. A user's RAY_AUTH_MODE stays as it is.
     """
     folder = _private(folder)
     values = {} if os.environ.get(MODE) else {MODE: "token"}
@@ -59,7 +59,7 @@ def local_token(folder: Path | None) -> Iterator[Path]:
 
 
 def _private(folder: Path | None) -> Path:
-    """An empty folder of mode 700; what a process that was killed left in `folder` is removed."""
+    """An empty folder of mode 700; leftovers of a killed process are removed."""
     if folder is None:
         return Path(tempfile.mkdtemp(prefix="kcm-cluster-"))
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +77,7 @@ class LocalCluster:
 
 
 def write_address(folder: Path, address: str) -> None:
-    """Say beside the token where the cluster is."""
+    """Write the cluster's address beside the token."""
     (folder / _ADDRESS_FILE).write_text(address, encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ CPUS_PER_TRIAL = 1
 
 
 class ClusterConfig(Config):
-    """Where the work runs, and on how much; nothing here changes a result."""
+    """Size and address of the cluster; nothing here changes a result."""
 
     address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
     node_ip: str = Field(
@@ -82,8 +82,8 @@ class ClusterConfig(Config):
     def concurrent_trials(self, resources: Mapping[str, float]) -> int:
         """How many trials may run at once within a cluster's `resources`, at least one.
 
-        Ray places trials before their train workers: one trial too many, and all wait for ever for what the others hold
-        (ray#54305). Trials that train alone may queue.
+        Ray places trials before their train workers: with one trial too many, all wait forever for the resources that
+        the others hold (ray#54305). Trials that train alone may queue.
         """
         if self.workers_per_trial == 0:
             return self.num_trials
@@ -99,7 +99,7 @@ class ClusterConfig(Config):
 
 
 def prepare_environment() -> None:
-    """Settings that Ray reads when its processes start; a person's own settings win."""
+    """Environment variables for Ray's processes; the user's own values win."""
     for name, value in {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # saves 4 s at every start of a trainer
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side warns on the terminal about its own actors
@@ -117,10 +117,10 @@ def prepare_environment() -> None:
 
 @contextmanager
 def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
-    """A connection to the cluster for as long as the block runs; one that is open already is left as it is.
+    """A connection to the cluster within the block; an open connection is left open.
 
-    A local cluster asks for a token and listens on `config.node_ip`. In `folder`, which nobody else may enter, it
-    leaves what other commands need to enter it (`pipelines.authentication.find_cluster`).
+    A local cluster asks for a token and listens on `config.node_ip`. Its address and token are in `folder`, which only
+    its owner can read (`pipelines.authentication.find_cluster`).
     """
     if ray.is_initialized():
         yield
@@ -177,7 +177,7 @@ def _start(config: ClusterConfig) -> None:
 
 
 def _check_room(config: ClusterConfig) -> None:
-    """Refuse train workers that a local cluster, which never grows, has no room for: Ray would wait for ever."""
+    """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
     fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
     if fewest * config.cpus_per_worker > config.num_cpus:
         raise ConfigError(
@@ -197,7 +197,7 @@ def _check_room(config: ClusterConfig) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's C++ side announces its log level on the terminal while it starts; what goes wrong is raised anyway."""
+    """Hide stderr while Ray starts: its C++ side announces its log level there. Errors are raised anyway."""
     terminal = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -1,4 +1,4 @@
-"""What every stage is given beside what it reads: where it works, on what, and somebody to report to."""
+"""The context of a stage: store, paths, cluster and reporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # actors do without MLflow
 
 @dataclass
 class Context:
-    """One run as its stages see it; `seconds` and `cached` record what each took. Nothing here changes a result."""
+    """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result."""
 
     name: str
     store: ArtefactStore
@@ -31,13 +31,13 @@ class Context:
 
     @property
     def run_folder(self) -> Path:
-        """Where this run leaves what people read: its results, its report, its bad rows."""
+        """Folder of the results of this run for people: result, report, bad rows."""
         return self.store.root / "runs" / self.name
 
     def build(
         self, recipe: Recipe, write: Callable[[Attempt], None], *, unit: str = "rows", label: str | None = None
     ) -> Artefact:
-        """The artefact of `recipe`, from the store where it lies finished, else written by an attempt at it."""
+        """The artefact of `recipe`: the finished one of the store, else written by an attempt."""
         name, started = label or recipe.stage, time.perf_counter()
 
         def attempt(folder: Path, scratch: Path) -> None:
@@ -55,7 +55,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt finds again."""
+    """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses."""
 
     context: Context
     fingerprint: str

@@ -1,6 +1,6 @@
-"""Records on their way to a server that may be away: kept in a file, and sent by a thread until they are taken.
+"""An outbox: records in a file, sent to a server by a thread that waits out outages.
 
-Who puts a record in never waits for the server, and never fails because of it.
+Adding a record never waits for the server and never fails because of it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Record = dict[str, Any]
 
 
 class Outbox:
-    """Sends records in their order.
+    """Sends records in order.
 
-    `send` raises what `is_outage` tells apart: an outage is waited for and said once, anything else costs the record
-    and is said. Records of an earlier process that never got through are sent first. A crash sends some again: `send`
-    must bear that.
+    An error of `send` that `is_outage` accepts is retried and reported once; any other error drops the record
+    and is reported. Unsent records of an earlier process are sent first. After a crash some are sent again: `send` must
+    be idempotent.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Outbox:
             self._start()
 
     def put(self, record: Record) -> None:
-        """Keep a record, and return; it must be plain data."""
+        """Store a record (plain data) and return."""
         line = json.dumps(record) + "\n"
         with self._changed:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class Outbox:
         self._start()
 
     def close(self, patience_s: float) -> None:
-        """Wait for what is on its way, no longer than `patience_s`; what is left is said, and stays in the file."""
+        """Wait up to `patience_s` for pending records; those left stay in the file, and one line says so."""
         deadline = time.monotonic() + patience_s
         with self._changed:
             while self._records and (left := deadline - time.monotonic()) > 0:

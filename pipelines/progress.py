@@ -43,12 +43,12 @@ class Bar:
             self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.remove_task(self._task)
 
 
 class Reporter:
-    """What the stages tell a person while they run."""
+    """Output of the stages on the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -79,7 +79,7 @@ class Reporter:
 
 @contextmanager
 def polled(bar: Bar, read: Callable[[], tuple[float, float] | None], every_s: float = 0.3) -> Iterator[None]:
-    """Keep `bar` at what `read` gives (completed, total), from a thread, while the block waits for other processes."""
+    """Update `bar` from `read` (completed, total) in a thread, while the block waits for other processes."""
     stop = threading.Event()
 
     def poll() -> None:

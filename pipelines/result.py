@@ -18,7 +18,7 @@ from pipelines.tracking import champion_of
 
 
 def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known once the stages in `done` are finished; a whole run also has its report and registered version."""
+    """The result of the stages in `done`; a whole run also has its report and registered version."""
     result: dict[str, Any] = {"name": config.name}
     if "evaluate" in done:
         measured = done["evaluate"].result

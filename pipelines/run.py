@@ -1,4 +1,4 @@
-"""The main job: every stage in turn, from rows to a registered bundle, each from the store where it is done already."""
+"""The main job: the list of stages, from rows to a registered bundle; finished artefacts are reused."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter |
 
 @contextmanager
 def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
-    """What the stages of a run work with, while it holds the run's lock and a cluster.
+    """The context of a run's stages within the block, with the run's lock and a cluster.
 
-    What cannot work is refused before anything is computed.
+    All stages are checked before anything is computed.
     """
     for stage in stages:
         stage.check()

@@ -1,4 +1,4 @@
-"""Signal handlers are restored: Ray leaves handlers of its own behind."""
+"""Restoring signal handlers that Ray replaces."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def handlers_restored(*signals: signal.Signals) -> Iterator[None]:
-    """Give `signals` back to their present handlers after the block.
+    """Restore the present handlers of `signals` after the block.
 
-    They are set anew even where Python sees no change: Ray's C++ side handles SIGTERM beneath it, by an abort.
+    They are set again even where Python sees no change: Ray's C++ side replaces the SIGTERM handler below Python.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers, in Ray too
         yield

@@ -1,6 +1,7 @@
 """MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
 
-Only opening a run and registering a model wait for MLflow. All else goes through an outbox: an outage ends no training.
+Only opening a run and registering a model wait for MLflow. Everything else goes through an outbox, so that an outage
+does not stop a training.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Tracking:
 
 
 def send(uri: str, record: Record) -> None:
-    """Bring one record to MLflow; a second time changes nothing."""
+    """Send one record to MLflow; idempotent."""
     client, run_id = MlflowClient(uri), record["run_id"]
     if record["kind"] == "metrics":
         _log(client, run_id, record)
@@ -169,7 +170,7 @@ def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether MLflow may take later what it did not take now; anything but an error of the request itself."""
+    """Whether MLflow may accept later what it refuses now: any error but one of the request itself."""
     if isinstance(error, MlflowException):
         return error.error_code in _OUTAGES
     # The clients of artifact stores raise errors of the operating system; a report that is gone will not come back.
@@ -178,7 +179,7 @@ def is_outage(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into an error that says how to go on."""
+    """Turn exceptions of MLflow into a KcmError with a fix."""
     try:
         yield
     except MlflowException as error:

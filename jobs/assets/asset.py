@@ -1,4 +1,4 @@
-"""What an asset is: a folder of files, a hub id or packages that it comes from, and the hashes it must have."""
+"""Assets: a folder of files, its hub id or packages, and its hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking named files out of archives. Only names that the caller lists are read, and only to places it chooses.
+"""Extraction of named files from archives. Only listed names are read, and only to given places.
 
 An archive therefore cannot write outside the target, plant a link, or fill the disk: every member must be a regular
 file no larger than `MAX_BYTES`, whatever its header says.

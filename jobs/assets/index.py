@@ -1,6 +1,6 @@
-"""Source archives of a Python package index, as files: pip builds what it downloads from source, and so runs its code.
+"""Source archives of a Python package index, as files: pip itself would build them, and so run their code.
 
-Where to look is read from pip's own configuration; the pages are those of the simple repository API (PEP 503, PEP 691).
+Indexes come from pip's own configuration; pages are those of the simple repository API (PEP 503, PEP 691).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _archives(client: httpx.Client, index: str, name: str, version: str, sha256:
 
 
 def _save(blocks: Iterator[bytes], sha256: str, target: Path, deadline: float, name: str) -> bool:
-    """Whether the content has the hash; it takes its name only then."""
+    """Write the file under its name if the content has the hash; whether it had."""
     draft, digest, size = target.with_name(f".{target.name}.{os.getpid()}"), hashlib.sha256(), 0
     try:
         with draft.open("wb") as file:
@@ -125,7 +125,7 @@ def _is_archive(filename: str, name: str, version: str) -> bool:
 
 
 def _normal(name: str) -> str:
-    """A name as indexes spell it in URLs (PEP 503)."""
+    """A name in the normal form of index URLs (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -141,7 +141,7 @@ class _Links(HTMLParser):
 
 
 def _default_index(timeout: float) -> str:
-    """The index that pip asks where none is configured, which its help tells."""
+    """The index that pip asks where none is configured, from pip's help."""
     if found := _DEFAULT_INDEX.search(_pip(["download", "--help"], timeout)):
         return found[1]
     raise AssetError("pip does not say which index it asks", where="pip download --help", mend="Set PIP_INDEX_URL")

@@ -1,6 +1,6 @@
 """The regular files of an npm or Debian archive, one after the other, without unpacking it to disk.
 
-No link is followed, no name becomes a path, and no file may be larger than `MAX_BYTES`.
+Links are skipped, names are not used as paths, and no file may be larger than `MAX_BYTES`.
 """
 
 from __future__ import annotations

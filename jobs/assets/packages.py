@@ -128,7 +128,7 @@ class DebianPackage:
 
 
 def fault(stderr: str) -> str:
-    """The first line that says what went wrong, else the last line of all."""
+    """The first line that names the error, else the last line."""
     if found := _FAULT.search(stderr):
         return found[1].strip()
     return next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")

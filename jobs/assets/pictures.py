@@ -1,4 +1,4 @@
-"""The one table that all picture assets become, so that one source reads them all: `pictures.parquet`."""
+"""The table of all picture assets, `pictures.parquet`, so that one source reads them all."""
 
 from __future__ import annotations
 

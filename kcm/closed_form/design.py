@@ -1,4 +1,4 @@
-"""What a network is linear in, as the inputs of a regression: everything once, and in float64.
+"""The inputs of the regression of a network that is linear in its weights, in float64.
 
 Shapes: N rows, I inputs of the network, K splines of an input, C labels, P inputs of the regression.
 """
@@ -16,7 +16,7 @@ from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 
 
 class Design(Protocol):
-    """The regression's view of a network."""
+    """The design matrix of a network."""
 
     @property
     def num_inputs(self) -> int:
@@ -28,7 +28,7 @@ class Design(Protocol):
         ...
 
     def write(self, solution_CP: Tensor) -> None:
-        """Give the network the weights that the regression has found."""
+        """Set the weights of the network from those of the regression."""
         ...
 
 
@@ -70,7 +70,7 @@ class SplineDesign:
 
 
 class UnitDesign:
-    """A layer of frozen random units, as it is."""
+    """A layer of frozen random units, unchanged."""
 
     def __init__(self, network: RandomReLU) -> None:
         self.network = network
@@ -113,7 +113,7 @@ class LinearDesign:
 
 
 def design_of(network: nn.Module) -> Design | None:
-    """The regression's view of a network; None of one that is not linear in its weights."""
+    """The design of a network; None for one that is not linear in its weights."""
     if isinstance(network, RandomReLU):
         return UnitDesign(network)
     if isinstance(network, KAN) and len(network.kan_layers) == 1:

@@ -1,4 +1,4 @@
-"""Ridge regression of rows, with the predictions that every unit would get had it been left out.
+"""Ridge regression of rows, with the predictions that each unit gets when it is left out.
 
 Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each.
 """

@@ -1,4 +1,4 @@
-"""The sums from which a ridge regression is solved: whatever the rows are split into, the parts add up to the whole.
+"""Sums from which a ridge regression is solved; sums of parts add up to the sums of the whole.
 
 Shapes: N rows, P inputs of the regression, K targets, M models that share the inputs, their targets side by side.
 """

@@ -71,7 +71,7 @@ class Collaborator(nn.Module):
         return judge_NC, judge_NC if self.network.shared else self.small(inputs_NM)
 
     def inputs(self, features_ND: Tensor) -> Tensor:
-        """What the networks see of raw features: scaled, and mixed where the network says so."""
+        """The inputs of the networks: raw features scaled, and mixed where configured."""
         return self.mixing(self.normalizer(features_ND))  # type: ignore[no-any-return]
 
     def export(self) -> Collaborator:

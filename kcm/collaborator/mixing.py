@@ -1,4 +1,4 @@
-"""A frozen random layer between the normaliser and the networks, for which one learned layer is richer."""
+"""A frozen random layer between the normaliser and the networks, for networks of a single learned layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scaling between an encoder's features and the networks: fixed, so that a new task never moves an old function."""
+"""The scaling of an encoder's features; fixed, so that a new task does not move a learned function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class UnitNormalizer(nn.Module):
     """Scales every row to length sqrt(D), so that a typical coordinate has unit variance.
 
-    It needs no statistics: the order of tasks cannot matter, and a feature that never varies stays harmless.
+    It has no statistics: it does not depend on the order of tasks.
     """
 
     def forward(self, features_ND: Tensor) -> Tensor:

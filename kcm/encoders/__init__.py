@@ -1,4 +1,4 @@
-"""Frozen backbones: one content, one float32 vector. Whoever names no encoder waits for none to be imported."""
+"""Frozen backbones: one content, one float32 vector. Encoders are imported when first used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two frozen encoders under an alignment head, as a dual encoder; its folder holds the head and names the encoders."""
+"""Two frozen encoders under an alignment head, as a dual encoder; its folder holds the head and the names of both."""
 
 from __future__ import annotations
 

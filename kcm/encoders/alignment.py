@@ -1,9 +1,8 @@
 """The alignment head: two linear towers over frozen features of pictures and of texts, into one space.
 
-It is fitted here, on the match rows of the train split alone, by the symmetric InfoNCE loss of CLIP (arXiv 2103.00020,
-figure 3). Equal captions are equal targets: a picture is not taught to leave another one's caption that is its own,
-too. It stands in for a pretrained dual encoder where none can be fetched, and is none.
-Shapes: N pairs, B pairs of a batch, I and T features of the two towers, K dimensions of the common space.
+It is fitted on the match rows of the train split, by the symmetric InfoNCE loss of CLIP (arXiv 2103.00020, figure 3).
+Equal captions are equal targets. It replaces a pretrained dual encoder where none can be fetched. Shapes: N pairs, B
+pairs of a batch, I and T features of the two towers, K dimensions of the common space.
 """
 
 from __future__ import annotations

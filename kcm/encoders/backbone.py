@@ -1,4 +1,4 @@
-"""Loading a frozen backbone of transformers, whatever it reads."""
+"""Loading a frozen backbone of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every frozen encoder offers, whatever it reads."""
+"""The interface of frozen encoders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
 
 def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.ndarray, dict[int, str]]:
-    """Features of the inputs that can be read, in their order, and by position why the others cannot."""
+    """Features of the readable inputs, in order, and the faults of the others by position."""
     if "image" not in encoder.reads:
         return encoder.encode(inputs), {}
     readable: list[Content] = []

@@ -46,11 +46,11 @@ class EncoderConfig(Component):
     def identity(self, assets_dir: Path) -> str:
         """The identity of the encoder, without loading weights; raises what `load` raises.
 
-        Names and batch sizes do not enter: a folder may be called anything.
+        The folder's name and the batch size are not part of it.
         """
 
     def build(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """What `load` gives; the same object where this process uses an equal one."""
+        """As `load`; equal configurations share one object within a process."""
         with _BUILDING:
             key = self, self.identity(assets_dir), device
             encoder = _IN_USE.get(key)
@@ -60,7 +60,7 @@ class EncoderConfig(Component):
 
     @property
     def name(self) -> str:
-        """What people call the encoder."""
+        """The name of the encoder, for people."""
         return self.kind
 
     @property
@@ -70,7 +70,7 @@ class EncoderConfig(Component):
 
     @property
     def to_align(self) -> TowersConfig | None:
-        """The encoders to be aligned before this one exists; None where it is whole already."""
+        """The encoders to align before this one can be loaded; None where there are none."""
         return None
 
     @property
@@ -87,7 +87,7 @@ class EncoderConfig(Component):
         return self
 
     def of_part(self, part: Part) -> EncoderConfig:
-        """The encoder of that part into the same space, of a dual encoder; any other is this one."""
+        """The encoder of one part into the same space, for a dual encoder; any other encoder itself."""
         return self
 
 
@@ -104,7 +104,7 @@ class AlignmentConfig(Config):
 
 
 class TowersConfig(Config):
-    """Two frozen encoders, and how a head is fitted that aligns them; on the match rows of the train split alone."""
+    """Two frozen encoders, and how their alignment head is fitted on the match rows of the train split."""
 
     image: EncoderConfig = Field(description="Encoder of the pictures, of any other kind above.")
     text: EncoderConfig = Field(description="Encoder of the texts, of any other kind above.")

@@ -1,7 +1,7 @@
 """EfficientNet-Lite (arXiv 1905.11946 without squeeze-and-excitation and with ReLU6): pictures to feature vectors.
 
-transformers has EfficientNet alone, whose blocks these weights do not fit. Strides pad as TensorFlow's SAME does, for
-any resolution. Shapes: B pictures, C channels, H x W pixels, D features.
+The EfficientNet of transformers has other blocks. Strides pad as TensorFlow's SAME does, for any resolution. Shapes: B
+pictures, C channels, H x W pixels, D features.
 """
 
 from __future__ import annotations

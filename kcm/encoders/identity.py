@@ -1,4 +1,4 @@
-"""The identity of a model's folder: a digest of everything that decides its output, taken without loading the model."""
+"""The identity of a model's folder: a digest of all that decides its output, without loading the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from kcm.errors import AssetError
 def folder_digest(model_path: Path, files: Sequence[str], settings: str) -> str:
     """Hexadecimal digest over weights, architecture, those of `files` that exist, and the settings of the encoder.
 
-    The folder's name does not enter: it may be called anything. Raises AssetError when it lacks a config or weights as
-    safetensors.
+    The folder's name is not part of it. Raises AssetError when the folder lacks a config or weights as safetensors.
     """
     weights = sorted(model_path.glob("*.safetensors"))
     if not weights or not (model_path / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""Pairs of picture and text as features: what a dual encoder makes of both, side by side.
+"""Features of a picture and a text: both vectors of a dual encoder, combined.
 
 Shapes: N inputs, K dimensions of the dual encoder's space.
 """
@@ -37,7 +37,7 @@ _READS: dict[Output, frozenset[Part]] = {
 class ImageTextConfig(EncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
-    A run fits what is to be aligned before it encodes anything, and goes on with the folder of the fitted head.
+    A run fits the alignment head before it encodes, and continues with the head's folder.
     """
 
     dual: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Rows that are features already: numbers written as text, so that such tables take the same way as texts."""
+"""Numeric features written as text, so that numeric tables are processed as texts are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDENTITY = "numbers"
 
 
 class NumbersEncoder:
-    """Reads what `numbers_text` wrote; `dim` is how many numbers a row has."""
+    """Reads what `numbers_text` wrote; `dim` is the number of features."""
 
     identity = IDENTITY
     reads: frozenset[Part] = TEXT

@@ -1,4 +1,4 @@
-"""Pixels as features: a picture made small, without any model.
+"""Pixels of a shrunk picture as features, without a model.
 
 Shapes: N pictures, S pixels of a side, D features.
 """

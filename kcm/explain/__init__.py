@@ -1,1 +1,1 @@
-"""Why the small side decided as it did."""
+"""Explanations of single decisions."""

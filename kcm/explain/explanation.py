@@ -1,4 +1,4 @@
-"""Why the small side decided as it did: the words that moved the judge, and the features behind both networks."""
+"""An explanation of one decision: effects of words on the judge, and contributions of features to both networks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WORDS = 60  # at most, that are left out in turn
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the small side answered for one input, and why: reasons by network, none for networks without curves.
+    """The small side's answer to one input, and reasons by network; none for networks without curves.
 
-    `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in their order, each
-    with what it adds to the judge's logit of its answer: how much lower that is when the word is left out.
+    `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in order, each with the
+    amount by which the judge's logit of its answer falls when the word is left out.
     """
 
     example: Input
@@ -33,25 +33,25 @@ class Explanation:
 
     @property
     def route(self) -> str:
-        """Who answers."""
+        """The model that answers."""
         return "small" if self.judgement.keeps else "large"
 
     @property
     def strongest_words(self) -> list[tuple[str, float]]:
-        """The words, those that moved the judge most first."""
+        """The words, the largest effects first."""
         return sorted(self.words, key=lambda word: -abs(word[1]))
 
 
 def words_of(example: Input) -> list[str]:
-    """The words that are left out in turn; a single word has no text left without it."""
+    """The words that are left out in turn; none for a single word."""
     words = example.content.text.split()
     return words[:WORDS] if len(words) > 1 else []
 
 
 def variants(example: Input, most: int = WORDS) -> list[Input]:
-    """What the small side has to judge so that a decision can be explained.
+    """The inputs that the small side judges for an explanation.
 
-    The input itself, and its text without each of its first words in turn, of which there are at most `most`.
+    The input itself, then its text without each of its first `most` words.
     """
     words = example.content.text.split()
     left_out = range(min(len(words_of(example)), most))
@@ -64,9 +64,9 @@ def _with_text(example: Input, text: str) -> Input:
 
 @torch.inference_mode()
 def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top: int = 10) -> Explanation:
-    """The explanation of `given`, from the judgements of its `variants`; `top` contributions per network.
+    """The explanation of `example`, from the judgements of its `variants`; `top` contributions per network.
 
-    Raise DataError for features that are not finite.
+    Raises DataError for features that are not finite.
     """
     collaborator = bundle.collaborator
     inputs_NI = network_inputs(collaborator, np.stack([judgement.features_D for judgement in judgements]))

@@ -1,4 +1,4 @@
-"""The networks of a collaborator as explanations read them: those that have curves, and what they see of a row.
+"""Networks and inputs of a collaborator as explanations use them.
 
 Shapes: N rows, D features of the encoder, I inputs of the networks.
 """

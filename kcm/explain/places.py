@@ -1,4 +1,4 @@
-"""Where a feature lies in what a person gave: encoders of pixels have such places, others have none.
+"""The place of a feature in the input, for encoders of pixels.
 
 Shapes: N inputs, D features, I inputs of the networks, S pixels of a side.
 """
@@ -20,7 +20,7 @@ _COLOURS = ("red", "green", "blue")
 
 
 def feature_name(bundle: Bundle, feature: int) -> str:
-    """What people call an input of the networks."""
+    """The name of an input of the networks."""
     if bundle.collaborator.network.mixing:
         return f"mixture {feature}"
     grid = bundle.encoder.pixel_grid

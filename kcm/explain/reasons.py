@@ -1,4 +1,4 @@
-"""What a logit is made of: the features that moved it most, and the edge through which each did."""
+"""The contributions to a logit: the largest features, and the edge of each."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a model sees of a row: its content, its pictures, its label."""
+"""The input of a model: content, pictures, labels."""

@@ -1,4 +1,4 @@
-"""What a model sees of a row: its text, its picture, or both."""
+"""The content of a row: a text, a picture, or both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ IMAGE: frozenset[Part] = frozenset({"image"})
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A text, a picture, or both; the picture as it came, in the bytes of its file, decoded by nobody but encoders.
+    """A text, a picture, or both; the picture is the encoded file's bytes, which only encoders decode.
 
-    `pixels` is what an encoder's `read` made of the picture, for that encoder alone; None where it has not been read.
+    `pixels` is the picture as the `read` of an encoder decoded it, for that encoder alone; None before.
     """
 
     text: str = ""
@@ -30,22 +30,22 @@ class Content:
 
     @property
     def size(self) -> int:
-        """What reading it costs beside others: padding goes by characters, and all pictures become one size."""
+        """Cost of encoding, for batching: the number of characters; pictures all have one size."""
         return len(self.text)
 
     @property
     def key(self) -> str:
-        """A text that only equal contents share: the text itself where there is no picture."""
+        """A key that equal contents share: the text itself where there is no picture."""
         return f"{self.text}\0{image_digest(self.image)}" if self.image else self.text
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts that are there; a blank text is none."""
+        """The parts that are present; a blank text is not."""
         there: dict[Part, bool] = {"text": bool(self.text.strip()), "image": bool(self.image)}
         return frozenset(part for part, is_there in there.items() if is_there)
 
     def lacks(self, parts: Collection[Part]) -> Part | None:
-        """One of `parts` that is not there, the text first."""
+        """One of `parts` that is missing, the text first; else None."""
         return max(frozenset(parts) - self.parts, default=None)  # "text" sorts behind "image"
 
 
@@ -60,7 +60,7 @@ PROBE = Content(
 
 
 class UnreadableError(DataError):
-    """Contents that cannot be read; `faults` says why, by position among the inputs."""
+    """Contents that cannot be read; `faults` gives the reasons, by position among the inputs."""
 
     def __init__(self, faults: Mapping[int, str]) -> None:
         first, reason = next(iter(faults.items()))
@@ -72,7 +72,7 @@ class UnreadableError(DataError):
 
 
 def contents(texts: Iterable[str], images: Iterable[bytes] | None = None) -> list[Content]:
-    """One content per row, from its columns; of texts alone without `images`."""
+    """One content per row, from columns; texts alone without `images`."""
     if images is None:
         return [Content(text) for text in texts]
     return [Content(text, image) for text, image in zip(texts, images, strict=True)]

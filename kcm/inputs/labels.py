@@ -1,4 +1,4 @@
-"""Numbers that stand where the number of a label would."""
+"""Special values of a label number."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Pictures: the one place where the bytes of a file become pixels.
+"""Decoding of pictures, the only place where the bytes of a file become pixels.
 
-Bytes come from anywhere. The header alone decides whether a picture is decoded at all, and what is wrong with one is
-told as a reason, never as a crash.
-Shapes: N pictures, S pixels of a side, 3 channels.
+Inputs are not trusted: the header decides whether a picture is decoded, and every fault of a picture is a PictureError
+with a reason. Shapes: N pictures, S pixels of a side, 3 channels.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ T = TypeVar("T")
 
 
 class PictureError(Exception):
-    """Bytes that are no picture that can be used; the message is the reason."""
+    """Bytes that are not a usable picture; the message is the reason."""
 
 
 def picture_of(value: object, folder: Path | None, root: Path | None = None) -> tuple[bytes | None, str]:
-    """A picture from the cell of a table (bytes, a path from `folder`, or a mapping to both), and why there is none.
+    """A picture from a table's cell (bytes, a path from `folder`, or a mapping to both), or the reason for none.
 
-    Data sets of the hub have mappings. A cell that is empty gives None and no reason. A path must lead to a regular
-    file below `root`, or without one below `folder`, links followed: rows come from anywhere, and may not have other
-    files of this machine read. `folder` is None where the table lies in none.
+    An empty cell gives None and no reason. A path must lead to a regular file below `root`, else below `folder`, links
+    resolved, so that rows cannot read other files of this machine. `folder` is None where the table lies in none. Data
+    sets of the hub have mappings.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -121,7 +120,7 @@ def squares(inputs: Sequence[Content], side: int, max_pixels: int = MAX_PIXELS) 
 
 
 def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]:
-    """What `read` makes of every input. Raises UnreadableError with each one over which it raised PictureError."""
+    """The results of `read` for all inputs. Raises UnreadableError with those for which it raised PictureError."""
     results, faults = [], {}
     for position, content in enumerate(inputs):
         try:
@@ -134,7 +133,7 @@ def read_all(inputs: Sequence[Content], read: Callable[[Content], T]) -> list[T]
 
 
 def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
-    """What `read` makes of the opened picture, whatever its decoder raises told as PictureError."""
+    """The result of `read` on the opened picture; any exception of its decoder becomes a PictureError."""
     try:
         with _opened(data, max_pixels) as image:
             return read(image)
@@ -145,7 +144,7 @@ def _read(data: bytes, max_pixels: int, read: Callable[[Image.Image], T]) -> T:
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture with its header read, and nothing more."""
+    """The picture with its header read and no pixels decoded."""
     if not data:
         raise PictureError("there is no image")
     try:
@@ -164,7 +163,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """In three channels of 8 bits; what is transparent becomes white."""
+    """Three channels of 8 bits, transparency over white."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # convert would clip at 255
     if not image.has_transparency_data:

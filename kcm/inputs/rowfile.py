@@ -1,7 +1,7 @@
-"""Files of rows (CSV, JSON lines, Parquet; told apart by their suffix), read a chunk at a time.
+"""Files of rows (CSV, JSON lines, Parquet, by suffix), read a chunk at a time.
 
-A chunk is an Arrow table with the columns of `CHUNK`, and `payload`: the row as it came. Payloads travel along
-untouched, so that no column is lost, renamed or reinterpreted on its way to the output.
+A chunk is an Arrow table with the columns of `CHUNK`, and `payload`: the row as it was read. The output is written from
+payloads, so that no column is lost, renamed or converted.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class CsvFile(RowFile):
 
 
 class JsonLinesFile(RowFile):
-    """One JSON object a line; as columns, values of several types and nested ones become their JSON text."""
+    """One JSON object a line; in a column, values of mixed types and nested ones become JSON text."""
 
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         super().__init__(path, text_column, task_column, image_column)
@@ -229,8 +229,8 @@ def open_rows(
 ) -> RowFile:
     """Scan a file of rows. Paths of pictures must lead below `image_root`, the file's own folder without one.
 
-    Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a column that
-    is not there, naming the nearest one.
+    Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a missing
+    column, naming the nearest one.
     """
     known_suffix(path)
     if not path.is_file():
@@ -244,7 +244,7 @@ def open_rows(
 
 
 def known_suffix(path: Path) -> str:
-    """The suffix of `path`, or DataError naming those that are known."""
+    """The suffix of `path`; DataError naming the supported ones."""
     if path.suffix not in FORMATS:
         raise DataError(f"unknown suffix {path.suffix!r}", where=str(path), mend=f"Use one of {', '.join(FORMATS)}")
     return path.suffix

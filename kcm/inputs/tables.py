@@ -1,7 +1,7 @@
-"""Tables in files (CSV, TSV, Parquet) read whole: a file that is not sound is refused, with the reason.
+"""Tables in files (CSV, TSV, Parquet) read whole; a damaged file is refused with the reason.
 
-Cells of a CSV or TSV file stay text, so that no label "NA" gets lost and no id "007" becomes a number; those that a
-short row lacks are empty. `kcm.inputs.rowfile` reads a chunk at a time, and says of every row what is wrong with it.
+Cells of a CSV or TSV file stay text, so that a label "NA" and an id "007" stay as they are; missing cells of a short
+row are empty. `kcm.inputs.rowfile` reads a chunk at a time and reports faults per row.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SHOWN = 20  # columns that a message lists
 
 @contextmanager
 def readable(path: Path, kinds: Collection[str]) -> Iterator[None]:
-    """Read `path`, whose suffix must be one of `kinds`, in this context; DataError with the reason where it cannot be.
+    """A block that reads `path`; errors become a DataError with the reason.
 
-    A file that is missing, of another kind, not UTF-8, or not what its suffix says is refused.
+    A file that is missing, of another suffix than `kinds`, not UTF-8, or not what its suffix says is refused.
     """
     if path.suffix.lower() not in kinds:
         raise DataError(f"unknown kind of file {path.suffix!r}", where=str(path), mend=f"Use {', '.join(kinds)}")
@@ -68,7 +68,7 @@ def read_records(path: Path) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
 
 
 def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:
-    """The error for a `column`, given by the option `field`, that is none of `names`; it says the nearest of them."""
+    """The error for a `column`, of the option `field`, that is not in `names`; it gives the nearest name."""
     if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
         return DataError(
             f"there is a single column, {names[0][:60]!r}",

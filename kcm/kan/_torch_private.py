@@ -1,4 +1,4 @@
-"""Every use of what torch keeps to itself, in one place: tests say at once when a new torch changes one of them."""
+"""Every use of private parts of torch; a test of each fails when a new torch changes it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pretrained large models behind one protocol, and the prompts that the small side writes for them.
+"""Pretrained large models behind one protocol, and the prompts of the small side.
 
-Whoever names none of the adapters waits for none to be imported.
+Adapters are imported when first used.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode
 
 @dataclass(frozen=True)
 class Item:
-    """One question: the item's id, what it is about, and what the small side adds to it."""
+    """One question: the item's id, its content, and the prompt of the small side."""
 
     id: str
     content: Content
@@ -33,12 +33,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class LargeAnswer:
-    """One answer. `label` counts in the model's label list; it is None exactly when `error` says why there is none.
+    """One answer. `label` counts in the model's label list; it is None exactly when `error` gives the reason.
 
     `probabilities` float32 [C] sum to 1, or are None where the model gives only a label. `off_label` marks an answer
-    that came, but lies outside the label list: it is wrong, where one that never came is merely unknown. `outage` marks
-    one that never came because the model's server was not reached, was in trouble or gave no reply in time: no fault of
-    this item.
+    outside the label list, which is wrong, not missing. `outage` marks a missing answer because the model's server was
+    unreachable, failing or too slow, which is no fault of this item.
     """
 
     label: int | None
@@ -70,7 +69,7 @@ class LargeModel(Protocol):
 
 @runtime_checkable
 class AsksEach(Protocol):
-    """A large model that answers items apart from each other, such as a remote one: a batch waits for its slowest."""
+    """A large model that answers items independently, such as a remote one: a batch waits for its slowest item."""
 
     def ask(self, item: Item) -> Future[LargeAnswer]:
         """The answer to one item; cancelled before it is asked, it is not asked."""

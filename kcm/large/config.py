@@ -26,7 +26,7 @@ from kcm.redact import PlainUrl, VariableName
 
 
 class UpstreamConfig(Config):
-    """A server that may be asked, the key that it is sent, and what may be spent there."""
+    """A server, the key that is sent to it, and its budget."""
 
     base_url: PlainUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
@@ -106,16 +106,16 @@ class LargeConfig(Component):
 
     @property
     def upstream(self) -> UpstreamConfig | None:
-        """The server that is asked, which is the operator's to decide; None for a model that asks none."""
+        """The server, its key and budget, which the operator decides; None for a local model."""
         return None
 
     @property
     def has_budget(self) -> bool:
-        """Whether there is a limit to what may be spent."""
+        """Whether spending is limited."""
         return False
 
     def at(self, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
-        """The model of a bundle as it may be asked here: at addresses and by keys of the operator's choice alone.
+        """The model of a bundle, restricted to the operator's addresses and keys.
 
         Raises ConfigError for an address that is not among `upstreams`.
         """
@@ -123,7 +123,7 @@ class LargeConfig(Component):
 
     @property
     def location(self) -> str:
-        """Where the model is said to be, for messages."""
+        """The location of the model, for messages."""
         return self.adapter
 
     @property
@@ -133,7 +133,7 @@ class LargeConfig(Component):
 
     @property
     def backbone(self) -> EncoderConfig | None:
-        """The frozen encoder that it is made of; None where it is no such model."""
+        """The frozen encoder; None for a model without one."""
         return None
 
     def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
@@ -147,7 +147,7 @@ class LargeConfig(Component):
         raise NotImplementedError(f"{type(self).__name__} is fits_on_train, and does not say how it is fitted")
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
-        """What the model is sent beside the item itself, for people to read."""
+        """The messages for an item, for display."""
         return []
 
     def shown(self, label_names: Sequence[str], item: Item) -> Shown:
@@ -169,7 +169,7 @@ class LargeConfig(Component):
 
 
 class EncodedConfig(LargeConfig):
-    """Base of the adapters that are made of a frozen encoder."""
+    """Base of the adapters with a frozen encoder."""
 
     operational: ClassVar[frozenset[str]] = frozenset({"encoder"})  # decides no answer, or by the identity
 

@@ -1,4 +1,4 @@
-"""Folds of cross-validation that tear no group and share out every class."""
+"""Folds of cross-validation that keep groups whole and balance classes."""
 
 from __future__ import annotations
 

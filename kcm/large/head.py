@@ -50,9 +50,9 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A head fitted on all train rows, the strength chosen, and for every train row what heads that never saw it say.
+    """A head fitted on all train rows, the chosen strength, and out-of-fold outputs for every train row.
 
-    Distillation must use `out_of_fold_NC` (float32): on its own train rows the head is surer than it will ever be.
+    Distillation must use `out_of_fold_NC` (float32): on its own train rows the head is overconfident.
     """
 
     head: LinearHead

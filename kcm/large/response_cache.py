@@ -1,7 +1,7 @@
-"""What was paid for: answers and spending in one database, so that nothing is paid twice and no budget is passed.
+"""The response cache: paid answers and spending in one database; no answer is paid twice, no budget is exceeded.
 
-Every answer is committed as it comes. A call counts, at the most it can cost, from before it is sent: what became of
-one whose process was killed is unknown, and whatever a server may have charged for is taken as charged.
+Every answer is committed as it arrives. A call is booked at its maximal cost before it is sent; the booking of a killed
+process stays, since the server may have charged for the call.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 
 
 class BudgetSpent(Exception):
-    """One more call might pass the budget; the message says which."""
+    """One more call could exceed the budget; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ResponseStore:
 
 
 class ResponseCache:
-    """Answers by key, and what the calls of one account have cost in all, over every run that used this store.
+    """Answers by key, and the spending of one account, over all runs that use this store.
 
     `store` None keeps the spending and the last `MAX_RECENT` answers in memory. Threads, processes and machines may
     share a store. Raises ArtefactError when it cannot be used.
@@ -83,7 +83,7 @@ class ResponseCache:
             self._create()
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """The answer that was paid for, or None."""
+        """The cached answer, or None."""
         with self._lock:
             if (known := self._recent.get(key)) is not None:
                 self._recent.move_to_end(key)
@@ -104,7 +104,7 @@ class ResponseCache:
             return self._spent(connection)
 
     def reserve(self, most: float) -> None:
-        """Book a call that may cost up to `most`; BudgetSpent where that could pass the budget."""
+        """Book a call that may cost up to `most`; raises BudgetSpent where that could exceed the budget."""
         table = self._spending.c
         has_room = table.account == self._account
         if self._max_calls is not None:
@@ -123,12 +123,12 @@ class ResponseCache:
         raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
 
     def release(self, most: float) -> None:
-        """Take back the booking of a call that was refused, and so costs nothing."""
+        """Remove the booking of a refused call, which costs nothing."""
         with self._transaction() as connection:
             self._book(connection, -1, -most)
 
     def keep(self, key: str, answer: dict[str, Any], most: float, currency: float) -> None:
-        """Commit an answer and what it cost, in place of the `most` that was booked for it."""
+        """Commit an answer, and replace the booking of `most` by its cost."""
         with self._transaction() as connection:
             if self._store is not None:
                 insert = _INSERTS[self._engine.dialect.name](self._answers)

@@ -1,8 +1,7 @@
-"""From a question to the tokens of a causal language model, in which a stranger's text can be nothing but text.
+"""From a question to the tokens of a causal language model; an item's text cannot produce special tokens.
 
-The chat template and our own words are tokenised as they are meant. An item's text is tokenised apart from them, with
-special tokens switched off, and whatever added token is left in it becomes a space: no text can open or close a turn.
-Shapes: B prompts, T tokens of the longest.
+The chat template and the instructions are tokenised normally. An item's text is tokenised separately, without special
+tokens, and any added token left in it becomes a space. Shapes: B prompts, T tokens of the longest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One chat completion over HTTP: deadline, size limit, retries with backoff, and parameters a server does not know.
 
-A reply is read as it streams in, so that neither a stall nor an endless answer holds anything up for long. It is asked
-for uncompressed: what is counted on the wire is then what it takes in memory.
+A reply is read as a stream, so that a stall or an endless answer ends at a limit. It is requested uncompressed, so that
+bytes on the wire are bytes in memory.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 
 
 class RequestRefused(Exception):
-    """The server said no, and nothing was charged; asking again will not help.
+    """The server refused the request and charged nothing; a retry does not help.
 
-    `outage` tells a server that is in trouble from one that will not take this question.
+    `outage` separates a failing server from a request that the server does not accept.
     """
 
     outage = False
 
 
 class ReplyLost(Exception):
-    """The question was sent and no usable reply came: it may have been charged. Asking again will not help.
+    """The request was sent and no usable reply came: it may have been charged. A retry does not help.
 
-    `outage` as in Refused.
+    `outage` as in RequestRefused.
     """
 
     outage = False
 
 
 class _Unavailable(RequestRefused):
-    """The server is in trouble, for longer than anybody waits."""
+    """The server is failing, for longer than the deadline."""
 
     outage = True
 
 
 class _Busy(_Unavailable):
-    """The server said not now; `retry_after_s` is what it asks to wait."""
+    """The server asks to retry after `retry_after_s`."""
 
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -84,7 +84,7 @@ class _Broken(ReplyLost):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said, its tokens with their log-probabilities where the server gives them, and the tokens used.
+    """The content, its tokens with log-probabilities where the server gives them, and token counts.
 
     `num_read` and `num_written` are None where the server does not count; `seconds` are those of the attempt.
     """
@@ -128,8 +128,8 @@ class Upstream:
     def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
         """The reply to `body`; every attempt is made by `paying`, which may stop it by an exception of its own.
 
-        Raises Refused or Lost when there is none after the last attempt, ConfigError when the server takes neither the
-        key nor the model.
+        Raises RequestRefused or ReplyLost after the last attempt, ConfigError when the server does not accept the key
+        or the model.
         """
         deadline = time.monotonic() + self._limit_s
         retrying = Retrying(
@@ -204,7 +204,7 @@ class Upstream:
             raise _Broken(f"the connection broke: {type(error).__name__}") from None
 
     def _reason(self, status: int, text: str) -> str:
-        """What the server says, on one line, without the key, which some servers repeat."""
+        """The server's message on one line, without the key, which some servers repeat."""
         message = " ".join(_message(text).split())
         if self._key:
             message = message.replace(self._key, "***")

@@ -1,4 +1,4 @@
-"""How far a model's probabilities can be taken at their word. Shapes: N rows, C labels, B bins."""
+"""Calibration of probabilities. Shapes: N rows, C labels, B bins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of continual learning, from what every model along the way knew of every task.
+"""Metrics of continual learning, from the accuracy on every task after every task.
 
 `R` [T, T] holds in R[i, j] the accuracy on task j after learning task i; entries above the diagonal (tasks not learned
 yet) may be NaN. `b` [T] is the accuracy at initialisation. A metric that is not defined is None.

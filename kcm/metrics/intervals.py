@@ -1,6 +1,6 @@
-"""Intervals for accuracies and their paired differences that hold for few rows, for none wrong, and for grouped rows.
+"""Intervals for accuracies and their paired differences; valid for few rows, for no errors, and for grouped rows.
 
-Score intervals do not collapse where every row is right. Rows that come in groups (sentences of one review) carry less
+Score intervals do not collapse where every row is right. Rows of a group (sentences of one review) carry less
 information than their number says: an interval is computed at the effective number of rows, n / deff, where the design
 effect deff compares the variance over groups with that of independent rows, and t replaces z for few groups (Korn and
 Graubard, Survey Methodology 24, 1998).
@@ -112,7 +112,7 @@ def resampled_difference(
 
 
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
-    """How many independent rows tell as much about the mean of `values` [N] as these do; 0 for a single group."""
+    """The number of independent rows with the same variance of the mean of `values` [N]; 0 for a single group."""
     values_N = np.asarray(values, dtype=np.float64)
     if group is None:
         return float(len(values_N))

@@ -1,4 +1,4 @@
-"""Rows gathered in the units that were drawn independently: groups, and rows that stand alone."""
+"""Units: the independently drawn groups of rows, and rows without a group."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Units:
     def sample(self, num_rows: int, max_rows: int, seed: int) -> NDArray[np.intp]:
         """Positions of all `num_rows` rows, or those of randomly drawn whole units up to `max_rows`.
 
-        Two units are drawn however many rows they have: what is fitted on the rows is to leave out a unit at a time.
+        At least two units are drawn, whatever their size, for leave-one-unit-out fits.
         """
         if num_rows <= max_rows:
             return np.arange(num_rows)

@@ -1,1 +1,1 @@
-"""Retrieval as a cascade: galleries as outcome tables, the search for a policy, and what it is worth."""
+"""Retrieval as a cascade: galleries as outcome tables, the search for a policy, and its quality."""

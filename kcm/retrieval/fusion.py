@@ -1,6 +1,6 @@
-"""How much one ranker's scores count beside another's.
+"""Fusion of the scores of two rankers.
 
-Shapes: Q queries, K items that a query is put to.
+Shapes: Q queries, K items that are scored for a query.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TwoRankers(NamedTuple):
     relevant: NDArray[np.bool_]
 
     def fused(self, weight: float) -> NDArray[np.float64]:
-        """The first one's scores and, with this weight, the second one's, [Q, K]."""
+        """The first ranker's scores plus `weight` times the second's, [Q, K]."""
         return self.first + weight * self.second
 
 
@@ -33,11 +33,11 @@ def standardised(scores_QK: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_weight(parts: Sequence[TwoRankers]) -> float:
-    """The weight of the second ranker's scores at which the right items are likeliest.
+    """The weight of the second ranker's scores that maximises the likelihood of the right items.
 
-    By a conditional logit model (McFadden, 1974) of which item of a query is right: P(item) is proportional to
-    exp(a first + b second), the weight is b / a, at least 0. Its likelihood is smooth, where R@1 jumps with single
-    queries. Queries without a right item among the K tell nothing; 0 where there are no others.
+    A conditional logit model (McFadden, 1974) of the right item of a query: P(item) is proportional to exp(a first + b
+    second), the weight is b / a, at least 0. Its likelihood is smooth, where R@1 jumps with single queries. Queries
+    without a right item among the K are left out; 0 where there are no others.
     """
     usable = [part for each in parts if len((part := _with_a_right_item(each)).first)]
     if not usable:

@@ -68,7 +68,7 @@ class Gallery:
         return np.argsort(-self.small, axis=1, kind="stable")
 
     def shown(self, k: int) -> TwoRankers:
-        """The small model's first k items of every query, by the large model and by the small one."""
+        """The scores of the small model's first k items of every query, by the large model and by the small one."""
         top_QK = self.top(k)
         large_QK, small_QK = (standardised(np.take_along_axis(each, top_QK, 1)) for each in (self.large, self.small))
         return TwoRankers(large_QK, small_QK, np.take_along_axis(self.relevant, top_QK, 1))

@@ -1,4 +1,4 @@
-"""What a retrieval cascade is worth on queries that it was not chosen on.
+"""Quality of a retrieval cascade on queries that it was not chosen on.
 
 Shapes: Q queries.
 """

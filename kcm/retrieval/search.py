@@ -1,7 +1,6 @@
-"""The search for a retrieval policy: how many items are ranked anew, what the large model is told, gate and threshold.
+"""The search for a retrieval policy: the number of reranked items, the prompt mode, gate and threshold.
 
-Everything is chosen on validate queries, by the same gates, frontier and certificates as for any other task.
-Shapes: Q queries.
+The choice is made on validate queries, by the gates, frontier and certificates of all other tasks. Shapes: Q queries.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from kcm.retrieval.gallery import Gallery
 
 
 class RetrievalConfig(Config):
-    """What is searched on validate, where the large model is told the items alone, and the small one's scores, too."""
+    """The search space on validate: items alone, or with the small model's scores."""
 
     top_k: tuple[int, ...] = Field((10, 20, 40), min_length=1, description="Lengths of the candidate list.")
     max_share: float = Field(
@@ -40,7 +39,7 @@ class RetrievalConfig(Config):
 
 @dataclass(frozen=True)
 class Choice:
-    """What an escalated query is answered with."""
+    """How an escalated query is answered."""
 
     top_k: int
     mode: PromptMode
@@ -95,7 +94,7 @@ def candidates(
 
 
 def cheapest(found: Sequence[Candidate], max_loss: float, certificate: CertificateConfig) -> tuple[Candidate, Policy]:
-    """The candidate of which a certificate should leave most, with the policy that is to be certified."""
+    """The candidate with the highest expected certified keep rate, with the policy to certify."""
 
     def standing(candidate: Candidate) -> tuple[tuple[float, float, float], Policy]:
         found = find_policy(candidate.rows, candidate.gate, "global", max_loss)

@@ -1,6 +1,6 @@
-"""A user's table: its columns by name, and its cells as numbers, truths and strings.
+"""A user's table: columns by name, cells as numbers, booleans and strings.
 
-What cannot be read is refused by the names of its rows.
+Errors name the rows that cannot be read.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class Cells:
         return np.array([None if pd.isna(text) or not text else text for text in texts], dtype=object)
 
     def labels(self, column: str) -> NDArray[np.object_]:
-        """As `strings`, but a column of whole numbers may have been written as 1.0, 2.0: many tools do so at gaps."""
+        """As `strings`; whole numbers written as 1.0, 2.0 lose the decimals, which many tools add at gaps."""
         values = self.strings(column)
         if all(value is None or _WHOLE.fullmatch(value) for value in values):
             return np.array([value and value.partition(".")[0] for value in values], dtype=object)
         return values
 
     def required(self, column: str, values: NDArray[np.object_], purpose: str) -> NDArray[np.object_]:
-        """`values` of a column, none of which may be empty."""
+        """`values` of a column; DataError for an empty one."""
         self.refuse(column, pd.isna(values), values, f"{purpose} is missing")
         return values
 
@@ -89,7 +89,7 @@ class Cells:
         return values
 
     def truths(self, column: str, at: float | None) -> NDArray[np.bool_]:
-        """Who was right, bool [N], from true/false, yes/no, 0/1, or from numbers that are right from `at` on."""
+        """Correctness, bool [N], from true/false, yes/no, 0/1, or from numbers that are right from `at` on."""
         cells = self._frame[column]
         values = self._parsed(cells)
         if at is not None:

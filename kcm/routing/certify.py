@@ -1,4 +1,4 @@
-"""A threshold for anybody's gate score: searched on validate, certified on certify, measured on test."""
+"""A threshold for any gate score: searched on validate, certified on certify, measured on test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAWN_WARNING = "the table is too small to be split into validate and certify ro
 
 
 def promise_of(request: RequestConfig) -> CertificateConfig:
-    """The promise that a request makes."""
+    """The certificate that a request asks for."""
     return CertificateConfig(
         epsilon=request.epsilon,
         delta=request.delta,
@@ -48,11 +48,11 @@ def certify_table(
     request: RequestConfig,
     ledger: Path | None = None,
 ) -> dict[str, Any]:
-    """The certificate and what the route does on the test rows, as plain data.
+    """The certificate, and the metrics of the route on the test rows, as plain data.
 
-    With a `ledger` the look at the certify rows is written down before they are read, and spends the less of delta the
-    more looks there were; the same request on the same rows and scores is the same look.
-    Raises ConfigError for a scope by task without tasks, DataError for a given split without validate or certify rows.
+    With a `ledger` the look at the certify rows is written down before they are read, and later looks may spend less of
+    delta; the same request on the same rows and scores is the same look. Raises ConfigError for a scope by task without
+    tasks, DataError for a given split without validate or certify rows.
     """
     if request.scope != "global" and table.task is None:
         raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", mend="Give --task COLUMN")
@@ -89,7 +89,7 @@ def certify_table(
 
 
 def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
-    """Escalating everything keeps any promise of accuracy, and needs no rows."""
+    """The certificate of escalating everything, which loses nothing and needs no rows."""
     level = (1 + promise.epsilon) / 2
     fewest = {"regret": fewest_binomial(promise.epsilon, delta), "net": fewest_betting(level, delta)}
     method: Literal["regret", "net"] = "net" if promise.method == "net" else "regret"
@@ -142,7 +142,7 @@ def _warning(task: str | None, certificate: Certificate) -> str:
 def _on_test(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
 ) -> dict[str, Any] | None:
-    """What the route does on test rows, which neither search nor certificate has seen."""
+    """The metrics of the route on test rows, which neither search nor certificate has read."""
     test = np.flatnonzero(splits == "test")
     part, costs = table.select(test), table.select(test).costs()
     rows = part.scored(score_N[test])

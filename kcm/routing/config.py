@@ -1,6 +1,6 @@
-"""What a person says of a table of logged answers: which columns hold what, and what a certificate is to promise.
+"""Configuration of routing: the columns of a table of logged answers, and the certificate to issue.
 
-Light to import, since commands make their options of it.
+The import is light, since commands make options of these models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kcm.errors import ConfigError
 class RouteColumns(Config):
     """Names of the columns of a table with the logged answers of a small and a large model.
 
-    Who was right is given by `small_correct` and `large_correct`, or by both predictions and the `label`.
+    Correctness comes from `small_correct` and `large_correct`, or from both predictions and the `label`.
     """
 
     small_correct: str | None = Field(None, description="Column that says whether the small model was right.")

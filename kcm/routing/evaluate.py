@@ -1,4 +1,4 @@
-"""What routers are worth on a table: all of them cross-fitted on the same folds, and compared fold by fold."""
+"""Comparison of routers on a table, cross-fitted on the same folds."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def evaluate(table: RoutingTable, inputs: RouterInputs, confidence_name: str, co
 
 
 def methods(table: RoutingTable, inputs: RouterInputs, confidence_name: str) -> dict[str, Method]:
-    """The routers to compare, those that the table allows, by name; `confidence_name` is what its own score is called.
+    """The routers that the table allows, by name; `confidence_name` is the name of the table's own score.
 
-    `deferral`: less of the gain that the routing head expects of a large call. `small_right`: the head's estimate of
-    P(small right), so that 1 minus it is what escalates, as simple routers do. `hashed_words`: the gain, estimated by
-    ridge regression on nothing but single hashed words. `oracle` knows who is right.
+    `deferral`: minus the gain that the routing head expects of a large call. `small_right`: the head's estimate of
+    P(small right). `hashed_words`: the gain, by ridge regression on single hashed words. `oracle`: the true
+    correctness.
     """
     small, large = table.small_correct.astype(np.float64), table.large_correct.astype(np.float64)
     found = {"deferral": _fitted(table, inputs, small - large)}
@@ -129,7 +129,7 @@ def _fold_figures(fit: ScoredOutcomes, held_out: ScoredOutcomes, max_loss: float
 
 
 def _random(fit: RoutingTable, held_out: RoutingTable, max_loss: float) -> FoldFigures:
-    """What a router that tosses a coin does on average: its curve is the straight line from small to large."""
+    """The expected curve of a random router: a straight line from small to large."""
     small, large = held_out.small_correct.mean(), held_out.large_correct.mean()
     gap = float(fit.large_correct.mean() - fit.small_correct.mean())
     call_rate = max(0.0, 1 - max_loss / gap) if gap > 0 else 0.0

@@ -1,4 +1,4 @@
-"""One table on the bench: read once, scored by its own column or by a router, and put to use."""
+"""One table, read once, with gate scores of its own column or of a router, and the commands on it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RoutingFrame:
 
     @property
     def confidence_name(self) -> str:
-        """What the table's own gate score is called."""
+        """The name of the table's own gate score."""
         return "confidence" if self.columns.confidence else "score"
 
     @cached_property
@@ -82,12 +82,12 @@ class RoutingFrame:
 
     @cached_property
     def inputs(self) -> RouterInputs:
-        """What a router reads of every row."""
+        """The inputs of a router for every row."""
         return router_inputs(self.table, self._encoder[0], is_confidence=self.columns.confidence is not None)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results must know of the encoder."""
+        """Notes on the encoder for readers of the results."""
         return [self._encoder[1]] if self._encoder[1] else []
 
     def splits(self, seed: int) -> NDArray[np.object_]:
@@ -130,7 +130,7 @@ class RoutingFrame:
         return certificates.search(rows, max_loss) | {"notes": [*self.table.notes, *self.notes]}
 
     def certify(self, request: RequestConfig, ledger: Path | None) -> dict[str, Any]:
-        """The certificate, and what the route does on test."""
+        """The certificate, and the metrics of the route on test."""
         splits, scores = self.splits(request.seed), self.scores
         if self.router:
             for split in ("certify", "test"):

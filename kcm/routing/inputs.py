@@ -1,5 +1,4 @@
-"""What a router reads of an input, and of the small model's response where it is known: a few numbers, the encoder's
-features, and hashed words.
+"""Inputs of a router, from the text and optionally the small model's response: numbers, features, hashed words.
 
 Shapes: N rows, F numbers, E features of the encoder, V word buckets.
 """
@@ -51,7 +50,7 @@ class RouterInputs:
 
 
 def word_inputs(texts: Sequence[str]) -> RouterInputs:
-    """Single hashed words and nothing else: what the hashed-word baseline reads."""
+    """Single hashed words alone: the inputs of the hashed-word baseline."""
     return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
 
 
@@ -102,7 +101,7 @@ def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
 
 
 def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
-    """What the shape of a text tells of how hard it is, in logarithms, [N, 17]."""
+    """Statistics of the form of a text that correlate with its difficulty, in logarithms, [N, 17]."""
     return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
 
 

@@ -1,4 +1,4 @@
-"""A fitted router: the routing head, what it reads, and the out-of-fold scores of the rows it was fitted on."""
+"""A fitted router: the routing head, its inputs, and the out-of-fold scores of the rows it was fitted on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANIFEST, FORMAT = "router.json", 1
 
 
 class RouterConfig(Config):
-    """What a router needs to read other tables as it read the first."""
+    """What a router needs to read another table as it read the first."""
 
     columns: RouteColumns
     seed: int = Field(description="Draw of the splits.")
@@ -79,7 +79,7 @@ class Router:
         return score_N
 
     def refuse_fitted(self, table: RoutingTable, split: str) -> None:
-        """Raise DataError where rows that it was fitted on are to judge it."""
+        """Raise DataError where rows that the router was fitted on would evaluate it."""
         _, known = self._fitted(table)
         if known.any():
             raise DataError(

@@ -1,7 +1,7 @@
-"""A routing table: for every row who was right, the small model's confidence, what it cost, and what the input was.
+"""A routing table: correctness of both models, confidence, cost and input of every row.
 
-Unlike the outcome table of a run it knows neither logits nor prompts: it is what anybody has who logged the answers of
-two models. Shapes: N rows, D features.
+Unlike the outcome table of a run it has neither logits nor prompts: anybody who logged the answers of two models has
+one. Shapes: N rows, D features.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArra
 
 
 def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns, notes: list[str]) -> NDArray[np.object_]:
-    """What tells items apart: the text, else the id, else the whole row.
+    """The key of an item: the text, else the id, else the whole row.
 
     Rows that agree in every column may be copies, or may merely be alike (few distinct confidences, no text). They are
-    taken for copies only where no split holds a row twice, so that rows can be trusted to tell items apart.
+    taken for copies only where no split holds a row twice.
     """
     if columns.text:
         texts = cells.strings(columns.text)

@@ -77,7 +77,7 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
 
 
 class _TimedTrainer(Trainer):
-    """A trainer that leaves the measuring of R out of its time: that grows with the tasks, whatever the learner."""
+    """A trainer whose time excludes the evaluation of R, which grows with the tasks for every learner."""
 
     _measuring = 0.0
 
@@ -113,7 +113,7 @@ def _run_means(stream: Stream) -> Record:
 
 
 class _Answers:
-    """What a model says of the scored rows of every task; among the task's own labels where the task is known."""
+    """A model's answers to the scored rows of every task; restricted to the task's labels where the task is known."""
 
     def __init__(self, stream: Stream, scores_of: Callable[[Tensor], Tensor]) -> None:
         self._stream, self._scores_of = stream, scores_of

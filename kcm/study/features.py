@@ -1,4 +1,4 @@
-"""Features of the rows of a study, encoded once and kept on disk under a name of what decides them."""
+"""Features of the rows of a study, encoded once and cached on disk by their fingerprint."""
 
 from __future__ import annotations
 

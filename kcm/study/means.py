@@ -1,4 +1,4 @@
-"""The nearest class mean: a baseline without weights, whose running means no later task can move.
+"""The nearest class mean: a baseline without weights, whose running means no later task changes.
 
 Mensink et al., IEEE TPAMI 35 (2013); as the classifier of continual learning: iCaRL, arXiv 1611.07725, equation 2.
 """

@@ -1,4 +1,4 @@
-"""Finished cells on disk, one JSON file each, named by a fingerprint of everything that decides its figures."""
+"""Finished cells on disk, one JSON file each, named by a fingerprint of all that decides the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: what one seed of a study goes through, made of a task sequence and the features of its rows."""
+"""Streams: the tasks of one seed, from a task sequence and the features of its rows."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class StudyConfig(Config):
 
 
 class Watcher(Protocol):
-    """Told how far a study has come."""
+    """Receives the progress of a study."""
 
     def encoding(self, done: int, total: int) -> None:
         """Texts encoded."""
@@ -91,9 +91,10 @@ def run_study(
 
 
 def plan(config: StudyConfig, settings: Settings, num_labels: int) -> list[tuple[Cell, Setting | None]]:
-    """Every cell with its setting. Raises ConfigError for a memory that cannot hold a row of every class.
+    """Every cell with its setting.
 
-    So it does for a network that its learner cannot train.
+    Raises ConfigError for a memory that cannot hold a row of every class, and for a network that its learner cannot
+    train.
     """
     for memory in config.memory_per_class:
         if memory < 0 or 0 < memory < 1:
@@ -146,7 +147,7 @@ def describe(cell: Cell) -> str:
 def matched_by_latency(
     planned: Sequence[tuple[Cell, Setting | None]], stream: Stream, storage: Path
 ) -> list[tuple[Cell, Setting | None]]:
-    """The same cells, every MLP as wide as answers in the time of the KAN it stands against."""
+    """The same cells, with every MLP as wide as answers in the time of its KAN."""
     matched = []
     for cell, setting in planned:
         if cell.network == "mlp" and setting is not None:

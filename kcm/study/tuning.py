@@ -43,7 +43,7 @@ def best_overrides(trials: Iterable[Trial]) -> dict[str, dict[str, dict[str, Any
 
 
 def sensitivity(trials: Iterable[Trial], key: str = LEARNING_RATE) -> dict[str, dict[str, float]]:
-    """By place and value of `key`, the best score over everything else: how much hangs on that one choice.
+    """By place and value of `key`, the best score over all other values.
 
     A place whose trials do not vary `key` is left out.
     """

@@ -1,4 +1,4 @@
-"""From the configuration to a task sequence, every fault of the data found before any work starts."""
+"""A task sequence from its configuration; every fault of the data is found before any work starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kcm.tasks.unlabelled import Splits, with_unlabelled
 
 
 class TasksConfig(Config):
-    """What the tasks are made of."""
+    """The source of the rows, and how they become tasks."""
 
     source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
     scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")

@@ -1,4 +1,4 @@
-"""What every task must have before any work starts."""
+"""Checks of every task, before any work starts."""
 
 from __future__ import annotations
 

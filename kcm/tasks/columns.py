@@ -1,4 +1,4 @@
-"""Which columns of a table hold what, and the records they make."""
+"""The columns of a user's table, and the records they make."""
 
 from __future__ import annotations
 

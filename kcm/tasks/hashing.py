@@ -1,4 +1,4 @@
-"""Seeded draws from names instead of from a generator: the same on every machine, whatever the order of the rows."""
+"""Seeded draws by name instead of by a generator: the same on every machine, in any order of the rows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Image-text matching: pictures with captions become pairs that match and pairs that do not.
+"""Image-text matching: pictures with captions become matching and non-matching pairs.
 
-Pictures are taken two by two, by the order of a seeded hash: each is paired with its own caption and with the other's.
-Both classes are therefore equally large, every caption is as often right as wrong, so that no caption gives its answer
-away, and the pairs of two pictures stay together in one split: no picture and no caption is in two of them.
+Pictures are taken two by two, in the order of a seeded hash: each is paired with its own caption and with the other's.
+Both classes are therefore equally large, every caption is right as often as wrong, and the pairs of two pictures stay
+in one split: no picture and no caption is in two of them.
 """
 
 from __future__ import annotations

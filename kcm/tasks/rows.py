@@ -1,4 +1,4 @@
-"""Rows: as a source gives them, and as the rest of the room uses them once the bad ones are told apart."""
+"""Rows: the records of a source, and the usable rows among them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPLIT_NAMES = {
 
 
 def split_name(written: str) -> str | None:
-    """The split that a table means by `written`, such as validate by dev; None where it means none."""
+    """The split for the name `written`, such as validate for dev; None for an unknown name."""
     return _SPLIT_NAMES.get(written.strip().lower())
 
 
@@ -53,8 +53,8 @@ class Record:
 class Row:
     """One usable row; `group`, `task` and `split` are empty where there is none.
 
-    So is `label` where a row is out of scope, and among train rows, which never are, where nobody gave one. Of `text`
-    and `image`, the bytes of a picture, the part that no model reads is empty.
+    `label` is empty for a row that is out of scope, never a train row, and for a train row without a label. Of `text`
+    and `image` (bytes), the part that no model reads is empty.
     """
 
     id: str
@@ -77,11 +77,11 @@ class BadRow:
 def clean(
     records: Iterable[Record], known_labels: Sequence[str], reads: Collection[Part] = TEXT, *, unlabelled: bool = False
 ) -> tuple[list[Row], list[BadRow]]:
-    """Tell usable rows from bad ones: missing value, empty text, bad image, unknown label or split, duplicate id.
+    """Separate usable rows from bad ones: missing value, empty text, bad image, unknown label or split, duplicate id.
 
     `known_labels` empty means that every label is known. `reads` are the parts of a row that a model will read: each
-    must be there, and no other is kept. `unlabelled` allows rows without a label that may be train rows. A bad row
-    without an id is called by its number, from 1.
+    must be there, and no other is kept. `unlabelled` allows train rows without a label. A bad row without an id is
+    called by its number, from 1.
     """
     known, seen = frozenset(known_labels), set[str]()
     rows: list[Row] = []
@@ -99,7 +99,7 @@ def clean(
 
 
 def _with_pictures(rows: list[Row], bad: list[BadRow]) -> tuple[list[Row], list[BadRow]]:
-    """Put the rows whose picture cannot be used among the bad ones."""
+    """Move rows with an unusable picture to the bad ones."""
     if not any(row.image for row in rows):
         return rows, bad
     with ThreadPoolExecutor() as threads:  # decoders work outside the interpreter's lock

@@ -1,4 +1,4 @@
-"""A task sequence: what continual learning goes through, and its form on disk."""
+"""A task sequence: the tasks of continual learning in order, and its form on disk."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TaskSequence:
 
     @property
     def answer_names(self) -> tuple[str, ...]:
-        """What a large model may answer: the label list, then none-of-these where rows may be out of scope."""
+        """The answers of a large model: the label list, then none-of-these where rows may be out of scope."""
         return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
 
     def rows(self, task: int) -> pa.Table:

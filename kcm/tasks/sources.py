@@ -1,4 +1,4 @@
-"""Where rows come from, and the configuration that all such places share."""
+"""Sources of rows, and the configuration that they share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source:
 
 
 class SourceConfig(Component):
-    """A place that rows come from."""
+    """A source of rows."""
 
     family: ClassVar[Family] = FAMILIES["source"]
 

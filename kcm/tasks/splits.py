@@ -54,7 +54,7 @@ def without_overlap(rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
 
 
 def _part(row: Row) -> str:
-    """What the content of a row is called."""
+    """The name of the part that is the content of a row."""
     return ("text and image" if row.text else "image") if row.image else "text"
 
 

@@ -24,9 +24,9 @@ class Unit:
 
 
 def content_key(row: Row) -> str:
-    """What rows of equal content share: the key of their text, and the bytes of their picture.
+    """A key that rows of equal content share, from the text's key and the bytes of the picture.
 
-    A picture that was saved anew is another one.
+    A picture that was encoded again has another key.
     """
     if not row.image:
         return f"text\0{text_key(row.text)}"
@@ -35,7 +35,7 @@ def content_key(row: Row) -> str:
 
 
 def text_key(text: str) -> str:
-    """The text without what does not make it another text: case, width of characters, runs of white space."""
+    """The text without differences of case, character width and white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

@@ -1,4 +1,4 @@
-"""Rows that nobody labelled: a pool by which the large model and the judge teach (METHOD: distillation)."""
+"""Rows without a label: the pool on which the large model and the judge teach."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Splits = dict[Split, list[Row]]
 def with_unlabelled(
     groups: Sequence[RowGroup], splits: Sequence[Splits], pool: Sequence[Row], limit: int | None, seed: int
 ) -> tuple[list[Splits], list[BadRow]]:
-    """The splits of every task, rows of `pool` after its train rows, at most `limit`; and the rows left out.
+    """The splits of every task with at most `limit` rows of `pool` after its train rows; and the rows left out.
 
-    These are rows whose content has a label, or is kept from training. Content with a label teaches more by it, and a
-    classifier's answer to it would not be out of fold.
+    Rows are left out whose content has a label, or lies in another split: a classifier's answer to the former would not
+    be out of fold.
     """
     others = [replace(row, split=split) for rows_of in splits for split in SPLITS for row in rows_of[split]]
     known = {content_key(row) for row in others if row.split == "train"}

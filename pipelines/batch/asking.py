@@ -1,4 +1,4 @@
-"""Questions to the large model, many at a time: by a pool of actors that hold it, or over the line to a server."""
+"""Questions to the large model in bulk: by a pool of actors that hold it, or from this process to a server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are as
 
 @dataclass(frozen=True)
 class LargeSpec:
-    """The large model that is asked, and the names that it can answer."""
+    """A large model and its possible answers."""
 
     large: LargeConfig
     answer_names: tuple[str, ...]  # the label list, then none-of-these where it is an answer
@@ -38,7 +38,7 @@ class LargeSpec:
 
 
 class Ask:
-    """Actor that holds the large model and puts rows to it."""
+    """Actor that holds the large model and answers rows."""
 
     def __init__(self, spec: LargeSpec, assets_dir: Path, device: str) -> None:
         self._model = spec.large.build(spec.answer_names, assets_dir, device=device)
@@ -62,9 +62,9 @@ class Ask:
 def ask(
     context: Context, spec: LargeSpec, rows: pa.Table, *, scratch: Path, bar: Bar
 ) -> tuple[Answers, dict[str, Any]]:
-    """The answers to `rows` (columns `QUESTIONS`), in their order, and what all together took.
+    """The answers to `rows` (columns `QUESTIONS`), in order, and the total tokens and cost.
 
-    What an interrupted attempt has answered is not asked again. Raises DataError when no row at all was answered.
+    Answers of an interrupted attempt are reused. Raises DataError when no row was answered.
     """
     if spec.large.remote:
         answered, took, reasons = _ask_here(context, spec, rows, bar)
@@ -81,9 +81,9 @@ def ask(
 
 
 def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tuple[Answers, dict[str, Any], list[str]]:
-    """A server is asked from this process: the key is known here, and waiting takes no cores.
+    """Ask a server from this process, which has the key; waiting takes no cores.
 
-    Answers are kept in the store, outside any artefact: what was paid for outlives every configuration.
+    Answers are kept in the store, outside any artefact, so that every configuration reuses them.
     """
     responses = ResponseStore.in_file(context.store.root / RESPONSES_FILE)
     model = spec.large.build(spec.answer_names, context.assets_path, responses=responses)
@@ -104,7 +104,7 @@ def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tu
 def _ask_actors(
     context: Context, spec: LargeSpec, rows: pa.Table, scratch: Path, bar: Bar
 ) -> tuple[Answers, dict[str, Any], list[str]]:
-    """A pool of actors that each hold the model; what failed before an interruption is tried again after it."""
+    """Ask a pool of actors that each hold the model; failed rows of an interrupted attempt are asked again."""
     retain(scratch, ~pc.field("failed"))
     parts = map_rows(
         rows,
@@ -136,7 +136,7 @@ def _items(columns: Mapping[str, Sequence[Any]]) -> list[Item]:
 
 
 def written_prompt(prompt: Prompt) -> str:
-    """A prompt as text, which crosses processes as a column does."""
+    """A prompt as text, for a column."""
     return json.dumps(asdict(prompt))
 
 

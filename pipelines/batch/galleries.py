@@ -1,4 +1,4 @@
-"""From the rows of a sequence of pairs to galleries: who is asked for what, and how all three models score it.
+"""Galleries from the rows of a sequence of pairs, and the scores of all three models.
 
 Shapes: N rows that match, U of them in a gallery with C distinct captions, K dimensions of a dual encoder.
 """
@@ -29,7 +29,7 @@ _PICTURES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Vectors:
-    """What a dual encoder makes of the rows, unit vectors float32 [N, K]."""
+    """The vectors of the rows by a dual encoder, unit vectors float32 [N, K]."""
 
     images: np.ndarray
     texts: np.ndarray
@@ -122,7 +122,7 @@ def _match_scores(
 def _blocks(
     collaborator: Collaborator, images_UK: np.ndarray, texts_CK: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits of all pairs, some pictures at a time: the features of all at once would fill the memory."""
+    """Logits of all pairs, some pictures at a time: all features at once would not fit in memory."""
     for start in range(0, len(images_UK), _PICTURES_AT_ONCE):
         block_BK = images_UK[start : start + _PICTURES_AT_ONCE]
         pairs = np.repeat(block_BK, len(texts_CK), axis=0), np.tile(texts_CK, (len(block_BK), 1))

@@ -1,7 +1,7 @@
 """Rows through a pool of actors: a frozen model applied once to every row, by Ray Data.
 
-Rows come sorted by length, so that a batch is padded little. Every finished batch is committed to a scratch folder:
-an interrupted pass goes on with the rows that are missing, and nothing is computed or paid for twice.
+Rows are sorted by length, so that batches need little padding. Every finished batch is committed to a scratch folder;
+an interrupted pass continues with the missing rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def map_rows(
 
 
 def retain(scratch: Path, wanted: pc.Expression) -> None:
-    """Forget the rows of an interrupted pass that are not `wanted`: they are computed again."""
+    """Delete the rows of an interrupted pass that are not `wanted`; they are computed again."""
     for path in sorted(scratch.glob("[!.]*.parquet")):
         part = pq.read_table(path)
         kept = part.filter(wanted)
@@ -75,7 +75,7 @@ def retain(scratch: Path, wanted: pc.Expression) -> None:
 def _results(
     blocks: list[pa.Table], actor: type, arguments: Mapping[str, Any], cluster: ClusterConfig
 ) -> Iterable[pa.Table]:
-    """What the actors make of each block, as it is ready."""
+    """The results of the actors, block by block."""
     silence_ray_data()
     results = ray.data.from_arrow(blocks).map_batches(
         actor,
@@ -90,7 +90,7 @@ def _results(
 
 
 def silence_ray_data() -> None:
-    """Our own bar says all that Ray Data would."""
+    """Turn off Ray Data's progress output; the stage has its own bar."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -98,7 +98,7 @@ def silence_ray_data() -> None:
 
 
 def _commit(batch: pa.Table, scratch: Path) -> None:
-    """Write one part; a reader sees it whole or not at all."""
+    """Write one part atomically."""
     name = f"{uuid.uuid4().hex}.parquet"
     draft = scratch / f".{name}"
     pq.write_table(batch, draft)

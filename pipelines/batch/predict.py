@@ -1,6 +1,6 @@
-"""Batch prediction: a file of any size through the cascade, by Ray Data, from stream to stream.
+"""Batch prediction: a file of any size through the cascade, by Ray Data, as a stream.
 
-One task reads the file chunk by chunk, a pool of actors answers, and the driver writes; nothing holds all of it.
+One task reads the file chunk by chunk, a pool of actors answers, and the driver writes; no process holds all of it.
 """
 
 from __future__ import annotations
@@ -59,16 +59,15 @@ def predict(
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
-    The format of either file is that of its suffix: .csv, .jsonl or .parquet. Of the columns with texts and pictures,
-    those count that the bundle's models read; paths of
-    pictures must lead below `image_root`, the folder of the input without one. A row that cannot be answered has an
-    `error` in place of an answer. `id` is the input's own column, where it has one, else the position of the row; any
-    other column of an answer that the input has already is prefixed by `kcm_`. Gives the number of rows by route.
+    The suffix of either file gives its format: .csv, .jsonl or .parquet. The columns with texts and pictures are read
+    as far as the bundle's models need them; paths of pictures must lead below `image_root`, the folder of the input
+    without one. A row that cannot be answered has an `error` instead of an answer. `id` is the input's own column, else
+    the position of the row; another column of the answers that the input has too is prefixed by `kcm_`. Returns the
+    number of rows by route.
 
-    Answers of a large model that is paid lie in a hidden file beside the output until every row has its answer: who
-    starts a killed or faulty prediction again pays for none of them twice.
-
-    `upstreams` are the servers that the bundle's large model may be asked at.
+    Answers of a paid large model stay in a hidden file beside the output until every row has its answer: a prediction
+    that is started again pays for none of them twice. `upstreams` are the servers that the bundle's large model may be
+    asked at.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
@@ -113,7 +112,7 @@ def predict(
 
 
 def added_columns(source: RowFile) -> dict[str, str]:
-    """The columns of `ANSWERS` that are added to those of `source`, and what each is called beside them."""
+    """The columns of `ANSWERS` and their names in the output beside the columns of `source`."""
     taken = set(source.schema.names)
     names = {name: name for name in ANSWERS.names if name != "id" or source.id_column not in taken}
     for name in names:
@@ -144,7 +143,7 @@ def _answered(source: RowFile, arguments: dict[str, Any], cluster: ClusterConfig
 
 
 class RowSource(Datasource):
-    """A file of rows as a Ray Data source: one task streams it, on the node where the command was given."""
+    """A file of rows as a Ray Data source: one task streams it, on the node of the driver."""
 
     def __init__(self, source: RowFile) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rows with their answers, written a chunk at a time to CSV, JSON lines or Parquet; a file appears once it is whole."""
+"""Writers of rows with their answers to CSV, JSON lines or Parquet, a chunk at a time; a file appears when complete."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ WRITERS: dict[str, type[RowWriter]] = {".csv": CsvWriter, ".jsonl": JsonLinesWri
 
 @contextmanager
 def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
-    """A writer whose file takes its name when the block ends well, and is gone when it does not.
+    """A writer within the block; its file is renamed into place at a normal end, else deleted.
 
     Raises ArtefactError where nothing can be written, at once, and DataError for an unknown suffix.
     """
@@ -141,7 +141,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` without NaN and infinity, for which JSON has no words."""
+    """`value` without NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Stage `alignment`: heads of dual encoders are fitted, on train rows that nothing else learns from afterwards.
+"""Stage `alignment`: alignment heads are fitted, on train rows that no other network learns from.
 
-On the rows that it was fitted on an alignment head is far surer than on others (match AUC above .99 against .87), so
-that networks which learned from them would expect a certainty that never comes.
+On the rows that it was fitted on, a head is overconfident (match AUC above .99 against .87); networks that learned from
+them would be, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact
 
 
 class Towers(Config):
-    """Two encoders that are to be aligned, as they are found on this machine."""
+    """Two encoders to be aligned, with their identities on this machine."""
 
     identities: tuple[str, str]
     share: float
@@ -45,7 +45,7 @@ class Towers(Config):
 
 
 class Heads(Plan):
-    """The heads that are fitted, by the side whose encoder they belong to."""
+    """The heads, by the side whose encoder they belong to."""
 
     towers: dict[str, Towers]
     device: str
@@ -68,7 +68,7 @@ class Heads(Plan):
 
 
 class Alignment(Stage):
-    """The task sequence without the train rows that heads were fitted on, and these heads: see `with_head` of it."""
+    """The task sequence without the train rows that heads were fitted on, and these heads (see `with_head`)."""
 
     stage, version, reads, writes = "alignment", 1, ("sequence",), SequenceArtefact
 
@@ -77,7 +77,7 @@ class Alignment(Stage):
     seed: int
 
     def applies(self) -> bool:
-        """Where any encoder is made of towers."""
+        """Whether an encoder consists of towers."""
         return bool(self._towers())
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
@@ -123,6 +123,6 @@ def _without(sequence: TaskSequence, share: float, seed: int) -> TaskSequence:
 
 
 def _drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:
-    """Rows whose group is among those that heads are fitted on, bool [N]; those of a small share are in any larger."""
+    """Rows whose group is drawn to fit heads, bool [N]; a larger share includes those of a smaller one."""
     names = zip(rows["group"].to_pylist(), rows["id"].to_pylist(), strict=True)
     return np.array([draw(seed, "alignment", group or row) < share for group, row in names], dtype=bool)

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the certificate on the certify split, then everything that is reported, on the test split."""
+"""Stage `evaluate`: the certificate on the certify split, then all metrics on the test split."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _RESULT, _REPORT, _CERTIFICATES = "result.json", "report.json", "certificates.js
 
 
 class EvaluatedArtefact(Artefact):
-    """What was measured, and for each collaborator its outcome table, deployed policy and certificates."""
+    """The metrics, and for each collaborator its outcome table, deployed policy and certificates."""
 
     kind = "evaluated"
 
     @property
     def result(self) -> dict[str, Any]:
-        """What was measured, by collaborator."""
+        """The metrics, by collaborator."""
         return self._json(_RESULT)
 
     @property
@@ -147,7 +147,7 @@ class ScoredTable:
 
 
 def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
-    """What this look at the certify rows may spend; the same evaluation started again is the same look.
+    """The delta that this look at the certify rows may spend; repeated work is the same look.
 
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
@@ -187,7 +187,7 @@ def _result_of(
 
 
 def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
-    """What each prompt mode reached on validate, and what it does to the large model's answers on test."""
+    """Each prompt mode's objectives on validate, and its effect on the large model's answers on test."""
     if not found.objectives:
         return {}
     modes: dict[str, Any] = {}
@@ -212,7 +212,7 @@ def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str,
 
 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
-    """What becomes of the test rows whose right answer is none-of-these; None where there are none."""
+    """Metrics of the test rows whose right answer is none-of-these; None where there are none."""
     mask = scored.mask("test") & (scored.table.label >= num_labels)
     rows = ScoredOutcomes.of(scored.table.select(mask), scored.scores[mask])
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))

@@ -22,7 +22,7 @@ from pipelines.store.sequence import SequenceArtefact
 
 
 class Encoding(Plan):
-    """An encoder, and the kind of device that it runs on."""
+    """An encoder with its identity, and the kind of device that it runs on."""
 
     encoder: EncoderConfig
     identity: str
@@ -30,7 +30,7 @@ class Encoding(Plan):
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context) -> Self:
-        """The encoder as it is found on this machine."""
+        """The encoder with its identity on this machine."""
         identity = encoder.identity(context.assets_path)
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
 
@@ -67,7 +67,7 @@ class Features(Stage):
 
 
 def write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:
-    """Write the features of a task's rows, which stand from `start` on among all rows of the pass."""
+    """Write the features of a task's rows; `start` is its first row among all rows of the pass."""
     mine = (pc.field(ROW) >= start) & (pc.field(ROW) < start + len(table))
     part = parts.to_table(filter=mine).sort_by(ROW)
     values_ND = rows_of_lists(part["features"])

@@ -1,7 +1,6 @@
-"""Stage `outcomes`: what the large model says of every row, asked once.
+"""Stage `outcomes`: the large model's answer to every row.
 
-What is computed depends on the large model: a head is fitted to a classifier's features, recorded answers are looked
-up, and any other model is asked.
+A head is fitted to a classifier's features, recorded answers are looked up, and any other model is asked.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from pipelines.store.sequence import SequenceArtefact
 class Classify(Plan):
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
-    These carry out-of-fold probabilities: in-sample ones would teach the small model a certainty that is not there on
-    new rows.
+    Train rows carry out-of-fold probabilities, which are as confident as those of new rows.
     """
 
     large: LargeConfig
@@ -68,7 +66,7 @@ class Classify(Plan):
 
 
 class Lookup(Plan):
-    """Answers that the user already has, found by id."""
+    """Recorded answers, found by id."""
 
     large: LargeConfig
     identity: str
@@ -86,7 +84,7 @@ class Lookup(Plan):
 
 
 class Ask(Plan):
-    """Every row put to a model that needs no fitting."""
+    """Answers of a model that needs no fitting."""
 
     large: LargeConfig
     identity: str
@@ -116,7 +114,7 @@ class Outcomes(Stage):
     seed: int
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
-        """How this large model comes to its answers."""
+        """How the answers of this large model are made."""
         large = sequence.large_with_head(self.large)
         if large.fits_on_train:
             assert large.backbone is not None  # what it is fitted on

@@ -1,7 +1,7 @@
-"""Stage `prompts`: what the large model says under prompts that the tuned small side writes, and the best of them.
+"""Stage `prompts`: the large model's answers under prompts of the tuned small side, and the choice of the best mode.
 
-Prompts need the small model's answers, so this stage comes after the search, for validate, certify and test rows. It
-leaves what the search left, with the policy of the best mode; a run without such modes does without it.
+Prompts need the small model's answers, so this stage follows the search; it reads validate, certify and test rows. Its
+artefact is that of the search, with the policy of the best mode. A run without prompt modes skips it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
 class Prompting(Plan):
-    """The large model under all modes, and how the best mode is chosen."""
+    """The large model, the prompt modes, and how the best mode is chosen."""
 
     large: LargeConfig
     identity: str
@@ -137,7 +137,7 @@ class Prompted:
 
 
 def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
-    """What a classifier says under prompts that take labels away: its own answers, masked."""
+    """A classifier's answers under hard prompts: its own answers, masked."""
     probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
     answers = answers_from(probabilities_NC, Cost())
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
@@ -162,7 +162,7 @@ class ChoosePrompts(Stage):
     certificate: CertificateConfig
 
     def check(self) -> None:
-        """The large model must be able to follow each mode, and the certificate to test it."""
+        """Raise ConfigError for a mode that the large model or the certificate does not support."""
         modes = self._modes
         self.large.check_prompt_modes(modes)
         if modes and self.certificate.method == "regret":
@@ -173,13 +173,13 @@ class ChoosePrompts(Stage):
             )
 
     def applies(self) -> bool:
-        """Where modes beside `none` are searched."""
+        """Whether modes beside `none` are searched."""
         return bool(self._modes)
 
     def plan(
         self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> Prompting:
-        """The large model as the stage `outcomes` found it."""
+        """The large model of the stage `outcomes`."""
         return Prompting(
             large=features.sequence.large_with_head(self.large),
             identity=outcomes.identity,

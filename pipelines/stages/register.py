@@ -33,7 +33,7 @@ class BundleArtefact(Artefact):
 
 
 class Register(Stage, Plan):
-    """The bundle, in the store and as the champion of the registry; registered once, however often it is run."""
+    """The bundle, in the store and as the champion of the registry; idempotent."""
 
     stage, version, unit = "register", 3, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact

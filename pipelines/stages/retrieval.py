@@ -1,8 +1,8 @@
 """Stage `retrieval`: pictures and captions searched by each other, with the collaborators of a run over pairs.
 
-The small model orders a gallery by its log-odds of a match and the cosine of its dual encoder, the judge says how sure
-that is, and the large model's dual encoder orders by its cosine. Every picture and every caption of a split is a query
-of its task once. What is chosen is chosen on validate queries.
+The small model orders a gallery by its log-odds of a match and the cosine of its dual encoder, the judge gives the
+confidence, and the large model's dual encoder orders by its cosine. Every picture and every caption of a split is a
+query of its task once. All choices are made on validate queries.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _RESULT = "retrieval.json"
 
 
 class RetrievalArtefact(Artefact):
-    """What was measured."""
+    """The metrics of retrieval."""
 
     kind = "retrieved"
 
@@ -57,7 +57,7 @@ class RetrievalArtefact(Artefact):
 
 
 class Search(Config):
-    """How a policy is searched on validate queries."""
+    """Settings of the search on validate queries."""
 
     max_loss: float
     gates: tuple[GateName, ...]
@@ -65,7 +65,7 @@ class Search(Config):
 
 
 class Measuring(Plan):
-    """What is measured, by which dual encoders."""
+    """The settings, and the dual encoders."""
 
     retrieval: RetrievalConfig
     certificate: CertificateConfig
@@ -132,7 +132,7 @@ class Retrieval(Stage):
 
 
 def _certify_ids(sequence: TaskSequence) -> list[str]:
-    """The certify rows that matching is certified on, too: all promises about them share a ledger."""
+    """The ids of the certify rows, shared with the certificate of matching: both use one ledger."""
     return [row for task in sequence.tasks for row in task.splits["certify"]["id"]]
 
 

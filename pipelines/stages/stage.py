@@ -1,8 +1,8 @@
-"""A stage, declared: its name and version, the artefacts it reads, its part of the configuration, and what it writes.
+"""The declaration of a stage: name and version, artefacts it reads and writes, its part of the configuration.
 
-A stage is a frozen model whose fields are named after sections of the run's configuration. What its artefact depends on
-is a `Plan`: the stage itself, or what it makes of its part once the artefacts that it reads are there. The fingerprint
-covers all fields of the plan, so that none can be forgotten.
+A stage is a frozen model whose fields are named after sections of the run's configuration. A `Plan` is all that its
+artefact depends on: the stage itself, or what it makes of its fields and the artefacts it reads. The fingerprint covers
+all fields of the plan, so that none can be forgotten.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pipelines.store.artefact import Artefact, Recipe
 
 
 class Plan(Config):
-    """All that decides an artefact beside the artefacts that it is made of, and how it is written.
+    """All that decides an artefact besides the artefacts it depends on, and how it is written.
 
-    Two kinds of field decide nothing and are left out of the fingerprint: those declared with `Field(exclude=True)`,
-    and those that the model of a component names in its `operational`.
+    The fingerprint leaves out two kinds of field, which do not change the artefact: those declared with
+    `Field(exclude=True)`, and those in the `operational` of a component.
     """
 
     def section(self) -> dict[str, Any]:
-        """What the fingerprint covers, as plain values."""
+        """The fields that the fingerprint covers, as plain values."""
         return self.model_dump(mode="json", exclude=_operational(self))
 
     def dependencies(self, **reads: Artefact) -> tuple[Artefact, ...]:
-        """The artefacts that the fingerprint covers: all that the stage reads."""
+        """The artefacts that the fingerprint covers: by default all that the stage reads."""
         return tuple(reads.values())
 
     @abstractmethod
@@ -38,9 +38,9 @@ class Plan(Config):
 
 
 class Stage(Config):
-    """Base of the stages; `reads` are kinds of artefacts, which methods are given by these names.
+    """Base of the stages; `reads` are the kinds of artefacts it reads, which become arguments of its methods.
 
-    One whose artefact depends on its part of the configuration alone is a `Plan` as well, and so its own.
+    A stage whose artefact depends on its configuration alone derives from `Plan` as well, and is its own plan.
     """
 
     stage: ClassVar[str]
@@ -51,26 +51,26 @@ class Stage(Config):
 
     @classmethod
     def of(cls, run: Config, **more: Config) -> Self:
-        """The stage with its part of a run's configuration; `more` are parts that a run does not have."""
+        """The stage with its part of a run's configuration; `more` are fields that are no sections of a run."""
         return cls(**{name: getattr(run, name) for name in cls.model_fields if name not in more}, **more)
 
     def check(self) -> None:
-        """Raise ConfigError for what cannot work, before anything is computed."""
+        """Raise ConfigError for a configuration that cannot work, before anything is computed."""
 
     def applies(self) -> bool:
-        """Whether this run has the stage at all; what would read its artefact reads the one before of the same kind."""
+        """Whether this run has the stage; without it, its readers read the earlier artefact of the same kind."""
         return True
 
     def plan(self, context: Context, **reads: Any) -> Plan:
-        """What the artefact depends on."""
+        """All that the artefact depends on."""
         assert isinstance(self, Plan)
         return self
 
     def publish(self, artefact: Any, context: Context) -> None:
-        """What is done with the artefact whenever a run comes by, whether or not it was there already."""
+        """Called with the artefact in every run, whether it was just built or reused."""
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
-        """The stage's artefact, made of artefacts that are `done`, by their kind."""
+        """The stage's artefact, from the finished artefacts in `done` by kind."""
         reads = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
         recipe = Recipe(self.stage, self.version, plan.section(), plan.dependencies(**reads))
@@ -80,7 +80,7 @@ class Stage(Config):
 
 
 def run_stages(stages: Sequence[Stage], context: Context) -> Iterator[tuple[str, Artefact]]:
-    """The name and the artefact of each stage that this run has, computed when asked for."""
+    """Name and artefact of each stage that applies, built lazily."""
     done: dict[str, Artefact] = {}
     for stage in stages:
         if stage.applies():
@@ -89,7 +89,7 @@ def run_stages(stages: Sequence[Stage], context: Context) -> Iterator[tuple[str,
 
 
 def _operational(value: object) -> dict[Any, Any]:
-    """The fields that decide nothing, at any depth, in the form of pydantic's `exclude`."""
+    """The operational fields, at any depth, in the form of pydantic's `exclude`."""
     parts: dict[Any, Any] = {}
     if isinstance(value, Config | Mapping):
         parts = dict(value)

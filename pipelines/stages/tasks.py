@@ -20,7 +20,7 @@ from pipelines.store.sequence import SequenceArtefact
 
 
 class Rows(Plan):
-    """A task sequence that has been built: what counts is the content of the rows, not the name of their file."""
+    """A task sequence; its identity is the content of the rows, not the name of their file."""
 
     content: str
     sequence: InstanceOf[TaskSequence] = Field(exclude=True)
@@ -45,7 +45,7 @@ class Tasks(Stage):
     seed: int
 
     def plan(self, context: Context) -> Rows:
-        """Build the sequence; what its label list rules out is told now, before hours of encoding."""
+        """Build the sequence, so that faults of the data and its labels stop the run before hours of encoding."""
         sequence = build_sequence(
             self.tasks,
             context.assets_path,

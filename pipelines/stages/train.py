@@ -1,4 +1,4 @@
-"""Stage `train`: Ray Train workers go through the task sequence and train the collaborators."""
+"""Stage `train`: Ray Train workers train the collaborators on the task sequence."""
 
 from __future__ import annotations
 

@@ -49,10 +49,10 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 
 
 class Space(Config):
-    """All that two searches must share for one to start from what the other found best.
+    """The fingerprint of two searches of which one may start from the best points of the other.
 
-    They are alike when everything agrees but the seed, the order of the tasks, the revision of the rows and where the
-    work runs. What was best then is evaluated anew, and first: the rows may have changed.
+    They agree in everything but the seed, the order of the tasks, the revision of the rows and where the work runs. The
+    best points are evaluated anew, and first: the rows may have changed.
     """
 
     tasks: TasksConfig
@@ -77,10 +77,10 @@ class Space(Config):
 
 
 class Trial(ray_tune.Trainable):
-    """A trial; the actor is used again for the next one, since a start costs more than most trials."""
+    """A trial; Tune reuses the actor for the next one, since a start costs more than most trials."""
 
     def setup(self, config: dict[str, Any], plan: TrialPlan | None = None) -> None:
-        """Keep what all trials share."""
+        """Store what all trials share."""
         assert plan is not None
         torch.set_num_threads(1)  # trials run side by side
         self._plan, self._choice = plan, Choice(**config)
@@ -97,17 +97,17 @@ class Trial(ray_tune.Trainable):
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to keep: trained collaborators are on disk already."""
+        """No state: trained collaborators are on disk."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to restore."""
+        """No state."""
 
 
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: the state, gate and policy of its best trial; and all trials in `trials.json`.
 
-    `search.json` names the space, and the earlier search that this one started from: a hint, which the fingerprint does
-    not cover.
+    `search.json` names the space and the earlier search that this one started from, which the fingerprint does not
+    cover.
     """
 
     stage, version, unit = "tune", 2, "trials"
@@ -168,7 +168,7 @@ def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
 def _search(
     plan: TrialPlan, search: Tune, context: Context, storage: Path, points: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Run the trials that are left of one collaborator's search; a new one tries `points` first."""
+    """Run the remaining trials of a collaborator's search; a new search tries `points` first."""
     results = _tuner(plan, search, context, storage, points).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
@@ -218,7 +218,7 @@ def restored_search(
 ) -> ray_tune.Tuner | None:
     """The interrupted search of a folder, None where there is none.
 
-    One that cannot be read is put below `aside` together with its trials' results, and `say` is told.
+    An unreadable one is moved below `aside` with the results of its trials, and `say` receives one line.
     """
     if not folder.exists():
         return None
@@ -259,9 +259,9 @@ def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) ->
 
 
 def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
-    """The values of every dimension, without what cannot matter.
+    """The values of every dimension that matters.
 
-    Over two labels the judge's own scores are all one order.
+    Over two labels all scores of the judge alone are one order.
     """
     learning_rates, judge_weights = config.learning_rates, config.judge_weights
     if plan.plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
@@ -280,12 +280,12 @@ def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
 
 
 def _lies_in(space: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
-    """Whether a point of another search is one of this space: rows may have brought a second task, or taken it away."""
+    """Whether a point of another search lies in this space: the number of tasks may have changed."""
     return point.keys() == space.keys() and all(point[name] in values for name, values in space.items())
 
 
 def _best(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mark the Pareto front, and give the trial of which a certificate should leave most."""
+    """Mark the Pareto front; the trial with the highest expected certified keep rate."""
     for trial in trials:
         trial["pareto"] = not any(
             all(other[name] >= trial[name] for name in OBJECTIVES)

@@ -1,1 +1,1 @@
-"""What Ray Train workers and Ray Tune trials run."""
+"""Code of Ray Train workers and Ray Tune trials."""

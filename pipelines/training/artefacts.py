@@ -1,4 +1,4 @@
-"""What training and the search left: collaborators, and one of each kind with its gate, policy and prompts."""
+"""Artefacts of training and search: trained collaborators, and the best of each kind with gate, policy and prompts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainedArtefact(Artefact):
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the search found for one collaborator."""
+    """The best trial of one collaborator."""
 
     collaborator: Collaborator
     gate: Gate
@@ -98,14 +98,14 @@ class Tuned:
 def save_prompts(
     folder: Path, policy: Policy, prompts: Prompts, objectives: Mapping[str, Any], took: Mapping[str, Any]
 ) -> None:
-    """Replace the policy of a folder by that of the best prompt mode, and leave what decided for it."""
+    """Replace the policy of a folder by that of the best prompt mode, and write the modes' objectives."""
     policy.save(folder)
     found = {"prompts": prompts.model_dump(mode="json"), "objectives": objectives, "took": took}
     write_json(folder / PROMPTS, found)
 
 
 class TunedArtefact(Artefact):
-    """What the search found for each collaborator; from the stage `prompts` on with the policy of the best mode."""
+    """The best trial of each collaborator; from the stage `prompts` on with the policy of the best mode."""
 
     kind = "tuned"
 
@@ -144,7 +144,7 @@ class TunedArtefact(Artefact):
 
 
 def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Trials from the one of which a certificate should leave most."""
+    """Trials by expected certified keep rate, the highest first."""
     return sorted(trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]), reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""The driver of a training: starts Ray Train's workers, shows how far they are, and reads what they leave."""
+"""The driver of a training: starts Ray Train's workers, shows their progress, and reads their checkpoints."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def run_workers(
 ) -> dict[str, dict[str, object]]:
     """Run a TorchTrainer until every trainer is done; the state of each trainer by collaborator.
 
-    A worker that dies is replaced, up to `max_failures` times, and goes on from the newest sound checkpoint; so does
-    a second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
-    nodes that are left can hold. `say` is told of checkpoints that are passed over, `record` of metrics as they are
-    reported. ArtefactError, before a worker is started, for checkpoints of another configuration.
+    A worker that dies is replaced, up to `max_failures` times, and resumes from the newest valid checkpoint; so does a
+    second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
+    remaining nodes can hold. `say` receives a line for a skipped checkpoint, `record` the metrics as they are reported.
+    Raises ArtefactError, before a worker is started, for checkpoints of another configuration.
     """
     monitor = StorageMonitor(worker.storage, say, record)
     newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=monitor.say)
@@ -68,7 +68,7 @@ def run_workers(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The worker's own error where it is one that a person can mend, else the failure as it is."""
+    """The worker's KcmError, else the failure as it is."""
     causes = getattr(error, "worker_failures", {})
     for cause in causes.values():
         while cause is not None:
@@ -79,7 +79,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 class StorageMonitor:
-    """Follows what rank 0 leaves in the storage folder: how far it is, and what a person should know."""
+    """Follows the files of rank 0 in the storage folder: progress, metrics, and notes for the user."""
 
     def __init__(
         self, storage: Path, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
@@ -90,13 +90,13 @@ class StorageMonitor:
         self._lines: set[str] = set()
 
     def say(self, line: str) -> None:
-        """Say a line once: every restart of the workers finds the same damage."""
+        """Report a line once: every restart of the workers finds the same damage."""
         if line not in self._lines:
             self._lines.add(line)
             self._say(line)
 
     def progress(self) -> tuple[float, float] | None:
-        """Steps taken and steps in all, after saying what was noted and recording what was reported since."""
+        """Steps taken and steps in all; also reports new notes and records new metrics."""
         self._record_metrics()
         for line in _read(self._notes).splitlines():
             self.say(line)
@@ -107,7 +107,7 @@ class StorageMonitor:
         return progress["steps"], progress["total"]
 
     def _record_metrics(self) -> None:
-        """Record the metrics of whole lines that are new; of an earlier attempt, all of them once more."""
+        """Record the metrics of complete new lines; those of an earlier attempt once more."""
         if self._record is None:
             return
         lines = _read(self._metrics).split("\n")[:-1]

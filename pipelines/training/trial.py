@@ -1,4 +1,4 @@
-"""One trial of the search: train or recall a collaborator, then replay its outcome table on validate."""
+"""One trial of the search: train or load a collaborator, then evaluate its outcome table on validate."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Choice:
 
     @property
     def training(self) -> dict[str, float]:
-        """The part that training depends on; trials that share it share a trained collaborator."""
+        """The values that training depends on; trials with equal ones share a trained collaborator."""
         return {name: getattr(self, name) for name in ("learning_rate", "large_weight", "judge_weight")}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a choice reaches on validate: its policy, what a certificate is expected to leave of it, gate and scores."""
+    """The evaluation of a choice on validate: policy, expected certified keep rate, gate and scores."""
 
     found: SearchResult
     keep_rate: float
@@ -57,7 +57,7 @@ class Evaluated:
     scores: np.ndarray  # [N], out-of-fold where the gate was fitted on the same rows
 
     def objectives(self) -> dict[str, float]:
-        """What trials are compared by."""
+        """The objectives of the search."""
         return {"area": self.found.area, "calls_saved": self.found.calls_saved, "promised": self.keep_rate}
 
 
@@ -76,7 +76,7 @@ class TrialPlan:
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
     def state(self, choice: Choice) -> dict[str, Any]:
-        """The finished trainer of a choice, trained at most once; the train stage did so for its own values."""
+        """The finished trainer of a choice, trained once; that of the train stage for the stage's own values."""
         if choice.training == self._configured():
             return self.trained.state(self.collaborator)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
@@ -111,7 +111,7 @@ class TrialPlan:
         return Evaluated(best, keep_rate, fitted.gate, fitted.scores)
 
     def write_best(self, folder: Path, choice: Choice) -> None:
-        """Write what a choice comes to as what the search found, and its objectives."""
+        """Write the artefact of the best choice, and its objectives."""
         best, state = self.evaluate(choice), self.state(choice)
         collaborator = self.plan.collaborator(self.collaborator, state)
         Tuned(collaborator, best.gate, best.found.policy, state, best.scores).save(folder)

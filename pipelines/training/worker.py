@@ -1,4 +1,4 @@
-"""What every Ray Train worker runs: the trainers of all collaborators over the task sequence, with checkpoints."""
+"""The Ray Train worker: trains all collaborators on the task sequence, with checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _writer_locks: list[FileLock] = []  # held until this process ends
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """One task on disk: its features, and what the large model says of the same rows."""
+    """One task on disk: its features, and the large model's answers to the same rows."""
 
     name: str
     features: Path
@@ -83,7 +83,7 @@ class TrainerPlan:
         return collaborator.eval()
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
-        """A trainer at its very beginning."""
+        """A new trainer."""
         config, model = self.config, self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
         learner = config.learner.build(config.seed)
@@ -170,13 +170,13 @@ def _steps(trainers: Iterable[Trainer]) -> int:
 
 
 def write_note(path: Path, line: str) -> None:
-    """Leave a line for the driver to show: what a worker prints stays in a log of its own."""
+    """Append a line for the driver to report; a worker's own output goes to a log."""
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def progress_writer(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
-    """A function that leaves the steps taken, by how many workers, and this process's id, for the driver to find."""
+    """A function that writes the steps taken, the number of workers and this process's id for the driver."""
     last = 0.0
 
     def write(steps: int) -> None:
@@ -193,7 +193,7 @@ def progress_writer(path: Path, total: int, workers: int, every_s: float = 0.25)
 
 
 def _take_writer_lock(storage: Path, timeout_s: float = 60.0) -> None:
-    """Wait for the writer lock: the workers of a killed driver hold it until they are gone as well."""
+    """Wait for the writer lock, which the workers of a killed driver hold until they end."""
     storage.mkdir(parents=True, exist_ok=True)
     lock = FileLock(storage / "writer.lock")
     lock.acquire(timeout=timeout_s)
@@ -201,7 +201,7 @@ def _take_writer_lock(storage: Path, timeout_s: float = 60.0) -> None:
 
 
 def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
-    """Leave the newest `keep` sound checkpoints of earlier attempts; Ray keeps the books of the current one."""
+    """Keep the newest `keep` valid checkpoints of earlier attempts; Ray manages those of the current one."""
     earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
     newest = [folder for folder in earlier if is_sound(folder)][:keep]
     for folder in earlier:

@@ -1,1 +1,1 @@
-"""Looking into a KAN: curves, attribution, pruning, symbolic forms, drawings."""
+"""Inspection of a KAN: curves, attribution, pruning, symbolic forms, drawings."""

@@ -1,4 +1,4 @@
-"""Which inputs made a decision, and which edges matter at all."""
+"""Attribution of logits to inputs, and importance of edges."""
 
 from __future__ import annotations
 

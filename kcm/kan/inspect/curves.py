@@ -1,4 +1,4 @@
-"""The curves on a layer's edges: what a KAN has where other networks have numbers."""
+"""The curves on the edges of a layer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def live_edges(layer: KANLinear) -> Tensor:
 
 @torch.no_grad()
 def layer_inputs(layers: Sequence[KANLinear], x_NI: Tensor) -> list[Tensor]:
-    """What each layer sees when the first sees `x_NI`."""
+    """The inputs of each layer for the network input `x_NI`."""
     inputs = [x_NI]
     for layer in layers[:-1]:
         inputs.append(layer(inputs[-1]))

@@ -1,4 +1,4 @@
-"""Pictures of a KAN: one edge, or the edges that matter most, layers from left to right. Needs matplotlib."""
+"""Plots of one edge, or of the most important edges, layers from left to right. Needs matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making a KAN smaller: edges that hardly matter become constants, hidden nodes without edges disappear."""
+"""Pruning: unimportant edges become constants, hidden nodes without edges are removed."""
 
 from __future__ import annotations
 

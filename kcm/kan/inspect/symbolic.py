@@ -1,4 +1,4 @@
-"""Reading a curve as a formula: which known function, shifted and scaled, it is."""
+"""Symbolic fits: the known function, shifted and scaled, that is closest to a curve."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def timed_answers(
 ) -> list[LargeAnswer]:
     """Answers by `probabilities`, from features [N, D] and prompts to [N, C].
 
-    Each costs its share of the seconds. An item that cannot be read is an error of its own.
+    Each costs its share of the seconds. An item that cannot be read gets an error of its own.
     """
     start = time.perf_counter()
     features_ND, faults = encode_readable(encoder, [item.content for item in items])

@@ -1,7 +1,7 @@
-"""The `openai` adapter: any server that speaks OpenAI's chat completions.
+"""The `openai` adapter: any server with OpenAI's chat completions API.
 
-An answer is asked for as JSON that only one of the labels fits, and with log-probabilities; a server that knows neither
-is asked for the bare label. Answers are kept, and paid for once.
+An answer is requested as JSON that only one of the labels fits, with log-probabilities; a server that supports neither
+is asked for the bare label. Answers are cached and paid for once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OVERHEAD_TOKENS = 64  # what chat templates add to a question
 
 
 class OpenAiConfig(LargeConfig, UpstreamConfig):
-    """A server of chat completions, OpenAI's own or any that speaks like it."""
+    """A server of chat completions, OpenAI's own or a compatible one."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     reads: ClassVar[frozenset[Part]] = TEXT
@@ -61,12 +61,12 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
     @property
     def has_budget(self) -> bool:
-        """Whether there is a limit to what may be spent."""
+        """Whether spending is limited."""
         return self.max_calls is not None or self.max_cost is not None
 
     @property
     def upstream(self) -> UpstreamConfig:
-        """The part that is the operator's to decide."""
+        """The server, its key and budget, which the operator decides."""
         return UpstreamConfig(**{name: getattr(self, name) for name in UpstreamConfig.model_fields})
 
     def at(self, upstreams: Sequence[UpstreamConfig]) -> OpenAiConfig:
@@ -111,7 +111,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         return 8 * self.num_concurrent
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
-        """What the server is sent."""
+        """The messages of the request."""
         asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars)
         return [Message("system", asked.instructions), Message("user", asked.data)]
 
@@ -151,7 +151,7 @@ class OpenAiModel:
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item. Equal questions are asked once, also those that other threads are asking.
 
-        Raises ConfigError when the server knows neither the key nor the model: that is no fault of an item.
+        Raises ConfigError when the server does not accept the key or the model.
         """
         futures = [self.ask(item) for item in items]
         try:
@@ -181,7 +181,7 @@ class OpenAiModel:
         return future
 
     def _work(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> None:
-        """Answer a question for all who wait for it, those among them who come while it is under way."""
+        """Answer a question for all callers that wait for it, including those that join while it runs."""
         with self._lock:
             if all(future.cancelled() for future in self._waiting[key]):
                 del self._waiting[key]
@@ -202,7 +202,7 @@ class OpenAiModel:
                 future.set_result(outcome)
 
     def _body(self, item: Item) -> dict[str, Any]:
-        """The request, apart from what the server turns out not to know: all that decides the answer."""
+        """The request before parameters that the server does not know are dropped; it decides the answer."""
         asked = question(item.content.text, self.label_names, item.prompt, max_chars=self._config.max_chars)
         names = [self.label_names[label] for label in item.prompt.allowed(len(self.label_names))]
         return {
@@ -232,7 +232,7 @@ class OpenAiModel:
         return self._read(answer, allowed)
 
     def _within_budget(self, attempt: Callable[[], Reply], most: float) -> Reply:
-        """One attempt within the budget. A lost one stays booked at its most; an answer's cost is booked with it."""
+        """One attempt within the budget. A lost one stays booked at its maximum; an answer is booked at its cost."""
         self._cache.reserve(most)
         try:
             return attempt()
@@ -266,7 +266,7 @@ class OpenAiModel:
         return LargeAnswer(label, label_distribution(label, probability, allowed, len(self.label_names)), cost)
 
     def _most(self, body: dict[str, Any]) -> float:
-        """The most that one call can cost."""
+        """The maximal cost of one call."""
         return self._price(_most_tokens(body), body["max_tokens"])
 
     def _price(self, num_read: int, num_written: int) -> float:
@@ -274,7 +274,7 @@ class OpenAiModel:
 
 
 def _most_tokens(body: dict[str, Any]) -> int:
-    """No tokenizer makes more tokens of a question than it has bytes."""
+    """Upper bound on the tokens of a question: its bytes."""
     return len(json.dumps(body, ensure_ascii=False).encode()) + _OVERHEAD_TOKENS
 
 
@@ -293,6 +293,6 @@ def api_key(config: OpenAiConfig) -> str | None:
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
-    """Digest of all that decides the answers on this side of the wire; what the server has behind a name is its own."""
+    """Digest of all that decides the answers on the client; the model behind the name is the server's."""
     parts = (config.base_url, config.model, str(config.max_chars), str(question("", label_names, NO_PROMPT)))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""What a large model is shown, and what is read from its replies."""
+"""Prompts of a large model, and parsing of its replies."""

@@ -1,7 +1,7 @@
-"""Prompt modification: what the small model adds to, or takes from, the question put to the large one.
+"""Prompt modification: what the small model adds to, or removes from, the question to the large model.
 
-KCM (arXiv 2510.20278) and its ancestor Data Shunt+ (arXiv 2406.15471) describe the three modes; how the candidates of
-the hard mode are chosen is made exact here.
+KCM (arXiv 2510.20278) and Data Shunt+ (arXiv 2406.15471) describe the three modes; the choice of candidates in the hard
+mode is defined here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPENING, CLOSING = "<<<", ">>>"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one item's question carries besides its text.
+    """The small side's part of a question.
 
     `suggestions` (soft) are labels with the small model's probabilities, the likeliest first; `candidates` (hard) are
     the labels left to choose from, all of them when empty. Labels count in the label list.
@@ -47,8 +47,8 @@ def hard_candidates(
 ) -> tuple[int, ...]:
     """The classes for which the large model is still asked, from the validate split.
 
-    A class c leaves the list when the small side deals with it: P(kept and right | c) >= `reliability`. A class without
-    a validate row stays. `labels` int [N], `kept_and_right` bool [N].
+    A class c leaves the list when the small side answers it reliably: P(kept and right | c) >= `reliability`. A class
+    without a validate row stays. `labels` int [N], `kept_and_right` bool [N].
     """
     counts = np.bincount(labels, minlength=num_labels)
     dealt_with = np.bincount(labels, weights=kept_and_right, minlength=num_labels)
@@ -57,7 +57,7 @@ def hard_candidates(
 
 
 class PromptsConfig(Config):
-    """What prompts that the small side writes say."""
+    """The prompts of the small side."""
 
     top_k: int = Field(default=1, ge=1, description="Labels that a soft prompt suggests, the likeliest first.")
     reliability: float = Field(
@@ -69,7 +69,7 @@ class PromptsConfig(Config):
 
 
 class Prompts(Config):
-    """What writes the prompts of a deployed cascade: frozen on validate, and the same for every input."""
+    """The prompts of a deployed cascade: frozen on validate, the same for every input."""
 
     top_k: int = Field(default=1, ge=1)
     candidates: tuple[int, ...] = ()
@@ -86,10 +86,9 @@ class Prompts(Config):
 
 @dataclass(frozen=True)
 class Question:
-    """A question to a generative model in two parts that never mix: what is asked, and the text that it is asked of.
+    """A question to a generative model in two separate parts: the instructions, and the item's text.
 
-    `instructions` hold names of the label list and formatted numbers, and nothing of the item; `text` is the item's,
-    neutralised.
+    `instructions` hold names of the label list and formatted numbers, and nothing of the item; `text` is sanitized.
     """
 
     instructions: str
@@ -97,12 +96,12 @@ class Question:
 
     @property
     def opening(self) -> str:
-        """What stands before the text."""
+        """The prompt before the text."""
         return f"{self.instructions}\n{OPENING}\n"
 
     @property
     def closing(self) -> str:
-        """What stands after the text, up to where the answer begins."""
+        """The prompt after the text, up to where the answer begins."""
         return f"\n{CLOSING}\nLabel:"
 
     @property

@@ -1,4 +1,4 @@
-"""Text of strangers made harmless: it can close no mark, open no turn of a chat, and hide nothing from a reader."""
+"""Sanitizing of untrusted text: it cannot close a mark, open a chat turn, or contain invisible characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a large model is shown of an item, in words that a person can read."""
+"""The prompt of a large model for an item, in a form for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kcm.large.prompting.prompts import PromptMode
 
 @dataclass(frozen=True)
 class Message:
-    """One part of what is sent: who speaks, and what is said."""
+    """One message of a chat: role and text."""
 
     role: str
     content: str
@@ -17,12 +17,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Shown:
-    """How the small side modified the question (`mode`), and the question itself.
+    """The prompt mode of a question (`mode`), and the question itself.
 
-    `suggestions` are the labels that a soft prompt names, with the small model's probabilities; `candidates` the labels
-    that the answer may be. `messages` are what a generative model is sent, up to the chat template and a cut at its
-    longest prompt; for a dual encoder they are the label prompts that the input is compared with. A classifier has
-    none: it reads the input alone.
+    `suggestions` are the labels of a soft prompt, with the small model's probabilities; `candidates` the labels of a
+    hard one. `messages` are those of a generative model, before the chat template and truncation; for a dual encoder
+    they are the label prompts. A classifier has none: it reads the input alone.
     """
 
     mode: PromptMode
