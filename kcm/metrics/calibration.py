@@ -54,7 +54,11 @@ class Reliability:
     def filled(self) -> list[dict[str, float]]:
         """The bins that hold rows, as plain data."""
         columns = zip(self.confidence.tolist(), self.accuracy.tolist(), self.count.tolist(), strict=True)
-        return [{"confidence": sure, "accuracy": right, "count": count} for sure, right, count in columns if count]
+        return [
+            {"confidence": confidence, "accuracy": accuracy, "count": count}
+            for confidence, accuracy, count in columns
+            if count
+        ]
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:

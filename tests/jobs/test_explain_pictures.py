@@ -58,9 +58,9 @@ def explainer(folder: Path) -> Explainer:
 
 def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: Path, tmp_path: Path) -> None:
     words = ["--rows", str(folder / "rows.csv"), "--image", str(folder / "0.png"), "--top", "3"]
-    told = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(tmp_path), *words])
-    assert told.exit_code == 0, told.output
-    assert "the picture" in told.output
+    result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(tmp_path), *words])
+    assert result.exit_code == 0, result.output
+    assert "the picture" in result.output
     drawn = sorted(tmp_path.iterdir())
     assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png"]
     assert all(imread(path).std() > 0 for path in drawn)

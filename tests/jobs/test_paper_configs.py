@@ -104,6 +104,6 @@ def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
     plain, hinted = model.answer([Item("plain", shown[0]), Item("hinted", shown[0], hint)])
     assert (plain.label, plain.error, hinted.label) == (1, None, 1)
     assert plain.cost.currency == pytest.approx((100 * 0.15 + 10 * 0.60) / 1e6)
-    told = {"suggests negative with probability 0.80" in body["messages"][0]["content"] for body in upstream.requests}
-    assert told == {False, True}
+    hinted = {"suggests negative with probability 0.80" in body["messages"][0]["content"] for body in upstream.requests}
+    assert hinted == {False, True}
     assert {headers["authorization"] for headers in upstream.headers} == {"Bearer secret"}

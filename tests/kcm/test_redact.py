@@ -154,11 +154,11 @@ class _Run(Config):
 )
 def test_a_key_in_place_of_a_variable_s_name_is_refused_and_not_shown(secret: object) -> None:
     for adapter in ("openai", "opnai"):  # with the wrong form of its section, too
-        with pytest.raises(ConfigError) as told:
+        with pytest.raises(ConfigError) as raised:
             parse_config(_Run, {"large": {"adapter": adapter, "key_env": secret}})
-        assert "4f8a" not in str(told.value)
-        assert "4815162342" not in str(told.value)
-        assert "large" in str(told.value)
+        assert "4f8a" not in str(raised.value)
+        assert "4815162342" not in str(raised.value)
+        assert "large" in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY_2", None])

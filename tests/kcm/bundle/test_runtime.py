@@ -151,9 +151,9 @@ def test_probabilities_are_those_of_the_model_that_answered() -> None:
 
 
 def test_the_large_model_may_say_that_no_label_fits() -> None:
-    said = ScriptedModel(LargeAnswer(len(LABELS)))
+    model = ScriptedModel(LargeAnswer(len(LABELS)))
     side = SmallSide(bundle(Policy(decision=ESCALATE_ALL), none_label="none of these"), StubEncoder())
-    (answer,) = Cascade(side, said).answer([Input(Content("a"))])
+    (answer,) = Cascade(side, model).answer([Input(Content("a"))])
     assert (answer.label, answer.route) == ("none of these", "large")
 
 

@@ -177,15 +177,15 @@ def test_what_decides_the_features_decides_the_identity(clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({}, "either `model` or `towers`"),
         ({"towers": {"image": {"kind": "pixels"}, "text": {"kind": "pixels"}}}, "does not read the text alone"),
         ({"towers": {"image": {"model": "m"}, "text": {"model": "m"}}}, "does not read the image alone"),
     ],
 )
-def test_configurations_that_cannot_be_are_refused(values, said):
-    with pytest.raises(ConfigError, match=said):
+def test_configurations_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
         parse_config(ImageTextConfig, values)
 
 

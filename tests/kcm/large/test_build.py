@@ -72,12 +72,12 @@ def test_pictures_are_compared_with_label_prompts_by_both_sides_of_a_dual_encode
     model = config.build(LABELS, tmp_path)
     assert model.identity == config.identity(LABELS, tmp_path)
     soft = Prompt("soft", suggestions=((1, 0.9),))
-    plain, told, empty = model.answer([Item("1", PROBE), Item("2", PROBE, soft), Item("3", Content("a film"))])
+    plain, suggested, empty = model.answer([Item("1", PROBE), Item("2", PROBE, soft), Item("3", Content("a film"))])
     image, text = config.encoder.build(tmp_path), config.label_encoder.build(tmp_path)
     prompts = contents(["a photo of bad", "a photo of good"])
     cosine = image.encode([PROBE])[0] @ text.encode(prompts).T
     np.testing.assert_allclose(plain.probabilities, softmax(cosine / 0.1), atol=1e-5)
-    assert np.abs(told.probabilities - plain.probabilities).max() > 1e-3
+    assert np.abs(suggested.probabilities - plain.probabilities).max() > 1e-3
     assert (empty.label, empty.error) == (None, "there is no image")
 
 

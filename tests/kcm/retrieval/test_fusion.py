@@ -31,10 +31,10 @@ def test_a_ranker_that_misleads_is_not_listened_to() -> None:
 
 
 def test_queries_without_a_right_item_tell_nothing() -> None:
-    told = drawn(0.3)
-    untold = told._replace(relevant=np.zeros_like(told.relevant))
-    assert fit_weight([untold]) == 0.0
-    assert fit_weight([told, untold]) == fit_weight([told])
+    usable = drawn(0.3)
+    without_right_items = usable._replace(relevant=np.zeros_like(usable.relevant))
+    assert fit_weight([without_right_items]) == 0.0
+    assert fit_weight([usable, without_right_items]) == fit_weight([usable])
 
 
 def test_equal_scores_stay_equal_numbers() -> None:

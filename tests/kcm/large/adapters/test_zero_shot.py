@@ -65,11 +65,11 @@ def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_sugges
     labels = Swayed()
     hinted = ZeroShotModel(ZeroShotConfig(temperature=0.5), WordEncoder(), labels, LABELS)
     soft = Prompt("soft", suggestions=((0, 0.874),))
-    told, plain, again = hinted.answer([Item("1", Content("nothing"), prompt) for prompt in (soft, Prompt(), soft)])
+    first, plain, again = hinted.answer([Item("1", Content("nothing"), prompt) for prompt in (soft, Prompt(), soft)])
     weight = np.exp(np.sqrt(0.5) * np.array([2, 1, 1]) / 0.5)  # cosines of (1) with (1, 1), the first doubled
-    np.testing.assert_allclose(told.probabilities, weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(first.probabilities, weight / weight.sum(), rtol=1e-5)
     np.testing.assert_allclose(plain.probabilities, [1 / 3] * 3, rtol=1e-5)
-    np.testing.assert_array_equal(again.probabilities, told.probabilities)
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
     assert labels.read[3:] == ["This text is about sea with probability 0.87."]
 
 

@@ -19,22 +19,26 @@ HARD = Item("2", Content("where is it?"), Prompt("hard", candidates=(1, 2)))
 
 def test_an_openai_server_is_sent_exactly_these_messages() -> None:
     config = OpenAiConfig(model="m", api_key_env=None, max_chars=8)
-    told = config.shown(LABELS, SOFT)
+    view = config.shown(LABELS, SOFT)
     sent = OpenAiModel(config, LABELS)._body(SOFT)["messages"]
-    assert [{"role": message.role, "content": message.content} for message in told.messages] == sent
-    assert (told.mode, told.suggestions, told.candidates) == ("soft", {"late delivery": 0.875, "refund": 0.1}, LABELS)
+    assert [{"role": message.role, "content": message.content} for message in view.messages] == sent
+    assert (view.mode, view.suggestions, view.candidates) == (
+        "soft",
+        {"late delivery": 0.875, "refund": 0.1},
+        LABELS,
+    )
     assert "late delivery with probability 0.88" in json.dumps(sent)
 
 
 def test_a_language_model_reads_one_question() -> None:
-    told = CausalLmConfig(model="m").shown(LABELS, HARD)
-    assert told.messages == (Message("user", str(question(HARD.content.text, LABELS, HARD.prompt))),)
-    assert told.candidates == ("late delivery", "praise")
+    view = CausalLmConfig(model="m").shown(LABELS, HARD)
+    assert view.messages == (Message("user", str(question(HARD.content.text, LABELS, HARD.prompt))),)
+    assert view.candidates == ("late delivery", "praise")
 
 
 def test_a_dual_encoder_compares_the_input_with_the_prompts_of_the_candidates() -> None:
-    told = ZeroShotConfig(template="A note of {label}.").shown(LABELS, HARD)
-    assert [message.content for message in told.messages] == ["A note of late delivery.", "A note of praise."]
+    view = ZeroShotConfig(template="A note of {label}.").shown(LABELS, HARD)
+    assert [message.content for message in view.messages] == ["A note of late delivery.", "A note of praise."]
 
 
 @pytest.mark.parametrize("item", [HARD, Item("3", Content("thanks"))])
