@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+
+# Machines that run other work beside the tests are no reason for one to fail.
+settings.register_profile("kcm", deadline=None)
+settings.load_profile("kcm")
 
 pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.outside"]
 

@@ -29,7 +29,7 @@ class Design(Protocol):
         ...
 
     def write(self, solution_CP: Tensor, offset_C: Tensor) -> None:
-        """Give the network the weights that the regression has found, and add `offset_C` to its outputs."""
+        """Set the weights of the network from those of the regression, and add `offset_C` to its outputs."""
         ...
 
     def written(self) -> list[Tensor]:
