@@ -69,7 +69,8 @@ class ParquetRows:
     """Rows of a features file and of the outcomes file beside it, both in the same order, a split contiguous.
 
     Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
-    Row groups are decoded on demand and the latest `cached_groups` kept, so memory does not grow with the task.
+    Row groups are decoded on demand and the latest `cached_groups` kept: vectors take the same memory for any number of
+    rows. Ids and labels of all rows are held.
     """
 
     def __init__(self, name: str, features: Path, outcomes: Path | None, *, cached_groups: int = 32) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kcm.cascade.frontier import Frontier, midway
@@ -30,7 +30,6 @@ def _route(rows, threshold):
     return 1 - kept.mean(), np.where(kept, rows.small_correct, large).mean()
 
 
-@settings(deadline=None)
 @given(rows_of, st.booleans())
 def test_the_frontier_holds_every_route_there_is(rows, prompted):
     scored = _scored(rows, prompted=prompted)
@@ -41,7 +40,6 @@ def test_the_frontier_holds_every_route_there_is(rows, prompted):
         assert (rate, accuracy) == _route(scored, threshold)
 
 
-@settings(deadline=None)
 @given(rows_of, st.booleans(), st.floats(-1, 1))
 def test_the_cheapest_route_calls_least_of_those_that_lose_little(rows, prompted, max_loss):
     scored = _scored(rows, prompted=prompted)
@@ -55,7 +53,6 @@ def test_the_cheapest_route_calls_least_of_those_that_lose_little(rows, prompted
     assert point.loss <= max(max_loss, 0) + 1e-9
 
 
-@settings(deadline=None)
 @given(rows_of, st.floats(-1, 6))
 def test_any_threshold_is_located_exactly(rows, threshold):
     scored = _scored(rows, prompted=False)
@@ -64,7 +61,6 @@ def test_any_threshold_is_located_exactly(rows, threshold):
     assert point.threshold == threshold
 
 
-@settings(deadline=None)
 @given(any_float, any_float)
 def test_a_threshold_between_two_scores_separates_them_whatever_the_floats(a, b):
     lower, upper = min(a, b), max(a, b)

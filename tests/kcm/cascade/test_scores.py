@@ -13,7 +13,7 @@ from kcm.cascade.scores import Confidence, Entropy, Margin
 logits = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(logits)
 def test_scores_are_their_definitions(row):
     with localcontext(prec=60):

@@ -30,7 +30,6 @@ def _wealths(values, level, delta):
 halves = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=80)
 
 
-@settings(deadline=None)
 @given(halves, st.floats(0.05, 0.95), st.sampled_from([0.05, 0.1]))
 def test_the_p_value_is_one_over_the_largest_wealth(values, level, delta):
     wealths = list(_wealths(values, level, delta))
@@ -55,7 +54,7 @@ def test_no_more_is_read_than_the_decision_needs():
     assert max(read) < 10_000
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(halves, st.sampled_from([0.05, 0.1]))
 def test_the_bound_is_where_the_test_stops_rejecting(values, delta):
     test = _test(values, delta)

@@ -29,7 +29,7 @@ def _lost(rows, threshold):
     return (rows.score > threshold) & ~rows.small_correct & rows.large_correct
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rows_of, st.floats(0.05, 0.6))
 def test_the_regret_path_ends_before_the_first_threshold_that_fails(rows, epsilon):
     scored = _scored(rows)
@@ -45,7 +45,7 @@ def test_the_regret_path_ends_before_the_first_threshold_that_fails(rows, epsilo
     assert path.p_value(certified) == pytest.approx(binom.cdf(_lost(scored, certified).sum(), len(scored), epsilon))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rows_of, st.integers(1, 4), st.floats(0.1, 0.6))
 def test_the_regret_of_groups_is_the_mean_over_groups_of_their_mean(rows, size, epsilon):
     group = np.array([f"g{i // size}" for i in range(len(rows))], dtype=object)
@@ -180,7 +180,7 @@ def test_to_escalate_all_is_no_part_of_the_grid(draw):
     assert frozen_grid(frontier, math.inf, beyond=True)[0] < math.inf
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rows_of, st.floats(0.1, 0.9))
 def test_the_call_path_ends_before_the_first_threshold_that_calls_too_often(rows, rate):
     scored = _scored(rows)

@@ -23,7 +23,6 @@ def test_the_binomial_bound_is_scipys_exact_one(lost, units):
     assert pvalues.binomial_upper_bound(lost, units, 0.1) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0, 1), st.floats(0.01, 0.9))
 def test_hoeffding_bentkus_is_mapies(units, share, level):
     total = round(share * units * 4) / 4
@@ -32,7 +31,7 @@ def test_hoeffding_bentkus_is_mapies(units, share, level):
     assert pvalues.hoeffding_bentkus_p_value(total, units, level) == pytest.approx(min(theirs, 1), rel=1e-6, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 300), st.floats(0, 1), st.sampled_from([0.05, 0.1]))
 def test_a_bound_is_where_its_test_stops_rejecting(units, share, delta):
     total = round(share * units * 4) / 4

@@ -133,7 +133,7 @@ def test_gradients_are_those_of_finite_differences(order) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     lead=st.lists(st.integers(0, 3), max_size=2),
     widths=st.lists(st.integers(1, 9), min_size=2, max_size=3),

@@ -27,7 +27,7 @@ def ids(memory: Memory) -> list[str]:
 sizes = st.lists(st.integers(0, 30), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=sizes, capacity=st.integers(0, 40), parts=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_sketches_of_parts_merge_into_the_sketch_of_the_whole(sizes, capacity, parts, seed) -> None:
     rows = [row(n, task=group % 3, label=group) for group, size in enumerate(sizes) for n in range(size)]
@@ -40,7 +40,7 @@ def test_sketches_of_parts_merge_into_the_sketch_of_the_whole(sizes, capacity, p
     assert ids(merged) == ids(whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=sizes, capacity=st.integers(0, 200))
 def test_capacity_is_used_up_and_shared_as_evenly_as_the_groups_allow(sizes, capacity) -> None:
     groups = [(0, group) for group, size in enumerate(sizes) for _ in range(size)]

@@ -14,7 +14,7 @@ from kcm.errors import DataError
 from kcm.learners.stream import ROWS_PER_GROUP, ParquetRows, list_column, matrix, train_order
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(1, 3 * ROWS_PER_GROUP), min_size=1, max_size=3),
     window=st.integers(1, 4),

@@ -64,7 +64,7 @@ def test_a_model_that_wins_every_row_reaches_the_end_of_the_scale():
     assert 0.6 < interval.low < 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_a_difference_changes_sign_with_its_sides_and_lies_inside_its_interval(pairs):
     first, second = np.array(pairs).T

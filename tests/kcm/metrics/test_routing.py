@@ -48,7 +48,7 @@ def test_without_a_gap_nothing_is_recovered(small):
     assert routing.cpt(RATE, accuracy, 0.5) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=25))
 def test_auroc_is_the_share_of_pairs_in_order(rows):
     right = [score for score, correct in rows if correct]
@@ -64,7 +64,7 @@ def test_the_oracle_calls_only_where_a_call_helps():
     assert routing.oracle_router(small, large) == routing.OracleRouter(accuracy=0.8, call_rate=0.4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8))
 def test_no_route_beats_the_oracle_and_none_as_good_calls_less(pairs):
     small, large = np.array(pairs).T

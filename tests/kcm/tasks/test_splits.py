@@ -30,7 +30,7 @@ def as_rows(table, split=lambda i: ""):
 
 
 @given(tables, st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_and_no_group_lies_in_two_splits(table, seed):
     rows = as_rows(table)
     splits = assign_splits(rows, [row.task for row in rows], PLAIN, seed)
@@ -41,7 +41,7 @@ def test_no_text_and_no_group_lies_in_two_splits(table, seed):
 
 
 @given(tables, st.lists(st.sampled_from(["train", "validate", "test"]), min_size=40, max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_given_splits_that_overlap_lose_the_rows_of_the_less_pure_one(table, given_splits):
     kept, dropped = without_overlap(as_rows(table, lambda i: given_splits[i]))
     assert len(kept) + len(dropped) == len(table)

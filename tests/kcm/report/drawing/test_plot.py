@@ -1,7 +1,7 @@
 import math
 import re
 
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from kcm.report.drawing.plot import MAX_POINTS, Axis, Plot, drawable, round_ticks
@@ -9,7 +9,6 @@ from kcm.report.drawing.plot import MAX_POINTS, Axis, Plot, drawable, round_tick
 ENDS = st.floats(-1e6, 1e6)
 
 
-@settings(deadline=None)
 @given(ENDS, ENDS)
 def test_ticks_are_evenly_spaced_round_numbers_inside_the_axis(low: float, high: float) -> None:
     assume(high - low > 1e-6 * max(abs(low), abs(high), 1))

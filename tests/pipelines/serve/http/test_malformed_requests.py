@@ -36,7 +36,7 @@ def test_no_request_breaks_the_service(client: TestClient, path: str, mode: Gene
     document = schemathesis.openapi.from_asgi("/openapi.json", client.app)
     statuses = set()
 
-    @settings(max_examples=70, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=70, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=document[path]["POST"].as_strategy(generation_mode=mode))
     def every_request_is_answered_as_documented(case: schemathesis.Case) -> None:
         response = case.call()
@@ -48,7 +48,7 @@ def test_no_request_breaks_the_service(client: TestClient, path: str, mode: Gene
     assert len(statuses) > 1 or mode is GenerationMode.POSITIVE
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=500), path=st.sampled_from(PATHS), kind=st.sampled_from(["json", "x-none"]))
 def test_bytes_of_any_kind_are_the_client_s_fault(client: TestClient, content: bytes, path: str, kind: str) -> None:
     response = client.post(path, content=content, headers={"content-type": f"application/{kind}"})
