@@ -107,6 +107,11 @@ class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
         return Sorting(bundle, encoder, top_k=self._config.top_k)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the default of 5 loses connections that arrive together, and the door would be blamed
+    daemon_threads = True
+
+
 class Upstream:
     """A server of chat completions. A text says what becomes of its question; all others get the label `bad`.
 
@@ -139,8 +144,7 @@ class Upstream:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
