@@ -24,7 +24,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
-from kcm.large import Item, LargeAnswer, LargeModel, Prompts, UpstreamConfig
+from kcm.large import Item, LargeAnswer, LargeModel, Prompts, Resources, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 
 Route = Literal["small", "large", "small_degraded"]
@@ -262,9 +262,8 @@ def load_large(
     the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
     server may take for one question.
     """
-    model = bundle.large.at(upstreams).build(
-        large_names(bundle), assets_dir, device=device, head=bundle.large_head, responses=responses, limit_s=limit_s
-    )
+    resources = Resources(device, bundle.large_head, responses, limit_s)
+    model = bundle.large.at(upstreams).build(large_names(bundle), assets_dir, resources)
     _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
     return model
 

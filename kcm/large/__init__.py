@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from kcm.large.base import AsksEach, Item, LargeAnswer, LargeModel
-from kcm.large.config import LargeConfig, UpstreamConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
 
@@ -28,6 +28,7 @@ _MODULES = {
 
 __all__ = [
     "NO_PROMPT",
+    "ON_CPU",
     "AsksEach",
     "HeadFit",
     "Item",
@@ -39,6 +40,7 @@ __all__ = [
     "PromptMode",
     "Prompts",
     "PromptsConfig",
+    "Resources",
     "UpstreamConfig",
     "fit_head",
     "hard_candidates",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -65,6 +66,19 @@ class UpstreamConfig(Config):
         return self
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a large model is given where it is built; an adapter takes what it needs."""
+
+    device: str = "cpu"
+    head: LinearHead | None = None  # what `fit` made
+    responses: ResponseStore | None = None  # the store of paid answers; None keeps them in memory
+    limit_s: float = math.inf  # the time that a server may take for one question
+
+
+ON_CPU = Resources()
+
+
 class LargeConfig(Component):
     """A pretrained large model; see docs/extending.md for an adapter of your own."""
 
@@ -82,20 +96,8 @@ class LargeConfig(Component):
         """The parts of a content that it reads; of a model that looks rows up by their id, none."""
 
     @abstractmethod
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
-        """The large model, ready to answer.
-
-        `head` is what `fit` made; `responses` the store of paid answers, None keeps them in memory; `limit_s` the
-        time that a server may take for one question. Raises AssetError where weights are missing, ConfigError where
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        """The large model, ready to answer. Raises AssetError where weights are missing, ConfigError where
         the configuration does not fit them or a key is missing, ArtefactError for a model without the head that it
         needs, DataError for a bad recording.
         """

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from kcm.errors import DataError
 from kcm.inputs.content import contents
-from kcm.large import Item, LargeAnswer, LargeConfig, Prompt
+from kcm.large import Item, LargeAnswer, LargeConfig, Prompt, Resources
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
@@ -41,7 +41,7 @@ class Ask:
     """Actor that holds the large model and answers rows."""
 
     def __init__(self, spec: LargeSpec, assets_dir: Path, device: str) -> None:
-        self._model = spec.large.build(spec.answer_names, assets_dir, device=device)
+        self._model = spec.large.build(spec.answer_names, assets_dir, Resources(device))
         self._num_labels = spec.num_labels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tu
     Answers are kept in the store, outside any artefact, so that every configuration reuses them.
     """
     responses = ResponseStore.in_file(context.store.root / RESPONSES_FILE)
-    model = spec.large.build(spec.answer_names, context.assets_path, responses=responses)
+    model = spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses))
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
     bar.update(0, len(items))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +26,10 @@ from kcm.assets import resolve
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
-from kcm.large.config import LargeConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.shown import Message
-from kcm.large.response_cache import ResponseStore
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -57,17 +55,8 @@ class CausalLmConfig(LargeConfig):
         default=1024, ge=64, description="Tokens of a prompt; a text that does not fit is cut, the instructions never."
     )
 
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
-        return CausalLm(self, self._folder(assets_dir), label_names, device)
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        return CausalLm(self, self._folder(assets_dir), label_names, resources.device)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         return causal_lm_identity(self, self._folder(assets_dir), label_names)

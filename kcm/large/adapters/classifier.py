@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +15,9 @@ from kcm.encoders import Encoder, EncoderConfig, encode_readable
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
-from kcm.large.config import EncodedConfig
+from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.prompting.prompts import Prompt, PromptMode
-from kcm.large.response_cache import ResponseStore
 
 
 class ClassifierConfig(EncodedConfig):
@@ -34,17 +32,8 @@ class ClassifierConfig(EncodedConfig):
     )
     num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
 
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
-        return ClassifierModel(self.encoder.build(assets_dir, device), _required(head), label_names)
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        return ClassifierModel(self.encoder.build(assets_dir, resources.device), _required(resources.head), label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         return classifier_identity(self.encoder.identity(assets_dir), _required(head), label_names)

@@ -22,7 +22,7 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
-from kcm.large.config import LargeConfig, UpstreamConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.replies import (
@@ -84,17 +84,8 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
             mend="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
         )
 
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
-        return OpenAiModel(self, label_names, responses, limit_s)
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        return OpenAiModel(self, label_names, resources.responses, resources.limit_s)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         api_key(self)

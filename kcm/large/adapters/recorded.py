@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -17,10 +16,9 @@ from kcm.errors import DataError
 from kcm.inputs.content import Part
 from kcm.inputs.tables import missing_column, read_frame
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
-from kcm.large.config import LargeConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
-from kcm.large.response_cache import ResponseStore
 
 _PROBABILITY = "probability:"
 
@@ -41,16 +39,7 @@ class RecordedConfig(LargeConfig):
     id_column: str = Field(default="id", description="Column with the id of the item.")
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
 
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         return RecordedModel(self, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:

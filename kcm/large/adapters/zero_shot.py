@@ -8,7 +8,6 @@ Shapes: N items, C labels, D features.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +22,10 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content, contents
 from kcm.large.adapters.classifier import masked, timed_answers
 from kcm.large.base import Item, LargeAnswer, LargeModel
-from kcm.large.config import EncodedConfig
+from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import Prompt, PromptMode
 from kcm.large.prompting.shown import Message
-from kcm.large.response_cache import ResponseStore
 
 _PLACE = "{label}"
 
@@ -76,17 +74,8 @@ class ZeroShotConfig(EncodedConfig):
         sentence = prompt.removesuffix(".")
         return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
 
-    def build(
-        self,
-        label_names: Sequence[str],
-        assets_dir: Path,
-        *,
-        device: str = "cpu",
-        head: LinearHead | None = None,
-        responses: ResponseStore | None = None,
-        limit_s: float = math.inf,
-    ) -> LargeModel:
-        inputs, labels = (each.build(assets_dir, device) for each in (self.encoder, self.label_encoder))
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        inputs, labels = (each.build(assets_dir, resources.device) for each in (self.encoder, self.label_encoder))
         return ZeroShotModel(self, inputs, labels, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import PROBE, Content, contents
-from kcm.large import Item, LinearHead, Prompt, ZeroShotConfig
+from kcm.large import Item, LinearHead, Prompt, Resources, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.large.response_cache import ResponseStore
 from tests.tiny_clip import save_clip
@@ -57,7 +57,8 @@ def test_every_adapter_is_built_identified_and_answers(configs, tmp_path, upstre
     upstream.plan(turns[2]("good"))
     for config in configs:
         head = HEAD if config.adapter == "classifier" else None
-        model = config.build(LABELS, tmp_path, head=head, responses=ResponseStore.in_file(tmp_path / "paid.sqlite"))
+        resources = Resources(head=head, responses=ResponseStore.in_file(tmp_path / "paid.sqlite"))
+        model = config.build(LABELS, tmp_path, resources)
         assert model.identity == config.identity(LABELS, tmp_path, head=head)
         assert model.label_names == LABELS
         assert model.prompt_modes == config.prompt_modes
