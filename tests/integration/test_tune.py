@@ -65,15 +65,14 @@ with connected(ClusterConfig(num_cpus=2)):
 """
 
 
-def write_task(features: Path, outcomes: Path) -> None:
-    """Two classes that overlap, and a large model that is always right."""
+def one_task() -> tuple[pa.Table, pa.Table]:
+    """Features and answers of a task: two classes that overlap, and a large model that is always right."""
     rng = np.random.default_rng(0)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]
     labels = rng.integers(0, 2, len(splits))
     ids = [f"row-{number}" for number in range(len(splits))]
     inputs = (labels[:, None] + rng.normal(size=(len(splits), 4))).astype(np.float32)
     rows = {"id": ids, "split": splits, "label": labels, "group": [None] * len(splits), SECONDS: np.ones(len(splits))}
-    write_rows(task_file(features, 0), pa.table(rows | {"features": list_column(inputs)}))
     answers = {
         "id": ids,
         "split": splits,
@@ -83,7 +82,7 @@ def write_task(features: Path, outcomes: Path) -> None:
         "large_cost": np.ones(len(splits)),
         "large_error": np.zeros(len(splits), dtype=bool),
     }
-    write_rows(task_file(outcomes, 0), pa.table(answers))
+    return pa.table(rows | {"features": list_column(inputs)}), pa.table(answers)
 
 
 def write_sequence(folder: Path) -> None:
@@ -100,11 +99,14 @@ class Search:
     def __init__(self, storage: Path) -> None:
         self.store = ArtefactStore(storage)
         rows = self._made(SequenceArtefact, Recipe("tasks", 0, {}), lambda folder, scratch: write_sequence(folder))
-        self.features = self._made(FeaturesArtefact, Recipe("features", 0, {}, (rows,)))
-        self.outcomes = self._made(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)))
-        write_task(self.features.folder, self.outcomes.folder)
+        features, outcomes = one_task()
+        self.features = self._written(FeaturesArtefact, Recipe("features", 0, {}, (rows,)), features)
+        self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
 
-    def _made(self, view: type[Artefact], recipe: Recipe, write: Write = lambda folder, scratch: None) -> Any:
+    def _written(self, view: type[Artefact], recipe: Recipe, rows: pa.Table) -> Any:
+        return self._made(view, recipe, lambda folder, scratch: write_rows(task_file(folder, 0), rows))
+
+    def _made(self, view: type[Artefact], recipe: Recipe, write: Write) -> Any:
         return self.store.build(recipe, write)[0].as_a(view)
 
     def run(self, **more: Any) -> TunedArtefact:
