@@ -181,7 +181,7 @@ def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monke
 
     def looked_at(path: Path, *rest: Any) -> None:
         """Look at the parts just before they become the artefact."""
-        seen.update({part: part.stat().st_mtime_ns for part in path.parent.glob("scratch/[!.]*.parquet")})
+        seen.update({part: part.stat().st_mtime_ns for part in path.parents[1].glob("scratch/[!.]*.parquet")})
         original(path, *rest)
 
     original = features.write_task
