@@ -78,8 +78,8 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
         kept = each["deployed"]["policy"]["decision"]["decision"]
         assert kept == each["certificate"]["decision"]  # what is measured is what was certified
     # A part of the train groups fitted the head, and nothing else learned from it.
-    (everything,) = (tmp_path / "storage/artefacts/tasks").glob("*/sequence.json")
-    (left,) = (tmp_path / "storage/artefacts/alignment").glob("*/sequence.json")
+    (everything,) = (tmp_path / "storage/artefacts/tasks").glob("*/attempt-*/sequence.json")
+    (left,) = (tmp_path / "storage/artefacts/alignment").glob("*/attempt-*/sequence.json")
     assert 0 < len(_train_groups(left.parent)) < len(_train_groups(everything.parent))
 
 
