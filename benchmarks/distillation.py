@@ -39,7 +39,7 @@ from kcm.learners.trainer import Trainer
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig
-from pipelines.store.features import feature_matrix, read_task
+from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 SHARES = (1.0, 0.1)
@@ -86,10 +86,9 @@ def read_domains(inputs: Inputs) -> list[Domain]:
 
 def feature_folders(inputs: Inputs) -> tuple[Path, Path]:
     """The features of the collaborator's encoder and of the large model's: of two artefacts, the narrower first."""
-    folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
-    width = {folder: feature_matrix(read_task(folder, 0, split="test")).shape[1] for folder in folders}
-    narrow, wide = sorted(folders, key=width.__getitem__)
-    return narrow, wide
+    found = [each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")]
+    narrow, wide = sorted(found, key=lambda each: each.dim)
+    return narrow.folder, wide.folder
 
 
 def streams(domains: Sequence[Domain], share: float, seed: int) -> list[TensorRows]:

@@ -45,11 +45,13 @@ from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
 from kcm.routing.head import fit_head
 from pipelines.config import RunConfig
+from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
+OUTCOMES = "kcm/outcomes.parquet"  # of an evaluation
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
 GSM8K_COLUMNS = {
     "text": "prompt",
@@ -83,14 +85,14 @@ class Inputs:
             raise KcmError(f"--{name} is missing, or there is nothing at {path}", mend="See the head of this file")
         return path
 
-    def artefact(self, stage: str, holding: str) -> Path:
-        """The newest artefact of `stage` in the storage that holds a file of this name."""
-        found = sorted(
-            self.need("storage").glob(f"artefacts/{stage}/*/{holding}"), key=lambda path: path.stat().st_mtime
-        )
+    def artefacts(self, stage: str, holding: str = "") -> list[Artefact]:
+        """The artefacts of `stage` in the storage that hold a file of this name, the newest first; at least one."""
+        found = [
+            each for each in ArtefactStore(self.need("storage")).finished(stage) if (each.folder / holding).exists()
+        ]
         if not found:
             raise KcmError(f"no artefact of stage {stage!r} with {holding}", where=str(self.storage))
-        return found[-1].parent
+        return found
 
 
 # -- routers on answers that nobody here gave --------------------------------------------------------------------------
@@ -194,7 +196,7 @@ def _gsm8k_scored(inputs: Inputs) -> ScoredOutcomes:
 
 def _reviews_scored(inputs: Inputs) -> ScoredOutcomes:
     """The demo's outcome table with the judge's confidence; rows that nothing of it was chosen on."""
-    table = OutcomeTable.from_parquet(inputs.artefact("evaluate", "kcm/outcomes.parquet") / "outcomes.parquet")
+    table = OutcomeTable.from_parquet(inputs.artefacts("evaluate", OUTCOMES)[0].folder / OUTCOMES)
     table = table.select(table.split != "validate")
     rows = ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))
     return ScoredOutcomes(score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct)
@@ -225,7 +227,7 @@ def scale(inputs: Inputs) -> dict[str, Any]:
 
 def reviews(inputs: Inputs) -> dict[str, Any]:
     """What the demo's certified cascade saves and loses on test, and the most accurate threshold of validate there."""
-    folder = inputs.artefact("evaluate", "result.json")
+    folder = inputs.artefacts("evaluate", "result.json")[0].folder
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return {name: _deployed(result[name]) | _most_accurate(folder / name) for name in ("kcm", "mcm")}
 
@@ -268,8 +270,7 @@ def agreement(inputs: Inputs) -> dict[str, Any]:
 
     Agreement is the share of raters on the majority's side of zero; strength the size of the mean rating.
     """
-    folder = inputs.artefact("evaluate", "kcm/outcomes.parquet")
-    table = OutcomeTable.from_parquet(folder / "outcomes.parquet")
+    table = OutcomeTable.from_parquet(inputs.artefacts("evaluate", OUTCOMES)[0].folder / OUTCOMES)
     validate, test = table.where(split="validate"), table.where(split="test")
     gate = Gate(temperature=fit_temperature(validate.judge_logits, validate.label))
     linear = _linear_confidence(inputs, list(test.id))
@@ -290,7 +291,7 @@ def agreement(inputs: Inputs) -> dict[str, Any]:
 
 def _linear_confidence(inputs: Inputs, ids: list[str]) -> np.ndarray:
     """Distance from the boundary of a logistic regression on the features of all train rows."""
-    folder = _small_features(inputs)
+    folder = _small_features(inputs).folder
     files = range(len(list(folder.glob("task-*.parquet"))))
     train = [read_task(folder, number, split="train") for number in files]
     test = [read_task(folder, number, split="test") for number in files]
@@ -316,18 +317,16 @@ def _ratings(folder: Path, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return columns[:, 0], columns[:, 1]
 
 
-def _small_features(inputs: Inputs) -> Path:
+def _small_features(inputs: Inputs) -> FeaturesArtefact:
     """The features that the collaborator reads: of the two feature artefacts, the narrower vectors."""
-    folders = {path.parent for path in inputs.need("storage").glob("artefacts/features/*/manifest.json")}
-    return min(folders, key=lambda folder: feature_matrix(read_task(folder, 0, split="test")).shape[1])
+    return min((each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")), key=lambda each: each.dim)
 
 
 def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     """Area under the deferral curve on test, KCM less MCM, paired over 10 seeds, with the demo's settings."""
     config = load_config(RunConfig, REVIEWS)
-    small, large = _small_features(inputs), inputs.artefact("outcomes", "large.json")
-    features = FeaturesArtefact("features", small.name, small)
-    outcomes = OutcomesArtefact("outcomes", large.name, large)
+    features = _small_features(inputs)
+    outcomes = inputs.artefacts("outcomes", "large.json")[0].as_a(OutcomesArtefact)
     areas: dict[str, list[float]] = {"kcm": [], "mcm": []}
     for seed in range(NUM_SEEDS):
         order = np.random.default_rng(seed).permutation(len(features.names.tasks))
