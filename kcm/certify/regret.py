@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kcm.cascade.frontier import Frontier, midway
+from kcm.cascade.frontier import Frontier, lowest_threshold
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.pvalues import LossTest, fewest_binomial
 from kcm.metrics.units import Units
@@ -35,11 +35,7 @@ class RegretPath:
         affordable = self._test.affordable(self._totals, self._epsilon, self._delta)
         if affordable < 0:
             return math.inf
-        if affordable == len(self._lost_scores):
-            return -math.inf
-        refused = self._lost_scores[affordable]
-        above = self._scores[self._scores > refused]
-        return float(midway(above.min(), refused)) if len(above) else math.inf
+        return lowest_threshold(self._scores, self._lost_scores, affordable)
 
     def deployable(self, lowest: float, highest: float) -> float | None:
         """Every threshold from the lowest certified one upwards holds."""

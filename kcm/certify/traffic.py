@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
-from kcm.cascade.frontier import midway
+from kcm.cascade.frontier import lowest_threshold
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
@@ -121,11 +121,7 @@ class TrafficPath:
         if not passes[0]:
             return math.inf
         affordable = len(passes) - 1 if passes.all() else int(np.argmin(passes)) - 1
-        if affordable == len(self._lost_scores):
-            return -math.inf
-        refused = self._lost_scores[affordable]
-        above = self._scores[self._scores > refused]
-        return float(midway(above.min(), refused)) if len(above) else math.inf
+        return lowest_threshold(self._scores, self._lost_scores, affordable)
 
     def deployable(self, lowest: float, highest: float) -> float | None:
         """Every threshold from the lowest certified one upwards holds."""
