@@ -78,7 +78,7 @@ def _forget_items(connection: Connection, rows: Sequence[Any]) -> None:
     erase_content(connection)
     now = datetime.datetime.now(datetime.UTC)
     connection.execute(insert(connection, FORGOTTEN), [{**row._mapping, "forgotten_at": now} for row in rows])
-    blank = {
+    blank: dict[Table, dict[str, Any]] = {
         DECISIONS: {"caller": NOBODY, "client_request_id": None, "gate_score": None, "small_label": None},
         AUDITS: {"small_label": "", "large_label": None, "large_probabilities": None},
         PAYLOADS: {"text": None, "image": None, "features": None, "num_bytes": 0},
