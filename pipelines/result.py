@@ -50,7 +50,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
 
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
-    changes_nothing = {"cluster", "tracking", "serve", "storage_path", "assets_path"}
+    changes_nothing = {"cluster", "tracking", "serve", "update", "storage_path", "assets_path"}
     params: dict[str, Any] = redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
     return params
 
