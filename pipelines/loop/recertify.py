@@ -38,8 +38,8 @@ class WindowScope:
     Its decisions have numbers in (`after`, `upto`]; `num_missing` of them and of all purposes never reached the log,
     `num_decisions` did. `promoted_after`: the last decision before the champion was promoted. `alarm`: the last
     decision that the alarm had seen which called for this attempt, if one did. `large_identity`: the large model that
-    the challenger escalates to; `prompt`: what the champion showed it. `trained_units`: units that trained, tuned or chose anything in the challenger or its
-    ancestors.
+    the challenger escalates to; `prompt`: what the champion showed it. `trained_units`: units that trained, tuned or
+    chose anything in the challenger or its ancestors.
     """
 
     application: str
