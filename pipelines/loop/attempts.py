@@ -54,7 +54,7 @@ class Attempts:
         if (interrupted := self._open()) and _goes_on(interrupted, champion, configuration):
             return interrupted
         attempt = Attempt(champion=champion.digest, after=champion.after, upto=watermark, configuration=configuration)
-        if watermark == champion.after or attempt.name in {each["attempt"] for each in self._journal.entries()}:
+        if watermark == champion.after or attempt.name in {each["attempt"] for each in self.turns()}:
             return None
         self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
         return attempt
@@ -63,6 +63,10 @@ class Attempts:
         """Write down what became of an attempt; what is written later of the same one takes its place."""
         entry = {"attempt": attempt, "turn": turn}
         self._journal.append(lambda _: entry, same=lambda each: each == entry)
+
+    def refuse(self, attempt: str, reason: str) -> None:
+        """Write down that an attempt could not be worked on; it may be started anew, or with another window."""
+        self._journal.append(lambda _: {"attempt": attempt, "refused": reason})
 
     def turns(self) -> list[dict[str, Any]]:
         """What became of each finished attempt, the first one first."""
@@ -75,17 +79,18 @@ class Attempts:
     def _open(self) -> Attempt | None:
         """The last attempt, unless it is finished."""
         entries = self._journal.entries()
-        closed = {each["attempt"] for each in entries if "turn" in each}
-        opened = [each for each in entries if "opened" in each]
-        if not opened or opened[-1]["attempt"] in closed:
+        opened = max((place for place, each in enumerate(entries) if "opened" in each), default=None)
+        if opened is None:
             return None
-        return Attempt.model_validate(opened[-1]["opened"])
+        ended = any(each["attempt"] == entries[opened]["attempt"] for each in entries[opened + 1 :])
+        return None if ended else Attempt.model_validate(entries[opened]["opened"])
 
 
 def _goes_on(attempt: Attempt, champion: Champion, configuration: str) -> bool:
     """Whether an interrupted attempt is still what is asked for; it may have promoted its challenger already."""
     promoted = champion.by == "update" and champion.parent == attempt.champion
-    return attempt.configuration == configuration and (promoted or champion.digest == attempt.champion)
+    untouched = (champion.digest, champion.after) == (attempt.champion, attempt.after)
+    return attempt.configuration == configuration and (promoted or untouched)
 
 
 def configuration_fingerprint(settings: dict[str, Any]) -> str:

@@ -40,7 +40,12 @@ def test_a_killed_attempt_goes_on_after_it_has_promoted_its_challenger(attempts:
 
 
 @pytest.mark.parametrize(
-    ("champion", "configuration"), [(CHAMPION, "other"), (NEXT.model_copy(update={"by": "promote"}), "c")]
+    ("champion", "configuration"),
+    [
+        (CHAMPION, "other"),
+        (CHAMPION.model_copy(update={"after": 200}), "c"),  # promoted once more, to begin a new window
+        (NEXT.model_copy(update={"by": "promote"}), "c"),
+    ],
 )
 def test_an_interrupted_attempt_is_given_up_where_champion_or_configuration_changed(
     attempts: Attempts, champion: Champion, configuration: str
@@ -54,6 +59,16 @@ def test_a_finished_attempt_is_not_repeated_until_the_log_grows(attempts: Attemp
     attempts.close(first.name, {"promoted": False})
     assert attempts.next(CHAMPION, 300, "c") is None
     assert attempts.next(CHAMPION, 301, "c").upto == 301
+
+
+def test_a_refused_attempt_starts_anew_or_with_a_longer_window(attempts: Attempts) -> None:
+    """What was refused may have been mended since: a bundle put back, or traffic that had been missing."""
+    first = attempts.next(CHAMPION, 300, "c")
+    attempts.refuse(first.name, "the parent bundle is missing")
+    assert attempts.next(CHAMPION, 300, "c") == first
+    attempts.refuse(first.name, "too few decisions")
+    assert attempts.next(CHAMPION, 900, "c").upto == 900
+    assert attempts.turns() == []
 
 
 def test_what_is_written_later_of_a_turn_takes_its_place(attempts: Attempts) -> None:
