@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from rich.markup import escape
 
-from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
@@ -89,6 +89,6 @@ class Register(Stage, Plan):
         model = self.tracking.model_of(self.name)
         number = context.tracking.register(model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
-        candidate = champion_now(f"{model}/{number}", artefact.bundle, artefact.fingerprint, by="run")
+        candidate = champion_now(f"{model}/{number}", bundle_digest(artefact.bundle), artefact.fingerprint, by="run")
         if (stays := champions.introduce(candidate)) is not None:
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
