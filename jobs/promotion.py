@@ -16,7 +16,8 @@ from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
 from pipelines.loop.champion import By
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, log_watermark
+from pipelines.loop.state import LoopState, watermark_of
+from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import change_version, is_running
 from pipelines.serve.release import Release
@@ -47,7 +48,7 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
             tags[DIGEST_TAG],
             tags[FINGERPRINT_TAG],
             by=by,
-            after=log_watermark(config),
+            after=watermark_of(config),
             parent=tags.get(PARENT_TAG),
         )
         champions.promote(champion, expected=before.number if before else 0)
@@ -72,6 +73,13 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)
     return result | {"rolled_back": today.version, "reason": reason} | state.write()
+
+
+def delivered(config: RunConfig, version: str) -> Delivery:
+    """Let the running service take a registered version over at once; nothing where none runs."""
+    release = served_model(config, version)
+    require_servable(release, Site.of(config).serve, config.assets_path)
+    return Delivery(served=change_served(config, release))
 
 
 def change_served(config: RunConfig, release: Release) -> bool:

@@ -10,7 +10,10 @@ from kcm.redact import redacted_values
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempts
 from pipelines.loop.champion import Pointer
+from pipelines.loop.logs import log_url, log_watermark
 from pipelines.loop.promotion import Champions
+from pipelines.loop.triggers import Seen
+from pipelines.serve.log.window import LogReader
 from pipelines.store.artefact import ArtefactStore, write_json
 
 LOOP = "loop.json"
@@ -73,11 +76,29 @@ class LoopState:
         return {"result_path": str(self.path)}
 
 
-def log_url(config: RunConfig) -> str:
-    """Where the decisions of a run's service are logged."""
-    return config.serve.feedback.url or f"sqlite:///{config.storage_path / 'feedback.db'}"
+def application_of(config: RunConfig) -> str:
+    """The name under which a run's decisions stand in the log."""
+    return config.serve.application or config.name
 
 
-def log_watermark(config: RunConfig) -> int:
-    """The number of the last decision of a closed batch of a run's application; 0 where nothing was logged yet."""
-    return 0
+def log_reader(config: RunConfig) -> LogReader:
+    """The log of a run's service. DataError where nothing has been served yet."""
+    return LogReader(log_url(config.serve, config.storage_path))
+
+
+def watermark_of(config: RunConfig) -> int:
+    """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
+    return log_watermark(config.serve, config.storage_path, application_of(config))
+
+
+def look_at_log(config: RunConfig) -> Seen:
+    """What the log holds beyond the last attempt, and whether the champion's certificate is refuted."""
+    state = LoopState.of(config)
+    current = state.champions.agreed().champion
+    if not (watermark := watermark_of(config)):
+        return Seen()
+    turns = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == current.digest]
+    after = min(watermark, max([current.after, *turns]))
+    with log_reader(config) as log:
+        decisions, large_answers, labels = log.counts(application_of(config), after)
+        return Seen(decisions, large_answers, labels, refuted=log.alarmed(current.version))

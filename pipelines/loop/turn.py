@@ -20,7 +20,7 @@ from pipelines.loop.attempts import Attempt, configuration_fingerprint
 from pipelines.loop.champion import Champion
 from pipelines.loop.gates import PromotionGate
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, log_watermark
+from pipelines.loop.state import LoopState, watermark_of
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
@@ -61,7 +61,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         current = state.champions.agreed().champion
-        watermark = log_watermark(config)
+        watermark = watermark_of(config)
         attempt = state.attempts.next(current, watermark, _configuration(config))
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
@@ -191,7 +191,7 @@ def _promote(
             candidate.digest,
             candidate.bundle,
             by="update",
-            after=log_watermark(config),
+            after=watermark_of(config),
             parent=candidate.parent,
         )
         champions.promote(renewed, expected=current.number)
@@ -213,8 +213,8 @@ def _configuration(config: RunConfig) -> str:
     """The fingerprint of all that decides what an attempt learns and must show."""
     operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update"}
     assert config.update is not None
-    deciding = {"task", "min_large_answers", "min_labels", "expires_days", "gates"}
+    when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
     return configuration_fingerprint(
         config.model_dump(mode="json", exclude=operational)
-        | {"update": config.update.model_dump(mode="json", include=deciding)}
+        | {"update": config.update.model_dump(mode="json", exclude=when)}
     )

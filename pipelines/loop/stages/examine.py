@@ -29,9 +29,9 @@ from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop import gates
 from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.stages.reevaluate import JUDGED
 from pipelines.loop.gates import Paired, PromotionGate
 from pipelines.loop.stages.judged import JudgedWindow
+from pipelines.loop.stages.reevaluate import JUDGED
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
