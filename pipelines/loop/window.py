@@ -25,7 +25,7 @@ from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.recertify import MAX_MISSING, WindowScope
-from pipelines.loop.units import NamesUnits, units_of
+from pipelines.loop.units import rows_of, units_of
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -35,15 +35,24 @@ ROWS, DESCRIPTION = "window.parquet", "window.json"
 RULE = 1  # of purposes; another number draws them anew
 
 
-class Log(NamesUnits, Protocol):
-    """What is read of the decision log."""
+class Log(Protocol):
+    """What is read of the decision log, whose reader is `pipelines.serve.log.window.LogReader`."""
 
     def window(self, application: str, after: int, upto: int) -> pa.Table:
         """The decisions with numbers in (after, upto], in their order."""
         ...
 
-    def missing(self, application: str, after: int, upto: int) -> int:
+    def gaps(self, application: str, after: int, upto: int) -> int:
         """How many decisions between these numbers were made and never reached the log."""
+        ...
+
+    def forgotten(self, application: str) -> frozenset[str]:
+        """The units of decisions that were forgotten since."""
+        ...
+
+    @property
+    def unit_key(self) -> bytes:
+        """What units are named with."""
         ...
 
 
@@ -72,6 +81,11 @@ class WindowArtefact(Artefact):
     def new_labels(self) -> tuple[str, ...]:
         """Labels that people gave and that the champion's list does not have, in the order of the configuration."""
         return tuple(self.description["labels_new"])
+
+    @property
+    def forgotten_rows(self) -> frozenset[str]:
+        """The ids of rows of the champion's sequence that the log has been told to forget since."""
+        return frozenset(self.description["forgotten_rows"])
 
     @property
     def share_floor(self) -> float:
@@ -119,13 +133,14 @@ class WindowPlan(Plan):
     prompt: PromptMode
     promoted_after: int
     alarm: int | None
+    forgotten_rows: tuple[str, ...]
     log: Any = Field(exclude=True)  # a Log
     held: dict[str, Split] = Field(exclude=True)  # the splits of units that the champion's sequence holds
 
     def write(self, attempt: Attempt) -> None:
         """`window.parquet` and `window.json`. DataError, in one line, for a window that nothing may be learned from."""
         rows: pa.Table = self.log.window(self.application, self.after, self.upto)
-        missing = int(self.log.missing(self.application, self.after, self.upto))
+        missing = int(self.log.gaps(self.application, self.after, self.upto))
         self._refuse(rows, missing)
         given = {*_present(rows, "label"), *_present(rows, "inbox_label")}
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
@@ -148,6 +163,7 @@ class WindowPlan(Plan):
                 "promoted_after": self.promoted_after,
                 "alarm": self.alarm,
                 "task": self._task_name(rows),
+                "forgotten_rows": self.forgotten_rows,
                 "labels_new": [label for label in self.more_labels if label in given],
                 "share_floor": float(np.min(rows["audit_share"].to_numpy())),
                 "counts": {
@@ -253,8 +269,11 @@ class Window(Stage):
         """The decisions, and the champion's lists. ArtefactError where its sequence is missing."""
         parent: BundleArtefact = self.parent
         bundle = Bundle.read(parent.bundle)
+        key, forgotten = self.log.unit_key, self.log.forgotten(self.application)
         try:
-            held = units_of(parent.source(FeaturesArtefact, "features").sequence, self.log)
+            sequence = parent.source(FeaturesArtefact, "features").sequence
+            held = units_of(sequence, key)
+            forgotten_rows = rows_of(sequence, key, forgotten) if forgotten else []
         except (ArtefactError, OSError) as error:
             raise ArtefactError(
                 f"the rows that the champion was trained on cannot be read: {error}",
@@ -278,8 +297,9 @@ class Window(Stage):
             prompt=bundle.policy.prompt,
             promoted_after=self.promoted_after,
             alarm=self.alarm,
+            forgotten_rows=tuple(forgotten_rows),
             log=self.log,
-            held=held,
+            held={unit: split for unit, split in held.items() if unit not in forgotten},
         )
 
 

@@ -98,7 +98,8 @@ class TrainerPlan:
 class WorkerPlan:
     """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into.
 
-    `parents` are the files of finished trainers, by collaborator, whose sequences go on; the others begin.
+    `parents` are the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
+    remembered of `forgotten_rows` is dropped first.
     """
 
     plan: TrainerPlan
@@ -106,6 +107,7 @@ class WorkerPlan:
     storage: Path
     checkpoint_every: int
     parents: Mapping[str, Path] = field(default_factory=dict)
+    forgotten_rows: frozenset[str] = frozenset()
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -126,6 +128,7 @@ def train_worker(config: dict[str, Any]) -> None:
             trainer.load_state_dict(state[name])
         elif name in worker.parents:
             trainer.load_state_dict(load_state(worker.parents[name]))
+            trainer.learner.forget(worker.forgotten_rows)
     if ranks.rank == 0:
         _prune(worker.storage, ray.train.get_context().get_experiment_name())
     _train(trainers, worker, ranks)

@@ -15,6 +15,7 @@ from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from pipelines.context import Attempt, Context
+from pipelines.loop.window import WindowArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -30,12 +31,15 @@ class Extension(Plan, TrainerConfig):
     """How the champion was trained, which is how it goes on."""
 
     parent: Any = Field(exclude=True)  # a TunedArtefact
+    forgotten_rows: frozenset[str] = Field(exclude=True)  # by the features, which lack them
 
-    def dependencies(self, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> tuple[Artefact, ...]:
+    def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:
         """The grown features and outcomes, and the champion's networks."""
-        return features, outcomes, self.parent
+        return *reads.values(), self.parent
 
-    def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
+    def write(
+        self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
+    ) -> None:
         """The state of a trainer that has learned one more task."""
         context = attempt.context
         worker = WorkerPlan(
@@ -44,6 +48,7 @@ class Extension(Plan, TrainerConfig):
             attempt.scratch,
             context.cluster.checkpoint_every,
             parents={name: self.parent.state_file(name) for name in self.collaborators},
+            forgotten_rows=self.forgotten_rows,
         )
         record = context.tracking.log_metrics if context.tracking else None
         states = run_workers(
@@ -55,11 +60,11 @@ class Extension(Plan, TrainerConfig):
 class Extend(Stage):
     """The champion's collaborator, trained on one more task."""
 
-    stage, version, reads, writes, unit = "extend", 1, ("features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "extend", 1, ("window", "features", "outcomes"), TrainedArtefact, "steps"
 
     parent: Any  # a BundleArtefact
 
-    def plan(self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Extension:
+    def plan(self, context: Context, window: WindowArtefact, **reads: Artefact) -> Extension:
         """The hyper-parameters that the champion's search has chosen. ConfigError for one that cannot go on."""
         tuned = _tuned_of(self.parent)
         config = tuned.plan.config
@@ -85,6 +90,7 @@ class Extend(Stage):
             distill=config.distill.model_copy(update=weights),
             seed=config.seed,
             parent=tuned,
+            forgotten_rows=window.forgotten_rows,
         )
 
 

@@ -5,11 +5,14 @@ What was there is linked, not made again: the new task alone costs work, however
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.durable import link_files
@@ -27,7 +30,7 @@ from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import SECONDS, FeaturesArtefact, task_file
+from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
 from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 
@@ -54,6 +57,7 @@ class Growth(Plan):
                     mend="Wait for more traffic, or raise serve.audit.share",
                 )
         append_task(self.parent.folder, attempt.folder, task, names.labels)
+        forget_rows(attempt.folder, len(known.tasks), window.forgotten_rows)
 
 
 class Grow(Stage):
@@ -88,6 +92,7 @@ class GrownEncoding(Encoding):
         """One Parquet file per task, of which the last alone is made."""
         link_files(self.parent.folder, attempt.folder)
         number = len(sequence.names.tasks) - 1
+        forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
         decisions = _decisions(window, rows)
         features_ND = window_features(
@@ -140,6 +145,7 @@ class LoggedAnswers(Plan):
         link_files(self.parent.folder, attempt.folder, without={IDENTITY})
         write_identity(attempt.folder, self.identity)
         names, number = sequence.names, len(sequence.names.tasks) - 1
+        forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
         decisions = _decisions(window, rows)
         labels = {label: position for position, label in enumerate(names.answers)}
@@ -179,6 +185,17 @@ class GrowOutcomes(Stage):
             )
         large = sequence.large_with_head(self.large)
         return LoggedAnswers(identity=large.identity(sequence.names.answers, context.assets_path), parent=earlier)
+
+
+def forget_rows(folder: Path, num_tasks: int, ids: Collection[str]) -> None:
+    """Write the files of tasks that hold rows of these ids anew, without them."""
+    for number in range(num_tasks if ids else 0):
+        file = task_file(folder, number)
+        rows = pq.read_table(file)
+        kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(ids)))))
+        if len(kept) < len(rows):
+            file.unlink()  # it may be linked: the other name keeps its content
+            write_rows(file, kept)
 
 
 def _features_of(parent: BundleArtefact) -> FeaturesArtefact:

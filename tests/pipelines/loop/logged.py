@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,53 +11,28 @@ import pyarrow as pa
 
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of
+from pipelines.serve.log.window import WINDOW
 
 KEY = b"0123456789abcdef"
 START = datetime(2026, 3, 1, tzinfo=UTC)
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("request_id", pa.string()),
-        ("item", pa.int32()),
-        ("caller", pa.string()),
-        ("model_version", pa.string()),
-        ("large_identity", pa.string()),
-        ("unit", pa.string()),
-        ("task", pa.string()),
-        ("gate_score", pa.float64()),
-        ("small_label", pa.string()),
-        ("route", pa.string()),
-        ("probability", pa.float64()),
-        ("audit_share", pa.float64()),
-        ("state", pa.string()),
-        ("large_label", pa.string()),
-        ("large_probabilities", pa.list_(pa.float32())),
-        ("label", pa.string()),
-        ("inbox_label", pa.string()),
-        ("inbox_probability", pa.float64()),
-        ("inbox_state", pa.string()),
-        ("text", pa.string()),
-        ("image", pa.binary()),
-        ("features", pa.list_(pa.float32())),
-        ("answered_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
 
 
 class MadeLog:
     """Decisions 1, 2, ... about texts; `lost` of them never reached the log."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0) -> None:
-        self.table, self.lost = pa.Table.from_pylist(list(rows), SCHEMA), lost
+    unit_key = KEY
+
+    def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0, forgets: Iterable[str] = ()) -> None:
+        self.table, self.lost, self.forgets = pa.Table.from_pylist(list(rows), WINDOW), lost, frozenset(forgets)
 
     def window(self, application: str, after: int, upto: int) -> pa.Table:
         return self.table.slice(after, upto - after)
 
-    def missing(self, application: str, after: int, upto: int) -> int:
+    def gaps(self, application: str, after: int, upto: int) -> int:
         return self.lost
 
-    def unit_names(self, digests: Sequence[bytes]) -> list[str]:
-        return [unit_of(digest, KEY) for digest in digests]
+    def forgotten(self, application: str) -> frozenset[str]:
+        return self.forgets
 
 
 def unit(text: str) -> str:
@@ -99,7 +74,7 @@ def decisions(
                 "route": "large" if escalated else "small",
                 "probability": 1.0 if escalated else share,
                 "audit_share": share,
-                "state": "answered" if asked and not escalated else None,
+                "state": "answered" if asked else None,
                 "large_label": label if asked else None,
                 "large_probabilities": sure if asked else None,
                 "text": text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def write(tmp_path: Path) -> Write:
             "prompt": "none",
             "promoted_after": 0,
             "alarm": None,
+            "forgotten_rows": (),
             "log": log,
             "held": {},
         }
@@ -55,6 +57,7 @@ def write(tmp_path: Path) -> Write:
         def attempt(attempt: Attempt) -> None:
             plan.write(attempt)
 
+        shutil.rmtree(tmp_path / "artefacts", ignore_errors=True)  # the log is another one under the same name
         return context.build(recipe, attempt).as_a(WindowArtefact)
 
     return write
