@@ -76,7 +76,7 @@ class Champion:
         return self.artefacts["register"].as_a(BundleArtefact)
 
     def update(self, log: MadeLog, **more: Any) -> dict[str, Artefact]:
-        """The artefacts of an update by stage, those of the run's own stages under their names."""
+        """The artefacts of an update by stage; a window that was read once is not read again, but under another salt."""
         parent = self.artefacts["register"].as_a(BundleArtefact)
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         window = Window.of(
@@ -223,7 +223,7 @@ def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, tra
 
 def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     log = traffic(features=[0.25] * 26, text=None)
-    features = champion.update(log)["features"].as_a(FeaturesArtefact)
+    features = champion.update(log, salt="stored")["features"].as_a(FeaturesArtefact)
     assert (feature_matrix(features.task(2)) == 0.25).all()
 
 
@@ -245,7 +245,7 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
 
 def test_a_window_without_answers_says_what_is_missing(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     with pytest.raises(DataError, match="no decision of a"):
-        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0))
+        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0), salt="silent")
 
 
 def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(
