@@ -95,6 +95,7 @@ class TrafficPath:
             raise ConfigError(f"bet = {bet}", where="certificate", mend=f"It must lie in (0, {LARGEST_BET}]")
         self.epsilon, self.delta, self._floor = epsilon, delta, traffic.floor
         self._bets_G, self._weights_G = _mixture(bet)
+        self.fewest_units = self._fewest_units()
         self._scores = traffic.score
         unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
         self.num_units = int(unit_N.max(initial=-1)) + 1
@@ -105,14 +106,6 @@ class TrafficPath:
         added = traffic.floor / traffic.probability[lost] / size_U[unit_N[lost]]
         after = pd.Series(added).groupby(unit_N[lost]).cumsum().to_numpy(dtype=np.float64)
         self._lost_scores, self._before, self._after = traffic.score[lost], after - added, after
-
-    @property
-    def fewest_units(self) -> int:
-        """Fewest units that could certify anything: none of them disagreeing."""
-        high = 1
-        while not self._enough(high):
-            high *= 2
-        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
 
     def certified(self) -> float:
         """The lowest threshold that is certified together with all above it; +inf where none is."""
@@ -154,6 +147,13 @@ class TrafficPath:
         start_G = self.num_units * np.log1p(self._bets_G * level)
         paths = start_G + np.vstack([np.zeros_like(start_G), np.cumsum(grown_LG, axis=0)])
         return np.asarray(logsumexp(paths, axis=1, b=self._weights_G))
+
+    def _fewest_units(self) -> int:
+        """Fewest units that could certify anything: none of them disagreeing."""
+        high = 1
+        while not self._enough(high):
+            high *= 2
+        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
 
     def _enough(self, num_units: int) -> bool:
         logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)

@@ -58,18 +58,23 @@ class WindowScope:
 
 @dataclass(frozen=True)
 class LabelDraw:
-    """How a frozen challenger's disagreements were drawn for labelling, and in what order units are decided.
+    """How a frozen challenger's disagreements are drawn for labelling, and in what order units are decided.
 
-    Both are hashes of the attempt's name: known before a label is seen, the same on every machine, and the same when
-    an answer of the large model comes later than the draw.
+    Kept items, whose large answer was asked for with the announced floor, are drawn with `probability`; others the less
+    often, the likelier their large answer was. Draws and order are hashes of the attempt's name: known before a label
+    is seen, the same on every machine, and the same where an answer of the large model comes later than the draw.
     """
 
     attempt: str
-    probability: float
+    probability: float = 1.0
 
-    def drawn(self, items: Sequence[str]) -> NDArray[np.bool_]:
+    def probabilities(self, asked_N: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+        """rho of each item, [N], from the probabilities [N] of its large answer."""
+        return np.asarray(self.probability * floor / asked_N)
+
+    def drawn(self, items: Sequence[str], probabilities_N: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether each item, `request id/item`, is put before a person where it is disputed, [N]."""
-        return np.array([draw(0, f"label drawn {self.attempt}", item) for item in items]) < self.probability
+        return np.array([draw(0, f"label drawn {self.attempt}", item) for item in items]) < probabilities_N
 
     def order(self, units: Sequence[str]) -> NDArray[np.float64]:
         """The place of each item's unit, [N]."""
@@ -236,9 +241,9 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
     Raises DataError for an item in the inbox that this attempt cannot have drawn.
     """
     table = rows.table
-    lot_N = labels.drawn(rows.items())
+    rho_N = labels.probabilities(traffic.probability, traffic.floor)
     disputed = traffic.asked & traffic.disagrees & (traffic.score > threshold)
-    drawn = disputed & rows.known & lot_N
+    drawn = disputed & rows.known & labels.drawn(rows.items(), rho_N)
     state = table["inbox_state"].to_numpy(dtype=object)
     shown = pd.notna(state)
     if (strange := shown & ~drawn).any():
@@ -249,9 +254,9 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
             mend="Labels count for the challenger that they were drawn for",
         )
     given = table["inbox_probability"].to_numpy(dtype=np.float64)
-    if (shown & ~(np.abs(given - labels.probability) < 1e-9)).any():
+    if (shown & ~(np.abs(given - rho_N) < 1e-9)).any():
         raise DataError(
-            f"labels were drawn with another probability than {labels.probability:g}, or with none",
+            f"labels were drawn with another probability than attempt {labels.attempt} gave them, or with none",
             where="inbox",
             mend="Volunteered labels cannot certify",
         )
@@ -263,11 +268,11 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
         traffic=traffic,
         threshold=threshold,
         drawn=drawn | never,
-        label_probability=np.where(never, 1.0, labels.probability),
+        label_probability=np.where(never, 1.0, rho_N),
         answered=never | (drawn & np.isin(state.astype(str), ("labelled", "skipped"))),
         lost=never | (state == "skipped") | (right & wrong),
         order=labels.order([str(unit) for unit in table["unit"]]),
-        label_floor=labels.probability,
+        floor=labels.probability * traffic.floor,
     )
 
 
