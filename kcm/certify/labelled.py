@@ -32,9 +32,9 @@ class LabelledTraffic:
     """A window with what a person said of its disagreements above one frozen threshold; every column has shape [N].
 
     `drawn`: whether the item was put before a person; `label_probability`: rho, read where the challenger keeps the
-    item and disagrees; its product with the probability of the large answer is `floor` at the least. `answered`: whether the person labelled or skipped it by now. `lost`:
-    whether the small answer is wrong and the large one right by that label, or the item was skipped. `order`: the place
-    of the item's unit, frozen before any label was seen.
+    item and disagrees; its product with the probability of the large answer is `floor` at the least. `answered`:
+    whether the person labelled or skipped it by now. `lost`: whether the small answer is wrong and the large one right
+    by that label, or the item was skipped. `order`: the place of the item's unit, frozen before any label was seen.
 
     Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
     the challenger does not keep them or agrees.
