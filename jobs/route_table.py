@@ -74,6 +74,40 @@ def certificate_view(result: Numbers) -> Group:
     return Group(*lines, *_notes(result))
 
 
+def replay_view(result: Numbers) -> Group:
+    """Every route: what it keeps, loses and costs, by each estimator."""
+    title = f"Replayed on {result['num_rows']:,} rows, {result['num_asked']:,} large answers, with 95% intervals"
+    table = plain_table(title)
+    for heading in ("route", "kept\n%", "by", "lost\npoints", "accuracy\n%", "cost of a row", "rows that\ntell of it"):
+        table.add_column(heading, justify="left" if heading in ("route", "by") else "right", no_wrap=True)
+    for each in result["routes"]:
+        rows = "–" if each["effective_rows"] is None else f"{each['effective_rows']:,.0f}"
+        for estimator in ("ips", "snips", "dr"):
+            first = (each["route"], percent(each["kept"])) if estimator == "ips" else ("", "")
+            table.add_row(
+                *first,
+                estimator,
+                _estimate(each["lost"], estimator, 100, "+.2f"),
+                _estimate(each["accuracy"], estimator, 100, ".1f"),
+                _estimate(each["cost"], estimator, 1, ".4g"),
+                rows if estimator == "ips" else "",
+            )
+        table.add_section()
+    lines = [line("note", "no true labels: every disagreement counts as lost")] if _unlabelled(result) else []
+    return Group(table, *lines, *_notes(result))
+
+
+def _unlabelled(result: Numbers) -> bool:
+    return bool(result["loss"] == "disagreement")
+
+
+def _estimate(found: Numbers | None, estimator: str, scale: float, form: str) -> str:
+    if found is None or found[estimator] is None:
+        return "–"
+    ends = _ends([scale * end for end in found[estimator]["interval"]], form)
+    return f"{scale * found[estimator]['estimate']:{form}} [dim]({ends})[/dim]"
+
+
 def _decision(result: Numbers) -> str:
     if result["decision"] == "threshold":
         return f"keep what scores above {result['threshold']:.6g}"
