@@ -76,22 +76,20 @@ def certificate_view(result: Numbers) -> Group:
 
 def replay_view(result: Numbers) -> Group:
     """Every route: what it keeps, loses and costs, by each estimator."""
-    title = f"Replayed on {result['num_rows']:,} rows, {result['num_asked']:,} large answers, with 95% intervals"
-    table = plain_table(title)
-    for heading in ("route", "kept\n%", "by", "lost\npoints", "accuracy\n%", "cost of a row", "rows that\ntell of it"):
+    table = plain_table(
+        f"Replayed on {result['num_rows']:,} rows, {result['num_asked']:,} large answers; 95% intervals"
+    )
+    shown = {"lost": (100, "+.2f"), "accuracy": (100, ".1f"), "cost": (1, ".4g")}
+    shown = {name: form for name, form in shown.items() if any(each[name] for each in result["routes"])}
+    headings = {"lost": "lost, points", "accuracy": "accuracy, %", "cost": "cost of a row"}
+    for heading in ("route", "kept\n%", "rows that\ntell", "by", *(headings[name] for name in shown)):
         table.add_column(heading, justify="left" if heading in ("route", "by") else "right", no_wrap=True)
     for each in result["routes"]:
         rows = "–" if each["effective_rows"] is None else f"{each['effective_rows']:,.0f}"
         for estimator in ("ips", "snips", "dr"):
-            first = (each["route"], percent(each["kept"])) if estimator == "ips" else ("", "")
-            table.add_row(
-                *first,
-                estimator,
-                _estimate(each["lost"], estimator, 100, "+.2f"),
-                _estimate(each["accuracy"], estimator, 100, ".1f"),
-                _estimate(each["cost"], estimator, 1, ".4g"),
-                rows if estimator == "ips" else "",
-            )
+            first = (each["route"], percent(each["kept"]), rows) if estimator == "ips" else ("", "", "")
+            figures = (_estimate(each[name], estimator, *form) for name, form in shown.items())
+            table.add_row(*first, estimator, *figures)
         table.add_section()
     lines = [line("note", "no true labels: every disagreement counts as lost")] if _unlabelled(result) else []
     return Group(table, *lines, *_notes(result))

@@ -68,7 +68,7 @@ class ReplayFrame:
         if self.frame.router or self.frame.table.confidence is not None:
             score_N = self.frame.scores
             for threshold in thresholds or thresholds_by_share(score_N, SHARES):
-                routes[f"keep above {threshold:.6g}"] = (score_N > threshold).astype(np.float64)
+                routes[f"score > {threshold:.6g}"] = (score_N > threshold).astype(np.float64)
         elif thresholds:
             raise DataError("there is no score to compare with a threshold", where="columns", mend="Name a score")
         if self.keep is not None:
