@@ -85,9 +85,9 @@ def replay_view(result: Numbers) -> Group:
     for heading in ("route", "kept\n%", "rows that\ntell", "by", *(headings[name] for name in shown)):
         table.add_column(heading, justify="left" if heading in ("route", "by") else "right", no_wrap=True)
     for each in result["routes"]:
-        rows = "–" if each["effective_rows"] is None else f"{each['effective_rows']:,.0f}"
+        effective = "–" if each["effective_rows"] is None else f"{each['effective_rows']:,.0f}"
         for estimator in ("ips", "snips", "dr"):
-            first = (each["route"], percent(each["kept"]), rows) if estimator == "ips" else ("", "", "")
+            first = (each["route"], percent(each["kept"]), effective) if estimator == "ips" else ("", "", "")
             figures = (_estimate(each[name], estimator, *form) for name, form in shown.items())
             table.add_row(*first, estimator, *figures)
         table.add_section()
