@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow, TrafficCertificate, certify_traffic
-from kcm.certify.labelled import LabelledTraffic
+from kcm.certify.labelled import LabelledTest, LabelledTraffic
 from kcm.certify.traffic import Traffic, plan_bet
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
@@ -118,6 +118,66 @@ def certify_window(
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
     return deployed, certificates
+
+
+@dataclass(frozen=True)
+class DrawnItem:
+    """An item that is put before a person, with the probability of that and its place in the frozen order, from 0."""
+
+    request_id: str
+    item: int
+    probability: float
+    position: int
+
+
+def drawn_items(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    *,
+    floor: float,
+    labels: LabelDraw,
+) -> list[DrawnItem]:
+    """The disagreements that a certificate of `policy` needs labels of, in their order; arguments as `certify_window`.
+
+    They are put before people from the first on, so that every label decides as many units as it can.
+    """
+    rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
+    tasks = [None if pd.isna(task) else str(task) for task in rows.table["task"]]
+    probability_N = labels.probabilities(rows.table["probability"].to_numpy(dtype=np.float64), floor)
+    disputed_N = rows.known & rows.disagrees & policy.keep(rows.score, tasks)
+    drawn = np.flatnonzero(disputed_N & labels.drawn(rows.items(), probability_N))
+    place_N = labels.order([str(unit) for unit in rows.table["unit"]])
+    found = rows.table.iloc[drawn[np.argsort(place_N[drawn], kind="stable")]]
+    chosen = zip(found["request_id"], found["item"], probability_N[found.index], strict=True)
+    return [DrawnItem(request, int(item), float(rho), place) for place, (request, item, rho) in enumerate(chosen)]
+
+
+def tested_labels(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    epsilon: float,
+    *,
+    floor: float,
+    delta: float,
+    labels: LabelDraw,
+) -> dict[str | None, LabelledTest]:
+    """What the labels so far tell of every decision of `policy`, by task; arguments as `certify_window`.
+
+    May be asked for after each label: the test holds at all times.
+    """
+    rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
+    share = delta / (1 + len(policy.task_decisions))
+    found: dict[str | None, LabelledTest] = {}
+    for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
+        chosen = rows.select(rows.of_task(task, policy.task_decisions))
+        if len(chosen) and decision != ESCALATE_ALL:
+            labelled = _labelled(chosen, chosen.traffic(floor), decision.cut, labels)
+            found[task] = LabelledTest(labelled, epsilon, share)
+    return found
 
 
 def planned_bet(
