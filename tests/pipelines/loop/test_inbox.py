@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.policy import KEEP_ALL
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError, KcmError
-from kcm.inputs.content import Content
-from kcm.tasks.units import unit_digest
-from pipelines.loop.inbox import Inbox, InboxPlan
+from pipelines.loop.inbox import Inbox
 from pipelines.loop.recertify import certify_window
-from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
-from pipelines.serve.log.payloads import Payload
 from pipelines.serve.log.window import LogReader
-from tests.pipelines.loop.windows import made_window, scope_of
-
-NUM = 9000
-
-
-@dataclass
-class Asked:
-    """An inbox over a made window, in a log that holds its decisions, and how to open it again."""
-
-    inbox: Inbox
-    window: pa.Table
-    url: str
-
-    def again(self) -> Inbox:
-        return Inbox(self.url, self.inbox.plan, self.window, [0.0] * NUM, ["yes"] * NUM)
-
+from tests.pipelines.loop.windows import NUM, Asked, made_inbox, made_window, scope_of
 
 @pytest.fixture(scope="module")
 def window() -> pa.Table:
@@ -46,39 +26,9 @@ def window() -> pa.Table:
 
 @pytest.fixture
 def asked(tmp_path: Path, window: pa.Table) -> Iterator[Asked]:
-    url = f"sqlite:///{tmp_path / 'log.db'}"
-    requests, answers = window["request_id"].to_pylist(), window["large_label"].to_pylist()
-    disputed = [request for request, label in zip(requests, answers, strict=True) if label == "no"]
-    log = DecisionLog(url, 5.0, "reviews")
-    log.open()
-    log.add_decisions(
-        [
-            Decision(
-                Origin(request),
-                0,
-                "reviews/1",
-                "small",
-                audit_share=0.2,
-                unit=unit_digest(Content(request)),
-                payload=Payload(f"the text of {request}"),
-            )
-            for request in disputed
-        ]
-    )
-    log.close()
-    plan = InboxPlan(
-        attempt="a1",
-        application="reviews",
-        version="reviews/2",
-        policy=Policy(decision=KEEP_ALL),
-        labels=("yes", "no", "none of these"),
-        floor=0.2,
-        epsilon=0.02,
-        delta=0.06,
-    )
-    inbox = Inbox(url, plan, window, [0.0] * NUM, ["yes"] * NUM)
-    yield Asked(inbox, window, url)
-    inbox.close()
+    asked = made_inbox(tmp_path, window)
+    yield asked
+    asked.inbox.close()
 
 
 def test_what_is_drawn_is_written_down_once_in_its_order(asked: Asked) -> None:
