@@ -19,6 +19,7 @@ from pipelines.loop.recertify import certify_window
 from pipelines.serve.log.window import LogReader
 from tests.pipelines.loop.windows import NUM, Asked, made_inbox, made_window, scope_of
 
+
 @pytest.fixture(scope="module")
 def window() -> pa.Table:
     return made_window(NUM, rate=0.05)
