@@ -53,6 +53,19 @@ class InboxPlan(Config):
         return LabelDraw(self.attempt, self.probability)
 
 
+class GivenLabels(Config):
+    """What people said of an inbox by the time that its labels sufficed: all that a labelled certificate rests on."""
+
+    plan: InboxPlan
+    answers: dict[str, tuple[State, str | None, float]] = Field(
+        description="State, label and probability by `request id/item`."
+    )
+
+    def of(self, judged: pa.Table) -> pa.Table:
+        """The certify decisions [N] with these labels."""
+        return with_inbox(judged, {_item(each): answer for each, answer in self.answers.items()})
+
+
 @dataclass(frozen=True)
 class InboxItem:
     """An item for a person, `id` being `request id/item`; text and image as far as they are stored."""
@@ -161,8 +174,8 @@ class Inbox:
         now = _now()
         with self._writing() as connection:
             for each, label in answers.items():
-                request_id, _, item = each.rpartition("/")
-                this = (*self._mine(), INBOX.c.request_id == request_id, INBOX.c.item == int(item))
+                request_id, item = _item(each)
+                this = (*self._mine(), INBOX.c.request_id == request_id, INBOX.c.item == item)
                 state = "skipped" if label is None else "labelled"
                 connection.execute(update(INBOX).where(*this).values(state=state, label=label, labelled_at=now))
 
@@ -192,9 +205,10 @@ class Inbox:
             num_skipped=counted.count("skipped"),
         )
 
-    def labelled_window(self) -> pa.Table:
-        """The certify decisions with the inbox as it stands, for `certify_window`."""
-        return with_inbox(self._judged, self._states())
+    def given(self) -> GivenLabels:
+        """The labels as they stand, for `certify_window`."""
+        answers = {f"{request}/{item}": answer for (request, item), answer in self._states().items()}
+        return GivenLabels(plan=self.plan, answers=answers)
 
     def export(self, path: Path) -> int:
         """Write all items as CSV for labelling elsewhere, and give their number; pictures are named by their ids."""
@@ -235,7 +249,7 @@ class Inbox:
     def _ids(self) -> set[str]:
         return {f"{request}/{item}" for request, item in self._states()}
 
-    def _states(self) -> dict[tuple[str, int], tuple[str, str | None, float]]:
+    def _states(self) -> dict[tuple[str, int], tuple[State, str | None, float]]:
         """State, label and probability by item."""
         i = INBOX.c
         with self._reading() as connection:
@@ -264,7 +278,13 @@ class Inbox:
             raise KcmError(f"the log cannot be written: {error}", where=self._url, mend="Nothing was stored") from error
 
 
-def with_inbox(window: pa.Table, states: Mapping[tuple[str, int], tuple[str, str | None, float]]) -> pa.Table:
+def _item(name: str) -> tuple[str, int]:
+    """The item that `request id/item` names."""
+    request_id, _, item = name.rpartition("/")
+    return request_id, int(item)
+
+
+def with_inbox(window: pa.Table, states: Mapping[tuple[str, int], tuple[State, str | None, float]]) -> pa.Table:
     """The window [N] with state, label and probability of its items in an inbox."""
     items = zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)
     state, label, rho = zip(*(states.get(item, (None, None, None)) for item in items), strict=True) or ((), (), ())

@@ -11,7 +11,7 @@ from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.inbox import Inbox, InboxPlan
+from pipelines.loop.inbox import GivenLabels, Inbox, InboxPlan
 from pipelines.loop.journal import Journal
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.lineage import LineageLedger
@@ -72,7 +72,7 @@ def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
     """
     state = LoopState.of(config)
     challenger = challenger_of(config, state)
-    attempt = f"{challenger.evaluated.fingerprint}-labels"
+    attempt = _attempt_of(challenger)
     window = challenger.evaluated.source(WindowArtefact, "window")
 
     def planned(_: int) -> dict[str, object]:
@@ -88,10 +88,35 @@ def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
             delta=spent.spend,
         ).model_dump(mode="json")
 
-    journal = Journal(state.store.control, f"loop/{config.name}/inboxes")
-    plan = InboxPlan.model_validate(journal.append(planned, same=lambda each: bool(each["attempt"] == attempt)))
+    entry = _plans(config, state).append(planned, same=lambda each: bool(each["attempt"] == attempt))
+    plan = InboxPlan.model_validate(entry)
     judged = JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED).of_purpose("certify")
     url = log_url(config.serve, config.storage_path)
     with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
         inbox.fill()
         yield inbox
+
+
+def sufficient_labels(config: RunConfig) -> GivenLabels | None:
+    """The labels of the last turn's challenger, where they certify what was searched; None where they do not yet.
+
+    Opens no inbox, and no look in the ledger.
+    """
+    state = LoopState.of(config)
+    try:
+        challenger = challenger_of(config, state)
+    except DataError:
+        return None
+    opened = {entry["attempt"] for entry in _plans(config, state).entries()}
+    if _attempt_of(challenger) not in opened:
+        return None
+    with opened_inbox(config) as inbox:
+        return inbox.given() if inbox.standing().certified else None
+
+
+def _plans(config: RunConfig, state: LoopState) -> Journal:
+    return Journal(state.store.control, f"loop/{config.name}/inboxes")
+
+
+def _attempt_of(challenger: Challenger) -> str:
+    return f"{challenger.evaluated.fingerprint}-labels"

@@ -64,7 +64,7 @@ def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: As
     assert standing.num_labelled == labels < 80
     assert bounds == sorted(bounds, reverse=True)
     policy, certificates = certify_window(
-        asked.inbox.labelled_window(),
+        asked.inbox.given().of(asked.window),
         np.zeros(NUM),
         ["yes"] * NUM,
         asked.inbox.plan.policy,

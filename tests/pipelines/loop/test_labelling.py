@@ -20,7 +20,7 @@ from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.champion import Champion
 from pipelines.loop.judged import NEW, JudgedWindow
-from pipelines.loop.labelling import opened_inbox
+from pipelines.loop.labelling import opened_inbox, sufficient_labels
 from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.recertify import certify_window
 from pipelines.loop.state import LoopState
@@ -119,3 +119,18 @@ def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned:
     with pytest.raises(DataError, match="no challenger waits"), opened_inbox(found.config):
         pass
     assert json.dumps(LineageLedger(found.state.store.control, "reviews").attempts()) == "[]"
+
+
+def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    assert sufficient_labels(found.config) is None
+    assert not LineageLedger(found.state.store.control, "reviews").attempts()
+    with opened_inbox(found.config) as inbox:
+        items = inbox.items()
+        inbox.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))
+        assert sufficient_labels(found.config) is None
+        inbox.answer(dict.fromkeys([each.id for each in items], "yes"))
+    labels = sufficient_labels(found.config)
+    assert labels is not None
+    assert labels.plan.policy.decision == KEEP_ALL
+    assert set(labels.answers) == {each.id for each in items}
