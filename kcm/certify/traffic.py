@@ -174,16 +174,14 @@ def plan_bet(losses: ArrayLike, level: float) -> float:
     return float(found.x) if found.fun < loss(LARGEST_BET) else LARGEST_BET
 
 
-def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
-    """Units that a certificate takes at the least when a challenger disagrees on `rate` of them, audited at `share`.
+def units_needed(losses: ArrayLike, level: float, delta: float) -> int | None:
+    """Units that certify in about half of all windows whose X are like `losses` [M], the X of earlier rows.
 
-    All of them kept by the deployed cascade, with the best bet for that rate; None where no number suffices.
+    With the bet that is planned on them; `level` is the floor times epsilon. None where no number suffices.
     """
-    level = share * epsilon
-    rare = share * rate  # of X = 1; else X = 0
-    bet = plan_bet(np.concatenate([np.ones(round(1e6 * rare)), np.zeros(round(1e6 * (1 - rare)))]), level)
-    bets_G, weights_G = _mixture(bet)
-    growth_G = rare * np.log1p(-bets_G * (1 - level)) + (1 - rare) * np.log1p(bets_G * level)
+    x = np.asarray(losses, dtype=np.float64)
+    bets_G, weights_G = _mixture(plan_bet(x, level))
+    growth_G = np.log1p(-bets_G[:, None] * (x - level)).mean(axis=1)
     if growth_G.max() <= 0:
         return None
 
@@ -194,6 +192,16 @@ def decisions_needed(rate: float, share: float, epsilon: float, delta: float) ->
     while excess(high) < 0:
         high *= 2
     return math.ceil(float(brentq(excess, 0.0, high)))
+
+
+def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
+    """Units that a certificate takes when a challenger disagrees on `rate` of them, each audited with `share`.
+
+    All of them kept by the deployed cascade; None where no number suffices.
+    """
+    rare = share * rate  # of X = 1; else X = 0
+    x = np.concatenate([np.ones(round(1e5 * rare)), np.zeros(round(1e5 * (1 - rare)))])
+    return units_needed(x, share * epsilon, delta)
 
 
 def _mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

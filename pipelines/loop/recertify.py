@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow, TrafficCertificate, certify_traffic
 from kcm.certify.labelled import LabelledTest, LabelledTraffic
-from kcm.certify.traffic import Traffic, plan_bet
+from kcm.certify.traffic import Traffic, plan_bet, units_needed
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
 from kcm.tasks.hashing import draw
@@ -192,13 +192,36 @@ def planned_bet(
 
     Without validate decisions the largest bet, which is the best where nothing disagrees.
     """
+    return plan_bet(_planned_losses(window, scores_N, small_labels_N, policy, floor), floor * epsilon)
+
+
+def needed_units(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    epsilon: float,
+    floor: float,
+    delta: float,
+) -> int | None:
+    """Certify units with which a certificate of `policy` may be expected, from the window's validate decisions.
+
+    As many certify about every second time. None where the policy loses too much on validate for any number.
+    """
+    return units_needed(_planned_losses(window, scores_N, small_labels_N, policy, floor), floor * epsilon, delta)
+
+
+def _planned_losses(
+    window: pa.Table, scores_N: ArrayLike, small_labels_N: Sequence[str], policy: Policy, floor: float
+) -> NDArray[np.float64]:
+    """X of each unit, [U], at the policy's thresholds; one of 0 where there are none."""
     rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
     if not len(rows):
-        return plan_bet([0.0], floor * epsilon)
+        return np.zeros(1)
     tasks = [None if pd.isna(task) else str(task) for task in rows.table["task"]]
     lost = rows.asked & rows.disagrees & policy.keep(rows.score, tasks)
     x_N = np.where(lost, floor / rows.table["probability"].to_numpy(dtype=np.float64), 0.0)
-    return plan_bet(pd.Series(x_N).groupby(rows.table["unit"].to_numpy()).mean().to_numpy(), floor * epsilon)
+    return np.asarray(pd.Series(x_N).groupby(rows.table["unit"].to_numpy()).mean(), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

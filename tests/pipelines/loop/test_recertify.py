@@ -12,7 +12,7 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.recertify import LabelDraw, certify_window, planned_bet
+from pipelines.loop.recertify import LabelDraw, certify_window, needed_units, planned_bet
 from tests.pipelines.loop.windows import START, made_window, scope_of
 
 KEEP = Policy(decision=KEEP_ALL)
@@ -104,6 +104,19 @@ def test_a_bet_is_planned_on_the_losses_of_validate_decisions() -> None:
     assert planned(made_window(0)) == planned(made_window(1000)) == 0.99
     assert planned(made_window(4000, rate=0.01)) < 0.9
     assert planned(made_window(4000, rate=0.01), threshold=1.0) == 0.99
+
+
+def test_what_a_certificate_needs_is_told_from_validate_decisions() -> None:
+    def needed(rate: float) -> int | None:
+        window = made_window(4000, rate=rate, seed=1)
+        return needed_units(window, np.zeros(4000), ["yes"] * 4000, KEEP, 0.02, 0.2, 0.06)
+
+    assert needed(0.03) is None
+    least, more = needed(0.0), needed(0.01)
+    assert least is not None
+    assert more is not None
+    assert 700 < least < more
+    assert certified(made_window(round(1.2 * least)))[0].decision == KEEP_ALL
 
 
 def labelled(window: pa.Table, draw: LabelDraw, losing: float, skipped: float = 0.0) -> pa.Table:
