@@ -231,6 +231,11 @@ class ServeConfig(BatchingConfig):
         default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
     )
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
+    resource: Path | None = Field(
+        default=None,
+        description="File that the service is deployed from by `serve deploy` or KubeRay, which promotion keeps in "
+        "step; else applying it again undoes a promotion.",
+    )
     encoder: ReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )

@@ -67,6 +67,17 @@ class Traffic(BaseModel):
         return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
+class ChallengerCard(BaseModel):
+    """A version that is tried out beside the one that is served."""
+
+    version: str
+    digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
+    mode: Annotated[Literal["shadow", "canary"], Field(description="Whether it answers anybody.")]
+    share: Annotated[float, Field(description="Share of the callers that it answers.")]
+    stage: int
+    dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]
+
+
 class ModelCard(BaseModel):
     """The model that is being served."""
 
@@ -90,6 +101,7 @@ class ModelCard(BaseModel):
     breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
     loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
     refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]
+    challenger: Annotated[ChallengerCard | None, Field(description="The version that is tried out beside it.")] = None
 
 
 class Status(BaseModel):

@@ -7,37 +7,58 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.runtime import Answer, Input, Judgement
 from kcm.certify.certificate import certificates_json
 from kcm.report.drawing.markup import Html
 from kcm.report.model_section import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
+from pipelines.serve.cascade.judging import Unjudged
+from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import ConflictError, Decision, Feedback, Origin, UnknownRequestError
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import Release, Releases
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
+from pipelines.serve.release import Release, Releases, Served
+from pipelines.serve.schemas import (
+    ChallengerCard,
+    FeedbackResponse,
+    ModelCard,
+    PredictResponse,
+    Refusal,
+    Timings,
+    Traffic,
+)
 
 PROBE_INTERVAL_S = 0.5
+AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
 
 logger = logging.getLogger("ray.serve")
 
 
-class CascadeService:
-    """`load` makes a version ready to judge; `log` is None where nothing is stored.
+@dataclass(frozen=True)
+class Shadow:
+    """What a challenger would have done with the inputs of a request."""
 
+    version: CascadeVersion
+    judgements: list[Judgement]
+
+
+class CascadeService:
+    """`load` makes a version ready to judge, sharing what it can with one that is there already.
+
+    `log` is None where nothing is stored.
     `exposition` gives all metrics in Prometheus' text format.
     """
 
     def __init__(
         self,
-        load: Callable[[Release], Awaitable[CascadeVersion]],
+        load: Callable[[Release, CascadeVersion | None], Awaitable[CascadeVersion]],
         config: ServeConfig,
         breaker: Breaker,
         metrics: ServeMetrics,
@@ -46,13 +67,13 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
-        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try)
+        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
 
     async def stage(self, release: Release) -> None:
-        """Serve a release: at once if it is the first, else once it has been loaded and has answered."""
+        """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
         await self._releases.stage(release)
         self._started = True
 
@@ -71,11 +92,11 @@ class CascadeService:
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         """Answer a request by one version, or raise Refusal. Escalated answers are in the log before it returns."""
-        version = self._releases.current
+        served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self._metrics.refused):
             started = clock()
-            judgements = await version.judge(inputs)
+            version, judgements, _ = await self._judged(served, inputs, origin)
             judged = clock()
             large = await version.escalate(inputs, judgements, started + self._config.timeout_s - judged)
             ended = clock()
@@ -93,9 +114,9 @@ class CascadeService:
             )
         await self._store_escalated(inputs, response)
         self._traffic.count(response.answers)
-        self._store_decisions(version, inputs, origin, response)
+        self._store_decisions(version, inputs, origin, response, self._audit_share(served, version))
         self._metrics.answered(response)
-        self._metrics.set_load(version.batcher.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self._metrics.set_load(version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
@@ -158,6 +179,22 @@ class CascadeService:
             breaker=self._breaker.state,
             loading=self._releases.loading,
             refused=self._releases.refused,
+            challenger=self.challenger_card(),
+        )
+
+    def challenger_card(self) -> ChallengerCard | None:
+        """The version that is tried out beside the champion, and what became of it."""
+        served, dropped = self._releases.served, self._releases.dropped
+        trial = served.release.challenger
+        if trial is None:
+            return None
+        return ChallengerCard(
+            version=trial.version,
+            digest=served.challenger.small_side.bundle.digest if served.challenger else None,
+            mode=trial.mode,
+            share=trial.share,
+            stage=trial.stage,
+            dropped=dropped.reason if dropped and dropped.version == trial.version else None,
         )
 
     def report(self) -> Html:
@@ -182,13 +219,34 @@ class CascadeService:
         """Count a request that ended in an unexpected error."""
         self._metrics.failed()
 
-    async def _load_and_try(self, release: Release) -> CascadeVersion:
+    async def _load_and_try(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version that has judged a probe; one that takes over must have an answer of its large model, too."""
-        version = await self._load(release)
+        version = await self._load(release, beside)
         await version.judge_probe()
         if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
+
+    async def _judged(
+        self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin
+    ) -> tuple[CascadeVersion, list[Judgement], Shadow | None]:
+        """The version that answers, its judgements, and what a challenger would have done in its place.
+
+        A challenger that gives no numbers, or takes too long for them, is dropped, and the champion answers.
+        """
+        champion, challenger, trial = served.champion, served.challenger, served.release.challenger
+        if challenger is None or trial is None:
+            return champion, await champion.judge(inputs), None
+        mine, theirs = await champion.judge_beside(inputs, challenger)
+        if isinstance(theirs, Unjudged):
+            self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
+        elif isinstance(mine, Unjudged) or not challenger.pace.too_slow(theirs, mine):
+            if trial.answers(origin.caller, origin.request_id):
+                return challenger, theirs, None
+            return champion, champion.judged(mine), Shadow(challenger, theirs)
+        else:
+            self._releases.drop(challenger.name, f"it is too slow: judging costs over {MOST:g} times the champion's")
+        return champion, champion.judged(mine), None
 
     async def _store_escalated(self, inputs: Sequence[Input], response: PredictResponse) -> None:
         escalated: list[tuple[int, Input, Answer]] = [
@@ -204,14 +262,21 @@ class CascadeService:
             self._metrics.unstored("escalated")
             logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
 
+    def _audit_share(self, served: Served[CascadeVersion], version: CascadeVersion) -> float:
+        """The probability with which what this version keeps is audited."""
+        trial = served.release.challenger
+        if trial and version is served.challenger and trial.share < AUDITED_BELOW:
+            return 1.0
+        return self._config.audit.share
+
     def _store_decisions(
-        self, version: CascadeVersion, inputs: Sequence[Input], origin: Origin, response: PredictResponse
+        self, version: CascadeVersion, inputs: Sequence[Input], origin: Origin, response: PredictResponse, share: float
     ) -> None:
         """Add every item to the log with the draw of its audit, and start the audits."""
         if self._log is None:
             return
         auditor = version.auditor
-        share, drawn = (auditor.share, auditor.draw(response.answers)) if auditor else (0.0, {})
+        drawn = auditor.draw(response.answers, share) if auditor else {}
         self._log.add_decisions(
             [
                 Decision(origin, index, response.model_version, answer.route, share, drawn.get(index))

@@ -58,7 +58,7 @@ class StubSmallSide(SmallSide):
         )
         self.policy, self.top_k = Policy(), None
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         features = np.zeros(4, np.float32)
         return [
             Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
@@ -122,21 +122,21 @@ def release(version: str) -> Release:
 
 async def started(metrics: Any, url: str | None = None, troubles: int = 0, share: float = 0.0) -> CascadeService:
     log = LogWriter(CONFIG.feedback, url) if url else None
+    config = CONFIG.model_copy(update={"audit": AuditConfig(share=share, seed=0)})
 
-    async def load(staged: Release) -> CascadeVersion:
+    async def load(staged: Release, beside: CascadeVersion | None) -> CascadeVersion:
         fails = 99 if staged.version == "mute" else troubles
         large: Any = StubEscalation(fails)
         auditor = None
         if log and share:
             monitor = Monitor(log, staged.version, None, metrics)
-            audit = AuditConfig(share=share, seed=0)
-            auditor = Auditor(audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
+            auditor = Auditor(config.audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
         return version_of(StubSmallSide(), large, CONFIG, name=staged.version, auditor=auditor)
 
     async def exposition() -> str:
         return "everything counted"
 
-    service = CascadeService(load, CONFIG, Breaker(BreakerConfig()), metrics, log, exposition)
+    service = CascadeService(load, config, Breaker(BreakerConfig()), metrics, log, exposition)
     await service.stage(release("1"))
     return service
 
