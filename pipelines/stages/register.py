@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
+from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
+from pipelines.loop.champion import Pointer
+from pipelines.loop.promotion import Champions, champion_now
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
@@ -33,7 +36,7 @@ class BundleArtefact(Artefact):
 
 
 class Register(Stage, Plan):
-    """The bundle, in the store and as the champion of the registry; idempotent."""
+    """The bundle, in the store, and in the registry as the champion; idempotent."""
 
     stage, version, unit = "register", 3, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
@@ -80,7 +83,12 @@ class Register(Stage, Plan):
         bundle.write(attempt.folder / BUNDLE)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Make the bundle the champion."""
-        if context.tracking:
-            model = self.tracking.model_of(self.name)
-            context.tracking.publish(model, artefact.bundle, artefact.fingerprint)
+        """Make the bundle the champion, unless it was before and another one followed."""
+        if context.tracking is None:
+            return
+        model = self.tracking.model_of(self.name)
+        number = context.tracking.register(model, artefact.bundle, artefact.fingerprint)
+        champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
+        candidate = champion_now(f"{model}/{number}", artefact.bundle, artefact.fingerprint, by="run")
+        if (stays := champions.introduce(candidate)) is not None:
+            context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
