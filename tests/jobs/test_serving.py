@@ -122,6 +122,11 @@ def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: Ru
     assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
 
 
+def test_decisions_are_the_run_s_unless_an_application_is_named() -> None:
+    assert Site.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
+    assert Site.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
+
+
 def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:
     """Promise: no file is written by which replicas on several machines would damage one SQLite file."""
     several = Site.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))

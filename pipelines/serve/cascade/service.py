@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from kcm.bundle.runtime import Answer, Input, Judgement
+from kcm.bundle.runtime import Input, Judgement
 from kcm.certify.certificate import certificates_json
+from kcm.large import LargeAnswer
 from kcm.report.drawing.markup import Html
 from kcm.report.model_section import model_section
+from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
@@ -21,10 +23,18 @@ from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, Decision, Feedback, Origin, UnknownRequestError
+from pipelines.serve.log.decisions import (
+    ConflictError,
+    Decision,
+    Escalated,
+    Feedback,
+    Origin,
+    Shadow,
+    UnknownRequestError,
+)
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import Release, Releases, Served
+from pipelines.serve.release import Challenger, Release, Releases, Served
 from pipelines.serve.schemas import (
     ChallengerCard,
     FeedbackResponse,
@@ -42,11 +52,17 @@ logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
-class Shadow:
-    """What a challenger would have done with the inputs of a request."""
+class Judged:
+    """The version that answers a request, its judgements, and the probability with which it is audited.
+
+    `trial` is the challenger that was tried out at that moment, `shadow` what it would have done with each input.
+    """
 
     version: CascadeVersion
     judgements: list[Judgement]
+    audit_share: float
+    trial: Challenger | None = None
+    shadow: list[Shadow] | None = None
 
 
 class CascadeService:
@@ -96,27 +112,30 @@ class CascadeService:
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self._metrics.refused):
             started = clock()
-            version, judgements, _ = await self._judged(served, inputs, origin)
+            found = await self._judged(served, inputs, origin)
             judged = clock()
-            large = await version.escalate(inputs, judgements, started + self._config.timeout_s - judged)
-            ended = clock()
-            if isinstance(large, LargeUnavailable):
-                logger.warning("request %s: %s", origin.request_id, large.reason)
-            response = PredictResponse(
-                model_version=version.name,
-                request_id=origin.request_id,
-                answers=version.answers(judgements, large),
-                timings=Timings(
-                    judge_s=judged - started,
-                    large_s=0.0 if all(judgement.keeps for judgement in judgements) else ended - judged,
-                    total_s=ended - started,
-                ),
-            )
-        await self._store_escalated(inputs, response)
+            async with self._logging_failures(found, origin):
+                large = await found.version.escalate(
+                    inputs, found.judgements, started + self._config.timeout_s - judged
+                )
+                ended = clock()
+                if isinstance(large, LargeUnavailable):
+                    logger.warning("request %s: %s", origin.request_id, large.reason)
+                response = PredictResponse(
+                    model_version=found.version.name,
+                    request_id=origin.request_id,
+                    answers=found.version.answers(found.judgements, large),
+                    timings=Timings(
+                        judge_s=judged - started,
+                        large_s=0.0 if all(judgement.keeps for judgement in found.judgements) else ended - judged,
+                        total_s=ended - started,
+                    ),
+                )
+        await self._store_escalated(inputs, response, large)
         self._traffic.count(response.answers)
-        self._store_decisions(version, inputs, origin, response, self._audit_share(served, version))
+        self._store_decisions(found, inputs, origin, response)
         self._metrics.answered(response)
-        self._metrics.set_load(version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self._metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
@@ -227,60 +246,86 @@ class CascadeService:
             raise RuntimeError(unavailable.reason)
         return version
 
-    async def _judged(
-        self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin
-    ) -> tuple[CascadeVersion, list[Judgement], Shadow | None]:
-        """The version that answers, its judgements, and what a challenger would have done in its place.
-
-        A challenger that gives no numbers, or takes too long for them, is dropped, and the champion answers.
-        """
+    async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
+        """Who answers, and how; a challenger that gives no numbers, or takes too long for them, is dropped."""
         champion, challenger, trial = served.champion, served.challenger, served.release.challenger
+        share = self._config.audit.share
         if challenger is None or trial is None:
-            return champion, await champion.judge(inputs), None
+            return Judged(champion, await champion.judge(inputs), share)
         mine, theirs = await champion.judge_beside(inputs, challenger)
         if isinstance(theirs, Unjudged):
             self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
-        elif isinstance(mine, Unjudged) or not challenger.pace.too_slow(theirs, mine):
-            if trial.answers(origin.caller, origin.request_id):
-                return challenger, theirs, None
-            return champion, champion.judged(mine), Shadow(challenger, theirs)
-        else:
+        elif not isinstance(mine, Unjudged) and challenger.pace.too_slow(theirs, mine):
             self._releases.drop(challenger.name, f"it is too slow: judging costs over {MOST:g} times the champion's")
-        return champion, champion.judged(mine), None
+        elif trial.answers(origin.caller, origin.request_id):
+            return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
+        else:
+            return Judged(champion, champion.judged(mine), share, trial, shadow=challenger.shadows(theirs))
+        return Judged(champion, champion.judged(mine), share)
 
-    async def _store_escalated(self, inputs: Sequence[Input], response: PredictResponse) -> None:
-        escalated: list[tuple[int, Input, Answer]] = [
-            (index, given, answer)
-            for index, (given, answer) in enumerate(zip(inputs, response.answers, strict=True))
-            if answer.route != "small"
-        ]
-        if self._log is None or not escalated:
+    @asynccontextmanager
+    async def _logging_failures(self, found: Judged, origin: Origin) -> AsyncIterator[None]:
+        """Log that the request fails in the block, if it is a challenger that answers it."""
+        try:
+            yield
+        except Exception as error:
+            trial = found.trial
+            if self._log and trial and trial.version == found.version.name:
+                status = error.status if isinstance(error, Refusal) else 500
+                try:
+                    await self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
+                except LogUnavailableError:
+                    self._metrics.unstored("failure")
+            raise
+
+    async def _store_escalated(
+        self, inputs: Sequence[Input], response: PredictResponse, large: Sequence[LargeAnswer] | LargeUnavailable
+    ) -> None:
+        places = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
+        if self._log is None or not places:
             return
+        known = [None] * len(places) if isinstance(large, LargeUnavailable) else [each.probabilities for each in large]
+        escalated = [
+            Escalated(index, response.answers[index], inputs[index].task, probabilities_C)
+            for index, probabilities_C in zip(places, known, strict=True)
+        ]
         try:
             await self._log.add_escalated(response.request_id, response.model_version, escalated)
         except LogUnavailableError as error:
             self._metrics.unstored("escalated")
             logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
 
-    def _audit_share(self, served: Served[CascadeVersion], version: CascadeVersion) -> float:
-        """The probability with which what this version keeps is audited."""
-        trial = served.release.challenger
-        if trial and version is served.challenger and trial.share < AUDITED_BELOW:
-            return 1.0
-        return self._config.audit.share
-
     def _store_decisions(
-        self, version: CascadeVersion, inputs: Sequence[Input], origin: Origin, response: PredictResponse, share: float
+        self, found: Judged, inputs: Sequence[Input], origin: Origin, response: PredictResponse
     ) -> None:
         """Add every item to the log with the draw of its audit, and start the audits."""
-        if self._log is None:
+        if (log := self._log) is None:
             return
-        auditor = version.auditor
-        drawn = auditor.draw(response.answers, share) if auditor else {}
-        self._log.add_decisions(
+        version, trial = found.version, found.trial
+        auditor, bundle = version.auditor, version.small_side.bundle
+        drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
+        log.add_decisions(
             [
-                Decision(origin, index, response.model_version, answer.route, share, drawn.get(index))
-                for index, answer in enumerate(response.answers)
+                Decision(
+                    origin,
+                    index,
+                    response.model_version,
+                    answer.route,
+                    found.audit_share,
+                    drawn.get(index),
+                    small_label=bundle.answer_names[judgement.label],
+                    gate_score=judgement.gate_score,
+                    task=given.task,
+                    unit=unit_digest(given.content, given.group),
+                    large_identity=bundle.large_identity,
+                    payload=log.payload(given.content, judgement.features_D, answer.route),
+                    shadow=found.shadow[index] if found.shadow else None,
+                    stage=trial.stage if trial else None,
+                    seconds=response.timings.total_s if trial else None,
+                )
+                for index, (given, judgement, answer) in enumerate(
+                    zip(inputs, found.judgements, response.answers, strict=True)
+                )
             ]
         )
         if auditor:

@@ -22,6 +22,7 @@ from pipelines.serve.cascade.pace import Pace
 from pipelines.serve.cascade.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.decisions import Shadow
 from pipelines.serve.schemas import Refusal
 
 logger = logging.getLogger("ray.serve")
@@ -63,6 +64,11 @@ class CascadeVersion:
             logger.error("the small side of version %s gave no numbers: %s", self.name, judgements.reason)
             raise self._later(503, "the small side failed")
         return judgements
+
+    def shadows(self, judgements: Sequence[Judgement]) -> list[Shadow]:
+        """What this version would have done with inputs that another one answered."""
+        names = self.small_side.bundle.answer_names
+        return [Shadow(self.name, each.gate_score, names[each.label], each.keeps) for each in judgements]
 
     async def escalate(
         self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float

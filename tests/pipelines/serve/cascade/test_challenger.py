@@ -18,16 +18,17 @@ from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.database import DECISIONS
+from pipelines.serve.log.database import DECISIONS, FAILURES, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog, Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Challenger, Release
-from pipelines.serve.schemas import PredictResponse
+from pipelines.serve.schemas import PredictResponse, Refusal
 from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, version_of
 
 INPUTS = [Input(Content("keep")), Input(Content("escalate"))]
@@ -47,6 +48,7 @@ class Side(SmallSide):
             task_names=(),
             reads=TEXT,
             certificates={},
+            large_identity="large",
             digest=f"digest of {version}",
             encoder_identity="other" if version == "other" else "encoder",
         )
@@ -63,9 +65,13 @@ class Side(SmallSide):
 
 
 class Large:
-    """Always says `label of 1`."""
+    """Always says `label of 1`, or fails."""
 
-    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer]:
+    fails = False
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        if self.fails:
+            return LargeUnavailable("the large model is away", 503)
         return [LargeAnswer(0) for _ in items]
 
     async def probe(self, timeout_s: float) -> None:
@@ -80,6 +86,7 @@ class Replica:
         self.log, self.url = LogWriter(FeedbackConfig(), url), url
         config = CONFIG.model_copy(update={"audit": AuditConfig(share=audit_share)})
         metrics, large = NoMetrics(), Large()
+        self.large = large
 
         async def load(release: Release, beside: CascadeVersion | None) -> CascadeVersion:
             side = self.sides[release.version] = Side(release.version)
@@ -169,6 +176,41 @@ def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) 
         await replica.service.predict(INPUTS, Origin("later", None))
         later = [row["audit_share"] for row in await replica.decisions() if row["request_id"] == "later"]
         assert later == [0.1, 0.1]
+
+    run(check())
+
+
+def test_what_a_challenger_would_have_done_is_in_the_log_beside_the_decision(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2")
+        await replica.service.predict(INPUTS, Origin("r"))
+        decisions = await replica.decisions()
+        assert [(row["stage"], row["seconds"] > 0) for row in decisions] == [(0, True)] * 2
+        shadows = DecisionLog(url, 1.0).read(SHADOWS)
+        assert [(row["item"], row["model_version"], row["small_label"], row["keeps"]) for row in shadows] == [
+            (0, "2", "label of 2", True),
+            (1, "2", "label of 2", False),
+        ]
+        await replica.serve()
+        await replica.service.predict(INPUTS, Origin("alone"))
+        alone = [row for row in await replica.decisions() if row["request_id"] == "alone"]
+        assert [(row["stage"], row["seconds"]) for row in alone] == [(None, None)] * 2
+        assert len(DecisionLog(url, 1.0).read(SHADOWS)) == 2
+
+    run(check())
+
+
+def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2", share=1.0)
+        replica.sides["2"].policy = Policy(on_large_failure="error")
+        replica.large.fails = True
+        with pytest.raises(Refusal):
+            await replica.service.predict(INPUTS, Origin("r"))
+        (row,) = DecisionLog(url, 1.0).read(FAILURES)
+        assert (row["request_id"], row["model_version"], row["status"]) == ("r", "2", 503)
 
     run(check())
 
