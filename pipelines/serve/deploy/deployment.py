@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,20 @@ def _named(release: Release) -> str:
 def _num_replicas() -> int:
     states = serve.status().applications[APP_NAME].deployments["door"].replica_states
     return sum(number for state, number in states.items() if state == "RUNNING")
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """The running application as `pipelines.loop.canary` sees it; `resource` as in `change_release`."""
+
+    timeout_s: float = 300.0
+    resource: Path | None = None
+
+    def change(self, release: Release) -> None:
+        """As `change_release`; a file of others names champions alone."""
+        change_release(release, timeout_s=self.timeout_s, resource=None if release.challenger else self.resource)
+
+    def dropped(self, version: str) -> str | None:
+        """Why the replica that the router picks has dropped this challenger, if it has."""
+        trial = serve.get_app_handle(APP_NAME).status.remote().result(timeout_s=self.timeout_s)["challenger"]
+        return trial["dropped"] if trial and trial["version"] == version else None
