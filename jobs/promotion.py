@@ -14,13 +14,14 @@ from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
-from pipelines.loop.champion import By, Pointer
-from pipelines.loop.promotion import Champions, champion_now, promoting
+from pipelines.loop.champion import By
+from pipelines.loop.promotion import champion_now, promoting
+from pipelines.loop.state import LoopState, watermark_of
+from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import change_version, is_running
 from pipelines.serve.release import Release
-from pipelines.store.artefact import ArtefactStore
-from pipelines.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
+from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
@@ -29,7 +30,8 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
     `version` is a number, or NAME/NUMBER. Raises KcmError, with the champion and what is served as they were, for a
     version that is not registered, cannot be served, or is refused by a replica.
     """
-    champions = champions_of(config)
+    state = LoopState.of(config)
+    champions = state.champions
     name, _, number = version.rpartition("/")
     if name and name != champions.model:
         raise KcmError(
@@ -37,12 +39,17 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
         )
     release = served_model(config, f"{champions.model}/{number}")
     require_servable(release, Site.of(config).serve, config.assets_path)
-    with promoting(ArtefactStore(config.storage_path).control, config.name):
+    with promoting(state.store.control, config.name):
         before = champions.pointer.current()
         served = change_served(config, release)
         tags = version_tags(champions.uri, champions.model, number)
         champion = champion_now(
-            release.version, release.bundle, tags[FINGERPRINT_TAG], by=by, parent=tags.get(PARENT_TAG)
+            release.version,
+            tags[DIGEST_TAG],
+            tags[FINGERPRINT_TAG],
+            by=by,
+            after=watermark_of(config),
+            parent=tags.get(PARENT_TAG),
         )
         champions.promote(champion, expected=before.number if before else 0)
     return {"version": release.version, "served": served}
@@ -53,7 +60,8 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
 
     Raises KcmError, with nothing changed, where there is none, or where `promote` would.
     """
-    pointer = champions_of(config).pointer
+    state = LoopState.of(config)
+    pointer = state.champions.pointer
     current = pointer.current()
     if current is None:
         raise KcmError(f"{config.name!r} has no champion to roll back", mend="Start `kcm run` first")
@@ -64,13 +72,14 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     result = promote(config, version or earlier[-1].version, by="rollback")
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)
-    return result | {"rolled_back": today.version, "reason": reason}
+    return result | {"rolled_back": today.version, "reason": reason} | state.write()
 
 
-def champions_of(config: RunConfig) -> Champions:
-    """The champion of a run, as its storage and its registry have it."""
-    pointer = Pointer(ArtefactStore(config.storage_path).control, config.name)
-    return Champions(pointer, config.tracking.uri_in(config.storage_path), config.tracking.model_of(config.name))
+def delivered(config: RunConfig, version: str) -> Delivery:
+    """Let the running service take a registered version over at once; nothing where none runs."""
+    release = served_model(config, version)
+    require_servable(release, Site.of(config).serve, config.assets_path)
+    return Delivery(served=change_served(config, release))
 
 
 def change_served(config: RunConfig, release: Release) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.certify.certificate import Certificate
 from kcm.config import Config
 from kcm.metrics.intervals import paired_difference
 
@@ -138,6 +139,22 @@ def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
     return PromotionGate(
         name="old_tasks", verdict=verdict, reason=reason, figures={"max_loss": max_loss, "tasks": figures}
     )
+
+
+def certified(certificate: Certificate) -> PromotionGate:
+    """Whether the window certifies that something is kept.
+
+    Escalating all is always certified, and no reason to promote; where the window was too small to certify anything,
+    a person may decide.
+    """
+    shown = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
+    figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in shown}
+    verdict: Verdict = "pass"
+    if not certificate.valid:
+        verdict = "fail"
+    elif certificate.decision == "escalate_all":
+        verdict = "undecided" if certificate.num_units < certificate.fewest_units else "fail"
+    return PromotionGate(name="certificate", verdict=verdict, reason=certificate.reason, figures=figures)
 
 
 def call_rate(

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from kcm.bundle.bundle import bundle_digest
 from kcm.errors import KcmError
 from pipelines.loop.champion import By, Champion, Current, Pointer, utc_now
 from pipelines.store.control import Control
@@ -95,11 +93,11 @@ class Champions:
 
 
 def champion_now(
-    version: str, bundle: Path, fingerprint: str, *, by: By, after: int = 0, parent: str | None = None
+    version: str, digest: str, fingerprint: str, *, by: By, after: int = 0, parent: str | None = None
 ) -> Champion:
-    """A version as it becomes the champion now."""
+    """A version as it becomes the champion now: the bundle's digest, and the artefact of `register` that holds it."""
     return Champion(
-        digest=bundle_digest(bundle),
+        digest=digest,
         version=version,
         bundle=fingerprint,
         promoted_at=utc_now(),

@@ -7,12 +7,14 @@ from pathlib import Path
 from pydantic import Field
 from rich.markup import escape
 
-from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
 from pipelines.loop.champion import Pointer
+from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import Champions, champion_now
+from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
@@ -45,6 +47,7 @@ class Register(Stage, Plan):
     encoder: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
+    serve: ServeConfig = Field(exclude=True)
 
     def write(
         self,
@@ -89,6 +92,12 @@ class Register(Stage, Plan):
         model = self.tracking.model_of(self.name)
         number = context.tracking.register(model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
-        candidate = champion_now(f"{model}/{number}", artefact.bundle, artefact.fingerprint, by="run")
+        candidate = champion_now(
+            f"{model}/{number}",
+            bundle_digest(artefact.bundle),
+            artefact.fingerprint,
+            by="run",
+            after=log_watermark(self.serve, context.store.root, self.serve.application or self.name),
+        )
         if (stays := champions.introduce(candidate)) is not None:
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")

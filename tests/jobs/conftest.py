@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
 from pipelines.loop.champion import Pointer
@@ -33,6 +34,6 @@ def registered(storage: Path, versions: Sequence[str] = ("first", "second")) -> 
         bundle.mkdir()
         (bundle / "bundle.json").write_text(version)
         number = tracking.register(config.name, bundle, fingerprint=version)
-        candidate = champion_now(f"{config.name}/{number}", bundle, version, by="run")
+        candidate = champion_now(f"{config.name}/{number}", bundle_digest(bundle), version, by="run")
         Champions(Pointer(Control(storage / CONTROL), config.name), tracking.uri, config.name).introduce(candidate)
     return config

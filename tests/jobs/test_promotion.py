@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -16,6 +18,7 @@ from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
 from pipelines.loop.champion import Pointer
+from pipelines.loop.state import LoopState
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, champion_of, set_champion
 from tests.jobs.conftest import registered
@@ -140,7 +143,7 @@ def test_a_cluster_that_is_named_is_joined(
 
 
 def pointer(config: RunConfig) -> Pointer:
-    return promotion.champions_of(config).pointer
+    return LoopState.of(config).champions.pointer
 
 
 def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by_itself(tmp_path, monkeypatch) -> None:
@@ -148,12 +151,10 @@ def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     today = pointer(config).current().champion
     result = rollback(config)
-    assert result == {
-        "version": "reviews/1",
-        "served": False,
-        "rolled_back": "reviews/2",
-        "reason": "rolled back by hand",
-    }
+    assert (result["version"], result["rolled_back"], result["served"]) == ("reviews/1", "reviews/2", False)
+    told = json.loads(Path(result["result_path"]).read_text())
+    assert told["champion"]["version"] == "reviews/1"
+    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "rolled back by hand")
     assert champion(config) == "1"
     assert [each.by for each in pointer(config).history()] == ["run", "run", "rollback"]
     assert pointer(config).rejected(today.digest) == "rolled back by hand"
@@ -171,7 +172,7 @@ def test_promotion_by_hand_settles_what_a_hand_moved_in_mlflow(tmp_path, monkeyp
     """Promise: after it, pointer and alias agree again, and an update may start."""
     config = registered(tmp_path)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
-    champions = promotion.champions_of(config)
+    champions = LoopState.of(config).champions
     set_champion(champions.uri, config.name, "1")
     with pytest.raises(KcmError, match="nobody has promoted"):
         champions.agreed()

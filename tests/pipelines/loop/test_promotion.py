@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kcm.bundle.bundle import bundle_digest
 from kcm.errors import KcmError
 from pipelines.loop.champion import Champion, Pointer
 from pipelines.loop.promotion import Champions, champion_now
@@ -23,7 +24,7 @@ def versions(tmp_path: Path) -> tuple[Champions, list[Champion]]:
         bundle.mkdir()
         (bundle / "bundle.json").write_text(name)
         number = tracking.register("demo", bundle, fingerprint=name)
-        found.append(champion_now(f"demo/{number}", bundle, name, by="run"))
+        found.append(champion_now(f"demo/{number}", bundle_digest(bundle), name, by="run"))
     tracking.close()
     return Champions(Pointer(Control(tmp_path / "control"), "demo"), tracking.uri, "demo"), found
 
