@@ -131,8 +131,8 @@ class SmallSide:
         score_N = self.gate.score(features_ND, judge_NC)
         if np.isnan(small_NC).any():
             raise DataError("the small model's logits contain NaN")
-        tasks = [item.task for item in inputs]
-        threshold_N, keeps_N = self.policy.cuts(tasks, len(inputs)), self.policy.keep(score_N, tasks)
+        tasks, policy = [item.task for item in inputs], self.policy  # which another thread may replace
+        threshold_N, keeps_N = policy.cuts(tasks, len(inputs)), policy.keep(score_N, tasks)
         label_N = small_NC.argmax(axis=1)
         confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
         probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)

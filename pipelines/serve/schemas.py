@@ -92,6 +92,9 @@ class ModelCard(BaseModel):
     certificate: Annotated[Certificate | None, Field(description="Of requests that carry no task.")]
     task_certificates: dict[str, Certificate]
     lineage: dict[str, Any]
+    standing: Annotated[
+        Literal["holds", "refuted", "expired"], Field(description="Whether what was certified may be relied on.")
+    ] = "holds"
     traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[

@@ -17,6 +17,7 @@ from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.encoder import EncoderFailedError
 from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation, explanation
+from pipelines.serve.cascade.guard import Guard
 from pipelines.serve.cascade.judging import Judging, Unjudged, Verdict
 from pipelines.serve.cascade.pace import Pace
 from pipelines.serve.cascade.pictures import TooManyPixelsError
@@ -33,7 +34,7 @@ class CascadeVersion:
     """The steps of a prediction by one version; each raises Refusal.
 
     `judging` has the small side judge what it encodes; versions with the same encoder share it. `auditor` is None
-    where nothing is logged.
+    where nothing is logged, and `guard` has acted where the certificate does not hold any more.
     """
 
     small_side: SmallSide
@@ -42,6 +43,7 @@ class CascadeVersion:
     config: ServeConfig
     name: str
     auditor: Auditor | None = None
+    guard: Guard | None = None
     pace: Pace = field(default_factory=Pace)
 
     async def judge(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:

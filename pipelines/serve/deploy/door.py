@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kcm.redact import redact_logger
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.guard import Guard
 from pipelines.serve.cascade.judging import Judging
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
@@ -29,6 +31,7 @@ from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.requestlog import request_log, to_logger
 from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import Exposition, ServeMetrics
@@ -115,8 +118,10 @@ class Door:
             judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        auditor = self._auditor(self._writer, release, bundle, escalation) if self._writer else None
-        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor)
+        guard = Guard(small_side, release.version, config.on_refuted)
+        guard.act(refuted=False)  # it may have expired
+        auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
+        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
         config, read = self._config, bundle.encoder.reader(self._assets_dir)
@@ -128,10 +133,14 @@ class Door:
         )
         return Judging(self._encoder_of(bundle, release, read), pictures, config)
 
-    def _auditor(self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor:
+    async def _auditor(
+        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
+    ) -> Auditor:
         config = self._config
-        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics)
-        monitor.schedule()  # the version may have answered before
+        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics, guard.act)
+        with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
+            await monitor.recall()
+        monitor.schedule()
         return Auditor(
             config.audit,
             bundle.answer_names,

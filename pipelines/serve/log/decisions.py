@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, select, update
 
 from kcm.bundle.runtime import Answer, Route
 from kcm.tasks.units import unit_of
@@ -23,6 +23,7 @@ from pipelines.serve.log.database import (
     ESCALATED,
     FAILURES,
     FEEDBACK,
+    INBOX,
     LOG_KEY,
     PAYLOADS,
     SHADOWS,
@@ -270,6 +271,30 @@ class DecisionLog:
         for tally in tallies:
             totals[tally.audit_share, tally.route] -= tally.number
         return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
+
+    def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[tuple[int, float, bool]]:
+        """Decisions of a version above a number, in order: number, audit share, and whether a loss is known of it.
+
+        A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
+        model is right. Degraded answers, and those of a time without audits, are left out.
+        """
+        d, a, f, i = DECISIONS.c, AUDITS.c, FEEDBACK.c, INBOX.c
+        differs = (a.state == "answered") & (a.small_label != a.large_label)
+        lost = differs if label_free else differs & ((f.label == a.large_label) | (i.label == a.large_label))
+
+        def same(other: Any) -> Any:
+            return (other.request_id == d.request_id) & (other.item == d.item)
+
+        chosen = (
+            select(d.number, d.audit_share, func.coalesce(func.max(case((lost, 1), else_=0)), 0))
+            .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, same(f)).outerjoin(INBOX, same(i)))
+            .where(d.model_version == model_version, d.number > after, d.audit_share > 0, d.route != "small_degraded")
+            .group_by(d.number, d.audit_share)
+            .order_by(d.number)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [(number, share, bool(lost)) for number, share, lost in connection.execute(chosen)]
 
     def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""

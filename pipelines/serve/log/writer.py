@@ -143,6 +143,12 @@ class LogWriter:
         """As `DecisionLog.tallies`."""
         return await self._read(lambda: self._log.tallies(model_version))
 
+    async def events(
+        self, model_version: str, after: int, limit: int, *, label_free: bool
+    ) -> list[tuple[int, float, bool]]:
+        """As `DecisionLog.events`."""
+        return await self._read(lambda: self._log.events(model_version, after, limit, label_free=label_free))
+
     async def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """As `DecisionLog.raise_alarm`."""
         return await self._write(lambda: self._log.raise_alarm(model_version, epsilon, regret_low))
