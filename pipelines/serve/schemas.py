@@ -78,6 +78,16 @@ class ChallengerCard(BaseModel):
     dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]
 
 
+class DriftCard(BaseModel):
+    """Whether traffic still looks like the certify rows, as the replica sees it that answers."""
+
+    watched: Annotated[bool, Field(description="False where the bundle holds nothing to compare traffic with.")]
+    e_values: Annotated[
+        dict[str, float], Field(description="Evidence of drift by quantity; 1 at first, and 1 on average without any.")
+    ] = Field(default_factory=dict)
+    drifted: Annotated[str | None, Field(description="What has drifted the most, where something has.")] = None
+
+
 class ModelCard(BaseModel):
     """The model that is being served."""
 
@@ -95,6 +105,7 @@ class ModelCard(BaseModel):
     standing: Annotated[
         Literal["holds", "refuted", "expired"], Field(description="Whether what was certified may be relied on.")
     ] = "holds"
+    drift: DriftCard = DriftCard(watched=False)
     traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[

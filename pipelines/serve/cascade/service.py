@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from kcm.bundle.runtime import Input, Judgement
 from kcm.certify.certificate import certificates_json
@@ -32,11 +33,13 @@ from pipelines.serve.log.decisions import (
     Shadow,
     UnknownRequestError,
 )
+from pipelines.serve.log.drift import drifted
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger, Release, Releases, Served
 from pipelines.serve.schemas import (
     ChallengerCard,
+    DriftCard,
     FeedbackResponse,
     ModelCard,
     PredictResponse,
@@ -90,8 +93,12 @@ class CascadeService:
 
     async def stage(self, release: Release) -> None:
         """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
+        if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
+            self._metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
+        if trial := release.challenger:
+            self._metrics.set_challenger(trial.version, trial.share)
 
     async def become_ready(self) -> None:
         """Put a probe to the large model until it answers."""
@@ -134,6 +141,8 @@ class CascadeService:
         await self._store_escalated(inputs, response, large)
         self._traffic.count(response.answers)
         self._store_decisions(found, inputs, origin, response)
+        if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
+            found.version.drift.add(found.judgements)
         self._metrics.answered(response)
         self._metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
@@ -193,6 +202,7 @@ class CascadeService:
             task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
             lineage=bundle.lineage.model_dump(mode="json"),
             standing=guard.standing if (guard := self._releases.current.guard) else "holds",
+            drift=self._drift_card(),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
             cost_saved=self._traffic.cost_saved,
@@ -201,6 +211,13 @@ class CascadeService:
             refused=self._releases.refused,
             challenger=self.challenger_card(),
         )
+
+    def _drift_card(self) -> DriftCard:
+        drift = self._releases.current.drift
+        if drift is None:
+            return DriftCard(watched=False)
+        evidence = {name: each.e_value for name, each in drift.evidence.items()}
+        return DriftCard(watched=True, e_values=evidence, drifted=drifted(evidence))
 
     def challenger_card(self) -> ChallengerCard | None:
         """The version that is tried out beside the champion, and what became of it."""
@@ -227,6 +244,9 @@ class CascadeService:
             bundle.policy.model_dump(mode="json"),
         )
 
+    def _trial(self) -> Challenger | None:
+        return self._releases.release.challenger if self._started else None
+
     def waiting_for(self) -> str | None:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""
         return self._waiting_for
@@ -251,6 +271,8 @@ class CascadeService:
         """Who answers, and how; a challenger that gives no numbers, or takes too long for them, is dropped."""
         champion, challenger, trial = served.champion, served.challenger, served.release.challenger
         share = self._config.audit.share
+        if champion.drift:
+            share = champion.drift.audit_share(share)
         if challenger is None or trial is None:
             return Judged(champion, await champion.judge(inputs), share)
         mine, theirs = await champion.judge_beside(inputs, challenger)
@@ -261,7 +283,9 @@ class CascadeService:
         elif trial.answers(origin.caller, origin.request_id):
             return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
         else:
-            return Judged(champion, champion.judged(mine), share, trial, shadow=challenger.shadows(theirs))
+            judged = champion.judged(mine)
+            self._metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
+            return Judged(champion, judged, share, trial, shadow=challenger.shadows(theirs))
         return Judged(champion, champion.judged(mine), share)
 
     @asynccontextmanager
@@ -271,6 +295,8 @@ class CascadeService:
             yield
         except Exception as error:
             trial = found.trial
+            if trial and trial.version == found.version.name:
+                self._metrics.challenger_failed(trial.version)
             if self._log and trial and trial.version == found.version.name:
                 status = error.status if isinstance(error, Refusal) else 500
                 try:
@@ -331,6 +357,13 @@ class CascadeService:
         )
         if auditor:
             auditor.begin(origin.request_id, inputs, drawn)
+
+
+def _said(champion: Judgement, challenger: Judgement) -> Literal["agree", "disagree", "other route"]:
+    """What a challenger said of an item, compared with the champion."""
+    if champion.keeps != challenger.keeps:
+        return "other route"
+    return "agree" if champion.label == challenger.label else "disagree"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from kcm.explain.explanation import variants
 from kcm.inputs.content import PROBE, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.encoder import EncoderFailedError
 from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation, explanation
@@ -34,7 +35,8 @@ class CascadeVersion:
     """The steps of a prediction by one version; each raises Refusal.
 
     `judging` has the small side judge what it encodes; versions with the same encoder share it. `auditor` is None
-    where nothing is logged, and `guard` has acted where the certificate does not hold any more.
+    where nothing is logged, and `guard` has acted where the certificate does not hold any more;
+    `drift` is None where the bundle holds nothing that traffic could be compared with.
     """
 
     small_side: SmallSide
@@ -44,6 +46,7 @@ class CascadeVersion:
     name: str
     auditor: Auditor | None = None
     guard: Guard | None = None
+    drift: Drift | None = None
     pace: Pace = field(default_factory=Pace)
 
     async def judge(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:

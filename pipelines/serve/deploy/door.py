@@ -19,6 +19,7 @@ from kcm.encoders import Encoder
 from kcm.inputs.content import Content
 from kcm.redact import redact_logger
 from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
 from pipelines.serve.cascade.guard import Guard
@@ -121,7 +122,8 @@ class Door:
         guard = Guard(small_side, release.version, config.on_refuted)
         guard.act(refuted=False)  # it may have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
-        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard)
+        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics)
+        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
         config, read = self._config, bundle.encoder.reader(self._assets_dir)

@@ -32,6 +32,7 @@ from pipelines.serve.log.database import (
     of_items,
     take_turns,
 )
+from pipelines.serve.log.drift import Evidence, write_drift
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
 
 APPLICATION = "kcm"  # the name of an application that has none
@@ -271,6 +272,11 @@ class DecisionLog:
         for tally in tallies:
             totals[tally.audit_share, tally.route] -= tally.number
         return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
+
+    def put_drift(self, model_version: str, evidence: Mapping[str, Evidence]) -> None:
+        """Commit what this replica knows of drift by now."""
+        with self._database.writing() as connection:
+            write_drift(connection, self._application, model_version, self._writer, evidence)
 
     def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[tuple[int, float, bool]]:
         """Decisions of a version above a number, in order: number, audit share, and whether a loss is known of it.

@@ -17,7 +17,6 @@ from pipelines.serve.log.watch import Watch
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
-AT_ONCE = 100_000  # decisions that are read together
 CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
 RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
 _REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
@@ -101,7 +100,7 @@ class Monitor:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
         self._act = act
         # Wins that count against losses are no events; there the interval of all decisions decides.
-        self._watch = None if certificate is None or certificate.method == "net" else Watch(certificate)
+        self._watch = None if certificate is None or certificate.method == "net" else Watch.of(certificate)
         self._scheduled: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
         self._took_s = 0.0
@@ -124,7 +123,7 @@ class Monitor:
         refuted = await self.recall()
         found = bounds(await self._log.tallies(self._version), self._certificate)
         if self._watch:
-            await self._read_on(self._watch)
+            await self._watch.read_on(self._log, self._version)
             found = replace(found, alarm=self._watch.alarm)
         if found.alarm and self._certificate and not refuted:
             label_free = self._watch is not None and self._watch.label_free
@@ -135,15 +134,6 @@ class Monitor:
         found = replace(found, alarm=found.alarm or refuted)
         self._metrics.set_bounds(self._version, disagreement=found.disagreement, regret=found.regret, alarm=found.alarm)
         return found
-
-    async def _read_on(self, watch: Watch) -> None:
-        """Let the alarm see what is new; a long log in pieces."""
-        while True:
-            before = watch.after
-            events = await self._log.events(self._version, before, AT_ONCE, label_free=watch.label_free)
-            watch.look(events)
-            if len(events) < AT_ONCE or watch.after == before:
-                return
 
     async def _recall_soon(self) -> None:
         await asyncio.sleep(RECALL_AFTER_S)

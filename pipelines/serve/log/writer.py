@@ -27,6 +27,7 @@ from pipelines.serve.log.decisions import (
     Tally,
     UnknownRequestError,
 )
+from pipelines.serve.log.drift import Evidence
 from pipelines.serve.log.payloads import STEP, Payload
 
 MAX_WAITING = 256  # writes that wait for the database
@@ -142,6 +143,11 @@ class LogWriter:
     async def tallies(self, model_version: str) -> list[Tally]:
         """As `DecisionLog.tallies`."""
         return await self._read(lambda: self._log.tallies(model_version))
+
+    async def put_drift(self, model_version: str, evidence: Mapping[str, Evidence]) -> None:
+        """As `DecisionLog.put_drift`."""
+        known = dict(evidence)
+        await self._write(lambda: self._log.put_drift(model_version, known))
 
     async def events(
         self, model_version: str, after: int, limit: int, *, label_free: bool

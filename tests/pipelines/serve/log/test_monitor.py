@@ -279,18 +279,14 @@ def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> Non
 def test_a_long_log_is_read_in_pieces_and_only_once(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.serve.log.monitor.AT_ONCE", 50)
+    monkeypatch.setattr("pipelines.serve.log.watch.AT_ONCE", 50)
     monkeypatch.setattr("pipelines.serve.log.watch.UNSETTLED", 20)
     traffic = Traffic(log, share=1.0)
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
-    pieces, whole = Watch(certificate(0.05)), Watch(certificate(0.05))
+    pieces, whole = (Watch.of(certificate(0.05)) for _ in range(2))
 
-    async def look() -> None:
-        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder())
-        await monitor._read_on(pieces)
-
-    asyncio.run(look())
+    asyncio.run(pieces.read_on(LogWriter(FeedbackConfig(), url), "1"))
     whole.look(log.events("1", 0, 1000, label_free=False))
     assert (pieces.after, pieces.suspicion) == (whole.after, pytest.approx(whole.suspicion))
     assert pieces.after == 310

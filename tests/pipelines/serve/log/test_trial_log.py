@@ -61,6 +61,11 @@ class Traffic:
 
 
 @pytest.fixture
+def url(any_url: str) -> str:
+    return any_url
+
+
+@pytest.fixture
 def traffic(url: str) -> Iterator[Traffic]:
     traffic = Traffic(url)
     yield traffic
