@@ -80,8 +80,14 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _updatable(self) -> RunConfig:
-        if self.update is not None and not self.train.mask_unseen:
+        if self.update is None:
+            return self
+        if not self.train.mask_unseen:
             raise ValueError(
                 "update: needs train.mask_unseen: true, since labels of later tasks are not known before they come"
+            )
+        if self.serve.feedback.store_payloads == "none":
+            raise ValueError(
+                "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
             )
         return self

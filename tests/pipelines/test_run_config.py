@@ -38,6 +38,14 @@ def test_an_update_needs_masked_labels() -> None:
         load_config(RunConfig, CONFIG, ["update={}"])
 
 
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text"]
+
+
+def test_an_update_needs_the_inputs_of_its_traffic() -> None:
+    with pytest.raises(ConfigError, match=r"choose serve\.feedback\.store_payloads: text or all"):
+        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "share"),
     [
@@ -49,7 +57,7 @@ def test_an_update_needs_masked_labels() -> None:
     ],
 )
 def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float) -> None:
-    config = load_config(RunConfig, CONFIG, ["train.mask_unseen=true", *overrides])
+    config = load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
     assert config.serve.audit.share == share
 
 
@@ -64,4 +72,4 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
 )
 def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", *overrides])
+        load_config(RunConfig, CONFIG, [*UPDATED, *overrides])

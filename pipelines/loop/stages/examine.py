@@ -30,7 +30,7 @@ from pipelines.context import Attempt, Context
 from pipelines.loop import gates
 from pipelines.loop.config import GateConfig, UpdateConfig
 from pipelines.loop.gates import Paired, PromotionGate
-from pipelines.loop.stages.judged import JudgedWindow
+from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.stages.reevaluate import JUDGED
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact

@@ -13,9 +13,9 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.encoders import EncoderConfig
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import UpdateConfig
+from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.recertify import certify_window, planned_bet
-from pipelines.loop.stages.judged import JudgedWindow, window_features
 from pipelines.loop.window import WindowArtefact
 from pipelines.stages.evaluate import EvaluatedArtefact, ScoredTable, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
