@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kcm.api.cascade import Cascade, load
+    from kcm.api.classifier import KANClassifier
+    from kcm.api.router import Router
     from kcm.bundle.runtime import Answer, Failure
     from kcm.errors import KcmError
     from kcm.kan import KAN, KANLinear
 
-__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANLinear", "KcmError", "load"]
+__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "load"]
 
 _MODULES = {
     "Answer": "kcm.bundle.runtime",
     "Cascade": "kcm.api.cascade",
     "Failure": "kcm.bundle.runtime",
     "KAN": "kcm.kan",
+    "KANClassifier": "kcm.api.classifier",
     "KANLinear": "kcm.kan",
     "KcmError": "kcm.errors",
+    "Router": "kcm.api.router",
     "load": "kcm.api.cascade",
 }
 

@@ -71,7 +71,7 @@ def test_a_verb_that_is_registered_is_a_name_of_kcm(monkeypatch: pytest.MonkeyPa
 
 def test_a_scheme_that_is_registered_fetches_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, "kcm.schemes", "there", "pathlib:Path")
-    with pytest.raises(ArtefactError, match="bundle.json") as refused:
+    with pytest.raises(ArtefactError, match=r"bundle\.json") as refused:
         kcm.load("there:bundle")
     assert refused.value.where == "there:bundle"
 
