@@ -115,21 +115,28 @@ class Tracking:
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
         self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
 
-    def publish(self, model_name: str, bundle: Path, fingerprint: str) -> str:
+    def publish(
+        self, model_name: str, bundle: Path, fingerprint: str, beside: Path | None = None, description: str = ""
+    ) -> str:
         """Register a bundle as a new version, make it the champion, and return the version; once per fingerprint.
 
-        A tag of the version holds the bundle's digest, by which a copy can be told from another's.
+        The files in the folder `beside` are stored beside the bundle's own. A tag of the version holds the bundle's
+        digest, by which a copy can be told from another's.
         """
         with answering(self.uri):
             client = self.client
             if (found := _registered(client, model_name, fingerprint)) is None:
                 artifact_path = f"bundle-{fingerprint}"
-                client.log_artifacts(self.run_id, str(bundle), artifact_path)
+                for folder in filter(None, (bundle, beside)):
+                    client.log_artifacts(self.run_id, str(folder), artifact_path)
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
                 source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
                 tags = {FINGERPRINT_TAG: fingerprint}
-                found = str(client.create_model_version(model_name, source, self.run_id, tags=tags).version)
+                created = client.create_model_version(
+                    model_name, source, self.run_id, tags=tags, description=description or None
+                )
+                found = str(created.version)
             client.set_model_version_tag(model_name, found, DIGEST_TAG, bundle_digest(bundle))
             client.set_registered_model_alias(model_name, CHAMPION, found)
             return found

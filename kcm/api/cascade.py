@@ -15,6 +15,7 @@ import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.facts import facts
 from kcm.bundle.runtime import (
     Answer,
     Failure,
@@ -98,35 +99,11 @@ class Cascade:
             return explain_with(self.small_side, content, top)
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
-        return f"<Cascade {facts}>"
+        described = ", ".join(f"{name}: {fact}" for name, fact in facts(self.bundle).items())
+        return f"<Cascade {described}>"
 
     def _repr_html_(self) -> str:
-        return table_html("Cascade", self._facts())
-
-    def _facts(self) -> dict[str, str]:
-        bundle, policy = self.bundle, self.bundle.policy
-        decision = policy.decision
-        route = (
-            f"small answers above {policy.gate} {decision.threshold:.4g}"
-            if decision.threshold is not None
-            else {"keep_all": "small answers everything", "escalate_all": "large answers everything"}[decision.decision]
-        )
-        promised = bundle.certificates.get(None)
-        promise = (
-            f"loses at most {100 * promised.epsilon:g} points against large, with probability {1 - promised.delta:.4g}"
-            if promised is not None and promised.valid
-            else "none"
-        )
-        return {
-            "labels": _shortened(bundle.answer_names),
-            "tasks": _shortened(bundle.task_names),
-            "encoder": bundle.encoder.name,
-            "large": bundle.large.location,
-            "route": route,
-            "promise": promise,
-            "digest": bundle.digest[:12] or "not written",
-        }
+        return table_html("Cascade", facts(self.bundle))
 
 
 def load(
@@ -182,7 +159,3 @@ def _folder(source: str) -> Path:
     fetch: Any = known[scheme].load()
     found: Path = fetch(source)
     return found
-
-
-def _shortened(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

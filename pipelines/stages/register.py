@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from pydantic import Field
@@ -81,6 +82,12 @@ class Register(Stage, Plan):
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Make the bundle the champion."""
-        if context.tracking:
+        if context.tracking is None:
+            return
+        from pipelines.pyfunc import write_flavor  # brings most of MLflow
+
+        with tempfile.TemporaryDirectory() as draft:
+            beside = Path(draft) / "model"
+            description = write_flavor(Bundle.read(artefact.bundle), beside)
             model = self.tracking.model_of(self.name)
-            context.tracking.publish(model, artefact.bundle, artefact.fingerprint)
+            context.tracking.publish(model, artefact.bundle, artefact.fingerprint, beside, description)

@@ -175,7 +175,7 @@ def test_a_cascade_says_what_it_is() -> None:
     made = bundle(Policy(decision=ESCALATE_ALL), encoder=TextEncoderConfig(model="<stub>"))
     cascade = Cascade(SmallSide(made, StubEncoder()), ScriptedModel())
     assert "labels: bad, good, unclear" in repr(cascade)
-    assert "large answers everything" in repr(cascade)
+    assert "the large model answers everything" in repr(cascade)
     assert "&lt;stub&gt;" in cascade._repr_html_()
 
 
