@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -110,6 +111,11 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert record.info.status == "FINISHED"
     assert record.data.metrics["kcm/calls_saved"] == pytest.approx(result["kcm"]["overall"]["calls_saved"])
     assert record.data.params["seed"] == "0"
+    assert record.data.params["train.num_epochs"] == str(config.train.num_epochs)
+    last = result["kcm"]["accuracy_matrix"][-1]
+    assert record.data.metrics["kcm/accuracy/tweets"] == pytest.approx(last[-1])
+    assert record.data.tags["kcm.artefact.tasks"] in result["artefacts"]["tasks"]
+    assert [each.dataset.name for each in record.inputs.dataset_inputs]
     assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
     experiment = client.get_experiment_by_name(config.tracking.experiment)
@@ -120,6 +126,15 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
+
+
+def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:
+    mlflow.set_tracking_uri(result["mlflow"]["tracking_uri"])
+    settings = {"assets": str(config.assets_path)}
+    model = mlflow.pyfunc.load_model(f"models:/{result['mlflow']['model']}@champion", model_config=settings)
+    found = model.predict(pd.DataFrame({"text": ["A delight from start to end.", "Dull."]}))
+    assert set(found["label"]) <= {"negative", "positive"}
+    assert found["error"].isna().all()
 
 
 @pytest.fixture(scope="module")
