@@ -34,8 +34,9 @@ class Site(Config):
     @classmethod
     def of(cls, config: RunConfig) -> Site:
         """The settings of a run's configuration."""
+        named = {"application": config.serve.application or config.name}
         site = cls(
-            serve=config.serve,
+            serve=config.serve.model_copy(update=named),
             cluster=config.cluster,
             assets_path=config.assets_path,
             cluster_folder=service_folder(config),

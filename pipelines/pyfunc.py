@@ -6,6 +6,7 @@ module by the name that the `MLmodel` file gives, and calls `_load_pyfunc`.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from kcm.bundle.facts import facts
 from kcm.config import Config, parse_config
 from kcm.inputs.content import PROBE
 from kcm.large import UpstreamConfig
+from pipelines.tracking import Tracking
 
 _PARTS = {"text": DataType.string, "image": DataType.binary}
 _NUMBERS = {"confidence", "gate_score", "cost_s"}
@@ -51,6 +53,16 @@ class PyfuncCascade:
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> PyfuncCascade:
     config = parse_config(ModelConfig, model_config or {}, where="model_config")
     return PyfuncCascade(load(path, assets=config.assets, device=config.device, upstreams=config.upstreams))
+
+
+def register_model(
+    tracking: Tracking, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None
+) -> str:
+    """Register the bundle in a folder as a new version of an MLflow model, and give the version."""
+    with tempfile.TemporaryDirectory() as draft:
+        beside = Path(draft) / "model"
+        description = write_flavor(Bundle.read(bundle), beside)
+        return tracking.register(model_name, bundle, fingerprint, tags, beside=beside, description=description)
 
 
 def write_flavor(bundle: Bundle, folder: Path) -> str:

@@ -32,11 +32,15 @@ Route = Literal["small", "large", "small_degraded"]
 
 @dataclass(frozen=True)
 class Input:
-    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up."""
+    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up.
+
+    `group` names what must stay together with it where data is split, such as its author; "" for nothing.
+    """
 
     content: Content
     task: str | None = None
     id: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

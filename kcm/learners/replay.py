@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kcm.collaborator.class_base import UNSEEN
+from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
@@ -69,6 +70,10 @@ class Replay(Learner):
                 where="learner.memory",
                 mend=f"Give at least {num_labels}, or 0 to remember nothing",
             )
+
+    def grow(self, collaborator: Collaborator) -> None:
+        """Remembered rows get as many labels as there are now."""
+        self.memory.grow(collaborator.num_labels)
 
     def extra_rows(self, step: int, num_rows: int) -> Batch | None:
         """A draw from the memory; each of its rows counts as much as a row of the stream."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 
-def draw(seed: int, purpose: str, name: str) -> float:
+def draw(seed: int | str, purpose: str, name: str) -> float:
     """A number in [0, 1), uniform over names and independent between purposes."""
     digest = hashlib.blake2b(f"{seed}\0{purpose}\0{name}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53

@@ -33,6 +33,14 @@ Fractions = Annotated[dict[Split, float], AfterValidator(_whole)]
 DEFAULT_FRACTIONS: dict[Split, float] = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
 
 
+def purpose(salt: str, unit: str, fractions: Mapping[Split, float]) -> Split:
+    """The split of a unit by its name alone: the rule of a decision's purpose.
+
+    Nothing is stratified and nothing moves: units that come later change no unit's split. Another `salt` draws anew.
+    """
+    return _pick(draw(salt, "purpose", unit), SPLITS, fractions)
+
+
 def without_overlap(rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
     """Drop rows whose content or group also occurs in a given split that is kept purer: test, then certify, validate.
 

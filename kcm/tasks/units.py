@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kcm.inputs.content import image_digest
+from kcm.inputs.content import Content, image_digest
 from kcm.tasks.rows import Row
 
 
@@ -23,7 +25,7 @@ class Unit:
     num_groups: int
 
 
-def content_key(row: Row) -> str:
+def content_key(row: Row | Content) -> str:
     """A key that rows of equal content share, from the text's key and the bytes of the picture.
 
     A picture that was encoded again has another key.
@@ -37,6 +39,16 @@ def content_key(row: Row) -> str:
 def text_key(text: str) -> str:
     """The text without differences of case, character width and white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def unit_digest(content: Content, group: str = "") -> bytes:
+    """A digest of the unit of one input alone, which is its group, else its content."""
+    return sha256((f"group\0{group}" if group else content_key(content)).encode(errors="surrogatepass")).digest()
+
+
+def unit_of(digest: bytes, key: bytes) -> str:
+    """The name of a unit in a log, a keyed hash in 32 hexadecimal digits: it tells nothing to who has no `key`."""
+    return hmac.digest(key, digest, "sha256")[:16].hex()
 
 
 def find_units(rows: Sequence[Row], positions: Sequence[int]) -> list[Unit]:

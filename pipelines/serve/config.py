@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
@@ -166,7 +167,7 @@ class AuditConfig(Config):
 
 
 class FeedbackConfig(Config):
-    """Where true labels and escalated answers are kept."""
+    """Where decisions and true labels are kept, and how much of the inputs."""
 
     url: PlainUrl | None = Field(
         default=None,
@@ -174,7 +175,22 @@ class FeedbackConfig(Config):
         " or PGPASSFILE); a file in the storage path without one.",
     )
     store_texts: bool = Field(
-        default=False, description="Whether the texts of escalated inputs are kept; those of feedback always are."
+        default=False,
+        description="Whether the texts of escalated inputs are kept, whatever `store_payloads` says; those of feedback "
+        "always are.",
+    )
+    store_payloads: Literal["none", "text", "all"] = Field(
+        default="none",
+        description="What is kept of every input, for updates to learn from: `text`, or `all`, which adds the picture "
+        "and the features.",
+    )
+    keep_days: float | None = Field(
+        default=90.0, gt=0, description="Age at which what is kept of inputs is deleted; null: never."
+    )
+    keep_bytes: int | None = Field(
+        default=10 * 2**30,
+        ge=0,
+        description="Bytes of inputs that an application keeps; beyond, the oldest are deleted; null: no limit.",
     )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
     breaker: BreakerConfig = Field(
@@ -200,6 +216,12 @@ class FeedbackConfig(Config):
 class ServeConfig(BatchingConfig):
     """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
 
+    application: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Whose decisions these are, in a log that several applications may share; null: the run's name.",
+    )
     host: str = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise."
     )
@@ -227,9 +249,7 @@ class ServeConfig(BatchingConfig):
     top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
-    feedback: FeedbackConfig = Field(
-        default=FeedbackConfig(), description="Where true labels and escalated answers are kept."
-    )
+    feedback: FeedbackConfig = Field(default=FeedbackConfig(), description="Where decisions and true labels are kept.")
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
     encoder: ReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from pydantic import Field
+from rich.markup import escape
 
-from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
+from pipelines.loop.champion import Pointer
+from pipelines.loop.logs import log_watermark
+from pipelines.loop.promotion import Champions, champion_now
+from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
@@ -34,7 +38,7 @@ class BundleArtefact(Artefact):
 
 
 class Register(Stage, Plan):
-    """The bundle, in the store and as the champion of the registry; idempotent."""
+    """The bundle, in the store, and in the registry as the champion; idempotent."""
 
     stage, version, unit = "register", 3, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
@@ -43,6 +47,7 @@ class Register(Stage, Plan):
     encoder: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
+    serve: ServeConfig = Field(exclude=True)
 
     def write(
         self,
@@ -81,13 +86,20 @@ class Register(Stage, Plan):
         bundle.write(attempt.folder / BUNDLE)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Make the bundle the champion."""
+        """Make the bundle the champion, unless it was before and another one followed."""
         if context.tracking is None:
             return
-        from pipelines.pyfunc import write_flavor  # brings most of MLflow
+        model = self.tracking.model_of(self.name)
+        from pipelines.pyfunc import register_model  # brings most of MLflow
 
-        with tempfile.TemporaryDirectory() as draft:
-            beside = Path(draft) / "model"
-            description = write_flavor(Bundle.read(artefact.bundle), beside)
-            model = self.tracking.model_of(self.name)
-            context.tracking.publish(model, artefact.bundle, artefact.fingerprint, beside, description)
+        number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
+        champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
+        candidate = champion_now(
+            f"{model}/{number}",
+            bundle_digest(artefact.bundle),
+            artefact.fingerprint,
+            by="run",
+            after=log_watermark(self.serve, context.store.root, self.serve.application or self.name),
+        )
+        if (stays := champions.introduce(candidate)) is not None:
+            context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")

@@ -56,7 +56,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
         "third": quick_bundle(encoder_identity="0" * 64),
     }
     for fingerprint, bundle in bundles.items():
-        tracking.publish(config.name, bundle, fingerprint)
+        tracking.register(config.name, bundle, fingerprint)
     MlflowClient(tracking.uri).set_registered_model_alias(config.name, CHAMPION, "1")
     return config
 

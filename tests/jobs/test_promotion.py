@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from jobs import promotion
-from jobs.promotion import promote
+from jobs.promotion import promote, rollback
 from jobs.serving import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
+from pipelines.loop.champion import Pointer
+from pipelines.loop.state import LoopState
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, champion_of
+from pipelines.tracking import CHAMPION, champion_of, set_champion
+from tests.jobs.conftest import registered
 
 
 @pytest.fixture
@@ -135,3 +140,46 @@ def test_a_cluster_that_is_named_is_joined(
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert promote(config, "1")["served"]
     assert joined == [("head:6379", None)]
+
+
+def pointer(config: RunConfig) -> Pointer:
+    return LoopState.of(config).champions.pointer
+
+
+def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by_itself(tmp_path, monkeypatch) -> None:
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    today = pointer(config).current().champion
+    result = rollback(config)
+    assert (result["version"], result["rolled_back"], result["served"]) == ("reviews/1", "reviews/2", False)
+    told = json.loads(Path(result["result_path"]).read_text())
+    assert told["champion"]["version"] == "reviews/1"
+    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "rolled back by hand")
+    assert champion(config) == "1"
+    assert [each.by for each in pointer(config).history()] == ["run", "run", "rollback"]
+    assert pointer(config).rejected(today.digest) == "rolled back by hand"
+
+
+def test_a_rollback_without_an_earlier_champion_is_refused(tmp_path, monkeypatch) -> None:
+    config = registered(tmp_path, versions=("first",))
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    with pytest.raises(KcmError, match="has had no other champion before it"):
+        rollback(config)
+    assert champion(config) == "1"
+
+
+def test_promotion_by_hand_settles_what_a_hand_moved_in_mlflow(tmp_path, monkeypatch) -> None:
+    """Promise: after it, pointer and alias agree again, and an update may start."""
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    champions = LoopState.of(config).champions
+    set_champion(champions.uri, config.name, "1")
+    with pytest.raises(KcmError, match="nobody has promoted"):
+        champions.agreed()
+    promote(config, "1")
+    assert champions.agreed().champion.version == "reviews/1"
+
+
+def test_a_version_of_another_model_is_refused(config: RunConfig, offered: list[str]) -> None:
+    with pytest.raises(KcmError, match="another model"):
+        promote(config, "films/1")

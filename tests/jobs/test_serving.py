@@ -60,7 +60,7 @@ def test_a_registry_that_was_made_anew_is_asked_anew(tmp_path: Path) -> None:
     (bundle / "bundle.json").write_text("third")
     client.delete_registered_model("reviews")
     tracking = Tracking.open(config.tracking, config.storage_path, name="reviews", key="anew")
-    assert tracking.publish("reviews", bundle, "third") == "1"
+    assert tracking.register("reviews", bundle, "third") == "1"
     tags = client.get_model_version("reviews", "1").tags
     assert tags["bundle_digest"] == bundle_digest(bundle) == hashlib.sha256(b"third").hexdigest()
     assert (served_model(config, "reviews/1").bundle / "bundle.json").read_text() == "third"
@@ -100,7 +100,7 @@ def test_a_version_without_a_digest_is_refused_until_its_run_records_it(config: 
     with pytest.raises(ArtefactError, match="no digest was registered with reviews/2"):
         served_model(config, "reviews/2")
     tracking = Tracking.open(config.tracking, config.storage_path, name=config.name, key="key")
-    assert tracking.publish(config.name, config.storage_path / "second", fingerprint="second") == "2"
+    assert tracking.register(config.name, config.storage_path / "second", fingerprint="second") == "2"
     assert served_model(config, "reviews/2").version == "reviews/2"
 
 
@@ -120,6 +120,11 @@ def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: Ru
     assert Site.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
     elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
     assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
+
+
+def test_decisions_are_the_run_s_unless_an_application_is_named() -> None:
+    assert Site.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
+    assert Site.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
 
 
 def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle, bundle_digest
 from kcm.errors import ConfigError
 from pipelines import registry
-from pipelines.pyfunc import write_flavor
-from pipelines.tracking import Tracking, TrackingConfig
+from pipelines.pyfunc import register_model
+from pipelines.tracking import Tracking, TrackingConfig, set_champion
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture
@@ -28,8 +28,7 @@ def registered(loadable: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathF
     root = tmp_path_factory.mktemp("registered")
     folder = loadable[0].write(root / "bundle")
     tracking = Tracking.open(TrackingConfig(), root, name="reviews", key="key")
-    description = write_flavor(Bundle.read(folder), root / "flavor")
-    tracking.publish("reviews", folder, "fingerprint", root / "flavor", description)
+    set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))
     tracking.close()
     return folder, tracking.uri
 

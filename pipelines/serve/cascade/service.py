@@ -8,17 +8,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.runtime import Input, Judgement
 from kcm.certify.certificate import certificates_json
+from kcm.large import LargeAnswer
 from kcm.report.drawing.markup import Html
 from kcm.report.model_section import model_section
+from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, Decision, Feedback, Origin, UnknownRequestError
+from pipelines.serve.log.decisions import ConflictError, Decision, Escalated, Feedback, Origin, UnknownRequestError
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Release, Releases
@@ -91,9 +93,9 @@ class CascadeService:
                     total_s=ended - started,
                 ),
             )
-        await self._store_escalated(inputs, response)
+        await self._store_escalated(inputs, response, large)
         self._traffic.count(response.answers)
-        self._store_decisions(version, inputs, origin, response)
+        self._store_decisions(version, inputs, judgements, origin, response)
         self._metrics.answered(response)
         self._metrics.set_load(version.batcher.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
@@ -190,14 +192,17 @@ class CascadeService:
             raise RuntimeError(unavailable.reason)
         return version
 
-    async def _store_escalated(self, inputs: Sequence[Input], response: PredictResponse) -> None:
-        escalated: list[tuple[int, Input, Answer]] = [
-            (index, given, answer)
-            for index, (given, answer) in enumerate(zip(inputs, response.answers, strict=True))
-            if answer.route != "small"
-        ]
-        if self._log is None or not escalated:
+    async def _store_escalated(
+        self, inputs: Sequence[Input], response: PredictResponse, large: Sequence[LargeAnswer] | LargeUnavailable
+    ) -> None:
+        places = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
+        if self._log is None or not places:
             return
+        known = [None] * len(places) if isinstance(large, LargeUnavailable) else [each.probabilities for each in large]
+        escalated = [
+            Escalated(index, response.answers[index], inputs[index].task, probabilities_C)
+            for index, probabilities_C in zip(places, known, strict=True)
+        ]
         try:
             await self._log.add_escalated(response.request_id, response.model_version, escalated)
         except LogUnavailableError as error:
@@ -205,17 +210,37 @@ class CascadeService:
             logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
 
     def _store_decisions(
-        self, version: CascadeVersion, inputs: Sequence[Input], origin: Origin, response: PredictResponse
+        self,
+        version: CascadeVersion,
+        inputs: Sequence[Input],
+        judgements: Sequence[Judgement],
+        origin: Origin,
+        response: PredictResponse,
     ) -> None:
         """Add every item to the log with the draw of its audit, and start the audits."""
-        if self._log is None:
+        if (log := self._log) is None:
             return
-        auditor = version.auditor
+        auditor, bundle = version.auditor, version.small_side.bundle
         share, drawn = (auditor.share, auditor.draw(response.answers)) if auditor else (0.0, {})
-        self._log.add_decisions(
+        log.add_decisions(
             [
-                Decision(origin, index, response.model_version, answer.route, share, drawn.get(index))
-                for index, answer in enumerate(response.answers)
+                Decision(
+                    origin,
+                    index,
+                    response.model_version,
+                    answer.route,
+                    share,
+                    drawn.get(index),
+                    small_label=bundle.answer_names[judgement.label],
+                    gate_score=judgement.gate_score,
+                    task=given.task,
+                    unit=unit_digest(given.content, given.group),
+                    large_identity=bundle.large_identity,
+                    payload=log.payload(given.content, judgement.features_D, answer.route),
+                )
+                for index, (given, judgement, answer) in enumerate(
+                    zip(inputs, judgements, response.answers, strict=True)
+                )
             ]
         )
         if auditor:

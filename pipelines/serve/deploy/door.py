@@ -56,7 +56,7 @@ class Door:
         self._breaker = Breaker(config.large.breaker)
         self._metrics = ServeMetrics()
         url = config.feedback.url
-        self._writer = LogWriter(config.feedback, url, self._metrics.unstored) if url else None
+        self._writer = LogWriter(config.feedback, url, self._metrics.unstored, config.application) if url else None
         if self._writer:
             await self._writer.open()
         self._service = CascadeService(self._load, config, self._breaker, self._metrics, self._writer, Exposition())

@@ -54,7 +54,10 @@ def create_api(
     @api.post("/v1/predict")
     async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
         """Classify one item or many."""
-        inputs = [Input(Content(item.text, item.image), item.task) for item in body.inputs]  # type: ignore[attr-defined]
+        inputs = [
+            Input(Content(item.text, item.image), item.task, group=item.group)
+            for item in body.inputs  # type: ignore[attr-defined]
+        ]
         response = await service.predict(inputs, request.state.origin)
         request.state.log |= {
             "model_version": response.model_version,

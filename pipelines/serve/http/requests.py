@@ -42,6 +42,10 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         AfterValidator(partial(_decoded, max_bytes=limits.max_image_bytes)),
     ]
     task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
+    group = Annotated[
+        str,
+        Field(max_length=MAX_NAME, description="What it belongs to, such as a conversation: that is not split apart."),
+    ]
     return create_model(
         "Item",
         __config__=_STRICT,
@@ -49,6 +53,7 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         text=(text, ""),
         image=(image, b""),
         task=(task, None),
+        group=(group, ""),
     )
 
 

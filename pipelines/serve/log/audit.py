@@ -7,6 +7,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import numpy as np
+
 from kcm.bundle.runtime import Answer, Failure, Input
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig
@@ -74,12 +76,15 @@ class Auditor:
     async def _audit(self, request_id: str, drawn: Mapping[int, str], items: Sequence[Item]) -> None:
         """Ask about `items`, those that were drawn; without items the audits are lost."""
         labels: dict[int, str | None] = dict.fromkeys(drawn)
+        probabilities: dict[int, np.ndarray] = {}
         try:
             await self._log.flush()
             outcome = await self._ask(items) if items else _BUSY
             if not isinstance(outcome, Failure):
                 labels = dict(zip(drawn, map(self._name, outcome), strict=True))
-            await self._log.finish_audits(request_id, labels)
+                heard = zip(drawn, outcome, strict=True)
+                probabilities = {item: each.probabilities for item, each in heard if each.probabilities is not None}
+            await self._log.finish_audits(request_id, labels, probabilities)
         except LogUnavailableError as error:
             logger.warning("request %s: its audits are lost: %s", request_id, error)
             labels = dict.fromkeys(drawn)

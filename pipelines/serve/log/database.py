@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Engine,
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -35,6 +37,7 @@ from sqlalchemy import (
     event,
     func,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -51,8 +54,9 @@ def _of_items(name: str, *columns: Column[Any]) -> Table:
     return Table(name, SCHEMA, request_id, Column("item", Integer, primary_key=True), *columns)
 
 
-# Every answered item, kept ones too. `number` only grows; `audit_share` is the share that was in force, whatever the
-# item's route; `caller` is a keyed hash.
+# Every answered item, kept ones too. `number` grows in the order of commits; `audit_share` is the share that was in
+# force, whatever the item's route; `probability` is that of the large model being asked. `caller` and `unit` are keyed
+# hashes. A replica, `writer`, counts its answers in `sequence`. What older versions wrote ends at `answered_at`.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
@@ -65,10 +69,31 @@ DECISIONS = Table(
     Column("route", String(20), nullable=False),
     Column("audit_share", Float, nullable=False),
     Column("answered_at", DateTime(timezone=True), nullable=False),
+    Column("application", String(200)),
+    Column("task", String(200)),
+    Column("unit", String(64)),
+    Column("gate_score", Float),
+    Column("small_label", String(200)),
+    Column("probability", Float),
+    Column("large_identity", String(200)),
+    Column("writer", String(32)),
+    Column("sequence", BigInteger),
     UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
 )
 Index("decisions_by_version", DECISIONS.c.model_version, DECISIONS.c.audit_share, DECISIONS.c.route)
+Index("decisions_by_application", DECISIONS.c.application, DECISIONS.c.number)
+# What was classified, where it is kept: `features` are float32, little-endian, and so are `large_probabilities` below.
+PAYLOADS = _of_items(
+    "payloads",
+    Column("application", String(200), nullable=False),
+    Column("text", Text),
+    Column("image", LargeBinary),
+    Column("features", LargeBinary),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("stored_at", DateTime(timezone=True), nullable=False),
+)
+Index("payloads_by_age", PAYLOADS.c.application, PAYLOADS.c.stored_at, PAYLOADS.c.num_bytes)
 FEEDBACK = _of_items(
     "feedback",
     Column("label", String(200), nullable=False),
@@ -86,9 +111,10 @@ ESCALATED = _of_items(
     Column("confidence", Float, nullable=False),
     Column("gate_score", Float, nullable=False),
     Column("cost_s", Float, nullable=False),
-    Column("text", Text),
+    Column("text", Text),  # of rows from before payloads were kept
     Column("task", String(200)),
     Column("answered_at", DateTime(timezone=True), nullable=False),
+    Column("large_probabilities", LargeBinary),  # in the order of the version's answers, where they are known
 )
 AUDITS = _of_items(
     "audits",
@@ -98,6 +124,27 @@ AUDITS = _of_items(
     Column("large_label", String(200)),  # null until the large model has answered, and where it never does
     Column("audited_at", DateTime(timezone=True), nullable=False),
     Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, answered or lost
+    Column("large_probabilities", LargeBinary),
+)
+# Items that a person is asked about, written before they are shown; an attempt draws an item once.
+INBOX = _of_items(
+    "inbox",
+    Column("attempt", String(200), primary_key=True),
+    Column("application", String(200), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", String(10), nullable=False, server_default="drawn"),  # drawn, labelled or skipped
+    Column("label", String(200)),
+    Column("drawn_at", DateTime(timezone=True), nullable=False),
+    Column("labelled_at", DateTime(timezone=True)),
+)
+Index("inbox_by_attempt", INBOX.c.application, INBOX.c.attempt, INBOX.c.position)
+# Items whose content was deleted; their units are taken out of memories by the next update.
+FORGOTTEN = _of_items(
+    "forgotten",
+    Column("application", String(200)),
+    Column("unit", String(64)),
+    Column("forgotten_at", DateTime(timezone=True), nullable=False),
 )
 ALARMS = Table(
     "alarms",
@@ -112,6 +159,7 @@ LOG_KEY = Table("log_key", SCHEMA, Column("value", String(64), primary_key=True)
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _MIGRATIONS = "pipelines.serve.log:migrations"
 _LOCK = 0x6B636D  # of PostgreSQL's advisory locks, held while the tables grow
+_TURNS = _LOCK + 1  # held while decisions are numbered
 _upgrading = threading.Lock()  # Alembic keeps what it works on in a global variable
 
 
@@ -175,8 +223,22 @@ class Database:
                 if self._url.get_backend_name() == "sqlite":
                     _create_sqlite(self._url, self._timeout_s)
                 with _upgrading, self._engine.begin() as connection:
-                    _upgrade(connection)
+                    upgrade(connection)
         self._ready = True
+
+
+def take_turns(connection: Connection) -> None:
+    """Let what is numbered in this transaction be committed before anything that gets a higher number.
+
+    PostgreSQL's transactions would commit out of the order of their numbers; those of SQLite come one by one.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_TURNS)))
+
+
+def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:
+    """The rows of these items of requests."""
+    return tuple_(table.c.request_id, table.c.item).in_(items)
 
 
 def insert(connection: Connection, table: Table) -> Any:
@@ -184,14 +246,14 @@ def insert(connection: Connection, table: Table) -> Any:
     return _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the tables up to date; who comes second waits, and finds nothing left to do."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     config = AlembicConfig()
     config.set_main_option("script_location", _MIGRATIONS)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 @contextmanager

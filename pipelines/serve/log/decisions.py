@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import datetime
 import hmac
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, select, update
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Table, delete, func, select, update
 
-from kcm.bundle.runtime import Answer, Input, Route
-from pipelines.serve.log.database import ALARMS, AUDITS, DECISIONS, ESCALATED, FEEDBACK, LOG_KEY, Database, insert
+from kcm.bundle.runtime import Answer, Route
+from kcm.tasks.units import unit_of
+from pipelines.serve.log.database import (
+    ALARMS,
+    AUDITS,
+    DECISIONS,
+    ESCALATED,
+    FEEDBACK,
+    LOG_KEY,
+    PAYLOADS,
+    Database,
+    insert,
+    of_items,
+    take_turns,
+)
+from pipelines.serve.log.payloads import Payload, as_bytes, expired
 
+APPLICATION = "kcm"  # the name of an application that has none
+MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
 ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
 
 
@@ -35,7 +54,9 @@ class Decision:
     """One answered item, and its audit where one was drawn.
 
     `audit_share` is the probability with which kept items were drawn when it was answered, 0 without audits; it does
-    not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None.
+    not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None. `unit` is the
+    digest of its unit (`kcm.tasks.units.unit_digest`), `payload` what is kept of its input. `sequence` counts what a
+    replica has answered. An update learns from no item whose unit, score or small label is None.
     """
 
     origin: Origin
@@ -44,7 +65,29 @@ class Decision:
     route: Route
     audit_share: float = 0.0
     drawn_label: str | None = None
+    small_label: str | None = None
+    gate_score: float | None = None
+    task: str | None = None
+    unit: bytes | None = None
+    large_identity: str | None = None
+    payload: Payload | None = None
+    sequence: int | None = None
     answered_at: datetime.datetime = field(default_factory=_now)
+
+    @property
+    def probability(self) -> float:
+        """That of the large model being asked about this item."""
+        return self.audit_share if self.route == "small" else 1.0
+
+
+@dataclass(frozen=True)
+class Escalated:
+    """The answer to an item that was not kept, and the large model's probabilities [C] where they are known."""
+
+    item: int
+    answer: Answer
+    task: str | None = None
+    large_probabilities_C: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +130,12 @@ class ConflictError(Exception):
 class DecisionLog:
     """Stores durably or raises LogUnavailableError; every call blocks, for `timeout_s` at most where it must wait.
 
-    What is stored twice under the same request id and item is stored once.
+    What is stored twice under the same request id and item is stored once. Decisions are those of `application`.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._database = Database(url, timeout_s)
+    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
+        self._database, self._application = Database(url, timeout_s), application
+        self._writer = secrets.token_hex(8)
 
     def open(self) -> None:
         """As `Database.open`."""
@@ -104,18 +148,30 @@ class DecisionLog:
     def add_decisions(self, decisions: Sequence[Decision]) -> None:
         """Commit answered items in their order, and the audits that are drawn, before any of these is made."""
         with self._database.writing() as connection:
+            take_turns(connection)
             key = _key(connection)
-            connection.execute(insert(connection, DECISIONS), [_decision_row(each, key) for each in decisions])
+            shared = {"application": self._application, "writer": self._writer}
+            rows = [shared | _decision_row(each, key) for each in decisions]
+            connection.execute(insert(connection, DECISIONS), rows)
             if drawn := [_audit_row(each) for each in decisions if each.drawn_label is not None]:
                 connection.execute(insert(connection, AUDITS), drawn)
+            if payloads := [self._payload_row(each, each.payload) for each in decisions if each.payload]:
+                connection.execute(insert(connection, PAYLOADS), payloads)
 
-    def finish_audits(self, request_id: str, labels: Mapping[int, str | None]) -> None:
-        """Commit the large model's label of each drawn item; None where the audit is lost."""
+    def finish_audits(
+        self,
+        request_id: str,
+        labels: Mapping[int, str | None],
+        probabilities: Mapping[int, NDArray[np.floating]] | None = None,
+    ) -> None:
+        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities."""
+        known = {item: as_bytes(probabilities_C) for item, probabilities_C in (probabilities or {}).items()}
         with self._database.writing() as connection:
             for item, label in labels.items():
+                heard = {"large_label": label, "large_probabilities": known.get(item)}
                 state = "lost" if label is None else "answered"
                 this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
-                connection.execute(update(AUDITS).where(this).values(large_label=label, state=state))
+                connection.execute(update(AUDITS).where(this).values(heard | {"state": state}))
 
     def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
         """Commit all labels and return, or store none.
@@ -140,20 +196,22 @@ class DecisionLog:
             if differing:
                 raise ConflictError(f"item {min(differing)} has another label already")
 
-    def add_escalated(
-        self, request_id: str, model_version: str, answers: Sequence[tuple[int, Input, Answer]], store_texts: bool
-    ) -> None:
-        """Commit escalated answers with their positions and inputs."""
+    def add_escalated(self, request_id: str, model_version: str, escalated: Sequence[Escalated]) -> None:
+        """Commit the answers to escalated items."""
         shared = {"request_id": request_id, "model_version": model_version, "answered_at": _now()}
-        fields = ("route", "label", "probabilities", "confidence", "gate_score", "cost_s")
-        rows = [
-            shared
-            | {"item": item, "task": given.task, "text": given.content.text if store_texts else None}
-            | {name: getattr(answer, name) for name in fields}
-            for item, given, answer in answers
-        ]
         with self._database.writing() as connection:
-            connection.execute(insert(connection, ESCALATED), [_storable(row) for row in rows])
+            rows = [_storable(shared | _escalated_row(each)) for each in escalated]
+            connection.execute(insert(connection, ESCALATED), rows)
+
+    def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
+        """Delete payloads that are too old or too many, STEP of them at most; the number that was deleted."""
+        before = None if keep_days is None else _now() - datetime.timedelta(days=keep_days)
+        with self._database.reading() as connection:
+            doomed = expired(connection, self._application, before=before, keep_bytes=keep_bytes)
+        if doomed:
+            with self._database.writing() as connection:
+                connection.execute(delete(PAYLOADS).where(of_items(PAYLOADS, doomed)))
+        return len(doomed)
 
     def tallies(self, model_version: str) -> list[Tally]:
         """All items that a version answered, counted by what is known of them; audited ones are not counted twice."""
@@ -199,6 +257,20 @@ class DecisionLog:
             rows = connection.execute(select(table).order_by(table.c.request_id, table.c.item))
             return [dict(row) for row in rows.mappings()]
 
+    def _payload_row(self, decision: Decision, payload: Payload) -> dict[str, Any]:
+        return _storable(
+            {
+                "request_id": decision.origin.request_id,
+                "item": decision.item,
+                "application": self._application,
+                "text": payload.text,
+                "image": payload.image,
+                "features": payload.features,
+                "num_bytes": payload.num_bytes,
+                "stored_at": decision.answered_at,
+            }
+        )
+
 
 def _key(connection: Connection) -> bytes:
     """The log's own key, which was made with its tables."""
@@ -220,6 +292,23 @@ def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
         "route": decision.route,
         "audit_share": decision.audit_share,
         "answered_at": decision.answered_at,
+        "task": _name(decision.task),
+        "unit": None if decision.unit is None else unit_of(decision.unit, key),
+        "gate_score": decision.gate_score,
+        "small_label": _name(decision.small_label),
+        "probability": decision.probability,
+        "large_identity": decision.large_identity,
+        "sequence": decision.sequence,
+    }
+
+
+def _escalated_row(escalated: Escalated) -> dict[str, Any]:
+    fields = ("route", "label", "probabilities", "confidence", "gate_score", "cost_s")
+    known_C = escalated.large_probabilities_C
+    return {name: getattr(escalated.answer, name) for name in fields} | {
+        "item": escalated.item,
+        "task": escalated.task,
+        "large_probabilities": None if known_C is None else as_bytes(known_C),
     }
 
 
@@ -229,10 +318,15 @@ def _audit_row(decision: Decision) -> dict[str, Any]:
         "item": decision.item,
         "model_version": decision.model_version,
         "probability": decision.audit_share,
-        "small_label": decision.drawn_label,
+        "small_label": _name(decision.drawn_label),
         "audited_at": decision.answered_at,
         "state": "drawn",
     }
+
+
+def _name(name: str | None) -> str | None:
+    """A name that PostgreSQL can store: a decision that it refused would come back with every batch."""
+    return name and name.replace("\x00", "")[:MAX_NAME]
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:

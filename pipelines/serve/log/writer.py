@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from kcm.bundle.runtime import Answer, Input
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.bundle.runtime import Route
+from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Tally, UnknownRequestError
+from pipelines.serve.log.decisions import (
+    APPLICATION,
+    Decision,
+    DecisionLog,
+    Escalated,
+    Feedback,
+    Tally,
+    UnknownRequestError,
+)
+from pipelines.serve.log.payloads import STEP, Payload
 
 MAX_WAITING = 256  # writes that wait for the database
 MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones
+MAX_BUFFERED_BYTES = 64 * 2**20  # of payloads among them; the oldest payloads are dropped, and their decisions stay
 BUFFER_S = 0.25  # time that a decision may wait for others to be committed with it
 MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
+EXPIRE_EVERY_S = 60.0  # time between looks at what is kept for too long
 KNOWN_AFTER_S = 1.0  # time in which every replica's decisions are in the log, while the database works
 _RESTS = "the database has failed just now, or too much waits for it"
 
@@ -34,26 +51,43 @@ class LogWriter:
     """
 
     def __init__(
-        self, config: FeedbackConfig, url: str, dropped: Callable[[str, int], None] = lambda kind, number: None
+        self,
+        config: FeedbackConfig,
+        url: str,
+        dropped: Callable[[str, int], None] = lambda kind, number: None,
+        application: str | None = None,
     ) -> None:
-        self._config, self._log, self._dropped = config, DecisionLog(url, config.timeout_s), dropped
+        self._config, self._dropped = config, dropped
+        self._log = DecisionLog(url, config.timeout_s, application or APPLICATION)
         self._breaker = Breaker(config.breaker)
         self._thread, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("log", "log-reader"))
         self._num_waiting = self._num_patient = 0
         self._buffer: list[Decision] = []
+        self._num_bytes = 0  # of the payloads in the buffer
+        self._sequence = itertools.count(1)
         self._flushing = asyncio.Lock()
         self._later: asyncio.Task[None] | None = None
+        self._expiring: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Make the tables; where that fails now, the first write tries again."""
+        """Make the tables, where that fails now, the first write tries again; and delete old payloads from now on."""
         try:
             await self._write(self._log.open)
         except LogUnavailableError as error:
             logger.error("the log cannot be opened: %s", error)
+        self._expiring = asyncio.create_task(self._expire_regularly())
+
+    def payload(self, content: Content, features_D: NDArray[np.float32], route: Route) -> Payload | None:
+        """What is to be kept of an input."""
+        kept = self._config.store_payloads
+        if kept == "none" and self._config.store_texts and route != "small":
+            kept = "text"
+        return Payload.of(content, features_D, kept)
 
     def add_decisions(self, decisions: Sequence[Decision]) -> None:
         """Have answered items committed soon, in their order, and again and again while the database fails."""
-        self._buffer += decisions
+        self._buffer += [replace(each, sequence=next(self._sequence)) for each in decisions]
+        self._num_bytes += _num_bytes(decisions)
         self._drop_oldest()
         if self._later is None or self._later.done():
             self._later = asyncio.create_task(self._flush_later())
@@ -61,7 +95,7 @@ class LogWriter:
     async def flush(self) -> None:
         """Commit every decision that was added before; where LogUnavailableError is raised they stay buffered."""
         async with self._flushing:
-            batch, self._buffer = self._buffer, []
+            batch, self._buffer, self._num_bytes = self._buffer, [], 0
             if not batch:
                 return
             try:
@@ -69,6 +103,7 @@ class LogWriter:
             except BaseException:
                 # A batch that has been committed after all is stored once, however often it is sent.
                 self._buffer = batch + self._buffer
+                self._num_bytes += _num_bytes(batch)
                 self._drop_oldest()
                 raise
 
@@ -87,16 +122,18 @@ class LogWriter:
                 self._num_patient -= 1
             await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
 
-    async def finish_audits(self, request_id: str, labels: Mapping[int, str | None]) -> None:
-        """As `DecisionLog.finish_audits`."""
-        await self._write(lambda: self._log.finish_audits(request_id, labels))
-
-    async def add_escalated(
-        self, request_id: str, model_version: str, answers: Sequence[tuple[int, Input, Answer]]
+    async def finish_audits(
+        self,
+        request_id: str,
+        labels: Mapping[int, str | None],
+        probabilities: Mapping[int, NDArray[np.floating]] | None = None,
     ) -> None:
+        """As `DecisionLog.finish_audits`."""
+        await self._write(lambda: self._log.finish_audits(request_id, labels, probabilities))
+
+    async def add_escalated(self, request_id: str, model_version: str, escalated: Sequence[Escalated]) -> None:
         """As `DecisionLog.add_escalated`."""
-        texts = self._config.store_texts
-        await self._write(lambda: self._log.add_escalated(request_id, model_version, answers, texts))
+        await self._write(lambda: self._log.add_escalated(request_id, model_version, escalated))
 
     async def tallies(self, model_version: str) -> list[Tally]:
         """As `DecisionLog.tallies`."""
@@ -128,10 +165,36 @@ class LogWriter:
             except LogUnavailableError as error:
                 logger.warning("%d decisions wait for the log: %s", len(self._buffer), error)
 
+    async def _expire_regularly(self) -> None:
+        """Delete payloads that are too old or too many, some at a time: other writes come between."""
+        config = self._config
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            try:
+                while await self._write(lambda: self._log.expire(config.keep_days, config.keep_bytes)) == STEP:
+                    await asyncio.sleep(BUFFER_S)
+            except LogUnavailableError as error:
+                logger.warning("old payloads are not deleted: %s", error)
+
     def _drop_oldest(self) -> None:
         if (excess := len(self._buffer) - MAX_BUFFERED) > 0:
+            self._num_bytes -= _num_bytes(self._buffer[:excess])
             del self._buffer[:excess]
             self._dropped("decision", excess)
+        if self._num_bytes > MAX_BUFFERED_BYTES:
+            self._drop_payloads(MAX_BUFFERED_BYTES // 2)
+
+    def _drop_payloads(self, num_bytes: int) -> None:
+        """Drop the oldest payloads until those that are left hold `num_bytes` at most."""
+        dropped = 0
+        for place, decision in enumerate(self._buffer):
+            if self._num_bytes <= num_bytes:
+                break
+            if decision.payload:
+                self._num_bytes -= decision.payload.num_bytes
+                self._buffer[place] = replace(decision, payload=None)
+                dropped += 1
+        self._dropped("payload", dropped)
 
     async def _read(self, read: Callable[[], WrittenT]) -> WrittenT:
         return await asyncio.get_running_loop().run_in_executor(self._reader, read)
@@ -161,3 +224,7 @@ class LogWriter:
             raise
         call.succeeded()
         return written
+
+
+def _num_bytes(decisions: Sequence[Decision]) -> int:
+    return sum(decision.payload.num_bytes for decision in decisions if decision.payload)

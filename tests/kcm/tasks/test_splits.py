@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from kcm.tasks.rows import Row
-from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, assign_splits, without_overlap
+from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, assign_splits, purpose, without_overlap
 from kcm.tasks.units import content_key
 
 PLAIN = {"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2}
@@ -146,3 +146,20 @@ def test_only_what_is_missing_is_carved_from_given_splits(given_splits, expected
 def test_fractions_that_do_not_make_a_whole_are_refused(fractions, message):
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Fractions).validate_python(fractions)
+
+
+def test_the_purpose_of_a_unit_is_drawn_by_its_name_and_nothing_else() -> None:
+    names = [f"unit {number}" for number in range(20_000)]
+    drawn = [purpose("films", name, DEFAULT_FRACTIONS) for name in names]
+    for split, fraction in DEFAULT_FRACTIONS.items():
+        assert abs(drawn.count(split) / len(names) - fraction) < 0.02
+    assert drawn[7] == purpose("films", "unit 7", dict(reversed(DEFAULT_FRACTIONS.items())))
+    again = [purpose("books", name, DEFAULT_FRACTIONS) for name in names]
+    alike = sum(one == other for one, other in zip(drawn, again, strict=True)) / len(names)
+    assert abs(alike - sum(fraction**2 for fraction in DEFAULT_FRACTIONS.values())) < 0.02  # as if drawn anew
+
+
+def test_the_purpose_of_a_unit_never_changes_between_versions() -> None:
+    """Promise: a row of certify today is one tomorrow: a change of the rule would certify on what has trained."""
+    found = [purpose("salt", f"unit {number}", DEFAULT_FRACTIONS) for number in range(8)]
+    assert found == ["validate", "train", "train", "train", "train", "test", "certify", "test"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from kcm.inputs.content import Content
 from kcm.tasks.rows import Row
-from kcm.tasks.units import content_key, find_units, text_key
+from kcm.tasks.units import content_key, find_units, text_key, unit_digest, unit_of
 
 
 def test_case_white_space_and_width_make_no_other_text():
@@ -35,3 +36,23 @@ def test_a_unit_keeps_its_name_when_its_document_grows(rows_of):
     small = find_units(rows_of(["middle"], group=["d"]), [0])
     grown = find_units(rows_of(["middle", "a", "z"], group=["d"] * 3), range(3))
     assert [unit.name for unit in small] == [unit.name for unit in grown]
+
+
+def test_inputs_are_of_one_unit_where_rows_would_be() -> None:
+    """Promise: case, width and space do not make another unit; a group makes one of what it holds."""
+    key = b"k" * 32
+
+    def unit(text: str = "", image: bytes = b"", group: str = "") -> str:
+        return unit_of(unit_digest(Content(text, image), group), key)
+
+    assert unit("Good  film") == unit("ｇｏｏｄ FILM")
+    assert unit("a", group="ann") == unit("b", b"picture", group="ann")
+    distinct = [unit("a"), unit("b"), unit("a", b"p"), unit("a", b"q"), unit(image=b"p"), unit("a", group="a")]
+    assert len({*distinct}) == 6
+    assert unit("\ud800") == unit("\ud800")  # not every string is valid Unicode
+
+
+def test_units_of_two_logs_cannot_be_joined() -> None:
+    digest = unit_digest(Content("a text"))
+    assert unit_of(digest, b"one") != unit_of(digest, b"another")
+    assert len(unit_of(digest, b"one")) == 32

@@ -26,7 +26,7 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.log import writer as log_writer
 from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import DecisionLog, Feedback, Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
@@ -51,6 +51,7 @@ class StubSmallSide(SmallSide):
             reads=TEXT,
             certificates={},
             digest="abc",
+            large_identity="large/7",
             encoder=SimpleNamespace(**encoder),
             large=ClassifierConfig.model_validate(large),
             policy=Policy(),
@@ -120,8 +121,14 @@ def release(version: str) -> Release:
     return Release(version=version, bundle=Path("/bundles") / version)
 
 
-async def started(metrics: Any, url: str | None = None, troubles: int = 0, share: float = 0.0) -> CascadeService:
-    log = LogWriter(CONFIG.feedback, url) if url else None
+async def started(
+    metrics: Any,
+    url: str | None = None,
+    troubles: int = 0,
+    share: float = 0.0,
+    feedback: FeedbackConfig = CONFIG.feedback,
+) -> CascadeService:
+    log = LogWriter(feedback, url, application="films") if url else None
 
     async def load(staged: Release) -> CascadeVersion:
         fails = 99 if staged.version == "mute" else troubles
@@ -237,6 +244,36 @@ def test_every_item_is_in_the_log_with_its_route_and_what_was_drawn_of_it(url: s
             (0, "answered", "good")
         ]
         assert recorder.audits == ["disagree"]
+
+    run(answer())
+
+
+def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
+    """Promise: kept or escalated, a row says what the small side thought and how likely the large model was asked."""
+
+    async def answer() -> None:
+        service = await started(recorder, url, share=0.25, feedback=FeedbackConfig(store_payloads="all"))
+        of_ann = Input(Content("keep"), "movies", group="ann")
+        await service.predict([KEPT, ASKED, of_ann, KEPT], Origin("r1"))
+        await service.settled()
+        await service.predict([Input(Content("ask"), group="ann")], Origin("r2"))
+        log = DecisionLog(url, 1.0)
+        while len(log.read(DECISIONS)) < 5:
+            await asyncio.sleep(0.01)
+        rows = log.read(DECISIONS)
+        assert [row["probability"] for row in rows] == [0.25, 1.0, 0.25, 0.25, 1.0]
+        assert {row["audit_share"] for row in rows} == {0.25}
+        known = {(row["application"], row["small_label"], row["gate_score"], row["large_identity"]) for row in rows}
+        assert known == {("films", "bad", 1.4, "large/7")}
+        assert [row["task"] for row in rows] == [KEPT.task, ASKED.task, "movies", KEPT.task, None]
+        units = [row["unit"] for row in rows]
+        assert units[0] == units[3]  # of one text
+        assert units[2] == units[4]  # of one group
+        assert len({*units}) == 3
+        assert [row["sequence"] for row in rows] == [1, 2, 3, 4, 5]
+        payloads = log.read(PAYLOADS)
+        assert [row["text"] for row in payloads] == [KEPT.content.text, ASKED.content.text, "keep", "keep", "ask"]
+        assert {row["features"] for row in payloads} == {np.zeros(4, "<f4").tobytes()}
 
     run(answer())
 

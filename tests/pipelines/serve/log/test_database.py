@@ -27,6 +27,7 @@ from pipelines.serve.log.database import (
     SCHEMA,
     Database,
     LogUnavailableError,
+    upgrade,
 )
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin
 
@@ -94,6 +95,42 @@ def test_a_database_from_before_alembic_grows_and_loses_nothing(any_url: str, en
     log.add_decisions([Decision(Origin("r3"), 0, "films/4", "small")])
     log.add_feedback("r3", None, [Feedback(0, "good")])
     assert [row["request_id"] for row in log.read(FEEDBACK)] == ["r1", "r3"]
+    log.close()
+
+
+# What the release before the loop wrote, into tables of its revision.
+OF_0002 = """
+INSERT INTO decisions (request_id, item, caller, model_version, route, audit_share, answered_at)
+    VALUES ('r1', 0, 'abc', 'films/3', 'small', .5, '2026-01-02 03:04:05.000006');
+INSERT INTO audits (request_id, item, model_version, probability, small_label, large_label, audited_at, state)
+    VALUES ('r1', 0, 'films/3', .5, 'good', 'bad', '2026-01-02 03:04:05.000006', 'answered');
+INSERT INTO escalated
+    VALUES ('r1', 1, 'films/3', 'large', 'bad', '{"bad": 1.0}', .6, .4, .2, 'A film', NULL,
+    '2026-01-02 03:04:05.000006');
+INSERT INTO feedback VALUES ('r1', 0, 'good', NULL, NULL, '2026-01-02 03:04:05.000006', 'abc');
+"""
+
+
+def test_a_log_from_before_the_loop_grows_and_loses_nothing(any_url: str, engine: Engine) -> None:
+    """Promise: its rows stay as they were, without what nobody wrote down then."""
+    with engine.begin() as connection:
+        upgrade(connection, "0002")
+        for statement in OF_0002.split(";")[:-1]:
+            connection.exec_driver_sql(statement)
+    before = {}
+    with engine.connect() as connection:
+        for name in ("decisions", "audits", "escalated", "feedback", "log_key"):
+            before[name] = connection.execute(text(f"SELECT * FROM {name}")).all()
+    log = DecisionLog(any_url, 5.0)
+    log.open()
+    with engine.connect() as connection:
+        for name, (row,) in before.items():
+            (grown,) = connection.execute(text(f"SELECT * FROM {name}")).all()
+            assert grown[: len(row)] == row
+            assert set(grown[len(row) :]) <= {None}
+        assert compare_metadata(MigrationContext.configure(connection, opts=VERSION), SCHEMA) == []
+    log.add_decisions([Decision(Origin("r2"), 0, "films/4", "large", unit=b"u")])
+    assert [row["probability"] for row in log.read(DECISIONS)] == [None, 1.0]
     log.close()
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Answer, Input, Route
-from kcm.inputs.content import Content
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
+from kcm.bundle.runtime import Answer, Route
+from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import (
     ConflictError,
     Decision,
     DecisionLog,
+    Escalated,
     Feedback,
     Origin,
     Tally,
     UnknownRequestError,
 )
+from pipelines.serve.log.payloads import Payload
 
 ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
 
@@ -111,13 +114,14 @@ def test_a_decision_has_the_client_s_id_beside_its_own(log: DecisionLog) -> None
     assert second["number"] > first["number"]
 
 
-def test_escalated_answers_are_kept_without_their_texts_unless_asked_for(log: DecisionLog) -> None:
-    log.add_escalated("r1", "films/3", [(1, Input(Content("private"), "films"), ANSWER)], store_texts=False)
-    log.add_escalated("r2", "films/3", [(0, Input(Content("public\x00"), "films"), ANSWER)], store_texts=True)
+def test_escalated_answers_are_kept_with_all_that_the_large_model_said(log: DecisionLog) -> None:
+    known_C = np.array([0.25, 0.75], np.float64)
+    log.add_escalated("r1", "films/3", [Escalated(1, ANSWER, "films", known_C), Escalated(2, ANSWER)])
     first, second = log.read(ESCALATED)
     assert (first["item"], first["model_version"], first["route"], first["label"]) == (1, "films/3", "large", "good")
-    assert (first["probabilities"], first["task"], first["text"]) == ({"good": 0.75, "bad": 0.25}, "films", None)
-    assert second["text"] == "public"
+    assert (first["probabilities"], first["task"]) == ({"good": 0.75, "bad": 0.25}, "films")
+    assert np.frombuffer(first["large_probabilities"], "<f4").tolist() == [0.25, 0.75]
+    assert (second["task"], second["large_probabilities"]) == (None, None)
 
 
 def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
@@ -169,3 +173,40 @@ def test_an_alarm_is_raised_once_and_stays(log: DecisionLog) -> None:
     assert not log.has_alarm("1")
     assert [log.raise_alarm("1", 0.02, low) for low in (0.03, 0.04)] == [True, False]
     assert (log.has_alarm("1"), log.has_alarm("2")) == (True, False)
+
+
+def test_applications_that_share_a_log_delete_what_is_their_own(any_url: str) -> None:
+    """Promise: the oldest go first, by age and by size, some at a time; decisions and other applications stay."""
+    now = datetime.datetime.now(datetime.UTC)
+    films, books = (DecisionLog(any_url, 2.0, application) for application in ("films", "books"))
+    for name, log in (("f", films), ("b", books)):
+        ages = [3, 2, 1, 0]
+        log.add_decisions(
+            [
+                Decision(
+                    Origin(f"{name}{days}"), 0, "1", "small", payload=Payload("x" * 100, b"y" * 50, b"z" * 50),
+                    answered_at=now - datetime.timedelta(days=days, hours=1),
+                )
+                for days in ages
+            ]
+        )  # fmt: skip
+
+    def left() -> list[str]:
+        return [row["request_id"] for row in films.read(PAYLOADS)]
+
+    assert (films.expire(None, None), films.expire(9.0, 800)) == (0, 0)
+    assert (films.expire(3.0, None), left()) == (1, ["b0", "b1", "b2", "b3", "f0", "f1", "f2"])
+    assert (films.expire(None, 599), left()) == (1, ["b0", "b1", "b2", "b3", "f0", "f1"])
+    assert (films.expire(1.0, 0), left()) == (2, ["b0", "b1", "b2", "b3"])
+    assert len(films.read(DECISIONS)) == 8
+    for log in (films, books):
+        log.close()
+
+
+def test_what_a_label_is_called_stops_no_batch(log: DecisionLog) -> None:
+    """Promise: a name that a column cannot hold does not keep the batch that it is in from the log."""
+    long, payload = "x" * 300, Payload("\x00")
+    odd = Decision(Origin("r1"), 0, "1", "small", 1.0, long, small_label=long, task="a\x00b", payload=payload)
+    log.add_decisions([odd, Decision(Origin("r2"), 0, "1", "small")])
+    assert [row["small_label"] for row in log.read(DECISIONS)] == [long[:200], None]
+    assert log.read(AUDITS)[0]["small_label"] == long[:200]

@@ -4,15 +4,19 @@ import asyncio
 import sqlite3
 from collections.abc import Coroutine
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from kcm.bundle.runtime import Route
+from kcm.inputs.content import Content
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import DECISIONS, FEEDBACK, LogUnavailableError
+from pipelines.serve.log.database import DECISIONS, FEEDBACK, PAYLOADS, LogUnavailableError
 from pipelines.serve.log.decisions import (
     ConflictError,
     Decision,
@@ -21,6 +25,7 @@ from pipelines.serve.log.decisions import (
     Origin,
     UnknownRequestError,
 )
+from pipelines.serve.log.payloads import Payload
 from pipelines.serve.log.writer import LogWriter
 
 LABELS = [Feedback(0, "good")]
@@ -93,6 +98,55 @@ def test_decisions_wait_while_the_database_fails_and_the_oldest_give_way(
 
     run(write())
     assert dropped == [("decision", 1)] * 2
+
+
+def test_payloads_give_way_before_their_decisions(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a database that is gone for long takes no more memory than was said, and costs no decision."""
+    monkeypatch.setattr(room, "MAX_BUFFERED_BYTES", 100)
+    dropped: list[tuple[str, int]] = []
+
+    async def write() -> None:
+        later = f"sqlite:///{tmp_path}/later/feedback.db"
+        writing = opened(later, rest_s=0.01, dropped=lambda kind, number: dropped.append((kind, number)))
+        for number in range(6):
+            writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 20))])
+            with pytest.raises(LogUnavailableError):
+                await writing.flush()
+        (tmp_path / "later").mkdir()
+        await asyncio.sleep(0.02)
+        await writing.flush()
+        assert stored(later, DECISIONS) == [f"r{number}" for number in range(6)]
+        assert stored(later, PAYLOADS) == ["r4", "r5"]
+
+    run(write())
+    assert dropped == [("payload", 4)]
+
+
+def test_payloads_are_kept_as_configured(url: str) -> None:
+    def kept(route: Route, **config: Any) -> Payload | None:
+        writing = LogWriter(FeedbackConfig(**config), url)
+        return writing.payload(Content("a text", b"a picture"), np.ones(2, np.float32), route)
+
+    assert kept("large") is None
+    assert kept("small", store_texts=True) is None
+    assert kept("large", store_texts=True) == Payload("a text")
+    assert kept("small", store_payloads="text") == Payload("a text")
+    assert kept("small", store_payloads="all") == Payload("a text", b"a picture", np.ones(2, "<f4").tobytes())
+
+
+def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "EXPIRE_EVERY_S", 0.01)
+
+    async def write() -> None:
+        writing = LogWriter(FeedbackConfig(keep_bytes=25), url)
+        await writing.open()
+        writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 10)) for number in range(9)])
+        await writing.flush()
+        while stored(url, PAYLOADS) != ["r7", "r8"]:
+            await asyncio.sleep(0.01)
+        assert len(stored(url, DECISIONS)) == 9
+
+    run(write())
 
 
 def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> None:
