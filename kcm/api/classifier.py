@@ -1,7 +1,8 @@
 """A KAN as a scikit-learn classifier that learns call by call, new classes among them.
 
-It is the collaborator's network with the house's learners. In closed form (`analytic`, `slda`), what was learned in any
-number of calls is what one call on all rows would have learned, up to the scaling, which the first call decides.
+It is the collaborator's network under the house's trainer: each call is a task of the sequence. In closed form
+(`analytic`, `slda`), what was learned in any number of calls is what one call on all rows would have learned, up to the
+scaling, which the first call decides.
 Shapes: N rows, D features, C classes.
 """
 
@@ -18,16 +19,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from kcm.closed_form.sums import RidgeSums
+from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config, parse_config
-from kcm.errors import ConfigError, DataError
-from kcm.learners import Analytic, Batch, LearnerConfig
-from kcm.learners.ranks import Ranks
+from kcm.errors import ConfigError
+from kcm.learners import Batch, LearnerConfig
 from kcm.learners.stream import TensorRows
 from kcm.learners.trainer import TrainConfig, Trainer
 
@@ -46,8 +46,8 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     Parameters
     ----------
     learner : name of a learner, its section as a mapping, or a `LearnerConfig`
-        `analytic` and `slda` solve for a single layer and take rows in any number of calls of `partial_fit`; all
-        others take steps, and learn in `fit` alone.
+        `analytic` and `slda` solve for a single layer, and forget nothing over calls of `partial_fit`; others take
+        steps, and protect what they have learned in their own ways: each call is a task of theirs.
     hidden : widths of hidden layers; a closed form has none
     grid_size, spline_order, grid_range : grid of the splines, in standard deviations of a feature
     basis, mixing : `quadratic` or `relu` on `mixing` random projections in place of splines, for many features
@@ -110,7 +110,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
         """Learn from these rows as well; classes that were not known are added, `classes` too.
 
-        Raises ConfigError for a learner that takes steps, once it has learned.
+        Raises ConfigError for a learner that needs all rows so far, such as `joint`.
         """
         return self._learn(X, y, classes=classes, anew=not hasattr(self, "collaborator_"))
 
@@ -132,9 +132,12 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
         features_ND = torch.from_numpy(validate_data(self, X, dtype=np.float64, reset=False).copy())
-        parts = [self.collaborator_(part)[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
+        parts = [self.collaborator_(self._scaling(part))[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
         logits_NC: NDArray[np.float64] = torch.cat(parts).numpy()
-        return logits_NC[:, self._columns]
+        known_NC = np.full((len(logits_NC), len(self._index)), UNSEEN)
+        seen = sorted(self._seen)
+        known_NC[:, seen] = logits_NC[:, seen]
+        return known_NC[:, [self._index[label] for label in self.classes_.tolist()]]
 
     def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, anew: bool) -> Self:
         features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=anew)
@@ -142,54 +145,54 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         given = np.unique(column_or_1d(target_N))
         if classes is not None:
             given = np.union1d(given, np.unique(np.asarray(classes)))
-        if anew:
-            self._start(features_ND, given)
-        elif not self._config.closed_form:
-            raise ConfigError(
-                f"learner {self._config.tag!r} takes steps, and has learned already",
-                where="KANClassifier.partial_fit",
-                mend="Use learner 'analytic' or 'slda', or `fit` on all rows",
-            )
-        else:
-            self._grow(given)
-        labels_N = torch.tensor([self._index[label] for label in target_N.tolist()])
         features = torch.from_numpy(features_ND.copy())
-        no_large_N1 = torch.full((len(labels_N), 1), torch.nan, dtype=torch.float64)
-        batch = Batch(features, labels_N, no_large_N1, torch.ones(len(labels_N), dtype=torch.float64))
-        if self._config.closed_form:
-            self._solve(batch)
-        else:
-            self._train(batch)
-        self.collaborator_.eval()
+        if anew:
+            self._start(features)
+        index = self._index | {
+            label: len(self._index) + place
+            for place, label in enumerate(each for each in given.tolist() if each not in self._index)
+        }
+        labels_N = torch.tensor([index[label] for label in target_N.tolist()])
+        collaborator, state = self._trained(self._scaling(features), labels_N, len(index))
+        # Whatever was refused above has changed nothing of what was learned before.
+        self.collaborator_, self._state, self._index = collaborator.eval(), state, index
+        self.classes_ = given if anew else np.union1d(self.classes_, given)
+        self._seen |= set(labels_N.tolist())
+        self._past.append(_one_of_each(f"call {len(self._past)}", self._scaling(features), labels_N))
         return self
 
-    def _start(self, features_ND: NDArray[np.float64], given: NDArray[Any]) -> None:
-        """A network that knows nothing, and the scaling of the features."""
-        self._config = _learner_config(self.learner)
-        state = self.random_state
+    def _start(self, features: Tensor) -> None:
+        """Nothing learned, and the scaling of the features."""
+        self._config, state = _learner_config(self.learner), self.random_state
         self._seed = int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31)
-        self._learner = self._config.build(self._seed)
         self._index: dict[Any, int] = {}
-        self._grow(given)
-        assert isinstance(self.collaborator_.normalizer, FrozenNormalizer)
-        self.collaborator_.normalizer.fit([torch.from_numpy(features_ND.copy())])
+        self._seen: set[int] = set()
+        self._past: list[TensorRows] = []
+        self._state: dict[str, Any] | None = None
+        self._scaling = FrozenNormalizer(features.shape[1]).double()
+        self._scaling.fit([features])
 
-    def _grow(self, given: NDArray[Any]) -> None:
-        """Outputs for the classes that are not known yet; those of the others stay where they are."""
-        fresh = [label for label in given.tolist() if label not in self._index]
-        if not fresh:
-            return
-        self._index |= {label: len(self._index) + place for place, label in enumerate(fresh)}
-        self.classes_ = np.unique(np.array(list(self._index), dtype=np.result_type(given, *self._known())))
-        self._columns = [self._index[label] for label in self.classes_.tolist()]
-        grown = Collaborator(self.n_features_in_, len(self._index), self._network(), "kan", self._seed).double()
-        if hasattr(self, "collaborator_") and isinstance(self._learner, Analytic) and self._learner.sums is not None:
-            grown.normalizer = self.collaborator_.normalizer
-            self._learner.sums = _with_targets(self._learner.sums, len(self._index))
-        self.collaborator_ = grown
-
-    def _known(self) -> list[Any]:
-        return [self.classes_] if hasattr(self, "classes_") and len(self._index) > len(self.classes_) else []
+    def _trained(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
+        """The network after one more task, of these rows, and the state of its trainer."""
+        network, learner = self._network(), self._config.build(self._seed)
+        self._config.check_network(network)
+        number = len(self._past)
+        if learner.tasks_to_stream(number) != range(number, number + 1):
+            raise ConfigError(
+                f"learner {self._config.tag!r} takes all rows so far, and they are not kept",
+                where="KANClassifier.partial_fit",
+                mend="Use another learner, or `fit` on all rows",
+            )
+        collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
+        collaborator.normalizer = nn.Identity()  # rows are scaled already, each feature by itself
+        rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
+        trainer = Trainer(
+            collaborator, learner, [*self._past, rows], self._train_config(), DistillConfig(), seed=self._seed
+        )
+        if self._state is not None:
+            trainer.load_state_dict(self._state)
+        trainer.run()
+        return collaborator, trainer.state_dict()
 
     def _network(self) -> NetworkConfig:
         values = {
@@ -199,30 +202,18 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             "grid_range": tuple(self.grid_range),
             "basis": self.basis,
             "mixing": self.mixing,
-            "scaling": "first_task",
-            "shared": True,
+            "shared": True,  # there is no large model that judge and small could differ in
         }
         return parse_config(NetworkConfig, values, where="KANClassifier")
 
-    def _solve(self, batch: Batch) -> None:
-        ranks = Ranks()
-        self._learner.absorb(self.collaborator_, batch, DistillConfig(), ranks)
-        assert isinstance(self._learner, Analytic)
-        self._learner.solve(self.collaborator_, ranks)
-
-    def _train(self, batch: Batch) -> None:
-        if len(self._index) < 2:
-            raise DataError("there is one class, and steps need at least two", where="KANClassifier.fit")
-        settings = {
+    def _train_config(self) -> TrainConfig:
+        values = {
             "num_epochs": self.num_epochs,
             "batch_size": self.batch_size,
             "learning_rate": float(self.learning_rate),
+            "mask_unseen": True,  # so that classes can be added
         }
-        train = parse_config(TrainConfig, settings, where="KANClassifier")
-        ids = [str(row) for row in range(len(batch))]
-        first = batch.take(torch.arange(1), torch.ones(1, dtype=torch.float64))  # nothing is measured on it
-        rows = TensorRows("fit", {"train": (ids, batch), "test": (ids[:1], first)})
-        Trainer(self.collaborator_, self._learner, [rows], train, DistillConfig(), seed=self._seed).run()
+        return parse_config(TrainConfig, values, where="KANClassifier")
 
 
 def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> LearnerConfig:
@@ -230,10 +221,16 @@ def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> Learner
     return parse_config(_Learner, {"learner": section}, where="KANClassifier").learner
 
 
-def _with_targets(sums: RidgeSums, num_labels: int) -> RidgeSums:
-    """The sums of the same rows, which were of none of the labels that are added."""
-    grown = RidgeSums(0, num_labels, 1)
-    grown.count, grown.gram_PP, grown.squares_M = sums.count, sums.gram_PP, sums.squares_M
-    more = num_labels - len(sums.totals_K)
-    grown.cross_PK, grown.totals_K = F.pad(sums.cross_PK, (0, more)), F.pad(sums.totals_K, (0, more))
-    return grown
+def _rows(name: str, features: Tensor, labels_N: Tensor, tested: Tensor) -> TensorRows:
+    """The rows of a task; those at the positions `tested` also have to be its test rows."""
+    no_large_N1 = torch.full((len(labels_N), 1), torch.nan, dtype=features.dtype)
+    batch = Batch(features, labels_N, no_large_N1, torch.ones(len(labels_N), dtype=features.dtype))
+    ids = [f"{name}, {row}" for row in range(len(labels_N))]
+    test = batch.take(tested, batch.weights[tested])
+    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in tested.tolist()], test)})
+
+
+def _one_of_each(name: str, features: Tensor, labels_N: Tensor) -> TensorRows:
+    """A finished task as later ones have to know it: which labels it had."""
+    first = [int((labels_N == label).nonzero()[0, 0]) for label in labels_N.unique().tolist()]
+    return _rows(name, features[first], labels_N[first], torch.arange(1))

@@ -55,13 +55,34 @@ def test_classes_that_come_later_are_learned_and_the_old_ones_kept() -> None:
     assert min(accuracy) > 0.85
 
 
-@pytest.mark.parametrize("learner", ["finetune", "replay", {"name": "ewc"}])
+@pytest.mark.parametrize("learner", ["finetune", "replay", {"name": "ewc"}, "joint"])
 def test_learners_that_take_steps_fit(learner: Any) -> None:
     X, y = load_wine(return_X_y=True)
     classifier = KANClassifier(learner, hidden=(8,), num_epochs=30, learning_rate=1e-2)
     assert classifier.fit(X, y).score(X, y) > 0.95
-    with pytest.raises(ConfigError, match="takes steps, and has learned already"):
-        classifier.partial_fit(X, y)
+
+
+def test_replay_remembers_what_finetuning_forgets() -> None:
+    X, y = load_digits(return_X_y=True)
+    accuracy = {}
+    for name in ("finetune", "replay"):
+        classifier = KANClassifier(name, hidden=(16,), num_epochs=5, learning_rate=1e-2)
+        for task in ((0, 1, 2), (7, 8), (3, 4)):
+            classifier.partial_fit(X[np.isin(y, task)], y[np.isin(y, task)])
+        old = np.isin(y, (0, 1, 2))
+        accuracy[name] = classifier.score(X[old], y[old])
+        assert classifier.classes_.tolist() == [0, 1, 2, 3, 4, 7, 8]
+    assert accuracy["replay"] > accuracy["finetune"] + 0.3
+
+
+def test_a_call_that_is_refused_changes_nothing() -> None:
+    X, y = load_iris(return_X_y=True)
+    classifier = KANClassifier("joint", num_epochs=3).partial_fit(X[:100], y[:100])
+    before = classifier.predict_proba(X)
+    with pytest.raises(ConfigError, match="takes all rows so far, and they are not kept"):
+        classifier.partial_fit(X[100:], y[100:])
+    assert classifier.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
 def test_it_is_no_worse_than_logistic_regression_where_curves_are_needed() -> None:
@@ -82,7 +103,7 @@ def test_it_can_be_tuned_and_piped() -> None:
     ("given", "message"),
     [
         ({"learner": "analytical"}, "unknown learner 'analytical'.*did you mean 'analytic'"),
-        ({"hidden": (4,)}, "not linear in their weights"),
+        ({"hidden": (4,)}, "solves for a single layer"),
         ({"grid_size": 0}, "grid_size = 0"),
     ],
 )
