@@ -75,6 +75,11 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     collaborator_: Collaborator
     classes_: NDArray[Any]
+    _index: dict[Any, int]  # outputs of the network by label, in the order in which labels came
+    _seen: set[int]  # outputs that have had rows
+    _past: list[TensorRows]
+    _state: dict[str, Any] | None
+    _scaling: FrozenNormalizer
 
     def __init__(
         self,
@@ -163,12 +168,12 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _start(self, features: Tensor) -> None:
         """Nothing learned, and the scaling of the features."""
-        self._config, state = _learner_config(self.learner), self.random_state
-        self._seed = int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31)
-        self._index: dict[Any, int] = {}
-        self._seen: set[int] = set()
-        self._past: list[TensorRows] = []
-        self._state: dict[str, Any] | None = None
+        self._config, random = _learner_config(self.learner), self.random_state
+        self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
+        self._index = {}
+        self._seen = set()
+        self._past = []
+        self._state = None
         self._scaling = FrozenNormalizer(features.shape[1]).double()
         self._scaling.fit([features])
 
@@ -184,7 +189,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 mend="Use another learner, or `fit` on all rows",
             )
         collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
-        collaborator.normalizer = nn.Identity()  # rows are scaled already, each feature by itself
+        collaborator.add_module("normalizer", nn.Identity())  # rows are scaled already, each feature by itself
         rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
         trainer = Trainer(
             collaborator, learner, [*self._past, rows], self._train_config(), DistillConfig(), seed=self._seed
@@ -232,5 +237,5 @@ def _rows(name: str, features: Tensor, labels_N: Tensor, tested: Tensor) -> Tens
 
 def _one_of_each(name: str, features: Tensor, labels_N: Tensor) -> TensorRows:
     """A finished task as later ones have to know it: which labels it had."""
-    first = [int((labels_N == label).nonzero()[0, 0]) for label in labels_N.unique().tolist()]
+    first = [int((labels_N == label).nonzero()[0, 0]) for label in sorted(set(labels_N.tolist()))]
     return _rows(name, features[first], labels_N[first], torch.arange(1))
