@@ -5,6 +5,7 @@ Heavy modules (torch, ray, mlflow) are imported by the command that needs them, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import benchmark, route
-from jobs.exit import reported
+from jobs.exit import INTERRUPTED, reported
 from jobs.options import Debug, JsonFile
 from kcm.errors import KcmError
 
@@ -31,11 +32,10 @@ STAGES = {
 
 app = typer.Typer(
     name="kcm",
-    help="KAN collaborators beside a large model: continual learning, tuning and serving on Ray.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(route.app, name="route")
 app.add_typer(benchmark.app, name="benchmark")
@@ -46,7 +46,26 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
 ]
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+BundleSource = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("kcm"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """KAN collaborators beside a large model: continual learning, tuning and serving on Ray."""
 
 
 @app.command()
@@ -246,7 +265,7 @@ def approve(
 
 @app.command()
 def predict(
-    bundle: BundleFolder,
+    bundle: BundleSource,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
     text_column: Annotated[
@@ -273,12 +292,13 @@ def predict(
             raise KcmError("--set overrides values of --config, which is missing")
         loaded = _load(config, overrides) if config else None
         from jobs.serving import Site
+        from kcm.api.sources import folder_of
         from pipelines.batch.predict import predict as predict_file
         from pipelines.progress import Reporter
 
         site = Site.of(loaded) if loaded else Site()
         result |= predict_file(
-            bundle,
+            folder_of(bundle),
             file,
             output,
             text_column,
@@ -295,7 +315,7 @@ def predict(
 
 @app.command()
 def explain(
-    bundle: BundleFolder,
+    bundle: BundleSource,
     texts: Annotated[
         list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
     ] = None,
@@ -320,8 +340,9 @@ def explain(
         from jobs.explain import Explainer, inputs, write_explanations
         from jobs.explain_view import explanation_view
         from jobs.table import result_console
+        from kcm.api.sources import folder_of
 
-        explainer = Explainer(bundle, assets_path, rows, text_column, image_column)
+        explainer = Explainer(folder_of(bundle), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures
         for each in explanations:
@@ -405,7 +426,10 @@ def _run(config: Path, overrides: list[str] | None, until: str | None) -> dict[s
 
 def main() -> None:
     """Entry point of the `kcm` command."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of a command's own work, such as while it is imported
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
+from kcm.api.sources import folder_of
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
 from kcm.bundle.runtime import (
@@ -26,7 +26,6 @@ from kcm.bundle.runtime import (
     load_large,
     load_small_side,
 )
-from kcm.errors import ArtefactError, ConfigError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.html import table_html
 from kcm.inputs.content import Content
@@ -121,9 +120,8 @@ def load(
     may be asked at. Raises KcmError for a source that is not there, a bundle that cannot be used, and weights other
     than its own.
     """
-    folder = _folder(str(source))
     at = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
-    return load_cascade(folder, at, device, top_k, upstreams=upstreams)
+    return load_cascade(folder_of(source), at, device, top_k, upstreams=upstreams)
 
 
 def load_cascade(
@@ -143,19 +141,3 @@ def load_cascade(
     bundle = Bundle.read(folder)
     small_side = load_small_side(bundle, assets_dir, device, top_k)
     return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses))
-
-
-def _folder(source: str) -> Path:
-    """The bundle's folder, which a scheme may have to fetch."""
-    scheme, colon, _ = source.partition(":")
-    if not colon or len(scheme) == 1 or Path(source).exists():  # one letter is a drive
-        if not Path(source).is_dir():
-            raise ArtefactError("no such folder", where=source, mend="Give a bundle's folder, or models:/NAME@ALIAS")
-        return Path(source)
-    known = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
-    if scheme not in known:
-        names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
-        raise ConfigError(f"unknown scheme {scheme!r}", where=source, mend=f"Give a folder; known schemes are {names}")
-    fetch: Any = known[scheme].load()
-    found: Path = fetch(source)
-    return found
