@@ -202,7 +202,7 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     words = ["--output", "answers.csv", "--text-column", "body", "--task-column", "domain", "--json", out]
     shown = kcm("predict", str(tmp_path), "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")
     assert (shown.exit_code, shown.stdout) == (0, "answers.csv\n")
-    assert asked["paths"] == (Path("bundle"), Path("rows.csv"), Path("answers.csv"), "body")
+    assert asked["paths"] == (tmp_path, Path("rows.csv"), Path("answers.csv"), "body")
     assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
