@@ -92,6 +92,43 @@ for _stage, _purpose in STAGES.items():
 
 
 @app.command()
+def init(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Your rows as .csv, .tsv or .parquet.")],
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the text; guessed without it.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the label; guessed without it.")
+    ] = None,
+    large: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the answers of your large model; guessed without it."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The configuration; TABLE's name with .yaml without it.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the guesses; nothing is asked without a terminal.")
+    ] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look at TABLE, and write the configuration of a first run that works with it."""
+    with reported(json, debug) as result:
+        from jobs.init import initialise
+
+        def ask(question: str, guess: str) -> str:
+            answer: str = typer.prompt(question, default=guess, err=True)
+            return answer
+
+        asks = ask if sys.stdin.isatty() and not yes else None
+        result |= initialise(table, output, {"text": text, "label": label, "large": large}, asks)
+        for line in result["overview"]:
+            typer.echo(line, err=True)
+        typer.echo(result["config"])
+
+
+@app.command()
 def assets(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
