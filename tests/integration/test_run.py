@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -135,6 +137,21 @@ def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) ->
     found = model.predict(pd.DataFrame({"text": ["A delight from start to end.", "Dull."]}))
     assert set(found["label"]) <= {"negative", "positive"}
     assert found["error"].isna().all()
+
+
+def test_the_quick_start_runs(
+    result: dict[str, Any], config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the run that is there already: its stages come from the cache."""
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    monkeypatch.setenv("KCM_EXAMPLE_CONFIG", str(file))
+    monkeypatch.setenv("KCM_ASSETS", str(config.assets_path))
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "quickstart.py"))
+    assert all(found["result"]["cached"].values())
+    assert [answer.label in ("negative", "positive") for answer in found["answers"]] == [True] * 3
+    assert found["explained"].words
 
 
 @pytest.fixture(scope="module")
