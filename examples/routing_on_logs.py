@@ -38,9 +38,8 @@ router = kcm.Router("none").fit(logs, text="prompt", **columns)
 # %%
 certificate = router.certify(logs, epsilon=0.03)
 print(certificate["reason"])
-print(
-    f"calls of the large model: {100 * certificate['call_rate']:.0f}%, loss at most {100 * certificate['bound']:.1f} points"
-)
+calls, loss = 100 * certificate["call_rate"], 100 * certificate["bound"]
+print(f"calls of the large model: {calls:.0f}%, loss at most {loss:.1f} points")
 
 # %% [markdown]
 # New prompts are routed by the certified threshold.
