@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from kcm.bundle.runtime import Input, Judgement, load_cascade
+from kcm.api.cascade import load_cascade
+from kcm.bundle.runtime import Input, Judgement
 from kcm.inputs.content import Content
 from kcm.large import Item
 

@@ -5,6 +5,7 @@ Heavy modules (torch, ray, mlflow) are imported by the command that needs them, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import benchmark, log, route
-from jobs.exit import reported
+from jobs.exit import INTERRUPTED, reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from kcm.errors import KcmError
 
@@ -31,17 +32,35 @@ STAGES = {
 
 app = typer.Typer(
     name="kcm",
-    help="KAN collaborators beside a large model: continual learning, tuning and serving on Ray.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(route.app, name="route")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(log.app, name="log")
 
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+BundleSource = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("kcm"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """KAN collaborators beside a large model: continual learning, tuning and serving on Ray."""
 
 
 @app.command()
@@ -65,6 +84,43 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
 for _stage, _purpose in STAGES.items():
     app.command(_stage, help=f"{_purpose} Earlier stages come from the cache, or run first.")(_stage_command(_stage))
+
+
+@app.command()
+def init(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Your rows as .csv, .tsv or .parquet.")],
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the text; guessed without it.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the label; guessed without it.")
+    ] = None,
+    large: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the answers of your large model; guessed without it."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The configuration; TABLE's name with .yaml without it.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the guesses; nothing is asked without a terminal.")
+    ] = False,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look at TABLE, and write the configuration of a first run that works with it."""
+    with reported(json, debug) as result:
+        from jobs.init import initialise
+
+        def ask(question: str, guess: str) -> str:
+            answer: str = typer.prompt(question, default=guess, err=True)
+            return answer
+
+        asks = ask if sys.stdin.isatty() and not yes else None
+        result |= initialise(table, output, {"text": text, "label": label, "large": large}, asks)
+        for line in result["overview"]:
+            typer.echo(line, err=True)
+        typer.echo(result["config"])
 
 
 @app.command()
@@ -285,7 +341,7 @@ def labels(
 
 @app.command()
 def predict(
-    bundle: BundleFolder,
+    bundle: BundleSource,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
     text_column: Annotated[
@@ -312,12 +368,13 @@ def predict(
             raise KcmError("--set overrides values of --config, which is missing")
         loaded = _load(config, overrides) if config else None
         from jobs.serving import Site
+        from kcm.api.sources import folder_of
         from pipelines.batch.predict import predict as predict_file
         from pipelines.progress import Reporter
 
         site = Site.of(loaded) if loaded else Site()
         result |= predict_file(
-            bundle,
+            folder_of(bundle),
             file,
             output,
             text_column,
@@ -334,7 +391,7 @@ def predict(
 
 @app.command()
 def explain(
-    bundle: BundleFolder,
+    bundle: BundleSource,
     texts: Annotated[
         list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
     ] = None,
@@ -359,8 +416,9 @@ def explain(
         from jobs.explain import Explainer, inputs, write_explanations
         from jobs.explain_view import explanation_view
         from jobs.table import result_console
+        from kcm.api.sources import folder_of
 
-        explainer = Explainer(bundle, assets_path, rows, text_column, image_column)
+        explainer = Explainer(folder_of(bundle), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures
         for each in explanations:
@@ -444,7 +502,10 @@ def _run(config: Path, overrides: list[str] | None, until: str | None) -> dict[s
 
 def main() -> None:
     """Entry point of the `kcm` command."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of a command's own work, such as while it is imported
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

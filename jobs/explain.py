@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
+from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
-from kcm.explain.explanation import Explanation, explain, variants
+from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.networks import kan_of, network_inputs, remembered_rows
 from kcm.explain.places import feature_name, heat_map
 from kcm.inputs.content import Content, contents
@@ -62,15 +62,7 @@ class Explainer:
 
         Raises DataError for one that lacks what the bundle reads, or cannot be read.
         """
-        if lacking := content.lacks(self.bundle.reads):
-            raise DataError(f"the bundle reads {lacking}, and none is given", where="--image or --input")
-        example = Input(content)
-        judgements: list[Judgement] = []
-        for each in self.side.judge(variants(example)):
-            if isinstance(each, Unreadable):
-                raise DataError(each.reason, where="--image")
-            judgements.append(each)
-        return explain(self.bundle, example, judgements, top)
+        return explain_with(self.side, content, top)
 
     def draw(self, explanation: Explanation, path: Path) -> Path:
         """Draw the curves behind the largest contributions, each with where this input lies on it."""

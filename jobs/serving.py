@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from kcm.bundle.bundle import Bundle, bundle_digest
+from kcm.bundle.bundle import Bundle
 from kcm.config import Config
-from kcm.durable import replace_durably
-from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
+from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, DIGEST_TAG, SQLITE, fetch_model
+from pipelines.tracking import CHAMPION
 
 
 class Site(Config):
@@ -82,48 +76,13 @@ def served_folder(bundle: Path) -> Release:
 def served_model(config: RunConfig, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
-    An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. The copy is
-    named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made anew. Raises
+    An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. Raises
     ArtefactError for a bundle that is not the one that was registered.
     """
     uri = config.tracking.uri_in(config.storage_path)
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
-    found = _resolved(uri, asked)
-    version = f"{found.name}/{found.version}"
-    if (registered := found.tags.get(DIGEST_TAG)) is None:
-        mend = "Start the run that made it again, which records it"
-        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
-    key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
-    folder = config.storage_path / "served" / version / key
-    if not folder.exists():
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
-            replace_durably(fetch_model(uri, version, Path(draft)), folder)
-    if (digest := bundle_digest(folder)) != registered:
-        raise ArtefactError(
-            f"the bundle of {version} is another one than was registered: {digest[:12]}, not {registered[:12]}",
-            where=str(folder),
-            mend="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
-        )
+    version, folder = fetch_verified(uri, asked, config.storage_path / "served")
     return Release(version=version, bundle=folder)
-
-
-def _resolved(uri: str, model: str) -> ModelVersion:
-    """The version that NAME@ALIAS or NAME/VERSION means."""
-    name, at, alias = model.partition("@")
-    database = Path(uri.removeprefix(SQLITE))
-    try:
-        if uri.startswith(SQLITE) and not database.exists():  # which a client would create
-            raise MlflowException("no runs are recorded here")
-        client = MlflowClient(uri)
-        if at:
-            return client.get_model_version_by_alias(name, alias)
-        name, _, number = model.rpartition("/")
-        return client.get_model_version(name, number)
-    except MlflowException as error:
-        mend = "Register one by `kcm run`, or name one by --model or --bundle"
-        raise KcmError(f"no registered model {model!r}", where=uri, mend=mend) from error
 
 
 @contextmanager

@@ -1,1 +1,59 @@
-"""KAN-based collaboration of small and large models: the method, without Ray or MLflow."""
+"""KAN-based collaboration of small and large models: the method, without Ray or MLflow.
+
+What a notebook needs is here by name, and imported when it is first used: `import kcm` itself takes no time. What needs
+Ray or MLflow is registered by packages that bring it: verbs, such as `kcm.run`, as entry points of the group
+`kcm.verbs`, and schemes of `kcm.load`, such as `models:`, as those of the group `kcm.schemes`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kcm.api.cascade import Cascade, load
+    from kcm.api.classifier import KANClassifier
+    from kcm.api.router import Router
+    from kcm.bundle.runtime import Answer, Failure
+    from kcm.errors import KcmError
+    from kcm.kan import KAN, KANLinear
+
+__all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "load"]
+
+_MODULES = {
+    "Answer": "kcm.bundle.runtime",
+    "Cascade": "kcm.api.cascade",
+    "Failure": "kcm.bundle.runtime",
+    "KAN": "kcm.kan",
+    "KANClassifier": "kcm.api.classifier",
+    "KANLinear": "kcm.kan",
+    "KcmError": "kcm.errors",
+    "Router": "kcm.api.router",
+    "load": "kcm.api.cascade",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        found = getattr(import_module(_MODULES[name]), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        found = version("kcm")
+    elif name.startswith("_") or (verb := _verbs().get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    else:
+        found = verb.load()
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", *_verbs()})
+
+
+def _verbs() -> dict[str, Any]:
+    """Entry points of the group `kcm.verbs` by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group="kcm.verbs")}

@@ -14,7 +14,7 @@ from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.tracking import registered_version
+from pipelines.tracking import Tracking, registered_version
 
 
 def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,18 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     write_report(_report_inputs(config, done, result), report)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
+        _log_provenance(config, done, result, tracking)
     return result
+
+
+def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
+    """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
+    rows, sequence = done["tasks"], done["tasks"].load()
+    learned = {name: result[name]["accuracy_matrix"] for name in config.collaborators}
+    tracking.log_learning(learned, [task.name for task in sequence.tasks])
+    counts = {task.name: {split: len(data) for split, data in task.splits.items()} for task in sequence.tasks}
+    tracking.log_rows(sequence.name, rows.fingerprint, rows.folder, counts)
+    tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 
 
 def _params(config: RunConfig) -> dict[str, Any]:

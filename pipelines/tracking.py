@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 from pydantic import Field
 
@@ -36,6 +37,7 @@ CHAMPION = "champion"
 SQLITE = "sqlite:///"
 UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+_PARAMS_AT_ONCE = 100  # MLflow takes no more
 _OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
 
 
@@ -107,31 +109,64 @@ class Tracking:
         self._put("metrics", reported)
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
-        """Record parameters, metrics (one without a value is left out) and the report."""
-        self._put("metrics", {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()})
+        """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
+        report.
+        """
+        self._put("metrics", {"params": flat(params), "metrics": metrics, "timestamp": get_current_time_millis()})
         self._put("artifact", {"path": str(report)})
+
+    def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
+        """Record each collaborator's accuracy matrix: a metric for each task, a step for each task that was learned."""
+        for step in range(len(tasks)):
+            metrics = {
+                f"{name}/accuracy/{task}": value
+                for name, matrix in accuracy.items()
+                for task, value in zip(tasks, matrix[step], strict=True)
+            }
+            self.log_metrics({"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
+
+    def log_rows(self, name: str, digest: str, source: Path, profile: Mapping[str, Any]) -> None:
+        """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
+        self._put("dataset", {"name": name, "digest": digest, "source": str(source), "profile": profile})
+
+    def log_lineage(self, artefacts: Mapping[str, str]) -> None:
+        """Record the fingerprint of the artefact of each stage as a tag of the run."""
+        self._put("tags", {"tags": {f"kcm.artefact.{stage}": fingerprint for stage, fingerprint in artefacts.items()}})
 
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
         self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
 
-    def register(self, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None) -> str:
+    def register(
+        self,
+        model_name: str,
+        bundle: Path,
+        fingerprint: str,
+        tags: Mapping[str, str] | None = None,
+        *,
+        beside: Path | None = None,
+        description: str = "",
+    ) -> str:
         """Register a bundle as a new version, once per fingerprint, and return the version.
 
-        A tag of the version holds the bundle's digest, by which a copy can be told from another's; `tags` are further
-        ones.
+        The files in the folder `beside` are stored beside the bundle's own. A tag of the version holds the bundle's
+        digest, by which a copy can be told from another's; `tags` are further ones.
         """
         with answering(self.uri):
             client = self.client
             if (found := _registered(client, model_name, fingerprint)) is None:
                 artifact_path = f"bundle-{fingerprint}"
-                client.log_artifacts(self.run_id, str(bundle), artifact_path)
+                for folder in filter(None, (bundle, beside)):
+                    client.log_artifacts(self.run_id, str(folder), artifact_path)
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
                 source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
                 first = {FINGERPRINT_TAG: fingerprint}
-                found = str(client.create_model_version(model_name, source, self.run_id, tags=first).version)
+                created = client.create_model_version(
+                    model_name, source, self.run_id, tags=first, description=description or None
+                )
+                found = str(created.version)
             for tag, value in ({DIGEST_TAG: bundle_digest(bundle)} | dict(tags or {})).items():
                 client.set_model_version_tag(model_name, found, tag, value)
             return found
@@ -157,6 +192,10 @@ def send(uri: str, record: Record) -> None:
         client.log_artifact(run_id, record["path"])
     elif record["kind"] == "trial":
         _log_trial(client, run_id, record)
+    elif record["kind"] == "dataset":
+        _log_dataset(client, run_id, record)
+    elif record["kind"] == "tags":
+        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in record["tags"].items()])
     elif record["kind"] == "finish":
         client.set_terminated(run_id, FINISHED)
 
@@ -169,6 +208,29 @@ def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
     run = found[0] if found else client.create_run(trial["experiment_id"], tags=tags)
     _log(client, run.info.run_id, trial)
     client.set_terminated(run.info.run_id, FINISHED)
+
+
+def _log_dataset(client: MlflowClient, run_id: str, record: Record) -> None:
+    dataset = Dataset(
+        name=record["name"],
+        digest=record["digest"],
+        source_type="local",
+        source=json.dumps({"uri": record["source"]}),
+        profile=json.dumps(record["profile"]),
+    )
+    context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, context)])
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; other values, lists among them, as they are."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def is_outage(error: BaseException) -> bool:
@@ -245,16 +307,15 @@ def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
 
 def _log(client: MlflowClient, run_id: str, record: Record) -> None:
     timestamp, step = record["timestamp"], record.get("step", 0)
-    client.log_batch(
-        run_id,
-        metrics=[
-            Metric(_safe(key), float(value), timestamp, step)
-            for key, value in record["metrics"].items()
-            if value is not None
-        ],
-        params=[Param(_safe(key), str(value)[:6000]) for key, value in record.get("params", {}).items()],
-        tags=list[RunTag](),
-    )
+    metrics = [
+        Metric(_safe(key), float(value), timestamp, step)
+        for key, value in record["metrics"].items()
+        if value is not None
+    ]
+    params = [Param(_safe(key), str(value)[:6000]) for key, value in record.get("params", {}).items()]
+    client.log_batch(run_id, metrics, params[:_PARAMS_AT_ONCE])
+    for start in range(_PARAMS_AT_ONCE, len(params), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
 
 
 def _safe(key: str) -> str:

@@ -94,6 +94,14 @@ class Unreadable(Failure):
     """No answer: the input cannot be read."""
 
 
+def fault_of(bundle: Bundle, example: Input) -> str | None:
+    """What keeps the cascade of `bundle` from answering an input, as far as that shows before it is read."""
+    if lacking := example.content.lacks(bundle.reads):
+        return f"no {lacking}"
+    known = example.task is None or example.task in bundle.task_names
+    return None if known else f"no such task: {example.task}"
+
+
 class SmallSide:
     """Encoder, judge, small model and gate of a bundle."""
 
@@ -221,19 +229,6 @@ class SmallSide:
         return {self.bundle.answer_names[label]: known[label] for label in order}
 
 
-class Cascade:
-    """Both sides in one process."""
-
-    def __init__(self, small_side: SmallSide, large_model: LargeModel) -> None:
-        self.small_side, self.large_model = small_side, large_model
-
-    def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
-        """One answer per input, in their order; only escalated inputs are put to the large model."""
-        judgements = self.small_side.judge(inputs)
-        questions = self.small_side.questions(inputs, judgements)
-        return self.small_side.answers(judgements, self.large_model.answer(questions))
-
-
 @torch.inference_mode()
 def logits(
     collaborator: Collaborator, features_ND: NDArray[np.float32], rows_per_batch: int = 4096
@@ -279,25 +274,6 @@ def load_large(
     model = bundle.large.at(upstreams).build(large_names(bundle), assets_dir, resources)
     _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
     return model
-
-
-def load_cascade(
-    folder: Path,
-    assets_dir: Path,
-    device: str = "cpu",
-    top_k: int | None = None,
-    *,
-    upstreams: Sequence[UpstreamConfig] = (),
-    responses: ResponseStore | None = None,
-) -> Cascade:
-    """Both sides of the bundle in `folder`.
-
-    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own,
-    ConfigError for a large model at an address that is not among `upstreams`.
-    """
-    bundle = Bundle.read(folder)
-    small_side = load_small_side(bundle, assets_dir, device, top_k)
-    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses))
 
 
 def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:

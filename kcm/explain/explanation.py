@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement
+from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.errors import DataError
+from kcm.explain.html import table_html, words_html
 from kcm.explain.networks import base_logits, network_inputs, networks_with_curves
 from kcm.explain.reasons import Reasons, reasons_for
+from kcm.inputs.content import Content
 
 WORDS = 60  # at most, that are left out in turn
 
@@ -41,6 +45,18 @@ class Explanation:
         """The words, the largest effects first."""
         return sorted(self.words, key=lambda word: -abs(word[1]))
 
+    def _repr_html_(self) -> str:
+        """The decision and the words behind it, for notebooks."""
+        judgement = self.judgement
+        against = f" against a threshold of {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
+        facts = {
+            "small says": self.label,
+            "judge says": f"{self.judge_label}, confidence {judgement.confidence:.3f}",
+            "gate score": f"{judgement.gate_score:.2f}{against}",
+            "who answers": self.route,
+        }
+        return table_html("Explanation", facts) + f"<p>{words_html(self.words)}</p>"
+
 
 def words_of(example: Input) -> list[str]:
     """The words that are left out in turn; none for a single word."""
@@ -60,6 +76,22 @@ def variants(example: Input, most: int = WORDS) -> list[Input]:
 
 def _with_text(example: Input, text: str) -> Input:
     return replace(example, content=replace(example.content, text=text))
+
+
+def explain_with(side: SmallSide, content: Content, top: int = 10) -> Explanation:
+    """The explanation of one content; `top` contributions per network.
+
+    Raises DataError for one that lacks what the bundle reads, or cannot be read.
+    """
+    if lacking := content.lacks(side.bundle.reads):
+        raise DataError(f"the bundle reads {lacking}, and none is given", where="input")
+    example = Input(content)
+    judgements: list[Judgement] = []
+    for each in side.judge(variants(example)):
+        if isinstance(each, Unreadable):
+            raise DataError(each.reason, where="input")
+        judgements.append(each)
+    return explain(side.bundle, example, judgements, top)
 
 
 @torch.inference_mode()

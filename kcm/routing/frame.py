@@ -105,8 +105,8 @@ class RoutingFrame:
             )
         return self.table.confidence
 
-    def fit(self, seed: int, folder: Path) -> dict[str, Any]:
-        """Fit a router on the train rows, else on the validate rows, and write it."""
+    def fitted(self, seed: int) -> tuple[Router, str, int]:
+        """A router fitted on the train rows, else on the validate rows; that split, and the number of its rows."""
         splits = with_splits(self.table, seed)
         split = "train" if (splits == "train").any() else "validate"
         rows = np.flatnonzero(splits == split)
@@ -119,8 +119,13 @@ class RoutingFrame:
             encoder.config.model if encoder else None,
             encoder.identity if encoder else None,
         )
+        return router, split, len(rows)
+
+    def fit(self, seed: int, folder: Path) -> dict[str, Any]:
+        """Write what is `fitted` to a folder."""
+        router, split, num_rows = self.fitted(seed)
         router.write(folder)
-        return {"router": str(folder), "split": split, "num_rows": len(rows), "notes": [*self.table.notes, *self.notes]}
+        return {"router": str(folder), "split": split, "num_rows": num_rows, "notes": [*self.table.notes, *self.notes]}
 
     def search(self, seed: int, max_loss: float) -> dict[str, Any]:
         """The threshold chosen on the validate rows."""

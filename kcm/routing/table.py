@@ -80,8 +80,12 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     Raises ConfigError when the columns do not say who was right, DataError naming the rows that cannot be used.
     """
     columns.check()
-    frame, where = read_columns(path), str(path)
-    check_columns(frame, columns, where)
+    return table_of(read_columns(path), columns, str(path))
+
+
+def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
+    """The table in a frame, which messages call `where`; raises what `read_table` raises."""
+    columns.check()
     table, cells = read_inputs(frame, columns, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
@@ -96,9 +100,18 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     )
 
 
+def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
+    """The inputs in a frame that need not say who was right: nobody was, at no known cost, in no split."""
+    later = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
+    columns = columns.model_copy(update=dict.fromkeys((*later, "small_cost", "large_cost", "split")))
+    return read_inputs(frame, columns, where)[0]
+
+
 def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
     """What the table tells of its rows apart from answers and costs: nobody is right in it yet. Also all its cells."""
-    feature_names = feature_columns(frame, columns.features, where)
+    frame = frame.reset_index(drop=True)
+    frame.columns = pd.Index([str(name) for name in frame.columns])
+    check_columns(frame, columns, where)
     names = _row_names(frame, columns, where)
     cells = Cells(frame, names, where)
     notes: list[str] = []
@@ -112,7 +125,7 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
-        features=_features(cells, feature_names),
+        features=_features(cells, feature_columns(frame, columns.features, where)),
         group=cells.strings(columns.group) if columns.group else None,
         task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,

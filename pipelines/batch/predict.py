@@ -15,8 +15,9 @@ import ray.data
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Answer, Failure, Input, load_cascade, require_models
+from kcm.bundle.runtime import Answer, Failure, Input, fault_of, require_models
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
@@ -181,14 +182,13 @@ class Score:
         responses: ResponseStore | None = None,
     ) -> None:
         self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
-        bundle = self._cascade.small_side.bundle
-        self._task_names, self._reads = bundle.task_names, bundle.reads
+        self._bundle = self._cascade.small_side.bundle
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Answer the rows that can be answered; the others say why not."""
         rows = chunk.select(list(CHUNK)).to_pylist()
         inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
-        faults = [row["fault"] or self._fault(example) for row, example in zip(rows, inputs, strict=True)]
+        faults = [row["fault"] or fault_of(self._bundle, example) for row, example in zip(rows, inputs, strict=True)]
         usable = [example for example, fault in zip(inputs, faults, strict=True) if fault is None]
         answers = iter(self._cascade.answer(usable))
         records = [
@@ -196,12 +196,6 @@ class Score:
             for row, fault in zip(rows, faults, strict=True)
         ]
         return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
-
-    def _fault(self, example: Input) -> str | None:
-        if lacking := example.content.lacks(self._reads):
-            return f"no {lacking}"
-        known = example.task is None or example.task in self._task_names
-        return None if known else f"no such task: {example.task}"
 
 
 def _record(answer: Answer | Failure) -> dict[str, Any]:

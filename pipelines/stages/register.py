@@ -94,7 +94,9 @@ class Register(Stage, Plan):
         if context.tracking is None:
             return
         model = self.tracking.model_of(self.name)
-        number = context.tracking.register(model, artefact.bundle, artefact.fingerprint)
+        from pipelines.pyfunc import register_model  # brings most of MLflow
+
+        number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
         candidate = champion_now(
             f"{model}/{number}",

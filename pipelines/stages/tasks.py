@@ -8,13 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 from pydantic import Field, InstanceOf
+from rich.markup import escape
 
+from kcm.cascade.search import TuneConfig
+from kcm.certify.certificate import CertificateConfig
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import image_digest
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
+from kcm.tasks.summary import summarize
 from pipelines.context import Attempt, Context
+from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.sequence import SequenceArtefact
 
@@ -43,6 +48,8 @@ class Tasks(Stage):
     large: LargeConfig
     learner: LearnerConfig
     seed: int
+    certificate: CertificateConfig
+    tune: TuneConfig
 
     def plan(self, context: Context) -> Rows:
         """Build the sequence, so that faults of the data and its labels stop the run before hours of encoding."""
@@ -55,6 +62,13 @@ class Tasks(Stage):
         )
         self.learner.build(self.seed).check(len(sequence.label_names))
         return Rows(content=_digest(sequence), sequence=sequence)
+
+    def publish(self, artefact: SequenceArtefact, context: Context) -> None:
+        """Say what the rows are and what could be certified with them, before anything is paid."""
+        summary = summarize(artefact.load())
+        for line in overview(summary, self.certificate, self.tune.scopes, self.tasks.fractions):
+            style = "yellow" if line.startswith("warning") else "dim"
+            context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
 
 
 def _digest(sequence: TaskSequence) -> str:

@@ -168,9 +168,9 @@ def _report(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, atte
 
 
 def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
-    """The latest row of each accuracy matrix, under MLflow-friendly names."""
+    """The latest row of each accuracy matrix, under MLflow-friendly names, which are not those of what is deployed."""
     return {
-        f"{name}/accuracy/{task.name}": accuracy
+        f"train/{name}/accuracy/{task.name}": accuracy
         for name, trainer in trainers.items()
         if trainer.accuracy["small"]
         for task, accuracy in zip(trainer.tasks, trainer.accuracy["small"][-1], strict=True)

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.assets import fetch
+from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, load_cascade
+from kcm.bundle.runtime import Input
 from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content

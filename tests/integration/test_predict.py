@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from kcm.bundle.runtime import Answer, Input, load_cascade
+from kcm.api.cascade import load_cascade
+from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content

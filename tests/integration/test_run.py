@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -110,6 +113,11 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert record.info.status == "FINISHED"
     assert record.data.metrics["kcm/calls_saved"] == pytest.approx(result["kcm"]["overall"]["calls_saved"])
     assert record.data.params["seed"] == "0"
+    assert record.data.params["train.num_epochs"] == str(config.train.num_epochs)
+    last = result["kcm"]["accuracy_matrix"][-1]
+    assert record.data.metrics["kcm/accuracy/tweets"] == pytest.approx(last[-1])
+    assert record.data.tags["kcm.artefact.tasks"] in result["artefacts"]["tasks"]
+    assert [each.dataset.name for each in record.inputs.dataset_inputs]
     assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
     experiment = client.get_experiment_by_name(config.tracking.experiment)
@@ -120,6 +128,30 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
+
+
+def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:
+    mlflow.set_tracking_uri(result["mlflow"]["tracking_uri"])
+    settings = {"assets": str(config.assets_path)}
+    model = mlflow.pyfunc.load_model(f"models:/{result['mlflow']['model']}@champion", model_config=settings)
+    found = model.predict(pd.DataFrame({"text": ["A delight from start to end.", "Dull."]}))
+    assert set(found["label"]) <= {"negative", "positive"}
+    assert found["error"].isna().all()
+
+
+def test_the_quick_start_runs(
+    result: dict[str, Any], config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the run that is there already: its stages come from the cache."""
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    monkeypatch.setenv("KCM_EXAMPLE_CONFIG", str(file))
+    monkeypatch.setenv("KCM_ASSETS", str(config.assets_path))
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "quickstart.py"))
+    assert all(found["result"]["cached"].values())
+    assert [answer.label in ("negative", "positive") for answer in found["answers"]] == [True] * 3
+    assert found["explained"].words
 
 
 @pytest.fixture(scope="module")

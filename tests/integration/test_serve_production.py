@@ -20,7 +20,8 @@ from mlflow import MlflowClient
 
 from jobs.promotion import promote
 from jobs.serving import Site, served_model
-from kcm.bundle.runtime import Answer, Input, load_cascade
+from kcm.api.cascade import load_cascade
+from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.assets import ASSETS
-from jobs.cli import STAGES, app
+from jobs.cli import STAGES, app, main
 from kcm.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -50,6 +50,35 @@ def test_the_command_line_starts_without_the_heavy_modules() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_help_has_a_short_name_everywhere() -> None:
+    for words in ((), ("run",), ("route",), ("route", "certify")):
+        assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""
+
+
+def test_an_interruption_outside_of_a_command_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.cli.app", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bundle_may_be_a_registered_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("pipelines.registry.fetch", lambda source: tmp_path / source.replace("/", "-"))
+    fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
+    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
+    shown = kcm("predict", "models:/reviews@champion", "rows.csv", "--output", "answers.csv")
+    assert shown.exit_code == 0, shown.stderr
+    assert asked == [tmp_path / "models:-reviews@champion"]
+    assert "unknown scheme 'modles'" in kcm("predict", "modles:/x", "rows.csv", "--output", "a.csv").stderr
 
 
 def test_there_is_a_command_for_every_stage() -> None:
@@ -171,9 +200,9 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "pipelines.batch.predict", SimpleNamespace(predict=predict))
     out = str(tmp_path / "out.json")
     words = ["--output", "answers.csv", "--text-column", "body", "--task-column", "domain", "--json", out]
-    shown = kcm("predict", "bundle", "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")
+    shown = kcm("predict", str(tmp_path), "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")
     assert (shown.exit_code, shown.stdout) == (0, "answers.csv\n")
-    assert asked["paths"] == (Path("bundle"), Path("rows.csv"), Path("answers.csv"), "body")
+    assert asked["paths"] == (tmp_path, Path("rows.csv"), Path("answers.csv"), "body")
     assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
 
@@ -185,4 +214,4 @@ def test_config_prints_the_reference(tmp_path: Path) -> None:
 def test_version_is_the_installed_one() -> None:
     from importlib.metadata import version
 
-    assert kcm("version").stdout == version("kcm") + "\n"
+    assert kcm("version").stdout == kcm("--version").stdout == version("kcm") + "\n"

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.bundle.runtime import Answer, Input, load_cascade
+from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import Certificate

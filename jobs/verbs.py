@@ -1,0 +1,59 @@
+"""What the commands do, for Python: `kcm.run` and `kcm.serve`, registered as entry points of `kcm.verbs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from jobs.serving import Site, served_folder, served_model, serving
+from kcm.config import load_config, parse_config
+from kcm.errors import ConfigError
+from pipelines.config import RunConfig
+from pipelines.run import run as run_stages
+
+Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
+
+
+def run(config: Given, overrides: Iterable[str] = (), *, until: str | None = None) -> dict[str, Any]:
+    """As `kcm run`, or a stage of it: every stage of a YAML file, or of what would stand in one, up to `until`.
+
+    `overrides` are `key.path=value`. Gives the content of result.json. Raises KcmError as the command fails.
+    """
+    return run_stages(_config(config, overrides), until=until)
+
+
+@contextmanager
+def serve(
+    config: Given | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    model: str | None = None,
+    bundle: str | Path | None = None,
+) -> Iterator[str]:
+    """As `kcm serve`, within a block: gives the URL of the ready service, which stops with the block.
+
+    What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion.
+    """
+    if bundle and model:
+        raise ConfigError("bundle and model name two models", mend="Give one of them")
+    if config is None and bundle is None:
+        raise ConfigError("a configuration is missing", mend="Only a bundle can do without it")
+    loaded = None if config is None else _config(config, overrides)
+    if bundle:
+        release = served_folder(Path(bundle))
+    else:
+        assert loaded is not None
+        release = served_model(loaded, model)
+    site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
+    with serving(release, site) as url:
+        yield url
+
+
+def _config(given: Given, overrides: Iterable[str]) -> RunConfig:
+    if isinstance(given, str | Path):
+        return load_config(RunConfig, Path(given), overrides)
+    if list(overrides):
+        raise ConfigError("overrides change a file, and none is given", mend="Change the mapping")
+    return parse_config(RunConfig, given, where="config") if isinstance(given, Mapping) else given

@@ -1,0 +1,143 @@
+"""A trained cascade in one process, as notebooks, services of one's own, evaluation and batch prediction use it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kcm.api.rows import Column, inputs_of, with_answers
+from kcm.api.sources import folder_of
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.facts import facts
+from kcm.bundle.runtime import (
+    Answer,
+    Failure,
+    Input,
+    SmallSide,
+    Unreadable,
+    fault_of,
+    load_large,
+    load_small_side,
+)
+from kcm.explain.explanation import Explanation, explain_with
+from kcm.explain.html import table_html
+from kcm.inputs.content import Content
+from kcm.large import AsksEach, LargeModel, UpstreamConfig
+from kcm.large.response_cache import ResponseStore
+
+# Cascades of one process may share an encoder, whose tokenizer is for one thread at a time; and torch computes on all
+# cores anyway. A large model that is a server is asked outside.
+_COMPUTING = threading.Lock()
+
+
+class Cascade:
+    """Both sides of a bundle; see `load`. Any number of threads may use it at once."""
+
+    def __init__(self, small_side: SmallSide, large_model: LargeModel) -> None:
+        self.small_side, self.large_model = small_side, large_model
+
+    @property
+    def bundle(self) -> Bundle:
+        """What the cascade was made of: labels, tasks, policy, certificates, metrics, lineage."""
+        return self.small_side.bundle
+
+    def predict(
+        self,
+        inputs: pd.DataFrame | Iterable[str | Content | Mapping[str, Any]],
+        *,
+        text: Column = "text",
+        image: Column = "image",
+        task: Column = "task",
+        id: Column = "id",
+    ) -> Any:
+        """Answers to many inputs, in their order.
+
+        A DataFrame gives a copy of itself with the columns label, confidence, gate_score, route, cost_s and error; one
+        that it has already is prefixed by `kcm_`. Anything else gives a list of `Answer`s, with a `Failure` for
+        an input that cannot be answered: inputs are texts, `Content`s, or mappings such as the rows of a data set.
+
+        `text`, `image`, `task` and `id` are the columns of a DataFrame or the keys of a mapping; the latter two may be
+        absent. A picture is bytes, a path or a PIL image. Raises DataError for a column that is missing, and for a
+        single text in place of many.
+        """
+        asked = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id)
+        faults = [fault_of(self.bundle, example) for example in asked]
+        answered = iter(self.answer([example for example, fault in zip(asked, faults, strict=True) if fault is None]))
+        answers = [next(answered) if fault is None else Unreadable(fault) for fault in faults]
+        return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
+
+    async def apredict(self, inputs: Any, **columns: Any) -> Any:
+        """As `predict`, in a thread: the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.predict, inputs, **columns)
+
+    def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
+        """One answer per input, in their order; only escalated inputs are put to the large model."""
+        with _COMPUTING:
+            judgements = self.small_side.judge(inputs)
+        questions = self.small_side.questions(inputs, judgements)
+        elsewhere = isinstance(self.large_model, AsksEach)
+        turn: AbstractContextManager[Any] = nullcontext() if elsewhere else _COMPUTING
+        with turn:
+            large = self.large_model.answer(questions)
+        return self.small_side.answers(judgements, large)
+
+    def explain(self, given: str | Content, top: int = 10) -> Explanation:
+        """Why the small side answers as it does: the effect of each word, and the `top` contributions per network.
+
+        Raises DataError for an input that lacks what the bundle reads, or cannot be read.
+        """
+        content = Content(given) if isinstance(given, str) else given
+        with _COMPUTING:
+            return explain_with(self.small_side, content, top)
+
+    def __repr__(self) -> str:
+        described = ", ".join(f"{name}: {fact}" for name, fact in facts(self.bundle).items())
+        return f"<Cascade {described}>"
+
+    def _repr_html_(self) -> str:
+        return table_html("Cascade", facts(self.bundle))
+
+
+def load(
+    source: str | Path,
+    *,
+    assets: Path | str | None = None,
+    device: str = "cpu",
+    top_k: int | None = None,
+    upstreams: Sequence[UpstreamConfig] = (),
+) -> Cascade:
+    """The cascade of a bundle's folder, or of `models:/NAME@ALIAS` or `models:/NAME/VERSION` in a model registry.
+
+    `assets` is where `kcm assets` put the weights: the environment variable KCM_ASSETS, or `assets` here, without it.
+    `top_k` labels are listed in each answer, all without it. `upstreams` are the servers that the bundle's large model
+    may be asked at. Raises KcmError for a source that is not there, a bundle that cannot be used, and weights other
+    than its own.
+    """
+    at = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
+    return load_cascade(folder_of(source), at, device, top_k, upstreams=upstreams)
+
+
+def load_cascade(
+    folder: Path,
+    assets_dir: Path,
+    device: str = "cpu",
+    top_k: int | None = None,
+    *,
+    upstreams: Sequence[UpstreamConfig] = (),
+    responses: ResponseStore | None = None,
+) -> Cascade:
+    """Both sides of the bundle in `folder`.
+
+    Raises ArtefactError for a damaged bundle, and for an encoder or a large model other than the bundle's own,
+    ConfigError for a large model at an address that is not among `upstreams`.
+    """
+    bundle = Bundle.read(folder)
+    small_side = load_small_side(bundle, assets_dir, device, top_k)
+    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses))

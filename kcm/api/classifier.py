@@ -1,0 +1,241 @@
+"""A KAN as a scikit-learn classifier that learns call by call, new classes among them.
+
+It is the collaborator's network under the house's trainer: each call is a task of the sequence. In closed form
+(`analytic`, `slda`), what was learned in any number of calls is what one call on all rows would have learned, up to the
+scaling, which the first call decides.
+Shapes: N rows, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor, nn
+
+from kcm.collaborator.class_base import UNSEEN
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.normalizer import FrozenNormalizer
+from kcm.config import Config, parse_config
+from kcm.errors import ConfigError
+from kcm.learners import Batch, LearnerConfig
+from kcm.learners.stream import TensorRows
+from kcm.learners.trainer import TrainConfig, Trainer
+
+_ROWS_AT_ONCE = 4096
+
+
+class _Learner(Config):
+    """The section that names a learner."""
+
+    learner: LearnerConfig
+
+
+class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier of one KAN on standardised features.
+
+    Parameters
+    ----------
+    learner : name of a learner, its section as a mapping, or a `LearnerConfig`
+        `analytic` and `slda` solve for a single layer, and forget nothing over calls of `partial_fit`; others take
+        steps, and protect what they have learned in their own ways: each call is a task of theirs.
+    hidden : widths of hidden layers; a closed form has none
+    grid_size, spline_order, grid_range : grid of the splines, in standard deviations of a feature
+    basis, mixing : `quadratic` or `relu` on `mixing` random projections in place of splines, for many features
+    num_epochs, batch_size, learning_rate : how steps are taken; a closed form takes none
+    random_state : seed of initial weights, projections and orders
+
+    Attributes
+    ----------
+    classes_ : labels, sorted, shape [C]
+    collaborator_ : the network, in float64; `collaborator_.judge` is the KAN that `kcm.kan.inspect` draws
+    n_features_in_ : D
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = KANClassifier().partial_fit(X[:100], y[:100])   # two of the three classes
+    >>> classifier.classes_.tolist()
+    [0, 1]
+    >>> classifier.partial_fit(X[100:], y[100:]).classes_.tolist()   # and the third
+    [0, 1, 2]
+    >>> round(classifier.score(X, y), 2)
+    0.97
+    """
+
+    collaborator_: Collaborator
+    classes_: NDArray[Any]
+    _index: dict[Any, int]  # outputs of the network by label, in the order in which labels came
+    _seen: set[int]  # outputs that have had rows
+    _past: list[TensorRows]
+    _state: dict[str, Any] | None
+    _scaling: FrozenNormalizer
+
+    def __init__(
+        self,
+        learner: str | Mapping[str, Any] | LearnerConfig = "analytic",
+        *,
+        hidden: tuple[int, ...] = (),
+        grid_size: int = 5,
+        spline_order: int = 3,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        basis: Literal["spline", "quadratic", "relu"] = "spline",
+        mixing: int = 0,
+        num_epochs: int = 20,
+        batch_size: int = 64,
+        learning_rate: float = 3e-3,
+        random_state: Any = 0,
+    ) -> None:
+        self.learner = learner
+        self.hidden = hidden
+        self.grid_size = grid_size
+        self.spline_order = spline_order
+        self.grid_range = grid_range
+        self.basis = basis
+        self.mixing = mixing
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # scikit-learn's names
+        """Learn from these rows alone. Raises ValueError for rows that are no numbers, or for targets of regression."""
+        return self._learn(X, y, classes=None, anew=True)
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+        """Learn from these rows as well; classes that were not known are added, `classes` too.
+
+        Raises ConfigError for a learner that needs all rows so far, such as `joint`.
+        """
+        return self._learn(X, y, classes=classes, anew=not hasattr(self, "collaborator_"))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The likeliest class of every row, [N]."""
+        best_N = self._logits(X).argmax(1)
+        return np.asarray(self.classes_[best_N])
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities [N, C], columns as in `classes_`; they are not calibrated."""
+        return np.asarray(softmax(self._logits(X), axis=1))
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Logits [N, C]; of two classes the second less the first, [N], as scikit-learn has it."""
+        logits_NC = self._logits(X)
+        return logits_NC[:, 1] - logits_NC[:, 0] if logits_NC.shape[1] == 2 else logits_NC
+
+    @torch.inference_mode()
+    def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        features_ND = torch.from_numpy(validate_data(self, X, dtype=np.float64, reset=False).copy())
+        parts = [self.collaborator_(self._scaling(part))[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
+        logits_NC: NDArray[np.float64] = torch.cat(parts).numpy()
+        known_NC = np.full((len(logits_NC), len(self._index)), UNSEEN)
+        seen = sorted(self._seen)
+        known_NC[:, seen] = logits_NC[:, seen]
+        return known_NC[:, [self._index[label] for label in self.classes_.tolist()]]
+
+    def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, anew: bool) -> Self:
+        features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=anew)
+        check_classification_targets(target_N)
+        given = np.unique(column_or_1d(target_N))
+        if classes is not None:
+            given = np.union1d(given, np.unique(np.asarray(classes)))
+        features = torch.from_numpy(features_ND.copy())
+        if anew:
+            self._start(features)
+        index = self._index | {
+            label: len(self._index) + place
+            for place, label in enumerate(each for each in given.tolist() if each not in self._index)
+        }
+        labels_N = torch.tensor([index[label] for label in target_N.tolist()])
+        collaborator, state = self._trained(self._scaling(features), labels_N, len(index))
+        # Whatever was refused above has changed nothing of what was learned before.
+        self.collaborator_, self._state, self._index = collaborator.eval(), state, index
+        self.classes_ = given if anew else np.union1d(self.classes_, given)
+        self._seen |= set(labels_N.tolist())
+        self._past.append(_one_of_each(f"call {len(self._past)}", self._scaling(features), labels_N))
+        return self
+
+    def _start(self, features: Tensor) -> None:
+        """Nothing learned, and the scaling of the features."""
+        self._config, random = _learner_config(self.learner), self.random_state
+        self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
+        self._index = {}
+        self._seen = set()
+        self._past = []
+        self._state = None
+        self._scaling = FrozenNormalizer(features.shape[1]).double()
+        self._scaling.fit([features])
+
+    def _trained(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
+        """The network after one more task, of these rows, and the state of its trainer."""
+        network, learner = self._network(), self._config.build(self._seed)
+        self._config.check_network(network)
+        number = len(self._past)
+        if learner.tasks_to_stream(number) != range(number, number + 1):
+            raise ConfigError(
+                f"learner {self._config.tag!r} takes all rows so far, and they are not kept",
+                where="KANClassifier.partial_fit",
+                mend="Use another learner, or `fit` on all rows",
+            )
+        collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
+        collaborator.add_module("normalizer", nn.Identity())  # rows are scaled already, each feature by itself
+        rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
+        trainer = Trainer(
+            collaborator, learner, [*self._past, rows], self._train_config(), DistillConfig(), seed=self._seed
+        )
+        if self._state is not None:
+            trainer.load_state_dict(self._state)
+        trainer.run()
+        return collaborator, trainer.state_dict()
+
+    def _network(self) -> NetworkConfig:
+        values = {
+            "hidden": tuple(self.hidden),
+            "grid_size": self.grid_size,
+            "spline_order": self.spline_order,
+            "grid_range": tuple(self.grid_range),
+            "basis": self.basis,
+            "mixing": self.mixing,
+            "shared": True,  # there is no large model that judge and small could differ in
+        }
+        return parse_config(NetworkConfig, values, where="KANClassifier")
+
+    def _train_config(self) -> TrainConfig:
+        values = {
+            "num_epochs": self.num_epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": float(self.learning_rate),
+            "mask_unseen": True,  # so that classes can be added
+        }
+        return parse_config(TrainConfig, values, where="KANClassifier")
+
+
+def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> LearnerConfig:
+    section = {"name": learner} if isinstance(learner, str) else learner
+    return parse_config(_Learner, {"learner": section}, where="KANClassifier").learner
+
+
+def _rows(name: str, features: Tensor, labels_N: Tensor, tested: Tensor) -> TensorRows:
+    """The rows of a task; those at the positions `tested` also have to be its test rows."""
+    no_large_N1 = torch.full((len(labels_N), 1), torch.nan, dtype=features.dtype)
+    batch = Batch(features, labels_N, no_large_N1, torch.ones(len(labels_N), dtype=features.dtype))
+    ids = [f"{name}, {row}" for row in range(len(labels_N))]
+    test = batch.take(tested, batch.weights[tested])
+    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in tested.tolist()], test)})
+
+
+def _one_of_each(name: str, features: Tensor, labels_N: Tensor) -> TensorRows:
+    """A finished task as later ones have to know it: which labels it had."""
+    first = [int((labels_N == label).nonzero()[0, 0]) for label in sorted(set(labels_N.tolist()))]
+    return _rows(name, features[first], labels_N[first], torch.arange(1))

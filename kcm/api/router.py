@@ -1,0 +1,87 @@
+"""Routing between two models from a frame with their logged answers, without training or calling either of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kcm.cascade.policy import Decision, Policy
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from kcm.routing.config import RequestConfig, RouteColumns
+from kcm.routing.frame import RoutingFrame
+from kcm.routing.router import Router as FittedRouter
+from kcm.routing.table import table_of, unjudged_table
+
+_WHERE = "the frame"
+
+
+class Router:
+    """Says of every input whether the small model may answer it.
+
+    `encoder` is a model of the hub or a folder, `none` for hashed words alone; by default the one that `kcm assets` has
+    fetched, if it is there. `assets` is where it looks: KCM_ASSETS, or `assets` here. `seed` draws the splits where the
+    frame names none: 40% of the rows to fit on, 40% to certify with, 20% to test on, by content, so that the same
+    frame may be given to `fit` and to `certify`.
+    """
+
+    def __init__(self, encoder: str | None = None, *, assets: str | Path | None = None, seed: int = 0) -> None:
+        self.encoder, self.seed = encoder, seed
+        self.assets = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
+        self.fitted: FittedRouter | None = None
+        self.policy: Policy | None = None
+
+    def fit(self, frame: pd.DataFrame, **columns: Any) -> Self:
+        """Fit the routing head; `columns` are the fields of `RouteColumns`, such as text, small_correct, large_correct.
+
+        Raises ConfigError for columns that do not say who was right, DataError for rows that cannot be used.
+        """
+        chosen = parse_config(RouteColumns, columns, where="columns")
+        opened = RoutingFrame(table_of(frame, chosen, _WHERE), chosen, self.encoder, self.assets)
+        self.fitted, self.policy = opened.fitted(self.seed)[0], None
+        return self
+
+    def certify(self, frame: pd.DataFrame, *, ledger: str | Path | None = None, **request: Any) -> dict[str, Any]:
+        """Choose a threshold and certify it; `request` are the fields of `RequestConfig`, such as epsilon and delta.
+
+        Gives what `kcm route certify` writes as JSON. `predict` then follows the decision. Raises DataError where rows
+        that the router was fitted on would certify it.
+        """
+        asked = parse_config(RequestConfig, request, where="request")
+        columns = self._router.config.columns
+        opened = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
+        result = opened.certify(asked, None if ledger is None else Path(ledger))
+        self.policy = Policy(
+            decision=_decision(result), task_decisions={task: _decision(own) for task, own in result["tasks"].items()}
+        )
+        return result
+
+    def scores(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Gate score of every row, [N]: the larger, the less a large call would gain. Answers need not be known."""
+        return self._opened(frame).scores
+
+    def predict(self, frame: pd.DataFrame) -> NDArray[np.object_]:
+        """`small` or `large` for every row, [N], by the certified decision. Raises ConfigError before there is one."""
+        if self.policy is None:
+            raise ConfigError("nothing is certified yet", where="Router.predict", mend="Call certify, or use scores")
+        opened = self._opened(frame)
+        return np.where(self.policy.keep(opened.scores, opened.table.task), "small", "large").astype(object)
+
+    def _opened(self, frame: pd.DataFrame) -> RoutingFrame:
+        columns = self._router.config.columns
+        return RoutingFrame(unjudged_table(frame, columns, _WHERE), columns, None, self.assets, self._router)
+
+    @property
+    def _router(self) -> FittedRouter:
+        if self.fitted is None:
+            raise ConfigError("the router is not fitted", where="Router", mend="Call fit")
+        return self.fitted
+
+
+def _decision(certificate: dict[str, Any]) -> Decision:
+    return Decision(decision=certificate["decision"], threshold=certificate["threshold"])

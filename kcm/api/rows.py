@@ -1,0 +1,107 @@
+"""What people hand to `predict`, as inputs of a cascade, and its answers as columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from kcm.bundle.runtime import Answer, Failure, Input
+from kcm.errors import DataError
+from kcm.inputs.content import Content, Part
+from kcm.inputs.pictures import picture_of
+from kcm.inputs.tables import missing_column
+
+Column: TypeAlias = str
+COLUMNS = ("label", "confidence", "gate_score", "route", "cost_s", "error")
+_EVERYWHERE = Path(Path.cwd().anchor)
+
+
+def inputs_of(
+    inputs: pd.DataFrame | Iterable[str | Content | Mapping[str, Any]],
+    reads: Collection[Part],
+    *,
+    text: Column,
+    image: Column,
+    task: Column,
+    id: Column,
+) -> list[Input]:
+    """One `Input` per row, with the parts that are read.
+
+    An empty cell gives an empty part. Raises DataError for a column that is missing, and for what is no input.
+    """
+    if isinstance(inputs, str | bytes | Content | Mapping):
+        raise DataError("that is one input, and many are expected", where="predict", mend="Give a list of one")
+    parts: dict[str, str] = {"text": text, "image": image}
+    needed: dict[str, str] = {part: parts[part] for part in reads}
+    if isinstance(inputs, pd.DataFrame):
+        _require(needed, list(inputs.columns))
+        given: Iterable[Any] = inputs.to_dict("records")
+    else:
+        given = inputs
+    return [_input(number, row, needed, task, id) for number, row in enumerate(given)]
+
+
+def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str) -> Input:
+    if isinstance(row, str):
+        return Input(Content(row))
+    if isinstance(row, Content):
+        return Input(row)
+    if not isinstance(row, Mapping):
+        kind = type(row).__name__
+        raise DataError(f"input {number} is a {kind}", where="predict", mend="Give texts, mappings, or a DataFrame")
+    _require(needed, list(row))
+    text = _cell(row, needed["text"]) if "text" in needed else None
+    if not isinstance(text, str | None):
+        raise DataError(f"the text of input {number} is a {type(text).__name__}", where=needed["text"])
+    image = _picture(number, _cell(row, needed["image"])) if "image" in needed else b""
+    known_task, known_id = _cell(row, task), _cell(row, id)
+    return Input(
+        Content(text or "", image),
+        None if known_task is None else str(known_task),
+        "" if known_id is None else str(known_id),
+    )
+
+
+def _require(needed: Mapping[str, str], names: Sequence[Any]) -> None:
+    for part, column in needed.items():
+        if column not in names:
+            raise missing_column(column, part, [str(name) for name in names], "predict")
+
+
+def _cell(row: Mapping[Any, Any], column: str) -> Any:
+    """The value of a cell; None where it is missing."""
+    value = row.get(column)
+    return None if (isinstance(value, float) and value != value) or value is pd.NA else value
+
+
+def _picture(number: int, value: Any) -> bytes:
+    """The bytes of a picture; the paths are the caller's own, and may lead anywhere."""
+    if hasattr(value, "save"):  # an image of PIL, as data sets decode theirs
+        file = io.BytesIO()
+        value.save(file, "PNG")
+        return file.getvalue()
+    data, fault = picture_of(value, Path.cwd(), _EVERYWHERE)
+    if fault:
+        raise DataError(f"input {number}: {fault}", where="predict")
+    return data or b""
+
+
+def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd.DataFrame:
+    """A copy of the frame with the answers' columns; none of its own is replaced."""
+    taken = set(frame.columns)
+    found = frame.copy()
+    for column in COLUMNS:
+        name = column
+        while name in taken:
+            name = f"kcm_{name}"
+        if column == "error":
+            values = [each.reason if isinstance(each, Failure) else None for each in answers]
+        else:
+            values = [None if isinstance(each, Failure) else getattr(each, column) for each in answers]
+        dtype = "float64" if column in ("confidence", "gate_score", "cost_s") else "object"
+        found[name] = pd.Series(values, index=frame.index, dtype=dtype)
+    return found

@@ -1,0 +1,95 @@
+"""What could be certified with rows that nobody has answered yet, and what would change that.
+
+The figures are those of the best case, in which nothing is lost: fewer units certify nothing whatever the models say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kcm.certify.betting import fewest_betting
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.ledger import look_delta
+from kcm.certify.pvalues import fewest_binomial
+
+Scope = Literal["global", "per_task"]
+_STEP = 0.005  # epsilons are advised in such steps
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The promise that was asked for, in the scope that needs the fewest units.
+
+    `num_units` independently drawn certify units there are, of the smallest task where every task is promised it, and
+    at least `needed` must be. `epsilon` is the smallest, to half a point, that these units could certify; None where
+    none could. `scopes` are those that could certify something as it was asked for.
+    """
+
+    scope: Scope
+    num_units: int
+    needed: int
+    epsilon: float | None
+    scopes: tuple[Scope, ...]
+
+    @property
+    def possible(self) -> bool:
+        """Whether there are units enough."""
+        return self.num_units >= self.needed
+
+    @property
+    def times_the_rows(self) -> float:
+        """How many times the rows would be enough; 1 where they are, infinite without any unit."""
+        return max(1.0, self.needed / self.num_units) if self.num_units else math.inf
+
+
+def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope]) -> Outlook:
+    """The outlook of a first look at certify rows that have so many `units` of each task."""
+    found = {scope: _standing(units, config, scope) for scope in scopes}
+    able = tuple(
+        scope for scope, (have, delta) in found.items() if have >= fewest(config.epsilon, delta, config.method)
+    )
+
+    def lacking(scope: Scope) -> float:
+        have, delta = found[scope]
+        return fewest(config.epsilon, delta, config.method) / max(have, 1)
+
+    best = min(found, key=lacking)
+    have, delta = found[best]
+    return Outlook(
+        scope=best,
+        num_units=have,
+        needed=fewest(config.epsilon, delta, config.method),
+        epsilon=smallest_epsilon(have, delta, config.method),
+        scopes=able,
+    )
+
+
+def fewest(epsilon: float, delta: float, method: Literal["auto", "regret", "net"]) -> int:
+    """Fewest units that could certify `epsilon`, none of them lost; of `auto` the better of the two methods."""
+    level = (1 + epsilon) / 2
+    if method == "regret":
+        return fewest_binomial(epsilon, delta)
+    if method == "net":
+        return fewest_betting(level, delta)
+    return min(fewest_binomial(epsilon, delta), fewest_betting(level, delta))
+
+
+def smallest_epsilon(num_units: int, delta: float, method: Literal["auto", "regret", "net"]) -> float | None:
+    """The smallest multiple of half a point below 1/2 that so many units could certify; None where none could."""
+    steps = range(1, round(0.5 / _STEP))
+    found = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)
+    return None if found is None else found * _STEP
+
+
+def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
+    """The units that count, and the delta that each decision may spend at a first look."""
+    delta = look_delta(config.delta, 1)
+    if config.max_call_rate is not None:
+        delta /= 2
+    if scope == "per_task":
+        delta /= 1 + len(units)
+    by_task = scope == "per_task" or config.every_task
+    return (min(units.values()) if by_task else sum(units.values())), delta

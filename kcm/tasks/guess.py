@@ -1,0 +1,99 @@
+"""What the columns of an unknown table seem to hold: by their names where these tell, else by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kcm.tasks.rows import split_name
+
+_NAMES = {
+    "label": ("label", "labels", "category", "intent", "target", "class", "gold", "topic", "sentiment", "tag", "y"),
+    "text": ("text", "sentence", "utterance", "prompt", "question", "query", "review", "message", "body", "content"),
+    "id": ("id", "uid", "uuid", "key", "row_id", "item_id"),
+    "group": ("group", "document", "user", "session", "conversation", "author", "customer", "thread"),
+    "task": ("task", "domain"),
+    "split": ("split",),
+    "image": ("image", "picture", "img", "photo"),
+}
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
+_SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The column of each kind; None where there seems to be none. `large` holds a large model's answers."""
+
+    text: str | None
+    image: str | None
+    label: str | None
+    id: str | None
+    group: str | None
+    task: str | None
+    split: str | None
+    large: str | None
+
+
+def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> Columns:
+    """What the columns seem to hold; `text` and `label` are known where they are given."""
+    strings = {
+        str(name): frame[name].dropna().astype(str).str.strip().loc[lambda cells: cells != ""]
+        for name in frame.columns
+        if not frame[name].map(lambda cell: isinstance(cell, bytes)).any()
+    }
+    pictures = [str(name) for name in frame.columns if str(name) not in strings]
+    pictures += [
+        name for name, cells in strings.items() if len(cells) and cells.str.lower().str.endswith(_PICTURES).all()
+    ]
+    unique = {name: cells.nunique() for name, cells in strings.items()}
+    num_rows = len(frame)
+
+    def named(kind: str, among: Iterable[str]) -> str | None:
+        known = {name.lower().replace(" ", "_"): name for name in among}
+        return next((known[name] for name in _NAMES[kind] if name in known), None)
+
+    taken: set[str | None] = {text, label, *pictures}
+    image = named("image", pictures) or next(iter(pictures), None)
+
+    def free() -> list[str]:
+        return [name for name in strings if name not in taken]
+
+    split = named("split", [name for name in free() if all(map(split_name, strings[name].unique()))])
+    taken.add(split)
+    id_ = named("id", [name for name in free() if unique[name] == num_rows])
+    taken.add(id_)
+    if label is None:
+        label = named("label", free()) or _labels_by_content(free(), unique, num_rows)
+        taken.add(label)
+    if text is None:
+        text = named("text", free()) or _longest(free(), strings, unique, num_rows)
+        taken.add(text)
+    large = None if label is None else _answers(free(), strings, set(strings.get(label, ())), label)
+    taken.add(large)
+    task = named("task", [name for name in free() if 2 <= unique[name] <= 50])
+    taken.add(task)
+    group = named("group", [name for name in free() if 1 < unique[name] < num_rows])
+    return Columns(text, image, label, id_, group, task, split, large)
+
+
+def _labels_by_content(names: Iterable[str], unique: dict[str, int], num_rows: int) -> str | None:
+    """The column with the fewest values, two at least, that repeats each of them often enough to be learned."""
+    few = [name for name in names if 2 <= unique[name] <= num_rows / 5]
+    return min(few, key=lambda name: unique[name], default=None)
+
+
+def _longest(names: Iterable[str], strings: dict[str, pd.Series], unique: dict[str, int], num_rows: int) -> str | None:
+    """The column with the longest texts that mostly differ."""
+    texts = [name for name in names if unique[name] > num_rows / 2 and strings[name].str.contains(" ").any()]
+    return max(texts, key=lambda name: float(strings[name].str.len().mean()), default=None)
+
+
+def _answers(names: Iterable[str], strings: dict[str, pd.Series], labels: Collection[str], label: str) -> str | None:
+    """The column whose values are nearly all labels, and not in all rows the label itself."""
+    for name in names:
+        cells = strings[name]
+        if len(cells) and cells.isin(list(labels)).mean() >= _SAME and not cells.equals(strings[label]):
+            return name
+    return None

@@ -1,0 +1,89 @@
+"""A bundle as an MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion")`, and `mlflow models serve`.
+
+MLflow's files lie beside the bundle's own and are not part of it: its digest stays what it is. MLflow imports this
+module by the name that the `MLmodel` file gives, and calls `_load_pyfunc`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from kcm.api.cascade import Cascade, load
+from kcm.api.rows import COLUMNS
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.facts import facts
+from kcm.config import Config, parse_config
+from kcm.inputs.content import PROBE
+from kcm.large import UpstreamConfig
+from pipelines.tracking import Tracking
+
+_PARTS = {"text": DataType.string, "image": DataType.binary}
+_NUMBERS = {"confidence", "gate_score", "cost_s"}
+
+
+class ModelConfig(Config):
+    """What `load_model` takes as `model_config`, each as `kcm.load` takes it."""
+
+    assets: str | None = None
+    device: str = "cpu"
+    upstreams: tuple[UpstreamConfig, ...] = ()
+
+
+class PyfuncCascade:
+    """A cascade behind MLflow's interface."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+
+    def predict(self, frame: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """The answers' columns, a row for each of the frame's."""
+        answered: pd.DataFrame = self.cascade.predict(frame)[list(COLUMNS)]
+        return answered
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> PyfuncCascade:
+    config = parse_config(ModelConfig, model_config or {}, where="model_config")
+    return PyfuncCascade(load(path, assets=config.assets, device=config.device, upstreams=config.upstreams))
+
+
+def register_model(
+    tracking: Tracking, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None
+) -> str:
+    """Register the bundle in a folder as a new version of an MLflow model, and give the version."""
+    with tempfile.TemporaryDirectory() as draft:
+        beside = Path(draft) / "model"
+        description = write_flavor(Bundle.read(bundle), beside)
+        return tracking.register(model_name, bundle, fingerprint, tags, beside=beside, description=description)
+
+
+def write_flavor(bundle: Bundle, folder: Path) -> str:
+    """Write MLflow's files for a bundle to a new folder, and give its description as Markdown."""
+    example = {"text": PROBE.text, "image": PROBE.image}
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        loader_module=__name__,
+        model_config=ModelConfig().model_dump(mode="json"),  # MLflow passes on nothing that is not listed here
+        pip_requirements=[f"kcm=={version('kcm')}"],
+        signature=_signature(bundle),
+        input_example=pd.DataFrame({part: [example[part]] for part in sorted(bundle.reads)}) if bundle.reads else None,
+    )
+    return "\n".join(f"- **{name}**: {fact}" for name, fact in facts(bundle).items())
+
+
+def _signature(bundle: Bundle) -> ModelSignature:
+    """Text and picture as the models read them; task and id where they are known. Answers, or the error."""
+    given = [ColSpec(_PARTS[part], part) for part in sorted(bundle.reads)]
+    known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
+    answered = [
+        ColSpec(DataType.double if name in _NUMBERS else DataType.string, name, required=False) for name in COLUMNS
+    ]
+    return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema(answered))

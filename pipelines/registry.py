@@ -1,0 +1,91 @@
+"""Registered models: which version a name means, and a verified copy of its bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from kcm.bundle.bundle import bundle_digest
+from kcm.durable import replace_durably
+from kcm.errors import ArtefactError, KcmError
+from pipelines.tracking import DIGEST_TAG, SQLITE, fetch_model
+
+SCHEME = "models:/"
+_IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise
+
+
+def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
+    """The version NAME/NUMBER that NAME@ALIAS or NAME/NUMBER means, and its bundle, downloaded once below `root`.
+
+    The copy is named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made
+    anew. Raises KcmError where there is no such version, ArtefactError for a bundle that is not the one that was
+    registered.
+    """
+    found = _resolved(uri, model)
+    version = f"{found.name}/{found.version}"
+    if (registered := found.tags.get(DIGEST_TAG)) is None:
+        mend = "Start the run that made it again, which records it"
+        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
+    key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
+    folder = root / version / key
+    if not folder.exists():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
+            replace_durably(fetch_model(uri, version, Path(draft)), folder)
+    if (digest := bundle_digest(folder)) != registered:
+        raise ArtefactError(
+            f"the bundle of {version} is another one than was registered: {digest[:12]}, not {registered[:12]}",
+            where=str(folder),
+            mend="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
+        )
+    return version, folder
+
+
+def fetch(source: str) -> Path:
+    """The bundle of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`, for `kcm.load`.
+
+    The registry is the one that MLflow is told of (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
+    runs in `storage` here. Copies are kept in KCM_CACHE, else in the user's cache folder.
+    """
+    model = source.removeprefix(SCHEME)
+    if model == source or not model:
+        raise KcmError(f"not a registered model: {source!r}", mend="Write models:/NAME@ALIAS or models:/NAME/VERSION")
+    return fetch_verified(_registry(), model, _cache())[1]
+
+
+def _registry() -> str:
+    import mlflow
+
+    if not mlflow.is_tracking_uri_set() and _IN_STORAGE.exists():
+        return f"{SQLITE}{_IN_STORAGE.absolute()}"
+    return str(mlflow.get_registry_uri())
+
+
+def _cache() -> Path:
+    if chosen := os.environ.get("KCM_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm" / "models"
+
+
+def _resolved(uri: str, model: str) -> ModelVersion:
+    """The version that NAME@ALIAS or NAME/VERSION means."""
+    name, at, alias = model.partition("@")
+    database = Path(uri.removeprefix(SQLITE))
+    try:
+        if uri.startswith(SQLITE) and not database.exists():  # which a client would create
+            raise MlflowException("no runs are recorded here")
+        client = MlflowClient(uri)
+        if at:
+            return client.get_model_version_by_alias(name, alias)
+        name, _, number = model.rpartition("/")
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        mend = "Register one by `kcm run`, or name one by --model or --bundle"
+        raise KcmError(f"no registered model {model!r}", where=uri, mend=mend) from error

@@ -1,0 +1,184 @@
+"""What a notebook does with a loaded cascade."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kcm.api.cascade import Cascade
+from kcm.api.rows import inputs_of
+from kcm.bundle.runtime import Answer, Failure, SmallSide, Unreadable
+from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.encoders import TextEncoderConfig
+from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.large import Item, LargeAnswer
+from tests.kcm.bundle.test_runtime import TEXTS, ScriptedModel, StubEncoder, bundle, middle
+
+
+@pytest.fixture
+def cascade() -> Cascade:
+    return Cascade(SmallSide(bundle(Policy(decision=middle())), StubEncoder()), ScriptedModel())
+
+
+def test_a_list_a_frame_and_rows_of_a_data_set_get_the_same_answers(cascade: Cascade) -> None:
+    datasets = pytest.importorskip("datasets")
+    answers = cascade.predict(TEXTS)
+    assert {answer.route for answer in answers} == {"small", "large"}
+    frame = cascade.predict(pd.DataFrame({"text": TEXTS}))
+    rows = cascade.predict(datasets.Dataset.from_dict({"text": TEXTS}))
+    for found in (rows, cascade.predict(map(Content, TEXTS)), cascade.predict(pd.Series(TEXTS))):
+        assert [answer.label for answer in found] == [answer.label for answer in answers]
+    assert list(frame["label"]) == [answer.label for answer in answers]
+    assert list(frame["gate_score"]) == pytest.approx([answer.gate_score for answer in answers])
+    assert list(frame["route"]) == [answer.route for answer in answers]
+
+
+def test_a_frame_keeps_its_index_and_its_columns_and_is_not_changed(cascade: Cascade) -> None:
+    frame = pd.DataFrame({"review": ["a", None, "b"], "label": [1, 2, 3]}, index=[7, 8, 9])
+    before = frame.copy()
+    found = cascade.predict(frame, text="review")
+    pd.testing.assert_frame_equal(frame, before)
+    assert list(found.index) == [7, 8, 9]
+    assert list(found.columns) == [
+        "review",
+        "label",
+        "kcm_label",
+        "confidence",
+        "gate_score",
+        "route",
+        "cost_s",
+        "error",
+    ]
+    assert list(found["label"]) == [1, 2, 3]
+    assert found["error"].tolist() == [None, "no text", None]
+    assert found["kcm_label"].isna().tolist() == [False, True, False]
+
+
+def test_an_input_that_cannot_be_answered_fails_alone(cascade: Cascade) -> None:
+    found = cascade.predict([{"text": "a", "task": "movies"}, {"text": "a", "task": "flims"}, {"text": " "}])
+    assert isinstance(found[0], Answer)
+    assert found[1:] == [Unreadable("no such task: flims"), Unreadable("no text")]
+
+
+def test_the_task_of_a_row_chooses_its_threshold_and_its_id_reaches_the_large_model() -> None:
+    large = ScriptedModel()
+    policy = Policy(decision=middle(), task_decisions={"movies": ESCALATE_ALL})
+    cascade = Cascade(SmallSide(bundle(policy), StubEncoder()), large)
+    frame = pd.DataFrame({"text": TEXTS, "task": "movies", "id": range(len(TEXTS))})
+    assert set(cascade.predict(frame)["route"]) == {"large"}
+    assert [item.id for item in large.asked] == [str(number) for number in range(len(TEXTS))]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("one text", "Give a list of one"),
+        ([3], "input 0 is a int"),
+        ([{"txt": "a"}], r"no column 'text' \(text\).*Did you mean 'txt'"),
+        (pd.DataFrame({"txt": ["a"]}), r"no column 'text' \(text\).*Did you mean 'txt'"),
+        ([{"text": 3}], "the text of input 0 is a int"),
+    ],
+)
+def test_what_is_no_input_is_refused(cascade: Cascade, given: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        cascade.predict(given)  # type: ignore[arg-type]
+
+
+def test_pictures_come_as_bytes_as_paths_and_decoded(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (2, 2), "red")
+    picture.save(tmp_path / "red.png")
+    data = (tmp_path / "red.png").read_bytes()
+    rows = [{"image": data}, {"image": str(tmp_path / "red.png")}, {"image": picture}, {"image": {"bytes": data}}]
+    found = inputs_of(rows, IMAGE, text="text", image="image", task="task", id="id")
+    for each in found:
+        assert Image.open(io.BytesIO(each.content.image)).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(DataError, match="input 0: no image file"):
+        inputs_of([{"image": "nowhere.png"}], IMAGE | TEXT - TEXT, text="text", image="image", task="task", id="id")
+
+
+class Slow(ScriptedModel):
+    """Counts how many threads are in it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.most = 0, 0
+
+    def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        self.inside -= 1
+        return super().answer(items)
+
+
+def test_many_threads_get_the_answers_that_one_gets() -> None:
+    large = Slow()
+    cascade = Cascade(SmallSide(bundle(Policy(decision=middle())), StubEncoder()), large)
+    expected = [answer.label for answer in cascade.predict(TEXTS)]
+    found: list[list[str]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append([each.label for each in cascade.predict(TEXTS)])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 8
+    assert large.most == 1  # a local model is no safer than the encoder
+
+
+def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class Held(ScriptedModel):
+        def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+            entered.set()
+            assert release.wait(60)
+            return super().answer(items)
+
+    cascade = Cascade(SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder()), Held())
+
+    async def both() -> list[Answer | Failure]:
+        answering = asyncio.create_task(cascade.apredict(["a"]))
+        while not entered.is_set():  # the loop itself is what is tested
+            await asyncio.sleep(0.001)
+        release.set()  # only a loop that goes on gets here
+        found: list[Answer | Failure] = await answering
+        return found
+
+    (answer,) = asyncio.run(both())
+    assert isinstance(answer, Answer)
+    assert answer.route == "large"
+
+
+def test_an_explanation_shows_words_in_a_notebook_and_escapes_them(cascade: Cascade) -> None:
+    explained = cascade.explain("<b>one</b> & two")
+    assert [word for word, _ in explained.words] == ["<b>one</b>", "&", "two"]
+    html = explained._repr_html_()
+    assert "&lt;b&gt;one&lt;/b&gt;" in html
+    assert "<b>" not in html
+    with pytest.raises(DataError, match="none is given"):
+        cascade.explain(" ")
+
+
+def test_a_cascade_says_what_it_is() -> None:
+    made = bundle(Policy(decision=ESCALATE_ALL), encoder=TextEncoderConfig(model="<stub>"))
+    cascade = Cascade(SmallSide(made, StubEncoder()), ScriptedModel())
+    assert "labels: bad, good, unclear" in repr(cascade)
+    assert "the large model answers everything" in repr(cascade)
+    assert "&lt;stub&gt;" in cascade._repr_html_()
+
+
+def test_answers_of_no_inputs_are_none(cascade: Cascade) -> None:
+    assert cascade.predict([]) == []
+    assert list(cascade.predict(pd.DataFrame({"text": np.array([], dtype=object)}))["label"]) == []

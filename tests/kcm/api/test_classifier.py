@@ -1,0 +1,113 @@
+"""KANClassifier is an estimator as scikit-learn's own checks want it, and forgets nothing over calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from kcm.api.classifier import KANClassifier
+from kcm.errors import ConfigError
+
+
+@parametrize_with_checks([KANClassifier(), KANClassifier("slda")])
+def test_the_checks_of_scikit_learn_pass(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_what_is_learned_in_calls_is_what_one_call_learns() -> None:
+    """Promise: the closed form forgets nothing, and classes that come later change nothing but by their rows."""
+    X, y = load_iris(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    X, first = X[order], np.array(["setosa", "versicolor", "virginica"])[y[order]]
+    second = np.where(X[:, 0] > 6, "amazing", "setosa")  # of the same inputs, so that the first call scales as both do
+    strength = {"name": "analytic", "strength": 1e-3}
+    whole = KANClassifier(strength).fit(np.concatenate([X, X]), np.concatenate([first, second]))
+    parts = KANClassifier(strength).partial_fit(X, first).partial_fit(X[:70], second[:70])
+    parts.partial_fit(X[70:], second[70:])
+    assert parts.classes_.tolist() == ["amazing", "setosa", "versicolor", "virginica"]
+    np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X), atol=1e-9)
+
+
+def test_classes_that_are_announced_are_never_the_answer_before_they_have_rows() -> None:
+    X, y = load_iris(return_X_y=True)
+    announced = KANClassifier().partial_fit(X, y, classes=[0, 1, 2, 7])
+    assert announced.predict_proba(X).shape == (len(X), 4)
+    assert set(announced.predict(X)) == {0, 1, 2}
+
+
+def test_classes_that_come_later_are_learned_and_the_old_ones_kept() -> None:
+    X, y = load_digits(return_X_y=True)
+    train = np.arange(len(X)) % 3 > 0
+    classifier = KANClassifier(grid_size=2, spline_order=1)
+    for task in ((4, 7, 9), (0, 1), (2, 3, 5, 6, 8)):
+        rows = train & np.isin(y, task)
+        classifier.partial_fit(X[rows], y[rows])
+    assert classifier.classes_.tolist() == list(range(10))
+    accuracy = [(classifier.predict(X[~train & (y == digit)]) == digit).mean() for digit in range(10)]
+    assert min(accuracy) > 0.85
+
+
+@pytest.mark.parametrize("learner", ["finetune", "replay", {"name": "ewc"}, "joint"])
+def test_learners_that_take_steps_fit(learner: Any) -> None:
+    X, y = load_wine(return_X_y=True)
+    classifier = KANClassifier(learner, hidden=(8,), num_epochs=30, learning_rate=1e-2)
+    assert classifier.fit(X, y).score(X, y) > 0.95
+
+
+def test_replay_remembers_what_finetuning_forgets() -> None:
+    X, y = load_digits(return_X_y=True)
+    accuracy = {}
+    for name in ("finetune", "replay"):
+        classifier = KANClassifier(name, hidden=(16,), num_epochs=5, learning_rate=1e-2)
+        for task in ((0, 1, 2), (7, 8), (3, 4)):
+            classifier.partial_fit(X[np.isin(y, task)], y[np.isin(y, task)])
+        old = np.isin(y, (0, 1, 2))
+        accuracy[name] = classifier.score(X[old], y[old])
+        assert classifier.classes_.tolist() == [0, 1, 2, 3, 4, 7, 8]
+    assert accuracy["replay"] > accuracy["finetune"] + 0.3
+
+
+def test_a_call_that_is_refused_changes_nothing() -> None:
+    X, y = load_iris(return_X_y=True)
+    classifier = KANClassifier("joint", num_epochs=3).partial_fit(X[:100], y[:100])
+    before = classifier.predict_proba(X)
+    with pytest.raises(ConfigError, match="takes all rows so far, and they are not kept"):
+        classifier.partial_fit(X[100:], y[100:])
+    assert classifier.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
+def test_it_is_no_worse_than_logistic_regression_where_curves_are_needed() -> None:
+    X = np.random.default_rng(0).normal(size=(600, 3))
+    y = (X[:, 0] ** 2 + np.sin(2 * X[:, 1]) > 1).astype(int)
+    linear = make_pipeline(StandardScaler(), LogisticRegression())
+    assert cross_val_score(KANClassifier(), X, y).mean() > cross_val_score(linear, X, y).mean() + 0.1
+
+
+def test_it_can_be_tuned_and_piped() -> None:
+    X, y = load_iris(return_X_y=True)
+    search = GridSearchCV(KANClassifier(), {"grid_size": [1, 4], "learner": ["analytic", "slda"]}, cv=3).fit(X, y)
+    assert search.best_score_ > 0.9
+    assert make_pipeline(StandardScaler(), KANClassifier()).fit(X, y).score(X, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learner": "analytical"}, "unknown learner 'analytical'.*did you mean 'analytic'"),
+        ({"hidden": (4,)}, "solves for a single layer"),
+        ({"grid_size": 0}, "grid_size = 0"),
+    ],
+)
+def test_parameters_that_cannot_work_are_refused_by_name(given: dict[str, Any], message: str) -> None:
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ConfigError, match=message):
+        KANClassifier(**given).fit(X, y)

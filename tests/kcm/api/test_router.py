@@ -1,0 +1,94 @@
+"""A router learns from a frame of logged answers, certifies on rows that it has not seen, and routes new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kcm.api.router import Router
+from kcm.errors import ConfigError, DataError
+from kcm.routing.config import RequestConfig
+from kcm.routing.frame import RoutingFrame
+
+
+def logged(num_rows: int = 3000, seed: int = 0) -> pd.DataFrame:
+    """The small model is right about easy questions, the large one nearly always."""
+    rng = np.random.default_rng(seed)
+    easy = rng.random(num_rows) < 0.6
+    return pd.DataFrame(
+        {
+            "prompt": [
+                f"{'easy' if is_easy else 'hard'} question {number:06d}"
+                for is_easy, number in zip(easy, rng.permutation(10**6), strict=False)
+            ],
+            "S": np.where(easy, rng.random(num_rows) < 0.98, rng.random(num_rows) < 0.3).astype(int),
+            "L": (rng.random(num_rows) < 0.95).astype(int),
+            "domain": np.where(np.arange(num_rows) % 2, "one", "two"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def router() -> Router:
+    frame = logged()
+    router = Router("none").fit(frame, text="prompt", small_correct="S", large_correct="L")
+    router.certify(frame, epsilon=0.05)
+    return router
+
+
+def test_easy_inputs_go_to_the_small_model_and_hard_ones_to_the_large(router: Router) -> None:
+    new = logged(200, seed=1)[["prompt"]]  # nobody has answered them
+    routes = router.predict(new)
+    easy = new["prompt"].str.startswith("easy").to_numpy()
+    assert set(routes[easy]) == {"small"}
+    assert (routes[~easy] == "small").mean() < 0.25  # as many as 5 points allow
+    assert router.scores(new)[easy].min() > router.scores(new)[~easy].max()
+
+
+def test_the_certificate_is_that_of_the_command(router: Router, tmp_path: Path) -> None:
+    frame = logged()
+    frame.to_csv(tmp_path / "logged.csv", index=False)
+    assert router.fitted is not None
+    router.fitted.write(tmp_path / "router")
+    names = {"text": "prompt", "small_correct": "S", "large_correct": "L"}
+    opened = RoutingFrame.open(tmp_path / "logged.csv", None, names, None, tmp_path, tmp_path / "router")
+    expected = opened.certify(RequestConfig(epsilon=0.05), None)
+    found = router.certify(frame, epsilon=0.05)
+    assert found["decision"] == expected["decision"] == "threshold"
+    assert found["threshold"] == pytest.approx(expected["threshold"])
+    assert {name: found[name] for name in ("num_rows", "bound", "valid")} == {
+        name: expected[name] for name in ("num_rows", "bound", "valid")
+    }
+
+
+def test_tasks_may_have_thresholds_of_their_own() -> None:
+    frame = logged(6000)
+    router = Router("none").fit(frame, text="prompt", small_correct="S", large_correct="L", task="domain")
+    result = router.certify(frame, epsilon=0.05, scope="per_task")
+    assert result["tasks"].keys() == {"one", "two"}
+    assert router.policy is not None
+    assert router.policy.task_decisions.keys() == {"one", "two"}
+    assert set(router.predict(logged(50, seed=2).drop(columns=["S", "L"]))) == {"small", "large"}
+
+
+def test_rows_that_it_was_fitted_on_do_not_certify_it() -> None:
+    frame = logged().assign(split="certify")
+    names = {"text": "prompt", "small_correct": "S", "large_correct": "L", "split": "split"}
+    fitted = Router("none").fit(frame.assign(split="train"), **names)
+    frame.loc[:1500, "split"] = "validate"
+    with pytest.raises(DataError, match="are among those that the router was fitted on"):
+        fitted.certify(frame)
+
+
+def test_what_cannot_be_done_yet_says_what_to_call(router: Router) -> None:
+    with pytest.raises(ConfigError, match="not fitted"):
+        Router().certify(logged(10))
+    with pytest.raises(ConfigError, match="nothing is certified yet"):
+        Router("none").fit(logged(100), text="prompt", small_correct="S", large_correct="L").predict(logged(10))
+    with pytest.raises(DataError, match=r"no column 'prompt' \(text\).*Did you mean 'prompts'"):
+        router.predict(logged(10).rename(columns={"prompt": "prompts"}))
+    with pytest.raises(ConfigError, match="unknown key 'small_corect'"):
+        Router().fit(logged(10), text="prompt", small_corect="S", large_correct="L")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kcm.config import parse_config
+from kcm.tasks import TasksConfig, build_sequence
+from kcm.tasks.summary import alike, summarize
+
+
+def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
+    labels = ["billing", "billling", "cards", "cards"]
+    frame = pd.DataFrame(
+        {
+            "text": [f"text number {number}" for number in range(200)] + [""],
+            "label": [labels[number % 4] for number in range(200)] + ["cards"],
+            "user": [f"user {number // 4}" for number in range(200)] + [""],
+        }
+    )
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    source = {"kind": "files", "path": str(tmp_path / "rows.csv"), "text_column": "text", "group_column": "user"}
+    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
+    sequence = build_sequence(config, tmp_path, seed=0)
+    found = summarize(sequence)
+    assert found.labels == {"billing": 50, "billling": 50, "cards": 100}
+    assert found.alike == [("billing", "billling")]
+    assert (found.num_rows, found.num_bad) == (200, 1)
+    (splits,) = found.rows.values()
+    assert sum(splits.values()) == 200
+    (units,) = found.certify_units.values()
+    assert units * 4 == splits["certify"]  # users are drawn, each with four texts
+
+
+@pytest.mark.parametrize(
+    ("labels", "pairs"),
+    [
+        (["Card lost", "card_lost", "other"], [("Card lost", "card_lost")]),
+        (["refund", "refunds", "returns"], [("refund", "refunds")]),
+        (["transfer", "trasnfer"], [("transfer", "trasnfer")]),
+        (["payment", "paymant"], [("payment", "paymant")]),
+        (["class 10", "class 11", "class 1"], []),
+        (["cat", "car", "cart"], []),
+        (["positive", "negative"], []),
+    ],
+)
+def test_labels_that_are_spelled_almost_alike_are_named(labels: list[str], pairs: list[tuple[str, str]]) -> None:
+    assert alike(labels) == pairs

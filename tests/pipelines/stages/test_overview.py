@@ -1,0 +1,58 @@
+"""Before anything is paid, a run says what its rows can and cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.outlook import Scope
+from kcm.tasks.splits import DEFAULT_FRACTIONS
+from kcm.tasks.summary import Summary
+from pipelines.stages.overview import overview
+
+
+def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_task"), **certificate: Any) -> list[str]:
+    rows = {
+        task: {"train": 5 * count, "validate": count, "certify": count, "test": count} for task, count in units.items()
+    }
+    summary = Summary({"billing": 50, "billling": 2}, rows, units, [("billing", "billling")], 3)
+    return list(overview(summary, CertificateConfig(**certificate), scopes, DEFAULT_FRACTIONS))
+
+
+def test_rows_labels_and_slips_are_told() -> None:
+    first, task, bad, slip, _ = lines({"bank": 200})
+    assert first == "1,600 rows, 2 labels: billing 50, billling 2"
+    assert task == "  task bank: train 1,000, validate 200, certify 200, test 200"
+    assert bad.startswith("3 bad rows are left out")
+    assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
+
+
+def test_rows_that_are_enough_are_said_to_be() -> None:
+    assert lines({"bank": 200})[-1].endswith("needs at least 139: a certificate is possible")
+    assert lines({"a": 90, "b": 90})[-1].endswith("one threshold over all tasks; a threshold of their own has too few")
+
+
+@pytest.mark.parametrize(
+    ("units", "scopes", "advice"),
+    [
+        (
+            {"bank": 98},
+            ("global",),
+            "98 certify units; epsilon 0.02 at delta 0.1 needs at least 139: everything would be escalated."
+            " Use about 1,150 rows, or epsilon >= 0.03, or a certify share of 0.21 in place of 0.15",
+        ),
+        (
+            {"a": 60, "b": 60},
+            ("per_task",),
+            "60 certify units of the smallest task; epsilon 0.02 at delta 0.1 needs at least 193: everything would be"
+            " escalated. Use about 3,100 rows, or epsilon >= 0.065, or tune.scopes [global]",
+        ),
+        ({"bank": 0}, ("global",), "there are no certify rows; epsilon 0.02 at delta 0.1 needs at least 139"),
+    ],
+)
+def test_rows_that_are_too_few_come_with_the_choices_that_would_work(
+    units: dict[str, int], scopes: tuple[Scope, ...], advice: str
+) -> None:
+    assert lines(units, scopes)[-1].startswith(f"warning: {advice}")

@@ -1,0 +1,54 @@
+"""What docs/python.md and the examples say is what happens."""
+
+from __future__ import annotations
+
+import doctest
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipelines.pyfunc import register_model
+from pipelines.tracking import Tracking, TrackingConfig, set_champion
+from tests.kcm.bundle.test_runtime import loadable
+
+__all__ = ["loadable"]  # a fixture
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # type: ignore[type-arg]
+    """A registry that MLflow has been told of, whose champion of `reviews` is a tiny bundle."""
+    folder = loadable[0].write(tmp_path / "bundle")
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
+    set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))
+    tracking.close()
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking.uri)
+    yield
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.usefixtures("champion")
+def test_the_page_on_python_is_true() -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "python.md"), module_relative=False)
+    assert tried > 20
+    assert failed == 0
+
+
+def test_the_example_in_the_classifier_is_true() -> None:
+    from kcm.api import classifier
+
+    assert doctest.testmod(classifier) == (0, 6)
+
+
+@pytest.mark.parametrize("name", ["continual_learning", "routing_on_logs"])
+def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each ends with assertions on what it shows."""
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    assert capsys.readouterr().out
