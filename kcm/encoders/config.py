@@ -17,7 +17,7 @@ from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders.base import Encoder
 from kcm.encoders.network import Precision, Runtime
-from kcm.errors import AssetError
+from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content, Part
 
 # Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
@@ -121,8 +121,8 @@ class NetworkConfig(EncoderConfig):
 
     runtime: Runtime = Field(
         "auto",
-        description="What computes it: `torch`, `onnx`, or `auto`: the faster one, which a run measures and records; "
-        "where nothing has measured, torch, or what the precision needs.",
+        description="What computes it on CPUs: `torch`, `onnx`, or `auto`: the faster one, which a run measures and "
+        "records; where nothing has measured, torch, or what the precision needs. On GPUs it is torch.",
     )
     precision: Precision = Field(
         "float32",
@@ -142,7 +142,7 @@ class NetworkConfig(EncoderConfig):
         """Inputs on which runtimes are compared, of the sizes that are usual."""
 
     @property
-    def in_use(self) -> Runtime:
+    def in_use(self) -> Runtime | None:
         return _NEEDS.get(self.precision, self.runtime)
 
     def in_runtime(self, runtime: Runtime | None) -> Self:
@@ -151,9 +151,20 @@ class NetworkConfig(EncoderConfig):
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         if self.in_use != "auto":
             return self.in_runtime(self.in_use)
-        if device != "cpu":
-            return self.in_runtime("torch")
-        return self.in_runtime(self._faster(assets_dir))
+        return self.in_runtime(self._faster(assets_dir) if device == "cpu" else "torch")
+
+    def is_exported(self, device: str) -> bool:
+        """Whether an export is what runs: on a GPU it is torch, as it was before there was a choice.
+
+        Raises ConfigError for int8 on a GPU.
+        """
+        if device == "cpu":
+            return self.in_use == "onnx"
+        if self.precision == "int8":
+            raise ConfigError(
+                f"precision int8 does not run on {device}", where="encoder.precision", mend="Use float32 or bfloat16"
+            )
+        return False
 
     def _faster(self, assets_dir: Path) -> Runtime:
         """The runtime that takes less time for the probes, one by one and together; torch where only that works."""

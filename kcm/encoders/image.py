@@ -55,7 +55,7 @@ class ImageEncoderConfig(NetworkConfig):
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         folder = resolve(self.model, assets_dir)
-        if self.in_use != "onnx":
+        if not self.is_exported(device):
             return ImageEncoder(self, folder, device)
         identity = image_identity(self, folder)
         export = exported(identity, self.precision, assets_dir, lambda: _exportable(self, folder))
@@ -91,7 +91,7 @@ class ImageEncoder:
         self.identity = image_identity(config, model_path)
         self._side = image_side(config, model_path)
         self._network: Network = (
-            OnnxNetwork(export / NETWORK, device) if export else TorchNetwork(_module(config, model_path), device)
+            OnnxNetwork(export / NETWORK) if export else TorchNetwork(_module(config, model_path), device)
         )
         # A dynamic scale of int8 is that of all pictures of a run: each has one of its own.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import AssetError
 from kcm.threads import num_threads
 
 if TYPE_CHECKING:  # a network of ONNX Runtime does without
@@ -49,25 +49,18 @@ class TorchNetwork:
 class OnnxNetwork:
     """An exported network in ONNX Runtime, with as many threads as this process was given CPUs.
 
-    Raises AssetError for a file that ONNX Runtime cannot load, ConfigError for a device that it was not built for.
+    Raises AssetError for a file that ONNX Runtime cannot load.
     """
 
-    def __init__(self, file: Path, device: str = "cpu") -> None:
+    def __init__(self, file: Path) -> None:
         import onnxruntime as ort
 
-        provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
-        if provider not in ort.get_available_providers():
-            raise ConfigError(
-                f"this ONNX Runtime does not run on {device}",
-                where="encoder.runtime",
-                mend="Use runtime: torch, or install onnxruntime-gpu",
-            )
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores, too
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(file), options, providers=[provider])
+            self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # it has classes of its own for each kind
             reason = " ".join(str(error).split())
             raise AssetError(f"cannot load the exported network: {reason}", where=str(file)) from None

@@ -65,7 +65,7 @@ class TextEncoderConfig(NetworkConfig):
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         folder = resolve(self.model, assets_dir)
-        if self.in_use != "onnx":
+        if not self.is_exported(device):
             return TextEncoder(self, folder, device)
         identity = text_identity(self, folder)
         export = exported(identity, self.precision, assets_dir, lambda: _exportable(self, folder))
@@ -102,7 +102,7 @@ class TextEncoder:
             )
         else:
             self._tokens = FastTokens.read((export / _TOKENIZER).read_text(encoding="utf-8"), config.max_length)
-            self._network = OnnxNetwork(export / NETWORK, device)
+            self._network = OnnxNetwork(export / NETWORK)
         # A dynamic scale of int8 is that of all texts of a run: each has one of its own, or features depend on company.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._network(self._tokens.batch(self._tokens.encode(["a text"]))).shape[1]

@@ -154,6 +154,11 @@ def test_auto_is_torch_where_the_network_cannot_be_exported(model_folder, tmp_pa
         text(model_folder, runtime="onnx").load(tmp_path)
 
 
+def test_int8_on_a_gpu_is_refused(model_folder, tmp_path):
+    with pytest.raises(ConfigError, match="int8 does not run on cuda"):
+        text(model_folder, precision="int8").load(tmp_path, "cuda")
+
+
 def test_auto_is_torch_on_a_gpu_and_what_the_precision_needs(tmp_path):
     assert text("m").resolved(tmp_path, "cuda").in_use == "torch"
     assert text("m", precision="int8").resolved(tmp_path).in_use == "onnx"
