@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModel
-from transformers.utils.logging import disable_progress_bar
 
+from kcm.encoders.network import Precision
 from kcm.errors import AssetError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The dtype of a module in torch; int8 is made of an export in float32."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def load_backbone(model_path: Path) -> Any:
@@ -20,6 +22,9 @@ def load_backbone(model_path: Path) -> Any:
 
     Raises AssetError when transformers cannot load the folder or it lacks weights.
     """
+    from transformers import AutoModel  # seconds that an exported network does not have to wait
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # of loading weights; it would break into the bars of the stages
     try:
         model, report = AutoModel.from_pretrained(

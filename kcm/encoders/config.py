@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Self
 from weakref import WeakValueDictionary
 
 from pydantic import Field, model_validator
@@ -14,6 +16,8 @@ from pydantic import Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders.base import Encoder
+from kcm.encoders.network import Precision, Runtime
+from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content, Part
 
 # Encoders are frozen: versions of a model that share one need it in memory once, for as long as any of them is used.
@@ -89,6 +93,104 @@ class EncoderConfig(Component):
     def of_part(self, part: Part) -> EncoderConfig:
         """The encoder of one part into the same space, for a dual encoder; any other encoder itself."""
         return self
+
+    @property
+    def in_use(self) -> Runtime | None:
+        """The runtime of the network; `auto` before it is resolved, None for an encoder without a choice."""
+        return None
+
+    def in_runtime(self, runtime: Runtime | None) -> EncoderConfig:
+        """The same encoder in another runtime; itself where there is no choice."""
+        return self
+
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> EncoderConfig:
+        """The same encoder in the faster runtime where its own is `auto`; raises what `load` raises."""
+        return self
+
+
+class NetworkConfig(EncoderConfig):
+    """A frozen network that runs in torch or, exported, in ONNX Runtime.
+
+    Precision changes the features and is part of the encoder's identity; the runtime, checked to be within
+    `kcm.encoders.export.TOLERANCE`, is not.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"runtime"})
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"precision": "dtype"})
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})  # or by identity
+
+    runtime: Runtime = Field(
+        "auto",
+        description="What computes it on CPUs: `torch`, `onnx`, or `auto`: the faster one, which a run measures and "
+        "records; where nothing has measured, torch, or what the precision needs. On GPUs it is torch.",
+    )
+    precision: Precision = Field(
+        "float32",
+        description="Precision of the network: bfloat16 by torch alone, int8 (products of matrices) by onnx alone. It "
+        "was called `dtype`, which is still read.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> Self:
+        needed = _NEEDS.get(self.precision)
+        if needed and self.runtime not in ("auto", needed):
+            raise ValueError(f"precision {self.precision} needs runtime {needed}")
+        return self
+
+    @abstractmethod
+    def probes(self) -> Sequence[Content]:
+        """Inputs on which runtimes are compared, of the sizes that are usual."""
+
+    @property
+    def in_use(self) -> Runtime | None:
+        return _NEEDS.get(self.precision, self.runtime)
+
+    def in_runtime(self, runtime: Runtime | None) -> Self:
+        return self.model_copy(update={"runtime": runtime}) if runtime else self
+
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
+        if self.in_use != "auto":
+            return self.in_runtime(self.in_use)
+        return self.in_runtime(self._faster(assets_dir) if device == "cpu" else "torch")
+
+    def is_exported(self, device: str) -> bool:
+        """Whether an export is what runs: on a GPU it is torch, as it was before there was a choice.
+
+        Raises ConfigError for int8 on a GPU.
+        """
+        if device == "cpu":
+            return self.in_use == "onnx"
+        if self.precision == "int8":
+            raise ConfigError(
+                f"precision int8 does not run on {device}", where="encoder.precision", mend="Use float32 or bfloat16"
+            )
+        return False
+
+    def _faster(self, assets_dir: Path) -> Runtime:
+        """The runtime that takes less time for the probes, one by one and together; torch where only that works."""
+        by_torch = self.in_runtime("torch").build(assets_dir)
+        try:
+            by_onnx = self.in_runtime("onnx").build(assets_dir)
+        except (AssetError, ImportError):
+            return "torch"
+        probes = list(self.probes())
+        best = {
+            runtime: min(_seconds(encoder, probes) for _ in range(_ROUNDS))
+            for runtime, encoder in (("torch", by_torch), ("onnx", by_onnx))
+        }
+        return "onnx" if best["onnx"] < best["torch"] else "torch"
+
+
+_ROUNDS = 3  # of a measurement; the quickest counts, since others use the machine as well
+_NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
+
+
+def _seconds(encoder: Encoder, probes: Sequence[Content]) -> float:
+    started = time.perf_counter()
+    encoder.encode(probes)
+    for probe in probes[:4]:
+        encoder.encode([probe])
+    return time.perf_counter() - started
 
 
 class AlignmentConfig(Config):

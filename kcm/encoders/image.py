@@ -17,23 +17,25 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kcm.assets import resolve
-from kcm.encoders.backbone import DTYPES, load_backbone
+from kcm.encoders.backbone import dtype_of, load_backbone
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import EncoderConfig
+from kcm.encoders.config import NetworkConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
+from kcm.encoders.export import NETWORK, Exportable, exported
 from kcm.encoders.identity import folder_digest
+from kcm.encoders.network import Network, OnnxNetwork, TorchNetwork
 from kcm.errors import AssetError, ConfigError
-from kcm.inputs.content import IMAGE, Content, Part
+from kcm.inputs.content import IMAGE, PROBE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 
 _PREPROCESSOR = "preprocessor_config.json"
+_PIXELS = "pixels"
 
 
-class ImageEncoderConfig(EncoderConfig):
+class ImageEncoderConfig(NetworkConfig):
     """A frozen vision model by hub id or folder, and at which resolution it sees pictures."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size"})  # decide nothing, or by identity
 
     model: str = Field(description="Id of the model on the hub, an asset, or a local folder.")
     side: int | None = Field(
@@ -42,7 +44,6 @@ class ImageEncoderConfig(EncoderConfig):
     pooling: Literal["mean", "cls"] = Field(
         default="mean", description="Mean over tokens or positions, or the first token."
     )
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision of the backbone.")
     max_pixels: int = Field(
         default=MAX_PIXELS, ge=1, description="Width times height beyond which a picture is not decoded."
     )
@@ -53,10 +54,18 @@ class ImageEncoderConfig(EncoderConfig):
         return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        return ImageEncoder(self, resolve(self.model, assets_dir), device)
+        folder = resolve(self.model, assets_dir)
+        if not self.is_exported(device):
+            return ImageEncoder(self, folder, device)
+        identity = image_identity(self, folder)
+        export = exported(identity, self.precision, assets_dir, lambda: _exportable(self, folder))
+        return ImageEncoder(self, folder, device, export)
 
     def identity(self, assets_dir: Path) -> str:
         return image_identity(self, resolve(self.model, assets_dir))
+
+    def probes(self) -> Sequence[Content]:
+        return [PROBE] * 8  # what is in a picture makes no difference
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Decodes and shrinks the picture to the model's side."""
@@ -67,25 +76,26 @@ class ImageEncoderConfig(EncoderConfig):
 class ImageEncoder:
     """A frozen vision model on one device.
 
-    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`. Pictures are squeezed to a square of
-    the model's side, whatever their proportions: nothing of a picture is cut away. Raises AssetError when the folder
-    cannot be loaded, ConfigError where the model has no first token to pool.
+    `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`, `export` that of the exported
+    network, None for torch. Pictures are squeezed to a square of the model's side, whatever their proportions: nothing
+    of a picture is cut away. Raises AssetError when the folder cannot be loaded, ConfigError where the model has no
+    first token to pool.
     """
 
     reads = ImageEncoderConfig.reads
 
-    def __init__(self, config: ImageEncoderConfig, model_path: Path, device: str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
+    def __init__(
+        self, config: ImageEncoderConfig, model_path: Path, device: str = "cpu", export: Path | None = None
+    ) -> None:
+        self.config = config
         self.identity = image_identity(config, model_path)
-        preprocessor = _json(model_path / _PREPROCESSOR)
         self._side = image_side(config, model_path)
-        self._mean_C11, self._std_C11 = (
-            torch.tensor(preprocessor.get(name) or [0.5] * 3, device=self.device).view(3, 1, 1)
-            for name in ("image_mean", "image_std")
+        self._network: Network = (
+            OnnxNetwork(export / NETWORK) if export else TorchNetwork(_module(config, model_path), device)
         )
-        model = _load(model_path)
-        self._model = model.to(device=self.device, dtype=DTYPES[config.dtype]).eval()
-        self.dim = self._forward(np.zeros((1, self._side, self._side, 3), dtype=np.uint8)).shape[1]
+        # A dynamic scale of int8 is that of all pictures of a run: each has one of its own.
+        self._batch_size = 1 if config.precision == "int8" else config.batch_size
+        self.dim = self._network({_PIXELS: np.zeros((1, self._side, self._side, 3), dtype=np.uint8)}).shape[1]
 
     def read(self, content: Content) -> Content:
         return with_square(content, self._side, self.config.max_pixels)
@@ -94,26 +104,53 @@ class ImageEncoder:
         """Unit vectors, float32 [N, D], in the order of the inputs. Raises UnreadableError."""
         pixels_NSSC = squares(inputs, self._side, self.config.max_pixels)
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
-        for start in range(0, len(inputs), self.config.batch_size):
-            rows = slice(start, start + self.config.batch_size)
-            features_ND[rows] = self._forward(pixels_NSSC[rows])
+        for start in range(0, len(inputs), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            features_ND[rows] = self._network({_PIXELS: pixels_NSSC[rows]})
         return features_ND
 
-    @torch.inference_mode()
-    def _forward(self, pixels_BSSC: np.ndarray) -> np.ndarray:
-        scaled_BCSS = torch.from_numpy(pixels_BSSC).to(self.device).permute(0, 3, 1, 2) / 255
-        normal_BCSS = ((scaled_BCSS - self._mean_C11) / self._std_C11).to(DTYPES[self.config.dtype])
-        pooled_BD = _pooled(self._model(normal_BCSS), self.config.pooling).float()
-        unit_BD: np.ndarray = torch.nn.functional.normalize(pooled_BD, dim=-1).cpu().numpy()
-        return unit_BD
+
+class _ImageNetwork(nn.Module):
+    """A backbone with its preprocessing and pooling: the unit vector of each picture of a batch."""
+
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], config: ImageEncoderConfig):
+        super().__init__()
+        self.backbone, self.pooling, self.dtype = backbone, config.pooling, dtype_of(config.precision)
+        self.register_buffer("mean_C11", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std_C11", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Unit vectors, float32 [B, D], from bytes [B, S, S, 3]."""
+        scaled_BCSS = pixels.permute(0, 3, 1, 2).float() / 255
+        normal_BCSS = ((scaled_BCSS - self.mean_C11) / self.std_C11).to(self.dtype)
+        pooled_BD = _pooled(self.backbone(normal_BCSS), self.pooling).float()
+        return torch.nn.functional.normalize(pooled_BD, dim=-1)
+
+
+def _module(config: ImageEncoderConfig, model_path: Path) -> nn.Module:
+    preprocessor = _json(model_path / _PREPROCESSOR)
+    mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
+    return _ImageNetwork(_load(model_path).to(dtype_of(config.precision)), mean, std, config)
+
+
+def _exportable(config: ImageEncoderConfig, model_path: Path) -> Exportable:
+    side = image_side(config, model_path)
+    levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    probes = [{_PIXELS: levels[:4]}, {_PIXELS: levels[4:]}]
+    return Exportable(_module(config, model_path), probes, {_PIXELS: {0: "batch"}})
 
 
 def image_identity(config: ImageEncoderConfig, model_path: Path) -> str:
-    """Hexadecimal digest over weights, architecture, preprocessing, resolution, pooling and dtype.
+    """Hexadecimal digest over weights, architecture, preprocessing, resolution, pooling and precision.
 
     Raises AssetError when the folder lacks a config or weights as safetensors.
     """
-    settings = f"side {config.side}\npooling {config.pooling}\ndtype {config.dtype}\nmax_pixels {config.max_pixels}\n"
+    settings = (
+        f"side {config.side}\npooling {config.pooling}\ndtype {config.precision}\nmax_pixels {config.max_pixels}\n"
+    )
     return folder_digest(model_path, (_PREPROCESSOR,), settings)
 
 

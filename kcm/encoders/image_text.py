@@ -5,9 +5,10 @@ Shapes: N inputs, K dimensions of the dual encoder's space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,13 +18,15 @@ from kcm.assets import resolve
 from kcm.encoders.aligned import AlignedDual, aligned_identity, read_towers
 from kcm.encoders.alignment import AlignmentHead
 from kcm.encoders.base import Encoder
-from kcm.encoders.config import EncoderConfig, TowersConfig
-from kcm.encoders.dual import DualEncoder, PretrainedDual, pretrained_identity, pretrained_reader
+from kcm.encoders.config import NetworkConfig, TowersConfig
+from kcm.encoders.dual import DualEncoder, DualSettings, PretrainedDual, pretrained_reader
+from kcm.encoders.network import Runtime
 from kcm.errors import ConfigError
-from kcm.inputs.content import Content, Part, UnreadableError
+from kcm.inputs.content import PROBE, Content, Part, UnreadableError
 from kcm.inputs.pictures import MAX_PIXELS
 
-_DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str], DualEncoder] = WeakValueDictionary()  # identity, batch, device
+# By identity, batch size, device and runtime.
+_DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str, str | None], DualEncoder] = WeakValueDictionary()
 
 Output = Literal["pair", "image", "text"]
 
@@ -34,14 +37,17 @@ _READS: dict[Output, frozenset[Part]] = {
 }
 
 
-class ImageTextConfig(EncoderConfig):
+class ImageTextConfig(NetworkConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
-    A run fits the alignment head before it encodes, and continues with the head's folder.
+    A run fits the alignment head before it encodes, and continues with the head's folder. Runtime and precision are
+    those of a pretrained model; towers have their own.
     """
 
     dual: ClassVar[bool] = True
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size"})  # or by the identity
+    added: ClassVar[frozenset[str]] = frozenset({"runtime", "precision"})
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size", "runtime"})
 
     model: str = Field(default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`.")
     towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
@@ -94,14 +100,29 @@ class ImageTextConfig(EncoderConfig):
     def identity(self, assets_dir: Path) -> str:
         return f"{self._dual_identity(assets_dir)}-{self.output}"
 
+    @property
+    def in_use(self) -> Runtime | None:
+        """None where towers have their own."""
+        return None if self.towers or self.fitted_head else super().in_use
+
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
+        return self if self.in_use is None else super().resolved(assets_dir, device)
+
+    def probes(self) -> Sequence[Content]:
+        return [PROBE] * 8
+
+    @property
+    def _settings(self) -> DualSettings:
+        return DualSettings(self.max_length, self.max_pixels, self.batch_size, self.precision)
+
     def _dual_identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
         if towers := read_towers(folder):
             return aligned_identity(folder, *(each.identity(assets_dir) for each in (towers.image, towers.text)))
-        return pretrained_identity(folder, self.max_length, self.max_pixels)
+        return self._settings.identity(folder)
 
     def _dual(self, assets_dir: Path, device: str) -> DualEncoder:
-        key = self._dual_identity(assets_dir), self.batch_size, device
+        key = self._dual_identity(assets_dir), self.batch_size, device, self.in_use
         dual = _DUALS_IN_USE.get(key)
         if dual is None:
             _DUALS_IN_USE[key] = dual = self._load_dual(assets_dir, device)
@@ -112,13 +133,8 @@ class ImageTextConfig(EncoderConfig):
         if towers := read_towers(folder):
             image, text = (each.build(assets_dir, device) for each in (towers.image, towers.text))
             return AlignedDual(image, text, AlignmentHead.load(folder))
-        return PretrainedDual(
-            folder,
-            max_length=self.max_length,
-            max_pixels=self.max_pixels,
-            batch_size=self.batch_size,
-            device=device,
-        )
+        exports_dir = assets_dir if self.is_exported(device) else None
+        return PretrainedDual(folder, self._settings, device=device, exports_dir=exports_dir)
 
     def _folder(self, assets_dir: Path) -> Path:
         if self.towers is not None:
@@ -133,6 +149,8 @@ class ImageTextConfig(EncoderConfig):
     def _one_origin(self) -> ImageTextConfig:
         if bool(self.model) == (self.towers is not None):
             raise ValueError("give either `model` or `towers`")
+        if self.towers and (self.runtime, self.precision) != ("auto", "float32"):
+            raise ValueError("give runtime and precision to the towers")
         return self
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
+from kcm.encoders.network import Runtime
 from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
@@ -141,6 +142,19 @@ class LargeConfig(Component):
     def with_backbone(self, encoder: EncoderConfig) -> LargeConfig:
         """The same model on another backbone."""
         return self
+
+    @property
+    def in_use(self) -> Runtime | None:
+        """The runtime of the backbone; None where there is no choice."""
+        return self.backbone.in_use if self.backbone else None
+
+    def in_runtime(self, runtime: Runtime | None) -> LargeConfig:
+        """The same model with its backbone in another runtime."""
+        return self.with_backbone(self.backbone.in_runtime(runtime)) if self.backbone else self
+
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> LargeConfig:
+        """The same model with its backbone in the faster runtime where that is `auto`; raises what `build` raises."""
+        return self.with_backbone(self.backbone.resolved(assets_dir, device)) if self.backbone else self
 
     def fit(
         self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int

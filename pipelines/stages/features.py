@@ -18,7 +18,7 @@ from pipelines.batch.pool import ROW
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, rows_of_lists, task_file, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, rows_of_lists, task_file, write_rows, write_runtime
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -43,11 +43,14 @@ class Encoding(Plan):
         loaded = sequence.load()
         rows = [loaded.rows(number) for number in range(len(loaded.tasks))]
         inputs = pa.concat_tables([table.select(["text", "image"]) for table in rows])
-        parts = encode_rows(attempt.context, self.encoder, inputs, attempt.scratch, attempt.bar)
+        context = attempt.context
+        encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
+        parts = encode_rows(context, encoder, inputs, attempt.scratch, attempt.bar)
         start = 0
         for number, table in enumerate(rows):
             write_task(task_file(attempt.folder, number), table, parts, start)
             start += len(table)
+        write_runtime(attempt.folder, encoder.in_use)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""

@@ -62,7 +62,7 @@ class Classify(Plan):
         )
         answers.write(attempt.folder, tables)
         identity = self.large.identity(names.labels, attempt.context.assets_path, head=fit.head)
-        write_identity(attempt.folder, identity)
+        write_identity(attempt.folder, identity, runtime=self.embedded.runtime)
 
 
 class Lookup(Plan):
@@ -96,10 +96,11 @@ class Ask(Plan):
         tables = [loaded.rows(number) for number in range(len(loaded.tasks))]
         rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
         rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        spec = LargeSpec(self.large, loaded.answer_names, len(loaded.label_names))
+        large = self.large.resolved(attempt.context.assets_path, self.device)
+        spec = LargeSpec(large, loaded.answer_names, len(loaded.label_names))
         answers, took = ask(attempt.context, spec, rows, scratch=attempt.scratch, bar=attempt.bar)
         answers.write(attempt.folder, tables)
-        write_identity(attempt.folder, self.identity, **took)
+        write_identity(attempt.folder, self.identity, runtime=large.in_use, **took)
 
 
 class Outcomes(Stage):

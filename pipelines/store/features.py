@@ -5,6 +5,7 @@ Shapes: N rows, D features.
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kcm.encoders.network import Runtime
 from kcm.learners.stream import ROWS_PER_GROUP, matrix
-from pipelines.store.artefact import Artefact
+from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.sequence import Names, SequenceArtefact
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
+RUNTIME = "runtime.json"
 
 
 def task_file(folder: Path, number: int) -> Path:
@@ -49,8 +52,13 @@ def rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:
     return np.stack([np.asarray(value, dtype=np.float32) for value in column.to_pylist()])
 
 
+def write_runtime(folder: Path, runtime: Runtime | None) -> None:
+    """Leave beside the features what computed them."""
+    write_json(folder / RUNTIME, {"runtime": runtime})
+
+
 class FeaturesArtefact(Artefact):
-    """The rows of each task through an encoder: id, split, label, group, features [D], seconds."""
+    """The rows of each task through an encoder: id, split, label, group, features [D], seconds; `RUNTIME`."""
 
     kind = "features"
 
@@ -69,6 +77,13 @@ class FeaturesArtefact(Artefact):
         """The identity of the encoder."""
         identity: str = self.manifest["section"]["identity"]
         return identity
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """What computed them; None for an encoder without a choice. Before there was one, it was torch."""
+        file = self.folder / RUNTIME
+        found: Runtime | None = json.loads(file.read_text(encoding="utf-8"))["runtime"] if file.exists() else "torch"
+        return found
 
     @property
     def dim(self) -> int:

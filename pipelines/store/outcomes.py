@@ -17,6 +17,7 @@ import pyarrow as pa
 from kcm.bundle.runtime import logits
 from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator.collaborator import Collaborator
+from kcm.encoders.network import Runtime
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer, LinearHead, PromptMode
@@ -36,12 +37,23 @@ class OutcomesArtefact(Artefact):
     @property
     def identity(self) -> str:
         """The identity of the large model."""
-        identity: str = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))["identity"]
+        identity: str = self._facts["identity"]
         return identity
 
     def task(self, number: int) -> pa.Table:
         """The answers to the rows of one task."""
         return read_task(self.folder, number)
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """What computed the large model's encoder; None where there is no choice, torch before there was one."""
+        found: Runtime | None = self._facts.get("runtime", "torch")
+        return found
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
+        return facts
 
     @property
     def head(self) -> LinearHead | None:

@@ -128,3 +128,26 @@ def test_what_is_no_vision_model_is_refused(model_folder: Path, tmp_path: Path) 
         encoder(model_folder)
     with pytest.raises(AssetError, match="holds no model"):
         encoder(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["vit", "efficientnet"])
+def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_path):
+    model = str(request.getfixturevalue(folder))
+    inputs = [content(image) for image in pictures(5)]
+    by_torch, by_onnx = (
+        ImageEncoderConfig(model=model, side=SIDE, runtime=runtime).load(tmp_path).encode(inputs)
+        for runtime in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(by_onnx, by_torch, atol=1e-5)
+
+
+def test_int8_of_a_network_without_products_of_matrices_is_refused(efficientnet, tmp_path):
+    with pytest.raises(AssetError, match="int8 changes nothing of this network"):
+        ImageEncoderConfig(model=str(efficientnet), precision="int8").load(tmp_path)
+
+
+def test_pictures_in_int8_do_not_depend_on_their_batch(vit, tmp_path):
+    inputs = [content(image) for image in pictures(5)]
+    encoder = ImageEncoderConfig(model=str(vit), precision="int8").load(tmp_path)
+    alone = np.concatenate([encoder.encode([each]) for each in inputs])
+    np.testing.assert_array_equal(encoder.encode(inputs), alone)

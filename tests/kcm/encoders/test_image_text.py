@@ -202,3 +202,34 @@ def test_a_saved_head_reads_as_a_dual_encoder(clip, tmp_path):
     loaded = AlignmentHead.load(tmp_path)
     assert torch.equal(loaded.image.weight, head.image.weight)
     assert ImageTextConfig(model=str(tmp_path)).identity(tmp_path).endswith("-pair")
+
+
+def test_a_pretrained_model_gives_the_same_in_either_runtime(clip, tmp_path):
+    inputs = [Content("red", RED), Content("a blue square", BLUE)]
+    by_torch, by_onnx = (
+        ImageTextConfig(model=str(clip), max_length=8, runtime=runtime).load(tmp_path) for runtime in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(by_onnx.encode(inputs), by_torch.encode(inputs), atol=1e-5)
+    assert by_onnx.identity == by_torch.identity
+    assert len(list(tmp_path.glob(".onnx/*/network.onnx"))) == 2
+
+
+def test_a_pretrained_model_in_int8_is_another_encoder_whatever_the_batch(clip, tmp_path):
+    inputs = [Content("red", RED), Content("a blue square", BLUE)]
+    low, full = (
+        ImageTextConfig(model=str(clip), max_length=8, precision=p).load(tmp_path) for p in ("int8", "float32")
+    )
+    np.testing.assert_array_equal(low.encode(inputs), np.concatenate([low.encode([each]) for each in inputs]))
+    assert np.abs(low.encode(inputs) - full.encode(inputs)).max() > 1e-5
+    assert low.identity != full.identity
+
+
+def test_towers_have_their_own_runtime():
+    with pytest.raises(ConfigError, match="give runtime and precision to the towers"):
+        parse_config(
+            ImageTextConfig, {"towers": {"image": {"kind": "pixels"}, "text": {"model": "m"}}, "runtime": "onnx"}
+        )
+
+
+def test_what_earlier_versions_wrote_of_a_model_has_no_new_keys():
+    assert not {"runtime", "precision", "dtype"} & ImageTextConfig(model="m").model_dump().keys()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from kcm.encoders import PixelsConfig, TextEncoderConfig
 from kcm.errors import DataError
 from kcm.learners.stream import list_column
 from pipelines.batch.pool import ROW
-from pipelines.stages.features import write_task
-from pipelines.store.features import feature_matrix, read_task, task_file
+from pipelines.stages import features
+from pipelines.stages.features import Encoding, write_task
+from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task, task_file
 
 ROWS = pa.table(
     {
@@ -51,3 +55,36 @@ def test_a_nan_feature_stops_the_stage_and_names_its_row(tmp_path) -> None:
     with pytest.raises(DataError, match=r"for 1 rows: b \(the image is damaged\)"):
         write_task(task_file(tmp_path, 0), ROWS, encoded(values, "the image is damaged"), 10)
     assert not list(tmp_path.iterdir())
+
+
+def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
+    """The artefact that an encoder's rows make, and what the actors were given."""
+    given = []
+
+    def encode_rows(context, encoder, inputs, scratch, bar):
+        given.append(encoder)
+        parts = pa.table({ROW: range(3), "features": list_column(np.ones((3, 2), np.float32)), "seconds": [0.1] * 3})
+        return ds.dataset(parts.append_column("fault", pa.array([""] * 3)))
+
+    monkeypatch.setattr(features, "encode_rows", encode_rows)
+    sequence = SimpleNamespace(load=lambda: SimpleNamespace(tasks=["t"], rows=lambda number: ROWS))
+    attempt = SimpleNamespace(context=SimpleNamespace(assets_path=folder), folder=folder, scratch=folder, bar=None)
+    Encoding(encoder=encoder, identity="i", device="cpu").write(attempt, sequence)
+    return FeaturesArtefact("features", folder.name, folder), given
+
+
+@pytest.mark.parametrize("faster", ["torch", "onnx"])
+def test_auto_is_resolved_once_for_all_actors_and_recorded(faster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(TextEncoderConfig, "_faster", lambda self, assets_dir: faster)
+    artefact, given = written_by(TextEncoderConfig(model="m"), tmp_path, monkeypatch)
+    assert [encoder.in_use for encoder in given] == [faster]
+    assert artefact.runtime == faster
+
+
+def test_an_encoder_without_a_choice_records_none_and_artefacts_of_before_were_made_by_torch(
+    tmp_path, monkeypatch
+) -> None:
+    artefact, _ = written_by(PixelsConfig(), tmp_path, monkeypatch)
+    assert artefact.runtime is None
+    (tmp_path / "runtime.json").unlink()
+    assert artefact.runtime == "torch"

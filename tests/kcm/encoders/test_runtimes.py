@@ -1,0 +1,177 @@
+"""A network gives in ONNX Runtime what it gives in torch; in int8 it gives its own, whatever batch an input is in."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kcm.config import parse_config
+from kcm.encoders import ImageEncoderConfig, TextEncoderConfig, export
+from kcm.encoders.export import NETWORK
+from kcm.encoders.network import OnnxNetwork
+from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import contents
+from tests.tiny_bert import save_bert
+
+TEXTS = contents(
+    [
+        "a good film .",
+        "bad",
+        "a very very very good book .",
+        "film",
+        "a bad film . a good book . very good .",
+        "film " * 90,
+    ]
+)
+
+
+def text(folder, **options) -> TextEncoderConfig:
+    return TextEncoderConfig(model=str(folder), **{"max_length": 64, **options})
+
+
+def exports(assets) -> list:
+    return sorted(path.parent for path in assets.glob(f".onnx/*/{NETWORK}"))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, model_folder, tmp_path):
+    by_torch, by_onnx = (
+        text(model_folder, pooling=pooling, batch_size=batch_size, runtime=runtime).build(tmp_path)
+        for runtime in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(by_onnx.encode(TEXTS), by_torch.encode(TEXTS), atol=1e-5)
+    assert by_onnx.identity == by_torch.identity
+    assert by_onnx.dim == by_torch.dim
+
+
+def test_an_export_is_made_once_and_then_needs_neither_weights_nor_transformers(model_folder, tmp_path, monkeypatch):
+    config = text(model_folder, runtime="onnx")
+    expected = config.load(tmp_path).encode(TEXTS)
+    monkeypatch.setattr("kcm.encoders.text.load_backbone", None)
+    monkeypatch.setattr("kcm.encoders.text._tokenizer", None)
+    np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
+    assert len(exports(tmp_path)) == 1
+
+
+def test_a_damaged_export_is_made_again(model_folder, tmp_path):
+    config = text(model_folder, runtime="onnx")
+    expected = config.load(tmp_path).encode(TEXTS)
+    (folder,) = exports(tmp_path)
+    (folder / NETWORK).write_bytes(b"no network")
+    np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
+
+
+def test_other_weights_have_another_export(make_model, tmp_path):
+    first, second = (text(make_model(seed), runtime="onnx").load(tmp_path).encode(TEXTS) for seed in (0, 1))
+    assert np.abs(first - second).max() > 0.1
+    assert len(exports(tmp_path)) == 2
+
+
+def test_an_export_that_is_not_what_torch_computes_is_refused(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        OnnxNetwork, "__call__", lambda self, inputs, exact=OnnxNetwork.__call__: exact(self, inputs) + 2e-5
+    )
+    with pytest.raises(AssetError, match=r"not what torch computes: it is off by 2\.0e-05, at most 1e-05 is allowed"):
+        text(model_folder, runtime="onnx").load(tmp_path)
+    assert exports(tmp_path) == []
+
+
+def test_what_was_measured_stands_beside_the_export(model_folder, tmp_path):
+    text(model_folder, runtime="onnx").load(tmp_path)
+    (folder,) = exports(tmp_path)
+    facts = json.loads((folder / "asset.json").read_text())
+    assert 0 <= facts["largest_difference"] <= 1e-5
+    assert facts["smallest_cosine"] == pytest.approx(1)
+
+
+def test_vectors_in_int8_do_not_depend_on_the_batch_they_travel_in(model_folder, tmp_path):
+    low, full = (text(model_folder, precision=precision).build(tmp_path) for precision in ("int8", "float32"))
+    together = low.encode(TEXTS)
+    alone = np.concatenate([low.encode([each]) for each in TEXTS])
+    np.testing.assert_array_equal(together, alone)
+    assert 1e-4 < np.abs(together - full.encode(TEXTS)).max() < 0.5
+
+
+def test_int8_that_turns_vectors_too_far_is_refused(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "INT8_COSINE", 1.1)
+    with pytest.raises(AssetError, match=r"int8 turns a probe's vector too far: cosine [0-9.]+, at least 1\.1"):
+        text(model_folder, precision="int8").load(tmp_path)
+    assert exports(tmp_path) == []
+
+
+def test_precision_is_part_of_the_identity_and_runtime_is_not(model_folder, tmp_path):
+    identities = {
+        (precision, runtime): text(model_folder, precision=precision, runtime=runtime).identity(tmp_path)
+        for precision, runtime in [("float32", "torch"), ("float32", "onnx"), ("int8", "onnx"), ("bfloat16", "torch")]
+    }
+    assert identities["float32", "torch"] == identities["float32", "onnx"]
+    assert len(set(identities.values())) == 3
+
+
+@pytest.mark.parametrize(("precision", "runtime"), [("int8", "torch"), ("bfloat16", "onnx")])
+def test_a_precision_that_the_runtime_does_not_have_is_refused(precision, runtime):
+    with pytest.raises(ConfigError, match=f"precision {precision} needs runtime"):
+        parse_config(TextEncoderConfig, {"model": "m", "precision": precision, "runtime": runtime})
+
+
+def test_precision_is_still_read_by_its_earlier_name_and_written_by_it():
+    config = parse_config(TextEncoderConfig, {"model": "m", "dtype": "bfloat16"})
+    assert config == TextEncoderConfig(model="m", precision="bfloat16")
+    assert config.model_dump()["dtype"] == "bfloat16"
+    assert TextEncoderConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ConfigError, match="precision and dtype are the same setting"):
+        parse_config(TextEncoderConfig, {"model": "m", "dtype": "float32", "precision": "float32"})
+
+
+def test_auto_becomes_a_runtime_that_gives_the_same_and_stays_that(model_folder, tmp_path):
+    config = text(model_folder)
+    assert config.in_use == "auto"
+    found = config.resolved(tmp_path)
+    assert found.in_use in ("torch", "onnx")
+    assert found.resolved(tmp_path) == found
+    np.testing.assert_allclose(found.load(tmp_path).encode(TEXTS), config.load(tmp_path).encode(TEXTS), atol=1e-5)
+    assert exports(tmp_path)
+
+
+@pytest.mark.parametrize("faster", ["torch", "onnx"])
+def test_auto_is_the_runtime_that_was_faster(faster, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "kcm.encoders.config._seconds", lambda encoder, probes: 1.0 if encoder.config.runtime == faster else 2.0
+    )
+    assert text(model_folder).resolved(tmp_path).in_use == faster
+
+
+def test_auto_is_torch_where_the_network_cannot_be_exported(model_folder, tmp_path, monkeypatch):
+    def fails(*given, **more):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("torch.onnx.export", fails)
+    assert text(model_folder).resolved(tmp_path).in_use == "torch"
+    with pytest.raises(AssetError, match="cannot be exported: no such operator"):
+        text(model_folder, runtime="onnx").load(tmp_path)
+
+
+def test_int8_on_a_gpu_is_refused(model_folder, tmp_path):
+    with pytest.raises(ConfigError, match="int8 does not run on cuda"):
+        text(model_folder, precision="int8").load(tmp_path, "cuda")
+
+
+def test_auto_is_torch_on_a_gpu_and_what_the_precision_needs(tmp_path):
+    assert text("m").resolved(tmp_path, "cuda").in_use == "torch"
+    assert text("m", precision="int8").resolved(tmp_path).in_use == "onnx"
+    assert text("m", precision="bfloat16").resolved(tmp_path).in_use == "torch"
+
+
+def test_assets_that_cannot_be_written_are_told(tmp_path, monkeypatch):
+    folder = save_bert(tmp_path / "model", ("a",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AssetError, match="cannot write the exported network"):
+        text(folder, runtime="onnx").load(tmp_path / "file")
+
+
+def test_images_know_the_settings_too():
+    config = parse_config(ImageEncoderConfig, {"kind": "image", "model": "m", "dtype": "bfloat16"})
+    assert config.in_use == "torch"
