@@ -88,7 +88,8 @@ class Bench:
                 continue
             found = trials.setdefault(data.settings_file, [])
             for learner, (memories, space) in spaces(data).items():
-                for row in (Row(learner, memory, ALL_NETWORKS) for memory in memories):
+                networks = next((row.networks for row in data.rows if data.spaces and row.learner == learner), ALL_NETWORKS)
+                for row in (Row(learner, memory, networks) for memory in memories):
                     if self._wanted(data.name, row.name):
                         found += self._trials(data, row, space)
         return trials
@@ -198,7 +199,7 @@ def report_trials(console: Console, name: str, trials: Sequence[Trial]) -> None:
     for place in dict.fromkeys(trial.place for trial in trials):
         best = max((trial for trial in trials if trial.place == place), key=lambda trial: trial.score)
         scores = sensitivity(trials).get(place, {})
-        values = ", ".join(f"{key.partition('.')[2]} {value:g}" for key, value in best.values.items())
+        values = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in best.values.items())
         cells = (f"{100 * scores[rate]:.1f}" if rate in scores else "" for rate in rates)
         table.add_row(place, *cells, f"{100 * best.score:.1f}", values)
     console.print(table)

@@ -69,6 +69,43 @@ def descriptive() -> tuple[Row, ...]:
     return (*learned, *latency, Row("finetune", networks=("ncm",)))
 
 
+Spaces = Mapping[str, tuple[tuple[float | None, ...], Mapping[str, Sequence[Any]]]]
+"""By learner: the memories at which it is tuned, and what is tried; the same for every network."""
+
+# Asymmetric cross-entropy under SGD, on a base of class means or not: named before any of its test rows were read.
+EVERY_KIND = ("kan", "mlp", "linear", "random_relu")
+REMEMBERING = (
+    Row("replay", 2, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
+    Row("replay", 10, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
+    Row("finetune", None, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
+    Row("analytic", None, ("kan", "mlp"), num_seeds=HEADLINE_SEEDS),
+    Row("slda", None, ("kan", "linear"), num_seeds=HEADLINE_SEEDS),
+)
+_RATES = (0.02, 0.05, 0.1, 0.2)
+REMEMBERING_SPACES: Spaces = {
+    "replay": ((2, 10), {"train.sgd_rate": _RATES, "network.base": ("none", "lda")}),
+    "finetune": ((None,), {"train.sgd_rate": _RATES}),
+}
+# The tail's own settings: what raises small classes.
+TAIL = (
+    Row("replay", 2, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
+    Row("analytic", None, ("kan", "mlp"), num_seeds=HEADLINE_SEEDS),
+    Row("slda", None, ("kan", "linear"), num_seeds=HEADLINE_SEEDS),
+)
+TAIL_SPACES: Spaces = {
+    "replay": ((2,), {"train.sgd_rate": _RATES, "network.base": ("none", "lda")}),
+    "analytic": (
+        (None,),
+        {
+            "learner.class_balance": (0.0, 0.5, 1.0),
+            "learner.equal_classes": (0.0, 1.0),
+            "learner.logit_adjustment": (0.0, 0.5, 1.0),
+        },
+    ),
+    "slda": ((None,), {"learner.shrinkage": (0.01, 0.03, 0.1, 0.3)}),
+}
+
+
 @dataclass(frozen=True)
 class DataSet:
     """Tasks of one benchmark, and the file of settings that it shares with others of the same data."""
@@ -81,6 +118,7 @@ class DataSet:
     rows: tuple[Row, ...]
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     feature_columns: tuple[str, ...] = ()
+    spaces: Spaces | None = None  # None: those of AdamW
 
     def study(self, row: Row, **changes: Any) -> StudyConfig:
         """The study that measures a row."""
@@ -127,6 +165,24 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
         *found,
         DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", True, shuffled, everything),
         DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", False, tail, HEADLINE),
+        DataSet(
+            "clinc-ace",
+            "CLINC150, 10 tasks of 15 intents: asymmetric cross-entropy under SGD, and closed forms",
+            "clinc-ace",
+            True,
+            shuffled,
+            REMEMBERING,
+            spaces=REMEMBERING_SPACES,
+        ),
+        DataSet(
+            "clinc-tail-ace",
+            "CLINC150, long tail with imbalance factor 100, tuned on long tails",
+            "clinc-tail-ace",
+            True,
+            tail,
+            TAIL,
+            spaces=TAIL_SPACES,
+        ),
         DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", True, reviews, everything),
         # Networks with few inputs take larger steps.
         DataSet(
@@ -142,11 +198,13 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     ]
 
 
-def spaces(data: DataSet) -> dict[str, tuple[tuple[float | None, ...], dict[str, Sequence[Any]]]]:
-    """By learner: the memories at which it is tuned, and what is tried; the same for every network.
+def spaces(data: DataSet) -> Spaces:
+    """Where the settings of a data set are sought.
 
-    The closed form has no learning rate, and finds its ridge by cross-validation: it is not tuned.
+    The closed form has no learning rate, and finds its ridge by cross-validation: it is tuned for long tails alone.
     """
+    if data.spaces is not None:
+        return data.spaces
     common: dict[str, Sequence[Any]] = {"train.learning_rate": data.learning_rates}
     strengths: dict[str, dict[str, Sequence[Any]]] = {
         "replay": {"learner.batch_size": [128, 256]},
