@@ -76,7 +76,7 @@ class Champion:
         return self.artefacts["register"].as_a(BundleArtefact)
 
     def update(self, log: MadeLog, **more: Any) -> dict[str, Artefact]:
-        """The artefacts of an update by stage; a window that was read once is not read again, but under another salt."""
+        """The artefacts of an update by stage; a window is not read twice, but under another salt."""
         parent = self.artefacts["register"].as_a(BundleArtefact)
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         window = Window.of(
