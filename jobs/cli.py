@@ -164,6 +164,82 @@ def promote(
 
 
 @app.command()
+def update(
+    config: ConfigFile,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and take a turn whenever something new or an alarm calls for one.")
+    ] = False,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Let the served cascade learn from its traffic, prove it again, and promote it; the last line is loop.json."""
+    with reported(json, debug) as result:
+        from jobs import loop
+        from jobs.loop_view import turn_view
+        from jobs.table import result_console
+
+        loaded = _load(config, overrides)
+        if watch:
+            loop.watch(loaded, lambda line: typer.echo(line, err=True))
+            return
+        result |= loop.update(loaded)
+        result_console().print(turn_view(result))
+        typer.echo(result["result_path"])
+
+
+@app.command()
+def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+    """List the champion and all that were it or wanted to be: lineage, promotion gates, windows of certificates."""
+    with reported(json, debug) as result:
+        from jobs.loop import versions as all_versions
+        from jobs.loop_view import versions_view
+        from jobs.table import result_console
+
+        result |= all_versions(_load(config, overrides))
+        result_console().print(versions_view(result))
+
+
+@app.command()
+def rollback(
+    config: ConfigFile,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Number of an earlier version; else the champion before.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for the record of the version.")
+    ] = "rolled back by hand",
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Go back to an earlier champion under load; today's is never promoted by itself again."""
+    with reported(json, debug) as result:
+        from jobs.promotion import rollback as roll_back
+
+        result |= roll_back(_load(config, overrides), version, reason)
+        where = "and is served" if result["served"] else "again; nothing is being served"
+        typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
+
+
+@app.command()
+def approve(
+    config: ConfigFile,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a version that waits for approval.")],
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Promote a version that no promotion gate refused, and that waits for a person."""
+    with reported(json, debug) as result:
+        from jobs.loop import approve as approve_version
+
+        result |= approve_version(_load(config, overrides), version)
+        outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
+        typer.echo(f"{result['version']} {outcome}")
+
+
+@app.command()
 def predict(
     bundle: BundleFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],

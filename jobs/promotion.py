@@ -8,35 +8,125 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
-from mlflow import MlflowClient
 
 from jobs.serving import Site, served_model, service_folder
+from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
+from pipelines.loop.canary import roll_out
+from pipelines.loop.champion import By
+from pipelines.loop.logs import log_url
+from pipelines.loop.promotion import champion_now, promoting
+from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.deploy.deployment import change_version, is_running
-from pipelines.tracking import CHAMPION
+from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
+from pipelines.serve.log.trial import TrialLog
+from pipelines.serve.release import Release
+from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
 
 
-def promote(config: RunConfig, version: str) -> dict[str, Any]:
-    """Serve a registered version, if anything is served, and then name it the champion.
+def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
+    """Serve a registered version, if anything is served, and then make it the champion.
 
-    `version` is a number, or NAME/NUMBER. An older one is a rollback. Raises KcmError, with the champion and what is
-    served as they were, for a version that is not registered, cannot be served, or is refused by a replica.
+    `version` is a number, or NAME/NUMBER. Raises KcmError, with the champion and what is served as they were, for a
+    version that is not registered, cannot be served, or is refused by a replica.
     """
+    state = LoopState.of(config)
+    champions = state.champions
     name, _, number = version.rpartition("/")
-    name = name or config.tracking.model_of(config.name)
-    release = served_model(config, f"{name}/{number}")
+    if name and name != champions.model:
+        raise KcmError(
+            f"{version!r} is a version of another model", where=champions.uri, mend=f"Name one of {champions.model!r}"
+        )
+    release = served_model(config, f"{champions.model}/{number}")
     require_servable(release, Site.of(config).serve, config.assets_path)
-    with _running_cluster(config) as connected:
-        served = connected and is_running()
-        if served:
-            change_version(release, timeout_s=config.serve.load_timeout_s)
-    client = MlflowClient(config.tracking.uri_in(config.storage_path))
-    client.set_registered_model_alias(name, CHAMPION, number)
+    with promoting(state.store.control, config.name):
+        before = champions.pointer.current()
+        served = change_served(config, release)
+        tags = version_tags(champions.uri, champions.model, number)
+        champion = champion_now(
+            release.version,
+            tags[DIGEST_TAG],
+            tags[FINGERPRINT_TAG],
+            by=by,
+            after=watermark_of(config),
+            parent=tags.get(PARENT_TAG),
+        )
+        champions.promote(champion, expected=before.number if before else 0)
     return {"version": release.version, "served": served}
+
+
+def rollback(config: RunConfig, version: str | None = None, reason: str = "rolled back by hand") -> dict[str, Any]:
+    """Go back to an earlier champion, by default the one before, and never promote today's by itself again.
+
+    Raises KcmError, with nothing changed, where there is none, or where `promote` would.
+    """
+    state = LoopState.of(config)
+    pointer = state.champions.pointer
+    current = pointer.current()
+    if current is None:
+        raise KcmError(f"{config.name!r} has no champion to roll back", mend="Start `kcm run` first")
+    today = current.champion
+    earlier = [each for each in pointer.history() if each.digest != today.digest]
+    if version is None and not earlier:
+        raise KcmError(f"{today.version} has had no other champion before it", mend="Name a VERSION")
+    result = promote(config, version or earlier[-1].version, by="rollback")
+    if result["version"] != today.version:
+        pointer.reject(today.digest, reason)
+    return result | {"rolled_back": today.version, "reason": reason} | state.write()
+
+
+def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
+    """Go back from a champion that an update has promoted, where its own traffic refutes its certificate.
+
+    None where there is nothing to go back from. A version that a person promoted stays: the service has acted upon the
+    alarm by itself, see `serve.on_refuted`.
+    """
+    current = LoopState.of(config).champions.pointer.current()
+    if current is None or current.champion.by != "update" or not watermark_of(config):
+        return None
+    with log_reader(config) as log:
+        if not log.alarmed(current.champion.version):
+            return None
+    return rollback(config, reason="its certificate was refuted by its own traffic")
+
+
+def delivered(config: RunConfig, version: str) -> Delivery:
+    """Bring a registered version through shadow and canary in the running service; nothing where none runs."""
+    release = served_model(config, version)
+    site = Site.of(config)
+    require_servable(release, site.serve, config.assets_path)
+    with _running_cluster(config) as connected:
+        if not (connected and is_running()) or (current := current_release()) is None:
+            return Delivery(served=False)
+        assert config.update is not None
+        certificate = Bundle.read(release.bundle).certificates.get(None)
+        log = TrialLog(log_url(site.serve, config.storage_path), site.serve.application or config.name)
+        try:
+            outcome = roll_out(
+                current.champion,
+                release,
+                config.update.canary,
+                service=RunningService(config.serve.load_timeout_s, config.serve.resource),
+                log=log,
+                epsilon=certificate.epsilon if certificate else config.certificate.epsilon,
+                label_free=certificate is not None and certificate.method == "traffic",
+            )
+        finally:
+            log.close()
+    stages = [stage.model_dump(mode="json") for stage in outcome.stages]
+    return Delivery(served=True, stopped=None if outcome.promoted else outcome.reason, stages=stages)
+
+
+def change_served(config: RunConfig, release: Release) -> bool:
+    """Let the running service answer with a release; False where none runs."""
+    with _running_cluster(config) as connected:
+        if served := connected and is_running():
+            change_release(release, timeout_s=config.serve.load_timeout_s, resource=config.serve.resource)
+    return served
 
 
 @contextmanager

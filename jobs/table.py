@@ -114,7 +114,9 @@ def _certificate(certificate: Numbers) -> str:
     if certificate["decision"] == "escalate_all":
         return f"{promise}, since all is escalated"
     keeps = "all" if certificate["decision"] == "keep_all" else f"scores above {certificate['threshold']:.3f}"
-    return f"{promise} (bound {percent(certificate['bound'])}); keeps {keeps}"
+    window = certificate.get("window")
+    until = f"; until {window['expires_at']}, by decisions {window['after'] + 1} to {window['upto']}" if window else ""
+    return f"{promise} (bound {percent(certificate['bound'])}); keeps {keeps}{until}"
 
 
 def line(name: str, value: str) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +18,7 @@ from kcm.learners import LearnerConfig, ReplayConfig
 from kcm.learners.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
+from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.tracking import TrackingConfig
 
@@ -43,8 +45,20 @@ class RunConfig(Config):
     prompts: PromptsConfig = PromptsConfig()
     certificate: CertificateConfig = CertificateConfig()
     serve: ServeConfig = ServeConfig()
+    update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _audited(cls, values: Any) -> Any:
+        """A cascade that is updated from its traffic is audited, unless another share is configured."""
+        if not isinstance(values, dict) or values.get("update") is None:
+            return values
+        serve = values.get("serve") or {}
+        if not isinstance(serve, dict) or not isinstance(audit := serve.get("audit") or {}, dict):
+            return values
+        return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
 
     @field_validator("storage_path", "assets_path")
     @classmethod
@@ -62,4 +76,18 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:
         self.learner.check_network(self.network)
+        return self
+
+    @model_validator(mode="after")
+    def _updatable(self) -> RunConfig:
+        if self.update is None:
+            return self
+        if not self.train.mask_unseen:
+            raise ValueError(
+                "update: needs train.mask_unseen: true, since labels of later tasks are not known before they come"
+            )
+        if self.serve.feedback.store_payloads == "none":
+            raise ValueError(
+                "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
+            )
         return self

@@ -14,7 +14,7 @@ from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.tracking import champion_of
+from pipelines.tracking import registered_version
 
 
 def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
             "tracking_uri": redacted(tracking.uri),
             "run_id": tracking.run_id,
             "model": model,
-            "version": champion_of(tracking.uri, model),
+            "version": registered_version(tracking.uri, model, done["register"].fingerprint),
         }
     report = context.run_folder / "report.html"
     result["report"] = str(report)
@@ -50,7 +50,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
 
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
-    changes_nothing = {"cluster", "tracking", "serve", "storage_path", "assets_path"}
+    changes_nothing = {"cluster", "tracking", "serve", "update", "storage_path", "assets_path"}
     params: dict[str, Any] = redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
     return params
 

@@ -31,6 +31,7 @@ from pipelines.outbox import Outbox, Record
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 DIGEST_TAG = "bundle_digest"
+PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
 CHAMPION = "champion"
 SQLITE = "sqlite:///"
 UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
@@ -115,10 +116,11 @@ class Tracking:
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
         self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
 
-    def publish(self, model_name: str, bundle: Path, fingerprint: str) -> str:
-        """Register a bundle as a new version, make it the champion, and return the version; once per fingerprint.
+    def register(self, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None) -> str:
+        """Register a bundle as a new version, once per fingerprint, and return the version.
 
-        A tag of the version holds the bundle's digest, by which a copy can be told from another's.
+        A tag of the version holds the bundle's digest, by which a copy can be told from another's; `tags` are further
+        ones.
         """
         with answering(self.uri):
             client = self.client
@@ -128,10 +130,10 @@ class Tracking:
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
                 source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
-                tags = {FINGERPRINT_TAG: fingerprint}
-                found = str(client.create_model_version(model_name, source, self.run_id, tags=tags).version)
-            client.set_model_version_tag(model_name, found, DIGEST_TAG, bundle_digest(bundle))
-            client.set_registered_model_alias(model_name, CHAMPION, found)
+                first = {FINGERPRINT_TAG: fingerprint}
+                found = str(client.create_model_version(model_name, source, self.run_id, tags=first).version)
+            for tag, value in ({DIGEST_TAG: bundle_digest(bundle)} | dict(tags or {})).items():
+                client.set_model_version_tag(model_name, found, tag, value)
             return found
 
     def finish(self) -> None:
@@ -203,6 +205,27 @@ def champion_of(uri: str, model_name: str) -> str:
     """The version that the alias points at."""
     with answering(uri):
         return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
+
+
+def set_champion(uri: str, model_name: str, version: str) -> None:
+    """Point the alias at a version."""
+    with answering(uri):
+        MlflowClient(uri).set_registered_model_alias(model_name, CHAMPION, version)
+
+
+def version_tags(uri: str, model_name: str, version: str) -> dict[str, str]:
+    """The tags of a registered version."""
+    with answering(uri):
+        return dict(MlflowClient(uri).get_model_version(model_name, version).tags)
+
+
+def registered_version(uri: str, model_name: str, fingerprint: str) -> str:
+    """The version that an artefact was registered as; KcmError where it was not."""
+    with answering(uri):
+        found = _registered(MlflowClient(uri), model_name, fingerprint)
+    if found is None:
+        raise KcmError(f"no version of {model_name!r} is artefact {fingerprint}", where=uri, mend="Run `kcm run` again")
+    return found
 
 
 def _registered(client: MlflowClient, model_name: str, fingerprint: str) -> str | None:

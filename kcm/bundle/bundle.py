@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -22,6 +23,7 @@ from kcm.cascade.gate import DEFERRAL, Gate
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import score_named
 from kcm.certify.certificate import Certificate
+from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.components import FAMILIES, Component, components_of
 from kcm.config import Config
@@ -39,6 +41,7 @@ PROMPTS = "prompts/prompts.json"
 _WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
 ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
 COMPONENTS = "components.json"
+DRIFT, DRIFT_ROWS = "drift.json", "drift.safetensors"
 
 
 class Lineage(Config):
@@ -55,7 +58,7 @@ class Bundle:
     `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
     `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
     `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
-    `learner_state` is what the next task needs.
+    `learner_state` is what the next task needs, `drift` what traffic is compared with; None where rows were too few.
     Raises ArtefactError when the parts do not fit each other.
     """
 
@@ -76,6 +79,7 @@ class Bundle:
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
+    drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
     digest: str = ""  # of the manifest, and so of everything; empty until written
 
@@ -156,6 +160,9 @@ class Bundle:
             if self.prompts is not None:
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
+            if self.drift is not None:
+                write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
+                write_json(draft / DRIFT, self.drift.figures())
             write_state(draft / "learner", self.learner_state)
         return folder
 
@@ -198,6 +205,9 @@ class Bundle:
             certificates=files.config(_Certificates, "certificate.json").by_task(),
             metrics=files.json("metrics.json"),
             learner_state=files.state("learner"),
+            drift=DriftReference.of(files.tensors(DRIFT_ROWS)["rows"].numpy(), files.json(DRIFT))
+            if files.has(DRIFT)
+            else None,
             lineage=files.config(Lineage, "lineage.json"),
             digest=files.digest,
         )

@@ -2,15 +2,26 @@
 
 For decision i let x in [0, 1] be an event whose mean is promised to stay at or below a limit, A whether it was looked
 at, pi >= s the probability of that and s the announced floor of pi at the time. Then Y = A x / pi has the mean of x.
-Likelihood ratios of a mean m times the limit,
+With bets for a mean of m times the limit,
 
     f_m(Y) = 1 + lambda_m (Y - limit)        lambda_m = (m - 1) s / (1 - s limit),
 
-multiply to an e-process: as long as the promise holds, their product is a nonnegative supermartingale, whatever m. One
-is started every BLOCK decisions, with the weight 6 / (pi k)^2 for the k-th, and for several m each. What has not been
-started yet is held as it is. The alarm is given when the sum reaches 1 / delta: under the promise that ever happens
-with probability delta at most (Ville's inequality). Starting anew keeps a good past from having to be outweighed
-(e-detectors, arXiv 2203.03532, here with a bounded probability of a false alarm in place of its mean time).
+a stake that was chosen before decision i is multiplied by f_m(Y_i), whose mean is 1 at most as long as the promise
+holds. Each of several m begins with a part of the wealth, the parts sum to one, and bets by what it has seen:
+
+    suspicion    S = max(0, S + ln f_m(Y)), the CUSUM statistic of Page, 0 at first
+    S rises from 0     a start: of cash c, in parts of what m began with, c^2 is staked from the next decision on
+    S falls back to 0  the start has failed: what is left of its stake becomes cash again
+
+Validity: stakes and cash are never negative, a stake never exceeds the cash (c <= 1, since a start that fails gives
+back less than it took), and both are decided by earlier decisions alone. So wealth, the sum of all cash and stakes, is
+a nonnegative supermartingale that begins at 1, and reaches 1 / delta with probability delta at most while the promise
+holds, however the decisions depend on each other (Ville's inequality, as in testing by betting, arXiv 2010.09686).
+
+Delay: a past without events costs nothing, as nothing is staked. A start that fails loses what its event had raised S
+by, half of the stake for m = 2, so that n failed starts leave cash of about 2 / n and a stake of its square: a past
+with n false starts delays the alarm by 2 ln n, however long it lasted. E-detectors (arXiv 2203.03532) begin such bets
+anew, too, but bound the mean time to a false alarm, not the probability that there ever is one.
 """
 
 from __future__ import annotations
@@ -23,9 +34,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import ConfigError, DataError
 
-BLOCK = 1000  # decisions between two starts
 _MULTIPLES = np.array([1.5, 2.0, 4.0, 10.0])  # of the limit
-_SHARES = np.array([0.2, 0.5, 0.2, 0.1])  # of a start's weight
+_SHARES = (0.2, 0.5, 0.2, 0.1)  # of the wealth, at first
+_DOUBLE = 1  # the place of twice the limit
+_MOST = 700.0  # the largest log wealth of a stake, so that it stays finite
 
 
 class RateAlarm:
@@ -41,9 +53,7 @@ class RateAlarm:
         self.limit, self.delta = limit, delta
         self.num_decisions = 0
         self.largest = 1.0  # the e-value's largest so far, which decides
-        self.suspicion = 0.0  # log likelihood ratio of the best start of all for twice the limit: no e-value
-        self._num_started, self._held = 0, 1.0
-        self._wealth_M = np.zeros(len(_MULTIPLES))
+        self._bettors = [_Bettor(share) for share in _SHARES]
 
     def observe(self, events: ArrayLike, share: ArrayLike = 1.0) -> None:
         """Add decisions in their order: `events` [N] are Y = A x / pi, `share` [N] or a number the floors s of pi.
@@ -54,19 +64,30 @@ class RateAlarm:
         share_N = np.broadcast_to(np.asarray(share, dtype=np.float64), y_N.shape)
         if not ((share_N > 0) & (share_N <= 1) & (y_N >= 0) & (y_N * share_N <= 1 + 1e-9)).all():
             raise DataError("an event lies outside [0, 1 / share]", where="alarm")
+        # A ratio of m is asked for as far as it leaves something when nothing happens: m times the limit below 1 / s.
+        multiples_MN = np.minimum(_MULTIPLES[:, None], 0.99 / (self.limit * share_N))
+        bets_MN = np.maximum(multiples_MN - 1, 0) * share_N / (1 - share_N * self.limit)
+        logs_MN = np.log1p(bets_MN * (y_N - self.limit))
         position = 0
-        while position < len(y_N):
-            if self.num_decisions % BLOCK == 0:
-                self._start()
-            stop = min(len(y_N), position + BLOCK - self.num_decisions % BLOCK)
-            self._bet(y_N[position:stop], share_N[position:stop])
-            self.num_decisions += stop - position
-            position = stop
+        for rise in np.flatnonzero(y_N > self.limit).tolist():
+            for bettor, log_N in zip(self._bettors, logs_MN, strict=True):
+                bettor.fall(log_N[position:rise])
+                bettor.rise(float(log_N[rise]))
+            self.largest = max(self.largest, self.e_value)  # between two rises it only falls
+            position = rise + 1
+        for bettor, log_N in zip(self._bettors, logs_MN, strict=True):
+            bettor.fall(log_N[position:])
+        self.num_decisions += len(y_N)
 
     @property
     def e_value(self) -> float:
         """The wealth now: its expectation is 1 at most while the promise holds."""
-        return self._held + float(self._wealth_M.sum())
+        return sum(bettor.wealth for bettor in self._bettors)
+
+    @property
+    def suspicion(self) -> float:
+        """The CUSUM statistic for twice the limit, from 0: what asks for a closer look. No e-value."""
+        return self._bettors[_DOUBLE].suspicion
 
     @property
     def alarm(self) -> bool:
@@ -75,40 +96,52 @@ class RateAlarm:
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain numbers."""
-        return {
-            "num_decisions": self.num_decisions,
-            "largest": self.largest,
-            "suspicion": self.suspicion,
-            "num_started": self._num_started,
-            "held": self._held,
-            "wealth": self._wealth_M.tolist(),
-        }
+        bettors = [[each.cash, each.log_stake, each.suspicion] for each in self._bettors]
+        return {"num_decisions": self.num_decisions, "largest": self.largest, "bettors": bettors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.num_decisions, self.largest, self.suspicion = state["num_decisions"], state["largest"], state["suspicion"]
-        self._num_started, self._held, self._wealth_M = state["num_started"], state["held"], np.array(state["wealth"])
+        self.num_decisions, self.largest = state["num_decisions"], state["largest"]
+        for bettor, stored in zip(self._bettors, state["bettors"], strict=True):
+            bettor.cash, bettor.log_stake, bettor.suspicion = stored
 
-    def _start(self) -> None:
-        self._num_started += 1
-        weight = 6 / (math.pi * self._num_started) ** 2
-        self._held -= weight
-        self._wealth_M = self._wealth_M + weight * _SHARES
 
-    def _bet(self, y_N: NDArray[np.float64], share_N: NDArray[np.float64]) -> None:
-        """Decisions between two starts, each bet on before it is seen."""
-        # A ratio of m is asked for as far as it leaves something when nothing happens: m times the limit below 1 / s.
-        multiples_MN = np.minimum(_MULTIPLES[:, None], 0.99 / (self.limit * share_N))
-        bets_MN = np.maximum(multiples_MN - 1, 0) * share_N / (1 - share_N * self.limit)
-        logs_MN = np.log1p(bets_MN * (y_N - self.limit))
-        paths_MN = np.cumsum(logs_MN, axis=1)
-        with np.errstate(over="ignore"):
-            wealth_MN = self._wealth_M[:, None] * np.exp(paths_MN)
-        self.largest = max(self.largest, self._held + float(wealth_MN.sum(axis=0).max()))
-        self._wealth_M = np.minimum(wealth_MN[:, -1], 1e300)
-        double_N = paths_MN[1]
-        lowest_N = np.minimum.accumulate(np.minimum(double_N, 0.0))
-        self.suspicion = float(max(self.suspicion + double_N[-1], double_N[-1] - lowest_N[-1]))
+class _Bettor:
+    """Bets for one multiple of the limit. A stake is out exactly while `suspicion` lies above 0."""
+
+    def __init__(self, share: float) -> None:
+        self._share = self.cash = share
+        self.log_stake, self.suspicion = 0.0, 0.0
+
+    @property
+    def wealth(self) -> float:
+        """Cash, and the stake as it stands."""
+        return self.cash + (math.exp(min(self.log_stake, _MOST)) if self.suspicion > 0 else 0.0)
+
+    def rise(self, log: float) -> None:
+        """One decision that raises suspicion by `log`; it starts a bet where none is out, on what comes after it."""
+        if log <= 0:
+            return
+        if self.suspicion > 0:
+            self.log_stake += log
+        else:
+            stake = self.cash**2 / self._share
+            self.cash -= stake
+            self.log_stake = math.log(stake)
+        self.suspicion += log
+
+    def fall(self, log_N: NDArray[np.float64]) -> None:
+        """Decisions that lower suspicion by -`log_N`, none of them positive; the bet ends where that reaches 0."""
+        if self.suspicion == 0 or not len(log_N):
+            return
+        path_N = np.cumsum(log_N)
+        ended = int(np.searchsorted(-path_N, self.suspicion))
+        if ended == len(path_N):
+            self.suspicion += float(path_N[-1])
+            self.log_stake += float(path_N[-1])
+        else:
+            self.cash += math.exp(min(self.log_stake + float(path_N[ended]), _MOST))
+            self.suspicion = 0.0
 
 
 def combined(*alarms: RateAlarm) -> float:

@@ -1,28 +1,34 @@
 """A certificate for a frozen cascade.
 
 With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
-accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703).
+accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703). On
+logged traffic the draw is that of the audits, see `kcm.certify.traffic` and `kcm.certify.labelled`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import AwareDatetime, Field
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.calls import call_rate_bound, highest_call_threshold
+from kcm.certify.labelled import LabelledPath, LabelledTraffic
 from kcm.certify.net import NetPath, frozen_grid
 from kcm.certify.paths import ThresholdPath, WorstTaskPath
 from kcm.certify.regret import RegretPath
+from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 
-Method = Literal["regret", "net"]
+TableMethod = Literal["regret", "net"]  # on certify rows with labels
+Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
 
 
 class CertificateConfig(Config):
@@ -39,14 +45,35 @@ class CertificateConfig(Config):
     seed: int = Field(0, ge=0, description="Order in which `net` bets on the rows.")
 
 
+class CertifiedWindow(Config):
+    """The traffic that a certificate was issued on, and until when it may be relied on.
+
+    Decisions of certify units with a number in (`after`, `upto`]; `num_asked` of them have a large answer that was
+    asked for, `num_labels` were labelled or skipped by a person. Times are UTC.
+    """
+
+    application: str
+    after: int
+    upto: int
+    begins_at: AwareDatetime
+    ends_at: AwareDatetime
+    expires_at: AwareDatetime
+    num_decisions: int
+    num_asked: int
+    num_labels: int = 0
+
+
 class Certificate(Config):
     """What is deployed, and what is promised of it.
 
     `bound` is the upper confidence bound on the accuracy that the deployed cascade loses; `call_rate` is measured on
     the certify rows, `call_rate_bound` its upper confidence bound where one was asked for. `certified` is the lowest
     certified threshold, `searched` the one that was asked for. `valid` is false only where a promised call rate
-    cannot be kept: escalating everything always keeps the promise of accuracy.
+    cannot be kept: escalating everything always keeps the promise of accuracy. `window` is there where logged traffic
+    was certified, and then the promise expires.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"window", "statement"})
 
     method: Method
     epsilon: float
@@ -63,11 +90,25 @@ class Certificate(Config):
     num_units: int
     fewest_units: int
     reason: str
+    window: CertifiedWindow | None = None
+    statement: str | None = Field(None, description="What is promised of the window, and what of later traffic.")
 
     @property
     def route(self) -> Decision:
         """The deployed decision."""
         return Decision(decision=self.decision, threshold=self.threshold)
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the promise is too old to be relied on; one on certify rows never is."""
+        return self.window is not None and now >= self.window.expires_at
+
+
+class TrafficCertificate(Certificate):
+    """A certificate that was issued on logged traffic; stored and read again it is a `Certificate`."""
+
+    method: Literal["traffic", "labelled"]
+    window: CertifiedWindow
+    statement: str
 
 
 def certify(
@@ -90,30 +131,93 @@ def certify(
     spend = config.delta if delta is None else delta
     method = choose_method(validate, searched, config, spend) if config.method == "auto" else config.method
     path = _path(method, Frontier.of(validate), rows, searched, config, spend)
+    return Certificate(method=method, **_deployed(path, rows, searched, config, spend))
+
+
+def certify_traffic(
+    traffic: Traffic,
+    searched: Decision,
+    config: CertificateConfig,
+    window: CertifiedWindow,
+    *,
+    delta: float,
+    bet: float,
+    labelled: LabelledTraffic | None = None,
+) -> TrafficCertificate:
+    """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
+
+    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `plan_bet` on validate rows. With
+    `labelled`, the test is that of the labels on disagreements above the searched threshold, and no stricter one is
+    tried. A group of traffic is a unit. Raises ConfigError for `config.every_task`, which traffic cannot promise.
+    """
+    if config.every_task:
+        raise ConfigError(
+            "a window of traffic is not certified within every task",
+            where="certificate.every_task",
+            mend="Set it to false; a policy with a threshold per task is certified task by task",
+        )
+    spend = delta / 2 if config.max_call_rate is not None else delta
+    path: ThresholdPath
+    if labelled is None:
+        path = TrafficPath(traffic, config.epsilon, spend, bet)
+    else:
+        path = LabelledPath(labelled, config.epsilon, spend)
+    agrees = np.ones(len(traffic), dtype=bool)  # the path has seen to what was lost; only calls are counted by rows
+    rows = ScoredOutcomes(score=traffic.score, small_correct=agrees, large_correct=agrees, group=traffic.unit)
+    return TrafficCertificate(
+        method="traffic" if labelled is None else "labelled",
+        window=window,
+        statement=_statement(config.epsilon, delta, window, labelled is not None),
+        **_deployed(path, rows, searched, config, delta),
+    )
+
+
+def _deployed(
+    path: ThresholdPath, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
+) -> dict[str, Any]:
+    """The fields of a certificate that follow from the tested path, whatever its method."""
     lowest = path.certified()
     threshold, call_bound = max(searched.cut, lowest), None
     valid = True
     if config.max_call_rate is not None:
-        highest = highest_call_threshold(rows, config.max_call_rate, spend / 2)
+        highest = highest_call_threshold(rows, config.max_call_rate, delta / 2)
         threshold, valid = _within_calls(path, threshold, lowest, highest)
-        call_bound = call_rate_bound(rows, threshold, spend / 2)
+        call_bound = call_rate_bound(rows, threshold, delta / 2)
     route = Decision.of(threshold)
-    return Certificate(
-        method=method,
-        epsilon=config.epsilon,
-        delta=spend,
-        decision=route.decision,
-        threshold=route.threshold,
-        bound=_bound(path, threshold, searched.cut, config.epsilon),
-        valid=valid,
-        call_rate=float((rows.score <= threshold).mean()),
-        call_rate_bound=call_bound,
-        searched=searched,
-        certified=Decision.of(lowest),
-        num_rows=len(rows),
-        num_units=path.num_units,
-        fewest_units=path.fewest_units,
-        reason=_reason(path, threshold, lowest, searched.cut, config, valid),
+    return {
+        "epsilon": config.epsilon,
+        "delta": delta,
+        "decision": route.decision,
+        "threshold": route.threshold,
+        "bound": _bound(path, threshold, searched.cut, config.epsilon),
+        "valid": valid,
+        "call_rate": float((rows.score <= threshold).mean()),
+        "call_rate_bound": call_bound,
+        "searched": searched,
+        "certified": Decision.of(lowest),
+        "num_rows": len(rows),
+        "num_units": path.num_units,
+        "fewest_units": path.fewest_units,
+        "reason": _reason(path, threshold, lowest, searched.cut, config, valid),
+    }
+
+
+def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: bool) -> str:
+    """The promise in words, for the window itself and for what comes after it."""
+    dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
+    decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
+    loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
+    confidence = f"with a probability of at least {1 - delta:.4g}"
+    until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
+    if labelled:
+        return (
+            f"Units of traffic are taken as exchangeable: {loss}, {confidence} over their order and the draws of audits"
+            f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
+        )
+    return (
+        f"Of the window itself, {decisions}: {loss}, {confidence} over the draws of the audits, whatever drifted"
+        f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
+        f" the window. {until}"
     )
 
 
@@ -159,7 +263,7 @@ def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[st
     return certificates[None].model_dump(mode="json") | {"tasks": own}
 
 
-def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> Method:
+def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> TableMethod:
     """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
 
     Under a prompt that changes the large model's answers only `net` is valid.
@@ -168,16 +272,16 @@ def choose_method(validate: ScoredOutcomes, searched: Decision, config: Certific
         return "net"
     frontier = Frontier.of(validate)
 
-    def standing(method: Method) -> tuple[float, float]:
+    def standing(method: TableMethod) -> tuple[float, float]:
         path = _path(method, frontier, validate, searched, config, delta)
         return frontier.at(max(searched.cut, path.certified())).call_rate, path.p_value(searched.cut)
 
-    methods: tuple[Method, ...] = ("regret", "net")
+    methods: tuple[TableMethod, ...] = ("regret", "net")
     return min(methods, key=standing)
 
 
 def _path(
-    method: Method,
+    method: TableMethod,
     validate: Frontier,
     rows: ScoredOutcomes,
     searched: Decision,

@@ -14,13 +14,14 @@ disagreements itself is too large for `TrafficPath`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.certify.betting import BettingTest
+from kcm.certify.betting import BettingTest, fewest_betting
 from kcm.certify.traffic import Traffic
 from kcm.errors import DataError
 
@@ -31,7 +32,8 @@ class LabelledTraffic:
 
     `drawn`: whether the item was put before a person; `label_probability`: rho, in [`label_floor`, 1], read where the
     challenger keeps the item and disagrees. `answered`: whether the person labelled or skipped it by now. `lost`:
-    whether the small answer is wrong and the large one right by that label, or the item was skipped.
+    whether the small answer is wrong and the large one right by that label, or the item was skipped. `order`: the place
+    of the item's unit, frozen before any label was seen.
 
     Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
     the challenger does not keep them or agrees.
@@ -43,10 +45,11 @@ class LabelledTraffic:
     label_probability: NDArray[np.float64]
     answered: NDArray[np.bool_]
     lost: NDArray[np.bool_]
+    order: NDArray[np.float64]
     label_floor: float
 
     def __post_init__(self) -> None:
-        for name in ("drawn", "label_probability", "answered", "lost"):
+        for name in ("drawn", "label_probability", "answered", "lost", "order"):
             if getattr(self, name).shape != (len(self.traffic),):
                 raise DataError(f"shape {getattr(self, name).shape}, expected {(len(self.traffic),)}", where=name)
         if not ((self.label_probability >= self.label_floor) & (self.label_probability <= 1))[self.disputed].all():
@@ -62,12 +65,9 @@ class LabelledTraffic:
 
 
 class LabelledTest:
-    """The test of H0: the challenger loses at least epsilon, over the units that are decided in the frozen order.
+    """The test of H0: the challenger loses at least epsilon, over the units that are decided in the frozen order."""
 
-    `seed` fixes the order of the units and must be chosen before any label is seen.
-    """
-
-    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float, seed: int) -> None:
+    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
         traffic = labelled.traffic
         self.epsilon, self.delta = epsilon, delta
         self._floor = traffic.floor * labelled.label_floor
@@ -76,7 +76,9 @@ class LabelledTest:
         loses = labelled.drawn & labelled.lost & labelled.answered
         weight_N = np.where(loses, self._floor / (traffic.probability * labelled.label_probability), 0.0)
         x_U = np.bincount(unit_N, weight_N, self.num_units) / np.bincount(unit_N, minlength=self.num_units)
-        order = np.random.default_rng(seed).permutation(self.num_units)
+        place_U = np.zeros(self.num_units)
+        place_U[unit_N] = labelled.order
+        order = np.argsort(place_U, kind="stable")
         open_U = np.bincount(unit_N, labelled.drawn & ~labelled.answered, self.num_units) > 0
         waiting = np.flatnonzero(open_U[order])
         self.num_decided = int(waiting[0]) if len(waiting) else self.num_units
@@ -98,3 +100,31 @@ class LabelledTest:
     def bound(self) -> float:
         """Upper confidence bound, at delta, on the accuracy that the challenger loses against the large model."""
         return min(1.0, self._test.upper_bound() / self._floor)
+
+
+class LabelledPath:
+    """The path with a single step, from `escalate all` to the threshold that the labels were drawn for.
+
+    The loss only grows as the threshold falls, so that what holds at that threshold holds above it.
+    """
+
+    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
+        self._test, self._threshold = LabelledTest(labelled, epsilon, delta), labelled.threshold
+        self.num_units = self._test.num_units
+        self.fewest_units = fewest_betting(labelled.traffic.floor * labelled.label_floor * epsilon, delta, value=0.0)
+
+    def certified(self) -> float:
+        """The threshold of the labels where they suffice, else +inf."""
+        return self._threshold if self._test.certified else math.inf
+
+    def deployable(self, lowest: float, highest: float) -> float | None:
+        """Every threshold from the certified one upwards holds."""
+        return highest if highest >= lowest else None
+
+    def p_value(self, threshold: float) -> float:
+        """That at the threshold of the labels, for any above it; of those below nothing is known."""
+        return self._test.p_value if threshold >= self._threshold else 1.0
+
+    def upper_bound(self, threshold: float) -> float:
+        """That at the threshold of the labels, for any above it; of those below nothing is known."""
+        return self._test.bound if threshold >= self._threshold else 1.0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from scipy.linalg import blas, lapack
 from torch import Tensor
+from torch.nn import functional as F
 
 from kcm.errors import DataError
 
@@ -48,6 +49,18 @@ class RidgeSums:
         """Add the sums of other rows."""
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine += theirs
+
+    def grown(self, num_labels: int) -> RidgeSums:
+        """The sums of the same rows where every model has targets for more labels, all 0."""
+        num_models = len(self.squares_M)
+        sums = RidgeSums(0, num_models * num_labels, num_models)
+        sums.count, sums.gram_PP, sums.squares_M = self.count, self.gram_PP, self.squares_M
+        missing = num_labels - len(self.totals_K) // num_models
+        sums.cross_PK, sums.totals_K = (
+            F.pad(targets.unflatten(-1, (num_models, -1)), (0, missing)).flatten(-2)  # type: ignore[no-untyped-call]
+            for targets in (self.cross_PK, self.totals_K)
+        )
+        return sums
 
     def balanced(self, share: float) -> RidgeSums:
         """The sums of as many rows, had class c not n_c of them but a number that goes with n_c^(1 - share).

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kcm.closed_form.discriminant import linear_discriminant, nearest_mean
+from kcm.collaborator.outputs import resized
 from kcm.errors import DataError
 
 BaseKind = Literal["none", "means", "lda"]
@@ -56,6 +57,11 @@ class ClassBase(nn.Module):
         """The logits of raw features, in their precision."""
         x_ND = F.normalize(features_ND, dim=-1)
         return F.linear(x_ND, self.weight.to(x_ND.dtype), self.bias.to(x_ND.dtype))
+
+    def resize(self, num_labels: int) -> None:
+        """Append labels without rows, or drop the last ones."""
+        for name, fill in (("count_C", 0.0), ("sum_CD", 0.0), ("weight", 0.0), ("bias", UNSEEN)):
+            setattr(self, name, resized(getattr(self, name), num_labels, fill))
 
     @torch.no_grad()
     def sums_of(self, rows: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from kcm.collaborator.class_base import BaseKind, ClassBase
 from kcm.collaborator.mixing import Mixing
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
+from kcm.collaborator.outputs import output_names, resize_outputs, start_outputs
 from kcm.config import Config
 from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU
 from kcm.kan.layer import BaseActivation
@@ -96,6 +98,7 @@ class Collaborator(nn.Module):
     def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
         super().__init__()
         self.in_features, self.num_labels, self.kind, self.network = in_features, num_labels, kind, network
+        self.seed = seed
         self.normalizer = FrozenNormalizer(in_features) if network.scaling == "first_task" else UnitNormalizer()
         self.mixing = Mixing(in_features, network.mixing, seed) if network.projects else nn.Identity()
         self.base = make_base(in_features, num_labels, network)
@@ -116,6 +119,26 @@ class Collaborator(nn.Module):
             base_NC = self.base(features_ND)
             logits = [network_NC + base_NC for network_NC in logits]
         return logits[0], logits[-1]
+
+    def resize(self, num_labels: int) -> None:
+        """Append outputs of zeros, or drop the last ones, so that there is one for each of the first labels."""
+        for network in self.networks.values():
+            resize_outputs(network, num_labels)
+        if self.base is not None:
+            self.base.resize(num_labels)
+        self.num_labels = num_labels
+
+    def start_outputs(self, labels: Iterable[int]) -> None:
+        """Set the outputs of labels to what they start from, which depends on seed and label alone."""
+        labels, zero = list(labels), self.network.zero_start and self.kind != "mlp"
+        for network in self.networks.values():
+            start_outputs(network, labels, self.seed, zero=zero)
+
+    @property
+    def output_names(self) -> set[str]:
+        """Names of the networks' tensors that have a row for each label."""
+        parts = {"judge": self.judge, "small": self.small}
+        return {f"{part}.{name}" for part, network in parts.items() for name in output_names(network)}
 
     def inputs(self, features_ND: Tensor) -> Tensor:
         """The inputs of the networks: raw features scaled, and mixed where configured."""

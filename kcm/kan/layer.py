@@ -66,6 +66,20 @@ class KANLinear(nn.Module):
         self.weight = nn.Parameter(weight_OFI[:, 1 - self.has_base :].flatten(1) * start)
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if centred else None)
 
+    def drawn(self, out_features: int, generator: torch.Generator) -> KANLinear:
+        """A layer of this form with so many outputs, as `generator` draws it."""
+        return KANLinear(
+            self.in_features,
+            out_features,
+            self.grid.size,
+            self.grid.order,
+            (self.grid.low, self.grid.high),
+            hidden=self.hidden,
+            base_activation="silu" if self.has_base else "none",
+            centred=self.centred,
+            generator=generator,
+        )
+
     @classmethod
     @torch.no_grad()
     def from_curves(cls, curves: Curves, *, like: KANLinear) -> KANLinear:

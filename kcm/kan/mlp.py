@@ -26,7 +26,7 @@ class MLP(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         generator = torch.Generator().manual_seed(seed)
-        self.layers = nn.ModuleList(_linear(*pair, generator) for pair in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(drawn_linear(*pair, generator) for pair in itertools.pairwise(widths))
 
     @classmethod
     def matching(cls, kan: KAN | RandomReLU, *, seed: int = 0) -> MLP:
@@ -53,7 +53,7 @@ class MLP(nn.Module):
         return x
 
 
-def _linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
+def drawn_linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer drawn by torch's own rule, U(-1/sqrt(in), 1/sqrt(in)), from `generator`."""
     layer = nn.Linear(in_features, out_features, device="meta").to_empty(device="cpu")  # draws nothing by itself
     bound = in_features**-0.5

@@ -41,7 +41,7 @@ class RandomReLU(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("projection", random_directions(width, in_features, generator))
         num_features = self.num_features(in_features, width)
-        self.weight = nn.Parameter(torch.randn(out_features, num_features, generator=generator) * num_features**-0.5)
+        self.weight = nn.Parameter(self.drawn_weight(out_features, num_features, generator))
         self.register_buffer("offset", torch.zeros(out_features))
 
     @classmethod
@@ -53,6 +53,12 @@ class RandomReLU(nn.Module):
             raise ConfigError(f"widths = {widths}", mend="A random layer is matched to a KAN of one layer")
         num_outputs, width = layers[0].weight.shape
         return cls(network.widths[0], width, num_outputs, seed=seed)
+
+    @staticmethod
+    def drawn_weight(out_features: int, num_features: int, generator: torch.Generator) -> Tensor:
+        """What the weight of so many outputs starts from."""
+        deviation: float = num_features**-0.5
+        return torch.randn(out_features, num_features, generator=generator) * deviation
 
     @staticmethod
     def num_features(in_features: int, width: int) -> int:

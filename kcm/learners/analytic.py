@@ -134,6 +134,11 @@ class Analytic(Learner):
             part.add(self.sums)
         self.sums = part
 
+    def grow(self, collaborator: Collaborator) -> None:
+        """New labels have been the target of no row."""
+        if self.sums is not None:
+            self.sums = self.sums.grown(collaborator.num_labels)
+
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and that of the small model where it has targets of its own."""
         assert self.sums is not None  # every task has rows

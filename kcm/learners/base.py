@@ -7,7 +7,7 @@ Shapes: N rows, D features, C labels, M networks: judge and small, or the one th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.outputs import resized
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
@@ -56,6 +57,15 @@ class Batch:
             return self
         index = has_label_N.nonzero()[:, 0]
         return self.take(index, self.weights[index])
+
+    def widened(self, num_labels: int) -> Batch:
+        """The same rows, their large probabilities over the first `num_labels` labels.
+
+        Of labels that the large model was not asked about it says 0; a row without an answer stays without.
+        """
+        large_NC = resized(self.large_probabilities.T, num_labels).T
+        answered_N1 = self.large_probabilities.isfinite().all(-1, keepdim=True)
+        return replace(self, large_probabilities=large_NC.where(answered_N1, torch.nan))
 
     def reweighted(self, weights: Tensor) -> Batch:
         """The same rows with other weights."""
@@ -144,6 +154,12 @@ class Learner:
         """Passes over a task's rows and rows of a step, given what is configured."""
         return num_epochs, batch_size
 
+    def grow(self, collaborator: Collaborator) -> None:
+        """Called before a task's first step, where the networks' outputs come with their labels.
+
+        The outputs of new labels are at their start; what is kept for each output has to get as many rows.
+        """
+
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
         """Take in this rank's rows of a step without a gradient; called in place of the rest of a step."""
         raise NotImplementedError(f"{type(self).__name__} is closed_form, and does not say how it absorbs rows")
@@ -189,6 +205,9 @@ class Learner:
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:
         """Positions among a finished task's rows that could enter the memory; only these rows are read."""
         return []
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Drop what is remembered of rows with these ids."""
 
     def memory_rows(self) -> list[MemoryRow]:
         """What is remembered now."""

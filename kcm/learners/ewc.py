@@ -16,6 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.outputs import resized
 from kcm.learners.base import LearnedTask, Learner, Parameters
 from kcm.learners.config import LearnerConfig
 from kcm.learners.fisher import FisherKind, sum_squared_gradients
@@ -51,9 +53,18 @@ class Ewc(Learner):
             assert parameter.grad is not None
             parameter.grad += self.strength * (stiffness * parameter - self._pull[name])
 
+    def grow(self, collaborator: Collaborator) -> None:
+        """No spring holds the outputs of new labels."""
+        for name, parameter in collaborator.named_parameters():
+            if name in self._stiffness:
+                self._stiffness[name] = resized(self._stiffness[name], len(parameter))
+                self._pull[name] = resized(self._pull[name], len(parameter))
+
     @torch.no_grad()
     def end_task(self, learned: LearnedTask) -> None:
-        """Attach a spring to the finished parameters."""
+        """Attach a spring to the finished parameters; rows without labels say nothing of how stiff it is."""
+        if not learned.num_rows:
+            return
         fisher = _fisher(learned, self.fisher)
         for name, parameter in learned.collaborator.named_parameters():
             before = self._stiffness.get(name, torch.zeros_like(fisher[name]))

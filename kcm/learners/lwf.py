@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.outputs import resized
 from kcm.learners.base import LearnedTask, Learner, Scored
 from kcm.learners.replay import MemoryConfig, Replay
 
@@ -88,6 +89,14 @@ class Lwf(Replay):
 
     def _log_probabilities(self, logits_MNC: Tensor) -> Tensor:
         return F.log_softmax(logits_MNC[..., self._old_C] / self.temperature, -1)
+
+    def grow(self, collaborator: Collaborator) -> None:
+        """The teacher gets outputs that it is never asked about."""
+        super().grow(collaborator)
+        for part, tensors in self._teacher.items():
+            now = collaborator.get_submodule(part).state_dict()
+            self._teacher[part] = {name: resized(tensor, len(now[name])) for name, tensor in tensors.items()}
+        self._old_C = resized(self._old_C, collaborator.num_labels)
 
     def end_task(self, learned: LearnedTask) -> None:
         """The finished networks become the teacher."""

@@ -8,8 +8,8 @@ keys of a union lie among the smallest keys of its parts, sketches of parts merg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,15 @@ class MemoryRow:
     def group(self) -> tuple[int, int]:
         """(task, label): the unit of the quotas."""
         return self.task, self.label
+
+    def widened(self, num_labels: int) -> MemoryRow:
+        """The same row where there are more labels."""
+        missing, large = num_labels - len(self.large_probabilities), self.large_probabilities
+        more = np.full(missing, 0.0 if np.isfinite(large).all() else np.nan, dtype=large.dtype)
+        logits = self.logits
+        if logits is not None:
+            logits = np.pad(logits, ((0, 0), (0, missing)), constant_values=np.nan)
+        return replace(self, large_probabilities=np.concatenate([large, more]), logits=logits)
 
 
 def row_key(seed: int, row_id: str) -> int:
@@ -86,6 +95,15 @@ class Memory:
         candidates = list(unique.values())
         kept = select([row.key for row in candidates], [row.group for row in candidates], self.capacity)
         self.rows, self._tensors = [candidates[position] for position in kept], None
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Drop the rows with these ids."""
+        self.rows, self._tensors = [row for row in self.rows if row.id not in ids], None
+
+    def grow(self, num_labels: int) -> None:
+        """Make room for labels that come later: the large model gave them 0, the networks nothing."""
+        if any(len(row.large_probabilities) != num_labels for row in self.rows):
+            self.rows, self._tensors = [row.widened(num_labels) for row in self.rows], None
 
     def tensors(self) -> dict[str, Tensor]:
         """Of the remembered rows, in key order: features [R, D], labels [R], large_probabilities [R, C].

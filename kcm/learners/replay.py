@@ -12,7 +12,7 @@ labels not seen yet. In the first task, or where no label is old, the loss is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kcm.collaborator.class_base import UNSEEN
+from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
@@ -70,6 +71,10 @@ class Replay(Learner):
                 mend=f"Give at least {num_labels}, or 0 to remember nothing",
             )
 
+    def grow(self, collaborator: Collaborator) -> None:
+        """Remembered rows get as many labels as there are now."""
+        self.memory.grow(collaborator.num_labels)
+
     def extra_rows(self, step: int, num_rows: int) -> Batch | None:
         """A draw from the memory; each of its rows counts as much as a row of the stream."""
         return self.draw(step) if len(self.memory) else None
@@ -107,6 +112,10 @@ class Replay(Learner):
     def remember(self, rows: Iterable[MemoryRow]) -> None:
         """Merge the finished task's rows into the memory."""
         self.memory.add(rows)
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Remembered rows with these ids leave the memory; later tasks take their place."""
+        self.memory.remove(ids)
 
     def memory_rows(self) -> list[MemoryRow]:
         """The memory's rows, in key order."""

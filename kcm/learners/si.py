@@ -16,6 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.outputs import resized
 from kcm.learners.base import LearnedTask, Learner, Parameters
 from kcm.learners.config import LearnerConfig
 
@@ -56,6 +58,14 @@ class Si(Learner):
         for name, (gradient, place) in self._before.items():  # nothing is changed in place: states may be shared
             self._path[name] = self._path[name] - gradient * (parameters[name] - place)
         self._before = {}
+
+    def grow(self, collaborator: Collaborator) -> None:
+        """Springs hold every parameter where the task begins, those of new outputs with no strength."""
+        for name, parameter in collaborator.named_parameters():
+            if name in self._anchor:
+                self._anchor[name] = parameter.detach().clone()
+                self._path[name] = resized(self._path[name], len(parameter))
+                self._importance[name] = resized(self._importance[name], len(parameter))
 
     @torch.no_grad()
     def end_task(self, learned: LearnedTask) -> None:

@@ -22,7 +22,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
@@ -82,6 +82,10 @@ class Trainer:
 
     After each task, row i of the matrix R holds the accuracy on the test split of every task; `baseline` is the same
     at initialisation. Where unseen labels are masked there is nothing to measure before a task is learned: None.
+
+    Where they are masked, the networks have no outputs for labels beyond those seen so far: outputs are appended as
+    labels come. So nothing that is computed for a task depends on later ones, and a trainer that is given a finished
+    one's state and one more task ends, bit for bit, where a trainer of all these tasks does.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class Trainer:
         seed: int,
         ranks: Ranks | None = None,
     ) -> None:
-        for task in tasks:
-            if task.num_rows("test") == 0 or all(label == UNLABELLED for label in task.labels("train")):
+        for number, task in enumerate(tasks):
+            # After the first task, a large model's answers are enough for a learner that heeds them.
+            needs_labels = number == 0 or learner.closed_form or not task.num_rows("train")
+            if task.num_rows("test") == 0 or (needs_labels and set(task.labels("train")) <= {UNLABELLED}):
                 raise DataError(f"task {task.name!r} has no labelled train rows, or no test rows")
         learner.check(collaborator.num_labels)
         learner.require(collaborator)
@@ -108,15 +114,17 @@ class Trainer:
         self.position = Position()
         self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
         # The first task whose train rows have a label; len(tasks) where none has.
+        self._num_labels = collaborator.num_labels
         self._first_task_C = torch.full((collaborator.num_labels,), len(self.tasks))
         for number, task in reversed(list(enumerate(self.tasks))):
             self._first_task_C[sorted(set(task.labels("train")) - {UNLABELLED})] = number
         self._seen_C = torch.zeros(collaborator.num_labels, dtype=torch.bool)
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
-        self._initial = {name: tensor.clone() for name, tensor in collaborator.state_dict().items()}
         self._fit_normalizer()
+        if train.mask_unseen:
+            collaborator.resize(0)
+        self._initial = self._initial_tensors()
         self.baseline = self.evaluate(num_learned=0)
-        self._add_to_base()
         self._begin_task()
 
     @property
@@ -177,20 +185,44 @@ class Trainer:
             "baseline": self.baseline,
             "position": [self.position.task, self.position.step, self.position.total],
             "tasks": [task.name for task in self.tasks],
+            "num_labels": self.collaborator.num_labels,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; ArtefactError for the state of another task sequence."""
-        names = [task.name for task in self.tasks]
-        if state["tasks"] != names:
-            raise ArtefactError(f"the checkpoint is of the tasks {state['tasks']}, not of {names}")
-        self.learner.load_state_dict(state["learner"])
-        self.accuracy, self.baseline = state["accuracy"], state["baseline"]
+        """Continue where `state_dict` was taken, or with the tasks after those of a finished trainer.
+
+        ArtefactError for the state of another task sequence, ConfigError where a sequence cannot grow.
+        """
+        grows = self._check_tasks(state)
+        more = [None] * (len(self.tasks) - len(state["tasks"]))
+        self.accuracy = {name: [[*row, *more] for row in rows] for name, rows in state["accuracy"].items()}
+        self.baseline = {name: [*row, *more] for name, row in state["baseline"].items()}
         self.position = Position(*state["position"])
-        if not self.done:
+        self.learner.load_state_dict(state["learner"])
+        self.collaborator.resize(state.get("num_labels", self._num_labels))
+        self.collaborator.load_state_dict(state["collaborator"])
+        if grows:
             self._begin_task()
-        self.collaborator.load_state_dict(state["collaborator"])  # after a restart of the networks, not before
+            return
+        self._open_task()
         self._optimizer.load_state_dict(state["optimizer"])
+
+    def _check_tasks(self, state: dict[str, Any]) -> bool:
+        """Whether the state is of a finished trainer whose sequence has grown since."""
+        names, theirs = [task.name for task in self.tasks], state["tasks"]
+        if theirs == names:
+            return False
+        if theirs != names[: len(theirs)]:
+            raise ArtefactError(f"the checkpoint is of the tasks {theirs}, not of {names}")
+        if state["position"][0] < len(theirs):
+            raise ArtefactError(f"the checkpoint is in the midst of the tasks {theirs}; finish them before others")
+        if not self.train.mask_unseen:
+            raise ConfigError(
+                f"train.mask_unseen = false: labels of later tasks took part when {theirs} were trained",
+                where="train.mask_unseen",
+                mend="Set train.mask_unseen: true and train all tasks anew",
+            )
+        return True
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -265,9 +297,9 @@ class Trainer:
     def _take(self, streams: Tensor, positions: Tensor) -> Batch:
         tasks = self.learner.tasks_to_stream(self.position.task)
         if len(tasks) == 1:
-            return self.tasks[tasks[0]].take("train", positions)
+            return self._rows(self.tasks[tasks[0]], "train", positions)
         parts = [
-            (mask.nonzero()[:, 0], self.tasks[tasks[stream]].take("train", positions[mask]))
+            (mask.nonzero()[:, 0], self._rows(self.tasks[tasks[stream]], "train", positions[mask]))
             for stream in range(len(tasks))
             if (mask := streams == stream).any()
         ]
@@ -280,19 +312,55 @@ class Trainer:
     # -- task boundaries -----------------------------------------------------------------------------------------------
 
     def _begin_task(self) -> None:
-        task = self.position.task
+        """Bring the networks to where the task's first step finds them."""
+        if self.train.mask_unseen:
+            self._append_outputs()
         if self.learner.restarts:
-            initial = {name: value for name, value in self._initial.items() if not name.startswith("base.")}
-            self.collaborator.load_state_dict(self.collaborator.state_dict() | initial)
+            self._restart()
+        self._add_to_base()
+        self._open_task()
+
+    def _append_outputs(self) -> None:
+        """Give the networks an output for every label up to the last one seen; those of new labels are at their start.
+
+        A label that waited between others may have an output already, which weight decay has moved.
+        """
+        task, known = self.position.task, self.collaborator.num_labels
+        seen = (self._first_task_C <= task).nonzero()[:, 0]
+        count = int(seen.max()) + 1 if len(seen) else 0
+        self.collaborator.resize(count)
+        new = (self._first_task_C[:count] == task) | (torch.arange(count) >= known)
+        self.collaborator.start_outputs(new.nonzero()[:, 0].tolist())
+        self.learner.grow(self.collaborator)
+
+    def _restart(self) -> None:
+        """Take the networks back to where the first task found them."""
+        self.collaborator.load_state_dict(self.collaborator.state_dict() | self._initial)
+        if self.train.mask_unseen:
+            self.collaborator.start_outputs(range(self.collaborator.num_labels))
+
+    def _initial_tensors(self) -> dict[str, Tensor]:
+        """What a restart restores: all but the base, and outputs that start by themselves."""
+        own = self.collaborator.output_names if self.train.mask_unseen else set()
+        state = self.collaborator.state_dict()
+        return {
+            name: value.clone() for name, value in state.items() if not name.startswith("base.") and name not in own
+        }
+
+    def _open_task(self) -> None:
+        """Get ready for the steps of the task; after the last one, for being measured."""
+        task = self.position.task
+        self._seen_C = (self._first_task_C <= min(task, len(self.tasks) - 1))[: self.collaborator.num_labels]
+        self._optimizer = self.train.build(self.collaborator.parameters())
+        if self.done:
+            return
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
         self._sizes = [rows.num_rows("train") for rows in streamed]
         self._steps_per_epoch = self._count_steps(task)
         self._order_epoch = -1  # the order is drawn at the first step of each epoch
-        self._seen_C = self._first_task_C <= task
         current_C = torch.zeros_like(self._seen_C)
         current_C[sorted(set(self.tasks[task].labels("train")) - {UNLABELLED})] = True
         self._classes = Classes(current_C, self._seen_C)
-        self._optimizer = self.train.build(self.collaborator.parameters())
 
     def _count_steps(self, task: int) -> int:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
@@ -306,8 +374,11 @@ class Trainer:
             self.accuracy[network].append(row)
         self.position.task, self.position.step = self.position.task + 1, 0
         if not self.done:
-            self._add_to_base()
             self._begin_task()
+        elif (known := self.collaborator.num_labels) < self._num_labels:  # labels that nobody gave to a row
+            self.collaborator.resize(self._num_labels)
+            self.collaborator.start_outputs(range(known, self._num_labels))
+            self._open_task()
 
     def _add_to_base(self) -> None:
         """Take the rows of the task that begins into the base, each once, whatever is streamed of it later."""
@@ -334,7 +405,12 @@ class Trainer:
         """This rank's share of a split, `size` rows at a time, its padding with weight 0."""
         positions, weights = self.ranks.share(torch.arange(rows.num_rows(split)))
         for part, weight in zip(torch.split(positions, size), torch.split(weights, size), strict=True):
-            yield rows.take(split, part).reweighted(weight)
+            yield self._rows(rows, split, part).reweighted(weight)
+
+    def _rows(self, task: TaskRows, split: str, positions: Tensor) -> Batch:
+        """Rows of a task, their large probabilities over the labels that the networks have."""
+        batch = task.take(split, positions)
+        return batch.widened(self.collaborator.num_labels) if self.train.mask_unseen else batch
 
     def _remember(self, task: int) -> None:
         """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most."""
@@ -346,7 +422,7 @@ class Trainer:
         self.learner.remember(row for part in self.ranks.gather(sketch) for row in part)
 
     def _memory_rows(self, task: int, positions: Tensor) -> list[MemoryRow]:
-        batch, ids = self.tasks[task].take("train", positions), self.tasks[task].ids("train")
+        batch, ids = self._rows(self.tasks[task], "train", positions), self.tasks[task].ids("train")
         logits = self._logits_to_remember(batch.features) if self.learner.stores_logits else [None] * len(batch)
         return [
             MemoryRow(row_key(self.seed, ids[position]), ids[position], task, int(label), features, large, said)
@@ -372,4 +448,3 @@ class Trainer:
         first = self.tasks[0]
         parts = torch.split(torch.arange(first.num_rows("train")), 4096)
         self.collaborator.normalizer.fit(first.take("train", part).features for part in parts)
-        self._initial |= {f"normalizer.{k}": v.clone() for k, v in self.collaborator.normalizer.state_dict().items()}

@@ -102,13 +102,19 @@ def certificate_table(certificate: Numbers) -> Html:
             element("td", number(each.get("delta"))),
             element("td", _text(each.get("method")), class_="left"),
             element("td", _text(each.get("valid")), class_="left"),
-            element("td", _text(each.get("reason")), class_="left reason"),
+            element("td", _text(each.get("reason")), _statement(each), class_="left reason"),
         )
         for task, each in found.items()
     ]
     head = _head("For", "Decision", "Loss at most, points", "Certify rows", "δ spent", "Test", "Holds", "Reason")
     caption = "What is deployed and what is promised of it: “loss at most” is the upper confidence bound at its δ."
     return _table("Certificates", caption, head, element("tbody", *rows), style="certificates")
+
+
+def _statement(certificate: Numbers) -> Html | None:
+    """What a certificate of traffic promises of its window and of what comes after it."""
+    statement = certificate.get("statement")
+    return element("small", str(statement)) if statement else None
 
 
 def accuracy_matrix(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
@@ -129,7 +130,9 @@ class _Answers:
             rows = task.take("test", torch.arange(task.num_rows("test")))
             scores_NC = self._scores_of(rows.features)
             if self._stream.task_known:
-                other_C = torch.ones(self._stream.num_labels, dtype=torch.bool)
+                num_labels = self._stream.num_labels
+                scores_NC = F.pad(scores_NC, (0, num_labels - scores_NC.shape[1]))  # of labels still to come
+                other_C = torch.ones(num_labels, dtype=torch.bool)
                 other_C[sorted(set(task.labels("train")) - {UNLABELLED})] = False
                 scores_NC = scores_NC.masked_fill(other_C, -torch.inf)
             yield rows.labels.numpy(), (scores_NC.argmax(1) == rows.labels).numpy()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,22 @@ class EvaluatedArtefact(Artefact):
         own = {task: Certificate.model_validate(each) for task, each in tasks.items()}
         return {None: Certificate.model_validate(stored)} | own
 
+    @staticmethod
+    def write_deployed(
+        folder: Path, table: OutcomeTable, policy: Policy, certificates: Mapping[str | None, Certificate]
+    ) -> None:
+        """Write one collaborator's outcome table, deployed policy and certificates to a new folder."""
+        folder.mkdir()
+        table.to_parquet(folder / "outcomes.parquet")
+        policy.save(folder)
+        write_json(folder / _CERTIFICATES, certificates_json(certificates))
+
+    @staticmethod
+    def write_measured(folder: Path, result: Mapping[str, Any], curves: Mapping[str, Any]) -> None:
+        """Write the metrics and curves of all collaborators."""
+        write_json(folder / _RESULT, result)
+        write_json(folder / _REPORT, curves)
+
     def _json(self, name: str) -> dict[str, Any]:
         value: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
         return value
@@ -100,15 +117,10 @@ class Evaluate(Stage, Plan):
             policy, certificates = certify_policy(
                 scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
             )
-            folder = attempt.folder / name
-            folder.mkdir()
-            scored.table.to_parquet(folder / "outcomes.parquet")
-            policy.save(folder)
-            write_json(folder / _CERTIFICATES, certificates_json(certificates))
-            result[name] = _result_of(scored, policy, certificates, found, names.tasks)
-            report[name] = _curves(scored, config, policy.temperature)
-        write_json(attempt.folder / _RESULT, result)
-        write_json(attempt.folder / _REPORT, report)
+            EvaluatedArtefact.write_deployed(attempt.folder / name, scored.table, policy, certificates)
+            result[name] = result_of(scored, policy, certificates, found, names.tasks)
+            report[name] = curves_of(scored, config, policy.temperature)
+        EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
 
 @dataclass(frozen=True)
@@ -155,10 +167,10 @@ def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: Certifi
     return ledger.look(split_fingerprint(certify_ids), config.delta, purpose).spend
 
 
-def _result_of(
+def result_of(
     scored: ScoredTable,
     policy: Policy,
-    certificates: dict[str | None, Certificate],
+    certificates: Mapping[str | None, Certificate],
     found: Tuned,
     task_names: Sequence[str],
 ) -> dict[str, Any]:
@@ -248,7 +260,7 @@ def _calibration_error(scored: ScoredTable, temperature: float) -> float | None:
     )
 
 
-def _curves(scored: ScoredTable, config: CertificateConfig, temperature: float) -> dict[str, Any]:
+def curves_of(scored: ScoredTable, config: CertificateConfig, temperature: float) -> dict[str, Any]:
     """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
     frontier = Frontier.of(scored.rows("test")).curve()
     table = scored.table.where(split="test", prompt="none")

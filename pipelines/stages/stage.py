@@ -79,9 +79,11 @@ class Stage(Config):
         return artefact
 
 
-def run_stages(stages: Sequence[Stage], context: Context) -> Iterator[tuple[str, Artefact]]:
-    """Name and artefact of each stage that applies, built lazily."""
-    done: dict[str, Artefact] = {}
+def run_stages(
+    stages: Sequence[Stage], context: Context, found: Mapping[str, Artefact] | None = None
+) -> Iterator[tuple[str, Artefact]]:
+    """Name and artefact of each stage that applies, built lazily; `found` are artefacts by kind from elsewhere."""
+    done = dict(found or {})
     for stage in stages:
         if stage.applies():
             artefact = done[stage.writes.kind] = stage.build(done, context)

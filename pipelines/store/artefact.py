@@ -145,6 +145,15 @@ class ArtefactStore:
         found = _finished(home)
         return found if manifest["files"] == file_hashes(found.folder) else None
 
+    def named(self, stage: str, fingerprint: str) -> Artefact:
+        """The finished artefact of a stage with this fingerprint, not verified; ArtefactError where there is none."""
+        home = self.root / "artefacts" / stage / fingerprint
+        if not (home / MANIFEST).is_file():
+            raise ArtefactError(
+                f"the {stage} artefact {fingerprint} is missing", where=str(home), mend="Put it back, or run again"
+            )
+        return _finished(home)
+
     def finished(self, stage: str) -> list[Artefact]:
         """All finished artefacts of a stage, the newest first; their files are not verified."""
         manifests = [path for path in (self.root / "artefacts" / stage).glob(f"*/{MANIFEST}") if path.is_file()]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
+from pipelines.loop.champion import Pointer
+from pipelines.loop.promotion import Champions, champion_now
+from pipelines.store.artefact import CONTROL
+from pipelines.store.control import Control
 from pipelines.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
@@ -19,13 +25,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return registered(tmp_path_factory.mktemp("storage"))
 
 
-def registered(storage: Path) -> RunConfig:
-    """A run that keeps its registry with these two versions in a folder."""
+def registered(storage: Path, versions: Sequence[str] = ("first", "second")) -> RunConfig:
+    """A run that keeps its registry with these versions in a folder, the last of them the champion."""
     config = load_config(RunConfig, REVIEWS, [f"storage_path={storage}"])
     tracking = Tracking.open(config.tracking, storage, name=config.name, key="key")
-    for version in ("first", "second"):
+    for version in versions:
         bundle = storage / version
         bundle.mkdir()
         (bundle / "bundle.json").write_text(version)
-        tracking.publish(config.name, bundle, fingerprint=version)
+        number = tracking.register(config.name, bundle, fingerprint=version)
+        candidate = champion_now(f"{config.name}/{number}", bundle_digest(bundle), version, by="run")
+        Champions(Pointer(Control(storage / CONTROL), config.name), tracking.uri, config.name).introduce(candidate)
     return config

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from jobs import promotion
-from jobs.promotion import promote
+from jobs.promotion import promote, rollback, rollback_if_refuted
 from jobs.serving import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
+from pipelines.loop.champion import By, Pointer
+from pipelines.loop.state import LoopState
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, champion_of
+from pipelines.tracking import CHAMPION, champion_of, set_champion
+from tests.jobs.conftest import registered
 
 
 @pytest.fixture
@@ -36,13 +43,13 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def cluster(_: RunConfig) -> Iterator[bool]:
         yield True
 
-    def change(release: Release, *, timeout_s: float) -> None:
+    def change(release: Release, **_: Any) -> None:
         versions.append(release.version)
 
     monkeypatch.setattr(promotion, "_running_cluster", cluster)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     monkeypatch.setattr(promotion, "is_running", lambda: True)
-    monkeypatch.setattr(promotion, "change_version", change)
+    monkeypatch.setattr(promotion, "change_release", change)
     return versions
 
 
@@ -69,10 +76,10 @@ def test_where_nothing_is_served_the_champion_changes_alone(
 def test_a_refused_version_does_not_become_the_champion(
     config: RunConfig, offered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(release: Release, *, timeout_s: float) -> None:
+    def refuse(release: Release, **_: Any) -> None:
         raise KcmError("version reviews/1 is refused")
 
-    monkeypatch.setattr(promotion, "change_version", refuse)
+    monkeypatch.setattr(promotion, "change_release", refuse)
     with pytest.raises(KcmError, match="is refused"):
         promote(config, "1")
     assert champion(config) == "2"
@@ -99,7 +106,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     monkeypatch.setattr(promotion, "join", join)
     monkeypatch.setattr(promotion, "is_running", lambda: True)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
-    monkeypatch.setattr(promotion, "change_version", lambda *_, **__: None)
+    monkeypatch.setattr(promotion, "change_release", lambda *_, **__: None)
     return found
 
 
@@ -135,3 +142,72 @@ def test_a_cluster_that_is_named_is_joined(
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert promote(config, "1")["served"]
     assert joined == [("head:6379", None)]
+
+
+def pointer(config: RunConfig) -> Pointer:
+    return LoopState.of(config).champions.pointer
+
+
+def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by_itself(tmp_path, monkeypatch) -> None:
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    today = pointer(config).current().champion
+    result = rollback(config)
+    assert (result["version"], result["rolled_back"], result["served"]) == ("reviews/1", "reviews/2", False)
+    told = json.loads(Path(result["result_path"]).read_text())
+    assert told["champion"]["version"] == "reviews/1"
+    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "rolled back by hand")
+    assert champion(config) == "1"
+    assert [each.by for each in pointer(config).history()] == ["run", "run", "rollback"]
+    assert pointer(config).rejected(today.digest) == "rolled back by hand"
+
+
+def test_a_rollback_without_an_earlier_champion_is_refused(tmp_path, monkeypatch) -> None:
+    config = registered(tmp_path, versions=("first",))
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    with pytest.raises(KcmError, match="has had no other champion before it"):
+        rollback(config)
+    assert champion(config) == "1"
+
+
+def test_promotion_by_hand_settles_what_a_hand_moved_in_mlflow(tmp_path, monkeypatch) -> None:
+    """Promise: after it, pointer and alias agree again, and an update may start."""
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    champions = LoopState.of(config).champions
+    set_champion(champions.uri, config.name, "1")
+    with pytest.raises(KcmError, match="nobody has promoted"):
+        champions.agreed()
+    promote(config, "1")
+    assert champions.agreed().champion.version == "reviews/1"
+
+
+def test_a_version_of_another_model_is_refused(config: RunConfig, offered: list[str]) -> None:
+    with pytest.raises(KcmError, match="another model"):
+        promote(config, "films/1")
+
+
+@pytest.mark.parametrize(("by", "alarmed"), [("update", True), ("update", False), ("promote", True)])
+def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: By, alarmed: bool
+) -> None:
+    """Promise: what nobody asked for goes back by itself; what a person promoted stays, and escalates by itself."""
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    promote(config, "1", by=by)
+    log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 5.0, config.name)
+    log.add_decisions([Decision(Origin("r"), 0, "reviews/1", "small", 0.5)])
+    if alarmed:
+        log.raise_alarm("reviews/1", 0.02, 0.05)
+    log.close()
+    done = rollback_if_refuted(config)
+    goes_back = by == "update" and alarmed
+    assert champion(config) == ("2" if goes_back else "1")
+    assert (done is not None) == goes_back
+    if goes_back:
+        assert pointer(config).rejected(pointer(config).history()[-2].digest) is not None
+        assert rollback_if_refuted(config) is None
+
+
+def test_where_nothing_was_served_nothing_is_rolled_back(tmp_path: Path) -> None:
+    assert rollback_if_refuted(registered(tmp_path)) is None

@@ -60,7 +60,7 @@ def test_a_registry_that_was_made_anew_is_asked_anew(tmp_path: Path) -> None:
     (bundle / "bundle.json").write_text("third")
     client.delete_registered_model("reviews")
     tracking = Tracking.open(config.tracking, config.storage_path, name="reviews", key="anew")
-    assert tracking.publish("reviews", bundle, "third") == "1"
+    assert tracking.register("reviews", bundle, "third") == "1"
     tags = client.get_model_version("reviews", "1").tags
     assert tags["bundle_digest"] == bundle_digest(bundle) == hashlib.sha256(b"third").hexdigest()
     assert (served_model(config, "reviews/1").bundle / "bundle.json").read_text() == "third"
@@ -100,7 +100,7 @@ def test_a_version_without_a_digest_is_refused_until_its_run_records_it(config: 
     with pytest.raises(ArtefactError, match="no digest was registered with reviews/2"):
         served_model(config, "reviews/2")
     tracking = Tracking.open(config.tracking, config.storage_path, name=config.name, key="key")
-    assert tracking.publish(config.name, config.storage_path / "second", fingerprint="second") == "2"
+    assert tracking.register(config.name, config.storage_path / "second", fingerprint="second") == "2"
     assert served_model(config, "reviews/2").version == "reviews/2"
 
 

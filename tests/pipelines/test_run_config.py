@@ -31,3 +31,45 @@ def test_a_single_layer_can_be_trained_analytically() -> None:
     config = load_config(RunConfig, CONFIG, ["learner={name: analytic}", "network.hidden=[]", "network.mixing=64"])
     assert config.learner.name == "analytic"
     assert config.network.mixing == 64
+
+
+def test_an_update_needs_masked_labels() -> None:
+    with pytest.raises(ConfigError, match=r"update: needs train\.mask_unseen: true"):
+        load_config(RunConfig, CONFIG, ["update={}"])
+
+
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text"]
+
+
+def test_an_update_needs_the_inputs_of_its_traffic() -> None:
+    with pytest.raises(ConfigError, match=r"choose serve\.feedback\.store_payloads: text or all"):
+        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "share"),
+    [
+        ([], 0.0),
+        (["update={}"], 0.05),
+        (["update={}", "serve.port=8001"], 0.05),
+        (["update={}", "serve.audit.seed=1"], 0.05),
+        (["update={}", "serve.audit.share=0.2"], 0.2),
+    ],
+)
+def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float) -> None:
+    config = load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
+    assert config.serve.audit.share == share
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["update.canary.stages=[0.5, 0.25, 1.0]"], "must rise to 1"),
+        (["update.canary.stages=[0.5]"], "must rise to 1"),
+        (["update.task=traffic"], "must hold {number}"),
+        (["update.aproval=manual"], r"did you mean 'update\.approval'"),
+    ],
+)
+def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(RunConfig, CONFIG, [*UPDATED, *overrides])

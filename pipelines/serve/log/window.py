@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from kcm.errors import DataError, KcmError
 from pipelines.serve.log.database import (
+    ALARMS,
     AUDITS,
     DECISIONS,
     ESCALATED,
@@ -26,6 +27,7 @@ from pipelines.serve.log.database import (
     Database,
     LogUnavailableError,
 )
+from pipelines.serve.log.drift import read_drift
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 
@@ -140,6 +142,31 @@ class LogReader:
                 before = connection.scalar(earlier.order_by(d.number.desc()).limit(1)) if last != number else 0
                 missing += max(0, (last or 0) - (before or 0) - number)
         return missing
+
+    def counts(self, application: str, after: int) -> tuple[int, int, int]:
+        """How many decisions came after a number, and how many of them have a large answer, and a person's label."""
+        d, a, e, f, i = (table.c for table in (DECISIONS, AUDITS, ESCALATED, FEEDBACK, INBOX))
+        joined = DECISIONS
+        for table in (AUDITS, ESCALATED, FEEDBACK):
+            joined = joined.outerjoin(table, _same(DECISIONS, table))  # type: ignore[assignment]
+        labelled = select(i.request_id).where(_same(DECISIONS, INBOX), i.label.is_not(None)).exists()
+        answered, known = or_(a.large_label.is_not(None), e.route == "large"), or_(f.label.is_not(None), labelled)
+        sums = [func.coalesce(func.sum(case((each, 1), else_=0)), 0) for each in (answered, known)]
+        chosen = select(func.count(), *sums).select_from(joined)
+        with self.reading() as connection:
+            row = connection.execute(chosen.where(d.application == application, d.number > after)).one()
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def drift(self, application: str, version: str) -> dict[str, float]:
+        """As `pipelines.serve.log.drift.read_drift`."""
+        with self.reading() as connection:
+            return read_drift(connection, application, version)
+
+    def alarmed(self, version: str) -> bool:
+        """Whether the monitor of a version has given the alarm."""
+        alarms = select(func.count()).where(ALARMS.c.model_version == version)
+        with self.reading() as connection:
+            return bool(connection.scalar(alarms))
 
     def forgotten(self, application: str) -> frozenset[str]:
         """The units of forgotten items, which must leave the memory of the next version."""

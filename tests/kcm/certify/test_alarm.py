@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kcm.certify.alarm import BLOCK, RateAlarm, combined
+from kcm.certify.alarm import RateAlarm, combined
 from kcm.errors import ConfigError, DataError
 
 
@@ -17,24 +17,51 @@ def audited(rate: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
 
 
 def written_out(y: np.ndarray, share: float, limit: float) -> float:
-    """The e-value as its definition says, start by start."""
-    total, weights = 0.0, 0.0
-    for number, first in enumerate(range(0, len(y), BLOCK), start=1):
-        weight = 6 / (math.pi * number) ** 2
-        weights += weight
-        for multiple, part in zip((1.5, 2.0, 4.0, 10.0), (0.2, 0.5, 0.2, 0.1), strict=True):
-            bet = (multiple - 1) * share / (1 - share * limit)
-            total += weight * part * np.prod(1 + bet * (y[first:] - limit))
-    return total + 1 - weights
+    """The e-value as the module's text says, decision by decision."""
+    total = 0.0
+    for multiple, part in zip((1.5, 2.0, 4.0, 10.0), (0.2, 0.5, 0.2, 0.1), strict=True):
+        bet = (multiple - 1) * share / (1 - share * limit)
+        cash, stake, suspicion = 1.0, 0.0, 0.0
+        for value in y:
+            factor = 1 + bet * (value - limit)
+            stake *= factor
+            before, suspicion = suspicion, max(0.0, suspicion + math.log(factor))
+            if before == 0 and suspicion > 0:
+                stake = cash**2
+                cash -= stake
+            if suspicion == 0:
+                cash, stake = cash + stake, 0.0
+        total += part * (cash + stake)
+    return total
 
 
-def test_the_e_value_is_the_weighted_sum_over_all_starts() -> None:
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.12])
+def test_the_e_value_is_what_is_left_of_stakes_and_cash(rate: float) -> None:
     rng = np.random.default_rng(0)
-    y = audited(np.full(3500, 0.05), 0.2, rng)
+    y = audited(np.full(3500, rate), 0.2, rng)
     alarm = RateAlarm(0.05, 0.1)
     for part in np.array_split(y, 7):
         alarm.observe(part, 0.2)
     assert alarm.e_value == pytest.approx(written_out(y, 0.2, 0.05), rel=1e-9)
+
+
+def test_a_past_without_events_costs_nothing() -> None:
+    alarm = RateAlarm(0.02, 0.1)
+    alarm.observe(np.zeros(100_000), 0.05)
+    assert alarm.e_value == pytest.approx(1.0)
+    assert alarm.suspicion == 0
+
+
+def test_its_mean_is_no_more_than_one_while_the_limit_is_just_kept() -> None:
+    """Ville's inequality needs no more than this of the wealth at any time."""
+    rng = np.random.default_rng(5)
+    values = []
+    for _ in range(3000):
+        alarm = RateAlarm(0.1, 0.1)
+        alarm.observe(audited(np.full(400, 0.1), 0.5, rng), 0.5)
+        values.append(alarm.e_value)
+    error = np.std(values) / math.sqrt(len(values))
+    assert np.mean(values) == pytest.approx(1.0, abs=4 * error)
 
 
 def test_false_alarms_are_no_more_than_delta_though_the_share_is_raised_on_the_way() -> None:

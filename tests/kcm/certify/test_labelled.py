@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from kcm.certify.labelled import LabelledTest, LabelledTraffic
+from kcm.certify.labelled import LabelledPath, LabelledTest, LabelledTraffic
 from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.errors import DataError
 
@@ -33,6 +35,7 @@ def labelled(
         "label_probability": np.full(num, rho),
         "answered": drawn,
         "lost": rng.random(num) < losing,
+        "order": np.random.default_rng(seed + 1000).random(num),
         "label_floor": rho,
     }
     return LabelledTraffic(traffic=traffic, threshold=0.0, **columns | more)
@@ -41,7 +44,7 @@ def labelled(
 def test_labels_certify_where_disagreement_alone_cannot() -> None:
     window = labelled(4000, disputed=0.1, losing=0.02)
     assert TrafficPath(window.traffic, epsilon=0.02, delta=0.1, bet=0.9).p_value(0.0) == 1.0
-    test = LabelledTest(window, epsilon=0.02, delta=0.1, seed=1)
+    test = LabelledTest(window, epsilon=0.02, delta=0.1)
     assert test.certified
     assert 0.002 < test.bound < 0.02
 
@@ -49,25 +52,25 @@ def test_labels_certify_where_disagreement_alone_cannot() -> None:
 def test_a_skipped_item_counts_as_lost() -> None:
     window = labelled(4000, disputed=0.1, losing=0.0)
     skipped = replace(window, lost=window.drawn)
-    assert LabelledTest(window, epsilon=0.02, delta=0.1, seed=1).certified
-    assert not LabelledTest(skipped, epsilon=0.02, delta=0.1, seed=1).certified
+    assert LabelledTest(window, epsilon=0.02, delta=0.1).certified
+    assert not LabelledTest(skipped, epsilon=0.02, delta=0.1).certified
 
 
 def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hurt() -> None:
     unit = np.array([f"u{i // 4}" for i in range(2000)], dtype=object)
-    window = labelled(2000, disputed=0.2, losing=0.01, unit=unit)
+    place = np.random.default_rng(3).permutation(500)  # of every unit
+    window = labelled(2000, disputed=0.2, losing=0.01, unit=unit, order=np.repeat(place, 4).astype(float))
     drawn = np.flatnonzero(window.drawn)
-    order = np.random.default_rng(3).permutation(500)  # of the units, as the test draws it
-    rank = np.argsort(order)[drawn // 4]
+    rank = place[drawn // 4]
     found = []
     for share in (0.25, 0.5, 1.0):
         answered = np.zeros(2000, dtype=bool)
         answered[drawn[rank < share * 500]] = True
-        test = LabelledTest(replace(window, answered=answered), epsilon=0.05, delta=0.1, seed=3)
+        test = LabelledTest(replace(window, answered=answered), epsilon=0.05, delta=0.1)
         assert test.num_decided >= share * 500
         found.append(test.p_value)
     assert found == sorted(found, reverse=True)
-    nothing = LabelledTest(replace(window, answered=np.zeros(2000, dtype=bool)), epsilon=0.05, delta=0.1, seed=3)
+    nothing = LabelledTest(replace(window, answered=np.zeros(2000, dtype=bool)), epsilon=0.05, delta=0.1)
     assert nothing.num_decided < 50
     assert not nothing.certified
 
@@ -75,10 +78,10 @@ def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hu
 @pytest.mark.parametrize("rho", [1.0, 0.5])
 def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) -> None:
     passed = sum(
-        LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed), 0.05, 0.1, seed=seed).certified
+        LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed), 0.05, 0.1).certified
         for seed in range(300)
     )
-    assert passed <= 0.1 * 300
+    assert passed <= binom.ppf(0.99, 300, 0.1)
 
 
 def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
@@ -98,12 +101,30 @@ def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
         label_probability=np.array([0.8, 1.0]),
         answered=np.array([True, False]),
         lost=np.array([True, False]),
+        order=np.zeros(2),
         label_floor=0.4,
     )
     x, level = 0.25 * 0.4 / (0.5 * 0.8) / 2, 0.25 * 0.4 * 0.9
     bet = min(0.9 / (1 - level), np.sqrt(2 * np.log(10) / 0.25))
     wealth = max(1.0, 1 - bet * (x - level))
-    assert LabelledTest(window, epsilon=0.9, delta=0.1, seed=0).p_value == pytest.approx(1 / wealth)
+    assert LabelledTest(window, epsilon=0.9, delta=0.1).p_value == pytest.approx(1 / wealth)
+
+
+def test_the_path_has_one_step_and_what_holds_there_holds_above() -> None:
+    window = labelled(4000, disputed=0.1, losing=0.02)
+    path = LabelledPath(window, epsilon=0.02, delta=0.1)
+    assert path.certified() == 0.0
+    assert path.p_value(0.5) == path.p_value(0.0) <= 0.1
+    assert path.p_value(-0.5) == path.upper_bound(-0.5) == 1.0
+    assert LabelledPath(window, epsilon=0.0005, delta=0.1).certified() == math.inf
+
+
+def test_the_fewest_units_are_those_of_a_window_without_a_loss() -> None:
+    window = labelled(50, disputed=0.0, losing=0.0)
+    fewest = LabelledPath(window, epsilon=0.05, delta=0.1).fewest_units
+    assert LabelledPath(labelled(fewest, disputed=0.0, losing=0.0), epsilon=0.05, delta=0.1).certified() == 0.0
+    fewer = labelled(fewest - 1, disputed=0.0, losing=0.0)
+    assert LabelledPath(fewer, epsilon=0.05, delta=0.1).certified() == math.inf
 
 
 @pytest.mark.parametrize(

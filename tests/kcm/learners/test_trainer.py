@@ -270,14 +270,10 @@ def _size(state) -> int:
 @pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
 def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_trainer, digits, learner) -> None:
     trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
-    before = trainer.collaborator.judge.layers[0].weight.detach().clone()
     assert trainer.baseline["small"] == [None] * 5
     for _ in range(trainer.steps_in_task - 1):
         trainer.step()
-    after = trainer.collaborator.judge.layers[0].weight
-    decay = after[9, 0] / before[9, 0]  # weight decay alone shrinks all weights of an unseen label alike
-    torch.testing.assert_close(after[2:], before[2:] * decay)
-    assert not torch.allclose(after[:2], before[:2] * decay)
+    assert trainer.collaborator.num_labels == len(trainer.collaborator.judge.layers[0].weight) == 2
     assert trainer.evaluate(num_learned=5)["small"][1:] == [0.0] * 4  # none of their labels is ever answered
     trainer.run()
     matrix = trainer.accuracy["small"]
@@ -296,11 +292,14 @@ def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(ma
     for name, logits_NC in outputs.items():
         right = logits_NC[:, :2].argmax(-1) == rows.labels
         assert trainer.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
-        assert not torch.equal(logits_NC.argmax(-1), logits_NC[:, :2].argmax(-1))  # the mask mattered
 
 
 def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_trainer, domains) -> None:
-    plain, masked = (make_trainer(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask) for mask in (False, True))
+    network = NetworkConfig(hidden=(8,), grid_size=3, zero_start=True)  # outputs are drawn differently
+    plain, masked = (
+        make_trainer(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask, network=network)
+        for mask in (False, True)
+    )
     plain.run()
     masked.run()
     assert masked.accuracy["small"][-1] == plain.accuracy["small"][-1]

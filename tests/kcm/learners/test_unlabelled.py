@@ -121,6 +121,32 @@ def test_a_task_without_any_label_is_refused(digits) -> None:
         walked([task], FinetuneConfig(), DistillConfig())
 
 
+@pytest.mark.parametrize("learner", [*LEARNERS, EwcConfig(online=True), FinetuneConfig()], ids=repr)
+def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digits, learner) -> None:
+    first, second = hidden(digits[:2], keep=1)
+    both = _all_of([first, second])  # so that all labels are known, and the second task is more of them
+    blank = second.take("train", torch.arange(second.num_rows("train")))
+    blank = Batch(blank.features, torch.full_like(blank.labels, UNLABELLED), blank.large_probabilities, blank.weights)
+    test = (second.ids("test"), second.take("test", torch.arange(second.num_rows("test"))))
+    more = TensorRows("more", {"train": (second.ids("train"), blank), "test": test})
+    trainer = walked([both, more], learner, DistillConfig(keep_confidence=0.999))
+    assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
+    assert trainer.accuracy["small"][1][1] > 0.8
+
+
+def test_a_closed_form_learns_from_labels_alone_and_needs_some(digits) -> None:
+    first, second = hidden(digits[:2], keep=1)
+    rows = second.take("train", torch.arange(4))
+    blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
+    test = (second.ids("test")[:4], second.take("test", torch.arange(4)))
+    with pytest.raises(DataError, match="'blank' has no labelled train rows"):
+        walked(
+            [first, TensorRows("blank", {"train": (second.ids("train")[:4], blank), "test": test})],
+            AnalyticConfig(),
+            DistillConfig(),
+        )
+
+
 def _all_of(tasks: Sequence[TensorRows]) -> TensorRows:
     def joined(split: str) -> tuple[list[str], Batch]:
         parts = [task.take(split, torch.arange(task.num_rows(split))) for task in tasks]

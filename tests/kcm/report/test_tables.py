@@ -73,6 +73,12 @@ def test_every_decision_has_its_certificate(result: dict[str, Any], lines: Lines
     assert "\n".join(shown) == snapshot
 
 
+def test_a_certificate_of_traffic_says_what_it_promises_of_which_window(result: dict[str, Any]) -> None:
+    assert "<small>" not in tables.certificate_table(result["certificate"])
+    shown = tables.certificate_table(result["certificate"] | {"statement": "Of the window itself: <little>."})
+    assert "<small>Of the window itself: &lt;little&gt;.</small>" in shown
+
+
 def test_shades_of_the_matrix_run_from_the_lowest_to_the_highest() -> None:
     markup = tables.accuracy_matrix("kcm", [[0.9, None], [0.5, 0.7]], ["a", "b"], 0.5, 0.9)
     cells = list(ElementTree.fromstring(markup).iter("td"))

@@ -1,0 +1,61 @@
+"""The tables of the loop's commands: what a turn did, and all versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from jobs.loop import told
+from jobs.table import line, percent, plain_table
+
+Numbers = Mapping[str, Any]
+_NONE = "–"
+
+
+def turn_view(result: Numbers) -> Group:
+    """A turn's promotion gates, with their reasons, and what became of it."""
+    return Group(*_turn(result))
+
+
+def versions_view(result: Numbers) -> Group:
+    """All versions, the newest first, and the last rollback."""
+    table = plain_table("Versions, the newest first")
+    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "why"):
+        table.add_column(heading, overflow="fold", justify="right" if heading.startswith("loss") else "left")
+    for each in result["versions"]:
+        certificate = each["certificate"]
+        table.add_row(
+            escape(each["version"]),
+            each["state"],
+            escape(each["parent"] or _NONE),
+            f"{each['window'][0] + 1}–{each['window'][1]}" if each["window"] else _NONE,
+            each["verdict"] or _NONE,
+            percent(certificate["bound"]) if certificate and certificate["valid"] else _NONE,
+            escape(each["reason"] or ""),
+            style="bold" if each["state"] == "champion" else None,
+        )
+    lines = [line("champion", result["champion"])]
+    if back := result["rolled_back"]:
+        lines.append(line("rolled back", f"{back['version']} at {back['at']}: {back['reason']}"))
+    return Group(table, *lines)
+
+
+def _turn(result: Numbers) -> Iterator[Table | Text]:
+    if result["changed"]:
+        table = plain_table(f"Promotion gates of {result['version'] or 'the window'}")
+        for heading in ("gate", "verdict", "why"):
+            table.add_column(heading, overflow="fold")
+        for name, gate in result["gates"].items():
+            table.add_row(name.replace("_", " "), gate["verdict"], escape(gate["reason"]))
+        yield table
+        if result.get("calls_saved_after") is not None:
+            before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
+            yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
+        yield line("labels", f"{result['labels']} given by people")
+        yield line("seconds", f"{result['seconds']:.0f}")
+    yield line("outcome", told(result))

@@ -1,0 +1,75 @@
+"""Outputs that come with their labels: a network has as many as there are labels so far, and more are appended.
+
+What an output starts from is a function of the seed and the position of its label, and of nothing else. So a network
+that has met some labels is the same whether or not others are to follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from kcm.kan import KAN, MLP, KANLinear, RandomReLU
+from kcm.kan.mlp import drawn_linear
+
+
+def output_names(network: nn.Module) -> list[str]:
+    """Names of the tensors of a network that have a row for each label."""
+    prefix = f"layers.{len(network.layers) - 1}." if isinstance(network, KAN | MLP) else ""
+    return [prefix + name for name in _rows(_last_layer(network))]
+
+
+def resize_outputs(network: nn.Module, num_labels: int) -> None:
+    """Append outputs of zeros, or drop the last ones."""
+    layer = _last_layer(network)
+    for name, tensor in _rows(layer).items():
+        sized = resized(tensor.detach(), num_labels)
+        setattr(layer, name, nn.Parameter(sized) if isinstance(tensor, nn.Parameter) else sized)
+    if isinstance(layer, KANLinear | nn.Linear):
+        layer.out_features = num_labels
+    if isinstance(network, MLP):
+        network.widths = (*network.widths[:-1], num_labels)
+
+
+@torch.no_grad()
+def start_outputs(network: nn.Module, labels: Iterable[int], seed: int, *, zero: bool) -> None:
+    """Set the outputs of these labels to what they start from; with `zero` to nothing."""
+    layer = _last_layer(network)
+    for label in labels:
+        fresh = _drawn(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
+        for name, tensor in _rows(layer).items():
+            tensor[label] = 0.0 if zero else fresh[name][0]
+
+
+def resized(tensor: Tensor, count: int, fill: float = 0.0) -> Tensor:
+    """The first `count` rows of a tensor; rows of `fill` are appended where it has fewer."""
+    missing = max(0, count - len(tensor))
+    return torch.cat([tensor[:count], tensor.new_full((missing, *tensor.shape[1:]), fill)])
+
+
+def _last_layer(network: nn.Module) -> nn.Module:
+    return list(network.layers)[-1] if isinstance(network, KAN | MLP) else network
+
+
+def _rows(layer: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a last layer that have a row for each label."""
+    names = ("weight", "bias", "offset")
+    return {name: tensor for name in names if (tensor := getattr(layer, name, None)) is not None}
+
+
+def _drawn(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+    """The tensors of a layer like this one, but with a single output."""
+    if isinstance(layer, KANLinear):
+        return layer.drawn(1, generator).state_dict()
+    if isinstance(layer, RandomReLU):
+        return {"weight": layer.drawn_weight(1, layer.weight.shape[1], generator), "offset": torch.zeros(1)}
+    assert isinstance(layer, nn.Linear)
+    return drawn_linear(layer.in_features, 1, generator).state_dict()
+
+
+def _output_seed(seed: int, label: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\0output\0{label}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,95 @@
+"""How a served cascade is updated from its own traffic."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from kcm.config import Config
+from kcm.tasks.splits import Fractions
+
+AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
+
+
+class CanaryConfig(Config):
+    """How a challenger is tried on traffic before it is the champion, where the cascade is served."""
+
+    shadow_decisions: int = Field(1000, ge=0, description="Decisions on which it only shadows the champion, at first.")
+    stages: tuple[float, ...] = Field(
+        (0.01, 0.05, 0.25, 1.0), description="Shares of the callers that it answers, one after the other, up to 1."
+    )
+    decisions_per_stage: int = Field(1000, ge=1, description="Decisions of its own after which a stage ends.")
+    max_error_rate: float = Field(0.01, gt=0, lt=1, description="Share of failed requests that stops it.")
+    max_slow_rate: float = Field(
+        0.05, gt=0, lt=1, description="Share of its answers slower than the champion's 99th percentile that stops it."
+    )
+    timeout_s: float = Field(
+        24 * 3600.0, gt=0, description="Time that all stages may take together; too little traffic ends in a rollback."
+    )
+
+    @field_validator("stages")
+    @classmethod
+    def _rising_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or value[-1] != 1 or value[0] <= 0 or any(a >= b for a, b in pairwise(value)):
+            raise ValueError("the shares must rise to 1, such as [0.05, 0.25, 1.0]")
+        return value
+
+
+class GateConfig(Config):
+    """The limits of the promotion gates; the certificate's own stand in section `certificate`."""
+
+    max_old_task_loss: float = Field(
+        0.01, gt=0, lt=1, description="Accuracy that no old task may lose against the champion, by its interval."
+    )
+    max_cost: float = Field(1.05, gt=0, description="Cost of an answer, times the champion's, on the window.")
+    max_latency: float = Field(1.5, gt=0, description="Time of the small side for an item, times the champion's.")
+    panel_size: int = Field(
+        32, ge=0, description="Inputs that the large model is asked again, to notice another model behind its name."
+    )
+
+
+class UpdateConfig(Config):
+    """When `kcm update` starts an attempt, what a challenger must show, and who promotes it.
+
+    Nothing here changes what a run trains: stages of `kcm run` do not read it.
+    """
+
+    approval: Literal["auto", "manual"] = Field(
+        "auto", description="auto: what passes every promotion gate is promoted; manual: `kcm approve` promotes it."
+    )
+    min_large_answers: int = Field(
+        200, ge=1, description="Answers of the large model in a window, below which an attempt learns nothing."
+    )
+    min_labels: int = Field(0, ge=0, description="Labels of people in a window, below which an attempt learns nothing.")
+    every_s: float = Field(
+        3600.0, gt=0, description="Time between attempts of `kcm update --watch` that nothing else has started."
+    )
+    poll_s: float = Field(10.0, gt=0, description="How often `kcm update --watch` looks at the log.")
+    new_large_answers: int = Field(
+        1000, ge=1, description="New answers of the large model that start an attempt of `--watch` at once."
+    )
+    new_labels: int = Field(50, ge=1, description="New labels of people that start an attempt of `--watch` at once.")
+    task: str = Field(
+        "traffic-{number}",
+        description="Name of a new task; {number} is the log's watermark. Items whose callers name a task keep it.",
+    )
+    more_labels: tuple[str, ...] = Field(
+        (), description="Labels that people may give although the champion does not know them; it learns them."
+    )
+    salt: str = Field("kcm", description="Of the hash that draws what a unit is for; another one draws anew.")
+    fractions: Fractions = Field(
+        {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
+        description="Shares of a window's units that train, choose the policy, certify it, and measure it.",
+    )
+    expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
+    gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")
+    canary: CanaryConfig = Field(CanaryConfig(), description="How a challenger is tried on traffic.")
+
+    @field_validator("task")
+    @classmethod
+    def _named_by_number(cls, value: str) -> str:
+        if "{number}" not in value:
+            raise ValueError("must hold {number}, or two windows would have one name")
+        return value

@@ -1,0 +1,1 @@
+"""The stages of an update that a run does not have."""

@@ -1,0 +1,262 @@
+"""Stage `gates`: the promotion gates of a challenger that is trained, certified and bundled, in `gates.json`.
+
+Shapes: N test rows of a task.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, SmallSide, load_encoder, load_large
+from kcm.cascade.table import OutcomeTable
+from kcm.certify.certificate import CertificateConfig
+from kcm.errors import KcmError
+from kcm.inputs.content import PROBE, contents
+from kcm.large import Item, LargeConfig, LargeModel, UpstreamConfig
+from kcm.tasks.hashing import draw
+from pipelines.context import Attempt, Context
+from pipelines.loop import gates
+from pipelines.loop.config import GateConfig, UpdateConfig
+from pipelines.loop.gates import Paired, PromotionGate
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.stages.reevaluate import JUDGED
+from pipelines.serve.config import ServeConfig
+from pipelines.stages.evaluate import EvaluatedArtefact
+from pipelines.stages.register import BundleArtefact
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact, write_json
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table, read_task
+
+GATES = "gates.json"
+_ROUNDS = 15  # of a latency's median
+
+
+class GatesArtefact(Artefact):
+    """The verdicts of the promotion gates, and the calls that were and would have been saved on the window."""
+
+    kind = "gates"
+
+    @property
+    def gates(self) -> list[PromotionGate]:
+        """The verdicts, the cheap ones first."""
+        return [PromotionGate.model_validate(each) for each in self._content["gates"]]
+
+    @property
+    def calls_saved(self) -> tuple[float, float]:
+        """The share of the window's unlearned decisions that champion and challenger keep."""
+        before, after = self._content["calls_saved"]
+        return before, after
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / GATES).read_text(encoding="utf-8"))
+        return content
+
+
+class Examination(Plan):
+    """The limits, and the champion that the challenger is compared with."""
+
+    champion: str
+    certificate: CertificateConfig
+    limits: GateConfig
+    seed: int
+    parent: Any = Field(exclude=True)  # the champion's BundleArtefact
+    upstreams: tuple[UpstreamConfig, ...] = Field(exclude=True)
+
+    def write(
+        self,
+        attempt: Attempt,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        evaluated: EvaluatedArtefact,
+        bundle: BundleArtefact,
+    ) -> None:
+        """The verdicts."""
+        challenger, champion = Bundle.read(bundle.bundle), Bundle.read(self.parent.bundle)
+        context, limits = attempt.context, self.limits
+        name = next(iter(evaluated.result))
+        judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
+        certificate = challenger.certificates[None]
+        found = [_probed(challenger, context)]
+        if limits.panel_size:
+            found.append(self._panel(challenger, features, outcomes, champion.task_names, context))
+        found += [
+            gates.old_tasks(_pairs(champion, challenger, features, outcomes), limits.max_old_task_loss),
+            gates.certified(certificate),
+            gates.call_rate(
+                ~judged.champion_kept,
+                ~judged.keeps,
+                judged.unit,
+                max_call_rate=self.certificate.max_call_rate,
+                bound=certificate.call_rate_bound,
+            ),
+            _cost(judged, outcomes, features, limits.max_cost),
+            gates.latency(*_latencies(champion, challenger, context), limits.max_latency),
+        ]
+        saved = [float(judged.champion_kept.mean()), float(judged.keeps.mean())] if len(judged) else [0.0, 0.0]
+        content = {"gates": [gate.model_dump(mode="json") for gate in found], "calls_saved": saved}
+        write_json(attempt.folder / GATES, content)
+
+    def _panel(
+        self,
+        challenger: Bundle,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tasks: Sequence[str],
+        context: Context,
+    ) -> PromotionGate:
+        """Ask the large model twice what it answered before, outside of every cache of answers."""
+        asked = _panel_rows(features, outcomes, tasks, self.limits.panel_size, self.seed)
+        items = [Item(row.id, row.content) for row in asked]
+
+        def load() -> LargeModel:
+            device = context.cluster.device
+            return load_large(challenger, context.assets_path, device, upstreams=self.upstreams)
+
+        try:
+            model = load()
+            first = _labels(model, items)
+            again = model if challenger.large.upstream is None else load()  # else from its memory of answers
+            second = _labels(again, items)
+        except KcmError as error:
+            return PromotionGate(name="panel", verdict="fail", reason=str(error))
+        return gates.replay_panel(np.array([row.label for row in asked], dtype=np.int64), first, second)
+
+
+class Examine(Stage):
+    """`gates.json`."""
+
+    stage, version, unit = "gates", 1, "gates"
+    reads, writes = ("features", "outcomes", "evaluated", "bundle"), GatesArtefact
+
+    certificate: CertificateConfig
+    update: UpdateConfig
+    serve: ServeConfig
+    large: LargeConfig
+    seed: int
+    parent: Any  # the champion's BundleArtefact
+
+    def plan(self, context: Context, bundle: BundleArtefact, **reads: Any) -> Examination:
+        """The limits, for this champion."""
+        upstreams = self.serve.large.upstreams
+        if self.large.upstream is not None:
+            upstreams = (*upstreams, self.large.upstream)
+        return Examination(
+            champion=self.parent.fingerprint,
+            certificate=self.certificate,
+            limits=self.update.gates,
+            seed=self.seed,
+            parent=self.parent,
+            upstreams=upstreams,
+        )
+
+
+def _probed(bundle: Bundle, context: Context) -> PromotionGate:
+    """Whether the bundle judges what every model must be able to read."""
+    try:
+        judged = SmallSide(bundle, load_encoder(bundle, context.assets_path)).judge([Input(PROBE)])
+    except KcmError as error:
+        return gates.answers_probe(str(error), 1)
+    return gates.answers_probe(None, len(judged))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An input that the large model has answered before."""
+
+    id: str
+    content: Any
+    label: int
+
+
+def _panel_rows(
+    features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[str], size: int, seed: int
+) -> list[_Asked]:
+    """The rows of the panel: test rows of old tasks, drawn by their ids, the same as long as there is an old task."""
+    sequence = features.sequence.load()
+    known: list[tuple[float, _Asked]] = []
+    for number, name in enumerate(features.names.tasks):
+        if name not in tasks:
+            continue
+        answers = read_task(outcomes.folder, number, split="test").select(["id", "large_label", "large_error"])
+        rows = sequence.rows(number).select(["id", "text", "image"])
+        content = dict(
+            zip(rows["id"].to_pylist(), contents(rows["text"].to_pylist(), rows["image"].to_pylist()), strict=True)
+        )
+        for row in answers.to_pylist():
+            if not row["large_error"] and row["id"] in content:
+                known.append(
+                    (draw(seed, "panel", row["id"]), _Asked(row["id"], content[row["id"]], row["large_label"]))
+                )
+    return [asked for _, asked in heapq.nsmallest(size, known, key=lambda each: (each[0], each[1].id))]
+
+
+def _labels(model: LargeModel, items: Sequence[Item]) -> NDArray[np.int64]:
+    """The labels of a large model's answers, -1 where it gave none."""
+    return np.array([-1 if each.label is None else each.label for each in model.answer(items)], dtype=np.int64)
+
+
+def _pairs(
+    champion: Bundle, challenger: Bundle, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> dict[str, Paired]:
+    """Correctness of both cascades on the test rows of each task that the champion knows."""
+    (old, before_N), (new, after_N) = (_answered(each, features, outcomes) for each in (champion, challenger))
+    assert old.id.tolist() == new.id.tolist()
+    return {
+        task: Paired(before_N[mask], after_N[mask], None if old.group is None else old.group[mask])
+        for task in champion.task_names
+        if (mask := old.task == task).any()
+    }
+
+
+def _answered(
+    bundle: Bundle, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> tuple[OutcomeTable, NDArray[np.bool_]]:
+    """The outcome table of all test rows, and whether the cascade answers each of them right, [N]."""
+    measured = outcome_table(bundle.collaborator, features, outcomes, ("test",))
+    table = measured.table
+    judge_NC = table.judge_logits[:, : bundle.collaborator.num_labels]
+    kept_N = bundle.policy.keep(bundle.gate.score(measured.features_ND, judge_NC), table.task)
+    return table, np.where(kept_N, table.small_correct, table.large_correct)
+
+
+def _cost(
+    judged: JudgedWindow, outcomes: OutcomesArtefact, features: FeaturesArtefact, max_ratio: float
+) -> PromotionGate:
+    """What an answer costs on the window, by the seconds of both sides on test rows."""
+    tasks = range(len(features.names.tasks))
+    small_s = float(np.mean(_column([features.task(n, split="test") for n in tasks], "seconds")))
+    large_s = float(np.mean(_column([read_task(outcomes.folder, n, split="test") for n in tasks], "large_cost")))
+    called = ((~judged.champion_kept).mean(), (~judged.keeps).mean()) if len(judged) else (0.0, 0.0)
+    before, after = (small_s + float(share) * large_s for share in called)
+    return gates.cost(before, after, max_ratio)
+
+
+def _column(tables: Sequence[pa.Table], name: str) -> NDArray[np.float64]:
+    return np.concatenate([table[name].to_numpy() for table in tables]).astype(np.float64)
+
+
+def _latencies(champion: Bundle, challenger: Bundle, context: Context) -> tuple[float, float]:
+    """Seconds that the small sides take for an input; they take turns, so that a busy machine slows both."""
+    encoder = load_encoder(challenger, context.assets_path)
+    sides = [SmallSide(bundle, encoder) for bundle in (champion, challenger)]
+    seconds: Mapping[int, list[float]] = {0: [], 1: []}
+    for _ in range(_ROUNDS):
+        for number, side in enumerate(sides):
+            started = time.perf_counter()
+            side.judge([Input(PROBE)])
+            seconds[number].append(time.perf_counter() - started)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])

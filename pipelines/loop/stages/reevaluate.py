@@ -1,0 +1,104 @@
+"""Stage `reevaluate`: the challenger certified on a window of traffic, and measured on the test rows of all tasks.
+
+What `evaluate` does for a run, but that no labelled certify rows are read: the certificate comes from the window's
+certify decisions, and the attempt is written into the lineage's ledger before they are.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kcm.cascade.table import SPLITS
+from kcm.certify.certificate import CertificateConfig
+from kcm.encoders import EncoderConfig
+from pipelines.context import Attempt, Context
+from pipelines.loop.config import UpdateConfig
+from pipelines.loop.judged import JudgedWindow, window_features
+from pipelines.loop.lineage import LineageLedger
+from pipelines.loop.recertify import certify_window, planned_bet
+from pipelines.loop.window import WindowArtefact
+from pipelines.stages.evaluate import EvaluatedArtefact, ScoredTable, curves_of, result_of
+from pipelines.stages.stage import Plan, Stage
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.training.artefacts import TunedArtefact
+
+JUDGED = "window.parquet"
+
+
+class Recertification(Plan):
+    """What is promised, and for how long."""
+
+    application: str
+    certificate: CertificateConfig
+    expires_days: float
+    encoder: EncoderConfig = Field(exclude=True)  # by the fingerprint of the features
+
+    def write(
+        self,
+        attempt: Attempt,
+        window: WindowArtefact,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+    ) -> None:
+        """Certify and measure the first collaborator; its view of the window is written beside."""
+        name = tuned.plan.config.collaborators[0]
+        found, names = tuned.load(name), features.names
+        rows = window.of_purpose("validate", "certify", "test")
+        features_ND = window_features(rows, self.encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
+        judged = JudgedWindow.of(rows, features_ND, found.collaborator, found.gate, found.policy, names.labels)
+        floor = window.share_floor
+        planned = judged.of_purpose("validate")
+        bet = planned_bet(planned.table, planned.score, planned.label, found.policy, self.certificate.epsilon, floor)
+        ledger = LineageLedger(attempt.context.store.control, self.application)
+        spent = ledger.spend(attempt.fingerprint, self.certificate.delta)
+        certify = judged.of_purpose("certify")
+        policy, certificates = certify_window(
+            certify.table,
+            certify.score,
+            certify.label,
+            found.policy,
+            self.certificate,
+            scope=window.scope(self.expires_days),
+            floor=floor,
+            delta=spent.spend,
+            bet=bet,
+        )
+        scored = ScoredTable.of(found, outcome_table(found.collaborator, features, outcomes, SPLITS))
+        folder = attempt.folder / name
+        EvaluatedArtefact.write_deployed(folder, scored.table, policy, certificates)
+        judged.under(policy).write(folder / JUDGED)
+        EvaluatedArtefact.write_measured(
+            attempt.folder,
+            {name: result_of(scored, policy, certificates, found, names.tasks)},
+            {name: curves_of(scored, self.certificate, policy.temperature)},
+        )
+
+
+class Reevaluate(Stage):
+    """`result.json` and `report.json`; the outcome table, deployed policy and certificates, and the judged window."""
+
+    stage, version, unit = "reevaluate", 1, "collaborators"
+    reads, writes = ("window", "features", "outcomes", "tuned"), EvaluatedArtefact
+
+    name: str
+    encoder: EncoderConfig
+    certificate: CertificateConfig
+    update: UpdateConfig
+
+    def plan(
+        self,
+        context: Context,
+        window: WindowArtefact,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+    ) -> Recertification:
+        """The promise, for the application that the window is of."""
+        return Recertification(
+            application=self.name,
+            certificate=self.certificate,
+            expires_days=self.update.expires_days,
+            encoder=features.sequence.with_head(self.encoder),
+        )

@@ -1,0 +1,106 @@
+"""What the loop remembers of an application, and `loop.json`, which tells it to people and other programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kcm.redact import redacted_values
+from pipelines.config import RunConfig
+from pipelines.loop.attempts import Attempts
+from pipelines.loop.champion import Pointer
+from pipelines.loop.logs import log_url, log_watermark
+from pipelines.loop.promotion import Champions
+from pipelines.loop.triggers import Seen
+from pipelines.serve.log.drift import drifted
+from pipelines.serve.log.window import LogReader
+from pipelines.store.artefact import ArtefactStore, write_json
+
+LOOP = "loop.json"
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """The champions and the attempts of a run's application, in its store."""
+
+    name: str
+    store: ArtefactStore
+    champions: Champions
+    attempts: Attempts
+
+    @classmethod
+    def of(cls, config: RunConfig) -> LoopState:
+        """The state in the storage of a run."""
+        store = ArtefactStore(config.storage_path)
+        champions = Champions(
+            Pointer(store.control, config.name),
+            config.tracking.uri_in(config.storage_path),
+            config.tracking.model_of(config.name),
+        )
+        return cls(config.name, store, champions, Attempts(store.control, config.name))
+
+    @property
+    def path(self) -> Path:
+        """Where `loop.json` lies."""
+        return self.store.root / "runs" / self.name / LOOP
+
+    def as_json(self) -> dict[str, Any]:
+        """The champion, all turns, and the last rollback."""
+        current = self.champions.pointer.current()
+        return {
+            "name": self.name,
+            "champion": current and current.champion.model_dump(mode="json"),
+            "turns": self.attempts.turns(),
+            "rolled_back": self.rolled_back(),
+        }
+
+    def rolled_back(self) -> dict[str, Any] | None:
+        """The last version that was rolled back or stopped on traffic: what it was, why, when; None without one."""
+        rejections = self.champions.pointer.rejections()
+        if not rejections:
+            return None
+        last = rejections[-1]
+        versions = {each.digest: each.version for each in self.champions.pointer.history()}
+        versions |= {turn["digest"]: turn["version"] for turn in self.attempts.turns() if turn.get("digest")}
+        current = self.champions.pointer.current()
+        return {
+            "version": versions.get(last["digest"]),
+            "champion": current and current.champion.version,
+            "reason": last["reason"],
+            "at": last["at"],
+        }
+
+    def write(self) -> dict[str, str]:
+        """Write `loop.json`, and give its path as a command's result has it."""
+        write_json(self.path, redacted_values(self.as_json()))
+        return {"result_path": str(self.path)}
+
+
+def application_of(config: RunConfig) -> str:
+    """The name under which a run's decisions stand in the log."""
+    return config.serve.application or config.name
+
+
+def log_reader(config: RunConfig) -> LogReader:
+    """The log of a run's service. DataError where nothing has been served yet."""
+    return LogReader(log_url(config.serve, config.storage_path))
+
+
+def watermark_of(config: RunConfig) -> int:
+    """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
+    return log_watermark(config.serve, config.storage_path, application_of(config))
+
+
+def look_at_log(config: RunConfig) -> Seen:
+    """What the log holds beyond the last attempt, and whether the champion's certificate is refuted."""
+    state = LoopState.of(config)
+    current = state.champions.agreed().champion
+    if not (watermark := watermark_of(config)):
+        return Seen()
+    turns = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == current.digest]
+    after = min(watermark, max([current.after, *turns]))
+    with log_reader(config) as log:
+        decisions, large_answers, labels = log.counts(application_of(config), after)
+        drift = drifted(log.drift(application_of(config), current.version))
+        return Seen(decisions, large_answers, labels, refuted=log.alarmed(current.version), drift=drift)

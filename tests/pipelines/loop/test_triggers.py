@@ -1,0 +1,43 @@
+"""An attempt is started by what came in, by an alarm or by the clock, and never without anything to learn from."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.loop.config import UpdateConfig
+from pipelines.loop.triggers import Seen, due, watch
+
+CONFIG = UpdateConfig(every_s=600, new_large_answers=100, new_labels=10, poll_s=5)
+
+
+@pytest.mark.parametrize(
+    ("seen", "idle_s", "reason"),
+    [
+        (Seen(decisions=50, large_answers=20), 10, None),
+        (Seen(decisions=500, large_answers=100), 10, "100 new answers of the large model"),
+        (Seen(decisions=50, labels=10), 10, "10 new labels"),
+        (Seen(decisions=50), 600, "600 s since the last attempt"),
+        (Seen(decisions=1, refuted=True), 0, "the certificate is refuted"),
+        (Seen(decisions=1, drift="call rate"), 0, "drift: call rate"),
+        (Seen(refuted=True, drift="call rate"), 9999, None),
+    ],
+)
+def test_what_starts_an_attempt(seen: Seen, idle_s: float, reason: str | None) -> None:
+    assert due(seen, idle_s, CONFIG) == reason
+
+
+def test_a_watch_attempts_when_something_is_due_and_waits_for_the_schedule_anew_after_it() -> None:
+    now, started = [0.0], list[tuple[float, str]]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 1500:
+            raise KeyboardInterrupt
+
+    def look() -> Seen:
+        return Seen(decisions=1, refuted=now[0] == 300)
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(look, lambda why: started.append((now[0], why)), CONFIG, clock=lambda: now[0], sleep=sleep)
+    assert [at for at, _ in started] == [300, 900, 1500]
+    assert started[0][1] == "the certificate is refuted"
