@@ -49,6 +49,11 @@ class Register(Stage, Plan):
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
 
+    @property
+    def continues(self) -> str | None:
+        """Digest of the bundle whose training this one continues."""
+        return None
+
     def write(
         self,
         attempt: Attempt,
@@ -80,7 +85,8 @@ class Register(Stage, Plan):
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
             lineage=Lineage(
-                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)}
+                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
+                parent=self.continues,
             ),
         )
         bundle.write(attempt.folder / BUNDLE)
