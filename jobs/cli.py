@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import benchmark, route
+from jobs import benchmark, log, route
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -39,13 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(route.app, name="route")
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(log.app, name="log")
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
-]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
