@@ -14,6 +14,7 @@ from pipelines.context import Attempt, Context
 from pipelines.loop.champion import Pointer
 from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import Champions, champion_now
+from pipelines.loop.units import trained_units
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
@@ -40,7 +41,7 @@ class BundleArtefact(Artefact):
 class Register(Stage, Plan):
     """The bundle, in the store, and in the registry as the champion; idempotent."""
 
-    stage, version, unit = "register", 3, "bundles"
+    stage, version, unit = "register", 4, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
     name: str
@@ -84,6 +85,7 @@ class Register(Stage, Plan):
             certificates=evaluated.certificates(name),
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
+            trained_units=trained_units(sequence),
             lineage=Lineage(
                 artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
                 parent=self.continues,

@@ -207,6 +207,13 @@ def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
 
 
+def test_the_units_that_trained_come_back_and_are_not_known_of_a_bundle_that_lists_none(tmp_path: Path) -> None:
+    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
+    assert round_trip(bundle(trained_units=units), tmp_path).trained_units == units
+    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "empty").trained_units == frozenset()
+    assert round_trip(bundle(), tmp_path / "unknown").trained_units is None
+
+
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:
     folder = bundle(learner_state={"memory": {"features": torch.ones(2)}}).write(tmp_path / "bundle")
     files = [path for path in folder.rglob("*") if path.is_file()]
