@@ -13,6 +13,7 @@ from pipelines.loop.champion import Champion, Pointer
 from pipelines.loop.logs import log_url, log_watermark
 from pipelines.loop.promotion import Champions
 from pipelines.loop.triggers import Seen
+from pipelines.serve.log.drift import drifted
 from pipelines.serve.log.window import LogReader
 from pipelines.store.artefact import ArtefactStore, write_json
 
@@ -113,4 +114,5 @@ def look_at_log(config: RunConfig) -> Seen:
     with log_reader(config) as log:
         decisions, large_answers, labels = log.counts(application_of(config), after)
         refuted = log.alarm(application_of(config), current.version) is not None
-        return Seen(decisions, large_answers, labels, refuted=refuted)
+        drift = drifted(log.drift(application_of(config), current.version))
+        return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift)

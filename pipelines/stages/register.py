@@ -8,6 +8,8 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
+from kcm.cascade.policy import Policy
+from kcm.certify.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
@@ -20,11 +22,12 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table
 from pipelines.tracking import TrackingConfig
-from pipelines.training.artefacts import TunedArtefact
+from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"
+DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
 
 
 class BundleArtefact(Artefact):
@@ -86,6 +89,7 @@ class Register(Stage, Plan):
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
             trained_units=trained_units(sequence),
+            drift=_drift(found, policy, outcome_table(found.collaborator, features, outcomes, ["certify"])),
             lineage=Lineage(
                 artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
                 parent=self.continues,
@@ -109,3 +113,20 @@ class Register(Stage, Plan):
         )
         if (stays := champions.introduce(candidate)) is not None:
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
+
+
+def _drift(found: Tuned, policy: Policy, certify: TableWithFeatures) -> DriftReference | None:
+    """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
+    table, num_labels = certify.table, found.collaborator.num_labels
+    if len(table) < FEWEST_ROWS:
+        return None
+    small_N = table.small_logits[:, :num_labels].argmax(axis=1)
+    scores = found.gate.score(certify.features_ND, table.judge_logits[:, :num_labels])
+    return DriftReference.fit(
+        certify.features_ND,
+        small_N,
+        num_labels,
+        policy.keep(scores, table.task),
+        small_N != table.large_label,
+        DRIFT_DELTA,
+    )

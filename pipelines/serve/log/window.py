@@ -27,6 +27,7 @@ from pipelines.serve.log.database import (
     Database,
     LogUnavailableError,
 )
+from pipelines.serve.log.drift import read_drift
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 
@@ -155,6 +156,11 @@ class LogReader:
         with self._reading() as connection:
             row = connection.execute(chosen.where(d.application == application, d.number > after)).one()
         return int(row[0]), int(row[1]), int(row[2])
+
+    def drift(self, application: str, version: str) -> dict[str, float]:
+        """As `pipelines.serve.log.drift.read_drift`."""
+        with self._reading() as connection:
+            return read_drift(connection, application, version)
 
     def alarm(self, application: str, version: str) -> int | None:
         """The last decision that had been answered when the monitor of a version gave the alarm; None without one."""
