@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -60,7 +61,7 @@ class Loop:
         tracking.close()
         return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
 
-    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, reporter: object) -> Walked:
+    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object) -> Walked:
         self.walked.append(attempt.name)
         if self.fault:
             raise self.fault
@@ -252,6 +253,17 @@ def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyP
     loop.watermark = 900
     result = update(loop.config)
     assert (result["after"], result["upto"], loop.champion) == (500, 900, "reviews/3")
+
+
+def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
+    first = update(loop.config)
+    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
+    monkeypatch.setattr(turns, "_sufficient_labels", lambda *_: labels)
+    again = update(loop.config)
+    assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
+    assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
+    assert not update(loop.config)["changed"]
 
 
 def test_a_run_without_updates_says_what_to_add(loop: Loop) -> None:
