@@ -20,7 +20,7 @@ from pipelines.loop.attempts import Attempt, configuration_fingerprint
 from pipelines.loop.champion import Champion
 from pipelines.loop.gates import PromotionGate
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, watermark_of
+from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
@@ -62,7 +62,8 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         current = state.champions.agreed().champion
         watermark = watermark_of(config)
-        attempt = state.attempts.next(current, watermark, _configuration(config))
+        after = window_start(config, current)
+        attempt = state.attempts.next(current, after, watermark, _configuration(config))
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
             return {"changed": False, "reason": reason, "champion": current.version} | state.write()

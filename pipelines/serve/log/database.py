@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,15 @@ class Database:
         with _unavailable():
             self._prepare()
 
+    def truncate(self) -> None:
+        """Empty SQLite's write-ahead log, which holds what has been deleted; with a reader on it, a later write does.
+
+        Elsewhere nothing is done: PostgreSQL overwrites what was deleted in its own time.
+        """
+        if self._url.get_backend_name() == "sqlite":
+            with suppress(sqlite3.Error), closing(_connect(self._url, "rw", self._timeout_s)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let go of all connections."""
         self._engine.dispose()
@@ -271,6 +280,12 @@ def take_turns(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_TURNS)))
+
+
+def erase_content(connection: Connection) -> None:
+    """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
 def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:

@@ -23,6 +23,7 @@ from pipelines.serve.log.database import (
     ESCALATED,
     FAILURES,
     FEEDBACK,
+    FORGOTTEN,
     INBOX,
     LOG_KEY,
     PAYLOADS,
@@ -168,7 +169,7 @@ class DecisionLog:
         """Commit answered items in their order, and the audits that are drawn, before any of these is made."""
         with self._database.writing() as connection:
             take_turns(connection)
-            key = _key(connection)
+            key = log_key(connection)
             shared = {"application": self._application, "writer": self._writer}
             rows = [shared | _decision_row(each, key) for each in decisions]
             connection.execute(insert(connection, DECISIONS), rows)
@@ -185,14 +186,18 @@ class DecisionLog:
         labels: Mapping[int, str | None],
         probabilities: Mapping[int, NDArray[np.floating]] | None = None,
     ) -> None:
-        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities."""
+        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities.
+
+        What is forgotten by now stays so.
+        """
         known = {item: as_bytes(probabilities_C) for item, probabilities_C in (probabilities or {}).items()}
         with self._database.writing() as connection:
             for item, label in labels.items():
                 heard = {"large_label": label, "large_probabilities": known.get(item)}
                 state = "lost" if label is None else "answered"
                 this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
-                connection.execute(update(AUDITS).where(this).values(heard | {"state": state}))
+                forgotten = select(FORGOTTEN.c.item).where(of_items(FORGOTTEN, [(request_id, item)])).exists()
+                connection.execute(update(AUDITS).where(this, ~forgotten).values(heard | {"state": state}))
 
     def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
         """Commit all labels and return, or store none.
@@ -202,7 +207,7 @@ class DecisionLog:
         """
         wanted = {label.item: label.label for label in labels}
         with self._database.writing() as connection:
-            owner = _hashed(caller, _key(connection))
+            owner = hashed(caller, log_key(connection))
             issued = select(DECISIONS.c.item).where(
                 DECISIONS.c.request_id == request_id, DECISIONS.c.caller == owner, DECISIONS.c.item.in_(list(wanted))
             )
@@ -336,12 +341,12 @@ class DecisionLog:
         )
 
 
-def _key(connection: Connection) -> bytes:
+def log_key(connection: Connection) -> bytes:
     """The log's own key, which was made with its tables."""
     return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
 
 
-def _hashed(caller: str | None, key: bytes) -> str:
+def hashed(caller: str | None, key: bytes) -> str:
     """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
     return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
 
@@ -351,7 +356,7 @@ def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
         "request_id": decision.origin.request_id,
         "item": decision.item,
         "client_request_id": decision.origin.client_request_id,
-        "caller": _hashed(decision.origin.caller, key),
+        "caller": hashed(decision.origin.caller, key),
         "model_version": decision.model_version,
         "route": decision.route,
         "audit_share": decision.audit_share,

@@ -66,7 +66,7 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
 def _disagreement(tally: Tally) -> Observations:
     if tally.state is None:
         return Observations(tally.number, tally.audit_share)
-    known = tally.state == "answered"
+    known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
     low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
     return Observations(tally.number, tally.audit_share, tally.probability, low, high)
 
