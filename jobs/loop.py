@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobs.promotion import delivered
+from jobs.promotion import delivered, rollback_if_refuted
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState, look_at_log
+from pipelines.loop.triggers import Seen
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
@@ -36,7 +37,10 @@ def update(config: RunConfig) -> dict[str, Any]:
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Take a turn whenever one is due, until interrupted; a turn that is refused is told, and the watch goes on."""
+    """Take a turn whenever one is due, until interrupted; a turn that is refused is told, and the watch goes on.
+
+    A champion that an update has promoted and its traffic refutes is rolled back first.
+    """
     assert config.update is not None or update(config) is not None  # which says what is missing
     settings = config.update
     assert settings is not None
@@ -48,7 +52,12 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
         except (DataError, LockedError) as error:
             say(str(error))
 
-    watch_log(lambda: look_at_log(config), attempt, settings, clock=time.monotonic, sleep=time.sleep)
+    def look() -> Seen:
+        if (done := rollback_if_refuted(config)) is not None:
+            say(f"{done['rolled_back']} is rolled back to {done['version']}: {done['reason']}")
+        return look_at_log(config)
+
+    watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
 
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipelines.loop.canary import roll_out
 from pipelines.loop.champion import By
 from pipelines.loop.logs import log_url
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, watermark_of
+from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
@@ -77,6 +77,21 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)
     return result | {"rolled_back": today.version, "reason": reason} | state.write()
+
+
+def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
+    """Go back from a champion that an update has promoted, where its own traffic refutes its certificate.
+
+    None where there is nothing to go back from. A version that a person promoted stays: the service has acted upon the
+    alarm by itself, see `serve.on_refuted`.
+    """
+    current = LoopState.of(config).champions.pointer.current()
+    if current is None or current.champion.by != "update" or not watermark_of(config):
+        return None
+    with log_reader(config) as log:
+        if not log.alarmed(current.champion.version):
+            return None
+    return rollback(config, reason="its certificate was refuted by its own traffic")
 
 
 def delivered(config: RunConfig, version: str) -> Delivery:

@@ -13,13 +13,14 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs import promotion
-from jobs.promotion import promote, rollback
+from jobs.promotion import promote, rollback, rollback_if_refuted
 from jobs.serving import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
-from pipelines.loop.champion import Pointer
+from pipelines.loop.champion import By, Pointer
 from pipelines.loop.state import LoopState
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, champion_of, set_champion
 from tests.jobs.conftest import registered
@@ -184,3 +185,29 @@ def test_promotion_by_hand_settles_what_a_hand_moved_in_mlflow(tmp_path, monkeyp
 def test_a_version_of_another_model_is_refused(config: RunConfig, offered: list[str]) -> None:
     with pytest.raises(KcmError, match="another model"):
         promote(config, "films/1")
+
+
+@pytest.mark.parametrize(("by", "alarmed"), [("update", True), ("update", False), ("promote", True)])
+def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: By, alarmed: bool
+) -> None:
+    """Promise: what nobody asked for goes back by itself; what a person promoted stays, and escalates by itself."""
+    config = registered(tmp_path)
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    promote(config, "1", by=by)
+    log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 5.0, config.name)
+    log.add_decisions([Decision(Origin("r"), 0, "reviews/1", "small", 0.5)])
+    if alarmed:
+        log.raise_alarm("reviews/1", 0.02, 0.05)
+    log.close()
+    done = rollback_if_refuted(config)
+    goes_back = by == "update" and alarmed
+    assert champion(config) == ("2" if goes_back else "1")
+    assert (done is not None) == goes_back
+    if goes_back:
+        assert pointer(config).rejected(pointer(config).history()[-2].digest) is not None
+        assert rollback_if_refuted(config) is None
+
+
+def test_where_nothing_was_served_nothing_is_rolled_back(tmp_path: Path) -> None:
+    assert rollback_if_refuted(registered(tmp_path)) is None

@@ -6,6 +6,7 @@ those that an older version made grow; a table is stated here as it is now, and 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,8 +43,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
 
 SCHEMA = MetaData()
@@ -320,9 +321,11 @@ def _unavailable() -> Iterator[None]:
 
 def _engine(url: URL, timeout_s: float) -> Engine:
     if url.get_backend_name() == "sqlite":
-        # A connection per transaction: one that stays open would go on writing into a file that has been deleted.
-        engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=NullPool)
+        # Connections stay open: SQLite would end its write-ahead log with the last one, and begin it with the next.
+        engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=QueuePool)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", lambda connection, record: record.info.update(file=_file_of(url)))
+        event.listen(engine, "checkout", lambda connection, record, _: _require_file(url, record.info["file"]))
         return engine
     milliseconds = int(timeout_s * 1000)
     return create_engine(
@@ -336,6 +339,21 @@ def _engine(url: URL, timeout_s: float) -> Engine:
             "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         },
     )
+
+
+def _file_of(url: URL) -> tuple[int, int] | None:
+    """Which file is at the URL; None where there is none."""
+    try:
+        found = os.stat(url.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _require_file(url: URL, file: tuple[int, int] | None) -> None:
+    """Have the pool connect anew where another file is there now: a deleted one could be written to for ever."""
+    if file is None or _file_of(url) != file:
+        raise DisconnectionError("the file is another one")
 
 
 def _begin(connection: Connection) -> None:

@@ -261,6 +261,16 @@ def test_a_database_that_is_gone_is_missed_and_not_made_anew(path: Path, log: De
     assert stored(log) == ["before", "r2"]
 
 
+def test_another_database_in_the_place_of_a_deleted_one_is_written_to(path: Path, log: DecisionLog) -> None:
+    """Promise: what is acknowledged is in the file that is there, not in one that is gone with a connection to it."""
+    for file in path.parent.iterdir():
+        file.unlink()
+    other = DecisionLog(f"sqlite:///{path}", timeout_s=2.0)
+    labelled(other, "of another")
+    labelled(log, "r1")
+    assert stored(other) == stored(log) == ["of another", "r1"]
+
+
 def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
     log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,8 +284,10 @@ def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", cramped)
+        log.close()  # it connects anew
         with pytest.raises(LogUnavailableError):
             labelled(log, "r1", text="x" * 100_000)
+        log.close()
     labelled(log, "r2")
     assert stored(log) == ["before", "r2"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -193,6 +195,46 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
     assert reader.gaps("films", second, third) == 2
     assert reader.gaps("films", 0, third) == 6
     assert reader.gaps("films", third, third + 100) == 0
+
+
+ANSWERS = """
+import asyncio, itertools, sys
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.decisions import Decision, Origin
+from pipelines.serve.log.payloads import Payload
+from pipelines.serve.log.writer import LogWriter
+
+
+async def answer():
+    log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1], application="films")
+    await log.open()
+    for number in itertools.count():
+        payload = Payload("x" * 1000)
+        log.add_decisions([Decision(Origin(f"r{number:06}"), 0, "1", "small", 0.5, unit=b"u", payload=payload)])
+        if number % 100 == 0:
+            await log.flush()
+            print(number, flush=True)
+        await asyncio.sleep(0.0002)
+
+
+asyncio.run(answer())
+"""
+
+
+def test_a_replica_that_is_killed_leaves_no_hole(any_url: str, log: DecisionLog, reader: LogReader) -> None:
+    """Promise: whenever SIGKILL comes, what was committed is there, whole and in its order, with its payloads."""
+    with subprocess.Popen([sys.executable, "-c", ANSWERS, any_url], stdout=subprocess.PIPE, text=True) as replica:
+        assert replica.stdout is not None
+        committed = [int(line) for line, _ in zip(replica.stdout, range(8), strict=False)][-1]
+        replica.kill()
+    upto = reader.watermark("films")
+    window = reader.window("films", 0, upto)
+    assert window["request_id"].to_pylist() == [f"r{number:06}" for number in range(window.num_rows)]
+    assert window.num_rows > committed == 700
+    assert {*window["text"].to_pylist()} == {"x" * 1000}
+    assert reader.gaps("films", 0, upto) == 0
+    log.add_decisions([decision("after it")])
+    assert reader.window("films", upto, reader.watermark("films"))["request_id"].to_pylist() == ["after it"]
 
 
 def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReader) -> None:
