@@ -19,7 +19,7 @@ from pipelines.loop.canary import roll_out
 from pipelines.loop.champion import By
 from pipelines.loop.logs import log_url
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
@@ -70,9 +70,13 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     if current is None:
         raise KcmError(f"{config.name!r} has no champion to roll back", mend="Start `kcm run` first")
     today = current.champion
-    earlier = [each for each in pointer.history() if each.digest != today.digest]
+    earlier = [
+        each for each in pointer.history() if each.digest != today.digest and pointer.rejected(each.digest) is None
+    ]
     if version is None and not earlier:
-        raise KcmError(f"{today.version} has had no other champion before it", mend="Name a VERSION")
+        raise KcmError(
+            f"{today.version} has had no other champion before it that was not rolled back", mend="Name a VERSION"
+        )
     result = promote(config, version or earlier[-1].version, by="rollback")
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)
@@ -89,7 +93,7 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     if current is None or current.champion.by != "update" or not watermark_of(config):
         return None
     with log_reader(config) as log:
-        if not log.alarmed(current.champion.version):
+        if log.alarm(application_of(config), current.champion.version) is None:
             return None
     return rollback(config, reason="its certificate was refuted by its own traffic")
 

@@ -247,3 +247,23 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
     assert load.failed == []
     assert mixed(load, expected, second) == []
     log.close()
+
+
+def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
+    url: str, config: RunConfig, first: Release, sentences: list[str]
+) -> None:
+    """Promise: what one replica finds out is acted upon by all within seconds, while they answer."""
+    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
+    with Load(url, sentences) as load:
+        load.wait_for(4)
+        assert card(url)["standing"] == "holds"
+        assert log.raise_alarm(first.version, 0.02, 0.1)
+        told = time.monotonic()
+        while {card(url)["standing"] for _ in range(12)} != {"refuted"}:  # the proxy asks another replica each time
+            assert time.monotonic() - told < 30  # on a busy machine
+        start = len(load.answered) + 4  # those under way were judged before
+        load.wait_for(20)
+    later = [answer["route"] for _, _, response in load.answered[start:] for answer in response["answers"]]
+    assert set(later) <= {"large", "small_degraded"}
+    assert load.failed == []
+    log.close()
