@@ -9,7 +9,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,15 +19,17 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 from fastapi import FastAPI
+from numpy.typing import NDArray
 from ray import serve
 from serve_stubs import StubEncoder
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, load_small_side
+from kcm.bundle.runtime import Input, Judgement, SmallSide, load_encoder
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import PixelsConfig, TextEncoderConfig
+from kcm.encoders import Encoder, PixelsConfig, TextEncoderConfig
+from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
@@ -81,13 +83,13 @@ class Suffering:
 class Sorting(SmallSide):
     """Escalates the texts that say `escalate`, and is sure of the label `good` for all others."""
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
+    def judge_features(
+        self, features_ND: NDArray[np.float32], inputs: Sequence[Input], encoded_s: float
+    ) -> list[Judgement]:
         """One judgement per input; features are computed and left alone."""
         return [
             replace(found, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in example.content.text)
-            if isinstance(found, Judgement)
-            else found
-            for example, found in zip(inputs, super().judge(inputs), strict=True)
+            for example, found in zip(inputs, super().judge_features(features_ND, inputs, encoded_s), strict=True)
         ]
 
 
@@ -99,11 +101,12 @@ class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
         api.add_api_route(MEASURED, Suffering().figures, include_in_schema=False)
         return api
 
-    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         if "image" in bundle.reads:
-            encoder = load_small_side(bundle, self._assets_dir).encoder
-        else:
-            encoder = StubEncoder(bundle.collaborator.in_features)
+            return load_encoder(bundle, self._assets_dir)
+        return StubEncoder(bundle.collaborator.in_features)
+
+    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
         return Sorting(bundle, encoder, top_k=self._config.top_k)
 
 

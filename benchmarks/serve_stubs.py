@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.runtime import Input, Judgement, SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.encoders import Encoder
 from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
 from kcm.large.adapters.classifier import answers_from
@@ -55,7 +57,9 @@ class StubLarge:
 class EscalatesAll(SmallSide):
     """A small side that hands every input on, without looking at it."""
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
+    def judge_features(
+        self, features_ND: NDArray[np.float32], inputs: Sequence[Input], encoded_s: float
+    ) -> list[Judgement]:
         """Judgements that keep nothing."""
         count = len(self.bundle.label_names)
         nothing = Judgement(0, np.full(count, 1 / count), 1 / count, -1e9, np.inf, False, 0.0, np.zeros(1, np.float32))
@@ -65,16 +69,21 @@ class EscalatesAll(SmallSide):
 class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
     """The door of the large model alone: the same interface, no encoder."""
 
-    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
-        return EscalatesAll(bundle, StubEncoder(bundle.collaborator.in_features), top_k=self._config.top_k)
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+        return StubEncoder(bundle.collaborator.in_features)
+
+    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
+        return EscalatesAll(bundle, encoder, top_k=self._config.top_k)
 
 
 class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
     """The door with the bundle's own networks behind a stub encoder; it keeps everything, as an echo does."""
 
-    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
-        kept = replace(bundle, policy=Policy(decision=KEEP_ALL))
-        return SmallSide(kept, StubEncoder(bundle.collaborator.in_features), top_k=self._config.top_k)
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+        return StubEncoder(bundle.collaborator.in_features)
+
+    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
+        return SmallSide(replace(bundle, policy=Policy(decision=KEEP_ALL)), encoder, top_k=self._config.top_k)
 
 
 class LargeStub(Large.func_or_class):  # type: ignore[name-defined, misc]

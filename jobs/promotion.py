@@ -10,16 +10,20 @@ from typing import Any
 import ray
 
 from jobs.serving import Site, served_model, service_folder
+from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
+from pipelines.loop.canary import roll_out
 from pipelines.loop.champion import By
+from pipelines.loop.logs import log_url
 from pipelines.loop.promotion import champion_now, promoting
 from pipelines.loop.state import LoopState, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.deploy.deployment import change_version, is_running
+from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
+from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.release import Release
 from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
 
@@ -76,17 +80,37 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
 
 
 def delivered(config: RunConfig, version: str) -> Delivery:
-    """Let the running service take a registered version over at once; nothing where none runs."""
+    """Bring a registered version through shadow and canary in the running service; nothing where none runs."""
     release = served_model(config, version)
-    require_servable(release, Site.of(config).serve, config.assets_path)
-    return Delivery(served=change_served(config, release))
+    site = Site.of(config)
+    require_servable(release, site.serve, config.assets_path)
+    with _running_cluster(config) as connected:
+        if not (connected and is_running()) or (current := current_release()) is None:
+            return Delivery(served=False)
+        assert config.update is not None
+        certificate = Bundle.read(release.bundle).certificates.get(None)
+        log = TrialLog(log_url(site.serve, config.storage_path), site.serve.application or config.name)
+        try:
+            outcome = roll_out(
+                current.champion,
+                release,
+                config.update.canary,
+                service=RunningService(config.serve.load_timeout_s, config.serve.resource),
+                log=log,
+                epsilon=certificate.epsilon if certificate else config.certificate.epsilon,
+                label_free=certificate is not None and certificate.method == "traffic",
+            )
+        finally:
+            log.close()
+    stages = [stage.model_dump(mode="json") for stage in outcome.stages]
+    return Delivery(served=True, stopped=None if outcome.promoted else outcome.reason, stages=stages)
 
 
 def change_served(config: RunConfig, release: Release) -> bool:
     """Let the running service answer with a release; False where none runs."""
     with _running_cluster(config) as connected:
         if served := connected and is_running():
-            change_version(release, timeout_s=config.serve.load_timeout_s)
+            change_release(release, timeout_s=config.serve.load_timeout_s, resource=config.serve.resource)
     return served
 
 

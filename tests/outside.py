@@ -46,12 +46,17 @@ class Letters:
 '''
 
 
-def write_outside_package(folder: Path) -> None:
-    """Modules `anchor`, `words` and `letters`, and the entry points of a distribution `anchoring` 1.2."""
+def write_modules(folder: Path) -> None:
+    """Modules `anchor`, `words` and `letters`."""
     blocks = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(encoding="utf-8"), re.DOTALL)
     learner, large = blocks
     for name, text in {"anchor": learner, "words": large, "letters": ENCODER}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+def write_outside_package(folder: Path) -> None:
+    """The modules, and the entry points of a distribution `anchoring` 1.2."""
+    write_modules(folder)
     metadata = folder / "anchoring-1.2.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: anchoring\nVersion: 1.2\n")

@@ -22,7 +22,7 @@ from scipy.special import softmax
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, LargeModel, Prompts, Resources, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
@@ -114,28 +114,37 @@ class SmallSide:
     def judge(self, inputs: Sequence[Input]) -> list[Judgement | Unreadable]:
         """Judge all inputs in one pass; each costs its share of the seconds.
 
-        Raises DataError when the judge's logits are not numbers.
+        Raises DataError when logits are not numbers.
         """
         if not inputs:
             return []
         started = time.perf_counter()
         features_ND, faults = encode_readable(self.encoder, [item.content for item in inputs])
+        encoded_s = (time.perf_counter() - started) / len(inputs)
         readable = [item for position, item in enumerate(inputs) if position not in faults]
-        judged = iter(self._judged(features_ND, readable, started))
+        judged = iter(self.judge_features(features_ND, readable, encoded_s))
         return [Unreadable(faults[position]) if position in faults else next(judged) for position in range(len(inputs))]
 
-    def _judged(self, features_ND: NDArray[np.float32], inputs: Sequence[Input], started: float) -> list[Judgement]:
-        """Judgements from the inputs' features."""
+    def judge_features(
+        self, features_ND: NDArray[np.float32], inputs: Sequence[Input], encoded_s: float
+    ) -> list[Judgement]:
+        """Judge inputs by their features, each of which took `encoded_s` seconds.
+
+        Raises DataError when logits are not numbers.
+        """
         if not inputs:
             return []
+        started = time.perf_counter()
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC)
-        tasks = [item.task for item in inputs]
-        threshold_N, keeps_N = self.policy.cuts(tasks, len(inputs)), self.policy.keep(score_N, tasks)
+        if np.isnan(small_NC).any():
+            raise DataError("the small model's logits contain NaN")
+        tasks, policy = [item.task for item in inputs], self.policy  # which another thread may replace
+        threshold_N, keeps_N = policy.cuts(tasks, len(inputs)), policy.keep(score_N, tasks)
         label_N = small_NC.argmax(axis=1)
         confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
         probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)
-        cost_s = (time.perf_counter() - started) / len(inputs)
+        cost_s = encoded_s + (time.perf_counter() - started) / len(inputs)
         return [
             Judgement(
                 label=int(label_N[row]),

@@ -6,22 +6,31 @@ an upper bound on it holds with a known probability. Without drift, distances ex
 bound says: an event for `kcm.certify.alarm`. (A conformal martingale against a fixed reference is not valid: its
 p-values all depend on the same rows.)
 
+`DriftReference` holds what was seen of a version's inputs: distance, labels, how often it escalates and how often it
+disagrees with the large model, each with an upper bound from the certify rows.
+
 Shapes: N inputs, R reference rows, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from kcm.certify.pvalues import binomial_upper_bound
 from kcm.errors import DataError
 
 NEIGHBOUR = 5  # the distance is that to this nearest reference row
 TYPICAL = 0.1  # share of the calibration rows that lie beyond the threshold
 FEWEST_ROWS = 100
+MOST_ROWS = 1000  # reference rows: each costs every input a distance
+ALARM_DELTA = 0.05  # probability that inputs like the certify rows are ever called drifted, limits that hold given
+QUANTITIES = ("call_rate", "disagreement", "distance", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +48,7 @@ class DistanceReference:
             raise DataError(f"{len(features_ND)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
         order = np.random.default_rng(seed).permutation(len(features_ND))
         reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
+        reference = reference[:MOST_ROWS]
         distances = np.sort(_distances(calibration, reference))
         count = max(1, round(TYPICAL * len(distances)))
         limit = float(beta.ppf(1 - delta, count, len(distances) - count + 1))
@@ -76,6 +86,69 @@ class LabelReference:
     def unusual(self, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each answer is one of the rare labels, [N]."""
         return np.isin(labels_N, list(self.rare))
+
+
+@dataclass(frozen=True, eq=False)
+class DriftReference:
+    """What was seen of inputs on certify rows, and the bounds on what may be seen of them later."""
+
+    distance: DistanceReference
+    labels: LabelReference
+    call_rate: float
+    disagreement: float
+
+    @classmethod
+    def fit(
+        cls,
+        features_ND: NDArray[np.float32],
+        small_labels_N: NDArray[np.int64],
+        num_labels: int,
+        keeps_N: NDArray[np.bool_],
+        disagrees_N: NDArray[np.bool_],
+        delta: float,
+        seed: int = 0,
+    ) -> DriftReference:
+        """From certify rows under the deployed policy; all limits hold together with probability 1 - delta.
+
+        `disagrees_N`: whether the small answer differs from the large one. DataError for fewer than 100 rows.
+        """
+        spend, count = delta / len(QUANTITIES), len(keeps_N)
+        return cls(
+            DistanceReference.fit(features_ND, spend, seed),
+            LabelReference.fit(small_labels_N, num_labels, spend, seed),
+            call_rate=binomial_upper_bound(int((~keeps_N).sum()), count, spend),
+            disagreement=binomial_upper_bound(int((keeps_N & disagrees_N).sum()), count, spend),
+        )
+
+    def limits(self) -> dict[str, float]:
+        """The limits by quantity; a quantity that may take any value cannot drift, and is left out."""
+        values = (self.call_rate, self.disagreement, self.distance.limit, self.labels.limit)
+        return {name: value for name, value in zip(QUANTITIES, values, strict=True) if 0 < value < 0.99}
+
+    def rows(self) -> NDArray[np.float32]:
+        """The reference rows, [R, D]."""
+        return self.distance.rows_RD
+
+    def figures(self) -> dict[str, Any]:
+        """All else, as plain values."""
+        return {
+            "threshold": self.distance.threshold,
+            "distance": self.distance.limit,
+            "rare": sorted(self.labels.rare),
+            "labels": self.labels.limit,
+            "call_rate": self.call_rate,
+            "disagreement": self.disagreement,
+        }
+
+    @classmethod
+    def of(cls, rows_RD: NDArray[np.float32], figures: Mapping[str, Any]) -> DriftReference:
+        """From what `rows` and `figures` gave."""
+        return cls(
+            DistanceReference(rows_RD, figures["threshold"], figures["distance"]),
+            LabelReference(frozenset(figures["rare"]), figures["labels"]),
+            figures["call_rate"],
+            figures["disagreement"],
+        )
 
 
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:

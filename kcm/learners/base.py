@@ -7,7 +7,7 @@ Shapes: N rows, D features, C labels, M networks: judge and small, or the one th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -205,6 +205,9 @@ class Learner:
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:
         """Positions among a finished task's rows that could enter the memory; only these rows are read."""
         return []
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Drop what is remembered of rows with these ids."""
 
     def memory_rows(self) -> list[MemoryRow]:
         """What is remembered now."""

@@ -8,7 +8,7 @@ keys of a union lie among the smallest keys of its parts, sketches of parts merg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,6 +95,10 @@ class Memory:
         candidates = list(unique.values())
         kept = select([row.key for row in candidates], [row.group for row in candidates], self.capacity)
         self.rows, self._tensors = [candidates[position] for position in kept], None
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Drop the rows with these ids."""
+        self.rows, self._tensors = [row for row in self.rows if row.id not in ids], None
 
     def grow(self, num_labels: int) -> None:
         """Make room for labels that come later: the large model gave them 0, the networks nothing."""

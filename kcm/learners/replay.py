@@ -12,7 +12,7 @@ labels not seen yet. In the first task, or where no label is old, the loss is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -112,6 +112,10 @@ class Replay(Learner):
     def remember(self, rows: Iterable[MemoryRow]) -> None:
         """Merge the finished task's rows into the memory."""
         self.memory.add(rows)
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Remembered rows with these ids leave the memory; later tasks take their place."""
+        self.memory.remove(ids)
 
     def memory_rows(self) -> list[MemoryRow]:
         """The memory's rows, in key order."""

@@ -86,18 +86,19 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
 def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
     """The table in a frame, which messages call `where`; raises what `read_table` raises."""
     columns.check()
+    frame = _with_text_names(frame)
+    check_columns(frame, columns, where)
+    table, cells = read_inputs(frame, columns, where)
     notes: list[str] = []
-    frame, cells, names = _opened(frame, columns, where)
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
     return replace(
-        _unjudged(frame, cells, names, columns, notes, where),
+        table,
         small_correct=small_correct,
         large_correct=large_correct,
         large_error=large_error,
         small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
         large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
-        split=_splits(cells, columns.split) if columns.split else None,
-        notes=tuple(notes),
+        notes=(*notes, *table.notes),
     )
 
 
@@ -105,42 +106,40 @@ def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> Ro
     """The inputs in a frame that need not say who was right: nobody was, at no known cost, in no split."""
     later = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
     columns = columns.model_copy(update=dict.fromkeys((*later, "small_cost", "large_cost", "split")))
-    notes: list[str] = []
-    frame, cells, names = _opened(frame, columns, where)
-    return replace(_unjudged(frame, cells, names, columns, notes, where), notes=tuple(notes))
+    frame = _with_text_names(frame)
+    check_columns(frame, columns, where)
+    return read_inputs(frame, columns, where)[0]
 
 
-def _opened(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[pd.DataFrame, Cells, NDArray[np.object_]]:
-    """The frame as its cells are read, the cells, and what messages call its rows."""
+def _with_text_names(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index([str(name) for name in frame.columns])
-    check_columns(frame, columns, where)
+    return frame
+
+
+def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
+    """What the table tells of its rows apart from answers and costs: nobody is right in it yet. Also all its cells."""
+    feature_names = feature_columns(frame, columns.features, where)
     names = _row_names(frame, columns, where)
-    return frame, Cells(frame, names, where), names
-
-
-def _unjudged(
-    frame: pd.DataFrame,
-    cells: Cells,
-    names: NDArray[np.object_],
-    columns: RouteColumns,
-    notes: list[str],
-    where: str,
-) -> RoutingTable:
-    nobody = np.zeros(len(frame), dtype=bool)
-    return RoutingTable(
+    cells = Cells(frame, names, where)
+    notes: list[str] = []
+    unknown = np.zeros(len(names), dtype=bool)
+    table = RoutingTable(
         name=names,
         item=_items(frame, cells, columns, notes),
-        small_correct=nobody,
-        large_correct=nobody,
-        large_error=nobody,
+        small_correct=unknown,
+        large_correct=unknown,
+        large_error=unknown,
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
-        features=_features(cells, feature_columns(frame, columns.features, where)),
+        features=_features(cells, feature_names),
         group=cells.strings(columns.group) if columns.group else None,
         task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
+        split=_splits(cells, columns.split) if columns.split else None,
+        notes=tuple(notes),
     )
+    return table, cells
 
 
 def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArray[np.object_]:

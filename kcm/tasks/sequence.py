@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kcm.durable import link_files
 from kcm.errors import ArtefactError
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import Scenario, TaskOrder
@@ -69,11 +70,7 @@ class TaskSequence:
 
     def rows(self, task: int) -> pa.Table:
         """All rows of one task with a column `split`, split by split, in the order of the source."""
-        parts = []
-        for split in SPLITS:
-            part = self.tasks[task].splits[split].with_format("arrow")[:].cast(_SCHEMA)
-            parts.append(part.append_column("split", pa.array([split] * len(part), pa.string())))
-        return pa.concat_tables(parts).combine_chunks()
+        return split_rows(self.tasks[task])
 
     def save(self, folder: Path) -> None:
         """Write one Parquet file per task, the bad rows as CSV and, last, a description as JSON."""
@@ -91,17 +88,15 @@ class TaskSequence:
             "none_label": self.none_label,
             "tasks": [{"name": task.name, "label_names": task.label_names} for task in self.tasks],
         }
-        (folder / _DESCRIPTION).write_text(
-            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        _write_description(folder, description)
 
     @classmethod
     def load(cls, folder: Path) -> TaskSequence:
         """Read what `save` wrote. Raises ArtefactError when it is missing or damaged."""
         try:
-            description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+            description = read_description(folder)
             tasks = tuple(
-                Task(entry["name"], tuple(entry["label_names"]), _read_splits(folder / _file_name(number)))
+                Task(entry["name"], tuple(entry["label_names"]), _read_splits(folder, number))
                 for number, entry in enumerate(description["tasks"])
             )
             return cls(
@@ -119,9 +114,44 @@ class TaskSequence:
             raise ArtefactError(f"not a task sequence: {error}", where=str(folder), mend="Build it again") from None
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """What is known of a saved sequence without its rows: `name`, `label_names`, `none_label`, `tasks` and more."""
+    description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    return description
+
+
+def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[str]) -> None:
+    """Save the sequence of `parent` with one more task to a folder; `label_names` is its list, which may be longer.
+
+    Files that stay the same are linked: a task is written once, however often the sequence grows. The description
+    lists such tasks under `grown`.
+    """
+    description = read_description(parent)
+    link_files(parent, folder, without={_DESCRIPTION})
+    number = len(description["tasks"])
+    pq.write_table(_stored(split_rows(task)), folder / _file_name(number))
+    tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
+    grown = [*description.get("grown", []), task.name]
+    _write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
+
+
+def split_rows(task: Task) -> pa.Table:
+    """All rows of a task with a column `split`, split by split."""
+    parts = []
+    for split in SPLITS:
+        part = task.splits[split].with_format("arrow")[:].cast(_SCHEMA)
+        parts.append(part.append_column("split", pa.array([split] * len(part), pa.string())))
+    return pa.concat_tables(parts).combine_chunks()
+
+
 def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
     """A split from its columns id, text, image, label and group."""
     return datasets.Dataset(pa.table(dict(rows), schema=_SCHEMA))
+
+
+def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    (folder / _DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def _stored(table: pa.Table) -> pa.Table:
@@ -134,10 +164,16 @@ def _file_name(number: int) -> str:
     return f"task-{number:04d}.parquet"
 
 
-def _read_splits(path: Path) -> dict[Split, datasets.Dataset]:
-    table = pq.read_table(path)
+def read_rows(folder: Path, task: int) -> pa.Table:
+    """All rows of one task of a saved sequence, as `TaskSequence.rows` gives them."""
+    table = pq.read_table(folder / _file_name(task))
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
+    return table.select([*_SCHEMA.names, "split"])
+
+
+def _read_splits(folder: Path, task: int) -> dict[Split, datasets.Dataset]:
+    table = read_rows(folder, task)
     splits = table.column("split")
     return {
         split: datasets.Dataset(table.filter(pa.compute.equal(splits, split)).select(_SCHEMA.names)) for split in SPLITS

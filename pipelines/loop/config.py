@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.tasks.splits import Fractions
 
 AUDIT_SHARE = 0.05  # of a run that has a section `update` and names no other
 
@@ -73,6 +74,14 @@ class UpdateConfig(Config):
     task: str = Field(
         "traffic-{number}",
         description="Name of a new task; {number} is the log's watermark. Items whose callers name a task keep it.",
+    )
+    more_labels: tuple[str, ...] = Field(
+        (), description="Labels that people may give although the champion does not know them; it learns them."
+    )
+    salt: str = Field("kcm", description="Of the hash that draws what a unit is for; another one draws anew.")
+    fractions: Fractions = Field(
+        {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
+        description="Shares of a window's units that train, choose the policy, certify it, and measure it.",
     )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")

@@ -251,6 +251,16 @@ class ServeConfig(BatchingConfig):
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
     feedback: FeedbackConfig = Field(default=FeedbackConfig(), description="Where decisions and true labels are kept.")
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
+    on_refuted: Literal["escalate_all", "tighten", "report"] = Field(
+        default="escalate_all",
+        description="What is done once a version's certificate is refuted or has expired: escalate_all: keep nothing; "
+        "tighten: keep the surest half of what was kept, of which nothing is promised; report: go on, and say so.",
+    )
+    resource: Path | None = Field(
+        default=None,
+        description="File that the service is deployed from by `serve deploy` or KubeRay, which promotion keeps in "
+        "step; else applying it again undoes a promotion.",
+    )
     encoder: ReplicaConfig | None = Field(
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )

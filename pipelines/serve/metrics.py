@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -34,9 +34,14 @@ AUDITS = "kcm_audits_total"
 DISAGREEMENT = "kcm_audited_disagreement"
 REGRET = "kcm_audited_regret"
 REFUTED = "kcm_certificate_refuted"
+DRIFT = "kcm_drift_evidence"
+SHADOWS = "kcm_shadows_total"
+CHALLENGER = "kcm_challenger_share"
+VERSION_SECONDS = "kcm_version_seconds"
+FAILED = "kcm_version_failures_total"
 NAMES = (
     *(ITEMS, REQUESTS, ERRORS, EXPLANATIONS, UNSTORED, STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
-    *(AUDITS, DISAGREEMENT, REGRET, REFUTED),
+    *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, SHADOWS, CHALLENGER, VERSION_SECONDS, FAILED),
 )
 
 NODES_AT_ONCE = 8
@@ -64,6 +69,11 @@ class ServeMetrics:
         self._disagreement = Gauge(DISAGREEMENT, "Share of items kept against the large model's answer.", of_version)
         self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
         self._refuted = Gauge(REFUTED, "1 once more is lost than the certificate promised.", ("version",))
+        self._drift = Gauge(DRIFT, "Evidence that traffic is not like the certify rows.", ("version", "quantity"))
+        self._shadows = Counter(SHADOWS, "Items that a challenger judged unseen, by what it said.", ("version", "said"))
+        self._challenger = Gauge(CHALLENGER, "Share of the callers that a challenger answers.", ("version",))
+        self._version_seconds = Histogram(VERSION_SECONDS, "Seconds of a request by version.", _SECONDS, ("version",))
+        self._failures = Counter(FAILED, "Requests that a challenger took and did not answer.", ("version",))
 
     def answered(self, response: PredictResponse) -> None:
         """Count an answered request."""
@@ -74,6 +84,7 @@ class ServeMetrics:
         if response.timings.large_s:
             self._seconds.observe(response.timings.large_s, {"stage": "large"})
         self._seconds.observe(response.timings.total_s, {"stage": "total"})
+        self._version_seconds.observe(response.timings.total_s, {"version": response.model_version})
 
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
@@ -103,6 +114,24 @@ class ServeMetrics:
             for end, value in zip(("low", "high"), ends, strict=True):
                 gauge.set(value, tags={"version": version, "end": end})
         self._refuted.set(float(alarm), tags={"version": version})
+
+    def set_drift(self, version: str, e_values: Mapping[str, float]) -> None:
+        """Show the evidence of drift by quantity."""
+        for quantity, value in e_values.items():
+            self._drift.set(value, tags={"version": version, "quantity": quantity})
+
+    def set_challenger(self, version: str, share: float) -> None:
+        """Show which share of the callers a challenger answers."""
+        self._challenger.set(share, tags={"version": version})
+
+    def shadowed(self, version: str, said: Sequence[Literal["agree", "disagree", "other route"]]) -> None:
+        """Count items that a challenger judged beside the champion."""
+        for each in said:
+            self._shadows.inc(tags={"version": version, "said": each})
+
+    def challenger_failed(self, version: str) -> None:
+        """Count a request that a challenger took and did not answer."""
+        self._failures.inc(tags={"version": version})
 
     def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
         """Show how busy this replica is, and whether it asks the large model."""

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kcm.config import Config, parse_config
 
-MAX_CACHED = 2  # releases in memory: while doors change from one to the next, both are asked
+MAX_KEPT = 3  # versions in memory: champion, challenger, and the one before, to which a rollback is immediate
 
 logger = logging.getLogger("ray.serve")
 
 LoadedT = TypeVar("LoadedT")
+
+
+class Challenger(Config):
+    """A version beside the one that is served: it judges the same traffic unseen, or answers some of the callers."""
+
+    version: str = Field(min_length=1, max_length=200, description="What clients are told that it answers.")
+    bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
+    mode: Literal["shadow", "canary"] = Field(default="shadow", description="Whether it answers anybody.")
+    share: float = Field(default=0.0, ge=0, le=1, description="Share of the callers that it answers; 0 as a shadow.")
+    stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
+
+    @model_validator(mode="after")
+    def _shadows_answer_nobody(self) -> Challenger:
+        if (self.mode == "canary") != (self.share > 0):
+            raise ValueError(f"mode {self.mode!r} with share {self.share}: a canary has a share above 0, a shadow none")
+        return self
+
+    @property
+    def release(self) -> Release:
+        """The release that makes it the champion."""
+        return Release(version=self.version, bundle=self.bundle)
+
+    def answers(self, caller: str | None, request_id: str) -> bool:
+        """Whether it is this caller's version; whoever has it at one share has it at any larger one.
+
+        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be told
+        apart, so each of their requests, whose id the service has drawn, counts as a caller of its own.
+        """
+        who = f"caller {caller}" if caller is not None else f"request {request_id}"
+        drawn = hmac.digest(self.version.encode(), who.encode(), "sha256")
+        return int.from_bytes(drawn[:8], "big") < self.share * 2**64
 
 
 class Release(Config):
@@ -25,6 +58,17 @@ class Release(Config):
 
     version: str = Field(min_length=1, max_length=200, description="What clients are told.")
     bundle: Path = Field(description="Folder of the bundle, seen by all nodes.")
+    challenger: Challenger | None = Field(default=None, description="A version that is tried out beside it.")
+
+    @property
+    def champion(self) -> Release:
+        """The release without its challenger."""
+        return self.model_copy(update={"challenger": None})
+
+    @property
+    def user_config(self) -> dict[str, Any]:
+        """As deployments are told of it."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class RefusedRelease(Config):
@@ -33,49 +77,83 @@ class RefusedRelease(Config):
     version: str
     reason: str
 
+    @classmethod
+    def of(cls, version: str, error: BaseException) -> RefusedRelease:
+        """Refused because of an error."""
+        return cls(version=version, reason=" ".join(str(error).split())[:500] or type(error).__name__)
+
+
+@dataclass(frozen=True)
+class Served(Generic[LoadedT]):
+    """What answers at one moment; `challenger` is None while there is none, or none that works."""
+
+    release: Release
+    champion: LoadedT
+    challenger: LoadedT | None = None
+
 
 class Releases(Generic[LoadedT]):
-    """The version in use and, for a time, one that is loaded beside it.
+    """The versions in use and, for a time, those that are being loaded.
 
-    `load` loads a release and tries it out; what it raises refuses the release. A request takes `current` once and
-    keeps to it, so that no request mixes two versions.
+    `load` loads a release, beside the version that is served by then, and tries it out; what it raises refuses the
+    release. `fits` raises ValueError where a challenger cannot share the champion's work. A request takes `served` once
+    and keeps to it, so that no request mixes two versions. What is in memory already is in use at once.
     """
 
-    def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:
-        self._load = load
-        self._loaded: tuple[Release, LoadedT] | None = None
+    def __init__(
+        self,
+        load: Callable[[Release, LoadedT | None], Awaitable[LoadedT]],
+        fits: Callable[[LoadedT, LoadedT], None] = lambda champion, challenger: None,
+    ) -> None:
+        self._load, self._fits = load, fits
+        self._served: Served[LoadedT] | None = None
+        self._kept: OrderedDict[Release, LoadedT] = OrderedDict()
         self._loading: asyncio.Task[None] | None = None
-        self._staged: Release | None = None
+        self._being_loaded: str | None = None
         self.refused: RefusedRelease | None = None
+        self.dropped: RefusedRelease | None = None
+
+    @property
+    def served(self) -> Served[LoadedT]:
+        """What answers requests."""
+        if self._served is None:
+            raise RuntimeError("no release has been loaded yet")
+        return self._served
 
     @property
     def current(self) -> LoadedT:
-        """What answers requests."""
-        return self._in_use[1]
+        """The champion."""
+        return self.served.champion
 
     @property
     def release(self) -> Release:
-        """The release of `current`."""
-        return self._in_use[0]
+        """The release that is served."""
+        return self.served.release
 
     @property
     def loading(self) -> str | None:
         """The version that is being loaded, if any."""
-        return self._staged.version if self._staged and self._loading else None
+        return self._being_loaded if self._loading else None
 
     async def stage(self, release: Release) -> None:
         """Serve `release` from the moment it has proved to work; the version in use answers until then.
 
-        Waits for the first release, and raises what its loading raises. A later one that fails becomes `refused`.
+        Waits for the first champion, and raises what its loading raises. A later one that fails becomes `refused`, and
+        a challenger that fails `dropped`: its champion is served without it.
         """
-        if self._loaded is None:
-            self._loaded = (release, await self._load(release))
-            return
+        if self._served is None:
+            self._served = Served(release.champion, await self._get(release.champion))
+        elif self.release == release and not self._loading:
+            return  # as it is, with a challenger that may have been dropped since
         if self._loading:
             self._loading.cancel()  # the newest one counts
-        self._staged, self._loading = release, None
-        if release != self.release:  # else a version is rolled back: why it was refused stays known
+            self._loading = None
+        if release.champion != self.release.champion:  # else a version is rolled back: why it was refused stays known
             self.refused = None
+        if release.challenger:
+            self.dropped = None
+        if not self._put_in_use(release):
+            self._being_loaded = release.version
             self._loading = asyncio.create_task(self._replace(release))
 
     async def settled(self) -> None:
@@ -83,24 +161,77 @@ class Releases(Generic[LoadedT]):
         while self._loading:
             await asyncio.wait([self._loading])
 
+    def drop(self, version: str, reason: str) -> None:
+        """Go on without the challenger of this version."""
+        challenger = self.release.challenger
+        if self.served.challenger is None or challenger is None or challenger.version != version:
+            return
+        logger.error("challenger %s is dropped: %s", version, reason)
+        self._served = replace(self.served, challenger=None)
+        self._kept.pop(challenger.release, None)
+        self.dropped = RefusedRelease(version=version, reason=reason)
+
+    def _put_in_use(self, release: Release) -> bool:
+        """Serve what is in memory of a release; False where something has to be loaded."""
+        champion, challenger = self._kept.get(release.champion), None
+        if champion is None:
+            return False
+        if release.challenger:
+            challenger = self._kept.get(release.challenger.release)
+            if challenger is None or not self._fit(champion, challenger):
+                self._use(Served(release, champion))
+                return False
+        self._use(Served(release, champion, challenger))
+        return True
+
+    def _fit(self, champion: LoadedT, challenger: LoadedT) -> bool:
+        try:
+            self._fits(champion, challenger)
+        except ValueError:
+            return False
+        return True
+
+    def _use(self, served: Served[LoadedT]) -> None:
+        if self._served and served.release.champion != self.release.champion:
+            logger.info("version %s is in use", served.release.version)
+        self._served = served
+
     async def _replace(self, release: Release) -> None:
         try:
-            loaded = await self._load(release)
-        except Exception as error:
-            logger.exception("version %s is refused, %s stays", release.version, self.release.version)
-            self.refused = RefusedRelease(version=release.version, reason=" ".join(str(error).split())[:500])
-        else:
-            self._loaded = (release, loaded)
-            logger.info("version %s is in use", release.version)
+            try:
+                champion = await self._get(release.champion)
+            except Exception as error:
+                logger.exception("version %s is refused, %s stays", release.version, self.release.version)
+                self.refused = RefusedRelease.of(release.version, error)
+                return
+            self._use(Served(release, champion))
+            if release.challenger:
+                await self._join(release, champion, release.challenger)
         finally:
             if self._loading is asyncio.current_task():
                 self._loading = None
 
-    @property
-    def _in_use(self) -> tuple[Release, LoadedT]:
-        if self._loaded is None:
-            raise RuntimeError("no release has been loaded yet")
-        return self._loaded
+    async def _join(self, release: Release, champion: LoadedT, challenger: Challenger) -> None:
+        """Load a challenger beside its champion."""
+        self._being_loaded = challenger.version
+        try:
+            loaded = await self._get(challenger.release)
+            self._fits(champion, loaded)
+        except Exception as error:
+            logger.exception("challenger %s is dropped", challenger.version)
+            self._kept.pop(challenger.release, None)
+            self.dropped = RefusedRelease.of(challenger.version, error)
+        else:
+            self._use(Served(release, champion, loaded))
+
+    async def _get(self, release: Release) -> LoadedT:
+        if release not in self._kept:
+            self._kept[release] = await self._load(release, self._served.champion if self._served else None)
+        self._kept.move_to_end(release)
+        used = {release, self.release.champion} if self._served else {release}
+        for oldest in [each for each in self._kept if each not in used][: max(0, len(self._kept) - MAX_KEPT)]:
+            del self._kept[oldest]
+        return self._kept[release]
 
 
 class ReleaseCache(Generic[LoadedT]):
@@ -115,11 +246,14 @@ class ReleaseCache(Generic[LoadedT]):
         self._tasks: OrderedDict[Release, asyncio.Task[LoadedT]] = OrderedDict()
 
     async def prepare(self, user_config: dict[str, Any]) -> None:
-        """Load the release that a configuration names: wait for the first one, load others in the background."""
+        """Load what a configuration names: wait for the first champion, load others in the background."""
         first = not self._tasks
-        loading = self._task(parse_config(Release, user_config, where="user_config"))
+        release = parse_config(Release, user_config, where="user_config")
+        loading = self._task(release.champion)
         if first:
             await loading
+        if release.challenger:
+            self._task(release.challenger.release)
 
     async def get(self, release: Release) -> LoadedT:
         """What was loaded of a release."""
@@ -131,6 +265,6 @@ class ReleaseCache(Generic[LoadedT]):
         if task is None or (task.done() and task.exception()):
             self._tasks[release] = task = asyncio.ensure_future(self._load(release))
         self._tasks.move_to_end(release)
-        while len(self._tasks) > MAX_CACHED:
+        while len(self._tasks) > MAX_KEPT:
             self._tasks.popitem(last=False)
         return task

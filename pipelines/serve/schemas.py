@@ -67,6 +67,27 @@ class Traffic(BaseModel):
         return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
+class ChallengerCard(BaseModel):
+    """A version that is tried out beside the one that is served."""
+
+    version: str
+    digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
+    mode: Annotated[Literal["shadow", "canary"], Field(description="Whether it answers anybody.")]
+    share: Annotated[float, Field(description="Share of the callers that it answers.")]
+    stage: int
+    dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]
+
+
+class DriftCard(BaseModel):
+    """Whether traffic still looks like the certify rows, as the replica sees it that answers."""
+
+    watched: Annotated[bool, Field(description="False where the bundle holds nothing to compare traffic with.")]
+    e_values: Annotated[
+        dict[str, float], Field(description="Evidence of drift by quantity; 1 at first, and 1 on average without any.")
+    ] = Field(default_factory=dict)
+    drifted: Annotated[str | None, Field(description="What has drifted the most, where something has.")] = None
+
+
 class ModelCard(BaseModel):
     """The model that is being served."""
 
@@ -81,6 +102,10 @@ class ModelCard(BaseModel):
     certificate: Annotated[Certificate | None, Field(description="Of requests that carry no task.")]
     task_certificates: dict[str, Certificate]
     lineage: dict[str, Any]
+    standing: Annotated[
+        Literal["holds", "refuted", "expired"], Field(description="Whether what was certified may be relied on.")
+    ] = "holds"
+    drift: DriftCard = DriftCard(watched=False)
     traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[
@@ -90,6 +115,7 @@ class ModelCard(BaseModel):
     breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
     loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
     refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]
+    challenger: Annotated[ChallengerCard | None, Field(description="The version that is tried out beside it.")] = None
 
 
 class Status(BaseModel):

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -72,7 +73,12 @@ def write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> No
     part = parts.to_table(filter=mine).sort_by(ROW)
     values_ND = rows_of_lists(part["features"])
     refuse_nan(values_ND, part["fault"], table["id"])
+    write_features(path, table, values_ND, part[SECONDS])
+
+
+def write_features(path: Path, table: pa.Table, values_ND: np.ndarray, seconds: pa.ChunkedArray | pa.Array) -> None:
+    """Write a task's rows with their features [N, D], and the seconds that each took."""
     group = pc.if_else(pc.equal(table["group"], ""), None, table["group"])  # a row without one stands alone
     columns = table.drop_columns(["text", "image", "group"]).append_column("group", group)
-    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, part[SECONDS])
+    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, seconds)
     write_rows(path, columns)

@@ -8,22 +8,26 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
+from kcm.cascade.policy import Policy
+from kcm.certify.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
 from pipelines.loop.champion import Pointer
 from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import Champions, champion_now
+from pipelines.loop.units import trained_units
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table
 from pipelines.tracking import TrackingConfig
-from pipelines.training.artefacts import TunedArtefact
+from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"
+DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
 
 
 class BundleArtefact(Artefact):
@@ -40,7 +44,7 @@ class BundleArtefact(Artefact):
 class Register(Stage, Plan):
     """The bundle, in the store, and in the registry as the champion; idempotent."""
 
-    stage, version, unit = "register", 3, "bundles"
+    stage, version, unit = "register", 4, "bundles"
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
     name: str
@@ -48,6 +52,11 @@ class Register(Stage, Plan):
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
+
+    @property
+    def continues(self) -> str | None:
+        """Digest of the bundle whose training this one continues."""
+        return None
 
     def write(
         self,
@@ -79,8 +88,11 @@ class Register(Stage, Plan):
             certificates=evaluated.certificates(name),
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
+            trained_units=trained_units(sequence),
+            drift=_drift(found, policy, outcome_table(found.collaborator, features, outcomes, ["certify"])),
             lineage=Lineage(
-                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)}
+                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
+                parent=self.continues,
             ),
         )
         bundle.write(attempt.folder / BUNDLE)
@@ -103,3 +115,20 @@ class Register(Stage, Plan):
         )
         if (stays := champions.introduce(candidate)) is not None:
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
+
+
+def _drift(found: Tuned, policy: Policy, certify: TableWithFeatures) -> DriftReference | None:
+    """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
+    table, num_labels = certify.table, found.collaborator.num_labels
+    if len(table) < FEWEST_ROWS:
+        return None
+    small_N = table.small_logits[:, :num_labels].argmax(axis=1)
+    scores = found.gate.score(certify.features_ND, table.judge_logits[:, :num_labels])
+    return DriftReference.fit(
+        certify.features_ND,
+        small_N,
+        num_labels,
+        policy.keep(scores, table.task),
+        small_N != table.large_label,
+        DRIFT_DELTA,
+    )

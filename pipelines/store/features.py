@@ -57,7 +57,7 @@ class FeaturesArtefact(Artefact):
     @cached_property
     def sequence(self) -> SequenceArtefact:
         """The task sequence whose rows these are."""
-        return self.source(SequenceArtefact, "alignment", "tasks")
+        return self.source(SequenceArtefact, "grow", "alignment", "tasks")
 
     @property
     def names(self) -> Names:

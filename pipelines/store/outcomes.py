@@ -39,6 +39,10 @@ class OutcomesArtefact(Artefact):
         identity: str = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))["identity"]
         return identity
 
+    def task(self, number: int) -> pa.Table:
+        """The answers to the rows of one task."""
+        return read_task(self.folder, number)
+
     @property
     def head(self) -> LinearHead | None:
         """The head of a classifier; None where the large model has none."""
@@ -74,10 +78,13 @@ class Answers:
             failed_N=np.array([a.error is not None and not a.off_label for a in answers], dtype=bool),
         )
 
-    def write(self, folder: Path, tables: Iterable[pa.Table], prompt: PromptMode = "none") -> None:
-        """Write a file per task: the answers to the rows of `tables`, whose columns `id` and `split` are repeated."""
+    def write(self, folder: Path, tables: Iterable[pa.Table], prompt: PromptMode = "none", *, first: int = 0) -> None:
+        """Write a file per task: the answers to the rows of `tables`, whose columns `id` and `split` are repeated.
+
+        `first` is the number of the first task among those of the sequence.
+        """
         start = 0
-        for number, table in enumerate(tables):
+        for number, table in enumerate(tables, first):
             rows = slice(start, start := start + len(table))
             columns = {
                 "id": table["id"],
@@ -113,7 +120,7 @@ def outcome_table(
     for number, name in enumerate(features.names.tasks):
         for split in splits:
             rows.append(features.task(number, split=split))
-            answers.append(read_task(outcomes.folder, number, split=split))
+            answers.append(in_label_list(read_task(outcomes.folder, number, split=split), len(features.names.labels)))
             names += [name] * len(rows[-1])
     row, answer = pa.concat_tables(rows), pa.concat_tables(answers)
     features_ND = feature_matrix(row)
@@ -148,6 +155,24 @@ def with_prompts(
         columns = _large_columns(answer, len(table.label_names))
         parts.append(replace(table, prompt=np.array([mode] * len(table), dtype=object), **columns))
     return concatenate(parts)
+
+
+def in_label_list(answer: pa.Table, num_labels: int) -> pa.Table:
+    """Answers under the label list of the sequence, which may have grown since they were given.
+
+    Labels that came later have probability 0, and none-of-these has the number after the last label.
+    """
+    if (known := answer["large_probabilities"].type.list_size) == num_labels:
+        return answer
+    label_N = answer["large_label"].to_numpy()
+    wider_NC = _with_none(matrix(answer["large_probabilities"]), num_labels, 0.0)
+    columns = {
+        "large_label": pa.array(np.where(label_N == known, num_labels, label_N)),
+        "large_probabilities": list_column(wider_NC),
+    }
+    for name, column in columns.items():
+        answer = answer.set_column(answer.column_names.index(name), name, column)
+    return answer
 
 
 def _large_columns(answer: pa.Table, num_answers: int) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow as pa
+
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence
+from kcm.tasks.sequence import read_description, read_rows
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
@@ -39,8 +42,18 @@ class SequenceArtefact(Artefact):
     @cached_property
     def names(self) -> Names:
         """The names of tasks and labels."""
-        sequence = self.load()
-        return Names(tuple(task.name for task in sequence.tasks), sequence.label_names, sequence.none_label)
+        known = read_description(self.folder)
+        tasks = tuple(task["name"] for task in known["tasks"])
+        return Names(tasks, tuple(known["label_names"]), known["none_label"])
+
+    def task(self, number: int) -> pa.Table:
+        """The rows of one task, as `TaskSequence.rows` gives them."""
+        return read_rows(self.folder, number)
+
+    @property
+    def grown_tasks(self) -> frozenset[str]:
+        """The tasks whose rows came from the log; their groups are the names that it gives to units."""
+        return frozenset(read_description(self.folder).get("grown", []))
 
     def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
         """The encoder that names its fitted head in place of `towers`; one without towers as it is."""

@@ -22,9 +22,9 @@ from kcm.large import PromptMode, Prompts
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.worker import TrainerConfig, TrainerPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
-PROMPTS, SEARCH, TRIALS = "prompts.json", "search.json", "trials.json"
+PROMPTS, SEARCH, TRIALS, FOUND = "prompts.json", "search.json", "trials.json", "found.json"
 _GATE, _STATE, _SCORES = "gate.safetensors", "state.pt", "validate_scores.npy"
 
 
@@ -112,11 +112,20 @@ class TunedArtefact(Artefact):
     @cached_property
     def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
-        return self.source(TrainedArtefact, "train").plan
+        return self.source(TrainedArtefact, "extend", "train").plan
 
     def load(self, name: str) -> Tuned:
         """What was found for a collaborator."""
         return Tuned.load(self.folder / name, self.plan, name)
+
+    def state_file(self, name: str) -> Path:
+        """Where the state of a collaborator's trainer lies."""
+        return self.folder / name / _STATE
+
+    def choice(self, name: str) -> dict[str, Any]:
+        """The point of the search space that a collaborator's best trial has, by dimension."""
+        choice: dict[str, Any] = _json(self.folder / name / FOUND)["choice"]
+        return choice
 
     def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
         """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
@@ -146,12 +155,6 @@ class TunedArtefact(Artefact):
 def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Trials by expected certified keep rate, the highest first."""
     return sorted(trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]), reverse=True)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """The state of a trainer."""
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    return state
 
 
 def _json(path: Path) -> dict[str, Any]:

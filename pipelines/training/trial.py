@@ -25,9 +25,9 @@ from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
-from pipelines.training.artefacts import TrainedArtefact, Tuned, load_state
+from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import TrainerPlan, WorkerPlan
+from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ class TrialPlan:
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
         return Evaluated(best, keep_rate, fitted.gate, fitted.scores)
 
-    def write_best(self, folder: Path, choice: Choice) -> None:
-        """Write the artefact of the best choice, and its objectives."""
+    def write_best(self, folder: Path, choice: Choice) -> dict[str, float]:
+        """Write the artefact of the best choice, and give its objectives."""
         best, state = self.evaluate(choice), self.state(choice)
         collaborator = self.plan.collaborator(self.collaborator, state)
         Tuned(collaborator, best.gate, best.found.policy, state, best.scores).save(folder)
-        write_json(folder / "found.json", {"choice": asdict(choice)} | best.objectives())
+        objectives = best.objectives()
+        write_json(folder / FOUND, {"choice": asdict(choice)} | objectives)
+        return objectives
 
     def _configured(self) -> dict[str, float]:
         config = self.plan.config

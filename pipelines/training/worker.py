@@ -9,12 +9,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
 from filelock import FileLock
 
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
@@ -73,14 +74,17 @@ class TrainerPlan:
     def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
         """The collaborator of this name: untrained, or as the state of its trainer has it."""
         config = self.config
-        kind: NetworkKind = "kan"
-        if name == "mcm":
-            kind = "random_relu" if config.learner.closed_form else "mlp"
-        collaborator = Collaborator(self.in_features, self.num_labels, config.network, kind, config.seed)
+        collaborator = Collaborator(self.in_features, self.num_labels, config.network, self.kind(name), config.seed)
         if state is None:
             return collaborator
         collaborator.load_state_dict(state["collaborator"])
         return collaborator.eval()
+
+    def kind(self, name: str) -> NetworkKind:
+        """The networks that the collaborator of this name has."""
+        if name == "kcm":
+            return "kan"
+        return "random_relu" if self.config.learner.closed_form else "mlp"
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
         """A new trainer."""
@@ -92,12 +96,18 @@ class TrainerPlan:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into."""
+    """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into.
+
+    `parents` are the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
+    remembered of `forgotten_rows` is dropped first.
+    """
 
     plan: TrainerPlan
     fingerprint: str
     storage: Path
     checkpoint_every: int
+    parents: Mapping[str, Path] = field(default_factory=dict)
+    forgotten_rows: frozenset[str] = frozenset()
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -113,9 +123,12 @@ def train_worker(config: dict[str, Any]) -> None:
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
-    if state:
-        for name, trainer in trainers.items():
+    for name, trainer in trainers.items():
+        if state:
             trainer.load_state_dict(state[name])
+        elif name in worker.parents:
+            trainer.load_state_dict(load_state(worker.parents[name]))
+            trainer.learner.forget(worker.forgotten_rows)
     if ranks.rank == 0:
         _prune(worker.storage, ray.train.get_context().get_experiment_name())
     _train(trainers, worker, ranks)
@@ -167,6 +180,12 @@ def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
 
 def _steps(trainers: Iterable[Trainer]) -> int:
     return sum(trainer.position.total for trainer in trainers)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The state of a trainer."""
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
 
 
 def write_note(path: Path, line: str) -> None:

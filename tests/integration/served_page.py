@@ -19,8 +19,8 @@ from kcm.encoders import Encoder
 from kcm.large import Item, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.judging import Judging
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
@@ -98,13 +98,12 @@ class Deaf:
 async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedback_url: str | None) -> CascadeService:
     """What stands behind the interface, for one bundle."""
 
-    async def load(release: Release) -> CascadeVersion:
+    async def load(release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         bundle = Bundle.read(release.bundle)
         side = SmallSide(bundle, encoder, top_k=config.top_k)
-        judge = Batcher(side.judge, lambda given: given.content.size, max_batch_size=32, max_waiting=1024)
         large: Any = LastLabel(len(bundle.label_names))
         pictures = PictureReader(encoder.read, max_pixels=config.limits.max_pixels, max_waiting=1024, num_threads=1)
-        return CascadeVersion(side, pictures, judge, large, config, release.version)
+        return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version)
 
     async def exposition() -> str:
         return ""

@@ -28,7 +28,7 @@ from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import stop
-from pipelines.serve.deploy.deployment import change_version, deploy
+from pipelines.serve.deploy.deployment import change_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
@@ -175,7 +175,7 @@ def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on(
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         promote(config, "3")
     with pytest.raises(KcmError, match="version broken is refused"):
-        change_version(Release(version="broken", bundle=tmp_path / "nowhere"))
+        change_release(Release(version="broken", bundle=tmp_path / "nowhere"))
     cards = [httpx.get(f"{url}/v1/model").json() for _ in range(10)]
     assert {card["model_version"] for card in cards} == {"reviews/1"}
     assert "broken" in [card["refused"]["version"] for card in cards if card["refused"]]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -41,13 +42,13 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def cluster(_: RunConfig) -> Iterator[bool]:
         yield True
 
-    def change(release: Release, *, timeout_s: float) -> None:
+    def change(release: Release, **_: Any) -> None:
         versions.append(release.version)
 
     monkeypatch.setattr(promotion, "_running_cluster", cluster)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     monkeypatch.setattr(promotion, "is_running", lambda: True)
-    monkeypatch.setattr(promotion, "change_version", change)
+    monkeypatch.setattr(promotion, "change_release", change)
     return versions
 
 
@@ -74,10 +75,10 @@ def test_where_nothing_is_served_the_champion_changes_alone(
 def test_a_refused_version_does_not_become_the_champion(
     config: RunConfig, offered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(release: Release, *, timeout_s: float) -> None:
+    def refuse(release: Release, **_: Any) -> None:
         raise KcmError("version reviews/1 is refused")
 
-    monkeypatch.setattr(promotion, "change_version", refuse)
+    monkeypatch.setattr(promotion, "change_release", refuse)
     with pytest.raises(KcmError, match="is refused"):
         promote(config, "1")
     assert champion(config) == "2"
@@ -104,7 +105,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     monkeypatch.setattr(promotion, "join", join)
     monkeypatch.setattr(promotion, "is_running", lambda: True)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
-    monkeypatch.setattr(promotion, "change_version", lambda *_, **__: None)
+    monkeypatch.setattr(promotion, "change_release", lambda *_, **__: None)
     return found
 
 

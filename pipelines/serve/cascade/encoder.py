@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from ray import serve
@@ -35,22 +36,28 @@ class EncoderReplica:
     def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
         self._encoders = ReleaseCache(self._load)
+        self._by_identity: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load the release that the configuration names."""
         await self._encoders.prepare(user_config)
 
-    async def encode(self, contents: list[Content], release: Release) -> np.ndarray:
-        """Features, float32 [N, D]. Raises UnreadableError where any content cannot be read."""
-        encoder = await self._encoders.get(release)
+    async def encode(self, contents: list[Content], release: Release, identity: str) -> np.ndarray:
+        """Features, float32 [N, D], by the encoder of `release`, or of another one whose `identity` is the same.
+
+        Raises UnreadableError where any content cannot be read.
+        """
+        encoder = self._by_identity.get(identity) or await self._encoders.get(release)
         return await asyncio.to_thread(encoder.encode, contents)
 
     async def _load(self, release: Release) -> Encoder:
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        if same := self._by_identity.get(bundle.encoder_identity):
+            return same
         encoder = await asyncio.to_thread(load_encoder, bundle, self._assets_dir, self._config.device)
         await asyncio.to_thread(encoder.encode, [PROBE])  # the first call takes longer than any other
-        return encoder
+        return self._by_identity.setdefault(encoder.identity, encoder)
 
 
 class RemoteEncoder:
@@ -83,7 +90,7 @@ class RemoteEncoder:
             return self._attempt(inputs)
 
     def _attempt(self, inputs: Sequence[Content]) -> np.ndarray:
-        response = self._replicas.encode.remote(list(inputs), self._release)
+        response = self._replicas.encode.remote(list(inputs), self._release, self.identity)
         try:
             features_ND: np.ndarray = response.result(timeout_s=self._timeout_s)
         except BackPressureError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from kcm.bundle.runtime import Input, Judgement
 from kcm.certify.certificate import certificates_json
@@ -17,29 +19,65 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
+from pipelines.serve.cascade.judging import Unjudged
+from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import ConflictError, Decision, Escalated, Feedback, Origin, UnknownRequestError
+from pipelines.serve.log.decisions import (
+    ConflictError,
+    Decision,
+    Escalated,
+    Feedback,
+    Origin,
+    Shadow,
+    UnknownRequestError,
+)
+from pipelines.serve.log.drift import drifted
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import Release, Releases
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
+from pipelines.serve.release import Challenger, Release, Releases, Served
+from pipelines.serve.schemas import (
+    ChallengerCard,
+    DriftCard,
+    FeedbackResponse,
+    ModelCard,
+    PredictResponse,
+    Refusal,
+    Timings,
+    Traffic,
+)
 
 PROBE_INTERVAL_S = 0.5
+AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
 
 logger = logging.getLogger("ray.serve")
 
 
-class CascadeService:
-    """`load` makes a version ready to judge; `log` is None where nothing is stored.
+@dataclass(frozen=True)
+class Judged:
+    """The version that answers a request, its judgements, and the probability with which it is audited.
 
+    `trial` is the challenger that was tried out at that moment, `shadow` what it would have done with each input.
+    """
+
+    version: CascadeVersion
+    judgements: list[Judgement]
+    audit_share: float
+    trial: Challenger | None = None
+    shadow: list[Shadow] | None = None
+
+
+class CascadeService:
+    """`load` makes a version ready to judge, sharing what it can with one that is there already.
+
+    `log` is None where nothing is stored.
     `exposition` gives all metrics in Prometheus' text format.
     """
 
     def __init__(
         self,
-        load: Callable[[Release], Awaitable[CascadeVersion]],
+        load: Callable[[Release, CascadeVersion | None], Awaitable[CascadeVersion]],
         config: ServeConfig,
         breaker: Breaker,
         metrics: ServeMetrics,
@@ -48,15 +86,19 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
-        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try)
+        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
 
     async def stage(self, release: Release) -> None:
-        """Serve a release: at once if it is the first, else once it has been loaded and has answered."""
+        """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
+        if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
+            self._metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
+        if trial := release.challenger:
+            self._metrics.set_challenger(trial.version, trial.share)
 
     async def become_ready(self) -> None:
         """Put a probe to the large model until it answers."""
@@ -73,31 +115,36 @@ class CascadeService:
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         """Answer a request by one version, or raise Refusal. Escalated answers are in the log before it returns."""
-        version = self._releases.current
+        served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self._metrics.refused):
             started = clock()
-            judgements = await version.judge(inputs)
+            found = await self._judged(served, inputs, origin)
             judged = clock()
-            large = await version.escalate(inputs, judgements, started + self._config.timeout_s - judged)
-            ended = clock()
-            if isinstance(large, LargeUnavailable):
-                logger.warning("request %s: %s", origin.request_id, large.reason)
-            response = PredictResponse(
-                model_version=version.name,
-                request_id=origin.request_id,
-                answers=version.answers(judgements, large),
-                timings=Timings(
-                    judge_s=judged - started,
-                    large_s=0.0 if all(judgement.keeps for judgement in judgements) else ended - judged,
-                    total_s=ended - started,
-                ),
-            )
+            async with self._logging_failures(found, origin):
+                large = await found.version.escalate(
+                    inputs, found.judgements, started + self._config.timeout_s - judged
+                )
+                ended = clock()
+                if isinstance(large, LargeUnavailable):
+                    logger.warning("request %s: %s", origin.request_id, large.reason)
+                response = PredictResponse(
+                    model_version=found.version.name,
+                    request_id=origin.request_id,
+                    answers=found.version.answers(found.judgements, large),
+                    timings=Timings(
+                        judge_s=judged - started,
+                        large_s=0.0 if all(judgement.keeps for judgement in found.judgements) else ended - judged,
+                        total_s=ended - started,
+                    ),
+                )
         await self._store_escalated(inputs, response, large)
         self._traffic.count(response.answers)
-        self._store_decisions(version, inputs, judgements, origin, response)
+        self._store_decisions(found, inputs, origin, response)
+        if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
+            found.version.drift.add(found.judgements)
         self._metrics.answered(response)
-        self._metrics.set_load(version.batcher.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self._metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
@@ -150,16 +197,41 @@ class CascadeService:
             reads=sorted(bundle.reads),
             encoder=bundle.encoder.name,
             large=bundle.large.adapter,
-            policy=bundle.policy,
+            policy=self._releases.current.small_side.policy,
             certificate=certificates.pop(None, None),
             task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
             lineage=bundle.lineage.model_dump(mode="json"),
+            standing=guard.standing if (guard := self._releases.current.guard) else "holds",
+            drift=self._drift_card(),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
             cost_saved=self._traffic.cost_saved,
             breaker=self._breaker.state,
             loading=self._releases.loading,
             refused=self._releases.refused,
+            challenger=self.challenger_card(),
+        )
+
+    def _drift_card(self) -> DriftCard:
+        drift = self._releases.current.drift
+        if drift is None:
+            return DriftCard(watched=False)
+        evidence = {name: each.e_value for name, each in drift.evidence.items()}
+        return DriftCard(watched=True, e_values=evidence, drifted=drifted(evidence))
+
+    def challenger_card(self) -> ChallengerCard | None:
+        """The version that is tried out beside the champion, and what became of it."""
+        served, dropped = self._releases.served, self._releases.dropped
+        trial = served.release.challenger
+        if trial is None:
+            return None
+        return ChallengerCard(
+            version=trial.version,
+            digest=served.challenger.small_side.bundle.digest if served.challenger else None,
+            mode=trial.mode,
+            share=trial.share,
+            stage=trial.stage,
+            dropped=dropped.reason if dropped and dropped.version == trial.version else None,
         )
 
     def report(self) -> Html:
@@ -171,6 +243,9 @@ class CascadeService:
             certificates_json(bundle.certificates) if None in bundle.certificates else {},
             bundle.policy.model_dump(mode="json"),
         )
+
+    def _trial(self) -> Challenger | None:
+        return self._releases.release.challenger if self._started else None
 
     def waiting_for(self) -> str | None:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""
@@ -184,13 +259,51 @@ class CascadeService:
         """Count a request that ended in an unexpected error."""
         self._metrics.failed()
 
-    async def _load_and_try(self, release: Release) -> CascadeVersion:
+    async def _load_and_try(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version that has judged a probe; one that takes over must have an answer of its large model, too."""
-        version = await self._load(release)
+        version = await self._load(release, beside)
         await version.judge_probe()
         if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
+
+    async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
+        """Who answers, and how; a challenger that gives no numbers, or takes too long for them, is dropped."""
+        champion, challenger, trial = served.champion, served.challenger, served.release.challenger
+        share = self._config.audit.share
+        if champion.drift:
+            share = champion.drift.audit_share(share)
+        if challenger is None or trial is None:
+            return Judged(champion, await champion.judge(inputs), share)
+        mine, theirs = await champion.judge_beside(inputs, challenger)
+        if isinstance(theirs, Unjudged):
+            self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
+        elif not isinstance(mine, Unjudged) and challenger.pace.too_slow(theirs, mine):
+            self._releases.drop(challenger.name, f"it is too slow: judging costs over {MOST:g} times the champion's")
+        elif trial.answers(origin.caller, origin.request_id):
+            return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
+        else:
+            judged = champion.judged(mine)
+            self._metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
+            return Judged(champion, judged, share, trial, shadow=challenger.shadows(theirs))
+        return Judged(champion, champion.judged(mine), share)
+
+    @asynccontextmanager
+    async def _logging_failures(self, found: Judged, origin: Origin) -> AsyncIterator[None]:
+        """Log that the request fails in the block, if it is a challenger that answers it."""
+        try:
+            yield
+        except Exception as error:
+            trial = found.trial
+            if trial and trial.version == found.version.name:
+                self._metrics.challenger_failed(trial.version)
+            if self._log and trial and trial.version == found.version.name:
+                status = error.status if isinstance(error, Refusal) else 500
+                try:
+                    await self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
+                except LogUnavailableError:
+                    self._metrics.unstored("failure")
+            raise
 
     async def _store_escalated(
         self, inputs: Sequence[Input], response: PredictResponse, large: Sequence[LargeAnswer] | LargeUnavailable
@@ -210,18 +323,14 @@ class CascadeService:
             logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
 
     def _store_decisions(
-        self,
-        version: CascadeVersion,
-        inputs: Sequence[Input],
-        judgements: Sequence[Judgement],
-        origin: Origin,
-        response: PredictResponse,
+        self, found: Judged, inputs: Sequence[Input], origin: Origin, response: PredictResponse
     ) -> None:
         """Add every item to the log with the draw of its audit, and start the audits."""
         if (log := self._log) is None:
             return
+        version, trial = found.version, found.trial
         auditor, bundle = version.auditor, version.small_side.bundle
-        share, drawn = (auditor.share, auditor.draw(response.answers)) if auditor else (0.0, {})
+        drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
         log.add_decisions(
             [
                 Decision(
@@ -229,7 +338,7 @@ class CascadeService:
                     index,
                     response.model_version,
                     answer.route,
-                    share,
+                    found.audit_share,
                     drawn.get(index),
                     small_label=bundle.answer_names[judgement.label],
                     gate_score=judgement.gate_score,
@@ -237,14 +346,24 @@ class CascadeService:
                     unit=unit_digest(given.content, given.group),
                     large_identity=bundle.large_identity,
                     payload=log.payload(given.content, judgement.features_D, answer.route),
+                    shadow=found.shadow[index] if found.shadow else None,
+                    stage=trial.stage if trial else None,
+                    seconds=response.timings.total_s if trial else None,
                 )
                 for index, (given, judgement, answer) in enumerate(
-                    zip(inputs, judgements, response.answers, strict=True)
+                    zip(inputs, found.judgements, response.answers, strict=True)
                 )
             ]
         )
         if auditor:
             auditor.begin(origin.request_id, inputs, drawn)
+
+
+def _said(champion: Judgement, challenger: Judgement) -> Literal["agree", "disagree", "other route"]:
+    """What a challenger said of an item, compared with the champion."""
+    if champion.keeps != challenger.keeps:
+        return "other route"
+    return "agree" if champion.label == challenger.label else "disagree"
 
 
 @contextmanager

@@ -6,20 +6,25 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
 from kcm.errors import DataError
 from kcm.explain.explanation import variants
 from kcm.inputs.content import PROBE, UnreadableError
 from kcm.large import LargeAnswer
-from pipelines.serve.cascade.batcher import Batcher, QueueFullError
+from pipelines.serve.cascade.batcher import QueueFullError
+from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.encoder import EncoderFailedError
 from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation, explanation
-from pipelines.serve.cascade.pictures import PictureReader, TooManyPixelsError
+from pipelines.serve.cascade.guard import Guard
+from pipelines.serve.cascade.judging import Judging, Unjudged, Verdict
+from pipelines.serve.cascade.pace import Pace
+from pipelines.serve.cascade.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.decisions import Shadow
 from pipelines.serve.schemas import Refusal
 
 logger = logging.getLogger("ray.serve")
@@ -29,23 +34,46 @@ logger = logging.getLogger("ray.serve")
 class CascadeVersion:
     """The steps of a prediction by one version; each raises Refusal.
 
-    `batcher` computes the judgements of the small side, whose pictures `pictures` has read. `auditor` is None without
-    audits.
+    `judging` has the small side judge what it encodes; versions with the same encoder share it. `auditor` is None
+    where nothing is logged, and `guard` has acted where the certificate does not hold any more;
+    `drift` is None where the bundle holds nothing that traffic could be compared with.
     """
 
     small_side: SmallSide
-    pictures: PictureReader
-    batcher: Batcher[Input, Judgement | Unreadable]
+    judging: Judging
     escalation: Escalation
     config: ServeConfig
     name: str
     auditor: Auditor | None = None
+    guard: Guard | None = None
+    drift: Drift | None = None
+    pace: Pace = field(default_factory=Pace)
 
     async def judge(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> list[Judgement]:
         """One judgement per input; a refusal names an input by `place`, formatted with its position."""
-        self._require_known_tasks(inputs, place)
-        self._require_readable_parts(inputs, place)
-        return await self._judgements(inputs, place)
+        self.require_known(inputs, place)
+        (judgements,) = await self._verdicts(inputs, place, self)
+        return self.judged(judgements)
+
+    async def judge_beside(
+        self, inputs: Sequence[Input], other: CascadeVersion
+    ) -> tuple[list[Judgement] | Unjudged, list[Judgement] | Unjudged]:
+        """Judgements by this version and by another one with the same encoder, which encodes them once."""
+        self.require_known(inputs)
+        mine, others = await self._verdicts(inputs, "inputs[{}]", self, other)
+        return mine, others
+
+    def judged(self, judgements: list[Judgement] | Unjudged) -> list[Judgement]:
+        """The judgements, where there are any."""
+        if isinstance(judgements, Unjudged):
+            logger.error("the small side of version %s gave no numbers: %s", self.name, judgements.reason)
+            raise self._later(503, "the small side failed")
+        return judgements
+
+    def shadows(self, judgements: Sequence[Judgement]) -> list[Shadow]:
+        """What this version would have done with inputs that another one answered."""
+        names = self.small_side.bundle.answer_names
+        return [Shadow(self.name, each.gate_score, names[each.label], each.keeps) for each in judgements]
 
     async def escalate(
         self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float
@@ -72,16 +100,36 @@ class CascadeVersion:
 
     async def explain(self, given: Input, top: int, request_id: str) -> Explanation:
         """Say why this input is decided as it is. The judgements of its variants queue with other items."""
-        self._require_known_tasks([given], "input")
-        self._require_readable_parts([given], "input")
-        judgements = await self._judgements(variants(given, self.config.limits.max_items - 1), "input")
+        self.require_known([given], "input")
+        varied = variants(given, self.config.limits.max_items - 1)
+        (judgements,) = await self._verdicts(varied, "input", self)
         return await asyncio.to_thread(
-            explanation, self.small_side, given, judgements, top, version=self.name, request_id=request_id
+            explanation, self.small_side, given, self.judged(judgements), top, version=self.name, request_id=request_id
         )
 
     async def judge_probe(self) -> None:
-        """Judge a probe. Raises what judging raises."""
-        await self.batcher.submit(await self.pictures.read([Input(PROBE)]))
+        """Judge a probe. Raises what judging raises, and RuntimeError where there is no judgement."""
+        ((verdict,),) = await self.judging.judge([Input(PROBE)], self.small_side)
+        if not isinstance(verdict, Judgement):
+            raise RuntimeError(verdict.reason)
+
+    def require_beside(self, challenger: CascadeVersion) -> None:
+        """Raise ValueError unless `challenger` may judge what this version encodes."""
+        mine, theirs = self.small_side.bundle, challenger.small_side.bundle
+        if mine.encoder_identity != theirs.encoder_identity:
+            raise ValueError(
+                f"its encoder is {theirs.encoder_identity[:12]} and that of version {self.name} is"
+                f" {mine.encoder_identity[:12]}: only versions with the same encoder can be tried out beside each other"
+            )
+        if mine.reads != theirs.reads:
+            raise ValueError(f"it reads {', '.join(theirs.reads)} and version {self.name} {', '.join(mine.reads)}")
+        if missing := set(mine.task_names) - set(theirs.task_names):
+            raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
+
+    def require_known(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
+        """Raise Refusal for an input of a task, or with parts, that the model does not know."""
+        self._require_known_tasks(inputs, place)
+        self._require_readable_parts(inputs, place)
 
     def _require_known_tasks(self, inputs: Sequence[Input], place: str) -> None:
         known = self.small_side.bundle.task_names
@@ -100,11 +148,14 @@ class CascadeVersion:
             if needless := next(iter(item.content.parts - reads), None):
                 raise Refusal(422, f"{place.format(index)}.{needless}: this model reads {parts} alone")
 
-    async def _judgements(self, inputs: Sequence[Input], place: str) -> list[Judgement]:
+    async def _verdicts(
+        self, inputs: Sequence[Input], place: str, *versions: CascadeVersion
+    ) -> list[list[Judgement] | Unjudged]:
+        """For each of the versions its judgements, or why there are none."""
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                judged = await self.batcher.submit(await self.pictures.read(inputs))
+                verdicts = await self.judging.judge(inputs, *(version.small_side for version in versions))
         except TimeoutError:
             raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
         except QueueFullError:
@@ -115,14 +166,22 @@ class CascadeVersion:
         except TooManyPixelsError as error:
             raise Refusal(422, f"{place.partition('[')[0]}: {error}") from None
         except (DataError, EncoderFailedError):
-            logger.exception("the small side gave no numbers")
+            logger.exception("the encoder gave no features")
             raise self._later(503, "the small side failed") from None
-        judgements: list[Judgement] = []
-        for index, judgement in enumerate(judged):
-            if isinstance(judgement, Unreadable):
-                raise Refusal(422, f"{place.format(index)}.image: {judgement.reason}")
-            judgements.append(judgement)
-        return judgements
+        for position, (verdict, *_) in enumerate(verdicts):
+            if isinstance(verdict, Unreadable):
+                raise Refusal(422, f"{place.format(position)}.image: {verdict.reason}")
+        return [_of_one(each) for each in zip(*verdicts, strict=True)]
 
     def _later(self, status: int, reason: str) -> Refusal:
         return Refusal(status, reason, self.config.retry_after_s)
+
+
+def _of_one(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:
+    """The verdicts of one version on a request, whose inputs can all be read."""
+    judgements: list[Judgement] = []
+    for verdict in verdicts:
+        if not isinstance(verdict, Judgement):
+            return Unjudged(verdict.reason)
+        judgements.append(verdict)
+    return judgements

@@ -62,7 +62,7 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Applic
     ConfigError for keys that cannot be read and for audits without a log.
     """
     require_servable(release, config, assets_dir)
-    options = large_options(config) | {"user_config": release.model_dump(mode="json")}
+    options = large_options(config) | {"user_config": release.user_config}
     large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback)
     return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
 
@@ -71,7 +71,7 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
     """The encoder's deployment, where it is not the door that encodes."""
     if config.encoder is None:
         return None
-    options = deployment_options(config.encoder, config) | {"user_config": release.model_dump(mode="json")}
+    options = deployment_options(config.encoder, config) | {"user_config": release.user_config}
     return EncoderReplica.options(**options).bind(config.encoder, assets_dir.absolute())
 
 
@@ -106,7 +106,7 @@ def build_door(
     encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    options = deployment_options(config, config) | {"user_config": release.model_dump(mode="json")}
+    options = deployment_options(config, config) | {"user_config": release.user_config}
     return door.options(**options).bind(config, assets_dir.absolute(), large, encoder)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
+from kcm.config import parse_config
 from kcm.errors import KcmError
 from pipelines._ray_private import serve_client, served_applications
 from pipelines.serve.config import ServeConfig
@@ -21,6 +23,7 @@ from pipelines.serve.deploy.app import (
     start_proxy,
     wait_until_ready,
 )
+from pipelines.serve.deploy.resource import rewrite
 from pipelines.serve.release import Release
 
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
@@ -44,9 +47,7 @@ def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> 
                     "assets_path": str(assets_dir.absolute()),
                     "serve": config.model_dump(mode="json", exclude_unset=True),
                 },
-                "deployments": [
-                    {"name": name, "user_config": release.model_dump(mode="json")} for name in _deployments(config)
-                ],
+                "deployments": [{"name": name, "user_config": release.user_config} for name in _deployments(config)],
             }
         ],
     }
@@ -86,10 +87,13 @@ def is_running() -> bool:
     return client is not None and APP_NAME in serve.status().applications
 
 
-def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
+def change_release(release: Release, *, timeout_s: float = 300.0, resource: Path | None = None) -> None:
     """Let the running application serve `release`, and return once every replica of the door does.
 
-    Raises KcmError, and leaves the version that was served, when a replica refuses `release` or is not done in time.
+    The champion, its challenger and the challenger's share change together in each replica, at once where the versions
+    are in memory. `resource` is the file that the application is deployed from by others, which then names the new
+    champion, see `pipelines.serve.deploy.resource`. Raises KcmError, and leaves what was served, when a replica refuses
+    the champion, drops the challenger or is not done in time.
     """
     before = served_applications(_client())
     if APP_NAME not in before:
@@ -100,10 +104,23 @@ def change_version(release: Release, *, timeout_s: float = 300.0) -> None:
         )
     _apply(before | {APP_NAME: with_release(before[APP_NAME], release)})
     try:
-        _wait_until_served(release.version, timeout_s)
+        _wait_until_served(release, timeout_s)
     except KcmError:
         _apply(before)  # else a replica that starts anew would start with the version that does not work
         raise
+    if resource is not None:
+        rewrite(resource, release)
+
+
+def current_release() -> Release | None:
+    """The release that the running application was last told to serve; None where it was not deployed from a file."""
+    application = served_applications(_client()).get(APP_NAME)
+    if application is None:
+        return None
+    for deployment in application.deployments:
+        if deployment.name == "door" and deployment.user_config:
+            return parse_config(Release, deployment.user_config, where="user_config of the door")
+    return None
 
 
 def with_release(application: Any, release: Release) -> Any:
@@ -111,7 +128,7 @@ def with_release(application: Any, release: Release) -> Any:
     values = application.model_dump(exclude_unset=True)
     deployments = {each["name"]: each for each in values.get("deployments", [])}
     for name in ["door", "large", *(["encoder"] if "encoder" in deployments else [])]:
-        deployments[name] = deployments.get(name, {"name": name}) | {"user_config": release.model_dump(mode="json")}
+        deployments[name] = deployments.get(name, {"name": name}) | {"user_config": release.user_config}
     return type(application).model_validate(values | {"deployments": list(deployments.values())})
 
 
@@ -119,27 +136,67 @@ def _apply(applications: dict[str, Any]) -> None:
     _client().deploy_apps(ServeDeploySchema(applications=list(applications.values())))
 
 
-def _wait_until_served(version: str, timeout_s: float) -> None:
-    """Ask replicas, as the router picks them, until each has answered that it serves `version`."""
+def _wait_until_served(release: Release, timeout_s: float) -> None:
+    """Ask replicas, as the router picks them, until each has answered that it serves `release`."""
     handle = serve.get_app_handle(APP_NAME)
     deadline = time.monotonic() + timeout_s
     serving: set[str] = set()
     while len(serving) < max(1, _num_replicas()):
         if time.monotonic() > deadline:
-            raise KcmError(f"version {version} is not served after {timeout_s:g} s", where=APP_NAME)
+            raise KcmError(f"{_named(release)} is not served after {timeout_s:g} s", where=APP_NAME)
         status = handle.status.remote().result(timeout_s=timeout_s)
-        refused = status["refused"]
-        if refused and refused["version"] == version:
-            raise KcmError(
-                f"version {version} is refused: {refused['reason']}",
-                where=APP_NAME,
-                mend=f"Version {status['version']} goes on",
-            )
-        if status["version"] == version:
+        if serves(status, release):
             serving.add(status["replica"])
         time.sleep(POLL_S)
+
+
+def serves(status: dict[str, Any], release: Release) -> bool:
+    """Whether a replica of this status serves `release`. Raises KcmError where it has refused a version of it."""
+    refused, trial = status["refused"], status["challenger"]
+    if refused and refused["version"] == release.version:
+        raise KcmError(
+            f"version {release.version} is refused: {refused['reason']}",
+            where=APP_NAME,
+            mend=f"Version {status['version']} goes on",
+        )
+    if status["version"] != release.version or (trial is None) != (release.challenger is None):
+        return False
+    if trial is None or release.challenger is None:
+        return True
+    wanted = release.challenger.model_dump(include={"version", "mode", "share", "stage"})
+    if any(trial[name] != value for name, value in wanted.items()):
+        return False
+    if trial["dropped"]:
+        raise KcmError(
+            f"challenger {trial['version']} is dropped: {trial['dropped']}",
+            where=APP_NAME,
+            mend=f"Version {status['version']} goes on without it",
+        )
+    return trial["digest"] is not None
+
+
+def _named(release: Release) -> str:
+    beside = f" with challenger {release.challenger.version}" if release.challenger else ""
+    return f"version {release.version}{beside}"
 
 
 def _num_replicas() -> int:
     states = serve.status().applications[APP_NAME].deployments["door"].replica_states
     return sum(number for state, number in states.items() if state == "RUNNING")
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """The running application as `pipelines.loop.canary` sees it; `resource` as in `change_release`."""
+
+    timeout_s: float = 300.0
+    resource: Path | None = None
+
+    def change(self, release: Release) -> None:
+        """As `change_release`; a file of others names champions alone."""
+        change_release(release, timeout_s=self.timeout_s, resource=None if release.challenger else self.resource)
+
+    def dropped(self, version: str) -> str | None:
+        """Why the replica that the router picks has dropped this challenger, if it has."""
+        trial = serve.get_app_handle(APP_NAME).status.remote().result(timeout_s=self.timeout_s)["challenger"]
+        return trial["dropped"] if trial and trial["version"] == version else None

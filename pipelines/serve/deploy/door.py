@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,17 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable, large_names, load_small_side, require_models
+from kcm.bundle.runtime import SmallSide, large_names, load_encoder, require_models
 from kcm.config import parse_config
+from kcm.encoders import Encoder
+from kcm.inputs.content import Content
 from kcm.redact import redact_logger
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.encoder import RemoteEncoder
 from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.guard import Guard
+from pipelines.serve.cascade.judging import Judging
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
@@ -26,6 +32,7 @@ from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.requestlog import request_log, to_logger
 from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import Exposition, ServeMetrics
@@ -92,42 +99,50 @@ class Door:
             self._probing = asyncio.create_task(self._service.become_ready())
 
     async def status(self) -> dict[str, Any]:
-        """Which replica this is and what it serves, for `deployment.change_version`."""
+        """Which replica this is and what it serves, for `deployment.change_release`."""
         card = self._service.card()
         return {
             "replica": serve.get_replica_context().replica_id.unique_id,
             "version": card.model_version,
             "loading": card.loading,
             "refused": card.refused.model_dump() if card.refused else None,
+            "challenger": card.challenger.model_dump() if card.challenger else None,
         }
 
-    async def _load(self, release: Release) -> CascadeVersion:
+    async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
+        """A version; where its encoder is that of `beside`, both share one."""
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
         await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
-        small_side = await asyncio.to_thread(self._small_side, bundle, release)
-        batcher: Batcher[Input, Judgement | Unreadable] = Batcher(
-            small_side.judge,
-            lambda given: given.content.size,
-            max_batch_size=config.max_batch_size,
-            max_waiting=config.max_waiting_items,
-            wait_s=config.batch_wait_timeout_s,
-        )
+        if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
+            judging = beside.judging
+        else:
+            judging = await asyncio.to_thread(self._judging, bundle, release)
+        small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        auditor = self._auditor(self._writer, release, bundle, escalation) if self._writer else None
+        guard = Guard(small_side, release.version, config.on_refuted)
+        guard.act(refuted=False)  # it may have expired
+        auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
+        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics)
+        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
+
+    def _judging(self, bundle: Bundle, release: Release) -> Judging:
+        config, read = self._config, bundle.encoder.reader(self._assets_dir)
         pictures = PictureReader(
-            bundle.encoder.reader(self._assets_dir),
+            read,
             max_pixels=config.limits.max_pixels,
             max_waiting=config.max_waiting_items,
             num_threads=max(1, round(config.cpus)),
         )
-        return CascadeVersion(small_side, pictures, batcher, escalation, config, release.version, auditor)
+        return Judging(self._encoder_of(bundle, release, read), pictures, config)
 
-    def _auditor(self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor | None:
+    async def _auditor(
+        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
+    ) -> Auditor:
         config = self._config
-        if not config.audit.share:
-            return None
-        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics)
-        monitor.schedule()  # the version may have answered before
+        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics, guard.act)
+        with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
+            await monitor.recall()
+        monitor.schedule()
         return Auditor(
             config.audit,
             bundle.answer_names,
@@ -137,10 +152,10 @@ class Door:
             self._metrics,
         )
 
-    def _small_side(self, bundle: Bundle, release: Release) -> SmallSide:
-        config = self._config
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         if self._encoder is None:
-            return load_small_side(bundle, self._assets_dir, config.device, config.top_k)
-        read = bundle.encoder.reader(self._assets_dir)
-        encoder = RemoteEncoder(self._encoder, release, bundle, config.judge_timeout_s, read)
-        return SmallSide(bundle, encoder, config.device, config.top_k)
+            return load_encoder(bundle, self._assets_dir, self._config.device)
+        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
+
+    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
+        return SmallSide(bundle, encoder, self._config.device, self._config.top_k)

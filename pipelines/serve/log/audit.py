@@ -44,17 +44,12 @@ class Auditor:
         self._random = random.Random(config.seed)
         self._ongoing: set[asyncio.Task[None]] = set()
 
-    @property
-    def share(self) -> float:
-        """Probability with which a kept item is drawn."""
-        return self._config.share
-
-    def draw(self, answers: Sequence[Answer]) -> dict[int, str]:
-        """Labels of the kept items of a request that are to be audited, by position."""
+    def draw(self, answers: Sequence[Answer], share: float) -> dict[int, str]:
+        """Labels of the kept items of a request that are to be audited, each drawn with the probability `share`."""
         return {
             index: answer.label
             for index, answer in enumerate(answers)
-            if answer.route == "small" and self._random.random() < self.share
+            if answer.route == "small" and self._random.random() < share
         }
 
     def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -56,7 +57,8 @@ def _of_items(name: str, *columns: Column[Any]) -> Table:
 
 # Every answered item, kept ones too. `number` grows in the order of commits; `audit_share` is the share that was in
 # force, whatever the item's route; `probability` is that of the large model being asked. `caller` and `unit` are keyed
-# hashes. A replica, `writer`, counts its answers in `sequence`. What older versions wrote ends at `answered_at`.
+# hashes. A replica, `writer`, counts its answers in `sequence`. While a challenger is tried out, `stage` is that of
+# its trial and `seconds` what the request took. What older versions wrote ends at `answered_at`.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
@@ -78,6 +80,8 @@ DECISIONS = Table(
     Column("large_identity", String(200)),
     Column("writer", String(32)),
     Column("sequence", BigInteger),
+    Column("stage", Integer),
+    Column("seconds", Float),
     UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
 )
@@ -146,6 +150,39 @@ FORGOTTEN = _of_items(
     Column("unit", String(64)),
     Column("forgotten_at", DateTime(timezone=True), nullable=False),
 )
+# What a challenger would have done with items that the champion answered.
+SHADOWS = _of_items(
+    "shadows",
+    Column("model_version", String(200), nullable=False),
+    Column("gate_score", Float, nullable=False),
+    Column("small_label", String(200), nullable=False),
+    Column("keeps", Boolean, nullable=False),
+)
+# Requests that a challenger took and did not answer, as far as that is not the caller's fault.
+FAILURES = Table(
+    "failures",
+    SCHEMA,
+    Column("request_id", String(128), primary_key=True),
+    Column("application", String(200), nullable=False),
+    Column("model_version", String(200), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("failed_at", DateTime(timezone=True), nullable=False),
+)
+Index("failures_by_version", FAILURES.c.application, FAILURES.c.model_version)
+# Evidence of drift that each replica has gathered about a version: the wealth of an e-process, and its suspicion.
+DRIFT = Table(
+    "drift",
+    SCHEMA,
+    Column("application", String(200), primary_key=True),
+    Column("model_version", String(200), primary_key=True),
+    Column("writer", String(32), primary_key=True),
+    Column("quantity", String(40), primary_key=True),
+    Column("e_value", Float, nullable=False),
+    Column("largest", Float, nullable=False),
+    Column("num_decisions", BigInteger, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
 ALARMS = Table(
     "alarms",
     SCHEMA,
@@ -197,6 +234,15 @@ class Database:
         with _unavailable():
             self._prepare()
 
+    def truncate(self) -> None:
+        """Empty SQLite's write-ahead log, which holds what has been deleted; with a reader on it, a later write does.
+
+        Elsewhere nothing is done: PostgreSQL overwrites what was deleted in its own time.
+        """
+        if self._url.get_backend_name() == "sqlite":
+            with suppress(sqlite3.Error), closing(_connect(self._url, "rw", self._timeout_s)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let go of all connections."""
         self._engine.dispose()
@@ -234,6 +280,12 @@ def take_turns(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_TURNS)))
+
+
+def erase_content(connection: Connection) -> None:
+    """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
 def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, select, update
 
 from kcm.bundle.runtime import Answer, Route
 from kcm.tasks.units import unit_of
@@ -21,14 +21,19 @@ from pipelines.serve.log.database import (
     AUDITS,
     DECISIONS,
     ESCALATED,
+    FAILURES,
     FEEDBACK,
+    FORGOTTEN,
+    INBOX,
     LOG_KEY,
     PAYLOADS,
+    SHADOWS,
     Database,
     insert,
     of_items,
     take_turns,
 )
+from pipelines.serve.log.drift import Evidence, write_drift
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
 
 APPLICATION = "kcm"  # the name of an application that has none
@@ -50,13 +55,25 @@ def _now() -> datetime.datetime:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """What a challenger would have done with an item that the champion answered."""
+
+    model_version: str
+    gate_score: float
+    small_label: str
+    keeps: bool
+
+
+@dataclass(frozen=True)
 class Decision:
     """One answered item, and its audit where one was drawn.
 
     `audit_share` is the probability with which kept items were drawn when it was answered, 0 without audits; it does
     not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None. `unit` is the
     digest of its unit (`kcm.tasks.units.unit_digest`), `payload` what is kept of its input. `sequence` counts what a
-    replica has answered. An update learns from no item whose unit, score or small label is None.
+    replica has answered. An update learns from no item whose unit, score or small label is None. While a challenger is
+    tried out, `stage` is that of its trial, `seconds` what the request took, and `shadow` what the challenger would
+    have done.
     """
 
     origin: Origin
@@ -72,6 +89,9 @@ class Decision:
     large_identity: str | None = None
     payload: Payload | None = None
     sequence: int | None = None
+    shadow: Shadow | None = None
+    stage: int | None = None
+    seconds: float | None = None
     answered_at: datetime.datetime = field(default_factory=_now)
 
     @property
@@ -149,7 +169,7 @@ class DecisionLog:
         """Commit answered items in their order, and the audits that are drawn, before any of these is made."""
         with self._database.writing() as connection:
             take_turns(connection)
-            key = _key(connection)
+            key = log_key(connection)
             shared = {"application": self._application, "writer": self._writer}
             rows = [shared | _decision_row(each, key) for each in decisions]
             connection.execute(insert(connection, DECISIONS), rows)
@@ -157,6 +177,8 @@ class DecisionLog:
                 connection.execute(insert(connection, AUDITS), drawn)
             if payloads := [self._payload_row(each, each.payload) for each in decisions if each.payload]:
                 connection.execute(insert(connection, PAYLOADS), payloads)
+            if shadows := [_shadow_row(each, each.shadow) for each in decisions if each.shadow]:
+                connection.execute(insert(connection, SHADOWS), shadows)
 
     def finish_audits(
         self,
@@ -164,14 +186,18 @@ class DecisionLog:
         labels: Mapping[int, str | None],
         probabilities: Mapping[int, NDArray[np.floating]] | None = None,
     ) -> None:
-        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities."""
+        """Commit the large model's label of each drawn item, None where the audit is lost, and known probabilities.
+
+        What is forgotten by now stays so.
+        """
         known = {item: as_bytes(probabilities_C) for item, probabilities_C in (probabilities or {}).items()}
         with self._database.writing() as connection:
             for item, label in labels.items():
                 heard = {"large_label": label, "large_probabilities": known.get(item)}
                 state = "lost" if label is None else "answered"
                 this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
-                connection.execute(update(AUDITS).where(this).values(heard | {"state": state}))
+                forgotten = select(FORGOTTEN.c.item).where(of_items(FORGOTTEN, [(request_id, item)])).exists()
+                connection.execute(update(AUDITS).where(this, ~forgotten).values(heard | {"state": state}))
 
     def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
         """Commit all labels and return, or store none.
@@ -181,7 +207,7 @@ class DecisionLog:
         """
         wanted = {label.item: label.label for label in labels}
         with self._database.writing() as connection:
-            owner = _hashed(caller, _key(connection))
+            owner = hashed(caller, log_key(connection))
             issued = select(DECISIONS.c.item).where(
                 DECISIONS.c.request_id == request_id, DECISIONS.c.caller == owner, DECISIONS.c.item.in_(list(wanted))
             )
@@ -202,6 +228,19 @@ class DecisionLog:
         with self._database.writing() as connection:
             rows = [_storable(shared | _escalated_row(each)) for each in escalated]
             connection.execute(insert(connection, ESCALATED), rows)
+
+    def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
+        """Commit that a challenger did not answer a request that it took, and the HTTP status of that."""
+        row = {
+            "request_id": request_id,
+            "application": self._application,
+            "model_version": model_version,
+            "stage": stage,
+            "status": status,
+            "failed_at": _now(),
+        }
+        with self._database.writing() as connection:
+            connection.execute(insert(connection, FAILURES), [row])
 
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
         """Delete payloads that are too old or too many, STEP of them at most; the number that was deleted."""
@@ -239,6 +278,35 @@ class DecisionLog:
             totals[tally.audit_share, tally.route] -= tally.number
         return tallies + [Tally(number, share, route) for (share, route), number in totals.items() if number]
 
+    def put_drift(self, model_version: str, evidence: Mapping[str, Evidence]) -> None:
+        """Commit what this replica knows of drift by now."""
+        with self._database.writing() as connection:
+            write_drift(connection, self._application, model_version, self._writer, evidence)
+
+    def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[tuple[int, float, bool]]:
+        """Decisions of a version above a number, in order: number, audit share, and whether a loss is known of it.
+
+        A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
+        model is right. Degraded answers, and those of a time without audits, are left out.
+        """
+        d, a, f, i = DECISIONS.c, AUDITS.c, FEEDBACK.c, INBOX.c
+        differs = (a.state == "answered") & (a.small_label != a.large_label)
+        lost = differs if label_free else differs & ((f.label == a.large_label) | (i.label == a.large_label))
+
+        def same(other: Any) -> Any:
+            return (other.request_id == d.request_id) & (other.item == d.item)
+
+        chosen = (
+            select(d.number, d.audit_share, func.coalesce(func.max(case((lost, 1), else_=0)), 0))
+            .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, same(f)).outerjoin(INBOX, same(i)))
+            .where(d.model_version == model_version, d.number > after, d.audit_share > 0, d.route != "small_degraded")
+            .group_by(d.number, d.audit_share)
+            .order_by(d.number)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [(number, share, bool(lost)) for number, share, lost in connection.execute(chosen)]
+
     def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""
         row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": _now()}
@@ -252,9 +320,10 @@ class DecisionLog:
             return bool(connection.scalar(select(func.count()).where(ALARMS.c.model_version == model_version)))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
-        """All rows of a table of items, in the order of request id and item."""
+        """All rows of a table, in the order of its key."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(table).order_by(table.c.request_id, table.c.item))
+            key = [column for column in table.c if column.name in ("request_id", "item")] or table.primary_key
+            rows = connection.execute(select(table).order_by(*key))
             return [dict(row) for row in rows.mappings()]
 
     def _payload_row(self, decision: Decision, payload: Payload) -> dict[str, Any]:
@@ -272,12 +341,12 @@ class DecisionLog:
         )
 
 
-def _key(connection: Connection) -> bytes:
+def log_key(connection: Connection) -> bytes:
     """The log's own key, which was made with its tables."""
     return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
 
 
-def _hashed(caller: str | None, key: bytes) -> str:
+def hashed(caller: str | None, key: bytes) -> str:
     """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
     return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
 
@@ -287,7 +356,7 @@ def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
         "request_id": decision.origin.request_id,
         "item": decision.item,
         "client_request_id": decision.origin.client_request_id,
-        "caller": _hashed(decision.origin.caller, key),
+        "caller": hashed(decision.origin.caller, key),
         "model_version": decision.model_version,
         "route": decision.route,
         "audit_share": decision.audit_share,
@@ -299,6 +368,19 @@ def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
         "probability": decision.probability,
         "large_identity": decision.large_identity,
         "sequence": decision.sequence,
+        "stage": decision.stage,
+        "seconds": decision.seconds,
+    }
+
+
+def _shadow_row(decision: Decision, shadow: Shadow) -> dict[str, Any]:
+    return {
+        "request_id": decision.origin.request_id,
+        "item": decision.item,
+        "model_version": shadow.model_version,
+        "gate_score": shadow.gate_score,
+        "small_label": _name(shadow.small_label),
+        "keeps": shadow.keeps,
     }
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kcm.certify.certificate import Certificate
 from kcm.certify.monitor import Observations, loss_interval
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import Tally
+from pipelines.serve.log.watch import Watch
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
 CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
+RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
 _REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 _DELTA = 0.1  # of a version without a certificate
 
@@ -63,7 +66,7 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
 def _disagreement(tally: Tally) -> Observations:
     if tally.state is None:
         return Observations(tally.number, tally.audit_share)
-    known = tally.state == "answered"
+    known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
     low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
     return Observations(tally.number, tally.audit_share, tally.probability, low, high)
 
@@ -79,33 +82,63 @@ def _regret(tally: Tally, credits_wins: bool) -> Observations:
 
 
 class Monitor:
-    """Computes the bounds of one version from the log; an alarm is committed there, and stays.
+    """Watches one version by the log; an alarm is committed there, and stays.
 
     Every replica computes the same from the same log: a version has one sequence, whatever the number of replicas and
-    however often they start. Without a certificate nothing was promised, and nothing raises the alarm.
+    however often they start. Without a certificate nothing was promised, and nothing raises the alarm. `act` is told
+    after every look whether the certificate is refuted, by whichever replica.
     """
 
-    def __init__(self, log: LogWriter, version: str, certificate: Certificate | None, metrics: ServeMetrics) -> None:
+    def __init__(
+        self,
+        log: LogWriter,
+        version: str,
+        certificate: Certificate | None,
+        metrics: ServeMetrics,
+        act: Callable[[bool], None] = lambda refuted: None,
+    ) -> None:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
+        self._act = act
+        # Wins that count against losses are no events; there the interval of all decisions decides.
+        self._watch = None if certificate is None or certificate.method == "net" else Watch.of(certificate)
         self._scheduled: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
         self._took_s = 0.0
 
     def schedule(self) -> None:
-        """Read the log soon; calls until then cause one reading."""
+        """Look for alarms and read the log soon; calls until then cause one reading of each."""
+        if self._recalling is None or self._recalling.done():
+            self._recalling = asyncio.create_task(self._recall_soon())
         if self._scheduled is None or self._scheduled.done():
             self._scheduled = asyncio.create_task(self._check_soon())
 
+    async def recall(self) -> bool:
+        """Act upon an alarm that any replica has given, if one has. Raises LogUnavailableError."""
+        refuted = await self._log.has_alarm(self._version)
+        self._act(refuted)
+        return refuted
+
     async def check(self) -> Bounds:
         """Compute the bounds from the log, commit an alarm, show both. Raises LogUnavailableError."""
+        refuted = await self.recall()
         found = bounds(await self._log.tallies(self._version), self._certificate)
-        if found.alarm and self._certificate:
-            epsilon, low = self._certificate.epsilon, found.regret[0]
+        if self._watch:
+            await self._watch.read_on(self._log, self._version)
+            found = replace(found, alarm=self._watch.alarm)
+        if found.alarm and self._certificate and not refuted:
+            label_free = self._watch is not None and self._watch.label_free
+            epsilon, low = self._certificate.epsilon, (found.disagreement if label_free else found.regret)[0]
             if await self._log.raise_alarm(self._version, epsilon, low):
-                logger.error("version %s loses more than %g: at least %.4f of accuracy", self._version, epsilon, low)
-        elif await self._log.has_alarm(self._version):
-            found = replace(found, alarm=True)
+                logger.error("version %s loses more than the %g that its certificate allows", self._version, epsilon)
+            self._act(True)
+        found = replace(found, alarm=found.alarm or refuted)
         self._metrics.set_bounds(self._version, disagreement=found.disagreement, regret=found.regret, alarm=found.alarm)
         return found
+
+    async def _recall_soon(self) -> None:
+        await asyncio.sleep(RECALL_AFTER_S)
+        with suppress(LogUnavailableError):  # of which the check tells
+            await self.recall()
 
     async def _check_soon(self) -> None:
         await asyncio.sleep(max(CHECK_AFTER_S, _REST * self._took_s))

@@ -15,7 +15,7 @@ from pipelines.serve.log.database import PAYLOADS
 
 Kept = Literal["none", "text", "all"]
 
-STEP = 200  # payloads that are deleted in one transaction: other writes wait for it
+STEP = 500  # payloads that are deleted in one transaction: other writes wait for it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def expired(
 ) -> list[tuple[str, int]]:
     """Items whose payloads are older than `before`, and the oldest of those that exceed `keep_bytes`; STEP at most."""
     p = PAYLOADS.c
-    own = p.application == application
+    own = (p.application == application) & (p.num_bytes > 0)  # an empty one stays in the place of what is forgotten
     oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(own).order_by(p.stored_at).limit(STEP)
     excess = 0
     if keep_bytes is not None:

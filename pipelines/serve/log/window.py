@@ -27,6 +27,7 @@ from pipelines.serve.log.database import (
     Database,
     LogUnavailableError,
 )
+from pipelines.serve.log.drift import read_drift
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 
@@ -67,9 +68,7 @@ class LogReader:
     """Reads the log at `url` while it is written; raises KcmError where it cannot be read, DataError without one."""
 
     def __init__(self, url: str, timeout_s: float = 60.0) -> None:
-        path = make_url(url).database or ""
-        if url.startswith("sqlite") and not Path(path).exists():
-            raise DataError("there is no log: nothing has been served yet", where=path, mend="Start `kcm serve` first")
+        require_log(url)
         self._url, self._database = url, Database(url, timeout_s)
 
     def __enter__(self) -> LogReader:
@@ -82,10 +81,19 @@ class LogReader:
         """Let go of all connections."""
         self._database.close()
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads."""
+        try:
+            with self._database.reading() as connection:
+                yield connection
+        except LogUnavailableError as error:
+            raise KcmError(f"the log cannot be read: {error}", where=self._url) from error
+
     @property
     def unit_key(self) -> bytes:
         """The key of `kcm.tasks.units.unit_of` in this log."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
 
     def watermark(self, application: str) -> int:
@@ -93,7 +101,7 @@ class LogReader:
 
         Rows from before applications were named count too, so that a window may begin after them.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.scalar(select(func.max(DECISIONS.c.number)).where(_could_be(application))) or 0
 
     def window(self, application: str, after: int, upto: int, attempt: str | None = None) -> pa.Table:
@@ -102,13 +110,13 @@ class LogReader:
         The inbox is that of `attempt`, else what was drawn last. Raises DataError for decisions without probability or
         unit, which older versions wrote.
         """
+        self._require_complete(application, after, upto)
         return pa.Table.from_batches(self.batches(application, after, upto, attempt), WINDOW)
 
     def batches(self, application: str, after: int, upto: int, attempt: str | None = None) -> Iterator[pa.RecordBatch]:
-        """As `window`, piece by piece, for windows that do not fit in memory."""
-        self._require_complete(application, after, upto)
+        """As `window`, piece by piece, for what does not fit in memory; nothing is refused."""
         while after < upto:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 end = _end_of_batch(connection, application, after, upto)
                 if end is None:
                     return
@@ -127,7 +135,7 @@ class LogReader:
         d = DECISIONS.c
         found = select(d.writer, func.max(d.sequence), func.count(d.sequence)).group_by(d.writer)
         missing = 0
-        with self._reading() as connection:
+        with self.reading() as connection:
             within = _within(application, after, upto), d.writer.is_not(None)
             for writer, last, number in connection.execute(found.where(*within)).all():
                 earlier = select(d.sequence).where(_within(application, 0, after), d.writer == writer)
@@ -149,23 +157,32 @@ class LogReader:
             row = connection.execute(chosen.where(d.application == application, d.number > after)).one()
         return int(row[0]), int(row[1]), int(row[2])
 
-    def alarmed(self, version: str) -> bool:
-        """Whether the monitor of a version has given the alarm."""
-        alarms = select(func.count()).where(ALARMS.c.model_version == version)
+    def drift(self, application: str, version: str) -> dict[str, float]:
+        """As `pipelines.serve.log.drift.read_drift`."""
         with self._reading() as connection:
-            return bool(connection.scalar(alarms))
+            return read_drift(connection, application, version)
+
+    def alarm(self, application: str, version: str) -> int | None:
+        """The last decision that had been answered when the monitor of a version gave the alarm; None without one."""
+        d = DECISIONS.c
+        with self._reading() as connection:
+            raised_at = connection.scalar(select(func.min(ALARMS.c.raised_at)).where(ALARMS.c.model_version == version))
+            if raised_at is None:
+                return None
+            seen = select(func.max(d.number)).where(d.application == application, d.answered_at <= raised_at)
+            return connection.scalar(seen) or 0
 
     def forgotten(self, application: str) -> frozenset[str]:
         """The units of forgotten items, which must leave the memory of the next version."""
         units = select(FORGOTTEN.c.unit).where(FORGOTTEN.c.application == application, FORGOTTEN.c.unit.is_not(None))
-        with self._reading() as connection:
+        with self.reading() as connection:
             return frozenset(connection.scalars(units))
 
     def _require_complete(self, application: str, after: int, upto: int) -> None:
         d = DECISIONS.c
         lacking = or_(d.application.is_(None), d.unit.is_(None), d.probability.is_(None))
         where = (_could_be(application), d.number > after, d.number <= upto, lacking)
-        with self._reading() as connection:
+        with self.reading() as connection:
             number, last = connection.execute(select(func.count(), func.max(d.number)).where(*where)).one()
         if number:
             raise DataError(
@@ -174,13 +191,12 @@ class LogReader:
                 mend=f"Stop services of older versions, and begin the window after number {last}",
             )
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._database.reading() as connection:
-                yield connection
-        except LogUnavailableError as error:
-            raise KcmError(f"the log cannot be read: {error}", where=self._url) from error
+
+def require_log(url: str) -> None:
+    """Raise DataError where the file of an SQLite log does not exist: who opens it would make it."""
+    path = make_url(url).database or ""
+    if url.startswith("sqlite") and not Path(path).exists():
+        raise DataError("there is no log: nothing has been served yet", where=path, mend="Start `kcm serve` first")
 
 
 def _could_be(application: str) -> ColumnElement[bool]:

@@ -27,6 +27,7 @@ from pipelines.serve.log.decisions import (
     Tally,
     UnknownRequestError,
 )
+from pipelines.serve.log.drift import Evidence
 from pipelines.serve.log.payloads import STEP, Payload
 
 MAX_WAITING = 256  # writes that wait for the database
@@ -135,9 +136,24 @@ class LogWriter:
         """As `DecisionLog.add_escalated`."""
         await self._write(lambda: self._log.add_escalated(request_id, model_version, escalated))
 
+    async def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
+        """As `DecisionLog.add_failure`."""
+        await self._write(lambda: self._log.add_failure(request_id, model_version, stage, status))
+
     async def tallies(self, model_version: str) -> list[Tally]:
         """As `DecisionLog.tallies`."""
         return await self._read(lambda: self._log.tallies(model_version))
+
+    async def put_drift(self, model_version: str, evidence: Mapping[str, Evidence]) -> None:
+        """As `DecisionLog.put_drift`."""
+        known = dict(evidence)
+        await self._write(lambda: self._log.put_drift(model_version, known))
+
+    async def events(
+        self, model_version: str, after: int, limit: int, *, label_free: bool
+    ) -> list[tuple[int, float, bool]]:
+        """As `DecisionLog.events`."""
+        return await self._read(lambda: self._log.events(model_version, after, limit, label_free=label_free))
 
     async def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """As `DecisionLog.raise_alarm`."""

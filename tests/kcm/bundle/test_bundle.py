@@ -19,6 +19,7 @@ from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import Certificate
+from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
@@ -206,6 +207,24 @@ def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:
     found = round_trip(bundle(large_head=None, certificates={}, metrics={}), tmp_path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
+
+
+def test_the_units_that_trained_come_back_and_are_not_known_of_a_bundle_that_lists_none(tmp_path: Path) -> None:
+    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
+    assert round_trip(bundle(trained_units=units), tmp_path).trained_units == units
+    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "empty").trained_units == frozenset()
+    assert round_trip(bundle(), tmp_path / "unknown").trained_units is None
+
+
+def test_what_traffic_is_compared_with_comes_back(tmp_path: Path) -> None:
+    rows_ND = np.random.default_rng(0).normal(size=(200, FEATURES)).astype(np.float32)
+    keeps_N = np.arange(200) % 3 > 0
+    reference = DriftReference.fit(rows_ND, np.arange(200) % 2, len(LABELS), keeps_N, ~keeps_N, 0.05)
+    read = round_trip(bundle(drift=reference), tmp_path).drift
+    assert read is not None
+    assert (read.limits(), read.labels) == (reference.limits(), reference.labels)
+    assert (read.rows() == reference.rows()).all()
+    assert round_trip(bundle(), tmp_path / "without").drift is None
 
 
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:

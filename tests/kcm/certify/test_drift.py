@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.certify.alarm import RateAlarm
-from kcm.certify.drift import DistanceReference, LabelReference
+from kcm.certify.drift import MOST_ROWS, DistanceReference, DriftReference, LabelReference
 from kcm.errors import DataError
 
 
@@ -57,3 +57,32 @@ def test_too_few_rows_are_refused() -> None:
         DistanceReference.fit(rows(99, 0), delta=0.1, seed=0)
     with pytest.raises(DataError, match="99 rows"):
         LabelReference.fit(np.zeros(99, dtype=np.int64), 4, delta=0.1, seed=0)
+
+
+def reference_of(num: int, seed: int, escalates: float, disagrees: float, delta: float = 0.1) -> DriftReference:
+    rng = np.random.default_rng(seed)
+    labels, keeps = rng.choice(3, num, p=[0.6, 0.37, 0.03]), rng.random(num) >= escalates
+    return DriftReference.fit(rows(num, seed), labels, 3, keeps, rng.random(num) < disagrees, delta)
+
+
+def test_all_limits_of_a_version_hold_together() -> None:
+    broken = 0
+    for seed in range(60):
+        limits = reference_of(300, seed, escalates=0.3, disagrees=0.1).limits()
+        broken += limits["call_rate"] < 0.3 or limits["disagreement"] < 0.7 * 0.1
+    assert broken <= 6
+    assert set(limits) == {"call_rate", "disagreement", "distance", "labels"}
+
+
+def test_what_may_take_any_value_cannot_drift() -> None:
+    assert "call_rate" not in reference_of(300, 0, escalates=1.0, disagrees=0.1).limits()
+
+
+def test_a_reference_is_what_it_was_after_it_has_been_stored() -> None:
+    reference = reference_of(4000, 0, escalates=0.3, disagrees=0.1)
+    again = DriftReference.of(reference.rows(), reference.figures())
+    given = rows(200, 9, shift=0.5)
+    assert again.limits() == reference.limits()
+    assert (again.distance.unusual(given) == reference.distance.unusual(given)).all()
+    assert again.labels.rare == reference.labels.rare
+    assert len(reference.rows()) == MOST_ROWS

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from kcm.bundle.runtime import SmallSide
-from kcm.inputs.content import Content
+from kcm.inputs.content import IMAGE, TEXT, Content
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.judging import Judging
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import BatchingConfig, ServeConfig
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 
@@ -35,26 +36,43 @@ class NoMetrics:
         return lambda *_, **__: None
 
 
+class StubEncoder:
+    """Zeros for every content; counts what it has encoded."""
+
+    dim, identity, reads = 4, "encoder", TEXT | IMAGE
+
+    def __init__(self, read: Callable[[Content], Content] = lambda content: content) -> None:
+        self.read = read
+        self.num_encoded = 0
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        self.num_encoded += len(inputs)
+        return np.zeros((len(inputs), 4), np.float32)
+
+
 def version_of(
     small_side: SmallSide,
     escalation: Any,
     config: ServeConfig,
     *,
     name: str = "5",
-    max_waiting: int = 100,
+    max_waiting: int = 1024,
     decode: Callable[[Content], Content] = lambda content: content,
+    encoder: Any = None,
     auditor: Any = None,
+    judging: Judging | None = None,
 ) -> CascadeVersion:
-    """A version that judges in batches of at most 8; pictures are read by `decode`."""
+    """A version that judges in batches of at most 8, by `judging` where there is one; pictures are read by `decode`."""
     pictures = PictureReader(decode, max_pixels=1000, max_waiting=100, num_threads=1)
-    batcher = Batcher(small_side.judge, lambda given: given.content.size, max_batch_size=8, max_waiting=max_waiting)
-    return CascadeVersion(small_side, pictures, batcher, escalation, config, name, auditor)
+    limits = BatchingConfig(max_batch_size=8, max_waiting_items=max_waiting)
+    judging = judging or Judging(encoder or StubEncoder(), pictures, limits)
+    return CascadeVersion(small_side, judging, escalation, config, name, auditor)
 
 
 async def service_of(version: CascadeVersion, metrics: Any = None, log: LogWriter | None = None) -> CascadeService:
     """The service of a replica that has loaded `version`."""
 
-    async def load(_: Release) -> CascadeVersion:
+    async def load(_: Release, beside: CascadeVersion | None) -> CascadeVersion:
         return version
 
     async def exposition() -> str:

@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.release import Release, Releases
+from pipelines.serve.release import Challenger, Release, Releases
 
 
-def release(version: str) -> Release:
-    return Release(version=version, bundle=Path("/bundles") / version)
+def release(version: str, challenger: str | None = None, share: float = 0.0) -> Release:
+    return Release(
+        version=version,
+        bundle=Path("/bundles") / version,
+        challenger=challenger
+        and Challenger(
+            version=challenger,
+            bundle=Path("/bundles") / challenger,
+            mode="canary" if share else "shadow",
+            share=share,
+        ),
+    )
 
 
 class Loader:
@@ -21,7 +31,7 @@ class Loader:
         self.go = asyncio.Event()
         self.loaded: list[str] = []
 
-    async def __call__(self, staged: Release) -> str:
+    async def __call__(self, staged: Release, beside: str | None) -> str:
         await self.go.wait()
         if staged.version.startswith("bad"):
             raise ValueError(f"{staged.version} does not\nwork")
@@ -29,10 +39,15 @@ class Loader:
         return f"model {staged.version}"
 
 
+def fits(champion: str, challenger: str) -> None:
+    if "another encoder" in challenger:
+        raise ValueError("it has another encoder")
+
+
 async def serving_first() -> tuple[Releases[str], Loader]:
     load = Loader()
     load.go.set()
-    releases = Releases(load)
+    releases = Releases(load, fits)
     await releases.stage(release("1"))
     load.go.clear()
     return releases, load
@@ -107,3 +122,96 @@ def test_staging_what_is_served_takes_back_what_is_being_loaded() -> None:
         assert (releases.current, load.loaded) == ("model 1", ["1"])
 
     run(roll_back())
+
+
+def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolled_back_without_loading() -> None:
+    async def promote() -> None:
+        releases, load = await serving_first()
+        load.go.set()
+        await releases.stage(release("1", "2"))
+        await releases.settled()
+        assert (releases.served.champion, releases.served.challenger) == ("model 1", "model 2")
+        load.go.clear()  # from here on nothing can be loaded
+        await releases.stage(release("1", "2", share=0.25))
+        assert releases.served.challenger == "model 2"
+        await releases.stage(release("2"))
+        assert (releases.current, releases.served.challenger) == ("model 2", None)
+        await releases.stage(release("1"))
+        assert (releases.current, load.loaded) == ("model 1", ["1", "2"])
+
+    run(promote())
+
+
+@pytest.mark.parametrize(("version", "reason"), [("bad", "bad does not work"), ("another encoder", "another encoder")])
+def test_a_challenger_that_does_not_work_is_dropped_and_its_champion_goes_on(version: str, reason: str) -> None:
+    async def try_out() -> None:
+        releases, load = await serving_first()
+        load.go.set()
+        await releases.stage(release("1", version))
+        await releases.settled()
+        assert (releases.current, releases.served.challenger, releases.refused) == ("model 1", None, None)
+        assert releases.dropped is not None
+        assert reason in releases.dropped.reason
+        await releases.stage(release("1"))
+        assert releases.dropped is not None  # what became of it stays known until there is another one
+        await releases.stage(release("1", "2"))
+        assert releases.dropped is None
+
+    run(try_out())
+
+
+def test_a_challenger_that_is_dropped_while_it_serves_stays_away_until_it_is_offered_anew() -> None:
+    async def try_out() -> None:
+        releases, load = await serving_first()
+        load.go.set()
+        await releases.stage(release("1", "2"))
+        await releases.settled()
+        releases.drop("another", "it is none")
+        assert releases.served.challenger == "model 2"
+        releases.drop("2", "no numbers")
+        await releases.stage(release("1", "2"))
+        await releases.settled()
+        assert releases.served.challenger is None
+        await releases.stage(release("1", "2", share=0.1))
+        await releases.settled()
+        assert (releases.served.challenger, load.loaded) == ("model 2", ["1", "2", "2"])
+
+    run(try_out())
+
+
+def test_a_champion_stays_in_memory_whatever_number_of_challengers_it_has_seen() -> None:
+    async def try_out() -> None:
+        releases, load = await serving_first()
+        load.go.set()
+        for number in range(2, 8):
+            await releases.stage(release("1", str(number)))
+            await releases.settled()
+        await releases.stage(release("1"))
+        assert (releases.current, load.loaded.count("1")) == ("model 1", 1)
+
+    run(try_out())
+
+
+def test_callers_keep_their_version_as_the_share_grows() -> None:
+    """Promise: about `share` of the callers get the challenger, always the same ones, others for another version."""
+
+    def answered(version: str, share: float) -> set[int]:
+        trial = Challenger(version=version, bundle=Path("/b"), mode="canary", share=share)
+        return {caller for caller in range(4000) if trial.answers(f"caller {caller}", "any request")}
+
+    few, more, all_of_them = (answered("2", share) for share in (0.05, 0.25, 1.0))
+    assert 140 < len(few) < 260
+    assert 880 < len(more) < 1120
+    assert few < more < all_of_them
+    assert len(all_of_them) == 4000
+    assert len(few & answered("3", 0.05)) < 40
+    trial = Challenger(version="2", bundle=Path("/b"), mode="canary", share=0.25)
+    anonymous = [request for request in range(4000) if trial.answers(None, f"request {request}")]
+    assert 880 < len(anonymous) < 1120
+
+
+def test_a_shadow_answers_nobody() -> None:
+    shadow = Challenger(version="2", bundle=Path("/b"))
+    assert not any(shadow.answers(f"caller {number}", "r") for number in range(1000))
+    with pytest.raises(ValueError, match="a canary has a share above 0"):
+        Challenger(version="2", bundle=Path("/b"), mode="shadow", share=0.1)

@@ -33,7 +33,7 @@ class Replicas:
         self.num_cancelled = 0
         self.encode = self
 
-    def remote(self, inputs: list[Content], release: Release) -> Replicas:
+    def remote(self, inputs: list[Content], release: Release, identity: str) -> Replicas:
         self.asked.append((inputs, release))
         return self
 

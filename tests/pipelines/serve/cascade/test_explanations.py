@@ -58,7 +58,7 @@ def explained(
 
     async def explain() -> Explanation:
         no_escalation = None  # an explanation asks no large model
-        version = version_of(side, no_escalation, config, name="7", max_waiting=max_waiting)
+        version = version_of(side, no_escalation, config, name="7", max_waiting=max_waiting, encoder=side.encoder)
         return await version.explain(example, 3, "mine")
 
     return asyncio.run(explain())

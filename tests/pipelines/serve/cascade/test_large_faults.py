@@ -59,7 +59,7 @@ class EscalatesAll(SmallSide):
         )
         self.policy, self.top_k = Policy(on_large_failure="answer_small"), None
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         features_D = np.zeros(2, np.float32)
         return [Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 2.0, False, 0.01, features_D) for _ in inputs]
 

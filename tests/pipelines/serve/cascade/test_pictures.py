@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Input
+from kcm.bundle.runtime import Input, Judgement, SmallSide
 from kcm.inputs.content import IMAGE, Content, UnreadableError
 from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.batcher import QueueFullError
@@ -152,12 +152,16 @@ def test_the_pictures_that_wait_are_bounded() -> None:
     ],
 )
 def test_clients_are_told_which_picture_or_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
-    bundle = SimpleNamespace(reads=IMAGE, task_names=())
-    small_side: Any = SimpleNamespace(bundle=bundle, judge=lambda inputs: [None] * len(inputs))
+    class SureOfAll(SmallSide):
+        def __init__(self) -> None:
+            self.bundle: Any = SimpleNamespace(reads=IMAGE, task_names=())
+
+        def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
+            return [Judgement(0, np.ones(1), 1.0, 1.0, 0.0, True, 0.0, features_ND[0]) for _ in inputs]
 
     async def predict() -> None:
         no_escalation = None  # the large model is not reached
-        service = await service_of(version_of(small_side, no_escalation, ServeConfig(), decode=Reader()))
+        service = await service_of(version_of(SureOfAll(), no_escalation, ServeConfig(), decode=Reader()))
         await service.predict([Input(Content(image=image)) for image in images], Origin("id"))
 
     with pytest.raises(Refusal) as refused:

@@ -59,7 +59,7 @@ class StubSmallSide(SmallSide):
         )
         self.policy, self.top_k = Policy(), None
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         features = np.zeros(4, np.float32)
         return [
             Judgement(0, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, item.content.text == "keep", 0.01, features)
@@ -129,21 +129,21 @@ async def started(
     feedback: FeedbackConfig = CONFIG.feedback,
 ) -> CascadeService:
     log = LogWriter(feedback, url, application="films") if url else None
+    config = CONFIG.model_copy(update={"audit": AuditConfig(share=share, seed=0)})
 
-    async def load(staged: Release) -> CascadeVersion:
+    async def load(staged: Release, beside: CascadeVersion | None) -> CascadeVersion:
         fails = 99 if staged.version == "mute" else troubles
         large: Any = StubEscalation(fails)
         auditor = None
         if log and share:
             monitor = Monitor(log, staged.version, None, metrics)
-            audit = AuditConfig(share=share, seed=0)
-            auditor = Auditor(audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
+            auditor = Auditor(config.audit, ("bad", "good"), lambda items: large.ask(items, 1.0), log, monitor, metrics)
         return version_of(StubSmallSide(), large, CONFIG, name=staged.version, auditor=auditor)
 
     async def exposition() -> str:
         return "everything counted"
 
-    service = CascadeService(load, CONFIG, Breaker(BreakerConfig()), metrics, log, exposition)
+    service = CascadeService(load, config, Breaker(BreakerConfig()), metrics, log, exposition)
     await service.stage(release("1"))
     return service
 

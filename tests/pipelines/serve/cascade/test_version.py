@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.runtime import Input, Judgement, SmallSide
 from kcm.cascade.policy import Policy
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.inputs.pictures import PictureError
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.decisions import Origin
 from pipelines.serve.schemas import PredictResponse, Refusal
-from tests.pipelines.serve.stubs import picture, service_of, version_of
+from tests.pipelines.serve.stubs import StubEncoder, picture, service_of, version_of
 
 CONFIG = ServeConfig(timeout_s=0.2, retry_after_s=2, large=LargeReplicaConfig(timeout_s=0.1))
 INTACT, DAMAGED = picture(1), picture(13)
@@ -35,7 +36,7 @@ class StubSmallSide(SmallSide):
         )
         self.policy, self.top_k = policy, None
 
-    def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
         if any(item.content.text == "slow" for item in inputs):
             time.sleep(0.5)
         if any(item.content.text == "nan" for item in inputs):
@@ -153,18 +154,17 @@ def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -
     ],
 )
 def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, given: Content, detail: str) -> None:
-    class Reader(StubSmallSide):
-        def judge(self, inputs: Sequence[Input]) -> list[Any]:
-            kept = super().judge(inputs)
-            damaged = Unreadable("the image is damaged")
-            return [damaged if i.content.image == DAMAGED else j for i, j in zip(inputs, kept, strict=True)]
+    def read(content: Content) -> Content:
+        if content.image == DAMAGED:
+            raise PictureError("the image is damaged")
+        return content
 
-    small_side = Reader(Policy())
+    small_side = StubSmallSide(Policy())
     small_side.bundle.reads = reads
     whole = Content("keep" if "text" in reads else "", INTACT if "image" in reads else b"")
 
     async def answered() -> PredictResponse:
-        version = version_of(small_side, StubEscalation(LargeAnswer(1)), CONFIG)
+        version = version_of(small_side, StubEscalation(LargeAnswer(1)), CONFIG, encoder=StubEncoder(read))
         return await (await service_of(version)).predict([Input(whole), Input(given)], Origin("id"))
 
     with pytest.raises(Refusal) as refused:

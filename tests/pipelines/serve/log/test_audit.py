@@ -59,10 +59,11 @@ class Audits:
     def __init__(self, url: str, large: Large, recorder: Recorder, **config: Any) -> None:
         self.log = LogWriter(FeedbackConfig(), url)
         settings = AuditConfig(**{"share": 1.0, "seed": 0} | config)
+        self.share = settings.share
         self.auditor = Auditor(settings, NAMES, large.ask, self.log, Monitor(self.log, "1", None, recorder), recorder)
 
     def answered(self, request_id: str, inputs: Sequence[Input], answers: Sequence[Answer]) -> None:
-        drawn, share = self.auditor.draw(answers), self.auditor.share
+        drawn, share = self.auditor.draw(answers, self.share), self.share
         self.log.add_decisions(
             [
                 Decision(Origin(request_id), index, "1", each.route, share, drawn.get(index))
@@ -103,8 +104,8 @@ def test_kept_items_alone_are_put_to_the_large_model(url: str) -> None:
 
 def test_the_share_is_drawn_at_random_and_the_seed_decides(url: str) -> None:
     def drawn(seed: int) -> list[int]:
-        auditor = Audits(url, Large(), Recorder(), share=0.2, seed=seed).auditor
-        return list(auditor.draw([answer("good")] * 500))
+        auditor = Audits(url, Large(), Recorder(), seed=seed).auditor
+        return list(auditor.draw([answer("good")] * 500, 0.2))
 
     assert 70 < len(drawn(0)) < 130
     assert drawn(0) == drawn(0) != drawn(1)

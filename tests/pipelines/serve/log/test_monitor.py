@@ -16,6 +16,7 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin, Tally, UnknownRequestError
 from pipelines.serve.log.monitor import Monitor, bounds
+from pipelines.serve.log.watch import Watch
 from pipelines.serve.log.writer import LogWriter
 
 
@@ -223,6 +224,72 @@ def test_all_replicas_tell_the_same_of_a_version_and_an_alarm_outlives_them(url:
     assert second == [second[0]] * 3
     assert (first[0]["alarm"], second[0]["alarm"]) == (True, True)
     assert second[0]["regret"][0] < 0.2 < first[0]["regret"][0]
+
+
+@pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
+def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_replica(
+    url: str, log: DecisionLog, method: str, labelled: bool
+) -> None:
+    """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
+    traffic, promised = Traffic(log, share=0.5), certificate(0.05, method)
+    acted: dict[str, list[bool]] = {"first": [], "second": []}
+
+    async def look(name: str) -> None:
+        await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).check()
+
+    async def recall(name: str) -> None:
+        await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).recall()
+
+    for _ in range(10):
+        traffic.answer(400)
+    asyncio.run(look("first"))
+    assert acted["first"] == [False]
+    for number in range(10, 13):
+        traffic.answer(200, disagree=0.3)
+        if labelled:
+            log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200)])
+    assert not bounds(log.tallies("1"), certificate(0.05)).alarm  # the mean of the whole time is still good
+    asyncio.run(look("first"))
+    asyncio.run(recall("second"))
+    assert acted == {"first": [False, False, True], "second": [True]}
+
+
+def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
+    Traffic(log, share=1.0).answer(500, disagree=0.5)
+
+    async def look() -> bool:
+        return (await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()).alarm
+
+    assert not asyncio.run(look())
+
+
+def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> None:
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(200, disagree=1.0)
+
+    async def look() -> tuple[bool, bool]:
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder())
+        before = (await monitor.check()).alarm
+        log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
+        return before, (await monitor.check()).alarm
+
+    assert asyncio.run(look()) == (False, True)
+
+
+def test_a_long_log_is_read_in_pieces_and_only_once(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.serve.log.watch.AT_ONCE", 50)
+    monkeypatch.setattr("pipelines.serve.log.watch.UNSETTLED", 20)
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(330, disagree=0.2)
+    log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
+    pieces, whole = (Watch.of(certificate(0.05)) for _ in range(2))
+
+    asyncio.run(pieces.read_on(LogWriter(FeedbackConfig(), url), "1"))
+    whole.look(log.events("1", 0, 1000, label_free=False))
+    assert (pieces.after, pieces.suspicion) == (whole.after, pytest.approx(whole.suspicion))
+    assert pieces.after == 310
 
 
 def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,21 +156,21 @@ def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: De
             assert go.wait(20)
         database.close()
 
-    def quick() -> None:
-        other = DecisionLog(any_url, 10.0, "films")
-        other.add_decisions([decision("quick")])
-        other.close()
-
-    threads = [threading.Thread(target=slow), threading.Thread(target=quick)]
+    other = DecisionLog(any_url, 10.0, "films")
+    other.open()
+    threads = [
+        threading.Thread(target=slow),
+        threading.Thread(target=lambda: other.add_decisions([decision("quick")])),
+    ]
     threads[0].start()
     assert taken.wait(20)
     threads[1].start()
-    for _ in range(20):
-        assert reader.watermark("films") == before
-        threads[1].join(0.01)
+    threads[1].join(1.0)
+    assert reader.watermark("films") == before
     go.set()
     for thread in threads:
         thread.join(20)
+    other.close()
     window = reader.window("films", before, reader.watermark("films"))
     assert window["request_id"].to_pylist() == ["slow", "quick"]
 

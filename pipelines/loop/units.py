@@ -1,0 +1,70 @@
+"""Units of rows under the names that the log gives them, and the splits that they have had."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from kcm.inputs.content import Content
+from kcm.tasks.splits import Split
+from kcm.tasks.units import unit_digest, unit_of
+from pipelines.store.sequence import SequenceArtefact
+
+
+def units_of(sequence: SequenceArtefact, key: bytes) -> dict[str, Split]:
+    """The split of every unit of a sequence's rows, by its name in the log that has this key.
+
+    Where a unit has had several splits, train wins.
+    """
+    found: dict[str, Split] = {}
+    for _, unit, split in _units(sequence, key):
+        if found.get(unit) != "train":
+            found[unit] = split
+    return found
+
+
+def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> list[str]:
+    """The ids of a sequence's rows that belong to these units."""
+    return list(dict.fromkeys(row_id for row_id, unit, _ in _units(sequence, key) if unit in units))
+
+
+def trained_units(sequence: SequenceArtefact) -> frozenset[str]:
+    """Digests of the units of a sequence whose rows train, or choose gate and policy, as bundles list them.
+
+    Those of rows from the log are the names that it gives them.
+    """
+    return frozenset(
+        unit if isinstance(unit, str) else unit[:16].hex()
+        for _, unit, split in _digests(sequence)
+        if split in ("train", "validate")
+    )
+
+
+def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:
+    """Row, name of its unit in the log, and split."""
+    for row_id, unit, split in _digests(sequence):
+        yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
+
+
+def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Split]]:
+    """Row, unit and split; the unit by its name where the row came from the log, else by its digest.
+
+    A row that did not come from the log has two units: a decision carries its group or its content.
+    """
+    grown = sequence.grown_tasks
+    for number, task in enumerate(sequence.names.tasks):
+        for row in _plain(sequence.task(number)):
+            if task in grown:
+                yield row["id"], row["group"], row["split"]
+                continue
+            yield row["id"], unit_digest(Content(row["text"], row["image"])), row["split"]
+            if row["group"]:
+                yield row["id"], unit_digest(Content(), row["group"]), row["split"]
+
+
+def _plain(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows as plain values, some at a time: they hold pictures."""
+    for batch in rows.select(["id", "text", "image", "group", "split"]).to_batches(max_chunksize=1024):
+        yield from batch.to_pylist()

@@ -1,0 +1,96 @@
+"""Whether the traffic of a version still looks like the rows that it was certified on, as one replica sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from kcm.bundle.runtime import Judgement
+from kcm.certify.alarm import RateAlarm
+from kcm.certify.drift import ALARM_DELTA, DriftReference
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.drift import COMBINED, Evidence
+from pipelines.serve.log.watch import Watch
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
+
+LOOK_AFTER_S = 5.0  # time in which items gather before they are looked at
+MOST = 256  # items of one look, the first ones: distances must not cost what answers do
+SUSPICIOUS = 3.0  # of a log likelihood ratio, beyond which more is audited
+MORE = 4.0  # times as much
+
+logger = logging.getLogger("ray.serve")
+
+
+class Drift:
+    """Bets against each limit of a version's reference on what this replica answers; the log tells of disagreement.
+
+    Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. Drift raises
+    the share that is audited, and the log tells `kcm update` of it; it changes nothing else.
+    """
+
+    def __init__(self, reference: DriftReference, version: str, log: LogWriter | None, metrics: ServeMetrics) -> None:
+        self._reference, self._version, self._log, self._metrics = reference, version, log, metrics
+        limits = reference.limits()
+        disagreement = limits.pop("disagreement", None)
+        self._alarms = {name: RateAlarm(limit, ALARM_DELTA) for name, limit in limits.items()}
+        self._watch = disagreement and Watch(disagreement, ALARM_DELTA, label_free=True)
+        self._waiting: list[Judgement] = []
+        self._looking: asyncio.Task[None] | None = None
+        self.evidence: dict[str, Evidence] = {}
+
+    def add(self, judgements: Sequence[Judgement]) -> None:
+        """Have items that were judged looked at soon."""
+        self._waiting += judgements[: MOST - len(self._waiting)]
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_soon())
+
+    def audit_share(self, share: float) -> float:
+        """The share to audit: more where there is a suspicion; never less than `share`, the announced one."""
+        suspicions = [alarm.suspicion for alarm in self._alarms.values()]
+        if self._watch:
+            suspicions.append(self._watch.suspicion)
+        return min(1.0, MORE * share) if any(each > SUSPICIOUS for each in suspicions) else share
+
+    async def look(self) -> None:
+        """Bet on the items that have gathered, and tell the log and the metrics."""
+        seen, self._waiting = self._waiting, []
+        if seen:
+            await asyncio.to_thread(self._bet, seen)
+        try:
+            if self._log and self._watch:
+                await self._watch.read_on(self._log, self._version)
+            self._sum_up()
+            if self._log:
+                await self._log.put_drift(self._version, self.evidence)
+        except LogUnavailableError as error:
+            logger.warning("drift of version %s is not in the log: %s", self._version, error)
+        self._metrics.set_drift(self._version, {name: each.e_value for name, each in self.evidence.items()})
+
+    def _bet(self, seen: Sequence[Judgement]) -> None:
+        features_ND = np.stack([each.features_D for each in seen])
+        events = {
+            "call_rate": np.array([not each.keeps for each in seen]),
+            "distance": self._reference.distance.unusual(features_ND),
+            "labels": self._reference.labels.unusual(np.array([each.label for each in seen])),
+        }
+        for name, alarm in self._alarms.items():
+            alarm.observe(events[name].astype(np.float64))
+
+    def _sum_up(self) -> None:
+        known: dict[str, RateAlarm | Watch] = dict(self._alarms)
+        if self._watch:
+            known["disagreement"] = self._watch
+        evidence = {name: (each.e_value, each.num_decisions) for name, each in known.items()}
+        mean = float(np.mean([e_value for e_value, _ in evidence.values()])) if evidence else 1.0
+        evidence[COMBINED] = mean, max((number for _, number in evidence.values()), default=0)
+        for name, (e_value, number) in evidence.items():
+            largest = max(e_value, self.evidence[name].largest if name in self.evidence else 1.0)
+            self.evidence[name] = Evidence(e_value, largest, number)
+
+    async def _look_soon(self) -> None:
+        await asyncio.sleep(LOOK_AFTER_S)
+        await self.look()

@@ -1,0 +1,68 @@
+"""What becomes of a version whose certificate no longer holds: refuted by its own traffic, or expired."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from kcm.bundle.runtime import SmallSide
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+
+OnRefuted = Literal["escalate_all", "tighten", "report"]
+Standing = Literal["holds", "refuted", "expired"]
+
+logger = logging.getLogger("ray.serve")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Guard:
+    """Changes the policy of a small side once, and for good, when its certificate is refuted or has expired.
+
+    `escalate_all` keeps nothing any more, which loses nothing. `tighten` keeps the surest half of what was kept, by the
+    frontier that the bundle was evaluated on; nothing is promised of it. `report` changes nothing.
+    """
+
+    def __init__(
+        self, side: SmallSide, version: str, on_refuted: OnRefuted, now: Callable[[], datetime] = _utc_now
+    ) -> None:
+        self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now
+        self.standing: Standing = "holds"
+
+    def act(self, refuted: bool) -> None:
+        """Look at the certificates; `refuted` says what the log holds of them."""
+        expired = any(each.expired(self._now()) for each in self._side.bundle.certificates.values())
+        if self.standing == "holds" and (refuted or expired):
+            self.standing = "refuted" if refuted else "expired"
+            self._side.policy = guarded(self._side.bundle.policy, self._side.bundle.metrics, self._on_refuted)
+            logger.error("the certificate of version %s is %s: %s", self._version, self.standing, self._on_refuted)
+
+
+def guarded(policy: Policy, metrics: Any, on_refuted: OnRefuted) -> Policy:
+    """The policy that takes the place of one whose certificate does not hold."""
+    if on_refuted == "report":
+        return policy
+    if on_refuted == "escalate_all" or (threshold := _halfway(policy.decision, metrics)) is None:
+        return policy.model_copy(update={"decision": ESCALATE_ALL, "task_decisions": {}})
+    tasks = {task: Decision.of(max(threshold, decision.cut)) for task, decision in policy.task_decisions.items()}
+    return policy.model_copy(update={"decision": Decision.of(threshold), "task_decisions": tasks})
+
+
+def _halfway(decision: Decision, metrics: Any) -> float | None:
+    """The threshold that keeps half of what `decision` keeps; None where the bundle has no frontier to tell."""
+    frontier = metrics.get("frontier", {}) if hasattr(metrics, "get") else {}
+    points = sorted(
+        (rate, threshold)
+        for rate, threshold in zip(frontier.get("call_rate", ()), frontier.get("threshold", ()), strict=True)
+        if threshold is not None and threshold >= decision.cut
+    )
+    if not points:
+        return None
+    goal = 1 - (1 - points[0][0]) / 2
+    position = bisect.bisect_left(points, (goal,))
+    return float(points[position][1]) if position < len(points) else None

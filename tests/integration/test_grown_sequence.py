@@ -1,0 +1,276 @@
+"""An update's stages, from a window of the log to a new policy, on a sequence of two tasks that a run has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from kcm.bundle.bundle import Bundle
+from kcm.config import parse_config
+from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.inputs.content import Content
+from kcm.inputs.labels import UNLABELLED
+from kcm.tasks.units import unit_digest
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.loop.stages.extend import Choose, Extend
+from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
+from pipelines.loop.window import Window, WindowArtefact
+from pipelines.run import STAGES
+from pipelines.stages.register import BundleArtefact
+from pipelines.stages.stage import Stage, run_stages
+from pipelines.store.artefact import Artefact, ArtefactStore
+from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task, task_file
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
+from pipelines.training.worker import TrainerPlan
+from tests.outside import write_modules
+from tests.pipelines.loop.logged import MadeLog, decisions, unit
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+WORDS = {"good": ["fine"], "bad": ["dull"], "odd": ["weird"]}
+SETTINGS: dict[str, Any] = {
+    "name": "grown",
+    "collaborators": ["kcm"],
+    "encoder": {"kind": "letters:LettersConfig"},
+    "large": {"adapter": "words:WordsConfig", "words": WORDS},
+    "learner": {"name": "replay", "memory": 30},
+    "network": {"hidden": [4]},
+    "train": {"num_epochs": 2, "mask_unseen": True},
+    "tune": {"num_trials": 2, "gates": ["confidence"], "scopes": ["per_task"], "max_loss": 0.1},
+    "certificate": {"epsilon": 0.2},
+    "update": {"fractions": {"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2}},
+    "serve": {"feedback": {"store_payloads": "all"}},
+    "cluster": {"num_encoders": 1, "num_workers": 1},
+}
+
+
+def said(rng: np.random.Generator, word: str) -> str:
+    """A text that says nothing but this word."""
+    return " ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(4)) + f" {word}"
+
+
+def texts_of(labels: list[str], seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [said(rng, WORDS[label][0]) for label in labels]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A run's bundle, and what an update is made with."""
+
+    config: RunConfig
+    context: Context
+    artefacts: dict[str, Artefact]
+
+    @property
+    def bundle(self) -> BundleArtefact:
+        return self.artefacts["register"].as_a(BundleArtefact)
+
+    def update(self, log: MadeLog, **more: Any) -> dict[str, Artefact]:
+        """The artefacts of an update by stage; a window is read once, and again under another salt alone."""
+        parent = self.artefacts["register"].as_a(BundleArtefact)
+        config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
+        window = Window.of(
+            config, application="grown", after=0, upto=log.table.num_rows, promoted_after=0, alarm=None,
+            parent=parent, log=log,
+        )  # fmt: skip
+        stages: list[Stage] = [window]
+        stages += [each.of(config, parent=parent) for each in (Grow, GrowFeatures, GrowOutcomes, Extend, Choose)]
+        return dict(run_stages(stages, self.context))
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {
+            "storage_path": str(self.config.storage_path),
+            "assets_path": str(self.config.assets_path),
+            "tasks": self.config.tasks.model_dump(mode="json", exclude_unset=True),
+        }
+
+
+@pytest.fixture(scope="module")
+def champion(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Champion]:
+    """A run over two topics whose texts are good or bad."""
+    write_modules(cluster_path)
+    folder = tmp_path_factory.mktemp("champion")
+    labels = ["good" if number % 3 else "bad" for number in range(240)]
+    topics = [("films", "books")[number // 120] for number in range(240)]
+    rows = {"text": texts_of(labels, seed=0), "label": labels, "topic": topics}
+    pd.DataFrame(rows).to_csv(folder / "rows.csv", index=False)
+    where = {
+        "storage_path": str(folder / "storage"),
+        "assets_path": str(folder),
+        "tasks": {"source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(cluster_path)
+        config = parse_config(RunConfig, SETTINGS | where)
+        context = Context("grown", ArtefactStore(config.storage_path), folder, config.cluster)
+        artefacts = dict(run_stages([stage.of(config) for stage in STAGES], context))
+        yield Champion(config, context, artefacts)
+
+
+@pytest.fixture
+def traffic(champion: Champion) -> Callable[..., MadeLog]:
+    """A log about 300 texts of a third topic."""
+
+    def made(labels: list[str] | None = None, volunteered: int = 30, **more: Any) -> MadeLog:
+        labels = labels or ["good" if number % 2 else "bad" for number in range(300)]
+        bundle = Bundle.read(champion.bundle.bundle)
+        known = [label if label in bundle.label_names else "bad" for label in labels]
+        rows = decisions(
+            texts_of(labels, seed=1), known, identity=bundle.large_identity, answers=bundle.answer_names, **more
+        )
+        for row, label in list(zip(rows, labels, strict=True))[:volunteered]:
+            row["label"] = label
+        return MadeLog(rows)
+
+    return made
+
+
+def whole(update: dict[str, Artefact]) -> dict[str, Any]:
+    """The state of one trainer that had all tasks from the start."""
+    trained = update["extend"].as_a(TrainedArtefact)
+    plan = TrainerPlan.of(
+        trained.config, update["features"].as_a(FeaturesArtefact), update["outcomes"].as_a(OutcomesArtefact)
+    )
+    trainer = plan.trainer("kcm")
+    trainer.run()
+    return trainer.state_dict()
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """Two states are equal to the last digits, which the number of threads may change."""
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, equal_nan=True)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert_same(ours[key], value)
+    else:
+        assert ours == theirs
+
+
+def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
+    champion: Champion, traffic: Callable[..., MadeLog]
+) -> None:
+    log = traffic()
+    update = champion.update(log)
+    window, tuned = update["window"].as_a(WindowArtefact), update["choose"].as_a(TunedArtefact)
+    features, outcomes = update["features"].as_a(FeaturesArtefact), update["outcomes"].as_a(OutcomesArtefact)
+    assert features.names.tasks == ("films", "books", "traffic-300")
+    assert features.names.labels == ("bad", "good")
+
+    # What was there is the same file, what came is what the log says of decisions that the large model answered.
+    earlier = champion.artefacts["features"].as_a(FeaturesArtefact)
+    for number in range(2):
+        assert task_file(features.folder, number).samefile(task_file(earlier.folder, number))
+    rows, answers = features.task(2), read_task(outcomes.folder, 2)
+    assert rows["id"].to_pylist() == answers["id"].to_pylist()
+    logged = {f"{row['request_id']}/0": row for row in window.table.to_pylist()}
+    assert {logged[row]["purpose"] for row in rows["id"].to_pylist()} == {"train", "validate", "test"}
+    for row, answer in zip(rows.to_pylist(), answers.to_pylist(), strict=True):
+        decision = logged[row["id"]]
+        assert row["split"] == decision["purpose"]
+        large = decision["large_label"]
+        assert answer["large_label"] == (-1 if large is None else ["bad", "good"].index(large))
+        given = decision["label"] if row["split"] == "train" else large
+        assert row["label"] == (UNLABELLED if given is None else ["bad", "good"].index(given))
+    texts = [logged[row]["text"] for row in rows["id"].to_pylist()]
+    counted = [[text.count(letter) / 10 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
+    np.testing.assert_allclose(feature_matrix(rows), counted, atol=1e-6)
+
+    state, expected = update["extend"].as_a(TrainedArtefact).state("kcm"), whole(update)
+    assert_same(state["collaborator"], expected["collaborator"])
+    assert_same(state["learner"], expected["learner"])
+    assert state["accuracy"] == expected["accuracy"]
+    before = champion.artefacts["tune"].as_a(TunedArtefact).load("kcm").state
+    assert [row[:2] for row in state["accuracy"]["small"][:2]] == before["accuracy"]["small"]
+
+    chosen = tuned.load("kcm")
+    assert chosen.policy.gate == "confidence"
+    assert set(chosen.policy.task_decisions) <= set(features.names.tasks)
+    assert tuned.choice("kcm") == champion.artefacts["tune"].as_a(TunedArtefact).choice("kcm")
+    assert tuned.trials[0]["promised"] >= 0
+    assert len(chosen.validate_scores) == sum(len(features.task(n, split="validate")) for n in range(3))
+
+    again = champion.update(log)
+    assert {name: each.fingerprint for name, each in again.items()} == {
+        name: each.fingerprint for name, each in update.items()
+    }
+
+
+def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
+    labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
+    update = champion.update(traffic(labels, volunteered=300), more_labels=["odd"])
+    names = update["features"].as_a(FeaturesArtefact).names
+    assert names.labels == ("bad", "good", "odd")
+    state = update["extend"].as_a(TrainedArtefact).state("kcm")
+    assert_same(state["collaborator"], whole(update)["collaborator"])
+    tuned = update["choose"].as_a(TunedArtefact)
+    assert tuned.load("kcm").collaborator.num_labels == 3
+    before = Bundle.read(champion.bundle.bundle).large_identity
+    assert update["outcomes"].as_a(OutcomesArtefact).identity != before
+
+
+def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
+    log = traffic(features=[0.25] * 26, text=None)
+    features = champion.update(log, salt="stored")["features"].as_a(FeaturesArtefact)
+    assert (feature_matrix(features.task(2)) == 0.25).all()
+
+
+def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
+    state = champion.artefacts["tune"].as_a(TunedArtefact).load("kcm").state
+    held = state["learner"]["memory"]["ids"][0]
+    sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
+    row = next(row for number in range(2) for row in sequence.task(number).to_pylist() if row["id"] == held)
+    log = traffic(seed=5)
+    log.forgets = frozenset({unit(row["text"])})
+    update = champion.update(log)
+    assert update["window"].as_a(WindowArtefact).forgotten_rows == {held}
+    for kind in ("grow", "features", "outcomes"):
+        ids = {each for n in range(3) for each in pq.read_table(task_file(update[kind].folder, n))["id"].to_pylist()}
+        assert held not in ids
+    assert held not in update["extend"].as_a(TrainedArtefact).state("kcm")["learner"]["memory"]["ids"]
+    assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}
+
+
+def test_a_window_without_answers_says_what_is_missing(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
+    with pytest.raises(DataError, match="no decision of a"):
+        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0), salt="silent")
+
+
+def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
+    champion: Champion, traffic: Callable[..., MadeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.read(champion.bundle.bundle)
+    sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
+    for row in (row for number in range(2) for row in sequence.task(number).to_pylist()):
+        listed = unit_digest(Content(row["text"]))[:16].hex() in bundle.trained_units
+        assert listed == (row["split"] in ("train", "validate"))
+    monkeypatch.setattr(Bundle, "read", lambda folder: replace(bundle, trained_units=None))
+    with pytest.raises(ArtefactError, match="does not list the units"):
+        champion.update(traffic())
+
+
+def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(
+    champion: Champion, traffic: Callable[..., MadeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = champion.update(traffic())
+    tuned = champion.artefacts["tune"].as_a(TunedArtefact)
+    open_eyed = tuned.plan.config.train.model_copy(update={"mask_unseen": False})
+    plan = TrainerPlan(tuned.plan.config.model_copy(update={"train": open_eyed}), (), 26, 2)
+    monkeypatch.setattr(TunedArtefact, "plan", plan)
+    stage = Extend(parent=champion.bundle)
+    with pytest.raises(ConfigError, match="mask_unseen"):
+        stage.plan(champion.context, window=update["window"].as_a(WindowArtefact))

@@ -1,0 +1,280 @@
+"""Promise: a challenger sees the champion's traffic and never harms it; a request is answered by one version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.cascade.policy import Policy
+from kcm.errors import DataError
+from kcm.inputs.content import TEXT, Content
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.breaker import Breaker, BreakerConfig
+from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import DECISIONS, FAILURES, SHADOWS
+from pipelines.serve.log.decisions import DecisionLog, Origin
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.release import Challenger, Release
+from pipelines.serve.schemas import PredictResponse, Refusal
+from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, version_of
+
+INPUTS = [Input(Content("keep")), Input(Content("escalate"))]
+CALLERS = [f"caller {number}" for number in range(40)]
+CONFIG = ServeConfig()
+
+
+class Side(SmallSide):
+    """Keeps the text `keep`; its label is that of its version. May give no numbers, or take its time."""
+
+    def __init__(self, version: str) -> None:
+        names = ("label of 1", "label of 2")
+        self.bundle: Any = SimpleNamespace(
+            label_names=names,
+            answer_names=names,
+            prompts=None,
+            task_names=(),
+            reads=TEXT,
+            certificates={},
+            large_identity="large",
+            digest=f"digest of {version}",
+            encoder_identity="other" if version == "other" else "encoder",
+        )
+        self.policy, self.top_k = Policy(), None
+        self._label, self.broken, self.cost_s = 0 if version == "1" else 1, False, 0.001
+
+    def judge_features(self, features_ND: Any, inputs: Sequence[Input], encoded_s: float) -> list[Judgement]:
+        if self.broken:
+            raise DataError("judge logits contain NaN")
+        features_D = np.zeros(4, np.float32)
+        kept = [item.content.text == "keep" for item in inputs]
+        one = Judgement(self._label, np.array([0.8, 0.2]), 0.8, 1.4, 1.0, True, encoded_s + self.cost_s, features_D)
+        return [replace(one, keeps=keeps) for keeps in kept]
+
+
+class Large:
+    """Always says `label of 1`, or fails."""
+
+    fails = False
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        if self.fails:
+            return LargeUnavailable("the large model is away", 503)
+        return [LargeAnswer(0) for _ in items]
+
+    async def probe(self, timeout_s: float) -> None:
+        return None
+
+
+class Replica:
+    """A service, its log, and what it has in memory."""
+
+    def __init__(self, url: str, audit_share: float = 0.0) -> None:
+        self.encoder, self.sides = StubEncoder(), {}
+        self.log, self.url = LogWriter(FeedbackConfig(), url), url
+        config = CONFIG.model_copy(update={"audit": AuditConfig(share=audit_share)})
+        metrics, large = NoMetrics(), Large()
+        self.large = large
+
+        async def load(release: Release, beside: CascadeVersion | None) -> CascadeVersion:
+            side = self.sides[release.version] = Side(release.version)
+            monitor = Monitor(self.log, release.version, None, metrics)  # type: ignore[arg-type]
+            auditor = Auditor(
+                config.audit,
+                side.bundle.answer_names,
+                lambda items: large.ask(items, 1.0),
+                self.log,
+                monitor,
+                metrics,  # type: ignore[arg-type]
+            )
+            judging = beside.judging if beside else None
+            return version_of(
+                side, large, config, name=release.version, encoder=self.encoder, auditor=auditor, judging=judging
+            )
+
+        async def exposition() -> str:
+            return ""
+
+        breaker = Breaker(BreakerConfig())
+        self.service = CascadeService(load, config, breaker, metrics, self.log, exposition)  # type: ignore[arg-type]
+
+    async def serve(self, challenger: str | None = None, share: float = 0.0, champion: str = "1") -> None:
+        trial = challenger and Challenger(
+            version=challenger, bundle=Path("/2"), mode="canary" if share else "shadow", share=share
+        )
+        await self.service.stage(Release(version=champion, bundle=Path("/1"), challenger=trial or None))
+        await self.service.settled()
+
+    async def answer_all(self) -> list[PredictResponse]:
+        return [
+            await self.service.predict(INPUTS, Origin(f"r{number}", caller)) for number, caller in enumerate(CALLERS)
+        ]
+
+    async def decisions(self) -> list[dict[str, Any]]:
+        await self.service.settled()
+        await self.log.flush()
+        return DecisionLog(self.url, 1.0).read(DECISIONS)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/log.db"
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+def test_a_shadow_answers_nobody_and_every_item_is_encoded_once(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2")
+        before = replica.encoder.num_encoded
+        responses = await replica.answer_all()
+        assert {response.model_version for response in responses} == {"1"}
+        assert {response.answers[0].label for response in responses} == {"label of 1"}
+        assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
+
+    run(check())
+
+
+def test_a_canary_answers_some_callers_and_each_of_them_wholly(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2", share=0.2)
+        responses = await replica.answer_all()
+        chosen = [response.model_version for response in responses]
+        assert 1 <= chosen.count("2") < len(CALLERS)
+        for response in responses:
+            assert response.answers[0].label == f"label of {response.model_version}"
+        assert [response.model_version for response in await replica.answer_all()] == chosen
+        assert {row["model_version"] for row in await replica.decisions()} == {"1", "2"}
+
+    run(check())
+
+
+def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url, audit_share=0.1)
+        await replica.serve("2", share=0.2)
+        await replica.answer_all()
+        first = await replica.decisions()
+        assert {(row["model_version"], row["audit_share"]) for row in first} == {("1", 0.1), ("2", 1.0)}
+        await replica.serve("2", share=0.25)
+        await replica.service.predict(INPUTS, Origin("later", None))
+        later = [row["audit_share"] for row in await replica.decisions() if row["request_id"] == "later"]
+        assert later == [0.1, 0.1]
+
+    run(check())
+
+
+def test_what_a_challenger_would_have_done_is_in_the_log_beside_the_decision(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2")
+        await replica.service.predict(INPUTS, Origin("r"))
+        decisions = await replica.decisions()
+        assert [(row["stage"], row["seconds"] > 0) for row in decisions] == [(0, True)] * 2
+        shadows = DecisionLog(url, 1.0).read(SHADOWS)
+        assert [(row["item"], row["model_version"], row["small_label"], row["keeps"]) for row in shadows] == [
+            (0, "2", "label of 2", True),
+            (1, "2", "label of 2", False),
+        ]
+        await replica.serve()
+        await replica.service.predict(INPUTS, Origin("alone"))
+        alone = [row for row in await replica.decisions() if row["request_id"] == "alone"]
+        assert [(row["stage"], row["seconds"]) for row in alone] == [(None, None)] * 2
+        assert len(DecisionLog(url, 1.0).read(SHADOWS)) == 2
+
+    run(check())
+
+
+def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2", share=1.0)
+        replica.sides["2"].policy = Policy(on_large_failure="error")
+        replica.large.fails = True
+        with pytest.raises(Refusal):
+            await replica.service.predict(INPUTS, Origin("r"))
+        (row,) = DecisionLog(url, 1.0).read(FAILURES)
+        assert (row["request_id"], row["model_version"], row["status"]) == ("r", "2", 503)
+
+    run(check())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [({"broken": True}, "contain NaN"), ({"cost_s": 1.0}, "judging costs over 2 times")]
+)
+def test_a_challenger_that_gives_no_numbers_or_is_slow_is_dropped_while_the_champion_answers(
+    url: str, share: float, fault: dict[str, Any], reason: str
+) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2", share=share)
+        vars(replica.sides["2"]).update(fault)
+        responses = await replica.answer_all()
+        assert {response.model_version for response in responses} == {"1"}
+        card = replica.service.challenger_card()
+        assert card is not None
+        assert reason in (card.dropped or "")
+
+    run(check())
+
+
+def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("other")
+        card = replica.service.challenger_card()
+        assert card is not None
+        assert "only versions with the same encoder" in (card.dropped or "")
+        assert {response.model_version for response in await replica.answer_all()} == {"1"}
+
+    run(check())
+
+
+def test_a_champion_that_gives_no_numbers_is_no_reason_to_drop_its_challenger(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2", share=1.0)
+        replica.sides["1"].broken = True
+        assert {response.model_version for response in await replica.answer_all()} == {"2"}
+
+    run(check())
+
+
+def test_requests_under_way_keep_their_version_through_promotion_and_rollback(url: str) -> None:
+    async def check() -> None:
+        replica = Replica(url)
+        await replica.serve("2")
+        waiting = []
+        for number, (champion, challenger) in enumerate([("1", "2"), ("2", None), ("1", None)] * 5):
+            await replica.service.stage(
+                Release(
+                    version=champion,
+                    bundle=Path("/1" if champion == "1" else "/2"),
+                    challenger=Challenger(version="2", bundle=Path("/2")) if challenger else None,
+                )
+            )
+            request = replica.service.predict(INPUTS, Origin(f"q{number}", "ann"))
+            waiting.append((champion, asyncio.ensure_future(request)))
+            await asyncio.sleep(0)
+        for champion, request in waiting:
+            response = await request
+            assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")
+
+    run(check())

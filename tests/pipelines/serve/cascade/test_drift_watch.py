@@ -1,0 +1,143 @@
+"""Promise: traffic unlike the certify rows is noticed and told; nothing but the audit share changes for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.runtime import Judgement
+from kcm.certify.drift import DriftReference
+from pipelines.serve.cascade.drift import MOST, Drift
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
+from pipelines.serve.log.drift import COMBINED, drifted
+from pipelines.serve.log.window import LogReader
+from pipelines.serve.log.writer import LogWriter
+from tests.pipelines.serve.stubs import NoMetrics
+
+DIM = 6
+
+
+def judgements(
+    number: int, seed: int, *, shift: float = 0.0, escalates: float = 0.2, rare: float = 0.03
+) -> list[Judgement]:
+    rng = np.random.default_rng(seed)
+    features_ND = (rng.normal(size=(number, DIM)) + shift).astype(np.float32)
+    labels = rng.choice(3, number, p=[0.6, 0.4 - rare, rare])
+    keeps = rng.random(number) >= escalates
+    return [
+        Judgement(int(label), np.ones(3) / 3, 0.5, 1.0, 0.5, bool(kept), 0.0, row)
+        for label, kept, row in zip(labels, keeps, features_ND, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference() -> DriftReference:
+    rows = judgements(2000, seed=0)
+    return DriftReference.fit(
+        np.stack([each.features_D for each in rows]),
+        np.array([each.label for each in rows]),
+        3,
+        np.array([each.keeps for each in rows]),
+        np.random.default_rng(1).random(len(rows)) < 0.02,
+        delta=0.05,
+    )
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/log.db"
+
+
+def watched(drift: Drift, looks: int, **kind: Any) -> None:
+    async def look() -> None:
+        for number in range(looks):
+            drift._waiting = judgements(MOST, seed=100 + number, **kind)
+            await drift.look()
+
+    asyncio.run(look())
+
+
+def e_values(drift: Drift) -> dict[str, float]:
+    return {name: each.e_value for name, each in drift.evidence.items()}
+
+
+def test_traffic_like_the_certify_rows_is_no_drift(reference: DriftReference) -> None:
+    drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
+    watched(drift, 20)
+    assert drifted(e_values(drift)) is None
+    assert drift.evidence["distance"].num_decisions == 20 * MOST
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [({"shift": 0.8}, "distance"), ({"escalates": 0.5}, "call_rate"), ({"rare": 0.2}, "labels")]
+)
+def test_each_quantity_tells_of_its_own_drift_and_raises_the_audit_share(
+    reference: DriftReference, kind: dict[str, float], name: str
+) -> None:
+    drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
+    assert drift.audit_share(0.05) == 0.05
+    watched(drift, 6, **kind)
+    assert drifted(e_values(drift)) == name
+    assert drift.audit_share(0.05) == pytest.approx(0.2)
+    assert drift.audit_share(0.5) == 1.0
+    assert drift.audit_share(0.0) == 0.0
+
+
+def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
+    reference: DriftReference, url: str
+) -> None:
+    log = DecisionLog(url, 5.0, "films")
+    log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "bad") for item in range(400)])
+    log.finish_audits("r", dict.fromkeys(range(400), "good"))
+
+    async def look() -> None:
+        writer = LogWriter(FeedbackConfig(), url, application="films")
+        drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
+        drift._waiting = judgements(50, seed=7)
+        await drift.look()
+        await drift.look()
+
+    asyncio.run(look())
+    with LogReader(url) as reader:
+        found = reader.drift("films", "1")
+        assert reader.drift("songs", "1") == reader.drift("films", "2") == {}
+    assert set(found) == {"call_rate", "distance", "labels", "disagreement", COMBINED}
+    assert drifted(found) == "disagreement"
+    assert found[COMBINED] == pytest.approx(np.mean([value for name, value in found.items() if name != COMBINED]))
+
+
+def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: DriftReference, url: str) -> None:
+    async def look(kind: dict[str, float]) -> None:
+        writer = LogWriter(FeedbackConfig(), url, application="films")
+        drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
+        drift._waiting = judgements(MOST, seed=3, **kind)
+        await drift.look()
+
+    assert drifted({}) is None
+    asyncio.run(look({}))
+    with LogReader(url) as reader:
+        alone = reader.drift("films", "1")["distance"]
+        asyncio.run(look({"shift": 0.8}))
+        both = reader.drift("films", "1")["distance"]
+    assert both > 10 * alone
+
+
+def test_the_door_looks_at_a_bounded_number_of_items_and_soon(
+    reference: DriftReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.serve.cascade.drift.LOOK_AFTER_S", 0.01)
+
+    async def add() -> None:
+        drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
+        for _ in range(5):
+            drift.add(judgements(100, seed=1))
+        while not drift.evidence:
+            await asyncio.sleep(0.01)
+        assert drift.evidence["labels"].num_decisions == MOST
+
+    asyncio.run(asyncio.wait_for(add(), 10))

@@ -1,0 +1,67 @@
+"""Promise: a version whose certificate does not hold any more stops doing what it was certified for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from pipelines.serve.cascade.guard import Guard, guarded
+
+NOW = datetime(2030, 1, 2, tzinfo=UTC)
+AT_ONE = Decision(decision="threshold", threshold=1.0)
+FRONTIER = {"call_rate": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "threshold": [None, 0.0, 1.0, 2.0, 3.0, None]}
+
+
+def side(expires: datetime | None = None) -> Any:
+    certificate = SimpleNamespace(expired=lambda now: expires is not None and now >= expires)
+    policy = Policy(decision=AT_ONE, task_decisions={"films": KEEP_ALL}, prompt="soft")
+    bundle = SimpleNamespace(policy=policy, metrics={"frontier": FRONTIER}, certificates={None: certificate})
+    return SimpleNamespace(bundle=bundle, policy=policy)
+
+
+def test_while_the_certificate_holds_nothing_changes() -> None:
+    small = side(NOW + timedelta(days=1))
+    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard.act(refuted=False)
+    assert (guard.standing, small.policy) == ("holds", small.bundle.policy)
+
+
+@pytest.mark.parametrize(("refuted", "standing"), [(True, "refuted"), (False, "expired")])
+def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: bool, standing: str) -> None:
+    small = side(NOW)
+    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard.act(refuted)
+    assert guard.standing == standing
+    assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
+    assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
+
+
+def test_what_is_refuted_stays_refuted() -> None:
+    small = side()
+    guard = Guard(small, "1", "escalate_all", lambda: NOW)
+    guard.act(refuted=True)
+    guard.act(refuted=False)
+    assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)
+
+
+def test_tightening_keeps_the_surest_half_by_the_bundle_s_own_frontier() -> None:
+    small = side()
+    Guard(small, "1", "tighten", lambda: NOW).act(refuted=True)
+    # The threshold 1 keeps .6 of the rows, and 3 the surest .2 of them, the first to keep .3 at most.
+    assert small.policy.decision == Decision(decision="threshold", threshold=3.0)
+    assert small.policy.decision_for("films").cut == 3.0
+
+
+def test_where_no_frontier_tells_how_to_tighten_all_is_escalated() -> None:
+    assert guarded(Policy(decision=AT_ONE), {}, "tighten").decision == ESCALATE_ALL
+
+
+def test_reporting_changes_nothing_but_the_standing() -> None:
+    small = side()
+    guard = Guard(small, "1", "report", lambda: NOW)
+    guard.act(refuted=True)
+    assert (guard.standing, small.policy) == ("refuted", small.bundle.policy)

@@ -1,0 +1,198 @@
+"""Promise: what is forgotten is on no disk of ours, and its decision still counts as what it was."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, inspect, text
+
+from kcm.bundle.runtime import Answer, Route
+from kcm.inputs.content import Content
+from kcm.tasks.units import unit_digest
+from pipelines.serve.log import forgetting
+from pipelines.serve.log.database import AUDITS, FORGOTTEN, INBOX, PAYLOADS, Database, insert
+from pipelines.serve.log.decisions import (
+    Decision,
+    DecisionLog,
+    Escalated,
+    Feedback,
+    Origin,
+    UnknownRequestError,
+)
+from pipelines.serve.log.forgetting import forget_caller, forget_request
+from pipelines.serve.log.monitor import bounds
+from pipelines.serve.log.payloads import Payload
+from pipelines.serve.log.window import LogReader
+
+SECRET = "the private text of ann"
+
+
+def decision(request_id: str, item: int, route: Route, caller: str, **values: Any) -> Decision:
+    known = {"audit_share": 0.5, "small_label": SECRET, "gate_score": 0.5, "unit": unit_digest(Content(SECRET))}
+    known["payload"] = Payload(SECRET, SECRET.encode(), SECRET.encode().ljust(24))
+    return Decision(Origin(request_id, caller, SECRET), item, "films/3", route, **(known | values))
+
+
+def answered(log: DecisionLog, request_id: str, caller: str) -> None:
+    """A request of an audited, an escalated and a kept item, each with all that may be known of it."""
+    answer = Answer(SECRET, {SECRET: 0.75}, 0.6, 0.4, 1.5, "large", False, 0.2)
+    log.add_escalated(request_id, "films/3", [Escalated(1, answer, None, np.ones(2))])
+    log.add_decisions(
+        [
+            decision(request_id, 0, "small", caller, drawn_label=SECRET),
+            decision(request_id, 1, "large", caller),
+            decision(request_id, 2, "small", caller),
+        ]
+    )
+    log.finish_audits(request_id, {0: SECRET}, {0: np.ones(2)})
+    log.add_feedback(request_id, caller, [Feedback(item, SECRET, SECRET) for item in range(3)])
+
+
+@pytest.fixture
+def log(any_url: str) -> Iterator[DecisionLog]:
+    log = DecisionLog(any_url, 5.0, "films")
+    log.open()
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def database(any_url: str, log: DecisionLog) -> Iterator[Database]:
+    database = Database(any_url, 5.0)
+    yield database
+    database.close()
+
+
+def dump(url: str) -> str:
+    """All that any table holds."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        names = inspect(connection).get_table_names()
+        held = [str(connection.execute(text(f"SELECT * FROM {name}")).all()) for name in names]
+    engine.dispose()
+    return "\n".join(held)
+
+
+def test_nothing_of_a_caller_is_left_and_the_others_keep_all(
+    any_url: str, log: DecisionLog, database: Database
+) -> None:
+    answered(log, "r1", "bob")
+    with LogReader(any_url) as reader:
+        of_bob = reader.window("films", 0, reader.watermark("films")).to_pylist()
+        after = reader.watermark("films")
+        answered(log, "r2", "ann")
+        row = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "position": 0}
+        row |= {"label": SECRET, "state": "labelled", "drawn_at": of_bob[0]["answered_at"]}
+        with database.writing() as connection:
+            connection.execute(insert(connection, INBOX), [row | {"request_id": name} for name in ("r1", "r2")])
+        of_bob = reader.window("films", 0, after).to_pylist()
+        assert forget_caller(database, "films", "ann").num_items == 3
+        assert reader.window("films", 0, after).to_pylist() == of_bob
+        tombs = reader.window("films", after, reader.watermark("films")).to_pylist()
+        units = reader.forgotten("films")
+    kept = [(row["route"], row["probability"], row["audit_share"], row["state"], row["unit"]) for row in tombs]
+    unit = of_bob[0]["unit"]
+    assert kept == [
+        ("small", 0.5, 0.5, "lost", unit),
+        ("large", 1.0, 0.5, "lost", unit),
+        ("small", 0.5, 0.5, None, unit),
+    ]
+    said = ["small_label", "gate_score", "large_label", "large_probabilities", "label", "inbox_state"]
+    assert {row[name] for row in tombs for name in [*said, "text", "image", "features"]} == {None}
+    assert units == {unit}
+    assert [row["state"] for row in log.read(AUDITS)] == ["answered", "answered"]
+    forget_caller(database, "films", "bob")
+    assert SECRET not in dump(any_url)
+
+
+def test_one_item_of_a_request_can_be_forgotten(log: DecisionLog, database: Database) -> None:
+    answered(log, "r1", "ann")
+    assert forget_request(database, "films", "r1", 1).num_items == 1
+    assert [(row["item"], row["text"]) for row in log.read(PAYLOADS)] == [(0, SECRET), (1, None), (2, SECRET)]
+    assert forget_request(database, "films", "r1").num_items == 2
+    assert forget_request(database, "films", "r1").num_items == 0
+    assert len(log.read(FORGOTTEN)) == 3
+
+
+def test_an_application_forgets_nothing_of_another(any_url: str, log: DecisionLog, database: Database) -> None:
+    answered(log, "r1", "ann")
+    assert forget_caller(database, "books", "ann").num_items == 0
+    assert forget_request(database, "books", "r1").num_items == 0
+    assert SECRET in dump(any_url)
+
+
+def test_what_comes_late_of_a_forgotten_request_is_not_stored(
+    any_url: str, log: DecisionLog, database: Database
+) -> None:
+    """Promise: an audit under way, a batch that is sent again and a label that comes later bring nothing back."""
+    batch = [decision("r1", 0, "small", "ann", drawn_label=SECRET)]
+    log.add_decisions(batch)
+    forget_caller(database, "films", "ann")
+    log.add_decisions(batch)
+    log.finish_audits("r1", {0: SECRET}, {0: np.ones(2)})
+    with pytest.raises(UnknownRequestError):
+        log.add_feedback("r1", "ann", [Feedback(0, SECRET)])
+    assert SECRET not in dump(any_url)
+
+
+def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
+    any_url: str, log: DecisionLog, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "STEP", 2)
+    for number in range(3):
+        answered(log, f"r{number}", "ann")
+    forget_items, steps = forgetting._forget_items, []
+
+    def stopped(*arguments: Any) -> None:
+        forget_items(*arguments)
+        steps.append(len(arguments[1]))
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "_forget_items", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            forget_caller(database, "films", "ann")
+    assert steps == [2, 2, 2]
+    assert len(log.read(FORGOTTEN)) == 4  # the step that was stopped is undone as a whole
+    assert forget_caller(database, "films", "ann").num_items == 5
+    assert SECRET not in dump(any_url)
+
+
+def test_the_file_itself_holds_nothing_of_it(path: Path, url: str) -> None:
+    """Promise: no free page and no write-ahead log of SQLite keeps what was forgotten, while others are connected."""
+    log = DecisionLog(url, 5.0, "films")
+    answered(log, "r1", "ann")
+    files = [path, path.with_name(path.name + "-wal")]
+
+    def held() -> bool:
+        return any(SECRET.encode() in file.read_bytes() for file in files if file.exists())
+
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT * FROM payloads").fetchall()
+        answered(log, "r2", "ann")
+        assert held()
+        database = Database(url, 5.0)
+        forget_caller(database, "films", "ann")
+        assert not held()
+        database.close()
+    log.close()
+
+
+def test_a_forgotten_disagreement_widens_the_bounds_and_is_not_taken_for_one(
+    log: DecisionLog, database: Database
+) -> None:
+    names = {"audit_share": 1.0, "drawn_label": "bad"}
+    log.add_decisions([decision("r1", item, "small", "ann", **names) for item in range(50)])
+    log.finish_audits("r1", dict.fromkeys(range(50), "bad"))
+    before = bounds(log.tallies("films/3"), None)
+    forget_caller(database, "films", "ann")
+    after = bounds(log.tallies("films/3"), None)
+    assert after.disagreement[0] == before.disagreement[0] == 0
+    assert after.disagreement[1] > before.disagreement[1]
