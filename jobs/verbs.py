@@ -1,4 +1,4 @@
-"""What the commands do, for Python: `kcm.run` and `kcm.serve`, registered as entry points of `kcm.verbs`."""
+"""What the commands do, for Python: `kcm.run`, `kcm.update` and `kcm.serve`, entry points of `kcm.verbs`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def run(config: Given, overrides: Iterable[str] = (), *, until: str | None = Non
     `overrides` are `key.path=value`. Gives the content of result.json. Raises KcmError as the command fails.
     """
     return run_stages(_config(config, overrides), until=until)
+
+
+def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """As `kcm update`: one turn of the loop, in which the served cascade learns from its traffic.
+
+    Gives the content of loop.json. Raises KcmError as the command fails.
+    """
+    from jobs.loop import update as take_turn
+
+    return take_turn(_config(config, overrides))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.outlook import outlook
 from pipelines.pyfunc import register_model
 from pipelines.tracking import Tracking, TrackingConfig, set_champion
 from tests.kcm.bundle.test_runtime import loadable
@@ -45,6 +48,17 @@ def test_the_example_in_the_classifier_is_true() -> None:
     from kcm.api import classifier
 
     assert doctest.testmod(classifier) == (0, 6)
+
+
+def test_the_table_of_units_is_what_the_outlook_says() -> None:
+    page = (ROOT / "docs" / "first_run.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.M)
+    assert len(rows) == 6
+    for epsilon, *needed in rows:
+        config = CertificateConfig(epsilon=float(epsilon))
+        for written, scope, num_tasks in zip(needed, ("global", "per_task", "per_task"), (1, 3, 10), strict=True):
+            units = {str(task): 1 for task in range(num_tasks)}
+            assert outlook(units, config, [scope]).needed == int(written.replace(",", ""))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("name", ["continual_learning", "routing_on_logs"])

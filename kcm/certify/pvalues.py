@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import rel_entr
-from scipy.stats import beta, binom
 
 from kcm.metrics.units import Units
 
@@ -45,13 +44,15 @@ class LossTest:
 
 def binomial_p_value(total_loss: float, num_units: int, level: float) -> float:
     """P(Bin(n, level) <= k), exact for `num_units` losses of 0 or 1 that sum to `total_loss`."""
-    return float(binom.cdf(total_loss, num_units, level))
+    return _binomial_cdf(total_loss, num_units, level)
 
 
 def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> float:
     """Clopper-Pearson: the largest level that `binomial_p_value` does not reject at `delta`."""
     if total_loss >= num_units:
         return 1.0
+    from scipy.stats import beta
+
     return float(beta.ppf(1 - delta, total_loss + 1, num_units - total_loss))
 
 
@@ -62,7 +63,7 @@ def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -
         return 1.0
     divergence = float(rel_entr(mean, level) + rel_entr(1 - mean, 1 - level))
     # A sum of halves and thirds may land a hair above the integer that it is.
-    bentkus = math.e * float(binom.cdf(math.ceil(total_loss - 1e-9), num_units, level))
+    bentkus = math.e * _binomial_cdf(math.ceil(total_loss - 1e-9), num_units, level)
     return min(1.0, math.exp(-num_units * divergence), bentkus)
 
 
@@ -81,3 +82,9 @@ def hoeffding_bentkus_upper_bound(total_loss: float, num_units: int, delta: floa
 def fewest_binomial(epsilon: float, delta: float) -> int:
     """Fewest units that `binomial_p_value` can reject with, none of them lost: (1 - epsilon)^n <= delta."""
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
+
+
+def _binomial_cdf(count: float, num_units: int, level: float) -> float:
+    from scipy.stats import binom  # half a second of every process that only loads a bundle
+
+    return float(binom.cdf(count, num_units, level))

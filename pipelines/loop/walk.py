@@ -27,6 +27,7 @@ from pipelines.loop.stages.reevaluate import Reevaluate
 from pipelines.loop.state import LoopState, application_of, log_reader
 from pipelines.loop.window import Window, WindowArtefact
 from pipelines.progress import Reporter
+from pipelines.pyfunc import register_model
 from pipelines.run import run_context
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
@@ -162,7 +163,7 @@ def _registered(
         VERDICT_TAG: gates.overall(found),
         WINDOW_TAG: f"{attempt.after + 1}-{attempt.upto}",
     }
-    number = tracking.register(model, bundle.bundle, bundle.fingerprint, tags)
+    number = register_model(tracking, model, bundle.bundle, bundle.fingerprint, tags)
     before, after = examined.calls_saved
     name = next(iter(evaluated.result))
     certificate = evaluated.certificates(name)[None]

@@ -21,6 +21,7 @@ from kcm.bundle.runtime import Answer, Input
 from kcm.inputs.content import Content
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LimitsConfig
+from pipelines.serve.http.chat_format import Form, ResponseFormat, refuse_tools
 from pipelines.serve.schemas import PredictResponse, Problem, Refusal
 
 MODEL = "kcm"
@@ -59,6 +60,14 @@ class Message(BaseModel):
         return self.content or ""
 
 
+class StreamOptions(BaseModel):
+    """What a stream carries beside the label."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool | None = None
+
+
 class ChatRequest(BaseModel):
     """A chat completion as OpenAI's clients ask for it; what only steers generation is accepted and has no effect."""
 
@@ -70,6 +79,11 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    response_format: ResponseFormat | None = None
+    stream_options: StreamOptions | None = None
+    tools: Annotated[list[Any] | None, Field(description="Refused, unless tool_choice is none.")] = None
+    functions: Annotated[list[Any] | None, Field(description="Refused, as tools are.")] = None
+    tool_choice: Any = None
 
 
 def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig) -> None:
@@ -90,20 +104,25 @@ def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig)
     async def complete(body: ChatRequest, request: Request) -> Response:
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
+        refuse_tools(body.tools, body.functions, body.tool_choice)
+        form = Form.of(body.response_format)
         text = _question(body.messages, limits.max_text_length)
         response = await service.predict([Input(Content(text))], request.state.origin)
         (answer,) = response.answers
         request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
-        headers = {ROUTE_HEADER: answer.route, VERSION_HEADER: _in_header(response.model_version)}
+        headers, usage, message = _headers(response, answer), _usage(text), form.message(answer.label)
         if body.stream:
-            return StreamingResponse(_chunks(response, answer), headers=headers, media_type="text/event-stream")
+            told = usage if body.stream_options and body.stream_options.include_usage else None
+            chunks = _chunks(response, message, told)
+            return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": answer.label, "refusal": None},
+            "message": {"role": "assistant"} | message,
             "finish_reason": "stop",
             "logprobs": _logprobs(answer, body.top_logprobs or 0) if body.logprobs else None,
         }
-        return JSONResponse(_head(response, "chat.completion") | {"choices": [choice]}, headers=headers)
+        head = _head(response, "chat.completion")
+        return JSONResponse(head | {"choices": [choice], "usage": usage}, headers=headers)
 
 
 _UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
@@ -152,12 +171,33 @@ def _head(response: PredictResponse, kind: str) -> dict[str, Any]:
     }
 
 
-def _chunks(response: PredictResponse, answer: Answer) -> Iterator[str]:
+def _headers(response: PredictResponse, answer: Answer) -> dict[str, str]:
+    """What OpenAI's interface has no place for."""
+    threshold = {} if answer.threshold is None else {"x-kcm-threshold": f"{answer.threshold:.6g}"}
+    return threshold | {
+        ROUTE_HEADER: answer.route,
+        VERSION_HEADER: _in_header(response.model_version),
+        "x-kcm-request-id": response.request_id,
+        "x-kcm-confidence": f"{answer.confidence:.6g}",
+        "x-kcm-gate-score": f"{answer.gate_score:.6g}",
+        "x-kcm-degraded": str(answer.degraded).lower(),
+    }
+
+
+def _usage(text: str) -> dict[str, int]:
+    """Words of the classified text, since each model behind the door has tokens of its own; a label counts as one."""
+    words = len(text.split())
+    return {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": words + 1}
+
+
+def _chunks(response: PredictResponse, message: dict[str, str | None], usage: dict[str, int] | None) -> Iterator[str]:
     head = _head(response, "chat.completion.chunk")
-    deltas = [({"role": "assistant", "content": answer.label}, None), ({}, "stop")]
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant"} | message, None), ({}, "stop")]
     for delta, reason in deltas:
         chunk = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
         yield f"data: {json.dumps(chunk)}\n\n"
+    if usage is not None:
+        yield f"data: {json.dumps(head | {'choices': [], 'usage': usage})}\n\n"
     yield "data: [DONE]\n\n"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
+from kcm.large.prompting.replies import answer_schema
 from pipelines.serve.http.openai_api import text_between_marks
 from pipelines.serve.schemas import Refusal
 
@@ -117,6 +118,59 @@ def test_a_stream_carries_the_same_label(chat: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "good"
 
 
+def schema(**properties: Any) -> dict[str, Any]:
+    described = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": described}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "content"),
+    [
+        ({"type": "text"}, "good"),
+        ({"type": "json_object"}, '{"label": "good"}'),
+        (schema(verdict={"type": "string"}), '{"verdict": "good"}'),
+        (schema(verdict={"type": "string", "enum": ["bad", "good"]}), '{"verdict": "good"}'),
+        (answer_schema(["bad", "good"]), '{"label": "good"}'),
+    ],
+)
+def test_the_label_comes_in_the_form_that_is_asked_for(chat: openai.OpenAI, asked: Any, content: str) -> None:
+    (choice,) = ask(chat, ("user", "a film"), response_format=asked).parse().choices
+    assert (choice.message.content, choice.message.refusal) == (content, None)
+
+
+def test_a_label_that_the_schema_does_not_allow_is_a_refusal(chat: openai.OpenAI) -> None:
+    asked = schema(verdict={"enum": ["bad", "unclear"]})
+    (choice,) = ask(chat, ("user", "a film"), response_format=asked).parse().choices
+    assert choice.message.content is None
+    assert choice.message.refusal == "the answer is 'good', which the schema does not allow"
+
+
+def test_usage_and_what_has_no_other_place_are_told(chat: openai.OpenAI, service: Any) -> None:
+    raw = ask(chat, ("system", "not counted"), ("user", "a film"))
+    usage = raw.parse().usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 1, 3)
+    told = {name: value for name, value in raw.headers.items() if name.startswith("x-kcm-")}
+    assert told.keys() >= {"x-kcm-route", "x-kcm-version", "x-kcm-confidence", "x-kcm-gate-score", "x-kcm-degraded"}
+    assert told["x-kcm-request-id"] == service.origins[0].request_id
+    assert told["x-kcm-degraded"] == "false"
+
+
+def test_a_stream_tells_its_usage_where_asked(chat: openai.OpenAI) -> None:
+    said = {"model": "kcm", "messages": [{"role": "user", "content": "a film"}], "stream": True}
+    chunks = list(chat.chat.completions.create(**said, stream_options={"include_usage": True}))  # type: ignore[call-overload]
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == 3
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+def test_tools_are_of_no_consequence_where_none_may_be_chosen(chat: openai.OpenAI) -> None:
+    completion = ask(chat, ("user", "a film"), tools=[TOOL], tool_choice="none").parse()
+    assert completion.choices[0].message.content == "good"
+
+
 @pytest.mark.parametrize(
     ("messages", "options", "kind", "reason"),
     [
@@ -125,6 +179,19 @@ def test_a_stream_carries_the_same_label(chat: openai.OpenAI) -> None:
         ([("user", " ")], {}, openai.UnprocessableEntityError, "the text is empty"),
         ([("user", "x" * 11)], {}, openai.UnprocessableEntityError, "at most 10 characters"),
         ([("user", "x")], {"n": 2}, openai.UnprocessableEntityError, "n: Input should be 1"),
+        ([("user", "x")], {"tools": [TOOL]}, openai.UnprocessableEntityError, "tools: the model classifies"),
+        (
+            [("user", "x")],
+            {"response_format": schema(a={"type": "string"}, b={"type": "string"})},
+            openai.UnprocessableEntityError,
+            "response_format.json_schema.schema: must be an object with one property",
+        ),
+        (
+            [("user", "x")],
+            {"response_format": schema(a={"type": "number"})},
+            openai.UnprocessableEntityError,
+            "response_format.json_schema.schema: the property must be a string",
+        ),
         ([("user", [{"type": "image_url", "image_url": {"url": "u"}}])], {}, openai.UnprocessableEntityError, "text"),
     ],
     ids=str,
