@@ -46,7 +46,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "onnx": {"runtime": "onnx"},
     "onnx int8": {"precision": "int8"},
 }
-ROUNDS = 5
+ROUNDS = 3
 NUM_ALONE = 24  # texts of a round that are encoded one by one
 
 
@@ -176,14 +176,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", choices=list(parts), action="append", help="parts to measure; all without it")
-    parser.add_argument("--texts", type=int, default=0, help="sentences; 0: 192 for `encoders`, 3,000 for `features`")
+    parser.add_argument("--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 3,000 for `features`")
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
     texts = [record.text for record in read_reviews(arguments.assets) if record.text]
     random.Random(0).shuffle(texts)
     results, console = {}, Console(width=140)
     for part in arguments.only or parts:
-        count = arguments.texts or {"encoders": 192, "features": 3_000}[part]
+        count = arguments.texts or {"encoders": 64, "features": 3_000}[part]
         results[part] = parts[part](texts[:count], arguments.assets.absolute())
         for table in tables({part: results[part]}):
             console.print(table)
