@@ -31,3 +31,9 @@ def test_a_single_layer_can_be_trained_analytically() -> None:
     config = load_config(RunConfig, CONFIG, ["learner={name: analytic}", "network.hidden=[]", "network.mixing=64"])
     assert config.learner.name == "analytic"
     assert config.network.mixing == 64
+
+
+@pytest.mark.parametrize("field", ["storage_path", "assets_path"])
+def test_a_url_is_no_folder(field: str) -> None:
+    with pytest.raises(ConfigError, match=r"s3://bucket/kcm is a URL.*mounted bucket"):
+        load_config(RunConfig, CONFIG, [f"{field}=s3://bucket/kcm"])

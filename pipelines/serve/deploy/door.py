@@ -22,6 +22,7 @@ from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.heap import freeze
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.requestlog import request_log, to_logger
@@ -120,6 +121,7 @@ class Door:
             max_waiting=config.max_waiting_items,
             num_threads=max(1, round(config.cpus)),
         )
+        freeze()
         return CascadeVersion(small_side, pictures, batcher, escalation, config, release.version, auditor)
 
     def _auditor(self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation) -> Auditor | None:
