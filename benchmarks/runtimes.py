@@ -3,27 +3,28 @@
     kcm assets reviews sentence-transformers/all-MiniLM-L6-v2 sentence-transformers/all-mpnet-base-v2
     python benchmarks/runtimes.py [--only PART] [--texts N] [--write]
 
-Review sentences, one thread. Times are CPU seconds of the process, since others may use the machine; all forms take
-turns within a round, and the median ratio to torch in float32 over the rounds counts.
+Review sentences, one thread. Times are CPU seconds, since others may use the machine; all forms take turns within a
+round, and the median ratio to torch in float32 over the rounds counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # as Ray gives an actor of one CPU; before torch is imported
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from machine import machine
 from rich.console import Console
@@ -45,7 +46,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "onnx": {"runtime": "onnx"},
     "onnx int8": {"precision": "int8"},
 }
-ROUNDS = 5
+ROUNDS = 3
 NUM_ALONE = 24  # texts of a round that are encoded one by one
 
 
@@ -83,46 +84,52 @@ def _cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
+class Marks:
+    """The bar of a pass: the rows done and the CPU seconds of the cluster, at the first progress and at the last."""
+
+    def __init__(self) -> None:
+        self.first = self.last = (0, 0.0)
+
+    def update(self, done: int, total: int) -> None:
+        """Called as rows are done."""
+        if done:
+            self.last = done, _cluster_cpu_s()
+            self.first = self.first if self.first[0] else self.last
+
+
 def features(texts: Sequence[str], assets: Path) -> dict[str, Any]:
-    """The pass of the stage `features` over Ray actors, against as many bare processes; rows a second by the clock."""
+    """The pass of the stage `features` over Ray actors, against the bare encoder: CPU seconds of all that works."""
     rows = pa.table({"text": list(texts), "image": pa.array([b""] * len(texts), pa.large_binary())})
     cluster, found = ClusterConfig(), {}
     with connected(cluster), tempfile.TemporaryDirectory() as folder:
         context = Context("runtimes", ArtefactStore(Path(folder)), assets, cluster, Reporter(Console(quiet=True)))
         for form in FORMS:
             config = _config(MODELS[0], form)
-            config.build(assets)  # the export is there before the clock starts
-            bare = _bare(config, texts, assets, cluster.num_encoders)
-            started = time.perf_counter()
-            with context.reporter.bar(form, "rows") as bar:
-                encode_rows(context, config, rows, Path(folder) / form.replace(" ", "-"), bar)
-            staged = len(texts) / (time.perf_counter() - started)
-            found[form] = {"bare_rows_per_s": bare, "stage_rows_per_s": staged, "share": staged / bare}
+            encoder, marks = config.build(assets), Marks()
+            encoder.encode(contents(texts[:64]))
+            before, ours = _cluster_cpu_s(), time.process_time()
+            encode_rows(context, config, rows, Path(folder) / form.replace(" ", "-"), marks)  # type: ignore[arg-type]
+            ours = time.process_time() - ours  # the driver's part, which is spread over the pass
+            (first, at_first), (last, at_last) = marks.first, marks.last
+            same = contents(sorted(texts, key=len, reverse=True)[first:])  # the pass begins with the longest
+            bare = _cpu_s(lambda encoder=encoder, same=same: encoder.encode(same)) / len(same)
+            staged = (at_last - at_first) / (last - first) + ours / last
+            found[form] = {
+                "bare_cpu_ms": 1000 * bare,
+                "stage_cpu_ms": 1000 * staged,
+                "share": bare / staged,
+                "start_cpu_s": at_first - before - first * (staged - ours / last),
+            }
     return found
 
 
-def _bare(config: TextEncoderConfig, texts: Sequence[str], assets: Path, processes: int) -> float:
-    """Rows a second of processes that share the rows and do nothing else; loading does not count."""
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(processes + 1)
-    parts = [list(texts[start::processes]) for start in range(processes)]
-    workers = [spawn.Process(target=_encode, args=(config, part, assets, ready)) for part in parts]
-    for worker in workers:
-        worker.start()
-    ready.wait()
-    started = time.perf_counter()
-    ready.wait()
-    seconds = time.perf_counter() - started
-    for worker in workers:
-        worker.join()
-    return len(texts) / seconds
-
-
-def _encode(config: TextEncoderConfig, texts: Sequence[str], assets: Path, ready: Any) -> None:
-    encoder = config.build(assets)
-    ready.wait()
-    encoder.encode(contents(texts))
-    ready.wait()
+def _cluster_cpu_s() -> float:
+    """CPU seconds so far of the processes of this process's cluster."""
+    times = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            times.append(process.cpu_times())
+    return sum(each.user + each.system for each in times)
 
 
 def _config(model: str, form: str) -> TextEncoderConfig:
@@ -153,12 +160,12 @@ def tables(results: dict[str, dict[str, Any]]) -> list[Table]:
                 table.add_row(name, form, f"{each['one_ms']:.1f}", one, f"{each['rows_per_s']:.0f}", many, *differs)
         shown.append(table)
     if "features" in results:
-        table = Table(title="Stage `features`, actors started by the pass, by the clock", title_style="bold")
-        for column in ("form", "bare rows/s", "stage rows/s", "share"):
+        table = Table(title=f"Stage `features`, {MODELS[0].rpartition('/')[2]}, CPU time", title_style="bold")
+        for column in ("form", "a row alone, ms", "in the stage, ms", "share", "to start, s"):
             table.add_column(column, justify="left" if column == "form" else "right")
         for form, each in results["features"].items():
-            rates = (f"{each[name]:.0f}" for name in ("bare_rows_per_s", "stage_rows_per_s"))
-            table.add_row(form, *rates, f"{each['share']:.0%}")
+            costs = (f"{each[name]:.2f}" for name in ("bare_cpu_ms", "stage_cpu_ms"))
+            table.add_row(form, *costs, f"{each['share']:.0%}", f"{each['start_cpu_s']:.1f}")
         shown.append(table)
     return shown
 
@@ -169,14 +176,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", choices=list(parts), action="append", help="parts to measure; all without it")
-    parser.add_argument("--texts", type=int, default=0, help="sentences; 0: 192 for `encoders`, 8,000 for `features`")
+    parser.add_argument("--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 3,000 for `features`")
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
     texts = [record.text for record in read_reviews(arguments.assets) if record.text]
     random.Random(0).shuffle(texts)
     results, console = {}, Console(width=140)
     for part in arguments.only or parts:
-        count = arguments.texts or {"encoders": 192, "features": 8_000}[part]
+        count = arguments.texts or {"encoders": 64, "features": 3_000}[part]
         results[part] = parts[part](texts[:count], arguments.assets.absolute())
         for table in tables({part: results[part]}):
             console.print(table)

@@ -6,6 +6,8 @@
 An export is used only if it gives what torch gives on a batch of probes: in float32 no coordinate of the unit vectors
 may differ by more than `TOLERANCE`. Dynamic int8 (activations quantised as they come, weights to 7 bits by channel, so
 that processors with and without VNNI give the same) moves features; no vector may turn by more than `INT8_COSINE` says.
+Products that narrow stay in float32: they are the second ones of feed-forward blocks, whose inputs have outliers that
+one scale does not fit. With them all-mpnet-base-v2 turns sentences by a cosine of .85, without them of .97.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -28,9 +31,9 @@ from kcm.errors import AssetError
 
 NETWORK = "network.onnx"
 TOLERANCE = 1e-5
-INT8_COSINE = 0.9
+INT8_COSINE = 0.95
 
-_VERSION = 1  # of what is written here
+_VERSION = 2  # of what is written here
 _OPSET = 17
 
 
@@ -135,6 +138,7 @@ def _quantise(file: Path) -> None:
             whole,
             file,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=_narrowing(onnx.load(whole)),
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
@@ -146,6 +150,14 @@ def _quantise(file: Path) -> None:
         raise AssetError(
             "int8 changes nothing of this network: it has no products of matrices", mend="Use precision: float32"
         )
+
+
+def _narrowing(model: Any) -> list[str]:
+    """The names of the products with weights [K, N] of which K exceeds N."""
+    shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
+    products = (node for node in model.graph.node if node.op_type == "MatMul")
+    weights = ((node.name, shapes.get(node.input[1], ())) for node in products)
+    return [name for name, shape in weights if len(shape) == 2 and shape[0] > shape[1]]
 
 
 def _distance(network: Exportable, file: Path, precision: Precision, folder: Path) -> dict[str, float]:

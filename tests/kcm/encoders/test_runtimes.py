@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 
 from kcm.config import parse_config
@@ -93,6 +94,16 @@ def test_vectors_in_int8_do_not_depend_on_the_batch_they_travel_in(model_folder,
     alone = np.concatenate([low.encode([each]) for each in TEXTS])
     np.testing.assert_array_equal(together, alone)
     assert 1e-4 < np.abs(together - full.encode(TEXTS)).max() < 0.5
+
+
+def test_int8_leaves_the_second_products_of_feed_forward_blocks_in_float32(model_folder, tmp_path):
+    text(model_folder, precision="int8").load(tmp_path)
+    (folder,) = exports(tmp_path)
+    graph = onnx.load(folder / NETWORK).graph
+    assert sum(node.op_type == "MatMulInteger" for node in graph.node) == 2 * 5  # q, k, v, output and first, twice
+    shapes = {each.name: tuple(each.dims) for each in graph.initializer}
+    left = [shapes[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in shapes]
+    assert left == [(64, 32)] * 2
 
 
 def test_int8_that_turns_vectors_too_far_is_refused(model_folder, tmp_path, monkeypatch):
