@@ -94,14 +94,7 @@ TAIL = (
 )
 TAIL_SPACES: Spaces = {
     "replay": ((2,), {"train.sgd_rate": _RATES, "network.base": ("none", "lda")}),
-    "analytic": (
-        (None,),
-        {
-            "learner.class_balance": (0.0, 0.5, 1.0),
-            "learner.equal_classes": (0.0, 1.0),
-            "learner.logit_adjustment": (0.0, 0.5, 1.0),
-        },
-    ),
+    "analytic": ((None,), {"learner.equal_classes": (0.0, 1.0), "learner.logit_adjustment": (0.0, 1.0)}),
     "slda": ((None,), {"learner.shrinkage": (0.01, 0.03, 0.1, 0.3)}),
 }
 
