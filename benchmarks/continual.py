@@ -88,7 +88,8 @@ class Bench:
                 continue
             found = trials.setdefault(data.settings_file, [])
             for learner, (memories, space) in spaces(data).items():
-                networks = next((row.networks for row in data.rows if data.spaces and row.learner == learner), ALL_NETWORKS)
+                own = (row.networks for row in data.rows if data.spaces and row.learner == learner)
+                networks = next(own, ALL_NETWORKS)
                 for row in (Row(learner, memory, networks) for memory in memories):
                     if self._wanted(data.name, row.name):
                         found += self._trials(data, row, space)
