@@ -128,7 +128,7 @@ async def cost(side: SmallSide, variant: Variant, inputs: Sequence[Input], folde
         log = LogWriter(FeedbackConfig.model_validate({"store_payloads": variant.payloads}), url, application="films")
         await log.open()
     service = CascadeService(
-        lambda release: _version(side, variant, config, log, metrics),
+        lambda *_: _version(side, variant, config, log, metrics),
         config,
         Breaker(config.large.breaker),
         metrics,  # type: ignore[arg-type]

@@ -240,6 +240,50 @@ def approve(
 
 
 @app.command()
+def labels(
+    config: ConfigFile,
+    given: Annotated[
+        list[str] | None, typer.Option("--label", metavar="ID=LABEL", help="Label an item; repeatable.")
+    ] = None,
+    skipped: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="ID", help="Skip an item, which counts as lost; repeatable.")
+    ] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Show one item after the other, and take a key for each.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all items as CSV, for labelling elsewhere.")
+    ] = None,
+    taken: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Store the labels of such a file.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Open items that are listed.")] = 10,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """List the few items worth a person's label, store labels, and say what they certify so far.
+
+    They are disagreements of the last turn's challenger with the large model, drawn at random: with enough of them
+    labelled, `kcm update` may let it keep more.
+    """
+    with reported(json, debug) as result:
+        from jobs.labels import labels as label_items
+        from jobs.labels_view import ask as ask_person
+        from jobs.labels_view import labels_view
+        from jobs.table import result_console
+
+        result |= label_items(
+            _load(config, overrides),
+            given=given or [],
+            skipped=skipped or [],
+            export=export,
+            taken=taken,
+            limit=limit,
+            ask=ask_person if ask else None,
+        )
+        result_console().print(labels_view(result))
+
+
+@app.command()
 def predict(
     bundle: BundleFolder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],

@@ -9,7 +9,7 @@ import typer
 
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile, options_of
-from kcm.routing.config import RequestConfig, RouteColumns
+from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
@@ -214,3 +214,35 @@ def report(
         write_page(render_route_report(inputs), output)
         result["report"] = str(output)
         typer.echo(str(output))
+
+
+@app.command()
+@options_of(ReplayColumns, "columns")
+def replay(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Logged traffic as .csv, .tsv or .parquet.")],
+    columns: dict[str, Any],
+    columns_file: ColumnsFile = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(metavar="X", help="Keep what scores above X; repeatable. Default: five that keep 10% to 90%."),
+    ] = None,
+    router: RouterFolder = None,
+    encoder: Encoder = "none",
+    assets_path: AssetsPath = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Estimate what other thresholds, or another router, would have kept, lost and cost on logged traffic.
+
+    LOG has a row per input, the answers that were asked for, and the probability with which they were. Three estimates
+    with 95% intervals: inverse propensity (ips), self-normalised (snips) and doubly robust (dr), each per route; `lost`
+    is against the large model alone. Rows that had no chance of an answer are refused.
+    """
+    with reported(json, debug) as result:
+        from jobs.route_table import replay_view
+        from jobs.table import result_console
+        from kcm.routing.logged import ReplayFrame
+
+        frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)
+        result |= frame.replay(threshold or [])
+        result_console().print(replay_view(result))

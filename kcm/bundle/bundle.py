@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -38,6 +39,7 @@ MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
 PROMPTS = "prompts/prompts.json"
+UNITS = "units.safetensors"
 _WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
 ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
 COMPONENTS = "components.json"
@@ -59,6 +61,8 @@ class Bundle:
     `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
     `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
     `learner_state` is what the next task needs, `drift` what traffic is compared with; None where rows were too few.
+    `trained_units` are digests of the units whose rows trained, or chose gate and policy, 32 hexadecimal digits each:
+    nothing may be certified on them. None where that is not known.
     Raises ArtefactError when the parts do not fit each other.
     """
 
@@ -79,6 +83,7 @@ class Bundle:
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
+    trained_units: frozenset[str] | None = None
     drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
     digest: str = ""  # of the manifest, and so of everything; empty until written
@@ -160,6 +165,9 @@ class Bundle:
             if self.prompts is not None:
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
+            if self.trained_units is not None:
+                packed = np.frombuffer(bytearray.fromhex("".join(sorted(self.trained_units))), np.uint8)
+                write_tensors(draft / UNITS, {"units": torch.from_numpy(packed.reshape(-1, 16))})
             if self.drift is not None:
                 write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
                 write_json(draft / DRIFT, self.drift.figures())
@@ -205,12 +213,17 @@ class Bundle:
             certificates=files.config(_Certificates, "certificate.json").by_task(),
             metrics=files.json("metrics.json"),
             learner_state=files.state("learner"),
+            trained_units=_units(files) if files.has(UNITS) else None,
             drift=DriftReference.of(files.tensors(DRIFT_ROWS)["rows"].numpy(), files.json(DRIFT))
             if files.has(DRIFT)
             else None,
             lineage=files.config(Lineage, "lineage.json"),
             digest=files.digest,
         )
+
+
+def _units(files: SealedFolder) -> frozenset[str]:
+    return frozenset(bytes(unit).hex() for unit in files.tensors(UNITS)["units"].numpy())
 
 
 def bundle_digest(folder: Path) -> str:

@@ -2,14 +2,15 @@
 
 Where the frozen challenger keeps an item and agrees with the large model it loses nothing, whatever the label is. The
 items that are left are put before a person, each with a known probability rho. With the symbols of
-`kcm.certify.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for,
+`kcm.certify.traffic`, Q = 1 where an item was drawn and y its label, where L was asked for, and f the least pi rho,
 
-    X = pi_min rho_min (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = pi_min rho_min epsilon
+    X = f (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = f epsilon
 
-has the mean pi_min rho_min regret(t). An item that the person skipped counts as lost. X of a unit is the mean over its
-items. Units are taken as exchangeable and come in a frozen random order, so that the betting test may adapt its bets
-and may be stopped early, at any unit up to which every drawn item has been answered. This certifies where the share of
-disagreements itself is too large for `TrafficPath`.
+has the mean f regret(t). With rho = f / pi it is 0 or 1: an escalated item, whose answer is always there, says no more
+than a kept one, whose answer seldom is, and is drawn as seldom. An item that the person skipped counts as lost. X of a
+unit is the mean over its items. Units are taken as exchangeable and come in a frozen random order, so that the betting
+test may adapt its bets and may be stopped early, at any unit up to which every drawn item has been answered. This
+certifies where the share of disagreements itself is too large for `TrafficPath`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from kcm.errors import DataError
 class LabelledTraffic:
     """A window with what a person said of its disagreements above one frozen threshold; every column has shape [N].
 
-    `drawn`: whether the item was put before a person; `label_probability`: rho, in [`label_floor`, 1], read where the
-    challenger keeps the item and disagrees. `answered`: whether the person labelled or skipped it by now. `lost`:
-    whether the small answer is wrong and the large one right by that label, or the item was skipped. `order`: the place
-    of the item's unit, frozen before any label was seen.
+    `drawn`: whether the item was put before a person; `label_probability`: rho, read where the challenger keeps the
+    item and disagrees; its product with the probability of the large answer is `floor` at the least. `answered`:
+    whether the person labelled or skipped it by now. `lost`: whether the small answer is wrong and the large one right
+    by that label, or the item was skipped. `order`: the place of the item's unit, frozen before any label was seen.
 
     Raises DataError for columns of different lengths, a probability below the floor, and items that were drawn though
     the challenger does not keep them or agrees.
@@ -46,14 +47,18 @@ class LabelledTraffic:
     answered: NDArray[np.bool_]
     lost: NDArray[np.bool_]
     order: NDArray[np.float64]
-    label_floor: float
+    floor: float
 
     def __post_init__(self) -> None:
         for name in ("drawn", "label_probability", "answered", "lost", "order"):
             if getattr(self, name).shape != (len(self.traffic),):
                 raise DataError(f"shape {getattr(self, name).shape}, expected {(len(self.traffic),)}", where=name)
-        if not ((self.label_probability >= self.label_floor) & (self.label_probability <= 1))[self.disputed].all():
-            raise DataError(f"a label's probability lies outside [{self.label_floor}, 1]", where="label_probability")
+        least_N = self.floor / self.traffic.probability * (1 - 1e-9)
+        if not ((self.label_probability >= least_N) & (self.label_probability <= 1))[self.disputed].all():
+            raise DataError(
+                f"the probability of a label is above 1, or below {self.floor} together with that of the large answer",
+                where="label_probability",
+            )
         if (self.drawn & ~self.disputed).any():
             raise DataError("an item was put before a person on which nothing depends", where="drawn")
 
@@ -70,7 +75,7 @@ class LabelledTest:
     def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
         traffic = labelled.traffic
         self.epsilon, self.delta = epsilon, delta
-        self._floor = traffic.floor * labelled.label_floor
+        self._floor = labelled.floor
         unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
         self.num_units = int(unit_N.max(initial=-1)) + 1
         loses = labelled.drawn & labelled.lost & labelled.answered
@@ -111,7 +116,7 @@ class LabelledPath:
     def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
         self._test, self._threshold = LabelledTest(labelled, epsilon, delta), labelled.threshold
         self.num_units = self._test.num_units
-        self.fewest_units = fewest_betting(labelled.traffic.floor * labelled.label_floor * epsilon, delta, value=0.0)
+        self.fewest_units = fewest_betting(labelled.floor * epsilon, delta, value=0.0)
 
     def certified(self) -> float:
         """The threshold of the labels where they suffice, else +inf."""

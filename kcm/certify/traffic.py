@@ -95,6 +95,7 @@ class TrafficPath:
             raise ConfigError(f"bet = {bet}", where="certificate", mend=f"It must lie in (0, {LARGEST_BET}]")
         self.epsilon, self.delta, self._floor = epsilon, delta, traffic.floor
         self._bets_G, self._weights_G = _mixture(bet)
+        self.fewest_units = self._fewest_units()
         self._scores = traffic.score
         unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
         self.num_units = int(unit_N.max(initial=-1)) + 1
@@ -105,14 +106,6 @@ class TrafficPath:
         added = traffic.floor / traffic.probability[lost] / size_U[unit_N[lost]]
         after = pd.Series(added).groupby(unit_N[lost]).cumsum().to_numpy(dtype=np.float64)
         self._lost_scores, self._before, self._after = traffic.score[lost], after - added, after
-
-    @property
-    def fewest_units(self) -> int:
-        """Fewest units that could certify anything: none of them disagreeing."""
-        high = 1
-        while not self._enough(high):
-            high *= 2
-        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
 
     def certified(self) -> float:
         """The lowest threshold that is certified together with all above it; +inf where none is."""
@@ -155,6 +148,13 @@ class TrafficPath:
         paths = start_G + np.vstack([np.zeros_like(start_G), np.cumsum(grown_LG, axis=0)])
         return np.asarray(logsumexp(paths, axis=1, b=self._weights_G))
 
+    def _fewest_units(self) -> int:
+        """Fewest units that could certify anything: none of them disagreeing."""
+        high = 1
+        while not self._enough(high):
+            high *= 2
+        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=self._enough)
+
     def _enough(self, num_units: int) -> bool:
         logs = num_units * np.log1p(self._bets_G * self._floor * self.epsilon)
         return bool(logsumexp(logs, b=self._weights_G) >= math.log(1 / self.delta))
@@ -174,16 +174,14 @@ def plan_bet(losses: ArrayLike, level: float) -> float:
     return float(found.x) if found.fun < loss(LARGEST_BET) else LARGEST_BET
 
 
-def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
-    """Units that a certificate takes at the least when a challenger disagrees on `rate` of them, audited at `share`.
+def units_needed(losses: ArrayLike, level: float, delta: float) -> int | None:
+    """Units that certify in about half of all windows whose X are like `losses` [M], the X of earlier rows.
 
-    All of them kept by the deployed cascade, with the best bet for that rate; None where no number suffices.
+    With the bet that is planned on them; `level` is the floor times epsilon. None where no number suffices.
     """
-    level = share * epsilon
-    rare = share * rate  # of X = 1; else X = 0
-    bet = plan_bet(np.concatenate([np.ones(round(1e6 * rare)), np.zeros(round(1e6 * (1 - rare)))]), level)
-    bets_G, weights_G = _mixture(bet)
-    growth_G = rare * np.log1p(-bets_G * (1 - level)) + (1 - rare) * np.log1p(bets_G * level)
+    x = np.asarray(losses, dtype=np.float64)
+    bets_G, weights_G = _mixture(plan_bet(x, level))
+    growth_G = np.log1p(-bets_G[:, None] * (x - level)).mean(axis=1)
     if growth_G.max() <= 0:
         return None
 
@@ -194,6 +192,16 @@ def decisions_needed(rate: float, share: float, epsilon: float, delta: float) ->
     while excess(high) < 0:
         high *= 2
     return math.ceil(float(brentq(excess, 0.0, high)))
+
+
+def decisions_needed(rate: float, share: float, epsilon: float, delta: float) -> int | None:
+    """Units that a certificate takes when a challenger disagrees on `rate` of them, each audited with `share`.
+
+    All of them kept by the deployed cascade; None where no number suffices.
+    """
+    rare = share * rate  # of X = 1; else X = 0
+    x = np.concatenate([np.ones(round(1e5 * rare)), np.zeros(round(1e5 * (1 - rare)))])
+    return units_needed(x, share * epsilon, delta)
 
 
 def _mixture(bet: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -82,28 +82,43 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     columns.check()
     frame, where = read_columns(path), str(path)
     check_columns(frame, columns, where)
+    table, cells = read_inputs(frame, columns, where)
+    notes: list[str] = []
+    small_correct, large_correct, large_error = _correctness(cells, columns, notes)
+    return replace(
+        table,
+        small_correct=small_correct,
+        large_correct=large_correct,
+        large_error=large_error,
+        small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
+        large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
+        notes=(*notes, *table.notes),
+    )
+
+
+def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
+    """What the table tells of its rows apart from answers and costs: nobody is right in it yet. Also all its cells."""
     feature_names = feature_columns(frame, columns.features, where)
     names = _row_names(frame, columns, where)
     cells = Cells(frame, names, where)
     notes: list[str] = []
-    small_correct, large_correct, large_error = _correctness(cells, columns, notes)
-    return RoutingTable(
+    unknown = np.zeros(len(names), dtype=bool)
+    table = RoutingTable(
         name=names,
         item=_items(frame, cells, columns, notes),
-        small_correct=small_correct,
-        large_correct=large_correct,
-        large_error=large_error,
+        small_correct=unknown,
+        large_correct=unknown,
+        large_error=unknown,
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
         features=_features(cells, feature_names),
-        small_cost=cells.numbers(columns.small_cost, "a cost", low=0) if columns.small_cost else None,
-        large_cost=cells.numbers(columns.large_cost, "a cost", low=0) if columns.large_cost else None,
         group=cells.strings(columns.group) if columns.group else None,
         task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,
         notes=tuple(notes),
     )
+    return table, cells
 
 
 def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArray[np.object_]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from kcm.assets import is_intact
 from kcm.errors import AssetError
@@ -28,8 +31,15 @@ _DOMAINS = {
 class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"domains"})
+
+    domains: tuple[Literal["reviews", "movies", "editorials", "tweets"], ...] = Field(
+        ("reviews", "movies", "editorials", "tweets"), min_length=1, description="Which of them are read."
+    )
+
     def build(self, assets_dir: Path) -> Source:
-        return Source("reviews", read_reviews(assets_dir), LABELS)
+        records = (record for record in read_reviews(assets_dir) if record.task in self.domains)
+        return Source("reviews", records, LABELS)
 
 
 def read_reviews(assets_dir: Path) -> Iterator[Record]:

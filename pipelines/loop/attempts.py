@@ -19,12 +19,16 @@ from pipelines.store.control import Control
 
 
 class Attempt(Config):
-    """One attempt: the digest of the champion, the window of the log, and the fingerprint of the configuration."""
+    """One attempt: the digest of the champion, the window of the log, and the fingerprint of the configuration.
+
+    `labels` is the fingerprint of the labels by which the challenger of an earlier attempt is certified anew.
+    """
 
     champion: str
     after: int
     upto: int
     configuration: str
+    labels: str | None = None
 
     @property
     def name(self) -> str:
@@ -38,11 +42,11 @@ class Attempts:
     def __init__(self, control: Control, application: str) -> None:
         self._journal = Journal(control, f"loop/{application}/attempts")
 
-    def next(self, champion: Champion, watermark: int, configuration: str) -> Attempt | None:
-        """The attempt that is to be worked on: an interrupted one goes on, else a new one is written down.
+    def next(self, champion: Champion, after: int, watermark: int, configuration: str) -> Attempt | None:
+        """The attempt on the window (after, watermark]: an interrupted one goes on, else a new one is written down.
 
         None where the log holds nothing new since the last attempt or promotion. Raises DataError for a log that ends
-        before the window begins: it is another one than that of the last promotion.
+        before the last promotion: it is another one.
         """
         if watermark < champion.after:
             raise DataError(
@@ -51,10 +55,28 @@ class Attempts:
                 where="log",
                 mend="Restore the log; or `kcm promote` the champion again, and the window begins at its end",
             )
-        if (interrupted := self._open()) and _goes_on(interrupted, champion, configuration):
+        if (interrupted := self._open()) and _goes_on(interrupted, champion, after, configuration):
             return interrupted
-        attempt = Attempt(champion=champion.digest, after=champion.after, upto=watermark, configuration=configuration)
-        if watermark == champion.after or attempt.name in {each["attempt"] for each in self.turns()}:
+        attempt = Attempt(champion=champion.digest, after=after, upto=watermark, configuration=configuration)
+        if watermark <= after or attempt.name in {each["attempt"] for each in self.turns()}:
+            return None
+        self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
+        return attempt
+
+    def relabelled(self, labels: str, configuration: str) -> Attempt | None:
+        """The last turn's attempt once more, by labels on its challenger's disagreements.
+
+        None where it was of another configuration, or was made already.
+        """
+        turn = self.turns()[-1]
+        attempt = Attempt(
+            champion=turn["champion_digest"],
+            after=turn["after"],
+            upto=turn["upto"],
+            configuration=configuration,
+            labels=labels,
+        )
+        if turn["configuration"] != configuration or attempt.name in {each["attempt"] for each in self.turns()}:
             return None
         self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
         return attempt
@@ -86,10 +108,12 @@ class Attempts:
         return None if ended else Attempt.model_validate(entries[opened]["opened"])
 
 
-def _goes_on(attempt: Attempt, champion: Champion, configuration: str) -> bool:
+def _goes_on(attempt: Attempt, champion: Champion, after: int, configuration: str) -> bool:
     """Whether an interrupted attempt is still what is asked for; it may have promoted its challenger already."""
     promoted = champion.by == "update" and champion.parent == attempt.champion
-    untouched = (champion.digest, champion.after) == (attempt.champion, attempt.after)
+    if attempt.labels is not None:  # which are looked for anew
+        return False
+    untouched = (champion.digest, after) == (attempt.champion, attempt.after)
     return attempt.configuration == configuration and (promoted or untouched)
 
 

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow, TrafficCertificate, certify_traffic
-from kcm.certify.labelled import LabelledTraffic
-from kcm.certify.traffic import Traffic, plan_bet
+from kcm.certify.labelled import LabelledTest, LabelledTraffic
+from kcm.certify.traffic import Traffic, plan_bet, units_needed
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
 from kcm.tasks.hashing import draw
@@ -58,18 +58,23 @@ class WindowScope:
 
 @dataclass(frozen=True)
 class LabelDraw:
-    """How a frozen challenger's disagreements were drawn for labelling, and in what order units are decided.
+    """How a frozen challenger's disagreements are drawn for labelling, and in what order units are decided.
 
-    Both are hashes of the attempt's name: known before a label is seen, the same on every machine, and the same when
-    an answer of the large model comes later than the draw.
+    Kept items, whose large answer was asked for with the announced floor, are drawn with `probability`; others the less
+    often, the likelier their large answer was. Draws and order are hashes of the attempt's name: known before a label
+    is seen, the same on every machine, and the same where an answer of the large model comes later than the draw.
     """
 
     attempt: str
-    probability: float
+    probability: float = 1.0
 
-    def drawn(self, items: Sequence[str]) -> NDArray[np.bool_]:
+    def probabilities(self, asked_N: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+        """rho of each item, [N], from the probabilities [N] of its large answer."""
+        return np.asarray(self.probability * floor / asked_N)
+
+    def drawn(self, items: Sequence[str], probabilities_N: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether each item, `request id/item`, is put before a person where it is disputed, [N]."""
-        return np.array([draw(0, f"label drawn {self.attempt}", item) for item in items]) < self.probability
+        return np.array([draw(0, f"label drawn {self.attempt}", item) for item in items]) < probabilities_N
 
     def order(self, units: Sequence[str]) -> NDArray[np.float64]:
         """The place of each item's unit, [N]."""
@@ -115,6 +120,66 @@ def certify_window(
     return deployed, certificates
 
 
+@dataclass(frozen=True)
+class DrawnItem:
+    """An item that is put before a person, with the probability of that and its place in the frozen order, from 0."""
+
+    request_id: str
+    item: int
+    probability: float
+    position: int
+
+
+def drawn_items(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    *,
+    floor: float,
+    labels: LabelDraw,
+) -> list[DrawnItem]:
+    """The disagreements that a certificate of `policy` needs labels of, in their order; arguments as `certify_window`.
+
+    They are put before people from the first on, so that every label decides as many units as it can.
+    """
+    rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
+    tasks = [None if pd.isna(task) else str(task) for task in rows.table["task"]]
+    probability_N = labels.probabilities(rows.table["probability"].to_numpy(dtype=np.float64), floor)
+    disputed_N = rows.known & rows.disagrees & policy.keep(rows.score, tasks)
+    drawn = np.flatnonzero(disputed_N & labels.drawn(rows.items(), probability_N))
+    place_N = labels.order([str(unit) for unit in rows.table["unit"]])
+    found = rows.table.iloc[drawn[np.argsort(place_N[drawn], kind="stable")]]
+    chosen = zip(found["request_id"], found["item"], probability_N[found.index], strict=True)
+    return [DrawnItem(request, int(item), float(rho), place) for place, (request, item, rho) in enumerate(chosen)]
+
+
+def tested_labels(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    epsilon: float,
+    *,
+    floor: float,
+    delta: float,
+    labels: LabelDraw,
+) -> dict[str | None, LabelledTest]:
+    """What the labels so far tell of every decision of `policy`, by task; arguments as `certify_window`.
+
+    May be asked for after each label: the test holds at all times.
+    """
+    rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
+    share = delta / (1 + len(policy.task_decisions))
+    found: dict[str | None, LabelledTest] = {}
+    for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
+        chosen = rows.select(rows.of_task(task, policy.task_decisions))
+        if len(chosen) and decision != ESCALATE_ALL:
+            labelled = _labelled(chosen, chosen.traffic(floor), decision.cut, labels)
+            found[task] = LabelledTest(labelled, epsilon, share)
+    return found
+
+
 def planned_bet(
     window: pa.Table,
     scores_N: ArrayLike,
@@ -127,13 +192,36 @@ def planned_bet(
 
     Without validate decisions the largest bet, which is the best where nothing disagrees.
     """
+    return plan_bet(_planned_losses(window, scores_N, small_labels_N, policy, floor), floor * epsilon)
+
+
+def needed_units(
+    window: pa.Table,
+    scores_N: ArrayLike,
+    small_labels_N: Sequence[str],
+    policy: Policy,
+    epsilon: float,
+    floor: float,
+    delta: float,
+) -> int | None:
+    """Certify units with which a certificate of `policy` may be expected, from the window's validate decisions.
+
+    As many certify about every second time. None where the policy loses too much on validate for any number.
+    """
+    return units_needed(_planned_losses(window, scores_N, small_labels_N, policy, floor), floor * epsilon, delta)
+
+
+def _planned_losses(
+    window: pa.Table, scores_N: ArrayLike, small_labels_N: Sequence[str], policy: Policy, floor: float
+) -> NDArray[np.float64]:
+    """X of each unit, [U], at the policy's thresholds; one of 0 where there are none."""
     rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
     if not len(rows):
-        return plan_bet([0.0], floor * epsilon)
+        return np.zeros(1)
     tasks = [None if pd.isna(task) else str(task) for task in rows.table["task"]]
     lost = rows.asked & rows.disagrees & policy.keep(rows.score, tasks)
     x_N = np.where(lost, floor / rows.table["probability"].to_numpy(dtype=np.float64), 0.0)
-    return plan_bet(pd.Series(x_N).groupby(rows.table["unit"].to_numpy()).mean().to_numpy(), floor * epsilon)
+    return np.asarray(pd.Series(x_N).groupby(rows.table["unit"].to_numpy()).mean(), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,9 +324,9 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
     Raises DataError for an item in the inbox that this attempt cannot have drawn.
     """
     table = rows.table
-    lot_N = labels.drawn(rows.items())
+    rho_N = labels.probabilities(traffic.probability, traffic.floor)
     disputed = traffic.asked & traffic.disagrees & (traffic.score > threshold)
-    drawn = disputed & rows.known & lot_N
+    drawn = disputed & rows.known & labels.drawn(rows.items(), rho_N)
     state = table["inbox_state"].to_numpy(dtype=object)
     shown = pd.notna(state)
     if (strange := shown & ~drawn).any():
@@ -249,9 +337,9 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
             mend="Labels count for the challenger that they were drawn for",
         )
     given = table["inbox_probability"].to_numpy(dtype=np.float64)
-    if (shown & ~(np.abs(given - labels.probability) < 1e-9)).any():
+    if (shown & ~(np.abs(given - rho_N) < 1e-9)).any():
         raise DataError(
-            f"labels were drawn with another probability than {labels.probability:g}, or with none",
+            f"labels were drawn with another probability than attempt {labels.attempt} gave them, or with none",
             where="inbox",
             mend="Volunteered labels cannot certify",
         )
@@ -263,11 +351,11 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
         traffic=traffic,
         threshold=threshold,
         drawn=drawn | never,
-        label_probability=np.where(never, 1.0, labels.probability),
+        label_probability=np.where(never, 1.0, rho_N),
         answered=never | (drawn & np.isin(state.astype(str), ("labelled", "skipped"))),
         lost=never | (state == "skipped") | (right & wrong),
         order=labels.order([str(unit) for unit in table["unit"]]),
-        label_floor=labels.probability,
+        floor=labels.probability * traffic.floor,
     )
 
 

@@ -30,7 +30,7 @@ def row_ids(window: pa.Table) -> pa.ChunkedArray:
 def task_of(window: pa.Table, name: str, names: Names) -> Task:
     """The task that a window becomes; `names` are those of the grown sequence, its label list included.
 
-    Rows are in the order of their decisions; the group of a row is its unit.
+    Rows of a split are in the order of their decisions, those that are out of scope last. A row's group is its unit.
     """
     numbers = {label: number for number, label in enumerate(names.labels)}
     if names.none_label is not None:
@@ -56,6 +56,8 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int]) -> dict[st
         chosen, labels = pc.or_(answered, given.is_valid()), _trainable(labels)
     table = table.append_column("id", row_ids(table)).append_column("known", pa.array(labels, pa.int64()))
     table = table.filter(chosen)
+    outside = pc.equal(table["known"], OUT_OF_SCOPE)  # these rows lie together, after the others
+    table = pa.concat_tables([table.filter(pc.invert(outside)), table.filter(outside)])
     return {
         "id": table["id"].to_pylist(),
         "text": pc.fill_null(table["text"], "").to_pylist(),

@@ -9,7 +9,7 @@ from typing import Any
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempts
-from pipelines.loop.champion import Pointer
+from pipelines.loop.champion import Champion, Pointer
 from pipelines.loop.logs import log_url, log_watermark
 from pipelines.loop.promotion import Champions
 from pipelines.loop.triggers import Seen
@@ -77,6 +77,11 @@ class LoopState:
         return {"result_path": str(self.path)}
 
 
+def inboxes_key(name: str) -> str:
+    """Where the plans of a run's inboxes are written down."""
+    return f"loop/{name}/inboxes"
+
+
 def application_of(config: RunConfig) -> str:
     """The name under which a run's decisions stand in the log."""
     return config.serve.application or config.name
@@ -92,6 +97,17 @@ def watermark_of(config: RunConfig) -> int:
     return log_watermark(config.serve, config.storage_path, application_of(config))
 
 
+def window_start(config: RunConfig, champion: Champion) -> int:
+    """The decision after which a window begins: the last before the promotion, or before an alarm was given.
+
+    What raised the alarm chose the attempt, and cannot certify what comes of it.
+    """
+    if not watermark_of(config):
+        return champion.after
+    with log_reader(config) as log:
+        return max(champion.after, log.alarm(application_of(config), champion.version) or 0)
+
+
 def look_at_log(config: RunConfig) -> Seen:
     """What the log holds beyond the last attempt, and whether the champion's certificate is refuted."""
     state = LoopState.of(config)
@@ -102,5 +118,6 @@ def look_at_log(config: RunConfig) -> Seen:
     after = min(watermark, max([current.after, *turns]))
     with log_reader(config) as log:
         decisions, large_answers, labels = log.counts(application_of(config), after)
+        refuted = log.alarm(application_of(config), current.version) is not None
         drift = drifted(log.drift(application_of(config), current.version))
-        return Seen(decisions, large_answers, labels, refuted=log.alarmed(current.version), drift=drift)
+        return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift)

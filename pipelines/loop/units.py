@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
+
+import pyarrow as pa
 
 from kcm.inputs.content import Content
 from kcm.tasks.splits import Split
@@ -27,14 +30,41 @@ def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> l
     return list(dict.fromkeys(row_id for row_id, unit, _ in _units(sequence, key) if unit in units))
 
 
+def trained_units(sequence: SequenceArtefact) -> frozenset[str]:
+    """Digests of the units of a sequence whose rows train, or choose gate and policy, as bundles list them.
+
+    Those of rows from the log are the names that it gives them.
+    """
+    return frozenset(
+        unit if isinstance(unit, str) else unit[:16].hex()
+        for _, unit, split in _digests(sequence)
+        if split in ("train", "validate")
+    )
+
+
 def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:
-    """Row, unit and split. A row that did not come from the log has two units: a decision carries group or content."""
+    """Row, name of its unit in the log, and split."""
+    for row_id, unit, split in _digests(sequence):
+        yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
+
+
+def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Split]]:
+    """Row, unit and split; the unit by its name where the row came from the log, else by its digest.
+
+    A row that did not come from the log has two units: a decision carries its group or its content.
+    """
     grown = sequence.grown_tasks
     for number, task in enumerate(sequence.names.tasks):
-        for row in sequence.task(number).to_pylist():
+        for row in _plain(sequence.task(number)):
             if task in grown:
                 yield row["id"], row["group"], row["split"]
                 continue
-            yield row["id"], unit_of(unit_digest(Content(row["text"], row["image"])), key), row["split"]
+            yield row["id"], unit_digest(Content(row["text"], row["image"])), row["split"]
             if row["group"]:
-                yield row["id"], unit_of(unit_digest(Content(), row["group"]), key), row["split"]
+                yield row["id"], unit_digest(Content(), row["group"]), row["split"]
+
+
+def _plain(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows as plain values, some at a time: they hold pictures."""
+    for batch in rows.select(["id", "text", "image", "group", "split"]).to_batches(max_chunksize=1024):
+        yield from batch.to_pylist()

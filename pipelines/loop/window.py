@@ -269,6 +269,12 @@ class Window(Stage):
         """The decisions, and the champion's lists. ArtefactError where its sequence is missing."""
         parent: BundleArtefact = self.parent
         bundle = Bundle.read(parent.bundle)
+        if bundle.trained_units is None:
+            raise ArtefactError(
+                "the champion does not list the units that it was trained on: an older version made it",
+                where=str(parent.bundle),
+                mend="`kcm run` makes one that an update can start from",
+            )
         key, forgotten = self.log.unit_key, self.log.forgotten(self.application)
         try:
             sequence = parent.source(FeaturesArtefact, "features").sequence

@@ -16,6 +16,7 @@ from pipelines.context import Attempt, Context
 from pipelines.loop.champion import Pointer
 from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import Champions, champion_now
+from pipelines.loop.units import trained_units
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
@@ -52,6 +53,11 @@ class Register(Stage, Plan):
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
 
+    @property
+    def continues(self) -> str | None:
+        """Digest of the bundle whose training this one continues."""
+        return None
+
     def write(
         self,
         attempt: Attempt,
@@ -82,9 +88,11 @@ class Register(Stage, Plan):
             certificates=evaluated.certificates(name),
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
             learner_state=found.state["learner"],
+            trained_units=trained_units(sequence),
             drift=_drift(found, policy, outcome_table(found.collaborator, features, outcomes, ["certify"])),
             lineage=Lineage(
-                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)}
+                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
+                parent=self.continues,
             ),
         )
         bundle.write(attempt.folder / BUNDLE)

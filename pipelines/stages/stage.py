@@ -50,7 +50,7 @@ class Stage(Config):
     unit: ClassVar[str] = "rows"
 
     @classmethod
-    def of(cls, run: Config, **more: Config) -> Self:
+    def of(cls, run: Config, **more: Any) -> Self:
         """The stage with its part of a run's configuration; `more` are fields that are no sections of a run."""
         return cls(**{name: getattr(run, name) for name in cls.model_fields if name not in more}, **more)
 

@@ -120,7 +120,7 @@ def outcome_table(
     for number, name in enumerate(features.names.tasks):
         for split in splits:
             rows.append(features.task(number, split=split))
-            answers.append(_in_list(read_task(outcomes.folder, number, split=split), len(features.names.labels)))
+            answers.append(in_label_list(read_task(outcomes.folder, number, split=split), len(features.names.labels)))
             names += [name] * len(rows[-1])
     row, answer = pa.concat_tables(rows), pa.concat_tables(answers)
     features_ND = feature_matrix(row)
@@ -157,7 +157,7 @@ def with_prompts(
     return concatenate(parts)
 
 
-def _in_list(answer: pa.Table, num_labels: int) -> pa.Table:
+def in_label_list(answer: pa.Table, num_labels: int) -> pa.Table:
     """Answers under the label list of the sequence, which may have grown since they were given.
 
     Labels that came later have probability 0, and none-of-these has the number after the last label.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
-from kcm.errors import ConfigError, DataError
+from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
+from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.stages.extend import Choose, Extend
@@ -76,7 +78,7 @@ class Champion:
         return self.artefacts["register"].as_a(BundleArtefact)
 
     def update(self, log: MadeLog, **more: Any) -> dict[str, Artefact]:
-        """The artefacts of an update by stage, those of the run's own stages under their names."""
+        """The artefacts of an update by stage; a window is read once, and again under another salt alone."""
         parent = self.artefacts["register"].as_a(BundleArtefact)
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         window = Window.of(
@@ -223,7 +225,7 @@ def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, tra
 
 def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     log = traffic(features=[0.25] * 26, text=None)
-    features = champion.update(log)["features"].as_a(FeaturesArtefact)
+    features = champion.update(log, salt="stored")["features"].as_a(FeaturesArtefact)
     assert (feature_matrix(features.task(2)) == 0.25).all()
 
 
@@ -245,7 +247,20 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
 
 def test_a_window_without_answers_says_what_is_missing(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     with pytest.raises(DataError, match="no decision of a"):
-        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0))
+        champion.update(traffic(large_label=None, large_probabilities=None, volunteered=0), salt="silent")
+
+
+def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
+    champion: Champion, traffic: Callable[..., MadeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.read(champion.bundle.bundle)
+    sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
+    for row in (row for number in range(2) for row in sequence.task(number).to_pylist()):
+        listed = unit_digest(Content(row["text"]))[:16].hex() in bundle.trained_units
+        assert listed == (row["split"] in ("train", "validate"))
+    monkeypatch.setattr(Bundle, "read", lambda folder: replace(bundle, trained_units=None))
+    with pytest.raises(ArtefactError, match="does not list the units"):
+        champion.update(traffic())
 
 
 def test_a_champion_that_saw_labels_before_their_time_cannot_go_on(

@@ -164,6 +164,36 @@ def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan, tmp_path) -> None:
+    """Promise: a task that is added to finished ones may be interrupted, and still ends where one run would have."""
+    masked = replace(
+        plan,
+        config=plan.config.model_copy(update={"train": TrainConfig(num_epochs=40, batch_size=50, mask_unseen=True)}),
+    )
+    parents, whole = {}, {}
+    for name in plan.config.collaborators:
+        earlier, all_tasks = replace(masked, tasks=plan.tasks[:2]).trainer(name), masked.trainer(name)
+        earlier.run()
+        all_tasks.run()
+        whole[name] = all_tasks.state_dict()
+        torch.save(earlier.state_dict(), parents.setdefault(name, tmp_path / f"{name}.pt"))
+    storage, killed = tmp_path / "storage", []
+
+    def kill() -> None:
+        progress = wait_for(storage, 900)  # of 1,200, 800 of which were taken before
+        os.kill(progress["pid"], signal.SIGKILL)
+        killed.append(progress["steps"])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    worker = replace(worker_plan(masked, storage), parents=parents)
+    state = train(worker, CLUSTER.model_copy(update={"num_workers": 1}))
+    killer.join()
+    assert 900 <= killed[0] < 1200
+    assert_same(state, whole)
+
+
+@pytest.mark.slow
 def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
     """Promise: the number of workers changes neither the matrix nor the memory, with an uneven last batch as here."""
     state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 4, "cpus_per_worker": 0.25}))

@@ -218,3 +218,100 @@ def test_the_help_says_what_valid_means() -> None:
     shown = " ".join(route("certify", "--help").stdout.split())
     assert "whether every promise that was asked for holds" in shown
     assert "--small-correct" in shown
+
+
+def audited(num_rows: int, share: float = 0.3) -> pd.DataFrame:
+    """What `answers` gives, of which the large model was asked for all unsure rows and some of the others."""
+    table = answers(num_rows)
+    rng = np.random.default_rng(7)
+    table["probability"] = np.where(table["confidence"] < 0.6, 1.0, share)
+    table["large"] = table["large"].where(rng.random(num_rows) < table["probability"], "")
+    return table
+
+
+AUDITED = ("--confidence", "confidence", "--large-propensity", "probability", *ANSWERS)
+
+
+def test_replay_gives_every_route_its_estimates_near_the_truth(tmp_path: Path) -> None:
+    path, whole = tmp_path / "log.csv", answers(4000)
+    audited(4000).to_csv(path, index=False)
+    result = succeeded(tmp_path, "replay", path, *AUDITED, "--threshold", 0.7, "--threshold", 0.9)
+    kept = whole["confidence"] > 0.7
+    right = {name: whole[name] == whole["label"] for name in ("small", "large")}
+    truth = float((kept & right["large"]).mean() - (kept & right["small"]).mean())
+    first, second = result["routes"]
+    assert first["kept"] == pytest.approx(kept.mean())
+    for found in first["lost"].values():
+        assert found["interval"][0] <= truth <= found["interval"][1]
+        assert found["interval"][1] - found["interval"][0] < 0.1
+    assert second["kept"] < first["kept"]
+    assert result["loss"] == "accuracy"
+
+
+def test_replay_without_labels_counts_disagreements_and_says_so(tmp_path: Path) -> None:
+    path, table = tmp_path / "log.csv", audited(1000)
+    table["asked"], table["price"] = table["large"] != "", 2.0
+    table.loc[np.flatnonzero(table["large"] != "")[:50], "large"] = ""  # asked for, never answered
+    table.to_csv(path, index=False)
+    words = (*AUDITED[:8], "--asked", "asked", "--large-cost", "price", "--threshold", 0.0)
+    shown = route("replay", path, *words)
+    assert "every disagreement counts as lost" in shown.stdout
+    found = succeeded(tmp_path, "replay", path, *words)
+    dropped = succeeded(tmp_path, "replay", path, *AUDITED[:8], "--threshold", 0.0)
+    assert found["loss"] == "disagreement"
+    assert found["num_asked"] == dropped["num_asked"] + 50
+    estimates = [each["routes"][0]["lost"]["snips"]["estimate"] for each in (found, dropped)]
+    assert estimates[0] > estimates[1] + 0.02
+    assert found["routes"][0]["cost"]["dr"]["estimate"] == pytest.approx(0.0)
+
+
+def test_replay_takes_a_log_of_single_routes_and_another_routers_decisions(tmp_path: Path) -> None:
+    path, table = tmp_path / "log.csv", answers(2000)
+    rng = np.random.default_rng(8)
+    small = rng.random(2000) < 0.5
+    asked = np.where(small, table["small"], table["large"])
+    pd.DataFrame(
+        {
+            "side": np.where(small, "small", "large"),
+            "p": 0.5,
+            "right": (asked == table["label"]).astype(int),
+            "other": (table["confidence"] > 0.8).astype(int),
+        }
+    ).to_csv(path, index=False)
+    words = ("--route", "side", "--propensity", "p", "--correct", "right", "--keep", "other")
+    (found,) = succeeded(tmp_path, "replay", path, *words)["routes"]
+    kept = table["confidence"] > 0.8
+    truth = float(np.where(kept, table["small"], table["large"]).__eq__(table["label"]).mean())
+    assert found["accuracy"]["snips"]["interval"][0] < truth < found["accuracy"]["snips"]["interval"][1]
+
+
+def test_replay_scores_rows_with_a_fitted_router(tmp_path: Path, logged: Path) -> None:
+    router, path = tmp_path / "router", tmp_path / "log.csv"
+    succeeded(tmp_path, "fit", logged, "--confidence", "confidence", *ANSWERS, "--output", router)
+    audited(800).to_csv(path, index=False)
+    found = succeeded(tmp_path, "replay", path, "--router", router, "--large-propensity", "probability")["routes"]
+    assert [round(each["kept"], 1) for each in found] == [0.1, 0.3, 0.5, 0.7, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (AUDITED[:2] + AUDITED[4:], "without propensities"),
+        ((*AUDITED, "--route", "side"), "which side was asked"),
+        (("--large-propensity", "probability", *ANSWERS), "no route to replay"),
+        (("--large-propensity", "probability", "--threshold", 1, *ANSWERS), "no score"),
+        ((*AUDITED, "--score", "confidence"), "two gate scores"),
+    ],
+)
+def test_replay_refuses_what_says_too_little(tmp_path: Path, words: tuple[object, ...], message: str) -> None:
+    path = tmp_path / "log.csv"
+    audited(200).to_csv(path, index=False)
+    shown = route("replay", path, *words)
+    assert shown.exit_code != 0
+    assert message in shown.stderr
+
+
+def test_replay_refuses_a_share_of_zero(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    audited(200, share=0.0).to_csv(path, index=False)
+    assert "leave out the time without audits" in route("replay", path, *AUDITED).stderr

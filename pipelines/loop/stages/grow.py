@@ -88,7 +88,7 @@ class GrownEncoding(Encoding):
         """The grown sequence, which is made of the window, and the champion's features."""
         return sequence, self.parent
 
-    def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:  # type: ignore[override]
+    def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
         link_files(self.parent.folder, attempt.folder)
         number = len(sequence.names.tasks) - 1

@@ -6,13 +6,17 @@ certify decisions, and the attempt is written into the lineage's ledger before t
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Self
+
 from pydantic import Field
 
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig
+from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import UpdateConfig
+from pipelines.loop.inbox import GivenLabels
 from pipelines.loop.judged import JudgedWindow, window_features
 from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.recertify import certify_window, planned_bet
@@ -27,12 +31,15 @@ JUDGED = "window.parquet"
 
 
 class Recertification(Plan):
-    """What is promised, and for how long."""
+    """What is promised, for how long, and by which labels on disagreements, if any."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     application: str
     certificate: CertificateConfig
     expires_days: float
     encoder: EncoderConfig = Field(exclude=True)  # by the fingerprint of the features
+    labels: GivenLabels | None = None
 
     def write(
         self,
@@ -51,19 +58,18 @@ class Recertification(Plan):
         floor = window.share_floor
         planned = judged.of_purpose("validate")
         bet = planned_bet(planned.table, planned.score, planned.label, found.policy, self.certificate.epsilon, floor)
-        ledger = LineageLedger(attempt.context.store.control, self.application)
-        spent = ledger.spend(attempt.fingerprint, self.certificate.delta)
         certify = judged.of_purpose("certify")
         policy, certificates = certify_window(
-            certify.table,
+            certify.table if self.labels is None else self.labels.of(certify.table),
             certify.score,
             certify.label,
             found.policy,
             self.certificate,
             scope=window.scope(self.expires_days),
             floor=floor,
-            delta=spent.spend,
+            delta=self._spent(attempt),
             bet=bet,
+            labels=self.labels and self.labels.plan.draw,
         )
         scored = ScoredTable.of(found, outcome_table(found.collaborator, features, outcomes, SPLITS))
         folder = attempt.folder / name
@@ -74,6 +80,13 @@ class Recertification(Plan):
             {name: result_of(scored, policy, certificates, found, names.tasks)},
             {name: curves_of(scored, self.certificate, policy.temperature)},
         )
+
+    def _spent(self, attempt: Attempt) -> float:
+        """What the look may spend; that of labels was written down before they were drawn."""
+        if self.labels is not None:
+            return self.labels.plan.delta
+        ledger = LineageLedger(attempt.context.store.control, self.application)
+        return ledger.spend(attempt.fingerprint, self.certificate.delta).spend
 
 
 class Reevaluate(Stage):
@@ -86,6 +99,12 @@ class Reevaluate(Stage):
     encoder: EncoderConfig
     certificate: CertificateConfig
     update: UpdateConfig
+    labels: GivenLabels | None = None
+
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration; without labels, unless some are given."""
+        return super().of(run, **({"labels": None} | more))
 
     def plan(
         self,
@@ -101,4 +120,5 @@ class Reevaluate(Stage):
             certificate=self.certificate,
             expires_days=self.update.expires_days,
             encoder=features.sequence.with_head(self.encoder),
+            labels=self.labels,
         )

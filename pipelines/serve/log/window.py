@@ -168,6 +168,16 @@ class LogReader:
         with self.reading() as connection:
             return bool(connection.scalar(alarms))
 
+    def alarm(self, application: str, version: str) -> int | None:
+        """The last decision that had been answered when the monitor of a version gave the alarm; None without one."""
+        d = DECISIONS.c
+        with self.reading() as connection:
+            raised_at = connection.scalar(select(func.min(ALARMS.c.raised_at)).where(ALARMS.c.model_version == version))
+            if raised_at is None:
+                return None
+            seen = select(func.max(d.number)).where(d.application == application, d.answered_at <= raised_at)
+            return connection.scalar(seen) or 0
+
     def forgotten(self, application: str) -> frozenset[str]:
         """The units of forgotten items, which must leave the memory of the next version."""
         units = select(FORGOTTEN.c.unit).where(FORGOTTEN.c.application == application, FORGOTTEN.c.unit.is_not(None))

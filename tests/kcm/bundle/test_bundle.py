@@ -208,6 +208,13 @@ def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
 
 
+def test_the_units_that_trained_come_back_and_are_not_known_of_a_bundle_that_lists_none(tmp_path: Path) -> None:
+    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
+    assert round_trip(bundle(trained_units=units), tmp_path).trained_units == units
+    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "empty").trained_units == frozenset()
+    assert round_trip(bundle(), tmp_path / "unknown").trained_units is None
+
+
 def test_what_traffic_is_compared_with_comes_back(tmp_path: Path) -> None:
     rows_ND = np.random.default_rng(0).normal(size=(200, FEATURES)).astype(np.float32)
     keeps_N = np.arange(200) % 3 > 0

@@ -36,7 +36,7 @@ def labelled(
         "answered": drawn,
         "lost": rng.random(num) < losing,
         "order": np.random.default_rng(seed + 1000).random(num),
-        "label_floor": rho,
+        "floor": rho,
     }
     return LabelledTraffic(traffic=traffic, threshold=0.0, **columns | more)
 
@@ -85,7 +85,7 @@ def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) 
 
 
 def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
-    """One unit of two items, one of them lost: X = pi_min rho_min / (pi rho) / 2, the first bet by the formula."""
+    """One unit of two items, one of them lost: X = f / (pi rho) / 2, the first bet by the formula."""
     traffic = Traffic(
         score=np.ones(2),
         asked=np.ones(2, dtype=bool),
@@ -102,7 +102,7 @@ def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
         answered=np.array([True, False]),
         lost=np.array([True, False]),
         order=np.zeros(2),
-        label_floor=0.4,
+        floor=0.1,
     )
     x, level = 0.25 * 0.4 / (0.5 * 0.8) / 2, 0.25 * 0.4 * 0.9
     bet = min(0.9 / (1 - level), np.sqrt(2 * np.log(10) / 0.25))
@@ -130,7 +130,8 @@ def test_the_fewest_units_are_those_of_a_window_without_a_loss() -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label_probability": np.full(50, 0.1)}, "outside"),
+        ({"label_probability": np.full(50, 0.1)}, "below 0.5"),
+        ({"label_probability": np.full(50, 1.5)}, "above 1"),
         ({"drawn": np.ones(50, dtype=bool)}, "nothing depends"),
         ({"lost": np.ones(49, dtype=bool)}, "expected"),
     ],

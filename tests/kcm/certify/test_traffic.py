@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.traffic import Traffic, TrafficPath, decisions_needed, plan_bet
+from kcm.certify.traffic import Traffic, TrafficPath, decisions_needed, plan_bet, units_needed
 from kcm.errors import ConfigError, DataError
 
 
@@ -135,6 +135,25 @@ def test_the_fewest_decisions_are_those_of_the_formula(share: float, about: int)
     needed = decisions_needed(0.0, share, 0.02, 0.061)
     assert needed is not None
     assert about * 0.97 < needed < about * 1.15
+
+
+def test_windows_of_the_units_that_are_needed_certify_about_every_second_time() -> None:
+    """Half of them disagree on one item in a hundred; the champion escalated some, which are worth less each."""
+    earlier = window(4000, 0.01, seed=11)
+    losses = np.where(earlier.asked & earlier.disagrees, earlier.floor / earlier.probability, 0.0)
+    needed = units_needed(losses, 0.2 * 0.03, 0.06)
+    assert needed is not None
+    bet = plan_bet(losses, 0.2 * 0.03)
+    passed = {
+        share: sum(
+            TrafficPath(window(round(share * needed), 0.01, seed=seed), 0.03, 0.06, bet).p_value(-math.inf) <= 0.06
+            for seed in range(100)
+        )
+        for share in (0.67, 1.0, 1.5)
+    }
+    assert passed[0.67] < passed[1.0] < passed[1.5]
+    assert 30 < passed[1.0] < 80
+    assert passed[1.5] > 70
 
 
 def test_a_rate_at_epsilon_can_never_be_certified() -> None:

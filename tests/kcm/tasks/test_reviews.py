@@ -6,7 +6,7 @@ import pytest
 
 from kcm.assets.manifest import write_manifest
 from kcm.errors import AssetError
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.reviews import ReviewsSource, read_reviews
 from kcm.tasks.rows import Record
 
 LINES = {
@@ -47,3 +47,9 @@ def test_reviews_that_were_changed_since_are_not_read(assets_dir):
     (assets_dir / "reviews" / "tweets_GroundTruth.txt").write_text("1\t2.7\tanother\n")
     with pytest.raises(AssetError, match="kcm assets"):
         list(read_reviews(assets_dir))
+
+
+def test_some_domains_alone_can_be_read(assets_dir):
+    source = ReviewsSource(domains=("tweets", "movies")).build(assets_dir)
+    assert [record.task for record in source.records] == ["movies", "tweets"]
+    assert "domains" not in ReviewsSource().model_dump()  # what earlier versions made of all four is found again

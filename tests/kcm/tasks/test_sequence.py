@@ -10,7 +10,7 @@ import pytest
 
 from kcm.errors import ArtefactError
 from kcm.tasks import SPLITS, BadRow, Task, TaskSequence
-from kcm.tasks.sequence import dataset_of
+from kcm.tasks.sequence import append_task, dataset_of, read_description, read_rows
 
 
 @pytest.fixture
@@ -99,3 +99,21 @@ def test_a_missing_or_damaged_sequence_is_refused(sequence, tmp_path):
     (tmp_path / "sequence.json").write_text(json.dumps(description))
     with pytest.raises(ArtefactError):
         TaskSequence.load(tmp_path)
+
+
+def test_a_task_is_appended_and_what_was_there_is_linked(sequence, tmp_path):
+    sequence.save(tmp_path / "parent")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir()}
+    task = replace(sequence.tasks[0], name="more", label_names=("newest",))
+    append_task(tmp_path / "parent", tmp_path / "grown", task, [*sequence.label_names, "newest"])
+    grown = TaskSequence.load(tmp_path / "grown")
+    assert [each.name for each in grown.tasks] == [*(each.name for each in sequence.tasks), "more"]
+    assert grown.label_names == (*sequence.label_names, "newest")
+    assert grown.rows(len(sequence.tasks)).equals(sequence.rows(0))
+    assert read_rows(tmp_path / "grown", 0).equals(sequence.rows(0))
+    assert (tmp_path / "grown/task-0000.parquet").samefile(tmp_path / "parent/task-0000.parquet")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "parent").iterdir()} == before
+
+    append_task(tmp_path / "grown", tmp_path / "again", replace(task, name="most"), grown.label_names)
+    assert read_description(tmp_path / "again")["grown"] == ["more", "most"]
+    assert "grown" not in read_description(tmp_path / "parent")

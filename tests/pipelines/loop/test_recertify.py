@@ -12,7 +12,7 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.recertify import LabelDraw, certify_window, planned_bet
+from pipelines.loop.recertify import LabelDraw, certify_window, needed_units, planned_bet
 from tests.pipelines.loop.windows import START, made_window, scope_of
 
 KEEP = Policy(decision=KEEP_ALL)
@@ -106,11 +106,25 @@ def test_a_bet_is_planned_on_the_losses_of_validate_decisions() -> None:
     assert planned(made_window(4000, rate=0.01), threshold=1.0) == 0.99
 
 
+def test_what_a_certificate_needs_is_told_from_validate_decisions() -> None:
+    def needed(rate: float) -> int | None:
+        window = made_window(4000, rate=rate, seed=1)
+        return needed_units(window, np.zeros(4000), ["yes"] * 4000, KEEP, 0.02, 0.2, 0.06)
+
+    assert needed(0.03) is None
+    least, more = needed(0.0), needed(0.01)
+    assert least is not None
+    assert more is not None
+    assert 700 < least < more
+    assert certified(made_window(round(1.2 * least)))[0].decision == KEEP_ALL
+
+
 def labelled(window: pa.Table, draw: LabelDraw, losing: float, skipped: float = 0.0) -> pa.Table:
     """The window after a person labelled what the attempt drew."""
     rng = np.random.default_rng(4)
     items = [f"{r}/{i}" for r, i in zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)]
-    drawn = draw.drawn(items) & np.array([label == "no" for label in window["large_label"].to_pylist()])
+    rho = draw.probabilities(window["probability"].to_numpy(), 0.2)
+    drawn = draw.drawn(items, rho) & np.array([label == "no" for label in window["large_label"].to_pylist()])
     states, labels = [], []
     for each in drawn:
         state = None if not each else "skipped" if rng.random() < skipped else "labelled"
@@ -118,7 +132,9 @@ def labelled(window: pa.Table, draw: LabelDraw, losing: float, skipped: float = 
         labels.append(("no" if rng.random() < losing else "yes") if state == "labelled" else None)
     window = with_column(window, "inbox_state", pa.array(states, pa.string()))
     window = with_column(window, "inbox_label", pa.array(labels, pa.string()))
-    return with_column(window, "inbox_probability", pa.array([draw.probability if d else None for d in drawn]))
+    return with_column(
+        window, "inbox_probability", pa.array([r if d else None for r, d in zip(rho, drawn, strict=True)])
+    )
 
 
 def test_labels_on_disagreements_certify_what_disagreement_cannot() -> None:
@@ -128,7 +144,7 @@ def test_labels_on_disagreements_certify_what_disagreement_cannot() -> None:
     assert policy.decision == KEEP_ALL
     assert certificates[None].method == "labelled"
     disputed = sum(label == "no" for label in window["large_label"].to_pylist())
-    assert certificates[None].window.num_labels == disputed
+    assert certificates[None].window.num_labels < 0.6 * disputed  # escalated items are drawn as seldom as others
     assert certified(labelled(window, draw, losing=0.9), labels=draw)[0].decision.decision == "escalate_all"
 
 
@@ -155,12 +171,14 @@ def test_labels_of_another_attempt_are_refused() -> None:
 
 def test_whether_and_when_an_item_is_drawn_is_uniform_and_never_changes() -> None:
     draw, items = LabelDraw("attempt", 0.3), [f"r{i}/0" for i in range(5000)]
-    drawn = draw.drawn(items)
-    assert abs(drawn.mean() - 0.3) < 0.03
-    assert (draw.drawn(items[::-1])[::-1] == drawn).all()
-    order = draw.order(items)
-    assert abs(np.corrcoef(order, drawn)[0, 1]) < 0.05
-    assert (LabelDraw("other", 0.3).drawn(items) != drawn).any()
+    rho = draw.probabilities(np.where(np.arange(5000) < 2500, 0.2, 1.0), 0.2)
+    assert rho[[0, -1]] == pytest.approx([0.3, 0.06])
+    drawn = draw.drawn(items, rho)
+    assert abs(drawn[:2500].mean() - 0.3) < 0.04
+    assert abs(drawn[2500:].mean() - 0.06) < 0.02
+    assert (draw.drawn(items[::-1], rho[::-1])[::-1] == drawn).all()
+    assert abs(np.corrcoef(draw.order(items), drawn)[0, 1]) < 0.05
+    assert (LabelDraw("other", 0.3).drawn(items, rho) != drawn).any()
 
 
 @pytest.mark.parametrize(

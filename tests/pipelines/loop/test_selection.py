@@ -65,3 +65,11 @@ def test_a_row_keeps_its_unit_as_its_group_and_its_content() -> None:
     table = window("train")
     (row,) = task_of(table, "new", NAMES).splits["train"]
     assert (row["group"], row["text"], row["image"]) == (table["unit"][0].as_py(), "a text", b"")
+
+
+def test_rows_that_are_out_of_scope_lie_after_the_others() -> None:
+    rows = decisions(["a", "b", "c", "d"], ["none of these", "good", "none of these", "bad"], share=1.0)
+    table = MadeLog(rows).table.append_column("purpose", pa.array(["test"] * 4, pa.string()))
+    test = task_of(table, "new", NAMES).splits["test"]
+    assert test["label"] == [1, 0, OUT_OF_SCOPE, OUT_OF_SCOPE]
+    assert test["text"] == ["b", "d", "a", "c"]

@@ -1,15 +1,24 @@
-"""Windows of a made log, in the columns of its reader."""
+"""Windows of a made log, in the columns of its reader, and an inbox over one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.inputs.content import Content
+from kcm.tasks.units import unit_digest
+from pipelines.loop.inbox import Inbox, InboxPlan
 from pipelines.loop.recertify import WindowScope
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
+from pipelines.serve.log.payloads import Payload
 
+NUM = 9000  # decisions of an inbox's window
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -56,3 +65,50 @@ def scope_of(window: pa.Table, **changes: Any) -> WindowScope:
         "now": START + timedelta(minutes=window.num_rows, days=1),
     }
     return WindowScope(**known | changes)
+
+
+@dataclass
+class Asked:
+    """An inbox over a made window, in a log that holds its decisions, and how to open it again."""
+
+    inbox: Inbox
+    window: pa.Table
+    url: str
+
+    def again(self) -> Inbox:
+        return Inbox(self.url, self.inbox.plan, self.window, [0.0] * NUM, ["yes"] * NUM)
+
+
+def made_inbox(folder: Path, window: pa.Table) -> Asked:
+    """The inbox of a challenger that answers `yes` everywhere, over a window of NUM decisions."""
+    url = f"sqlite:///{folder / 'log.db'}"
+    requests, answers = window["request_id"].to_pylist(), window["large_label"].to_pylist()
+    disputed = [request for request, label in zip(requests, answers, strict=True) if label == "no"] or requests[:1]
+    log = DecisionLog(url, 5.0, "reviews")
+    log.open()
+    log.add_decisions(
+        [
+            Decision(
+                Origin(request),
+                0,
+                "reviews/1",
+                "small",
+                audit_share=0.2,
+                unit=unit_digest(Content(request)),
+                payload=Payload(f"the text of {request}"),
+            )
+            for request in disputed
+        ]
+    )
+    log.close()
+    plan = InboxPlan(
+        attempt="a1",
+        application="reviews",
+        version="reviews/2",
+        policy=Policy(decision=KEEP_ALL),
+        labels=("yes", "no", "none of these"),
+        floor=0.2,
+        epsilon=0.02,
+        delta=0.06,
+    )
+    return Asked(Inbox(url, plan, window, [0.0] * NUM, ["yes"] * NUM), window, url)

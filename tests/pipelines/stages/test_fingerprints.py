@@ -87,7 +87,7 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
                 "train": "18f5e35ca0d016d7",
                 "tune": "4e23722f57c16d57",
                 "evaluate": "0bc262033036f92a",
-                "register": "2be9494a869d87b9",
+                "register": "318cae78400e9e2f",
             },
         ),
         (
@@ -99,7 +99,7 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
                 "tune": "eaf09307345fbbce",
                 "prompts": "49cbc8e2d2bd14f1",
                 "evaluate": "20a210543132ec31",
-                "register": "b010ea6de901b10f",
+                "register": "77dd255009751c65",
             },
         ),
         ({"large": {"adapter": "zero_shot", "encoder": {"model": "big"}}}, {"outcomes": "5a930398b878d3ba"}),

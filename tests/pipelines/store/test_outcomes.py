@@ -12,8 +12,9 @@ from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
+from kcm.learners.stream import matrix
 from pipelines.store.features import read_task
-from pipelines.store.outcomes import Answers, with_prompts
+from pipelines.store.outcomes import Answers, in_label_list, with_prompts
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -77,3 +78,20 @@ def test_answers_of_other_rows_are_refused(tmp_path) -> None:
     other = replace(table(), id=np.array(["a", "b", "d", "c"], dtype=object))
     with pytest.raises(ArtefactError, match="not those of the same rows"):
         with_prompts(other, {"soft": tmp_path}, 1, ("validate", "test"))
+
+
+def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
+    """Two labels and none-of-these were known when they were given; the sequence has four labels now."""
+    given = [
+        LargeAnswer(1, np.array([0.25, 0.5, 0.25], dtype=np.float32)),
+        LargeAnswer(2, np.array([0.2, 0.2, 0.6], dtype=np.float32)),
+        LargeAnswer(0, None),
+        LargeAnswer(None, None, error="time-out"),
+    ]
+    Answers.of(given, 2).write(tmp_path, [ROWS])
+    answers = in_label_list(read_task(tmp_path, 0), 4)
+    assert answers["large_label"].to_pylist() == [1, 4, 0, -1]
+    third = np.float32(1 / 3)
+    np.testing.assert_allclose(matrix(answers["large_probabilities"])[0], [third, 2 * third, 0, 0], rtol=1e-6)
+    assert np.isnan(matrix(answers["large_probabilities"])[1:]).all()
+    assert in_label_list(answers, 4) is answers

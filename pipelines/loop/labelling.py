@@ -1,0 +1,122 @@
+"""Which challenger labels are asked for, and its inbox: that of the last turn, while it waits or has just won."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from kcm.bundle.bundle import Bundle
+from kcm.cascade.policy import Policy
+from kcm.certify.certificate import Certificate
+from kcm.errors import DataError
+from pipelines.config import RunConfig
+from pipelines.loop.inbox import GivenLabels, Inbox, InboxPlan
+from pipelines.loop.journal import Journal
+from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.lineage import LineageLedger
+from pipelines.loop.logs import log_url
+from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
+from pipelines.loop.state import LoopState, application_of, inboxes_key
+from pipelines.loop.window import WindowArtefact
+from pipelines.stages.evaluate import EvaluatedArtefact
+from pipelines.stages.register import BundleArtefact, Register
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A challenger whose certificate keeps less than its search wanted, so that labels may help it."""
+
+    version: str
+    bundle: BundleArtefact
+    evaluated: EvaluatedArtefact
+    searched: Policy
+
+
+def challenger_of(config: RunConfig, state: LoopState) -> Challenger:
+    """The challenger that labels are asked for. Raises DataError where there is none, saying what to do."""
+    turns = state.attempts.turns()
+    current = state.champions.pointer.current()
+    turn = turns[-1] if turns else None
+    if current is None or turn is None or not turn["candidate"]:
+        raise DataError(
+            "no challenger waits for labels", where=config.name, mend="`kcm update` trains one; labels follow it"
+        )
+    if current.champion.digest not in (turn["champion_digest"], turn["digest"]):
+        raise DataError(
+            f"{current.champion.version} became the champion after {turn['version']} was trained beside another",
+            where=config.name,
+            mend="Start `kcm update` again",
+        )
+    artefact = state.store.named(Register.stage, turn["candidate"]["bundle"]).as_a(BundleArtefact)
+    evaluated = artefact.source(EvaluatedArtefact, Reevaluate.stage)
+    name = config.collaborators[0]
+    searched = searched_policy(evaluated.policy(name), evaluated.certificates(name))
+    if searched == evaluated.policy(name):
+        raise DataError(f"{turn['version']} is certified as it was searched: no label is needed", where=config.name)
+    return Challenger(turn["version"], artefact, evaluated, searched)
+
+
+def searched_policy(policy: Policy, certificates: dict[str | None, Certificate]) -> Policy:
+    """The policy that was searched, before its certificates made it stricter."""
+    tasks = {task: each.searched for task, each in certificates.items() if task is not None}
+    return policy.model_copy(update={"decision": certificates[None].searched, "task_decisions": tasks})
+
+
+@contextmanager
+def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
+    """The inbox of the challenger that labels are asked for, with all that is drawn in it.
+
+    The first time opens a look of the lineage's ledger, which all labels of this challenger share. Raises DataError
+    where no labels are asked for.
+    """
+    state = LoopState.of(config)
+    challenger = challenger_of(config, state)
+    attempt = _attempt_of(challenger)
+    window = challenger.evaluated.source(WindowArtefact, "window")
+
+    def planned(_: int) -> dict[str, object]:
+        spent = LineageLedger(state.store.control, config.name).spend(attempt, config.certificate.delta)
+        return InboxPlan(
+            attempt=attempt,
+            application=application_of(config),
+            version=challenger.version,
+            policy=challenger.searched,
+            labels=Bundle.read(challenger.bundle.bundle).answer_names,
+            floor=window.share_floor,
+            epsilon=config.certificate.epsilon,
+            delta=spent.spend,
+        ).model_dump(mode="json")
+
+    entry = _plans(config, state).append(planned, same=lambda each: bool(each["attempt"] == attempt))
+    plan = InboxPlan.model_validate(entry)
+    judged = JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED).of_purpose("certify")
+    url = log_url(config.serve, config.storage_path)
+    with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
+        inbox.fill()
+        yield inbox
+
+
+def sufficient_labels(config: RunConfig) -> GivenLabels | None:
+    """The labels of the last turn's challenger, where they certify what was searched; None where they do not yet.
+
+    Opens no inbox, and no look in the ledger.
+    """
+    state = LoopState.of(config)
+    try:
+        challenger = challenger_of(config, state)
+    except DataError:
+        return None
+    opened = {entry["attempt"] for entry in _plans(config, state).entries()}
+    if _attempt_of(challenger) not in opened:
+        return None
+    with opened_inbox(config) as inbox:
+        return inbox.given() if inbox.standing().certified else None
+
+
+def _plans(config: RunConfig, state: LoopState) -> Journal:
+    return Journal(state.store.control, inboxes_key(config.name))
+
+
+def _attempt_of(challenger: Challenger) -> str:
+    return f"{challenger.evaluated.fingerprint}-labels"

@@ -1,0 +1,129 @@
+"""Traffic replayed through a cascade in this process, and logged as the service logs what it answers.
+
+For demonstrations and simulated histories: what is learned, certified and promoted afterwards is the loop's own work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kcm.bundle.runtime import Answer, Cascade, Failure, Input, Judgement, Unreadable
+from kcm.errors import DataError
+from kcm.large import Item, LargeAnswer
+from kcm.tasks.units import unit_digest
+from pipelines.serve.log.decisions import Decision, DecisionLog, Escalated, Feedback, Origin
+from pipelines.serve.log.payloads import Payload
+
+
+@dataclass
+class Replay:
+    """A cascade that answers requests and logs them; `share` of what it keeps is audited.
+
+    `version` is the name of the version that answers, `kept` how much of the inputs is stored.
+    """
+
+    cascade: Cascade
+    log: DecisionLog
+    version: str
+    share: float
+    kept: Literal["none", "text", "all"] = "text"
+    seed: int = 0
+    _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def answer(self, inputs: Sequence[Input]) -> str:
+        """Answer one request, and audit it; gives the id of the request.
+
+        Raises DataError where an input cannot be read, or neither side answers it.
+        """
+        side, request = self.cascade.small_side, str(uuid.uuid4())
+        judgements = _readable(side.judge(inputs))
+        large = self.cascade.large_model.answer(side.questions(inputs, judgements))
+        answers = _answered(side.answers(judgements, large))
+        kept = [place for place, answer in enumerate(answers) if answer.route == "small"]
+        drawn = [place for place in kept if self._random.random() < self.share]
+        escalated = [place for place, answer in enumerate(answers) if answer.route != "small"]
+        if escalated:
+            known = [
+                Escalated(place, answers[place], inputs[place].task, given.probabilities)
+                for place, given in zip(escalated, large, strict=True)
+            ]
+            self.log.add_escalated(request, self.version, known)
+        self.log.add_decisions(
+            [
+                self._decision(request, place, inputs, judgements, answers, place in drawn)
+                for place in range(len(inputs))
+            ]
+        )
+        if drawn:
+            self._audit(request, drawn, self.cascade.large_model.answer([Item("", inputs[n].content) for n in drawn]))
+        return request
+
+    def feedback(self, request: str, labels: Mapping[int, str]) -> None:
+        """Labels of people for items of a request."""
+        self.log.add_feedback(request, None, [Feedback(place, label) for place, label in labels.items()])
+
+    def _decision(
+        self,
+        request: str,
+        place: int,
+        inputs: Sequence[Input],
+        judgements: Sequence[Judgement],
+        answers: Sequence[Answer],
+        drawn: bool,
+    ) -> Decision:
+        bundle, given, judgement = self.cascade.small_side.bundle, inputs[place], judgements[place]
+        label = bundle.answer_names[judgement.label]
+        return Decision(
+            Origin(request),
+            place,
+            self.version,
+            answers[place].route,
+            self.share,
+            label if drawn else None,
+            small_label=label,
+            gate_score=judgement.gate_score,
+            task=given.task,
+            unit=unit_digest(given.content, given.group),
+            large_identity=bundle.large_identity,
+            payload=Payload.of(given.content, judgement.features_D, self.kept),
+            sequence=next(self._sequence),
+        )
+
+    def _audit(self, request: str, drawn: Sequence[int], answers: Sequence[LargeAnswer]) -> None:
+        names = self.cascade.small_side.bundle.answer_names
+        labels = {
+            place: None if answer.label is None else names[answer.label]
+            for place, answer in zip(drawn, answers, strict=True)
+        }
+        heard = {
+            place: answer.probabilities
+            for place, answer in zip(drawn, answers, strict=True)
+            if answer.probabilities is not None
+        }
+        self.log.finish_audits(request, labels, heard)
+
+
+def _readable(judgements: Sequence[Judgement | Unreadable]) -> list[Judgement]:
+    found = []
+    for place, each in enumerate(judgements):
+        if isinstance(each, Unreadable):
+            raise DataError(f"input {place} cannot be read: {each.reason}", where="replay")
+        found.append(each)
+    return found
+
+
+def _answered(answers: Sequence[Answer | Failure]) -> list[Answer]:
+    found = []
+    for place, each in enumerate(answers):
+        if isinstance(each, Failure):
+            raise DataError(f"input {place} was not answered: {each.reason}", where="replay")
+        found.append(each)
+    return found

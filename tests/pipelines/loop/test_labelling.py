@@ -1,0 +1,136 @@
+"""Labels are asked for the challenger of the last turn, where its certificate keeps less than its search wanted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kcm.bundle.bundle import Bundle
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.certify.certificate import CertificateConfig, certificates_json
+from kcm.config import load_config
+from kcm.errors import DataError
+from pipelines.config import RunConfig
+from pipelines.loop.champion import Champion
+from pipelines.loop.judged import NEW, JudgedWindow
+from pipelines.loop.labelling import opened_inbox, sufficient_labels
+from pipelines.loop.lineage import LineageLedger
+from pipelines.loop.recertify import certify_window
+from pipelines.loop.state import LoopState
+from pipelines.store.artefact import Recipe, write_json
+from tests.pipelines.loop.windows import NUM, made_inbox, made_window, scope_of
+
+
+def champion(digest: str, bundle: str = "none") -> Champion:
+    return Champion(digest=digest, version="reviews/1", bundle=bundle, promoted_at="2026-03-01", by="run")
+
+
+class Turned:
+    """A storage after a turn, whose artefacts hold what labels are drawn from."""
+
+    def __init__(self, folder: Path, rate: float) -> None:
+        self.config = load_config(RunConfig, Path("jobs/configs/reviews.yaml"), [f"storage_path={folder}"])
+        self.window = made_window(NUM, rate=rate)
+        made_inbox(folder, self.window).inbox.close()
+        (folder / "log.db").rename(folder / "feedback.db")
+        self.state = LoopState.of(self.config)
+        self.state.champions.pointer.swap(0, champion("parent"))
+        store = self.state.store
+        window, _ = store.build(
+            Recipe("window", 1, {}), lambda folder, _: write_json(folder / "window.json", {"share_floor": 0.2})
+        )
+        evaluated, _ = store.build(Recipe("reevaluate", 1, {}, (window,)), self._evaluate)
+        bundle, _ = store.build(Recipe("register", 1, {}, (evaluated,)), lambda folder, _: (folder / "bundle").mkdir())
+        self.candidate = champion("child", bundle.fingerprint)
+        self.close(candidate=self.candidate.model_dump(mode="json"))
+
+    def close(self, **changes: Any) -> None:
+        turn = {"version": "reviews/2", "digest": "child", "champion_digest": "parent", "candidate": None}
+        self.state.attempts.close("turn", turn | changes)
+
+    def _evaluate(self, folder: Path, _: Path) -> None:
+        policy, certificates = certify_window(
+            self.window,
+            np.zeros(NUM),
+            ["yes"] * NUM,
+            Policy(decision=KEEP_ALL),
+            CertificateConfig(),
+            scope=scope_of(self.window),
+            floor=0.2,
+            delta=0.06,
+            bet=0.9,
+        )
+        (folder / "kcm").mkdir()
+        policy.save(folder / "kcm")
+        write_json(folder / "kcm" / "certificates.json", certificates_json(certificates))
+        table = self.window.drop_columns(["text"]).append_column("purpose", pa.array(["certify"] * NUM))
+        said: tuple[Any, ...] = (np.zeros(NUM), ["yes"] * NUM, [False] * NUM)
+        for name, column in zip(NEW, said, strict=True):
+            table = table.append_column(name, pa.array(column))
+        JudgedWindow(table).write(folder / "kcm" / "window.parquet")
+
+
+@pytest.fixture
+def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Turned]:
+    monkeypatch.setattr(Bundle, "read", lambda _: SimpleNamespace(answer_names=("yes", "no")))
+    return lambda rate: Turned(tmp_path, rate)
+
+
+def test_the_inbox_is_that_of_the_searched_policy_and_opens_one_look(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    with opened_inbox(found.config) as inbox:
+        first, plan = inbox.items(), inbox.plan
+        inbox.answer({first[0].id: "no"})
+    assert plan.policy.decision == KEEP_ALL
+    assert plan.labels == ("yes", "no")
+    assert len(first) > 20
+    with opened_inbox(found.config) as again:
+        assert again.plan == plan
+        assert again.items()[0].label == "no"
+    (look,) = LineageLedger(found.state.store.control, "reviews").attempts()
+    assert look.spend == plan.delta
+
+
+def test_it_is_still_there_when_the_challenger_has_won(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    found.state.champions.pointer.swap(1, found.candidate)
+    with opened_inbox(found.config) as inbox:
+        assert inbox.items()
+
+
+def test_no_label_is_asked_for_what_is_certified_as_searched(turned: Callable[[float], Turned]) -> None:
+    with pytest.raises(DataError, match="no label is needed"), opened_inbox(turned(0.0).config):
+        pass
+
+
+def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    found.state.champions.pointer.swap(1, champion("another"))
+    with pytest.raises(DataError, match="became the champion after"), opened_inbox(found.config):
+        pass
+    found.close()
+    with pytest.raises(DataError, match="no challenger waits"), opened_inbox(found.config):
+        pass
+    assert json.dumps(LineageLedger(found.state.store.control, "reviews").attempts()) == "[]"
+
+
+def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    assert sufficient_labels(found.config) is None
+    assert not LineageLedger(found.state.store.control, "reviews").attempts()
+    with opened_inbox(found.config) as inbox:
+        items = inbox.items()
+        inbox.answer(dict.fromkeys([each.id for each in items[:3]], "yes"))
+        assert sufficient_labels(found.config) is None
+        inbox.answer(dict.fromkeys([each.id for each in items], "yes"))
+    labels = sufficient_labels(found.config)
+    assert labels is not None
+    assert labels.plan.policy.decision == KEEP_ALL
+    assert set(labels.answers) == {each.id for each in items}

@@ -1,0 +1,296 @@
+"""A turn promotes what passed, keeps the reasons of what did not, goes on where it was killed, and works alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from kcm.bundle.bundle import bundle_digest
+from kcm.config import load_config
+from kcm.errors import ArtefactError, DataError, KcmError, LockedError
+from pipelines.config import RunConfig
+from pipelines.loop import turn as turns
+from pipelines.loop import walk as walks
+from pipelines.loop.attempts import Attempt
+from pipelines.loop.champion import Champion
+from pipelines.loop.gates import PromotionGate, Verdict
+from pipelines.loop.promotion import champion_now
+from pipelines.loop.state import LoopState
+from pipelines.loop.turn import Delivery, approve, update
+from pipelines.loop.walk import Walked
+from pipelines.store.lease import leased
+from pipelines.tracking import Tracking, champion_of, set_champion
+
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={}"]
+
+
+@dataclass
+class Loop:
+    """An application with a champion, whose challengers are made up: `verdicts` are those of the next ones."""
+
+    config: RunConfig
+    state: LoopState
+    verdicts: list[Verdict] = field(default_factory=list)
+    watermark: int = 500
+    walked: list[str] = field(default_factory=list)
+    fault: BaseException | None = None
+
+    @property
+    def champion(self) -> str:
+        return self.state.champions.agreed().champion.version
+
+    @property
+    def alias(self) -> str:
+        return champion_of(self.state.champions.uri, self.config.name)
+
+    def register(self, name: str) -> Champion:
+        """A registered version."""
+        storage = self.config.storage_path
+        bundle = storage / name
+        bundle.mkdir(exist_ok=True)
+        (bundle / "bundle.json").write_text(name)
+        tracking = Tracking.open(self.config.tracking, storage, name=self.config.name, key=name)
+        number = tracking.register(self.config.name, bundle, fingerprint=name)
+        tracking.close()
+        return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
+
+    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object) -> Walked:
+        self.walked.append(attempt.name)
+        if self.fault:
+            raise self.fault
+        verdict = self.verdicts[-1] if self.verdicts else "pass"
+        candidate = self.register(attempt.name).model_copy(update={"parent": attempt.champion})
+        return Walked(
+            [PromotionGate(name="rows", verdict=verdict, reason=f"it is {verdict}")], candidate, {"labels": 3}
+        )
+
+
+@pytest.fixture
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
+    made = Loop(config, LoopState.of(config))
+    made.state.champions.introduce(made.register("first"))
+    monkeypatch.setattr(walks, "walk", made.walk)
+    monkeypatch.setattr(turns, "watermark_of", lambda _: made.watermark)
+    monkeypatch.setattr(turns, "window_start", lambda _, champion: champion.after)
+    return made
+
+
+def with_update(loop: Loop, **changes: object) -> RunConfig:
+    return loop.config.model_copy(update={"update": loop.config.update.model_copy(update=changes)})
+
+
+def test_a_challenger_that_passes_becomes_the_champion_and_loop_json_tells_of_it(loop: Loop) -> None:
+    result = update(loop.config)
+    assert (result["changed"], result["promoted"], result["version"]) == (True, True, "reviews/2")
+    assert (loop.champion, loop.alias) == ("reviews/2", "2")
+    told = json.loads(Path(result["result_path"]).read_text())
+    (turn,) = told["turns"]
+    assert turn["promoted"]
+    assert turn["labels"] == 3
+    assert turn["gates"]["rows"]["verdict"] == "pass"
+    assert turn["seconds"] >= 0
+    assert told["champion"]["parent"] == loop.state.champions.pointer.history()[0].digest
+
+
+def test_a_challenger_that_fails_leaves_the_champion_and_its_reasons(loop: Loop) -> None:
+    loop.verdicts = ["fail"]
+    result = update(loop.config)
+    assert not result["promoted"]
+    assert result["reason"] == "it is fail"
+    assert (loop.champion, loop.alias) == ("reviews/1", "1")
+    assert json.loads(loop.state.path.read_text())["turns"][0]["verdict"] == "fail"
+
+
+def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop) -> None:
+    loop.verdicts = ["fail"]
+    update(loop.config)
+    result = update(loop.config)
+    assert (result["changed"], result["champion"]) == (False, "reviews/1")
+    assert "nothing is new in the log since decision 500" in result["reason"]
+    assert len(loop.walked) == 1
+    assert not ray.is_initialized()
+
+
+def test_new_traffic_makes_another_attempt(loop: Loop) -> None:
+    loop.verdicts = ["fail"]
+    update(loop.config)
+    loop.watermark = 501
+    update(loop.config)
+    assert len(set(loop.walked)) == 2
+
+
+@pytest.mark.parametrize("changes", [{"min_labels": 7}, {"every_s": 5.0}])
+def test_another_configuration_makes_another_attempt_where_it_changes_what_is_learned(loop: Loop, changes) -> None:
+    loop.verdicts = ["fail"]
+    update(loop.config)
+    assert update(with_update(loop, **changes))["changed"] == ("min_labels" in changes)
+
+
+def test_a_killed_turn_goes_on_with_its_own_window(loop: Loop) -> None:
+    loop.fault = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        update(loop.config)
+    loop.fault, loop.watermark = None, 900
+    assert update(loop.config)["promoted"]
+    assert len(set(loop.walked)) == 1
+
+
+def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_goes_on(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.loop.promotion.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            update(loop.config)
+    assert loop.alias == "1"
+    loop.watermark = 900
+    result = update(loop.config)
+    assert (result["promoted"], result["version"]) == (True, "reviews/2")
+    assert (loop.champion, loop.alias) == ("reviews/2", "2")
+    assert [each.by for each in loop.state.champions.pointer.history()] == ["run", "update"]
+
+
+def test_of_two_turns_at_once_one_works_and_the_other_says_who_does(loop: Loop) -> None:
+    what = leased(loop.state.store.control, "leases/loop/reviews", "the update of 'reviews'")
+    with what, pytest.raises(LockedError, match=r"the update of 'reviews' is being written by process \d+ of"):
+        update(loop.config)
+    assert loop.walked == []
+
+
+def test_a_refused_window_is_told_in_a_line_and_may_be_tried_again(loop: Loop) -> None:
+    loop.fault = DataError("nothing was audited when 3 decisions were made")
+    with pytest.raises(DataError, match="nothing was audited"):
+        update(loop.config)
+    assert loop.champion == "reviews/1"
+    loop.fault = None
+    assert update(loop.config)["promoted"]
+
+
+@pytest.mark.parametrize(("approval", "verdict"), [("manual", "pass"), ("auto", "undecided")])
+def test_what_a_person_has_to_decide_waits_for_approval(loop: Loop, approval: str, verdict: Verdict) -> None:
+    loop.verdicts = [verdict]
+    config = with_update(loop, approval=approval)
+    result = update(config)
+    assert (result["promoted"], result["awaits_approval"], loop.champion) == (False, True, "reviews/1")
+    assert approve(config, "2")["promoted"]
+    assert loop.champion == "reviews/2"
+    (turn,) = json.loads(loop.state.path.read_text())["turns"]
+    assert (turn["promoted"], turn["awaits_approval"]) == (True, False)
+    with pytest.raises(KcmError, match="version 2 does not wait for approval"):
+        approve(config, "2")
+
+
+def test_what_failed_a_gate_cannot_be_approved(loop: Loop) -> None:
+    loop.verdicts = ["fail"]
+    update(loop.config)
+    with pytest.raises(KcmError, match="version 2 does not wait for approval"):
+        approve(loop.config, "2")
+
+
+def test_what_waits_cannot_be_approved_once_another_is_the_champion(loop: Loop) -> None:
+    config = with_update(loop, approval="manual")
+    update(config)
+    loop.state.champions.introduce(loop.register("other"))
+    with pytest.raises(KcmError, match="does not wait for approval"):
+        approve(config, "2")
+
+
+def stopped(version: str) -> Delivery:
+    return Delivery(served=True, stopped="2% of its requests failed", stages=[{"share": 0.01}])
+
+
+def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loop: Loop) -> None:
+    result = update(loop.config, stopped)
+    assert (result["promoted"], loop.champion) == (False, "reviews/1")
+    told = json.loads(loop.state.path.read_text())
+    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "2% of its requests failed")
+    loop.verdicts = ["pass"]
+    again = update(with_update(loop, min_labels=1))  # another attempt, from the same watermark
+    assert not again["promoted"]
+    assert "was stopped before: 2% of its requests failed" in again["reason"]
+
+
+def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
+    other = loop.register("other")
+
+    def deliver(version: str) -> Delivery:
+        raise AssertionError("it must not be brought to traffic")
+
+    walk: Callable[..., Walked] = loop.walk
+
+    def slow(*given: object) -> Walked:
+        walked = walk(*given)
+        loop.state.champions.introduce(other)
+        return walked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walks, "walk", slow)
+        with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was trained"):
+            update(loop.config, deliver)
+    assert loop.champion == "reviews/2"
+
+
+def test_an_alias_that_was_moved_by_hand_stops_the_loop(loop: Loop) -> None:
+    loop.register("other")
+    set_champion(loop.state.champions.uri, "reviews", "2")
+    with pytest.raises(KcmError, match="version 2, which nobody has promoted: it is version 1"):
+        update(loop.config)
+    assert loop.walked == []
+
+
+def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a clock that jumps back years changes no window and no order."""
+    monkeypatch.setattr("pipelines.loop.promotion.utc_now", lambda: "1970-01-01T00:00:00+00:00")
+    assert update(loop.config)["promoted"]
+    loop.watermark = 900
+    result = update(loop.config)
+    assert (result["after"], result["upto"], loop.champion) == (500, 900, "reviews/3")
+
+
+def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
+    first = update(loop.config)
+    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
+    monkeypatch.setattr(turns, "_sufficient_labels", lambda *_: labels)
+    again = update(loop.config)
+    assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
+    assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
+    assert not update(loop.config)["changed"]
+
+
+def test_a_run_without_updates_says_what_to_add(loop: Loop) -> None:
+    with pytest.raises(KcmError, match="there is no section `update`"):
+        update(loop.config.model_copy(update={"update": None}))
+
+
+def test_a_full_disk_is_told_in_a_line_and_the_turn_goes_on_once_there_is_room(loop: Loop) -> None:
+    loop.fault = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ArtefactError, match=r"the disk is full.*Free some space and start again"):
+        update(loop.config)
+    loop.fault, loop.watermark = None, 900
+    result = update(loop.config)
+    assert (result["promoted"], result["upto"], len(set(loop.walked))) == (True, 500, 1)
+
+
+@pytest.mark.parametrize("fault", ["missing", "another"])
+def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_log(loop: Loop, fault: str) -> None:
+    attempt = Attempt(champion=loop.state.champions.agreed().champion.digest, after=0, upto=500, configuration="c")
+    home = loop.config.storage_path / "artefacts" / "register" / "first"
+    if fault == "another":
+        (home / "attempt-1" / "bundle").mkdir(parents=True)
+        (home / "attempt-1" / "bundle" / "bundle.json").write_text("another")
+        (home / "manifest.json").write_text(json.dumps({"attempt": "attempt-1", "inputs": {}, "files": {}}))
+    expected = (
+        "the register artefact first is missing" if fault == "missing" else "the bundle of reviews/1 is another one"
+    )
+    with pytest.raises(ArtefactError, match=expected):
+        walks.champion_bundle(loop.state, attempt)
