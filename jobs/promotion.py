@@ -19,7 +19,7 @@ from pipelines.loop.canary import roll_out
 from pipelines.loop.champion import By
 from pipelines.loop.logs import log_url
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, log_reader, watermark_of
+from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
@@ -89,7 +89,7 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     if current is None or current.champion.by != "update" or not watermark_of(config):
         return None
     with log_reader(config) as log:
-        if not log.alarmed(current.champion.version):
+        if log.alarm(application_of(config), current.champion.version) is None:
             return None
     return rollback(config, reason="its certificate was refuted by its own traffic")
 

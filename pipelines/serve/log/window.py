@@ -153,19 +153,19 @@ class LogReader:
         answered, known = or_(a.large_label.is_not(None), e.route == "large"), or_(f.label.is_not(None), labelled)
         sums = [func.coalesce(func.sum(case((each, 1), else_=0)), 0) for each in (answered, known)]
         chosen = select(func.count(), *sums).select_from(joined)
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(chosen.where(d.application == application, d.number > after)).one()
         return int(row[0]), int(row[1]), int(row[2])
 
     def drift(self, application: str, version: str) -> dict[str, float]:
         """As `pipelines.serve.log.drift.read_drift`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return read_drift(connection, application, version)
 
     def alarm(self, application: str, version: str) -> int | None:
         """The last decision that had been answered when the monitor of a version gave the alarm; None without one."""
         d = DECISIONS.c
-        with self._reading() as connection:
+        with self.reading() as connection:
             raised_at = connection.scalar(select(func.min(ALARMS.c.raised_at)).where(ALARMS.c.model_version == version))
             if raised_at is None:
                 return None
