@@ -1,12 +1,13 @@
 # Everything sets up .venv when it is missing or older than pyproject.toml and constraints.txt.
 #   make demo       fetch the assets, run the main job, print the result table
+#   make loop       a cascade that learns a new domain from its traffic, and is certified on it
 #   make serve      serve the model that the demo registered
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
 
 .DELETE_ON_ERROR:
-.PHONY: demo serve test test-slow test-assets check lint constraints python clean
+.PHONY: demo loop serve test test-slow test-assets check lint constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -22,6 +23,10 @@ PYTHON ?= $(shell for python in $(CANDIDATES); do \
 demo: $(INSTALLED)
 	$(BIN)/kcm assets
 	$(BIN)/kcm run $(CONFIG)
+
+loop: $(INSTALLED)
+	$(BIN)/kcm assets
+	$(BIN)/python -m jobs.loop_demo jobs/configs/loop.yaml
 
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)

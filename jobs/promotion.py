@@ -70,9 +70,13 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     if current is None:
         raise KcmError(f"{config.name!r} has no champion to roll back", mend="Start `kcm run` first")
     today = current.champion
-    earlier = [each for each in pointer.history() if each.digest != today.digest]
+    earlier = [
+        each for each in pointer.history() if each.digest != today.digest and pointer.rejected(each.digest) is None
+    ]
     if version is None and not earlier:
-        raise KcmError(f"{today.version} has had no other champion before it", mend="Name a VERSION")
+        raise KcmError(
+            f"{today.version} has had no other champion before it that was not rolled back", mend="Name a VERSION"
+        )
     result = promote(config, version or earlier[-1].version, by="rollback")
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)

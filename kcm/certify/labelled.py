@@ -8,23 +8,31 @@ items that are left are put before a person, each with a known probability rho. 
 
 has the mean f regret(t). With rho = f / pi it is 0 or 1: an escalated item, whose answer is always there, says no more
 than a kept one, whose answer seldom is, and is drawn as seldom. An item that the person skipped counts as lost. X of a
-unit is the mean over its items. Units are taken as exchangeable and come in a frozen random order, so that the betting
-test may adapt its bets and may be stopped early, at any unit up to which every drawn item has been answered. This
-certifies where the share of disagreements itself is too large for `TrafficPath`.
+unit is the mean over its items. Units are taken as exchangeable and come in a frozen random order, so that
+
+    K_m = mean over nu of  prod_{u<=m} (1 - nu (X_u - a))        p = 1 / max_m K_m
+
+is a p-value of H0: regret >= epsilon, and may be looked at after any unit up to which every drawn item has been
+answered (betting, arXiv 2010.09686, with constant bets: they need not know how long the window is, of which a person
+labels a part). This certifies where the share of disagreements itself is too large for `TrafficPath`.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 
-from kcm.certify.betting import BettingTest, fewest_betting
 from kcm.certify.traffic import Traffic
 from kcm.errors import DataError
+
+_BETS = np.array([0.9, 0.5, 0.25])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,14 +95,12 @@ class LabelledTest:
         open_U = np.bincount(unit_N, labelled.drawn & ~labelled.answered, self.num_units) > 0
         waiting = np.flatnonzero(open_U[order])
         self.num_decided = int(waiting[0]) if len(waiting) else self.num_units
-        values = x_U[order]
-        values[self.num_decided :] = 1.0  # undecided: the wealth only falls there, and its maximum lies before
-        self._test = BettingTest(lambda start, stop: values[start:stop], self.num_units, delta)
+        self._decided = x_U[order][: self.num_decided]
 
     @property
     def p_value(self) -> float:
         """p-value of H0 by what is decided so far; it only falls as more is decided."""
-        return self._test.p_value(self._floor * self.epsilon)
+        return math.exp(-self._log_wealth(self._floor * self.epsilon))
 
     @property
     def certified(self) -> bool:
@@ -104,7 +110,29 @@ class LabelledTest:
     @property
     def bound(self) -> float:
         """Upper confidence bound, at delta, on the accuracy that the challenger loses against the large model."""
-        return min(1.0, self._test.upper_bound() / self._floor)
+
+        def excess(loss: float) -> float:
+            return self._log_wealth(self._floor * loss) - math.log(1 / self.delta)
+
+        return 1.0 if excess(1.0) <= 0 else float(brentq(excess, 0.0, 1.0, xtol=1e-7)) + 1e-7
+
+    @property
+    def fewest_units(self) -> int:
+        """Fewest units that could certify anything: none of them lost."""
+
+        def enough(num_units: int) -> bool:
+            logs = num_units * np.log1p(_BETS * self._floor * self.epsilon)
+            return bool(logsumexp(logs, b=1 / len(_BETS)) >= math.log(1 / self.delta))
+
+        high = 1
+        while not enough(high):
+            high *= 2
+        return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=enough)
+
+    def _log_wealth(self, level: float) -> float:
+        """max_m ln K_m over the units decided so far; at least 0, the wealth before any bet."""
+        paths = np.cumsum(np.log1p(-_BETS[:, None] * (self._decided - level)), axis=1)
+        return max(0.0, float(logsumexp(paths, axis=0, b=1 / len(_BETS)).max(initial=0.0)))
 
 
 class LabelledPath:
@@ -116,7 +144,7 @@ class LabelledPath:
     def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
         self._test, self._threshold = LabelledTest(labelled, epsilon, delta), labelled.threshold
         self.num_units = self._test.num_units
-        self.fewest_units = fewest_betting(labelled.floor * epsilon, delta, value=0.0)
+        self.fewest_units = self._test.fewest_units
 
     def certified(self) -> float:
         """The threshold of the labels where they suffice, else +inf."""

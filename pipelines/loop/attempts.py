@@ -19,12 +19,16 @@ from pipelines.store.control import Control
 
 
 class Attempt(Config):
-    """One attempt: the digest of the champion, the window of the log, and the fingerprint of the configuration."""
+    """One attempt: the digest of the champion, the window of the log, and the fingerprint of the configuration.
+
+    `labels` is the fingerprint of the labels by which the challenger of an earlier attempt is certified anew.
+    """
 
     champion: str
     after: int
     upto: int
     configuration: str
+    labels: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +63,24 @@ class Attempts:
         self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
         return attempt
 
+    def relabelled(self, labels: str, configuration: str) -> Attempt | None:
+        """The last turn's attempt once more, by labels on its challenger's disagreements.
+
+        None where it was of another configuration, or was made already.
+        """
+        turn = self.turns()[-1]
+        attempt = Attempt(
+            champion=turn["champion_digest"],
+            after=turn["after"],
+            upto=turn["upto"],
+            configuration=configuration,
+            labels=labels,
+        )
+        if turn["configuration"] != configuration or attempt.name in {each["attempt"] for each in self.turns()}:
+            return None
+        self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
+        return attempt
+
     def close(self, attempt: str, turn: dict[str, Any]) -> None:
         """Write down what became of an attempt; what is written later of the same one takes its place."""
         entry = {"attempt": attempt, "turn": turn}
@@ -89,6 +111,8 @@ class Attempts:
 def _goes_on(attempt: Attempt, champion: Champion, after: int, configuration: str) -> bool:
     """Whether an interrupted attempt is still what is asked for; it may have promoted its challenger already."""
     promoted = champion.by == "update" and champion.parent == attempt.champion
+    if attempt.labels is not None:  # which are looked for anew
+        return False
     untouched = (champion.digest, after) == (attempt.champion, attempt.after)
     return attempt.configuration == configuration and (promoted or untouched)
 

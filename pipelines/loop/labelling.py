@@ -17,7 +17,7 @@ from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
-from pipelines.loop.state import LoopState, application_of
+from pipelines.loop.state import LoopState, application_of, inboxes_key
 from pipelines.loop.window import WindowArtefact
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
@@ -115,7 +115,7 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
 
 
 def _plans(config: RunConfig, state: LoopState) -> Journal:
-    return Journal(state.store.control, f"loop/{config.name}/inboxes")
+    return Journal(state.store.control, inboxes_key(config.name))
 
 
 def _attempt_of(challenger: Challenger) -> str:

@@ -77,6 +77,11 @@ class LoopState:
         return {"result_path": str(self.path)}
 
 
+def inboxes_key(name: str) -> str:
+    """Where the plans of a run's inboxes are written down."""
+    return f"loop/{name}/inboxes"
+
+
 def application_of(config: RunConfig) -> str:
     """The name under which a run's decisions stand in the log."""
     return config.serve.application or config.name

@@ -19,13 +19,15 @@ from pipelines.loop import gates
 from pipelines.loop.attempts import Attempt, configuration_fingerprint
 from pipelines.loop.champion import Champion
 from pipelines.loop.gates import PromotionGate
+from pipelines.loop.journal import Journal
 from pipelines.loop.promotion import champion_now, promoting
-from pipelines.loop.state import LoopState, watermark_of, window_start
+from pipelines.loop.state import LoopState, inboxes_key, watermark_of, window_start
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
 if TYPE_CHECKING:  # which takes seconds to import, and a turn without work does without
+    from pipelines.loop.inbox import GivenLabels
     from pipelines.loop.walk import Walked
 
 
@@ -62,14 +64,17 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
         current = state.champions.agreed().champion
         watermark = watermark_of(config)
-        after = window_start(config, current)
-        attempt = state.attempts.next(current, after, watermark, _configuration(config))
+        labels = _sufficient_labels(config, state)
+        attempt = labels and state.attempts.relabelled(_fingerprint(labels), _configuration(config))
+        if attempt is None:
+            labels = None
+            attempt = state.attempts.next(current, window_start(config, current), watermark, _configuration(config))
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
             return {"changed": False, "reason": reason, "champion": current.version} | state.write()
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
         try:
-            turn = _Turn(config, state, attempt, deliver, reporter).take()
+            turn = _Turn(config, state, attempt, labels, deliver, reporter).take()
         except DataError as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
@@ -99,7 +104,7 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     if reason := state.champions.pointer.rejected(turn["digest"]):
         raise KcmError(f"version {number} was stopped: {reason}", where=config.name, mend="`kcm promote` insists")
     champion = Champion.model_validate(turn["candidate"])
-    promoted = _promote(config, state, champion, current.digest, turn["upto"], deliver)
+    promoted = _promote(config, state, champion, {current.digest}, turn["upto"], deliver)
     state.attempts.close(turn["attempt"], {k: v for k, v in turn.items() if k != "attempt"} | promoted)
     return {"version": turn["version"]} | promoted | state.write()
 
@@ -111,6 +116,7 @@ class _Turn:
     config: RunConfig
     state: LoopState
     attempt: Attempt
+    labels: GivenLabels | None
     deliver: Deliver
     reporter: Reporter
 
@@ -118,7 +124,7 @@ class _Turn:
         """What became of the attempt, as `loop.json` tells it."""
         from pipelines.loop.walk import walk
 
-        walked = walk(self.config, self.state, self.attempt, self.reporter)
+        walked = walk(self.config, self.state, self.attempt, self.labels, self.reporter)
         verdict = gates.overall(walked.gates)
         turn = self._told(walked, verdict)
         for gate in walked.gates:
@@ -129,8 +135,14 @@ class _Turn:
         if why_not is not None:
             return turn | {"promoted": False} | why_not
         return turn | _promote(
-            self.config, self.state, walked.candidate, self.attempt.champion, self.attempt.upto, self.deliver
+            self.config, self.state, walked.candidate, self._starts_from(), self.attempt.upto, self.deliver
         )
+
+    def _starts_from(self) -> set[str]:
+        """Digests of the champions that the challenger may follow: a relabelled one follows what it was before, too."""
+        if self.labels is None:
+            return {self.attempt.champion}
+        return {self.attempt.champion, self.state.attempts.turns()[-1]["digest"]}
 
     def _told(self, walked: Walked, verdict: gates.Verdict) -> dict[str, Any]:
         candidate = walked.candidate
@@ -139,6 +151,8 @@ class _Turn:
             "digest": candidate.digest if candidate else None,
             "candidate": candidate.model_dump(mode="json") if candidate else None,
             "champion_digest": self.attempt.champion,
+            "configuration": self.attempt.configuration,
+            "relabelled": self.labels is not None,
             "after": self.attempt.after,
             "upto": self.attempt.upto,
             "promoted": False,
@@ -164,7 +178,7 @@ class _Turn:
 
 
 def _promote(
-    config: RunConfig, state: LoopState, candidate: Champion, parent: str, upto: int, deliver: Deliver
+    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, deliver: Deliver
 ) -> dict[str, Any]:
     """Bring a challenger through shadow and canary, where a cascade is served, and make it the champion."""
     champions = state.champions
@@ -172,7 +186,7 @@ def _promote(
         current = champions.agreed()
         if current.champion.digest == candidate.digest:  # and the process died before it could say so
             return {"promoted": True, "awaits_approval": False, "reason": "every promotion gate has passed"}
-        if current.champion.digest != parent:
+        if current.champion.digest not in after:
             raise KcmError(
                 f"{current.champion.version} became the champion while {candidate.version} was trained beside another",
                 where=config.name,
@@ -203,6 +217,19 @@ def _promote(
         "served": delivery.served,
         "canary": delivery.stages,
     }
+
+
+def _sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None:
+    """The labels that certify more of the last turn's challenger; None where no inbox was opened or they do not yet."""
+    if not Journal(state.store.control, inboxes_key(config.name)).entries():
+        return None
+    from pipelines.loop.labelling import sufficient_labels
+
+    return sufficient_labels(config)
+
+
+def _fingerprint(labels: GivenLabels) -> str:
+    return configuration_fingerprint(labels.model_dump(mode="json"))
 
 
 def _reason(found: list[PromotionGate]) -> str:

@@ -18,6 +18,7 @@ from pipelines.loop import gates
 from pipelines.loop.attempts import Attempt
 from pipelines.loop.champion import Champion
 from pipelines.loop.gates import PromotionGate
+from pipelines.loop.inbox import GivenLabels
 from pipelines.loop.promotion import champion_now
 from pipelines.loop.stages.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.stages.extend import Choose, Extend
@@ -59,7 +60,9 @@ class RegisterChallenger(Register):
         """Nothing yet."""
 
 
-def walk(config: RunConfig, state: LoopState, attempt: Attempt, reporter: Reporter) -> Walked:
+def walk(
+    config: RunConfig, state: LoopState, attempt: Attempt, labels: GivenLabels | None, reporter: Reporter
+) -> Walked:
     """Go as far as the promotion gates, the cheap ones first; a window with too little ends at the first.
 
     Raises ArtefactError where the champion's bundle is missing, DataError for a window that nothing may be learned or
@@ -78,7 +81,7 @@ def walk(config: RunConfig, state: LoopState, attempt: Attempt, reporter: Report
     )
     if enough.verdict == "fail":
         return Walked([enough], figures=figures)
-    stages = stages_of(config, parent, attempt)
+    stages = stages_of(config, parent, attempt, labels)
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(
             config.tracking,
@@ -92,15 +95,17 @@ def walk(config: RunConfig, state: LoopState, attempt: Attempt, reporter: Report
             return _registered(config, attempt, done, enough, figures, context.tracking)
 
 
-def stages_of(config: RunConfig, parent: BundleArtefact, attempt: Attempt) -> list[Stage]:
-    """What follows the window, in its order."""
+def stages_of(
+    config: RunConfig, parent: BundleArtefact, attempt: Attempt, labels: GivenLabels | None = None
+) -> list[Stage]:
+    """What follows the window, in its order; with `labels` the challenger is certified by them."""
     return [
         Grow.of(config, parent=parent),
         GrowFeatures.of(config, parent=parent),
         GrowOutcomes.of(config, parent=parent),
         Extend.of(config, parent=parent),
         Choose.of(config, parent=parent),
-        Reevaluate.of(config),
+        Reevaluate.of(config, labels=labels),
         RegisterChallenger.of(config, parent=attempt.champion),
         Examine.of(config, parent=parent),
     ]

@@ -81,7 +81,7 @@ def _as_answered(rows: pd.DataFrame) -> Requests:
     """Requests by what their answers lost: a kept item, where the large model says otherwise."""
     kept = (rows["route"] == "small").to_numpy(dtype=bool)
     asked = kept & rows["state"].notna().to_numpy(dtype=bool)
-    known = asked & (rows["state"] == "answered").to_numpy(dtype=bool)
+    known = asked & ((rows["state"] == "answered") & rows["large"].notna()).to_numpy(dtype=bool)  # not forgotten
     differs = known & (rows["large"] != rows["label"]).to_numpy(dtype=bool)
     return _requests(rows, rows["share"].to_numpy(dtype=np.float64), asked, known, differs)
 

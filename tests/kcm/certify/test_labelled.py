@@ -85,29 +85,45 @@ def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) 
 
 
 def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
-    """One unit of two items, one of them lost: X = f / (pi rho) / 2, the first bet by the formula."""
+    """One unit of four items, one of them lost: X = f / (pi rho) / 4."""
+    first = np.arange(4) == 0
     traffic = Traffic(
-        score=np.ones(2),
-        asked=np.ones(2, dtype=bool),
-        probability=np.array([0.5, 1.0]),
-        disagrees=np.array([True, False]),
+        score=np.ones(4),
+        asked=np.ones(4, dtype=bool),
+        probability=np.where(first, 0.5, 1.0),
+        disagrees=first,
         floor=0.25,
-        unit=np.array(["a", "a"], dtype=object),
+        unit=np.array(["a"] * 4, dtype=object),
     )
     window = LabelledTraffic(
         traffic=traffic,
         threshold=0.0,
-        drawn=np.array([True, False]),
-        label_probability=np.array([0.8, 1.0]),
-        answered=np.array([True, False]),
-        lost=np.array([True, False]),
-        order=np.zeros(2),
+        drawn=first,
+        label_probability=np.where(first, 0.8, 1.0),
+        answered=first,
+        lost=first,
+        order=np.zeros(4),
         floor=0.1,
     )
-    x, level = 0.25 * 0.4 / (0.5 * 0.8) / 2, 0.25 * 0.4 * 0.9
-    bet = min(0.9 / (1 - level), np.sqrt(2 * np.log(10) / 0.25))
-    wealth = max(1.0, 1 - bet * (x - level))
+    x, level = 0.1 / (0.5 * 0.8) / 4, 0.1 * 0.9
+    wealth = np.mean([1 - bet * (x - level) for bet in (0.9, 0.5, 0.25)])
+    assert wealth > 1
     assert LabelledTest(window, epsilon=0.9, delta=0.1).p_value == pytest.approx(1 / wealth)
+
+
+def test_a_longer_window_asks_for_no_more_labels() -> None:
+    def labels_needed(num: int) -> int:
+        window = labelled(num, disputed=0.1, losing=0.05, seed=2)
+        window = replace(window, order=np.arange(num).astype(float))
+        shown = np.flatnonzero(window.drawn)
+        for number in range(len(shown)):
+            answered = np.zeros(num, dtype=bool)
+            answered[shown[:number]] = True
+            if LabelledTest(replace(window, answered=answered), epsilon=0.02, delta=0.1).certified:
+                return number
+        raise AssertionError("not certified")
+
+    assert labels_needed(40_000) <= labels_needed(3000) + 10
 
 
 def test_the_path_has_one_step_and_what_holds_there_holds_above() -> None:

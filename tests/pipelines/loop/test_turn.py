@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 
 from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
-from kcm.errors import DataError, KcmError, LockedError
+from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop import turn as turns
 from pipelines.loop import walk as walks
@@ -60,7 +62,7 @@ class Loop:
         tracking.close()
         return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
 
-    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, reporter: object) -> Walked:
+    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object) -> Walked:
         self.walked.append(attempt.name)
         if self.fault:
             raise self.fault
@@ -254,6 +256,41 @@ def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyP
     assert (result["after"], result["upto"], loop.champion) == (500, 900, "reviews/3")
 
 
+def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
+    first = update(loop.config)
+    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
+    monkeypatch.setattr(turns, "_sufficient_labels", lambda *_: labels)
+    again = update(loop.config)
+    assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
+    assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
+    assert not update(loop.config)["changed"]
+
+
 def test_a_run_without_updates_says_what_to_add(loop: Loop) -> None:
     with pytest.raises(KcmError, match="there is no section `update`"):
         update(loop.config.model_copy(update={"update": None}))
+
+
+def test_a_full_disk_is_told_in_a_line_and_the_turn_goes_on_once_there_is_room(loop: Loop) -> None:
+    loop.fault = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ArtefactError, match=r"the disk is full.*Free some space and start again"):
+        update(loop.config)
+    loop.fault, loop.watermark = None, 900
+    result = update(loop.config)
+    assert (result["promoted"], result["upto"], len(set(loop.walked))) == (True, 500, 1)
+
+
+@pytest.mark.parametrize("fault", ["missing", "another"])
+def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_log(loop: Loop, fault: str) -> None:
+    attempt = Attempt(champion=loop.state.champions.agreed().champion.digest, after=0, upto=500, configuration="c")
+    home = loop.config.storage_path / "artefacts" / "register" / "first"
+    if fault == "another":
+        (home / "attempt-1" / "bundle").mkdir(parents=True)
+        (home / "attempt-1" / "bundle" / "bundle.json").write_text("another")
+        (home / "manifest.json").write_text(json.dumps({"attempt": "attempt-1", "inputs": {}, "files": {}}))
+    expected = (
+        "the register artefact first is missing" if fault == "missing" else "the bundle of reviews/1 is another one"
+    )
+    with pytest.raises(ArtefactError, match=expected):
+        walks.champion_bundle(loop.state, attempt)

@@ -1,0 +1,102 @@
+"""A champion goes on under the hyper-parameters that its search has chosen, and networks keep their width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.errors import ConfigError
+from kcm.learners import JointConfig, LearnerConfig, ReplayConfig
+from kcm.learners.trainer import TrainConfig
+from pipelines.context import Context
+from pipelines.loop.stages import extend
+from pipelines.loop.stages.extend import Choose, Extend, Extension
+from pipelines.store.artefact import ArtefactStore
+from pipelines.training.worker import TrainerConfig, TrainerPlan
+
+CHOICE = {
+    "learning_rate": 0.02,
+    "large_weight": 3.0,
+    "judge_weight": 0.25,
+    "gate": "margin",
+    "scope": "global",
+    "deferral_weight": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the stages ask of a finished search of `name`, over two labels."""
+
+    plan: TrainerPlan
+
+    def choice(self, name: str) -> dict[str, Any]:
+        return CHOICE
+
+    def load(self, name: str) -> Any:
+        return SimpleNamespace(collaborator=self.plan.collaborator(name))
+
+
+@pytest.fixture
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plan of stage `extend` for a champion that was trained so, and what it said."""
+
+    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> tuple[Extension, list[str]]:
+        config = TrainerConfig(
+            collaborators=(name, "kcm"),
+            network=NetworkConfig(hidden=(8,)),
+            learner=learner,
+            train=TrainConfig(optimizer="sgd", mask_unseen=mask_unseen),
+            distill=DistillConfig(smoothing=0.2),
+            seed=4,
+        )
+        monkeypatch.setattr(extend, "_tuned_of", lambda parent: Search(TrainerPlan(config, (), 16, 2)))
+        said: list[str] = []
+        context = Context("made", ArtefactStore(tmp_path), tmp_path)
+        monkeypatch.setattr(context.reporter, "say", said.append)
+        window = SimpleNamespace(forgotten_rows=frozenset({"a"}))
+        return Extend(parent=None).plan(context, window=window), said
+
+    return of
+
+
+def test_the_first_collaborator_alone_goes_on_as_its_search_has_chosen(extended: Any) -> None:
+    plan, said = extended(ReplayConfig())
+    assert plan.collaborators == ("kcm",)
+    assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
+    assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.smoothing) == (3.0, 0.25, 0.2)
+    assert (plan.seed, plan.learner, plan.forgotten_rows) == (4, ReplayConfig(), {"a"})
+    assert plan.network == NetworkConfig(hidden=(8,))
+    assert said == []
+
+
+def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) -> None:
+    plan, _ = extended(ReplayConfig(), name="mcm")
+    before, after = (TrainerPlan(plan, (), 16, num_labels).collaborator("mcm") for num_labels in (2, 30))
+    assert before.judge.widths[:-1] == after.judge.widths[:-1]
+    matching = TrainerPlan(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}), (), 16, 2)
+    assert before.judge.widths == matching.collaborator("mcm").judge.widths
+
+
+def test_joint_training_says_what_it_costs(extended: Any) -> None:
+    _, said = extended(JointConfig())
+    assert "all tasks anew" in said[0]
+
+
+def test_labels_must_have_been_masked(extended: Any) -> None:
+    with pytest.raises(ConfigError, match=r"train\.mask_unseen = false"):
+        extended(ReplayConfig(), mask_unseen=False)
+
+
+def test_gate_and_scope_are_the_champions(extended: Any, tmp_path: Path) -> None:
+    extended(ReplayConfig())  # which puts the search in place
+    chosen = Choose(tune={"max_loss": 0.03}, certificate={}, parent=None).plan(
+        Context("made", ArtefactStore(tmp_path), tmp_path)
+    )
+    assert (chosen.choice.gate, chosen.choice.scope, chosen.max_loss) == ("margin", "global", 0.03)
