@@ -38,7 +38,7 @@ from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, Item, LargeAnswer
 from kcm.learners import FinetuneConfig
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.batcher import Batcher
+from pipelines.serve.cascade.judging import Judging
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
@@ -121,14 +121,14 @@ def texts(number: int) -> list[str]:
 
 async def cost(side: SmallSide, variant: Variant, inputs: Sequence[Input], folder: Path) -> tuple[float, int]:
     """CPU milliseconds of a request, and how many of the answers are not in the log afterwards."""
-    config, metrics = ServeConfig(), NoMetrics()
+    config, metrics = ServeConfig(audit=AuditConfig(share=variant.share)), NoMetrics()
     url = f"sqlite:///{folder}/{time.monotonic_ns()}.db"
     log = None
     if variant.payloads:
         log = LogWriter(FeedbackConfig.model_validate({"store_payloads": variant.payloads}), url, application="films")
         await log.open()
     service = CascadeService(
-        lambda release: _version(side, variant, config, log, metrics),
+        lambda *_: _version(side, variant, config, log, metrics),
         config,
         Breaker(config.large.breaker),
         metrics,  # type: ignore[arg-type]
@@ -156,16 +156,11 @@ async def _version(
     large: Any = NoLarge()
     auditor = None
     if log and variant.share:
-        audit, monitor = AuditConfig(share=variant.share), Monitor(log, "films/1", None, metrics)
-        auditor = Auditor(audit, LABELS, lambda items: large.ask(items, 1.0), log, monitor, metrics)
-    batcher = Batcher(
-        side.judge,
-        lambda given: given.content.size,
-        max_batch_size=config.max_batch_size,
-        max_waiting=config.max_waiting_items,
-    )
+        monitor = Monitor(log, "films/1", None, metrics)
+        auditor = Auditor(config.audit, LABELS, lambda items: large.ask(items, 1.0), log, monitor, metrics)
     pictures = PictureReader(lambda content: content, max_pixels=1, max_waiting=1024, num_threads=1)
-    return CascadeVersion(side, pictures, batcher, large, config, "films/1", auditor)
+    judging = Judging(side.encoder, pictures, config)
+    return CascadeVersion(side, judging, large, config, "films/1", auditor)
 
 
 async def _answer(service: CascadeService, inputs: Sequence[Input], prefix: str) -> None:

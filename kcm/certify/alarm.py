@@ -58,7 +58,10 @@ class RateAlarm:
     def observe(self, events: ArrayLike, share: ArrayLike = 1.0) -> None:
         """Add decisions in their order: `events` [N] are Y = A x / pi, `share` [N] or a number the floors s of pi.
 
-        A decision that could not have the event belongs here too, with Y = 0. Raises DataError where Y > 1 / s.
+        A decision that could not have the event belongs here too, with Y = 0. Decisions are added once, when they are
+        settled: where an outcome is not known yet, later ones wait, or it counts with Y = 0 for good. Unlike the ends
+        of `kcm.certify.monitor`, the wealth does not grow with every Y, so that looks at one decision with what is
+        known of it at several times are not covered by one delta. Raises DataError where Y > 1 / s.
         """
         y_N = np.asarray(events, dtype=np.float64)
         share_N = np.broadcast_to(np.asarray(share, dtype=np.float64), y_N.shape)

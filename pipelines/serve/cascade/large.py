@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ray import serve
 
@@ -34,6 +35,7 @@ class Large:
     def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig) -> None:
         self._config, self._assets_dir, self._log = config, assets_dir, log
         self._models = ReleaseCache(self._load)
+        self._by_model: WeakValueDictionary[str, Batcher[Item, LargeAnswer] | QuestionQueue] = WeakValueDictionary()
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -46,7 +48,15 @@ class Large:
         return await model.submit(items)
 
     async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | QuestionQueue:
+        """The queue of the release's large model; versions with the same one share it, as most do."""
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
+        if same := self._by_model.get(key):
+            return same
+        queue = await self._queue(bundle)
+        return self._by_model.setdefault(key, queue)
+
+    async def _queue(self, bundle: Bundle) -> Batcher[Item, LargeAnswer] | QuestionQueue:
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         config = self._config

@@ -96,3 +96,20 @@ def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
     assert (store.url, store.prefix, store.timeout_s) == ("sqlite:////log.db", "paid_", 3.0)
     assert budget_store(unlimited, FeedbackConfig()) is None
     assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
+
+
+def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
+    """Promise: a challenger and the version before cost no memory here, and no second probe of a paid server."""
+
+    others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
+
+    async def both() -> list[LargeAnswer]:
+        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        answers = []
+        for release in (RELEASE, *others):
+            answers += await deployment.answer(items(f"a question to {release.version}"), release)
+        return answers
+
+    answers = asyncio.run(both())
+    assert len(answers) == 3
+    assert len(upstream.requests) == 4  # three questions and one probe
