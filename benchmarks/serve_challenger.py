@@ -47,7 +47,7 @@ from pipelines.serve.release import Challenger, Release
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXT = "The camera is light and the pictures are sharp, but the battery does not last for an afternoon of walking."
-ROUNDS, PER_ROUND, AT_ONCE = 9, 192, (1, 32)
+ROUNDS, PER_ROUND, AT_ONCE = 5, 96, (1, 32)
 WAYS = ("bare", "log", "log and drift", "log, drift and shadow")
 
 

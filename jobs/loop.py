@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobs.promotion import delivered, rollback_if_refuted
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState, look_at_log
 from pipelines.loop.triggers import Seen
 from pipelines.loop.triggers import watch as watch_log
+from pipelines.loop.turn import Deliver, Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 
@@ -33,7 +33,7 @@ class VersionState(Config):
 
 def update(config: RunConfig) -> dict[str, Any]:
     """Take one turn of the loop now."""
-    return take_turn(config, lambda version: delivered(config, version))
+    return take_turn(config, _to_traffic(config))
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -44,6 +44,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     assert config.update is not None or update(config) is not None  # which says what is missing
     settings = config.update
     assert settings is not None
+    from jobs.promotion import rollback_if_refuted
 
     def attempt(reason: str) -> None:
         say(f"an attempt starts: {reason}")
@@ -62,7 +63,18 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:
     """Promote a version that waits for approval."""
-    return approve_version(config, version, lambda each: delivered(config, each))
+    return approve_version(config, version, _to_traffic(config))
+
+
+def _to_traffic(config: RunConfig) -> Deliver:
+    """How a version comes to answer traffic; Ray Serve, which takes its time to import, only if one does."""
+
+    def deliver(version: str) -> Delivery:
+        from jobs.promotion import delivered
+
+        return delivered(config, version)
+
+    return deliver
 
 
 def told(result: dict[str, Any]) -> str:

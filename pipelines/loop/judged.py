@@ -139,4 +139,4 @@ def window_features(
 def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A column of equally long lists as float32 [N, D]."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(column), -1)
+    return np.array(flat, dtype=np.float32).reshape(len(column), -1)  # a copy: Arrow's own memory is read-only

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ray import serve
 
@@ -45,6 +46,7 @@ class Large:
     def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig, limits: LimitsConfig) -> None:
         self._config, self._assets_dir, self._log, self._limits = config, assets_dir, log, limits
         self._models = ReleaseCache(self._load)
+        self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -59,7 +61,14 @@ class Large:
         return await model.queue.submit(items)
 
     async def _load(self, release: Release) -> Loaded:
+        """The release's large model; versions with the same one share it, as most do."""
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
+        if same := self._by_model.get(key):
+            return same
+        return self._by_model.setdefault(key, await self._loaded(bundle))
+
+    async def _loaded(self, bundle: Bundle) -> Loaded:
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         freeze()

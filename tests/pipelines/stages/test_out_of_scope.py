@@ -188,3 +188,14 @@ def test_the_result_says_how_many_of_them_are_escalated_and_answered_so(run) -> 
 
 def test_the_bundle_remembers_what_none_of_the_labels_is_called(run) -> None:
     assert (run["bundle"].label_names, run["bundle"].none_label) == (INTENTS, NONE)
+
+
+def test_the_bundle_holds_what_its_certify_rows_say_of_traffic(run) -> None:
+    bundle, table = run["bundle"], run["table"].where(split="certify", prompt="none")
+    kept_N = bundle.policy.keep(bundle.gate.score(None, table.judge_logits[:, : len(INTENTS)]), table.task)
+    differs_N = kept_N & (table.small_logits.argmax(1) != table.large_label)
+    limits = bundle.drift.limits()
+    assert kept_N.mean() > 0.5
+    assert 1 - kept_N.mean() < limits["call_rate"] < 1.15 - kept_N.mean()
+    assert differs_N.mean() < limits["disagreement"] < differs_N.mean() + 0.1
+    assert len(bundle.drift.rows()) == len(table) // 2

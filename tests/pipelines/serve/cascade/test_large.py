@@ -100,6 +100,23 @@ def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
     assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
 
 
+def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
+    """Promise: a challenger and the version before cost no memory here, and no second probe of a paid server."""
+
+    others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
+
+    async def both() -> list[LargeAnswer]:
+        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        answers = []
+        for release in (RELEASE, *others):
+            answers += await deployment.answer(items(f"a question to {release.version}"), release)
+        return answers
+
+    answers = asyncio.run(both())
+    assert len(answers) == 3
+    assert len(upstream.requests) == 4  # three questions and one probe
+
+
 class Sees:
     """A model that answers what it can see, and remembers what it was given."""
 
@@ -115,7 +132,7 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
-    bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder))
+    bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
     monkeypatch.setattr(module, "Bundle", SimpleNamespace(read=lambda _: bundle))
     monkeypatch.setattr(Large.func_or_class, "_large_model", lambda *_: model)  # type: ignore[attr-defined]
     deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]

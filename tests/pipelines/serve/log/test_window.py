@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +309,33 @@ def test_a_log_that_cannot_be_read_says_so_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "feedback.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(KcmError, match="the log cannot be read"), LogReader(f"sqlite:///{tmp_path}/feedback.db") as log:
         log.watermark("films")
+
+
+def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, reader: LogReader, any_url: str) -> None:
+    log.add_escalated("r1", "films/3", [Escalated(1, ANSWER)])
+    log.add_decisions([decision("r1", 0), decision("r1", 1, "large"), decision("r1", 2, drawn_label="bad")])
+    first = reader.watermark("films")
+    assert reader.counts("films", 0) == (3, 1, 0)
+    log.finish_audits("r1", {2: "good"})
+    log.add_feedback("r1", None, [Feedback(0, "good")])
+    log.add_decisions([decision("r2")])
+    database = Database(any_url, 2.0)
+    with database.writing() as connection:
+        drawn = {"request_id": "r2", "item": 0, "attempt": "a", "application": "films", "probability": 1.0}
+        said = {"position": 0, "state": "labelled", "label": "bad", "drawn_at": decision("r2").answered_at}
+        connection.execute(insert(connection, INBOX), [drawn | said])
+    database.close()
+    assert reader.counts("films", 0) == (4, 2, 2)
+    assert reader.counts("films", first) == (1, 0, 1)
+    assert reader.counts("others", 0) == (0, 0, 0)
+
+
+def test_an_alarm_is_known_by_the_last_decision_before_it(log: DecisionLog, reader: LogReader) -> None:
+    """Promise: a window may begin after what raised the alarm."""
+    log.add_decisions([decision("r1"), decision("r2")])
+    before = reader.watermark("films")
+    assert reader.alarm("films", "films/3") is None
+    assert log.raise_alarm("films/3", 0.02, 0.03)
+    log.add_decisions([decision("r3", answered_at=decision("r3").answered_at + timedelta(minutes=1))])
+    assert reader.alarm("films", "films/3") == before
+    assert reader.alarm("films", "films/4") is None
