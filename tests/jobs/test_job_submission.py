@@ -66,7 +66,7 @@ def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config
     pack(tmp_path, config)
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "jobs", "kcm", "pipelines"]
     assert load_config(RunConfig, tmp_path / CONFIG) == config
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 2**21
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 3 * 2**20
     assert not list(tmp_path.rglob("__pycache__"))
 
 

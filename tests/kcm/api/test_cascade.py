@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,23 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
         thread.join()
     assert found == [expected] * 8
     assert large.most == 1  # a local model is no safer than the encoder
+
+
+def test_a_large_model_that_is_a_server_is_asked_by_all_threads_at_once() -> None:
+    both_are_in = threading.Barrier(2, timeout=60)  # one thread alone would wait here for ever
+
+    class Remote(ScriptedModel):
+        def ask(self, item: Item) -> Future[LargeAnswer]:
+            raise NotImplementedError
+
+        def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
+            both_are_in.wait()
+            return super().answer(items)
+
+    cascade = Cascade(SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder()), Remote())
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(cascade.predict, [["a"], ["b"]]))
+    assert [answer.route for (answer,) in found] == ["large", "large"]
 
 
 def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
