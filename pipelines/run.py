@@ -42,7 +42,9 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
     """
     stages = [stage.of(config) for stage in STAGES]
     with run_context(config, stages, reporter) as context:
-        key = Recipe("run", 1, config.model_dump(mode="json", exclude={"cluster", "tracking", "serve"})).fingerprint
+        key = Recipe(
+            "run", 1, config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "costs"})
+        ).fingerprint
         context.tracking = Tracking.open(
             config.tracking,
             context.store.root,

@@ -191,7 +191,7 @@ def test_a_fitted_router_searches_certifies_and_is_reported(logged: Path, tmp_pa
     reported = succeeded(tmp_path, "report", logged, "--router", router, "--epsilon", 0.1, "--output", page)
     assert {**reported, "report": None} == {**certificate, "report": None}
     html = page.read_text(encoding="utf-8")
-    assert f"Decision: keep above {certificate['threshold']:.4g}".replace("-", "−") in html
+    assert f"keep above {certificate['threshold']:.4g}".replace("-", "−") in html
     assert "<script" not in html
 
 

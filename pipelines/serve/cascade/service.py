@@ -8,10 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from markupsafe import Markup
+
 from kcm.bundle.runtime import Answer, Input
 from kcm.certify.certificate import certificates_json
-from kcm.report.drawing.markup import Html
-from kcm.report.model_section import model_section
+from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
@@ -160,7 +161,7 @@ class CascadeService:
             refused=self._releases.refused,
         )
 
-    def report(self) -> Html:
+    def report(self) -> Markup:
         """The model card in words and figures, as a fragment of a page."""
         bundle = self._releases.current.small_side.bundle
         return model_section(
