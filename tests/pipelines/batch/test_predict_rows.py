@@ -62,10 +62,51 @@ def test_the_cascade_is_told_id_and_task(tmp_path: Path, cascade: StubCascade) -
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("text", ["id", "label", "confidence", "gate_score", "route", "cost_s", "error"]),
-        ("id,text", ["label", "confidence", "gate_score", "route", "cost_s", "error"]),
-        ("text,label,route", ["id", "kcm_label", "confidence", "gate_score", "kcm_route", "cost_s", "error"]),
-        ("id,text,label,kcm_label", ["kcm_kcm_label", "confidence", "gate_score", "route", "cost_s", "error"]),
+        (
+            "text",
+            [
+                "id",
+                "label",
+                "confidence",
+                "judge_confidence",
+                "answer_probability",
+                "gate_score",
+                "route",
+                "cost_s",
+                "error",
+            ],
+        ),
+        (
+            "id,text",
+            ["label", "confidence", "judge_confidence", "answer_probability", "gate_score", "route", "cost_s", "error"],
+        ),
+        (
+            "text,label,route",
+            [
+                "id",
+                "kcm_label",
+                "confidence",
+                "judge_confidence",
+                "answer_probability",
+                "gate_score",
+                "kcm_route",
+                "cost_s",
+                "error",
+            ],
+        ),
+        (
+            "id,text,label,kcm_label",
+            [
+                "kcm_kcm_label",
+                "confidence",
+                "judge_confidence",
+                "answer_probability",
+                "gate_score",
+                "route",
+                "cost_s",
+                "error",
+            ],
+        ),
     ],
 )
 def test_no_column_of_the_input_is_overwritten(tmp_path: Path, header: str, expected: list[str]) -> None:

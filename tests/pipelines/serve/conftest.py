@@ -39,7 +39,7 @@ class StubService:
             raise problem
         self.seen += inputs
         self.origins += [origin]
-        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01)
+        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01, 0.0, 0.9, 0.9)
         return PredictResponse(
             model_version=self.version,
             request_id=origin.request_id,
