@@ -41,7 +41,7 @@ class Site(Config):
     def of(cls, config: RunConfig) -> Site:
         """The settings of a run's configuration."""
         site = cls(
-            serve=config.serve,
+            serve=config.serve.model_copy(update={"costs": config.serve.costs or config.costs}),
             cluster=config.cluster,
             assets_path=config.assets_path,
             cluster_folder=service_folder(config),

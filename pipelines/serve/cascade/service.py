@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.certify.certificate import certificates_json
+from kcm.costs import prices
 from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
@@ -169,6 +170,7 @@ class CascadeService:
             bundle.metrics,
             certificates_json(bundle.certificates) if None in bundle.certificates else {},
             bundle.policy.model_dump(mode="json"),
+            prices(self._config.costs) if self._config.costs else None,
         )
 
     def waiting_for(self) -> str | None:
