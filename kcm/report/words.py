@@ -68,6 +68,8 @@ def promise(certificate: Numbers) -> str:
     if escalates_all(certificate):
         return f"Nothing can be lost, since the large model answers everything{_because(certificate)}"
     kind = f"by {certificate.get('method')} on {number(certificate.get('num_rows'))} certify rows"
+    if window := certificate.get("window"):
+        kind += f", decisions {window['after'] + 1} to {window['upto']}; until {window['expires_at']}"
     bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
     return (
         f"At most {epsilon_words(certificate)} lost, with a probability of at least {confidence_words(certificate)}"

@@ -52,6 +52,7 @@ class CascadeService:
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
+        self._section: tuple[str, Markup] | None = None
 
     async def stage(self, release: Release) -> None:
         """Serve a release: at once if it is the first, else once it has been loaded and has answered."""
@@ -163,15 +164,19 @@ class CascadeService:
         )
 
     def report(self) -> Markup:
-        """The model card in words and figures, as a fragment of a page."""
+        """The model card in words and figures, as a fragment of a page; drawn once for a version."""
         bundle = self._releases.current.small_side.bundle
-        return model_section(
+        if self._section and self._section[0] == bundle.digest:
+            return self._section[1]
+        section = model_section(
             "kcm" if bundle.collaborator.kind == "kan" else "mcm",
             bundle.metrics,
             certificates_json(bundle.certificates) if None in bundle.certificates else {},
             bundle.policy.model_dump(mode="json"),
             prices(self._config.costs) if self._config.costs else None,
         )
+        self._section = bundle.digest, section
+        return section
 
     def waiting_for(self) -> str | None:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""

@@ -47,6 +47,12 @@ CASES: dict[str, dict[str, Any]] = {
         "certificate": ESCALATES | {"valid": False, "reason": "no threshold is certified for both"}
     },
     "a bound that is a gain": {"certificate": {"bound": -0.004, "method": "net"}},
+    "logged traffic": {
+        "certificate": {
+            "method": "traffic",
+            "window": {"after": 100, "upto": 900, "expires_at": "2026-12-24T00:00:00Z"},
+        }
+    },
     "the search escalates": {"certificate": ESCALATES | {"searched": ESCALATES, "reason": "the search escalates all"}},
     "too few rows": {
         "certificate": ESCALATES | SEARCHED | {"num_units": 98, "fewest_units": 193, "reason": "98 units"}
