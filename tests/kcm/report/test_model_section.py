@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 from kcm.cascade.gate import DEFERRAL
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.scores import SCORES
+from kcm.costs import Prices
 from kcm.report.page import model_section
 
 Lines = Callable[[str], str]
@@ -84,3 +85,10 @@ def test_every_gate_and_decision_has_its_words(gate: str, decision: Decision, li
     policy = Policy(decision=decision).model_dump(mode="json") | {"gate": gate}
     told = lines(model_section("kcm", {}, {}, policy))
     assert "answers every input. The large model is shown the task prompt alone." in " ".join(told.split())
+
+
+def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any, lines: Lines) -> None:
+    prices = Prices(large=0.01, small=0.0, currency="EUR")
+    told = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
+    assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in told
+    assert "€7.10 of €10.00 for the large model alone" in told

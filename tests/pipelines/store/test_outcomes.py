@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from pipelines.store.features import read_task
-from pipelines.store.outcomes import Answers, with_prompts
+from pipelines.store.outcomes import Answers, OutcomesArtefact, usage_of, with_prompts, write_identity
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -77,3 +78,13 @@ def test_answers_of_other_rows_are_refused(tmp_path) -> None:
     other = replace(table(), id=np.array(["a", "b", "d", "c"], dtype=object))
     with pytest.raises(ArtefactError, match="not those of the same rows"):
         with_prompts(other, {"soft": tmp_path}, 1, ("validate", "test"))
+
+
+def test_what_the_answers_took_is_known_beside_them(tmp_path: Path) -> None:
+    paid = replace(ANSWERS[0], cost=Cost(seconds=2.0, tokens=120, currency=0.003))
+    write_identity(tmp_path, "a model", **usage_of([paid, *ANSWERS[1:]]), failed=1)
+    found = OutcomesArtefact("outcomes", "f", tmp_path)
+    assert found.identity == "a model"
+    assert found.usage == {"rows": 4, "tokens": 120, "currency": 0.003}
+    write_identity(tmp_path, "of an earlier version")
+    assert found.usage == {}
