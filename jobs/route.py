@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile, options_of
+from kcm.errors import KcmError
 from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns
+
+if TYPE_CHECKING:
+    from kcm.routing.frame import RoutingFrame
 
 app = typer.Typer(
     help="Route between two models from a table of their logged answers, without training either.",
@@ -139,6 +143,12 @@ LedgerFile = Annotated[
 ]
 
 
+Currency = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD: savings are then said in money."),
+]
+
+
 @app.command()
 @options_of(RequestConfig, "request")
 @options_of(RouteColumns, "columns")
@@ -149,6 +159,7 @@ def certify(
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
     ledger: LedgerFile = None,
+    currency: Currency = None,
     assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
@@ -168,7 +179,7 @@ def certify(
 
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= frame.certify(asked, ledger)
+        result |= _certified(frame, asked, ledger, currency)[0]
         for warning in result["warnings"]:
             typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
         result_console().print(certificate_view(result))
@@ -185,6 +196,7 @@ def report(
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
     ledger: LedgerFile = None,
+    currency: Currency = None,
     assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
@@ -197,21 +209,24 @@ def report(
         import platform
 
         from kcm.config import parse_config
-        from kcm.report.page import write_page
-        from kcm.report.route_page import RouteReportInputs, render_route_report
+        from kcm.report.page import ReportInputs, write_report
+        from kcm.report.reading import routed
         from kcm.routing.frame import RoutingFrame
 
         asked = parse_config(RequestConfig, request, where="options")
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
-        result |= frame.certify(asked, ledger)
-        inputs = RouteReportInputs(
-            name=table.name,
-            certificate=result,
+        found, path = _certified(frame, asked, ledger, currency)
+        result |= found
+        curves = frame.curves(asked)
+        inputs = ReportInputs(
+            result=routed(found, curves["quality"]) | {"name": table.name},
+            frontiers={"kcm": curves["frontier"]},
+            reliability={"kcm": curves["reliability"]},
+            certificate_path=path,
             columns=frame.columns.named,
             machine=f"{platform.system()} {platform.machine()}",
-            **frame.curves(asked),
         )
-        write_page(render_route_report(inputs), output)
+        write_report(inputs, output)
         result["report"] = str(output)
         typer.echo(str(output))
 
@@ -246,3 +261,20 @@ def replay(
         frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)
         result |= frame.replay(threshold or [])
         result_console().print(replay_view(result))
+
+
+def _certified(
+    frame: RoutingFrame, asked: RequestConfig, ledger: Path | None, currency: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `certify` finds, with prices where the unit of the table's costs is named and advice; and its path."""
+    from kcm.report.reading import routed
+    from kcm.report.words import recommendation
+
+    found = frame.certify(asked, ledger)
+    if currency and found["mean_costs"] is None:
+        raise KcmError(
+            "--currency names the unit of costs, but none are known on test rows", mend="Give --large-cost COLUMN"
+        )
+    found["costs"] = found["mean_costs"] | {"currency": currency} if currency else None
+    path = frame.certificate_path(asked, found)
+    return found | {"recommendation": recommendation(routed(found, {}), path)}, path

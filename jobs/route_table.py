@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.text import Text
 
 from jobs.table import line, percent, plain_table
+from kcm.report.reading import routed
+from kcm.report.words import headline, promise
 
 Numbers = Mapping[str, Any]
 
@@ -55,11 +57,12 @@ def search_view(result: Numbers) -> Group:
 
 def certificate_view(result: Numbers) -> Group:
     """The deployed decision, its certificate, and its metrics on test."""
-    promise = f"at most {percent(result['epsilon'])} points lost, with probability {1 - result['delta']:.4g}"
     lines = [
+        line("result", headline(routed(result, {}))),
+        line("advice", result["recommendation"]),
         line("decision", _decision(result)),
         line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} certify rows"),
-        line("promise", f"{promise} (bound {percent(result['bound'], '.2f')}, by {result['method']})"),
+        line("promise", promise(result)),
         line("valid", f"{'yes' if result['valid'] else 'no'}: {result['reason']}"),
     ]
     for task, own in result["tasks"].items():

@@ -34,7 +34,10 @@ class Site(Config):
     @classmethod
     def of(cls, config: RunConfig) -> Site:
         """The settings of a run's configuration."""
-        named = {"application": config.serve.application or config.name}
+        named = {
+            "application": config.serve.application or config.name,
+            "costs": config.serve.costs or config.costs,
+        }
         site = cls(
             serve=config.serve.model_copy(update=named),
             cluster=config.cluster,

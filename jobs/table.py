@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from kcm.report.glossary import metric
+from kcm.report.words import headline, promise
+
 Numbers = Mapping[str, Any]
 
 WIDTH = 100
 NETWORKS = {"kcm": "KCM", "mcm": "MCM"}
 _NONE = "–"
-_SPELT = {"bwt": "backward transfer", "fwt": "forward transfer"}
 
 
 def result_console() -> Console:
@@ -61,15 +63,15 @@ def _cells(numbers: Numbers) -> Iterator[str]:
 
 
 def _continual_table(result: Numbers) -> Table:
-    table = plain_table("Continual learning, in points")
+    table = plain_table("Continual learning")
     table.add_column("measure", min_width=28)
     sides = _sides(result)
     for side in sides:
         table.add_column(side["name"], justify="right", min_width=10)
     for measure in sides[0]["continual"]:
-        values = [side["continual"][measure] for side in sides]
-        table.add_row(_SPELT.get(measure, measure.replace("_", " ")), *(percent(value) for value in values))
-    table.add_row("trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))
+        words = metric(measure)
+        table.add_row(words.label, *(words.show(side["continual"][measure]) for side in sides))
+    table.add_row("Trainable parameters", *(f"{side['num_parameters']:,}" for side in sides))
     return table
 
 
@@ -84,7 +86,10 @@ def plain_table(title: str) -> Table:
 
 
 def _lines(result: Numbers) -> Iterator[Text]:
-    yield line("certificate", _certificate(result["certificate"]))
+    yield line("result", headline(result))
+    if advice := result.get("recommendation"):
+        yield line("advice", advice)
+    yield line("certificate", promise(result["certificate"]))
     yield from _out_of_scope(result)
     if mlflow := result.get("mlflow"):
         yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
@@ -105,18 +110,6 @@ def _out_of_scope(result: Numbers) -> Iterator[Text]:
             escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
             rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
             yield line("no label", f"{side['name']} escalates {escalated}% of {rows}; {right}% are answered so")
-
-
-def _certificate(certificate: Numbers) -> str:
-    promise = f"at most {percent(certificate['epsilon'])} points lost, with probability {1 - certificate['delta']:.4g}"
-    if not certificate["valid"]:
-        return f"the promised call rate cannot be kept; {promise}, since all is escalated"
-    if certificate["decision"] == "escalate_all":
-        return f"{promise}, since all is escalated"
-    keeps = "all" if certificate["decision"] == "keep_all" else f"scores above {certificate['threshold']:.3f}"
-    window = certificate.get("window")
-    until = f"; until {window['expires_at']}, by decisions {window['after'] + 1} to {window['upto']}" if window else ""
-    return f"{promise} (bound {percent(certificate['bound'])}); keeps {keeps}{until}"
 
 
 def line(name: str, value: str) -> Text:

@@ -12,6 +12,7 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
+from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import LearnerConfig, ReplayConfig
@@ -44,6 +45,7 @@ class RunConfig(Config):
     tune: TuneConfig = TuneConfig()
     prompts: PromptsConfig = PromptsConfig()
     certificate: CertificateConfig = CertificateConfig()
+    costs: CostsConfig = CostsConfig()
     serve: ServeConfig = ServeConfig()
     update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
     tracking: TrackingConfig = TrackingConfig()

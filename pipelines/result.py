@@ -10,8 +10,10 @@ from typing import Any
 import psutil
 import yaml
 
+from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
+from kcm.report.words import prices_of, recommendation
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.tracking import Tracking, registered_version
@@ -23,7 +25,13 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     if "evaluate" in done:
         measured = done["evaluate"].result
         result |= measured
-        result["certificate"] = measured[config.collaborators[0]]["certificate"]
+        result["certificate"] = measured[config.collaborators[0]]["certificate"] | {
+            "asked_delta": config.certificate.delta
+        }
+        found = prices(config.costs, done["outcomes"].usage)
+        result["costs"] = found.model_dump() if found else None
+        path = done["evaluate"].curves[config.collaborators[0]]["certificate_path"]
+        result["recommendation"] = recommendation(result, path)
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,
@@ -61,19 +69,20 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
 
 def _params(config: RunConfig) -> dict[str, Any]:
     """The configuration by section, without what changes no result."""
-    changes_nothing = {"cluster", "tracking", "serve", "update", "storage_path", "assets_path"}
+    changes_nothing = {"cluster", "tracking", "serve", "update", "costs", "storage_path", "assets_path"}
     params: dict[str, Any] = redacted_values(config.model_dump(mode="json", exclude=changes_nothing))
     return params
 
 
 def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every collaborator's figures over all tasks, intervals left out."""
-    return {
-        f"{name}/{metric}": value
-        for name in config.collaborators
-        for metric, value in result[name]["overall"].items()
-        if not isinstance(value, list)
-    }
+    """Every collaborator's figures over all tasks, intervals left out, and what it saves in money where known."""
+    figures: dict[str, float | None] = {}
+    for name in config.collaborators:
+        overall = result[name]["overall"]
+        figures |= {f"{name}/{metric}": value for metric, value in overall.items() if not isinstance(value, list)}
+        if found := prices_of(result):
+            figures[f"{name}/saved_per_1000"] = found.saved_per_1000(overall["calls_saved"])
+    return figures
 
 
 def _report_inputs(config: RunConfig, done: Mapping[str, Any], result: dict[str, Any]) -> ReportInputs:

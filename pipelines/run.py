@@ -42,7 +42,7 @@ def run(config: RunConfig, until: str | None = None, reporter: Reporter | None =
     """
     stages = [stage.of(config) for stage in STAGES]
     with run_context(config, stages, reporter) as context:
-        section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update"})
+        section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
         key = Recipe("run", 1, section).fingerprint
         context.tracking = Tracking.open(
             config.tracking,

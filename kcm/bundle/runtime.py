@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import softmax
 
 from kcm.bundle.bundle import Bundle
@@ -66,20 +67,23 @@ class Answer:
     """The cascade's answer to one input.
 
     `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
-    `confidence` is the judge's, `threshold` null where all inputs take one route. `degraded` marks an answer of the
-    small model in place of a large one that failed. `cost_s` are the seconds of computation that the answer took,
-    `large_cost_s` those among them that the large model took.
+    `answer_probability` is that model's of `label`, where it is known. `judge_confidence` is the judge's of its own
+    label, which may be another; `confidence` repeats it, and goes with the next version. `threshold` is null where all
+    inputs take one route. `degraded` marks an answer of the small model in place of a large one that failed. `cost_s`
+    are the seconds of computation that the answer took, `large_cost_s` those among them that the large model took.
     """
 
     label: str
     probabilities: dict[str, float]
-    confidence: float
+    confidence: Annotated[float, Field(json_schema_extra={"deprecated": True}, description="See judge_confidence.")]
     gate_score: float
     threshold: float | None
     route: Route
     degraded: bool
     cost_s: float
     large_cost_s: float = 0.0
+    judge_confidence: float | None = None
+    answer_probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,8 @@ class SmallSide:
             degraded=route == "small_degraded",
             cost_s=judgement.cost_s + large_cost_s,
             large_cost_s=large_cost_s,
+            judge_confidence=judgement.confidence,
+            answer_probability=None if probabilities_C is None else float(probabilities_C[label]),
         )
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:

@@ -263,6 +263,39 @@ def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[st
     return certificates[None].model_dump(mode="json") | {"tasks": own}
 
 
+def certificate_curve(
+    certificate: Certificate, validate: ScoredOutcomes, rows: ScoredOutcomes, config: CertificateConfig
+) -> dict[str, Any]:
+    """What a report draws of a certificate on certify rows: columns over falling thresholds, and the `method`.
+
+    `p_value` and `bound` are those of the certificate's own test, at its delta; the bound holds for a threshold that
+    was chosen beforehand. `loss` is the sample's, wins credited where the method credits them. `net` reads its frozen
+    grid, here on beyond the searched threshold. No points where no certify rows were tested.
+    """
+    columns: dict[str, list[float]] = {name: [] for name in ("threshold", "p_value", "loss", "bound", "call_rate")}
+    method = certificate.method
+    if len(validate) and len(rows) and method in ("regret", "net"):
+        frontier = Frontier.of(validate)
+        path = _path(method, frontier, rows, certificate.searched, config, certificate.delta)
+        net = method == "net"
+        grid = (
+            frozen_grid(frontier, certificate.searched.cut, beyond=True)
+            if net
+            else Frontier.of(rows).curve()["threshold"]
+        )
+        lost_N = rows.certified_baseline.astype(np.int8) - rows.small_correct
+        escalated_N = rows.certified_baseline.astype(np.int8) - rows.large_correct if rows.prompted else 0
+        lost_N = lost_N if net else np.maximum(lost_N, 0)
+        for threshold in grid[np.isfinite(grid)].tolist():
+            kept_N = rows.score > threshold
+            columns["threshold"].append(threshold)
+            columns["p_value"].append(path.p_value(threshold))
+            columns["loss"].append(float(np.where(kept_N, lost_N, escalated_N).mean()))
+            columns["bound"].append(path.upper_bound(threshold))
+            columns["call_rate"].append(float(1 - kept_N.mean()))
+    return {"method": method, **columns}
+
+
 def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> TableMethod:
     """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
 

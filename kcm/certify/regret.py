@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kcm.cascade.frontier import Frontier, lowest_threshold
+from kcm.cascade.frontier import lowest_threshold
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.pvalues import LossTest, fewest_binomial
 from kcm.metrics.units import Units
@@ -50,17 +50,3 @@ class RegretPath:
 
     def _total(self, threshold: float) -> float:
         return float(self._totals[np.searchsorted(-self._lost_scores, -threshold)])
-
-
-def regret_curve(rows: ScoredOutcomes, epsilon: float, delta: float) -> dict[str, list[float]]:
-    """What a report draws: p-value, loss and call rate of thresholds over certify rows; no points without rows."""
-    if not len(rows):
-        return {"threshold": [], "p_value": [], "regret": [], "call_rate": []}
-    path, lost = RegretPath(rows, epsilon, delta), rows.certified_baseline & ~rows.small_correct
-    thresholds = [float(t) for t in Frontier.of(rows).curve()["threshold"] if math.isfinite(t)]
-    return {
-        "threshold": thresholds,
-        "p_value": [path.p_value(t) for t in thresholds],
-        "regret": [float((lost & (rows.score > t)).mean()) for t in thresholds],
-        "call_rate": [float((rows.score <= t).mean()) for t in thresholds],
-    }

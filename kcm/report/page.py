@@ -1,50 +1,77 @@
-"""The report of a run: one HTML file without scripts that needs no network."""
+"""The report of a run, that of `kcm route`, and the section on a served model: one style, the same figures and words.
+
+A page is one HTML file that needs no network. Its only script moves the slider over thresholds, whose points a table
+shows as well; the page's own policy names that script by its hash and forbids any other.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from kcm.costs import Prices
 from kcm.errors import ArtefactError
-from kcm.report import sections
-from kcm.report.drawing.markup import Html, element
-from kcm.report.header import header
+from kcm.report import figures, formats, glossary, reading, words
+from kcm.report.reading import Numbers, Who
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything the page shows; a metric that was not measured is None and is shown with its reason.
+    """Everything a report shows; a metric that was not measured is None and is shown with its reason.
 
-    `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed.
-    `frontiers`: per collaborator (`kcm`, `mcm`) the columns `call_rate`, `accuracy` and `threshold`, on test.
-    `reliability`: per collaborator, bins with `confidence`, `accuracy` and `count`.
-    `trials`: per Tune trial `number`, `collaborator` (`kcm`, `mcm`), `params`, `area`, `calls_saved`, `pareto`.
-    `certificate_path`: the columns `threshold`, `p_value`, `regret` and `call_rate` on certify, tested by `regret`.
-    `lineage`: the fingerprint of every stage.
+    `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed. For `kcm
+    route`, what `reading.routed` makes of its certificate. `frontiers`: per collaborator (`kcm`, `mcm`) the columns
+    `call_rate`, `accuracy` and `threshold`, on test. `reliability`: per collaborator, bins with `confidence`,
+    `accuracy` and `count`. `trials`: per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`,
+    `pareto`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `columns`: those
+    of a table of logged answers.
     """
 
     result: dict[str, Any]
     frontiers: dict[str, dict[str, list[float]]]
     reliability: dict[str, list[dict[str, Any]]]
-    trials: list[dict[str, Any]]
-    certificate_path: dict[str, list[float]]
-    config_yaml: str
-    lineage: dict[str, str]
+    certificate_path: dict[str, Any]
     machine: str
+    trials: list[dict[str, Any]] | None = None
+    lineage: dict[str, str] | None = None
+    config_yaml: str = ""
+    columns: dict[str, str] | None = None
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The report as HTML; text from data is escaped."""
+    result, path = inputs.result, inputs.certificate_path
+    frontier = inputs.frontiers.get(reading.deployed(result)[0], {})
+    points = reading.threshold_points(frontier, path, words.prices_of(result))
+    return _render("report", inputs=inputs, result=result, path=path, points=points, script=_read("slider.js"))
+
+
+def model_section(
+    who: Who, metrics: Numbers, certificate: Numbers, policy: Numbers, prices: Prices | None = None
+) -> Markup:
+    """One deployed model: what it does, what is promised of it, its frontier and its accuracy matrix, without a script.
+
+    `metrics` are those of a bundle (`metrics.json`), empty where it was never evaluated; `certificate` and `policy` as
+    in `result.json`. Text from data is escaped.
+    """
+    result: dict[str, Any] = {"certificate": certificate, "costs": prices.model_dump() if prices else None}
+    if "overall" in metrics:
+        result[who] = metrics
+    return Markup(_render("model", result=result, who=who, policy=policy))
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
-    write_page(render_report(inputs), path)
-
-
-def write_page(page: str, path: Path) -> None:
-    """Write a page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    page, unfinished = render_report(inputs), path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Users' data may hold lone surrogates, which UTF-8 cannot.
@@ -55,52 +82,33 @@ def write_page(page: str, path: Path) -> None:
         raise ArtefactError(reason, where=str(path), mend="Free space or choose another folder") from None
 
 
-def render_report(inputs: ReportInputs) -> str:
-    """The page as HTML; text from data is escaped, and the page's own policy forbids scripts and requests."""
-    result = inputs.result
-    name = str(result.get("name") or "Unnamed run")
-    contents = {
-        "Accuracy and cost": sections.outcomes(result, inputs.frontiers),
-        "Certificate": sections.certificate(result, inputs.certificate_path),
-        "Continual learning": sections.continual(result),
-        "Routing and confidence": sections.routing(result, inputs.reliability),
-        "Tuning": sections.tuning(result, inputs.trials),
-        "Provenance": sections.provenance(result, inputs.lineage, inputs.config_yaml, inputs.machine),
-    }
-    return document(name, header(result, name), contents, inputs.machine)
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(f"{template}.html.jinja").render(**values)
 
 
-def document(name: str, top: Html, contents: Mapping[str, Html], machine: str) -> str:
-    """A whole page: `top` is its header, `contents` the sections by title."""
-    links = (element("li", element("a", title, href=f"#{_anchor(title)}")) for title in contents)
-    body = element(
-        "body",
-        element("a", "Skip to the results", href=f"#{_anchor(next(iter(contents)))}", class_="skip"),
-        top,
-        element("nav", element("ul", *links), aria_label="Sections"),
-        element("main", *(_section(title, content) for title, content in contents.items())),
-        element("footer", f"Written by kcm on {machine}. This file needs no network."),
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kcm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    return f"<!doctype html>\n{element('html', _head(name), body, lang='en')}\n"
+    shown = (formats, glossary, reading, words)
+    names = {name: value for module in shown for name, value in vars(module).items() if not name.startswith("_")}
+    environment.tests |= {"known": formats.known, "scored": reading.is_scored}
+    environment.globals |= names | {"figures": figures, "style": _read("style.css"), "hash_of": _hash_of}
+    return environment
 
 
-def _head(name: str) -> Html:
-    style = files("kcm.report").joinpath("style.css").read_text(encoding="utf-8")
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
-        element("title", f"{name} · KCM report"),
-        element("style", Html(style)),
-    )
+def _read(name: str) -> Markup:
+    """A file of this package, which is safe to insert."""
+    return Markup(files("kcm.report").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _section(title: str, content: Html) -> Html:
-    anchor = _anchor(title)
-    heading = element("h2", title, id=f"{anchor}-title")
-    return element("section", heading, content, id=anchor, aria_labelledby=f"{anchor}-title")
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+def _hash_of(script: str) -> str:
+    """How a page's policy names the one script that may run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -80,9 +80,11 @@ def certify_table(
         "max_loss": request.searched_loss,
         "scope": request.scope,
         "look": look,
+        "asked_delta": request.delta,
         "num_validate_rows": len(validate),
         "tasks": {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None},
         "test": _on_test(table, splits, score_N, policy),
+        "mean_costs": _mean_costs(table, splits),
         "warnings": warnings,
         "notes": [*table.notes, *([] if ledger else ["no ledger: the promise holds for a first look at these rows"])],
     }
@@ -149,6 +151,13 @@ def _on_test(
     large_cost, small_cost = costs or (np.zeros(len(test)), np.zeros(len(test)))
     quality = route_quality(rows, policy.keep(rows.score, rows.task), large_cost, small_cost)
     return None if quality is None else asdict(quality)
+
+
+def _mean_costs(table: RoutingTable, splits: NDArray[np.object_]) -> dict[str, float] | None:
+    """What an answer of either model costs on the test rows, in the table's unit; None where the table does not say."""
+    test = np.flatnonzero(splits == "test")
+    costs = table.select(test).costs() if len(test) else None
+    return costs and {"large": float(costs[0].mean()), "small": float(costs[1].mean())}
 
 
 def search(rows: ScoredOutcomes, max_loss: float) -> dict[str, Any]:

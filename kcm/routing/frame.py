@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certify.regret import regret_curve
+from kcm.certify.certificate import Certificate, certificate_curve
 from kcm.config import load_config, parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
@@ -143,14 +143,21 @@ class RoutingFrame:
         table = replace(self.table, notes=(*self.table.notes, *self.notes))
         return certificates.certify_table(table, splits, scores, request, ledger)
 
+    def certificate_path(self, request: RequestConfig, certified: Mapping[str, Any]) -> dict[str, Any]:
+        """What a report draws of the certificate that `certify` found: see `certificate_curve`."""
+        fields = {name: value for name, value in certified.items() if name in Certificate.model_fields}
+        validate, certify = self._rows("validate", request.seed), self._rows("certify", request.seed)
+        return certificate_curve(
+            Certificate.model_validate(fields), validate, certify, certificates.promise_of(request)
+        )
+
     def curves(self, request: RequestConfig) -> dict[str, Any]:
-        """What a report draws beside the certificate: quality and frontier on test, reliability, the tested path."""
+        """What a report draws beside the certificate: quality and frontier on test, and reliability."""
         test = self._rows("test", request.seed)
         return {
             "quality": asdict(router_quality(test)) if len(test) else {},
             "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
             "reliability": self._reliability(self.splits(request.seed) == "test"),
-            "certificate_path": regret_curve(self._rows("certify", request.seed), request.epsilon, request.delta),
         }
 
     def _rows(self, split: str, seed: int) -> ScoredOutcomes:

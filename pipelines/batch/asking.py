@@ -22,7 +22,7 @@ from pipelines.batch.pool import ROW, map_rows, retain
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import rows_of_lists
-from pipelines.store.outcomes import Answers
+from pipelines.store.outcomes import Answers, usage_of
 
 RESPONSES_FILE = "paid.sqlite"
 QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
@@ -93,12 +93,7 @@ def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tu
     for start in range(0, len(items), spec.large.rows_per_batch):
         answers += model.answer(items[start : start + spec.large.rows_per_batch])
         bar.update(len(answers), len(items))
-    took = {
-        "rows": len(answers),
-        "tokens": sum(answer.cost.tokens for answer in answers),
-        "currency": sum(answer.cost.currency for answer in answers),
-    }
-    return Answers.of(answers, spec.num_labels), took, [answer.error or "" for answer in answers]
+    return Answers.of(answers, spec.num_labels), usage_of(answers), [answer.error or "" for answer in answers]
 
 
 def _ask_actors(

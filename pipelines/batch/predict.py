@@ -35,7 +35,9 @@ ANSWERS = pa.schema(
     [
         ("id", pa.string()),
         ("label", pa.string()),
-        ("confidence", pa.float64()),
+        ("confidence", pa.float64()),  # as judge_confidence; goes with the next version
+        ("judge_confidence", pa.float64()),
+        ("answer_probability", pa.float64()),
         ("gate_score", pa.float64()),
         ("route", pa.string()),
         ("cost_s", pa.float64()),

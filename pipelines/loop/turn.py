@@ -239,7 +239,7 @@ def _reason(found: list[PromotionGate]) -> str:
 
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of all that decides what an attempt learns and must show."""
-    operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update"}
+    operational = {"cluster", "tracking", "serve", "storage_path", "assets_path", "update", "costs"}
     assert config.update is not None
     when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
     return configuration_fingerprint(

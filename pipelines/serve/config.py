@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from kcm.config import Config
+from kcm.costs import CostsConfig
 from kcm.large import UpstreamConfig
 from kcm.redact import PlainUrl
 from pipelines.serve.breaker import BreakerConfig
@@ -231,6 +232,7 @@ class ServeConfig(BatchingConfig):
         "any; those of loopback, and `host` where it names one address, are always allowed.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    costs: CostsConfig | None = Field(default=None, description="Prices that the page tells; null: those of the run.")
     timeout_s: float = Field(
         default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
     )

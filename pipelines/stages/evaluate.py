@@ -21,9 +21,14 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS, OutcomeTable
-from kcm.certify.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
+from kcm.certify.certificate import (
+    Certificate,
+    CertificateConfig,
+    certificate_curve,
+    certificates_json,
+    certify_policy,
+)
 from kcm.certify.ledger import Ledger, split_fingerprint
-from kcm.certify.regret import regret_curve
 from kcm.kan import num_parameters
 from kcm.large import PromptMode
 from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
@@ -119,7 +124,7 @@ class Evaluate(Stage, Plan):
             )
             EvaluatedArtefact.write_deployed(attempt.folder / name, scored.table, policy, certificates)
             result[name] = result_of(scored, policy, certificates, found, names.tasks)
-            report[name] = curves_of(scored, config, policy.temperature)
+            report[name] = curves_of(scored, certificates[None], config, policy.temperature)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
 
@@ -260,13 +265,15 @@ def _calibration_error(scored: ScoredTable, temperature: float) -> float | None:
     )
 
 
-def curves_of(scored: ScoredTable, config: CertificateConfig, temperature: float) -> dict[str, Any]:
-    """The curves of the report, thinned: frontier and reliability on test, the path of p-values on certify."""
+def curves_of(
+    scored: ScoredTable, certificate: Certificate, config: CertificateConfig, temperature: float
+) -> dict[str, Any]:
+    """The curves of the report, thinned: frontier and reliability on test, the certificate's own test on certify."""
     frontier = Frontier.of(scored.rows("test")).curve()
     table = scored.table.where(split="test", prompt="none")
     right = table.judge_logits.argmax(1) == table.label
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
         "reliability": reliability(confidences(table.judge_logits, temperature), right).filled(),
-        "certificate_path": regret_curve(scored.rows("certify"), config.epsilon, config.delta),
+        "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }

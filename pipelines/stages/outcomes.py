@@ -21,7 +21,7 @@ from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
-from pipelines.store.outcomes import HEAD, Answers, OutcomesArtefact, write_identity
+from pipelines.store.outcomes import HEAD, Answers, OutcomesArtefact, usage_of, write_identity
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -78,9 +78,10 @@ class Lookup(Plan):
         tables = [loaded.rows(number).select(["id", "split"]) for number in range(len(loaded.tasks))]
         items = [Item(row_id, Content()) for table in tables for row_id in table["id"].to_pylist()]
         attempt.bar.update(0, len(items))
-        Answers.of(self.model.answer(items), len(loaded.label_names)).write(attempt.folder, tables)
+        answers = self.model.answer(items)
+        Answers.of(answers, len(loaded.label_names)).write(attempt.folder, tables)
         attempt.bar.update(len(items), len(items))
-        write_identity(attempt.folder, self.identity)
+        write_identity(attempt.folder, self.identity, **usage_of(answers))
 
 
 class Ask(Plan):

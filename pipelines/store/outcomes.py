@@ -56,10 +56,25 @@ class OutcomesArtefact(Artefact):
         return facts
 
     @property
+    def usage(self) -> dict[str, Any]:
+        """What the answers took together, as far as it was counted: `rows`, `tokens`, `currency`."""
+        stored: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
+        return {name: stored[name] for name in ("rows", "tokens", "currency") if name in stored}
+
+    @property
     def head(self) -> LinearHead | None:
         """The head of a classifier; None where the large model has none."""
         file = self.folder / HEAD
         return LinearHead.load(file) if file.exists() else None
+
+
+def usage_of(answers: Sequence[LargeAnswer]) -> dict[str, Any]:
+    """What these answers took together."""
+    return {
+        "rows": len(answers),
+        "tokens": sum(answer.cost.tokens for answer in answers),
+        "currency": sum(answer.cost.currency for answer in answers),
+    }
 
 
 def write_identity(folder: Path, identity: str, **took: Any) -> None:

@@ -78,7 +78,7 @@ class Recertification(Plan):
         EvaluatedArtefact.write_measured(
             attempt.folder,
             {name: result_of(scored, policy, certificates, found, names.tasks)},
-            {name: curves_of(scored, self.certificate, policy.temperature)},
+            {name: curves_of(scored, certificates[None], self.certificate, policy.temperature)},
         )
 
     def _spent(self, attempt: Attempt) -> float:

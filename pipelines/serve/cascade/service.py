@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from markupsafe import Markup
+
 from kcm.bundle.runtime import Input, Judgement
 from kcm.certify.certificate import certificates_json
+from kcm.costs import prices
 from kcm.large import LargeAnswer
-from kcm.report.drawing.markup import Html
-from kcm.report.model_section import model_section
+from kcm.report.page import model_section
 from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
@@ -90,6 +92,7 @@ class CascadeService:
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
+        self._section: tuple[str, Markup] | None = None
 
     async def stage(self, release: Release) -> None:
         """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
@@ -234,15 +237,20 @@ class CascadeService:
             dropped=dropped.reason if dropped and dropped.version == trial.version else None,
         )
 
-    def report(self) -> Html:
-        """The model card in words and figures, as a fragment of a page."""
+    def report(self) -> Markup:
+        """The model card in words and figures, as a fragment of a page; drawn once for a version."""
         bundle = self._releases.current.small_side.bundle
-        return model_section(
+        if self._section and self._section[0] == bundle.digest:
+            return self._section[1]
+        section = model_section(
             "kcm" if bundle.collaborator.kind == "kan" else "mcm",
             bundle.metrics,
             certificates_json(bundle.certificates) if None in bundle.certificates else {},
             bundle.policy.model_dump(mode="json"),
+            prices(self._config.costs) if self._config.costs else None,
         )
+        self._section = bundle.digest, section
+        return section
 
     def _trial(self) -> Challenger | None:
         return self._releases.release.challenger if self._started else None

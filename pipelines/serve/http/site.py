@@ -44,7 +44,7 @@ def add_site(api: FastAPI, service: CascadeService) -> None:
         return _response(pages, name)
 
     @api.get("/v1/model/report", response_class=HTMLResponse)
-    async def report() -> HTMLResponse:
+    def report() -> HTMLResponse:  # in a thread: figures are drawn in it
         """The version in use in words and figures, as a fragment of HTML: certificate, frontier, accuracy matrix."""
         return HTMLResponse(service.report(), headers=dict(HEADERS))
 

@@ -55,7 +55,7 @@ function showGauge(answer) {
   const scale = { gate, numLabels: card.labels.length };
   const judged = answer === null
     ? { threshold: decision.threshold, keepsAll: decision.decision === "keep_all" }
-    : { score: answer.gate_score, confidence: answer.confidence, threshold: answer.threshold, keepsAll: answer.route === "small" };
+    : { score: answer.gate_score, confidence: answer.judge_confidence, threshold: answer.threshold, keepsAll: answer.route === "small" };
   find("gauge").replaceChildren(gauge({ ...scale, ...judged }));
 }
 

@@ -17,12 +17,12 @@ export function recent(place) {
   };
 }
 
-function entry(asked, { label, confidence, route }) {
+function entry(asked, { label, answer_probability: probability, route }) {
   return element(
     "li",
     {},
     element("span", { class: `swatch ${route}`, title: route.replace("_", ", ") }),
     element("span", { class: "asked" }, name(asked)),
-    element("span", { class: "outcome" }, name(label), ` ${percent(confidence, 0)}`),
+    element("span", { class: "outcome" }, name(label), probability === null ? "" : ` ${percent(probability, 0)}`),
   );
 }

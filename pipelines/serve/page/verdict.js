@@ -24,7 +24,7 @@ export function verdict(answer, response) {
 /** The answer as one sentence, for those who hear it. */
 export function spoken(answer) {
   const needed = answer.threshold === null ? "" : `, gate score ${answer.gate_score.toFixed(2)} against ${answer.threshold.toFixed(2)}`;
-  return `${answer.label}, ${ROUTES[answer.route]}. The judge is ${percent(answer.confidence)} sure${needed}.`;
+  return `${answer.label}, ${ROUTES[answer.route]}. The judge is ${percent(answer.judge_confidence)} sure${needed}.`;
 }
 
 function route(answer) {

@@ -8,7 +8,6 @@ from kcm.cascade.gate import SCORE_LIMIT, Gate, distinct_gates, fit_gate
 from kcm.cascade.policy import Policy
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.report.text import words
 
 
 def test_confidence_of_two_labels_is_the_gap_over_the_temperature():
@@ -110,7 +109,6 @@ def test_a_gate_score_from_outside_is_named_in_a_policy(outside_package):
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert Gate(policy.gate, temperature=2.0).score(None, [[4.0, 0.0, 2.0]]).tolist() == [2.0]
     assert distinct_gates(["confidence", "gap:Gap", "margin"], 2) == ("confidence", "gap:Gap")
-    assert "The gate score is gap:Gap" in words.policy(policy.model_dump(mode="json"))
 
 
 def test_an_unknown_gate_is_refused_with_the_known_ones():

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.betting import BettingTest
 from kcm.certify.calls import call_rate_bound, highest_call_threshold
+from kcm.certify.certificate import CertificateConfig, certificate_curve, certify
 from kcm.certify.net import NetPath, frozen_grid
 from kcm.certify.paths import WorstTaskPath
 from kcm.certify.pvalues import hoeffding_bentkus_p_value
-from kcm.certify.regret import RegretPath, regret_curve
+from kcm.certify.regret import RegretPath
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -216,11 +218,40 @@ def test_a_frozen_grid_reaches_the_last_row_where_a_fiftieth_is_no_exact_number(
     assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf
 
 
+def curve_of(validate, rows, **changes):
+    config = CertificateConfig(epsilon=0.05, delta=0.1, **changes)
+    certificate = certify(validate, rows, Decision.of(Frontier.of(validate).cheapest(0.02).threshold), config)
+    return certificate, certificate_curve(certificate, validate, rows, config)
+
+
 def test_the_curve_of_the_regret_is_the_path_at_every_threshold(draw):
     rows = draw(200)
-    curve, path, frontier = regret_curve(rows, 0.05, 0.1), RegretPath(rows, 0.05, 0.1), Frontier.of(rows)
+    _, curve = curve_of(draw(200, 1), rows, method="regret")
+    path, frontier = RegretPath(rows, 0.05, 0.1), Frontier.of(rows)
+    assert curve["method"] == "regret"
     assert curve["threshold"] == frontier.thresholds[1:-1].tolist()
     assert curve["p_value"] == [path.p_value(threshold) for threshold in curve["threshold"]]
+    assert curve["bound"] == [path.upper_bound(threshold) for threshold in curve["threshold"]]
     assert curve["call_rate"] == pytest.approx(frontier.call_rate[1:-1])
-    assert curve["regret"] == [_lost(rows, threshold).mean() for threshold in curve["threshold"]]
-    assert set(map(len, regret_curve(draw(0), 0.05, 0.1).values())) == {0}
+    assert curve["loss"] == [_lost(rows, threshold).mean() for threshold in curve["threshold"]]
+
+
+def test_the_curve_of_net_reads_the_frozen_grid_and_credits_wins(draw):
+    """The deployed threshold is on it, with the bound that its certificate gives."""
+    validate, rows = draw(2000, 1), draw(2000)
+    certificate, curve = curve_of(validate, rows, method="net")
+    assert certificate.threshold in curve["threshold"]
+    at = curve["threshold"].index(certificate.threshold)
+    assert curve["bound"][at] == pytest.approx(certificate.bound)
+    assert curve["p_value"][at] <= 0.1
+    keeps = rows.score > certificate.threshold
+    cascade = np.where(keeps, rows.small_correct, rows.large_correct)
+    assert curve["loss"][at] == pytest.approx(rows.large_correct.mean() - cascade.mean())
+    assert curve["call_rate"][at] == pytest.approx(certificate.call_rate)
+
+
+def test_a_curve_without_rows_has_no_points(draw):
+    certificate, _ = curve_of(draw(200, 1), draw(200))
+    nothing = certificate_curve(certificate, draw(200, 1), draw(0), CertificateConfig())
+    assert nothing.pop("method") == certificate.method
+    assert set(map(len, nothing.values())) == {0}

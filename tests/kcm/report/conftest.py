@@ -1,11 +1,9 @@
-"""A run as the pipeline reports it, and a reader that looks at a drawing the way a person does: by its ticks."""
+"""A run as the pipeline reports it, and readers that take a page as a person or a browser does."""
 
 from __future__ import annotations
 
 import copy
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
@@ -96,70 +94,17 @@ def inputs(result: dict[str, Any]) -> ReportInputs:
             trial | {"number": 2, "area": 0.89, "calls_saved": 0.4, "pareto": False},
         ],
         certificate_path={
+            "method": "regret",
             "threshold": [float("inf"), 5.0, 3.0, 2.0, 1.0],
             "p_value": [0.0, 0.001, 0.02, 0.09, 0.4],
-            "regret": [0.0, 0.001, 0.005, 0.012, 0.018],
+            "loss": [0.0, 0.001, 0.005, 0.012, 0.018],
+            "bound": [0.002, 0.006, 0.012, 0.018, 0.027],
             "call_rate": [1.0, 0.8, 0.5, 0.3, 0.2],
         },
         config_yaml="name: reviews\nseed: 0\n",
         lineage={"features": "a1b2c3", "train": "d4e5f6"},
         machine="2 CPU cores",
     )
-
-
-@dataclass
-class Drawing:
-    """A plot, read by its ticks: where marks and rules stand in the units of the axes."""
-
-    svg: ElementTree.Element
-    legend: list[str]
-
-    def ticks(self, axis: str) -> list[tuple[str, float]]:
-        """Label and position of the ticks of `x` or `y`, in the order drawn."""
-        style, other = ("x", "y") if axis == "x" else ("tick y", "x")
-        texts = [text for text in self.svg.iter("text") if text.get("class") == style]
-        lines = texts if axis == "y" else [t for t in texts if t.get(other) == texts[0].get(other)]
-        return [(text.text or "", float(text.attrib[axis])) for text in lines]
-
-    def at(self, axis: str, position: float) -> float:
-        """The value at a position, from the first and the last tick: percent signs and true minus signs are read."""
-        (first, start), *_, (last, end) = self.ticks(axis)
-        low, high = (float(label.strip("%").replace("−", "-")) for label in (first, last))
-        return low + (position - start) / (end - start) * (high - low)
-
-    def mark(self, title: str) -> tuple[float, float]:
-        """Value of the one mark whose tip starts with `title`."""
-        (found,) = [mark for mark in self.marks() if (mark.findtext("title") or "").startswith(title)]
-        x, y = centre(found)
-        return self.at("x", x), self.at("y", y)
-
-    def marks(self, style: str = "") -> list[ElementTree.Element]:
-        """Marks that are drawn with all words of `style`."""
-        styles = {"mark", *style.split()}
-        return [element for element in self.svg.iter() if styles <= set(element.get("class", "").split())]
-
-    def lines(self, style: str) -> list[ElementTree.Element]:
-        """Lines that are drawn with all words of `style`."""
-        styles = {"line", *style.split()}
-        return [element for element in self.svg.iter() if styles <= set(element.get("class", "").split())]
-
-
-def centre(mark: ElementTree.Element) -> tuple[float, float]:
-    if mark.tag == "circle":
-        return float(mark.attrib["cx"]), float(mark.attrib["cy"])
-    corners = [tuple(map(float, corner.split(","))) for corner in mark.attrib["points"].split()]
-    return sum(x for x, _ in corners) / 4, sum(y for _, y in corners) / 4
-
-
-@pytest.fixture
-def read_drawing() -> Callable[[str], Drawing]:
-    def read(figure: str) -> Drawing:
-        root = ElementTree.fromstring(figure)
-        (svg,) = [child for child in root if child.tag == "svg"]
-        legend = ["".join(item.itertext()) for item in root.iter("li")]
-        return Drawing(svg, legend)
-
-    return read
 
 
 class Reader(HTMLParser):
@@ -174,14 +119,14 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -226,7 +171,7 @@ class Lines(Reader):
 @pytest.fixture
 def lines() -> Callable[[str], str]:
     def read(markup: str) -> str:
-        shown = (" ".join(line.split()) for line in Lines(markup).text.splitlines())
+        shown = (" ".join(line.split()) for line in Lines(str(markup)).text.splitlines())
         return "\n".join(line for line in shown if line)
 
     return read

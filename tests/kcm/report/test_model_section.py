@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from kcm.cascade.policy import Policy
-from kcm.report.model_section import model_section
+from kcm.cascade.gate import DEFERRAL
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.cascade.scores import SCORES
+from kcm.costs import Prices
+from kcm.report.page import model_section
 
 Lines = Callable[[str], str]
 POLICY = Policy().model_dump(mode="json")
@@ -44,7 +47,7 @@ def test_the_control_goes_by_its_own_name_and_without_a_frontier_there_is_still_
     del metrics["frontier"]
     markup = model_section("mcm", metrics, result["certificate"], POLICY)
     assert lines(markup) == snapshot
-    assert "heat-10" in markup
+    assert "Accuracy matrix of MCM" in markup
 
 
 @pytest.mark.parametrize("certified", [False, True])
@@ -61,3 +64,31 @@ def test_names_are_never_markup(metrics: Any, result: Any) -> None:
     section = model_section("kcm", metrics, result["certificate"], policy)
     assert "<img" not in section
     assert HOSTILE in "".join(parsed(section).itertext())
+
+
+def test_a_policy_is_told_in_sentences(lines: Lines, snapshot: SnapshotAssertion) -> None:
+    policy = Policy(
+        gate="deferral",
+        temperature=1.25,
+        deferral_weight=0.1,
+        decision=Decision(decision="threshold", threshold=-0.5),
+        task_decisions={"tweets": KEEP_ALL},
+        prompt="hard",
+        on_large_failure="error",
+    )
+    assert lines(model_section("kcm", {}, {}, policy.model_dump(mode="json"))) == snapshot
+
+
+@pytest.mark.parametrize("gate", [*SCORES, DEFERRAL, "gap:Gap"])
+@pytest.mark.parametrize("decision", [KEEP_ALL, ESCALATE_ALL])
+def test_every_gate_and_decision_has_its_words(gate: str, decision: Decision, lines: Lines) -> None:
+    policy = Policy(decision=decision).model_dump(mode="json") | {"gate": gate}
+    told = lines(model_section("kcm", {}, {}, policy))
+    assert "answers every input. The large model is shown the task prompt alone." in " ".join(told.split())
+
+
+def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any, lines: Lines) -> None:
+    prices = Prices(large=0.01, small=0.0, currency="EUR")
+    told = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
+    assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in told
+    assert "€7.10 of €10.00 for the large model alone" in told

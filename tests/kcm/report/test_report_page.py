@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import itertools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +17,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.errors import ArtefactError
-from kcm.report.page import render_report, write_report
+from kcm.report.page import ReportInputs, render_report, write_report
+from kcm.report.reading import routed
 
 Lines = Callable[[str], str]
 HOSTILE = [
@@ -39,15 +44,17 @@ def test_the_page_tells_the_run_from_headline_to_config(inputs, lines: Lines, sn
     assert lines(render_report(inputs)) == snapshot
 
 
-def test_the_page_asks_nothing_of_the_network_and_runs_no_script(inputs, read_page) -> None:
+def test_the_page_asks_nothing_of_the_network_and_runs_one_script_that_its_policy_names(inputs, read_page) -> None:
     page = render_report(inputs)
     tags = read_page(page).tags
-    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in tags}
+    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert not {"link", "img", "iframe", "object"} & {tag for tag, _ in tags}
     assert all(attributes.get("href", "#").startswith("#") for _, attributes in tags)
     assert not {"src", "srcset", "action", "data"} & {name for _, attributes in tags for name in attributes}
     assert not re.search(r"url\(|@import", page)
     policies = [a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert policies == [f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
 
 
 def test_hostile_names_are_text(inputs, read_page) -> None:
@@ -69,7 +76,8 @@ def test_hostile_names_are_text(inputs, read_page) -> None:
 
     page = read_page(render_report(hostile))
 
-    assert not {"script", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not {"img", "iframe"} & {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert [tag for tag, _ in page.tags].count("style") == 1
     for name in HOSTILE:
@@ -92,9 +100,9 @@ def test_the_page_can_be_read_without_seeing_it(inputs, read_page) -> None:
     assert ("html", {"lang": "en"}) in tags
     assert names.count("h1") == names.count("main") == names.count("title") - names_in_svg(tags) == 1
     assert names.count("table") == names.count("caption")
-    plots = [attributes for tag, attributes in tags if tag == "svg" and attributes.get("class") == "plot"]
-    assert len(plots) == names.count("figure") == 7
-    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 40 for plot in plots)
+    plots = [attributes for tag, attributes in tags if tag == "svg"]
+    assert len(plots) == names.count("figure") == 9
+    assert all(plot["role"] == "group" and len(plot["aria-label"]) > 40 for plot in plots)
     levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
@@ -127,14 +135,82 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
 
 def test_a_run_of_mcm_alone_has_a_page(inputs, lines: Lines) -> None:
     del inputs.result["kcm"]
-    assert "MCM answers 64% of the inputs itself" in lines(render_report(inputs))
+    assert "MCM saves 64% of the calls" in lines(render_report(inputs))
+
+
+def test_every_threshold_has_its_point_on_the_slider_and_a_row_of_the_table(inputs, read_page) -> None:
+    inputs.result["costs"] = {"large": 0.002, "small": 0.0001, "currency": "USD"}
+    page = read_page(render_report(inputs))
+    (slider,) = [attributes for _, attributes in page.tags if attributes.get("class") == "slider"]
+    points = json.loads(slider["data-points"])
+    assert [point["threshold"] for point in points] == ["5", "3", "2", "1"]
+    deployed = points[int(slider["data-start"])]
+    assert deployed == {
+        "threshold": "2",
+        "call_rate": "30.0%",
+        "accuracy": "91.7%",
+        "saved": "$1.30",
+        "bound": "1.8 lost",
+    }
+    assert "hidden" in slider  # until the script shows it; the table needs none
+    assert all(value in page.text for point in points for value in point.values())
+
+
+ENDS = {"estimate": 0.9, "low": 0.88, "high": 0.92}
+ROUTED = {
+    "method": "regret",
+    "epsilon": 0.05,
+    "delta": 0.1,
+    "decision": "threshold",
+    "threshold": 2.0,
+    "bound": 0.04,
+    "valid": True,
+    "certified": {"decision": "threshold", "threshold": 1.5},
+    "num_rows": 800,
+    "reason": "the searched decision is certified",
+    "tasks": {},
+    "test": {
+        "num_rows": 400,
+        "call_rate": 0.3,
+        "calls_saved": 0.7,
+        "cost_saved": None,
+        "small": ENDS,
+        "large": ENDS,
+        "cascade": ENDS,
+        "difference": {"estimate": -0.01, "low": -0.02, "high": 0.0},
+    },
+    "warnings": [],
+    "notes": ["<img src=x>"],
+}
+
+
+def route_page(inputs: ReportInputs, certificate: dict[str, Any], **shown: Any) -> str:
+    result = routed(certificate, {"apgr": None, "auroc": 0.71}) | {"name": "<b>table</b>"}
+    page = replace(inputs, result=result, trials=None, lineage=None, config_yaml="", columns={"label": "<i>"})
+    return render_report(replace(page, **shown))
+
+
+def test_the_page_of_a_route_says_what_is_decided_and_promised(
+    inputs, lines: Lines, snapshot: SnapshotAssertion
+) -> None:
+    page = route_page(inputs, ROUTED)
+    assert lines(page) == snapshot
+    assert not {"<b>table", "<img", "<i>"} & {page[at.start() : at.start() + 8] for at in re.finditer("<", page)}
+    assert html.unescape("&lt;img src=x&gt;.") in lines(page)
+
+
+def test_a_route_without_test_rows_or_confidence_still_has_a_page(
+    inputs, lines: Lines, snapshot: SnapshotAssertion
+) -> None:
+    certificate = ROUTED | {"decision": "escalate_all", "threshold": None, "test": None}
+    assert lines(route_page(inputs, certificate, frontiers={}, reliability={}, certificate_path={})) == snapshot
 
 
 def test_a_large_run_makes_a_small_page(inputs) -> None:
     count = 200_000
     shares = [index / (count - 1) for index in range(count)]
     columns = {"call_rate": shares, "accuracy": shares, "threshold": shares}
-    path = {"threshold": shares, "p_value": shares, "regret": shares, "call_rate": shares}
+    path = {"threshold": shares, "p_value": shares, "loss": shares, "bound": shares, "call_rate": shares}
     trial = inputs.trials[2]
     large = replace(
         inputs,

@@ -12,6 +12,8 @@ from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
 from pipelines.batch.predict import Score, added_columns
 
+CONFIDENCE = ("confidence", "judge_confidence", "answer_probability")
+
 
 class StubCascade:
     """Answers with the length of the text, fails at the text `fail`, and remembers what it was asked."""
@@ -62,10 +64,10 @@ def test_the_cascade_is_told_id_and_task(tmp_path: Path, cascade: StubCascade) -
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("text", ["id", "label", "confidence", "gate_score", "route", "cost_s", "error"]),
-        ("id,text", ["label", "confidence", "gate_score", "route", "cost_s", "error"]),
-        ("text,label,route", ["id", "kcm_label", "confidence", "gate_score", "kcm_route", "cost_s", "error"]),
-        ("id,text,label,kcm_label", ["kcm_kcm_label", "confidence", "gate_score", "route", "cost_s", "error"]),
+        ("text", ["id", "label", *CONFIDENCE, "gate_score", "route", "cost_s", "error"]),
+        ("id,text", ["label", *CONFIDENCE, "gate_score", "route", "cost_s", "error"]),
+        ("text,label,route", ["id", "kcm_label", *CONFIDENCE, "gate_score", "kcm_route", "cost_s", "error"]),
+        ("id,text,label,kcm_label", ["kcm_kcm_label", *CONFIDENCE, "gate_score", "route", "cost_s", "error"]),
     ],
 )
 def test_no_column_of_the_input_is_overwritten(tmp_path: Path, header: str, expected: list[str]) -> None:

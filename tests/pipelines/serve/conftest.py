@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from markupsafe import Markup
 
 from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
-from kcm.report.drawing.markup import Html, element
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
 from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api
@@ -39,7 +39,7 @@ class StubService:
             raise problem
         self.seen += inputs
         self.origins += [origin]
-        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01)
+        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01, 0.0, 0.9, 0.9)
         return PredictResponse(
             model_version=self.version,
             request_id=origin.request_id,
@@ -65,8 +65,8 @@ class StubService:
             shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
         )
 
-    def report(self) -> Html:
-        return element("p", "what <it> promises")
+    def report(self) -> Markup:
+        return Markup("<p>%s</p>") % "what <it> promises"
 
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         if self.refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.learners.stream import matrix
 from pipelines.store.features import read_task
-from pipelines.store.outcomes import Answers, in_label_list, with_prompts
+from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, usage_of, with_prompts, write_identity
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -95,3 +96,13 @@ def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
     np.testing.assert_allclose(matrix(answers["large_probabilities"])[0], [third, 2 * third, 0, 0], rtol=1e-6)
     assert np.isnan(matrix(answers["large_probabilities"])[1:]).all()
     assert in_label_list(answers, 4) is answers
+
+
+def test_what_the_answers_took_is_known_beside_them(tmp_path: Path) -> None:
+    paid = replace(ANSWERS[0], cost=Cost(seconds=2.0, tokens=120, currency=0.003))
+    write_identity(tmp_path, "a model", **usage_of([paid, *ANSWERS[1:]]), failed=1)
+    found = OutcomesArtefact("outcomes", "f", tmp_path)
+    assert found.identity == "a model"
+    assert found.usage == {"rows": 4, "tokens": 120, "currency": 0.003}
+    write_identity(tmp_path, "of an earlier version")
+    assert found.usage == {}

@@ -33,6 +33,8 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client:
         "degraded": False,
         "cost_s": 0.01,
         "large_cost_s": 0.0,
+        "judge_confidence": 0.9,
+        "answer_probability": 0.9,
     }
 
 

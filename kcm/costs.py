@@ -1,0 +1,67 @@
+"""What a call of the large model costs in money, and what a cascade saves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from kcm.config import Config
+
+
+class Price(Config):
+    """The price of an answer, by the call or by the tokens that it reads and writes."""
+
+    per_call: float | None = Field(None, ge=0, description="Price of one answer.")
+    per_1k_tokens: float | None = Field(None, ge=0, description="Price of 1,000 tokens, read or written.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Price:
+        if (self.per_call is None) == (self.per_1k_tokens is None):
+            raise ValueError("give either per_call or per_1k_tokens")
+        return self
+
+    def of_answer(self, tokens: float | None) -> float | None:
+        """The price of an answer of so many tokens; None where these were not counted."""
+        if self.per_1k_tokens is None:
+            return self.per_call
+        return None if tokens is None else self.per_1k_tokens * tokens / 1000
+
+
+class CostsConfig(Config):
+    """What answers cost. The small side answers every input, the large model those that are escalated."""
+
+    large: Price | None = Field(
+        None, description="The large model; null: what its answers cost on record, if anything."
+    )
+    small: Price = Field(Price(per_call=0.0), description="The small side.")
+    currency: str = Field("USD", min_length=1, max_length=8, description="Shown before or after every amount.")
+
+
+class Prices(Config):
+    """The mean price of an answer by either side, in `currency`."""
+
+    large: float
+    small: float
+    currency: str
+
+    def saved_per_1000(self, calls_saved: float) -> float:
+        """Saved on 1,000 inputs against the large model alone; negative where the small side costs more than that."""
+        return 1000 * (calls_saved * self.large - self.small)
+
+
+def prices(costs: CostsConfig, usage: Mapping[str, Any] | None = None) -> Prices | None:
+    """The prices that are given, else those on record; None where neither says what an answer costs.
+
+    `usage` holds what the large model's answers took together: `rows`, and `tokens` and `currency` where counted.
+    """
+    used = usage or {}
+    rows = used.get("rows") or 0
+    tokens = used["tokens"] / rows if rows and used.get("tokens") else None
+    recorded = used["currency"] / rows if rows and used.get("currency") else None
+    large = costs.large.of_answer(tokens) if costs.large else recorded
+    small = costs.small.of_answer(tokens)
+    if large is None or small is None:
+        return None
+    return Prices(large=large, small=small, currency=costs.currency)

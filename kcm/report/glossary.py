@@ -1,0 +1,65 @@
+"""What each metric and term is called on the page, how it is written, what it means, and why it may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from kcm.report.formats import known, lost, number, percent, points
+
+_FORMS: dict[str, Callable[[float | None], str]] = {
+    "percent": percent,
+    "points": points,
+    "lost": lost,
+    "number": number,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's words; `reason` is why it is missing when it is, `meaning` what a reader sees on hover."""
+
+    label: str
+    form: str = "number"
+    meaning: str = ""
+    reason: str = "not measured in this run"
+
+    @property
+    def show(self) -> Callable[[float | None], str]:
+        """How its values are written."""
+        return _FORMS[self.form]
+
+
+@cache
+def _written() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(files("kcm.report").joinpath("glossary.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def metric(key: str) -> Metric:
+    """The words of `key`; a metric that is not in the glossary goes by its own name."""
+    written, (mode, _, rest) = _written(), key.partition(".")
+    if mode in written["prompts"] and rest in written["prompt_metrics"]:
+        found = written["prompt_metrics"][rest]
+        return Metric(**found | {"label": f"{written['prompts'][mode]}: {found['label']}"})
+    return Metric(**written["metrics"].get(key, {"label": key.replace("_", " ")}))
+
+
+def meaning_of(term: str) -> str:
+    """What a term means; empty for one that needs no words."""
+    return str(_written()["terms"].get(term, ""))
+
+
+def why_missing(keys: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Reasons why metrics are missing in any of `rows`, each with the labels that it explains."""
+    reasons: dict[str, list[str]] = {}
+    found = list(rows)
+    for key in keys:
+        if not all(known(row.get(key)) for row in found):
+            reasons.setdefault(metric(key).reason, []).append(metric(key).label.removesuffix(", points"))
+    return reasons

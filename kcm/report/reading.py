@@ -1,0 +1,159 @@
+"""How a run's result is read: who took part, which tasks there were, and what may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from kcm.costs import Prices
+from kcm.metrics.routing import thinned
+from kcm.report.formats import known
+
+Numbers = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
+Who = Literal["kcm", "mcm"]
+
+NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM"}
+ALL_TASKS = "All tasks"
+SLIDER_POINTS = 101
+
+
+def names_of(result: Numbers) -> Mapping[Who, str]:
+    """What the collaborators are called; `kcm route` has one that it did not train."""
+    return result.get("names") or NAMES
+
+
+def collaborators(result: Numbers) -> dict[Who, Numbers]:
+    """The collaborators that `result` has, in its order: the first is deployed, the other is its control."""
+    known_names: dict[str, Who] = {name: name for name in NAMES}
+    return {known_names[key]: found for key, found in result.items() if key in known_names and found}
+
+
+def deployed(result: Numbers) -> tuple[Who, Numbers]:
+    """The collaborator that is certified and deployed."""
+    return next(iter(collaborators(result).items()))
+
+
+def certificate_of(result: Numbers) -> Numbers:
+    """The certificate of the deployed collaborator; empty where there is none."""
+    return result.get("certificate") or {}
+
+
+def certificates(certificate: Numbers) -> dict[str | None, Numbers]:
+    """The certificate of the common decision (None), and those of tasks with a decision of their own."""
+    return {None: certificate, **(certificate.get("tasks") or {})}
+
+
+def escalates_all(certificate: Numbers) -> bool:
+    """Whether no decision keeps anything."""
+    return all(each.get("decision") == "escalate_all" for each in certificates(certificate).values())
+
+
+def is_certified(certificate: Numbers) -> bool:
+    """Whether something is kept under a promise that holds; where all is escalated there is nothing to promise."""
+    valid = all(each.get("valid") for each in certificates(certificate).values())
+    return valid and "decision" in certificate and not escalates_all(certificate)
+
+
+def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
+    """Name and row per collaborator of all tasks together, then of each task; a task may bear any name."""
+    found = collaborators(result)
+    tasks = {who: c.get("tasks") or {} for who, c in found.items()}
+    names = dict.fromkeys(name for own in tasks.values() for name in own)
+    each = [(name, {who: own[name] for who, own in tasks.items() if name in own}) for name in names]
+    return [(ALL_TASKS, {who: c["overall"] for who, c in found.items()}), *each]
+
+
+def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
+    """What `kcm route certify` found, laid out as the result of a run; `quality`: the router's metrics by name."""
+    test: Numbers = certificate.get("test") or {}
+    overall: dict[str, Any] = {key: test.get(key) for key in ("num_rows", "call_rate", "calls_saved", "cost_saved")}
+    for side in ("small", "large", "cascade", "difference"):
+        key, found = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
+        overall |= {key: found.get("estimate"), f"{key}_interval": [found.get("low"), found.get("high")]}
+    return {
+        "names": {"kcm": "the cascade"},
+        "kcm": {"overall": overall, "routing": quality},
+        "certificate": certificate,
+        "costs": certificate.get("costs"),
+        "recommendation": certificate.get("recommendation"),
+        "notes": [*certificate.get("warnings", ()), *certificate.get("notes", ())],
+    }
+
+
+def task_names(result: Numbers) -> list[str]:
+    """Names of the tasks in the order of the accuracy matrix, which may know more tasks than were reported."""
+    names = [name for name, _ in outcomes(result)[1:]]
+    longest = max(len(c.get("accuracy_matrix") or ()) for c in collaborators(result).values())
+    return [*names, *(f"task {index + 1}" for index in range(len(names), longest))]
+
+
+def first_and_last(collaborator: Numbers) -> list[tuple[float, float] | None]:
+    """Per task, accuracy when it was learned, R[j, j], and after the last task, R[T, j]; None where not measured."""
+    matrix = collaborator.get("accuracy_matrix") or []
+    ends = [(row[j], matrix[-1][j]) for j, row in enumerate(matrix)]
+    return [(first, last) if known(first) and known(last) else None for first, last in ends]
+
+
+def filled_bins(bins: Sequence[Numbers]) -> list[Numbers]:
+    """The bins that hold rows."""
+    return [b for b in bins if b.get("count") and known(b.get("confidence")) and known(b.get("accuracy"))]
+
+
+def is_scored(trial: Numbers) -> bool:
+    """Whether a trial has both objectives."""
+    return known(trial.get("calls_saved")) and known(trial.get("area"))
+
+
+def sides(result: Numbers, part: str) -> dict[Who, Any]:
+    """A part of what was measured, by collaborator; those without it are left out."""
+    return {who: each[part] for who, each in collaborators(result).items() if each.get(part)}
+
+
+def flat(values: Numbers, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by dotted names; a decision is one value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "decision" not in value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def tested(path: Columns) -> list[Numbers]:
+    """The points of a certificate's path that can be drawn, by falling threshold: `p_value`, `loss`, `bound`, ..."""
+    columns = {"loss" if name == "regret" else name: column for name, column in path.items() if name != "method"}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    drawn = [row for row in rows if all(known(row.get(name)) for name in ("threshold", "p_value", "loss", "call_rate"))]
+    return sorted(drawn, key=lambda row: -row["threshold"])
+
+
+def tested_at(path: Columns, threshold: float | None) -> Numbers | None:
+    """The tested point nearest to `threshold`."""
+    points = tested(path) if known(threshold) else []
+    return min(points, key=lambda row: abs(row["threshold"] - threshold), default=None)
+
+
+def threshold_points(frontier: Columns, path: Columns, prices: Prices | None) -> list[dict[str, float | None]]:
+    """What each threshold would do: accuracy and calls on test, money per 1,000 inputs, and its bound on certify.
+
+    Between the written points of the frontier lies a line.
+    """
+    columns = zip(*(frontier.get(name, ()) for name in ("threshold", "accuracy", "call_rate")), strict=True)
+    curve = sorted(row for row in columns if all(map(known, row)) and abs(row[0]) < 1e300)
+    points = tested(path) if curve else []
+    found = []
+    for point in (points[index] for index in thinned(len(points), SLIDER_POINTS)):
+        at = point["threshold"]
+        accuracy, call_rate = (float(np.interp(at, [r[0] for r in curve], [r[i] for r in curve])) for i in (1, 2))
+        saved = prices.saved_per_1000(1 - call_rate) if prices else None
+        row = {
+            "threshold": at,
+            "accuracy": accuracy,
+            "call_rate": call_rate,
+            "saved": saved,
+            "bound": point.get("bound"),
+        }
+        found.append(row)
+    return found

@@ -1,0 +1,15 @@
+// Moves over the thresholds that the table below it lists; without this script the table stands alone.
+for (const box of document.querySelectorAll(".slider")) {
+  const points = JSON.parse(box.dataset.points);
+  const range = box.querySelector("input");
+  const show = () => {
+    const shown = points[range.value];
+    for (const place of box.querySelectorAll("[data-key]")) place.textContent = shown[place.dataset.key];
+    range.setAttribute("aria-valuetext", `${shown.call_rate} of the calls, ${shown.accuracy} correct`);
+  };
+  range.max = points.length - 1;
+  range.value = box.dataset.start;
+  range.addEventListener("input", show);
+  box.hidden = false;
+  show();
+}

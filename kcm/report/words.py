@@ -1,0 +1,234 @@
+"""What a run comes to, in sentences that report, terminal and served page share: result, promise, and advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from kcm.costs import Prices
+from kcm.report.formats import (
+    MISSING,
+    exact_points,
+    known,
+    money,
+    number,
+    percent,
+    plural,
+    points_interval,
+    rounds_to_zero,
+    unsigned_points,
+    whole_percent,
+)
+from kcm.report.reading import (
+    Numbers,
+    Who,
+    certificate_of,
+    certificates,
+    collaborators,
+    deployed,
+    escalates_all,
+    is_certified,
+    names_of,
+    tested_at,
+)
+
+Columns = Mapping[str, Sequence[float]]
+
+
+def headline(result: Numbers) -> str:
+    """What the deployed collaborator saves, and at which loss."""
+    (who, found), certificate = deployed(result), certificate_of(result)
+    name, saves = names_of(result)[who].replace("the", "The", 1), _saves(found["overall"], result)
+    if escalates_all(certificate):
+        return f"{name} sends every input to the large model{_because(certificate)}."
+    if not is_certified(certificate):
+        return f"{name} {saves}; its loss is not certified{_because(certificate)}."
+    within = " in every task with a threshold of its own, and over all other inputs" if certificate.get("tasks") else ""
+    return f"{name} {saves} at no more than {epsilon_words(certificate)} lost{within}."
+
+
+def measured(result: Numbers) -> str:
+    """What the deployed collaborator does on test, and what the other one does in its place."""
+    own, found = deployed(result)
+    other: Who = "mcm" if own == "kcm" else "kcm"
+    control = collaborators(result).get(other)
+    said = f"On test, {names_of(result)[own]} {_does(found['overall'])}."
+    if not control:
+        return said
+    networks = "MLPs in place of KANs" if other == "mcm" else "KANs in place of MLPs"
+    return f"{said} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
+
+
+def promise(certificate: Numbers) -> str:
+    """What is promised of the deployed decision, its bound and its delta; the same words wherever it is shown."""
+    if not certificate:
+        return "Nothing is promised: there is no certificate"
+    if not all(each.get("valid") for each in certificates(certificate).values()):
+        return f"The promised call rate cannot be kept{_because(certificate)}"
+    if escalates_all(certificate):
+        return f"Nothing can be lost, since the large model answers everything{_because(certificate)}"
+    kind = f"by {certificate.get('method')} on {number(certificate.get('num_rows'))} certify rows"
+    if window := certificate.get("window"):
+        kind += f", decisions {window['after'] + 1} to {window['upto']}; until {window['expires_at']}"
+    bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
+    return (
+        f"At most {epsilon_words(certificate)} lost, with a probability of at least {confidence_words(certificate)}"
+        f" ({bound}{kind}){_ledger(certificate)}"
+    )
+
+
+def recommendation(result: Numbers, path: Columns | None = None) -> str:
+    """What to do with this run, and why; `path` is the certificate's, where it is known."""
+    overall, certificate = deployed(result)[1]["overall"], certificate_of(result)
+    if not certificate:
+        return "Certify it first: nothing bounds what the cascade loses."
+    if not is_certified(certificate):
+        return _mend(certificate, path or {})
+    saved, difference, epsilon = overall.get("cost_saved"), overall.get("difference"), certificate.get("epsilon")
+    if known(difference) and known(epsilon) and -difference > epsilon:
+        lost = f"loses {unsigned_points(difference)}, more than the certified {exact_points(epsilon)}"
+        return f"Look before you deploy: on test it {lost}; test and certify rows may differ, or chance was against it."
+    if prices := prices_of(result):
+        saved = prices.saved_per_1000(overall.get("calls_saved") or 0.0)
+    if known(saved) and saved < 0:
+        return "Keep asking the large model: the small side costs more than the calls that it saves."
+    return f"Deploy it: the loss is certified, and on test it {_loses(overall)}."
+
+
+def _mend(certificate: Numbers, path: Columns) -> str:
+    """What would make a promise possible that cannot be given now."""
+    units, fewest = certificate.get("num_units"), certificate.get("fewest_units")
+    epsilon, delta = certificate.get("epsilon"), certificate.get("delta")
+    if not certificate.get("valid"):
+        return "Allow more calls or more loss: no threshold keeps both promises."
+    if (certificate.get("searched") or {}).get("decision") == "escalate_all":
+        return "Keep asking the large model: on validate every threshold loses more than tuning allows."
+    if known(units) and known(fewest) and units < fewest:
+        enough = 1 - delta ** (1 / units) if units and known(delta) and certificate.get("method") == "regret" else None
+        wider = f"an epsilon of {exact_points(math.ceil(200 * enough) / 200)}" if enough else "a larger epsilon"
+        return (
+            f"Use more rows: {number(units)} independent certify rows cannot certify {epsilon_words(certificate)},"
+            f" whatever they say; {number(fewest)} are needed, or {wider}."
+        )
+    tested = tested_at(path, (certificate.get("searched") or {}).get("threshold"))
+    if tested is None or not (known(epsilon) and known(delta)):
+        return "Keep asking the large model, or allow a larger loss: no threshold could be certified."
+    loss, bound = max(tested["loss"], 0.0), tested.get("bound")
+    if loss < epsilon:
+        needed = math.ceil(-math.log(delta) / divergence(loss, epsilon) / 100) * 100
+        return (
+            f"Use more rows: the searched threshold lost {unsigned_points(loss)} on certify, less than the allowed"
+            f" {exact_points(epsilon)}; about {number(needed)} certify rows like these would show it."
+        )
+    another = (
+        f"Choose an epsilon of {exact_points(math.ceil(200 * bound) / 200)} or more, or keep"
+        if known(bound)
+        else "Keep"
+    )
+    return f"{another} asking the large model: the searched threshold lost {unsigned_points(loss)} on certify."
+
+
+def divergence(loss: float, epsilon: float) -> float:
+    """Kullback-Leibler divergence of coins: n rows that lose `loss` have a p-value of at most exp(-n divergence)."""
+    part = loss * math.log(loss / epsilon) if loss > 0 else 0.0
+    return part + (1 - loss) * math.log((1 - loss) / (1 - epsilon))
+
+
+def notices(result: Numbers) -> list[str]:
+    """What would mislead if it were left unsaid; empty for an ordinary run."""
+    overall = deployed(result)[1]["overall"]
+    small, large, bad = overall.get("small_accuracy"), overall.get("large_accuracy"), result.get("bad_rows")
+    found = [f"{note}." for note in result.get("notes") or ()]
+    if known(small) and known(large) and small >= large:
+        found.append(
+            f"On test the small model alone ({percent(small)}) is at least as accurate as the large model"
+            f" ({percent(large)}): never escalating would be cheaper."
+        )
+    if bad:
+        found.append(f"{plural(bad, 'row')} could not be used and {'was' if bad == 1 else 'were'} left out.")
+    return found
+
+
+def epsilon_words(certificate: Numbers) -> str:
+    """Epsilon as `2 points`."""
+    epsilon = certificate.get("epsilon")
+    return exact_points(epsilon) if known(epsilon) else "an unstated loss"
+
+
+def bound_words(certificate: Numbers) -> str:
+    """The upper bound on the loss as `1.8 points`; where even the bound is a gain, it is called one."""
+    bound = certificate.get("bound")
+    if not known(bound):
+        return MISSING
+    return f"a gain of {unsigned_points(bound)}" if bound < 0 else unsigned_points(bound)
+
+
+def confidence_words(certificate: Numbers) -> str:
+    """1 - delta as `90%`, rounded down; delta of all decisions together, which must hold at once."""
+    spent = spent_delta(certificate)
+    return "an unstated share" if spent is None else f"{math.floor(round(1000 * (1 - spent), 6)) / 10:g}%"
+
+
+def spent_delta(certificate: Numbers) -> float | None:
+    """The delta of all decisions together."""
+    decisions = certificates(certificate).values()
+    spent = [delta for each in decisions if known(delta := each.get("delta"))]
+    return sum(spent) if len(spent) == len(decisions) else None
+
+
+def _ledger(certificate: Numbers) -> str:
+    """Why less than the delta that was asked for is spent."""
+    asked, spent = certificate.get("asked_delta"), spent_delta(certificate)
+    if not known(asked) or not spent or spent > 0.999 * asked:
+        return ""
+    look = round(math.sqrt(6 * asked / spent) / math.pi)
+    return (
+        f"; δ {number(asked)} was asked for, and look {look} at these rows may spend {percent(spent / asked, 0)} of it"
+    )
+
+
+def prices_of(result: Numbers) -> Prices | None:
+    """What answers cost, where the run knows it."""
+    return Prices.model_validate(result["costs"]) if result.get("costs") else None
+
+
+def decision(values: Numbers) -> str:
+    """A decision as `keep above 2.104`, `keep all` or `escalate all`."""
+    if values.get("decision") == "threshold":
+        return f"keep above {number(values.get('threshold'))}"
+    return str(values.get("decision") or MISSING).replace("_", " ")
+
+
+def _saves(overall: Numbers, result: Numbers) -> str:
+    share, prices = overall.get("calls_saved"), prices_of(result)
+    if not known(share):
+        return "saves an unmeasured share of the calls"
+    if not prices:
+        return f"saves {whole_percent(share)} of the calls to the large model"
+    saved = prices.saved_per_1000(share)
+    verb = "costs" if saved < 0 else "saves"
+    return f"{verb} {money(abs(saved), prices.currency)}{' more' if saved < 0 else ''} per 1,000 inputs"
+
+
+def _does(overall: Numbers) -> str:
+    difference, rate = overall.get("difference"), overall.get("call_rate")
+    kept = f"{whole_percent(1 - rate)} of the inputs" if known(rate) else "an unmeasured share of the inputs"
+    whole = {0.0: "every input", 1.0: "no input"}.get(rate) if known(rate) else None
+    answers = f"answers {whole or kept} itself"
+    if not known(difference):
+        return f"{answers}; its accuracy was not compared with the large model's"
+    interval = f"(95% interval of the difference: {points_interval(overall.get('difference_interval'))})"
+    return f"{answers} and {_loses(overall)} {interval}"
+
+
+def _loses(overall: Numbers) -> str:
+    difference = overall.get("difference")
+    if not known(difference) or rounds_to_zero(100 * difference, 1):
+        return "is as accurate as the large model alone" if known(difference) else "was not measured"
+    verb, against = ("gains", "over") if difference > 0 else ("loses", "against")
+    return f"{verb} {unsigned_points(difference)} {against} the large model alone"
+
+
+def _because(certificate: Numbers) -> str:
+    reason = str(certificate.get("reason") or "").strip().rstrip(".")
+    return f": {reason}" if reason else ""

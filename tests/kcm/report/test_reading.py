@@ -1,0 +1,87 @@
+import math
+
+import pytest
+
+from kcm.costs import Prices
+from kcm.report import reading
+
+
+def test_a_task_of_the_totals_name_stays_apart_from_the_total(result) -> None:
+    task = result["kcm"]["tasks"]["reviews"] | {"num_rows": 7}
+    result["kcm"]["tasks"] = {reading.ALL_TASKS: task}
+    result["mcm"]["tasks"] = {}
+    total, only = reading.outcomes(result)
+    assert total[1]["kcm"]["num_rows"] == 3000
+    assert only == (reading.ALL_TASKS, {"kcm": task})
+
+
+def test_tasks_that_the_matrix_alone_knows_get_a_number(result) -> None:
+    for who in ("kcm", "mcm"):
+        result[who]["tasks"] = {"reviews": result[who]["tasks"]["reviews"]}
+    assert reading.task_names(result) == ["reviews", "task 2", "task 3"]
+
+
+def test_accuracies_of_a_task_come_from_its_own_column(result) -> None:
+    result["kcm"]["accuracy_matrix"][1][1] = None
+    assert reading.first_and_last(result["kcm"]) == [(0.85, 0.81), None, (0.84, 0.84)]
+
+
+def test_the_first_of_the_result_is_deployed(result) -> None:
+    assert reading.deployed(result)[0] == "kcm"
+    turned = {"name": "x", "mcm": result["mcm"], "kcm": result["kcm"]}
+    assert list(reading.collaborators(turned)) == ["mcm", "kcm"]
+    assert reading.deployed(turned) == ("mcm", result["mcm"])
+
+
+def test_one_task_that_keeps_something_is_enough_to_promise() -> None:
+    escalates, keeps = {"valid": True, "decision": "escalate_all"}, {"valid": True, "decision": "threshold"}
+    assert reading.is_certified(escalates | {"tasks": {"movies": keeps}})
+    assert not reading.escalates_all(escalates | {"tasks": {"movies": keeps}})
+    assert reading.escalates_all(escalates | {"tasks": {"movies": escalates}})
+
+
+def test_one_promise_that_does_not_hold_spoils_all() -> None:
+    keeps = {"valid": True, "decision": "threshold"}
+    assert not reading.is_certified(keeps | {"tasks": {"movies": keeps | {"valid": False}}})
+
+
+def test_escalating_everything_certifies_nothing() -> None:
+    assert not reading.is_certified({"valid": True, "decision": "escalate_all"})
+    assert not reading.is_certified({"valid": False, "decision": "threshold"})
+    assert not reading.is_certified({})
+    assert reading.is_certified({"valid": True, "decision": "keep_all"})
+
+
+def test_a_bin_without_rows_is_left_out() -> None:
+    full = {"confidence": 0.9, "accuracy": 0.8, "count": 3}
+    assert reading.filled_bins([full, full | {"count": 0}, full | {"accuracy": None}]) == [full]
+
+
+PATH = {
+    "method": "net",
+    "threshold": [3.0, 2.0, 1.0],
+    "p_value": [0.001, 0.02, 0.4],
+    "loss": [0.001, 0.005, 0.03],
+    "bound": [0.01, 0.018, 0.04],
+    "call_rate": [0.5, 0.3, 0.2],
+}
+
+
+def test_a_path_of_an_earlier_version_is_read_with_its_own_name_for_the_loss() -> None:
+    old = {**{name: column for name, column in PATH.items() if name not in ("loss", "bound", "method")}}
+    (first, *_) = reading.tested(old | {"regret": PATH["loss"]})
+    assert (first["threshold"], first["loss"]) == (3.0, 0.001)
+
+
+def test_points_of_thresholds_lie_between_those_of_the_frontier() -> None:
+    frontier = {"threshold": [math.inf, 4.0, 1.0], "accuracy": [0.9, 0.9, 0.6], "call_rate": [1.0, 0.6, 0.0]}
+    points = reading.threshold_points(frontier, PATH, Prices(large=0.01, small=0.001, currency="USD"))
+    assert [point["threshold"] for point in points] == [3.0, 2.0, 1.0]
+    assert [point["accuracy"] for point in points] == pytest.approx([0.8, 0.7, 0.6])
+    assert [point["call_rate"] for point in points] == pytest.approx([0.4, 0.2, 0.0])
+    assert [point["saved"] for point in points] == pytest.approx([5.0, 7.0, 9.0])
+    assert [point["bound"] for point in points] == PATH["bound"]
+
+
+def test_without_a_frontier_or_a_path_there_are_no_points() -> None:
+    assert reading.threshold_points({}, PATH, None) == reading.threshold_points({"threshold": []}, {}, None) == []

@@ -1,0 +1,115 @@
+"""What a run comes to in words: result, promise and advice, each in the snapshot of the case that it is for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+from syrupy.assertion import SnapshotAssertion
+
+from kcm.report import words
+
+ESCALATES = {"decision": "escalate_all", "threshold": None}
+SEARCHED = {"searched": {"decision": "threshold", "threshold": 2.0}}
+COSTS = {"large": 0.002, "small": 0.0001, "currency": "USD"}
+PATH = {"threshold": [2.0], "p_value": [0.2], "loss": [0.015], "bound": [0.028], "call_rate": [0.4]}
+
+
+def told(result: dict[str, Any], path: dict[str, Any] | None = None) -> list[str]:
+    certificate = result.get("certificate", {})
+    said = [words.headline(result), words.measured(result), words.promise(certificate)]
+    return [*said, words.recommendation(result, path), *words.notices(result)]
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "ordinary": {},
+    "in money": {"costs": COSTS},
+    "dearer than the large model": {"costs": COSTS | {"small": 0.01}},
+    "a gain": {"overall": {"difference": 0.012, "difference_interval": [0.002, 0.022]}},
+    "no difference": {"overall": {"difference": -0.0003}},
+    "unmeasured": {"overall": {"difference": None, "call_rate": None, "calls_saved": None}},
+    "all is kept": {"overall": {"call_rate": 0.0, "calls_saved": 1.0}},
+    "almost all is kept": {"overall": {"call_rate": 0.001, "calls_saved": 0.999}},
+    "a small model that is no worse": {"overall": {"small_accuracy": 0.93}},
+    "lost more on test": {"overall": {"difference": -0.031}},
+    "computation costs more": {"overall": {"cost_saved": -0.359}},
+    "bad rows": {"bad_rows": 1200},
+    "a later look": {"certificate": {"asked_delta": 0.1, "delta": 0.1 * 6 / 9.8696 / 4}},
+    "thresholds by task": {
+        "certificate": {"delta": 0.02, "tasks": {task: {"delta": 0.02, "valid": True} for task in "abcd"}}
+    },
+    "one task keeps": {
+        "certificate": ESCALATES | {"tasks": {"movies": {"decision": "keep_all", "delta": 0.1, "valid": True}}}
+    },
+    "a promised call rate": {
+        "certificate": ESCALATES | {"valid": False, "reason": "no threshold is certified for both"}
+    },
+    "a bound that is a gain": {"certificate": {"bound": -0.004, "method": "net"}},
+    "logged traffic": {
+        "certificate": {
+            "method": "traffic",
+            "window": {"after": 100, "upto": 900, "expires_at": "2026-12-24T00:00:00Z"},
+        }
+    },
+    "the search escalates": {"certificate": ESCALATES | {"searched": ESCALATES, "reason": "the search escalates all"}},
+    "too few rows": {
+        "certificate": ESCALATES | SEARCHED | {"num_units": 98, "fewest_units": 193, "reason": "98 units"}
+    },
+    "more rows would do": {"certificate": ESCALATES | SEARCHED | {"num_units": 900, "fewest_units": 193}},
+    "too large a loss": {
+        "certificate": ESCALATES | SEARCHED | {"epsilon": 0.01, "num_units": 900, "fewest_units": 193}
+    },
+    "a path is not known": {"certificate": ESCALATES},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_is_told_in_words(result: dict[str, Any], case: str, snapshot: SnapshotAssertion) -> None:
+    changes = dict(CASES[case])
+    result["kcm"]["overall"] |= changes.pop("overall", {})
+    result["certificate"] |= changes.pop("certificate", {})
+    assert told(result | changes, PATH if "row" in case or "loss" in case else None) == snapshot
+
+
+def test_a_run_without_a_certificate_promises_nothing(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    del result["certificate"]
+    assert told(result) == snapshot
+
+
+def test_a_deployed_mcm_has_the_headline(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    turned = {"mcm": result["mcm"], "kcm": result["kcm"], "certificate": result["certificate"]}
+    assert told(turned) == snapshot
+    del turned["kcm"]
+    assert "control" not in words.measured(turned)
+
+
+def test_a_route_has_a_cascade_of_no_name(result: dict[str, Any]) -> None:
+    assert words.headline(result | {"names": {"kcm": "the cascade"}}).startswith("The cascade saves 71% of the calls")
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"), [(0.1, "90%"), (0.05, "95%"), (0.01216, "98.7%"), (0.3, "70%"), (0.001, "99.9%")]
+)
+def test_confidence_is_rounded_down(delta: float, said: str) -> None:
+    assert words.confidence_words({"delta": delta}) == said
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.005, 0.015])
+def test_so_many_rows_would_have_shown_it(loss: float) -> None:
+    """Oracle: the exact binomial test."""
+    rows = math.ceil(math.log(10) / words.divergence(loss, 0.02))
+    assert binomtest(round(loss * rows), rows, 0.02, alternative="less").pvalue <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"decision": "threshold", "threshold": 2.1044}, "keep above 2.104"),
+        ({"decision": "keep_all", "threshold": None}, "keep all"),
+        ({}, "–"),
+    ],
+)
+def test_decisions_are_words(values: dict[str, Any], said: str) -> None:
+    assert words.decision(values) == said
