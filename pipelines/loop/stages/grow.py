@@ -95,9 +95,8 @@ class GrownEncoding(Encoding):
         forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
         decisions = _decisions(window, rows)
-        features_ND = window_features(
-            decisions, self.encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar
-        )
+        encoder = self.encoder.in_runtime(self.parent.runtime)
+        features_ND = window_features(decisions, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
         if features_ND.shape[1] != self.parent.dim:
             raise DataError(
                 f"stored features have {features_ND.shape[1]} numbers, those of the champion {self.parent.dim}",
@@ -143,7 +142,7 @@ class LoggedAnswers(Plan):
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
         link_files(self.parent.folder, attempt.folder, without={IDENTITY})
-        write_identity(attempt.folder, self.identity)
+        write_identity(attempt.folder, self.identity, runtime=self.parent.runtime)
         names, number = sequence.names, len(sequence.names.tasks) - 1
         forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
