@@ -53,7 +53,9 @@ class Recertification(Plan):
         name = tuned.plan.config.collaborators[0]
         found, names = tuned.load(name), features.names
         rows = window.of_purpose("validate", "certify", "test")
-        features_ND = window_features(rows, self.encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
+        features_ND = window_features(
+            rows, self.encoder.in_runtime(features.runtime), attempt.context, scratch=attempt.scratch, bar=attempt.bar
+        )
         judged = JudgedWindow.of(rows, features_ND, found.collaborator, found.gate, found.policy, names.labels)
         floor = window.share_floor
         planned = judged.of_purpose("validate")
