@@ -124,7 +124,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 window=(turn["after"], turn["upto"]) if turn else None,
                 verdict=turn.get("verdict"),
                 certificate=turn.get("certificate"),
-                reason=stopped or turn.get("reason"),
+                reason=turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),
             )
         )
     newest = sorted(found, key=lambda each: int(each.version.rpartition("/")[2]), reverse=True)

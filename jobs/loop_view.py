@@ -56,6 +56,6 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
         if result.get("calls_saved_after") is not None:
             before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
             yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
-        yield line("labels", f"{result['labels']} given by people")
+        yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
         yield line("seconds", f"{result['seconds']:.0f}")
     yield line("outcome", told(result))

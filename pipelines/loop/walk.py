@@ -73,7 +73,8 @@ def walk(
     parent = champion_bundle(state, attempt)
     window = _window(config, state, attempt, parent, reporter)
     counts = window.description["counts"]
-    figures = {"labels": counts["labels"], "decisions": counts["decisions"]}
+    asked = sum(state == "labelled" for state, *_ in labels.answers.values()) if labels else 0
+    figures = {"labels": counts["labels"] + asked, "labels_asked_for": asked, "decisions": counts["decisions"]}
     enough = gates.enough_rows(
         counts["large_answers"],
         counts["labels"],

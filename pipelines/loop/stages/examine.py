@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,11 @@ class Examination(Plan):
         name = next(iter(evaluated.result))
         judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
         certificate = challenger.certificates[None]
+        saved = [float(judged.champion_kept.mean()), float(judged.keeps.mean())] if len(judged) else [0.0, 0.0]
         found = [_probed(challenger, context)]
+        if found[0].verdict == "fail":  # what does not answer need not be measured
+            _write(attempt.folder, found, saved)
+            return
         if limits.panel_size:
             found.append(self._panel(challenger, features, outcomes, champion.task_names, context))
         found += [
@@ -106,9 +111,7 @@ class Examination(Plan):
             _cost(judged, outcomes, features, limits.max_cost),
             gates.latency(*_latencies(champion, challenger, context), limits.max_latency),
         ]
-        saved = [float(judged.champion_kept.mean()), float(judged.keeps.mean())] if len(judged) else [0.0, 0.0]
-        content = {"gates": [gate.model_dump(mode="json") for gate in found], "calls_saved": saved}
-        write_json(attempt.folder / GATES, content)
+        _write(attempt.folder, found, saved)
 
     def _panel(
         self,
@@ -162,6 +165,11 @@ class Examine(Stage):
             parent=self.parent,
             upstreams=upstreams,
         )
+
+
+def _write(folder: Path, found: Sequence[PromotionGate], saved: Sequence[float]) -> None:
+    content = {"gates": [gate.model_dump(mode="json") for gate in found], "calls_saved": list(saved)}
+    write_json(folder / GATES, content)
 
 
 def _probed(bundle: Bundle, context: Context) -> PromotionGate:
