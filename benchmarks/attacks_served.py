@@ -196,7 +196,7 @@ def target(kind: Kind) -> Iterator[Target]:
         release = Release(version="films/1", bundle=written(kind, folder, upstream.base_url))
         options = {"user_config": release.model_dump(mode="json")}
         large = Large.options(**deployment_options(config.large, config), **options).bind(
-            config.large, folder, config.feedback
+            config.large, folder, config.feedback, config.limits
         )
         app = build_door(release, config, folder, large, door=serve.deployment(name="door")(AttackedDoor))
         try:

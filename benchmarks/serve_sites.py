@@ -47,7 +47,9 @@ class Place:
     def large_only(self) -> Iterator[str]:
         """The same deployments, whose door hands every item on to the large model unseen."""
         with self._started() as config:
-            large = Large.options(**self._large_options(config)).bind(config.large, self._assets, config.feedback)
+            large = Large.options(**self._large_options(config)).bind(
+                config.large, self._assets, config.feedback, config.limits
+            )
             door = serve.deployment(name="door")(DoorToLarge)
             yield start(build_door(self.release, config, self._assets, large, door=door), config)
 
@@ -58,7 +60,11 @@ class Place:
             large = serve.deployment(name="large")(LargeStub).options(**self._large_options(config))
             door = serve.deployment(name="door")(DoorWithStub)
             app = build_door(
-                self.release, config, self._assets, large.bind(config.large, self._assets, config.feedback), door=door
+                self.release,
+                config,
+                self._assets,
+                large.bind(config.large, self._assets, config.feedback, config.limits),
+                door=door,
             )
             yield start(app, config)
 

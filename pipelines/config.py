@@ -60,6 +60,14 @@ class RunConfig(Config):
             return values
         return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
 
+    @field_validator("storage_path", "assets_path", mode="before")
+    @classmethod
+    def _mounted(cls, value: object) -> object:
+        """A URL would pass as a path, and become a folder of that name."""
+        if "://" in str(value):
+            raise ValueError(f"{value} is a URL: name a folder that all nodes see, such as a mounted bucket")
+        return value
+
     @field_validator("storage_path", "assets_path")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

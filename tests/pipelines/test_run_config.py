@@ -73,3 +73,9 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
 def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
+
+
+@pytest.mark.parametrize("field", ["storage_path", "assets_path"])
+def test_a_url_is_no_folder(field: str) -> None:
+    with pytest.raises(ConfigError, match=r"s3://bucket/kcm is a URL.*mounted bucket"):
+        load_config(RunConfig, CONFIG, [f"{field}=s3://bucket/kcm"])

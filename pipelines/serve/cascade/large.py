@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,12 +18,22 @@ from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.escalation import PROBE
+from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.questions import QuestionQueue
-from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
+from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release, ReleaseCache
 
 ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
 TABLES = "paid_"  # how the tables of paid answers begin in the log
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model's queue, and what reads pictures before they join it; None where the model reads none of its own."""
+
+    queue: Batcher[Item, LargeAnswer] | QuestionQueue
+    pictures: PictureReader | None
 
 
 @serve.deployment(name="large")
@@ -32,10 +43,10 @@ class Large:
     `log` is the database in which replicas share a budget.
     """
 
-    def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig) -> None:
-        self._config, self._assets_dir, self._log = config, assets_dir, log
+    def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig, limits: LimitsConfig) -> None:
+        self._config, self._assets_dir, self._log, self._limits = config, assets_dir, log, limits
         self._models = ReleaseCache(self._load)
-        self._by_model: WeakValueDictionary[str, Batcher[Item, LargeAnswer] | QuestionQueue] = WeakValueDictionary()
+        self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
         redact_logger("ray.serve")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -45,20 +56,26 @@ class Large:
     async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
         """One answer per item, in their order."""
         model = await self._models.get(release)
-        return await model.submit(items)
+        if model.pictures:
+            items = await model.pictures.read(items, strict=False)
+        return await model.queue.submit(items)
 
-    async def _load(self, release: Release) -> Batcher[Item, LargeAnswer] | QuestionQueue:
-        """The queue of the release's large model; versions with the same one share it, as most do."""
+    async def _load(self, release: Release) -> Loaded:
+        """The release's large model; versions with the same one share it, as most do."""
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
         if same := self._by_model.get(key):
             return same
-        queue = await self._queue(bundle)
-        return self._by_model.setdefault(key, queue)
+        loaded = await self._loaded(bundle)
+        return self._by_model.setdefault(key, loaded)
 
-    async def _queue(self, bundle: Bundle) -> Batcher[Item, LargeAnswer] | QuestionQueue:
+    async def _loaded(self, bundle: Bundle) -> Loaded:
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
+        freeze()
+        return Loaded(self._queue(model), self._pictures(bundle))
+
+    def _queue(self, model: LargeModel) -> Batcher[Item, LargeAnswer] | QuestionQueue:
         config = self._config
         if isinstance(model, AsksEach):
             timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
@@ -69,6 +86,18 @@ class Large:
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
             wait_s=config.batch_wait_timeout_s,
+        )
+
+    def _pictures(self, bundle: Bundle) -> PictureReader | None:
+        """The reader of the model's own encoder: what a batch computes together is decoded and small by then."""
+        backbone = bundle.large.backbone
+        if backbone is None or "image" not in backbone.reads:
+            return None
+        return PictureReader(
+            backbone.reader(self._assets_dir),
+            max_pixels=self._limits.max_pixels,
+            max_waiting=self._config.max_waiting_items,
+            num_threads=max(1, round(self._config.cpus)),
         )
 
     def _large_model(self, bundle: Bundle) -> LargeModel:

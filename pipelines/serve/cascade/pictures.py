@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError, num_pixels
+from kcm.large import Item
 from pipelines.serve.cascade.batcher import QueueFullError
+
+GivenT = TypeVar("GivenT", Input, Item)
 
 
 class TooManyPixelsError(Exception):
@@ -36,11 +40,11 @@ class PictureReader:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="pictures")
         self._num_waiting = 0
 
-    async def read(self, inputs: Sequence[Input]) -> list[Input]:
+    async def read(self, inputs: Sequence[GivenT], *, strict: bool = True) -> list[GivenT]:
         """The inputs with their pictures decoded; a picture that several inputs share is decoded once.
 
         Raises UnreadableError for the first picture that cannot be read, TooManyPixelsError before any is decoded, and
-        QueueFullError.
+        QueueFullError. Without `strict`, what cannot be read stays as it is, for the model to say so of that input.
         """
         first = {given.content.image: position for position, given in reversed(list(enumerate(inputs)))}
         first.pop(b"", None)
@@ -50,30 +54,32 @@ class PictureReader:
             raise QueueFullError(f"{self._num_waiting} pictures wait already")
         self._num_waiting += len(first)
         try:
-            return await self._decoded(inputs, sorted(first.values()))
+            return await self._decoded(inputs, sorted(first.values()), strict)
         finally:
             self._num_waiting -= len(first)
 
-    async def _decoded(self, inputs: Sequence[Input], positions: Sequence[int]) -> list[Input]:
+    async def _decoded(self, inputs: Sequence[GivenT], positions: Sequence[int], strict: bool) -> list[GivenT]:
         run = asyncio.get_running_loop().run_in_executor
         contents = {position: inputs[position].content for position in positions}
-        await run(self._threads, self._require_budget, contents)
+        await run(self._threads, self._require_budget, contents, strict)
         pixels = {}
         for position, content in contents.items():
             try:
                 pixels[content.image] = (await run(self._threads, self._decode, content)).pixels
             except PictureError as error:
-                raise UnreadableError({position: str(error)}) from None
+                if strict:
+                    raise UnreadableError({position: str(error)}) from None
         return [
             replace(given, content=replace(given.content, pixels=pixels.get(given.content.image))) for given in inputs
         ]
 
-    def _require_budget(self, contents: dict[int, Content]) -> None:
+    def _require_budget(self, contents: dict[int, Content], strict: bool) -> None:
         left = self._max_pixels
         for position, content in contents.items():
             try:
                 left -= num_pixels(content.image, self._max_pixels)
             except PictureError as error:
-                raise UnreadableError({position: str(error)}) from None
+                if strict:
+                    raise UnreadableError({position: str(error)}) from None
             if left < 0:
                 raise TooManyPixelsError(f"the images have more than {self._max_pixels:,} pixels together")

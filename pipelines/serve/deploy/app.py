@@ -63,7 +63,7 @@ def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Applic
     """
     require_servable(release, config, assets_dir)
     options = large_options(config) | {"user_config": release.user_config}
-    large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback)
+    large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback, config.limits)
     return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
 
 

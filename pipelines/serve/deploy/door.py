@@ -28,6 +28,7 @@ from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.heap import freeze
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.requestlog import request_log, to_logger
@@ -123,6 +124,7 @@ class Door:
         guard.act(refuted=False)  # it may have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
         drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics)
+        freeze()
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:

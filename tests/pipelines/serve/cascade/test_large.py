@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, Item, LargeAnswer, OpenAiConfig, UpstreamConfig
 from kcm.large.adapters.openai import openai_identity
 from pipelines.serve.cascade import large as module
 from pipelines.serve.cascade.large import Large, budget_store
-from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.pipelines.serve.stubs import picture
 
 LABELS = ("negative", "positive")
 RELEASE = Release(version="1", bundle=Path("/bundle"))
@@ -41,7 +43,7 @@ def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
 def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
     allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env=None, max_calls=max_calls)
     config = LargeReplicaConfig(upstreams=(allowed,), attempt_timeout_s=60.0, timeout_s=70.0)
-    return Large.func_or_class(config, Path("/assets"), log)  # type: ignore[attr-defined]
+    return Large.func_or_class(config, Path("/assets"), log, LimitsConfig())  # type: ignore[attr-defined]
 
 
 def items(*texts: str) -> list[Item]:
@@ -113,3 +115,32 @@ def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: Fak
     answers = asyncio.run(both())
     assert len(answers) == 3
     assert len(upstream.requests) == 4  # three questions and one probe
+
+
+class Sees:
+    """A model that answers what it can see, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Item] = []
+
+    def answer(self, batch: list[Item]) -> list[LargeAnswer]:
+        self.given += batch
+        return [LargeAnswer(None if item.content.pixels is None else 1) for item in batch]
+
+
+def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
+    bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
+    monkeypatch.setattr(module, "Bundle", SimpleNamespace(read=lambda _: bundle))
+    monkeypatch.setattr(Large.func_or_class, "_large_model", lambda *_: model)  # type: ignore[attr-defined]
+    deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]
+
+    async def ask() -> list[LargeAnswer]:
+        images = [picture(7), b"no picture", picture(2000), picture(9)]
+        return list(await deployment.answer([Item("", Content("", image)) for image in images], RELEASE))
+
+    assert [answer.label for answer in asyncio.run(ask())] == [1, None, None, 1]
+    shapes = [item.content.pixels.shape for item in model.given if item.content.pixels is not None]
+    assert shapes == [(2, 2, 3)] * 2, "small squares, whatever was sent"

@@ -107,7 +107,7 @@ def test_rows_outside_the_label_list_are_answered(
     release = Release(version="1", bundle=bundle.write(tmp_path / "bundle"))
 
     async def served() -> tuple[list[dict[str, Any]], str]:
-        deployment = Large.func_or_class(config.large, tmp_path, config.feedback)  # type: ignore[attr-defined]
+        deployment = Large.func_or_class(config.large, tmp_path, config.feedback, config.limits)  # type: ignore[attr-defined]
         door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
         door = door_class.__new__(door_class)
         await door.__init__(config, tmp_path, Handle(deployment))
