@@ -18,7 +18,8 @@ from jobs.loop import approve, told, update
 from jobs.options import Debug, JsonFile
 from jobs.promotion import promote, rollback
 from jobs.serving import served_model
-from kcm.bundle.runtime import Input, load_cascade
+from kcm.api.cascade import load_cascade
+from kcm.bundle.runtime import Input
 from kcm.certify.traffic import decisions_needed
 from kcm.config import load_config
 from kcm.errors import ConfigError, DataError

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kcm.bundle.runtime import Answer, Cascade, Failure, Input, Judgement, Unreadable
+from kcm.api.cascade import Cascade
+from kcm.bundle.runtime import Answer, Failure, Input, Judgement, Unreadable
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from kcm.tasks.units import unit_digest

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from jobs.serving import Site, served_folder
-from kcm.bundle.runtime import Answer, Input, load_cascade
+from kcm.api.cascade import load_cascade
+from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import KcmError

@@ -16,8 +16,9 @@ from mlflow import MlflowClient
 from jobs.assets import ASSETS, fetch
 from jobs.loop import update, versions
 from jobs.serving import served_model
+from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, load_cascade
+from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.tasks.reviews import read_reviews
 from pipelines.config import RunConfig
