@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from kcm.bundle.bundle import Bundle
@@ -19,8 +19,12 @@ from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
 from pipelines.loop.state import LoopState, application_of, inboxes_key
 from pipelines.loop.window import WindowArtefact
+from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
+
+LOG_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,16 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
         return None
     with opened_inbox(config) as inbox:
         return inbox.given() if inbox.standing().certified else None
+
+
+def withdraw_labels(config: RunConfig) -> None:
+    """Let the service ask for no more labels of a challenger that another follows, or that they sufficed for."""
+    with (
+        suppress(LogUnavailableError),
+        closing(Database(log_url(config.serve, config.storage_path), LOG_TIMEOUT_S)) as log,
+        log.writing() as connection,
+    ):
+        close_inboxes(connection, application_of(config))
 
 
 def _plans(config: RunConfig, state: LoopState) -> Journal:

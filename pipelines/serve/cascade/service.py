@@ -22,6 +22,7 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.judging import Unjudged
+from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
@@ -88,6 +89,7 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
+        self.labelling = Labelling(log, config)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"

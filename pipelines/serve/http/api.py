@@ -18,6 +18,7 @@ from pipelines.serve.http.body import BodyLimit
 from pipelines.serve.http.errors import add_handlers
 from pipelines.serve.http.json_route import JsonRoute
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.labels_api import add_labels
 from pipelines.serve.http.openai_api import add_openai_door
 from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
@@ -107,6 +108,7 @@ def create_api(
         return await service.metrics()
 
     add_openai_door(api, service, limits)
+    add_labels(api, service, limits)
     add_site(api, service)
     add_handlers(api)
     _add_middleware(api, limits, keys, rate_limit, log, hosts, service.failed)

@@ -142,8 +142,20 @@ INBOX = _of_items(
     Column("label", String(200)),
     Column("drawn_at", DateTime(timezone=True), nullable=False),
     Column("labelled_at", DateTime(timezone=True)),
+    Column("small_label", String(200)),  # what the challenger answers
 )
 Index("inbox_by_attempt", INBOX.c.application, INBOX.c.attempt, INBOX.c.position)
+# What items are drawn for: the challenger, and the labels that may be given.
+INBOXES = Table(
+    "inboxes",
+    SCHEMA,
+    Column("application", String(200), primary_key=True),
+    Column("attempt", String(200), primary_key=True),
+    Column("model_version", String(200), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),  # once another challenger has taken its place
+)
 # Items whose content was deleted; their units are taken out of memories by the next update.
 FORGOTTEN = _of_items(
     "forgotten",

@@ -28,6 +28,7 @@ from pipelines.serve.log.decisions import (
     UnknownRequestError,
 )
 from pipelines.serve.log.drift import Evidence
+from pipelines.serve.log.inbox import InboxView
 from pipelines.serve.log.payloads import STEP, Payload
 
 MAX_WAITING = 256  # writes that wait for the database
@@ -122,6 +123,14 @@ class LogWriter:
             finally:
                 self._num_patient -= 1
             await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+
+    async def inbox(self, limit: int) -> InboxView | None:
+        """As `DecisionLog.inbox`."""
+        return await self._read(lambda: self._log.inbox(limit))
+
+    async def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
+        """As `DecisionLog.answer_inbox`."""
+        await self._write(lambda: self._log.answer_inbox(answers, again=again))
 
     async def finish_audits(
         self,
