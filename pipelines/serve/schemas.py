@@ -154,6 +154,32 @@ class Refusal(Exception):
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
+class VersionRecord(BaseModel):
+    """What a version has answered, saved and lost, by the log."""
+
+    version: str
+    since: Annotated[datetime, Field(description="Its first answer.")]
+    until: Annotated[datetime, Field(description="Its last one.")]
+    num_items: int
+    num_escalated: Annotated[int, Field(description="Those that were the large model's to answer.")]
+    num_audited: int
+    disagreement: Annotated[
+        tuple[float, float] | None,
+        Field(description="How often kept items differ from the large model, at 90%; null where none was audited."),
+    ]
+    num_labels: Annotated[int, Field(description="Given by callers or at the inbox.")]
+    refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
+
+
+class LoopRecord(BaseModel):
+    """What all versions have answered since the log began."""
+
+    num_items: int
+    num_escalated: int
+    num_labels: int
+    versions: Annotated[list[VersionRecord], Field(description="The first one first.")]
+
+
 class AskedItem(BaseModel):
     """An item of the inbox, and what is known of it."""
 

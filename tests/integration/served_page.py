@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import INBOX, Database, insert
-from pipelines.serve.log.decisions import APPLICATION, Decision, DecisionLog, Origin
+from pipelines.serve.log.decisions import APPLICATION, Decision, DecisionLog, Feedback, Origin
 from pipelines.serve.log.inbox import AskedFor, open_inbox
 from pipelines.serve.log.payloads import Payload
 from pipelines.serve.log.writer import LogWriter
@@ -104,6 +104,31 @@ def inbox_of(url: str) -> list[str]:
     rows = sorted(log.read(INBOX), key=lambda row: int(row["position"]))
     log.close()
     return [row["label"] or row["state"] for row in rows]
+
+
+def three_versions(url: str) -> None:
+    """A log in which versions 5, 6 and 7 send 60%, 40% and 20% of 100, 200 and 100 items to the large model."""
+    log, start = DecisionLog(url, 5.0), datetime(2026, 3, 1, tzinfo=UTC)
+    for version, num, large in ((5, 100, 60), (6, 200, 80), (7, 100, 20)):
+        log.add_decisions(
+            [
+                Decision(
+                    Origin(f"r{version}-{n}"),
+                    0,
+                    f"films/{version}",
+                    "large" if n < large else "small",
+                    0.5,
+                    "good" if n >= large and n % 2 else None,
+                    answered_at=start + timedelta(days=version - 5),
+                )
+                for n in range(num)
+            ]
+        )
+        for n in range(large + 1, num, 2):
+            log.finish_audits(f"r{version}-{n}", {0: "bad" if n % 5 == 0 else "good"})
+    log.add_feedback("r5-99", None, [Feedback(0, "bad")])
+    log.raise_alarm("films/5", 0.02, 0.05)
+    log.close()
 
 
 class LastLabel:

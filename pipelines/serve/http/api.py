@@ -25,7 +25,7 @@ from pipelines.serve.http.requests import explain_request, feedback_request, pre
 from pipelines.serve.http.site import add_site
 from pipelines.serve.log.decisions import Feedback
 from pipelines.serve.rate import RateLimit
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Refusal, Status
+from pipelines.serve.schemas import FeedbackResponse, LoopRecord, ModelCard, PredictResponse, Problem, Refusal, Status
 
 
 def create_api(
@@ -89,6 +89,11 @@ def create_api(
     async def model() -> ModelCard:
         """Version, policy, certificate, lineage and traffic of the model that answers."""
         return service.card()
+
+    @api.get("/v1/loop")
+    async def loop() -> LoopRecord:
+        """What every version has answered, saved and lost since the log began; read again every few seconds."""
+        return await service.loop()
 
     @api.get("/healthz")
     async def healthz() -> Status:

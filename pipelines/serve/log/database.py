@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,11 @@ def erase_content(connection: Connection) -> None:
     """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A time of the log in its zone, without which SQLite gives it back."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:

@@ -36,6 +36,7 @@ from pipelines.serve.log.database import (
 from pipelines.serve.log.drift import Evidence, write_drift
 from pipelines.serve.log.inbox import InboxView, asked_for, inbox_counts, inbox_items, store_answers_once
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
+from pipelines.serve.log.tenures import Tenure, tenures
 
 APPLICATION = "kcm"  # the name of an application that has none
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
@@ -222,6 +223,11 @@ class DecisionLog:
             differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
             if differing:
                 raise ConflictError(f"item {min(differing)} has another label already")
+
+    def tenures(self) -> list[Tenure]:
+        """The versions that have answered, the first one first."""
+        with self._database.reading() as connection:
+            return tenures(connection, self._application)
 
     def inbox(self, limit: int) -> InboxView | None:
         """The first open items of the inbox that people are asked about; None where none is open."""

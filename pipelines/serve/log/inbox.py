@@ -19,6 +19,7 @@ from pipelines.serve.log.database import (
     INBOX,
     INBOXES,
     PAYLOADS,
+    in_utc,
     insert,
 )
 
@@ -118,7 +119,10 @@ def inbox_items(
     chosen = select(i.request_id, i.item, *known).select_from(joined)
     chosen = chosen.where(*_of(application, attempt), *(() if state is None else (i.state == state,)))
     rows = connection.execute(chosen.order_by(i.position).limit(limit)).all()
-    return [InboxItem(f"{request}/{item}", *rest) for request, item, *rest in rows]
+    return [
+        InboxItem(f"{request}/{item}", *rest, in_utc(answered_at), small, large)
+        for request, item, *rest, answered_at, small, large in rows
+    ]
 
 
 def inbox_counts(connection: Connection, application: str, attempt: str) -> dict[State, int]:

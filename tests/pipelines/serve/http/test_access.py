@@ -55,6 +55,7 @@ def test_an_empty_key_is_none_whatever_the_file_came_to_hold(client_of: Callable
         "/v1/models",
         "/v1/feedback",
         "/v1/labels",
+        "/v1/loop",
         "/v1/explain",
         "/metrics",
         "/nowhere",
