@@ -5,9 +5,10 @@
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
+#   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: demo loop serve test test-slow test-assets check lint constraints python clean
+.PHONY: docs demo loop serve test test-slow test-assets check lint constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -42,6 +43,9 @@ test-slow: test-assets
 
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --quiet
 
 test-assets: $(INSTALLED)
 	$(BIN)/kcm assets

@@ -64,10 +64,22 @@ def options(
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+def run(
+    config: ConfigFile,
+    promote: Annotated[
+        bool | None,
+        typer.Option(
+            "--promote/--no-promote",
+            help="Whether the version becomes the champion; without either, unless it escalates everything.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
     """Run every stage of CONFIG, print the result table, and the path of result.json as the last line."""
     with reported(json, debug) as result:
-        result |= _run(config, overrides, until=None)
+        result |= _run(config, overrides, until=None, promote=promote)
         from jobs.table import result_console, result_view
 
         result_console().print(result_view(result))
@@ -493,11 +505,11 @@ def _load(config: Path, overrides: list[str] | None) -> RunConfig:
     return load_config(RunConfig, config, overrides or [])
 
 
-def _run(config: Path, overrides: list[str] | None, until: str | None) -> dict[str, Any]:
+def _run(config: Path, overrides: list[str] | None, until: str | None, promote: bool | None = None) -> dict[str, Any]:
     loaded = _load(config, overrides)
     from pipelines.run import run as run_stages
 
-    return run_stages(loaded, until=until)
+    return run_stages(loaded, until=until, promote=promote)
 
 
 def main() -> None:

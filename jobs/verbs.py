@@ -16,12 +16,15 @@ from pipelines.run import run as run_stages
 Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
 
 
-def run(config: Given, overrides: Iterable[str] = (), *, until: str | None = None) -> dict[str, Any]:
+def run(
+    config: Given, overrides: Iterable[str] = (), *, until: str | None = None, promote: bool | None = None
+) -> dict[str, Any]:
     """As `kcm run`, or a stage of it: every stage of a YAML file, or of what would stand in one, up to `until`.
 
-    `overrides` are `key.path=value`. Gives the content of result.json. Raises KcmError as the command fails.
+    `overrides` are `key.path=value`; `promote` is the command's `--promote/--no-promote`. Gives the content of
+    result.json. Raises KcmError as the command fails.
     """
-    return run_stages(_config(config, overrides), until=until)
+    return run_stages(_config(config, overrides), until=until, promote=promote)
 
 
 def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     tracking: Tracking | None = None
+    promote: bool | None = None  # whether the run makes its version the champion; None: if that saves anything
 
     @property
     def run_folder(self) -> Path:

@@ -16,6 +16,7 @@ from kcm.report.page import ReportInputs, write_report
 from kcm.report.words import prices_of, recommendation
 from pipelines.config import RunConfig
 from pipelines.context import Context
+from pipelines.loop.champion import Pointer
 from pipelines.tracking import Tracking, registered_version
 
 
@@ -42,11 +43,13 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         return result
     if tracking := context.tracking:
         model = config.tracking.model_of(config.name)
+        current = Pointer(context.store.control, config.name).current()
         result["mlflow"] = {
             "tracking_uri": redacted(tracking.uri),
             "run_id": tracking.run_id,
             "model": model,
             "version": registered_version(tracking.uri, model, done["register"].fingerprint),
+            "champion": current.champion.number if current else None,
         }
     report = context.run_folder / "report.html"
     result["report"] = str(report)

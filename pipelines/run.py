@@ -34,16 +34,20 @@ SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, 
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
 
 
-def run(config: RunConfig, until: str | None = None, reporter: Reporter | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig, until: str | None = None, reporter: Reporter | None = None, promote: bool | None = None
+) -> dict[str, Any]:
     """Run the stages up to `until`, or all of them, and give the result.
 
     A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
+    `promote` says whether its version becomes the champion; without it, unless it escalates everything.
     LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]
     with run_context(config, stages, reporter) as context:
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
         key = Recipe("run", 1, section).fingerprint
+        context.promote = promote
         context.tracking = Tracking.open(
             config.tracking,
             context.store.root,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +68,11 @@ def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ends with assertions on what it shows."""
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     assert capsys.readouterr().out
+
+
+def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    """`strict` makes an error of every broken link and anchor."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "loop" / "index.html").is_file()

@@ -10,6 +10,7 @@ from rich.markup import escape
 from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.cascade.policy import Policy
 from kcm.certify.drift import FEWEST_ROWS, DriftReference
+from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.context import Attempt, Context
@@ -98,13 +99,20 @@ class Register(Stage, Plan):
         bundle.write(attempt.folder / BUNDLE)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Make the bundle the champion, unless it was before and another one followed."""
+        """Make the bundle the champion, unless it was before and another one followed, or it escalates everything.
+
+        What `context.promote` says counts more than that.
+        """
         if context.tracking is None:
             return
         model = self.tracking.model_of(self.name)
         from pipelines.pyfunc import register_model  # brings most of MLflow
 
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
+        if (reason := held_back(artefact, context.promote)) is not None:
+            say = f"version {number} is registered, and not made the champion: {reason}"
+            context.reporter.say(escape(say))
+            return
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
         candidate = champion_now(
             f"{model}/{number}",
@@ -115,6 +123,15 @@ class Register(Stage, Plan):
         )
         if (stays := champions.introduce(candidate)) is not None:
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
+
+
+def held_back(artefact: BundleArtefact, promote: bool | None) -> str | None:
+    """Why a version is registered alone; None where it may become the champion."""
+    if promote is not None:
+        return None if promote else "--no-promote"
+    bundle = Bundle.read(artefact.bundle)
+    reason = why_not_promotable(bundle.policy, bundle.certificates)
+    return reason and f"{reason}; `kcm run --promote` insists"
 
 
 def _drift(found: Tuned, policy: Policy, certify: TableWithFeatures) -> DriftReference | None:

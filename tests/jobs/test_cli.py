@@ -30,8 +30,8 @@ class FakeRun:
     def __init__(self, result: dict[str, Any] | Exception) -> None:
         self.result = result
 
-    def __call__(self, config: Any, until: str | None = None) -> dict[str, Any]:
-        self.config, self.until = config, until
+    def __call__(self, config: Any, until: str | None = None, promote: bool | None = None) -> dict[str, Any]:
+        self.config, self.until, self.promote = config, until, promote
         if isinstance(self.result, Exception):
             raise self.result
         return dict(self.result)

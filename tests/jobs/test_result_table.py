@@ -131,4 +131,4 @@ def test_a_task_name_is_never_markup(result: dict[str, Any]) -> None:
 
 def test_a_certificate_of_traffic_says_how_long_it_is_relied_on(result: dict[str, Any]) -> None:
     result["certificate"] |= {"window": {"after": 100, "upto": 900, "expires_at": "2026-04-03T00:00:00Z"}}
-    assert "until 2026-04-03T00:00:00Z, by decisions 101 to 900" in " ".join(shown(result).split())
+    assert "decisions 101 to 900; until 2026-04-03T00:00:00Z" in " ".join(shown(result).split())
