@@ -28,9 +28,9 @@ def decision(
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(any_url: str) -> str:
     """Two versions: the first kept two of three, of which one was audited and labelled, the second kept none of two."""
-    url = f"sqlite:///{tmp_path / 'log.db'}"
+    url = any_url
     log = DecisionLog(url, 5.0, "films")
     log.add_decisions([decision(1, "films/1", drawn=True), decision(2, "films/1"), decision(3, "films/1", "large")])
     log.add_decisions([decision(4, "films/2", "large"), decision(5, "films/2", "small_degraded")])
@@ -94,10 +94,12 @@ def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url:
 
 
 def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
-    writer: LogWriter, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     assert asyncio.run(History(None).chapters()) == []
-    asyncio.run(writer.tenures())
-    (tmp_path / "log.db").unlink()
+    writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
+    assert asyncio.run(History(writer).chapters()) == []
+    (tmp_path / "gone.db").unlink()
     with pytest.raises(LogUnavailableError):
         asyncio.run(History(writer).chapters())
+    writer.close()
