@@ -127,11 +127,16 @@ class Inbox:
             }
             for each in items
         ]
-        with self._writing() as connection:
-            open_inbox(connection, plan.application, AskedFor(plan.attempt, plan.version, plan.labels))
-            if rows:
+        if rows:
+            with self._writing() as connection:
                 connection.execute(insert(connection, INBOX), rows)
         return len(rows)
+
+    def ask(self) -> None:
+        """Let the service ask people for these labels, and for those of no other inbox of the application."""
+        plan = self.plan
+        with self._writing() as connection:
+            open_inbox(connection, plan.application, AskedFor(plan.attempt, plan.version, plan.labels))
 
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""

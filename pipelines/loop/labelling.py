@@ -68,11 +68,11 @@ def searched_policy(policy: Policy, certificates: dict[str | None, Certificate])
 
 
 @contextmanager
-def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
+def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
     """The inbox of the challenger that labels are asked for, with all that is drawn in it.
 
     The first time opens a look of the lineage's ledger, which all labels of this challenger share. Raises DataError
-    where no labels are asked for.
+    where no labels are asked for. From then on the service asks for them, too, unless told not to `ask`.
     """
     state = LoopState.of(config)
     challenger = challenger_of(config, state)
@@ -98,6 +98,8 @@ def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
     url = log_url(config.serve, config.storage_path)
     with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
         inbox.fill()
+        if ask:
+            inbox.ask()
         yield inbox
 
 
@@ -114,7 +116,7 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
     opened = {entry["attempt"] for entry in _plans(config, state).entries()}
     if _attempt_of(challenger) not in opened:
         return None
-    with opened_inbox(config) as inbox:
+    with opened_inbox(config, ask=False) as inbox:
         return inbox.given() if inbox.standing().certified else None
 
 
