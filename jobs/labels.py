@@ -9,8 +9,9 @@ from typing import Any
 
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
-from pipelines.loop.inbox import Inbox, InboxItem
+from pipelines.loop.inbox import Inbox
 from pipelines.loop.labelling import opened_inbox
+from pipelines.serve.log.inbox import InboxItem
 
 SKIP, STOP = "s", "q"  # keys that are no labels' numbers
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from jobs.labels import SKIP, STOP
 from jobs.table import line, percent, plain_table
-from pipelines.loop.inbox import InboxItem
+from pipelines.serve.log.inbox import InboxItem
 
 Numbers = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""The report of a run, that of `kcm route`, and the section on a served model: one style, the same figures and words.
+"""The reports of a run, of `kcm route` and of a loop, and the section on a served model: one style, the same figures.
 
 A page is one HTML file that needs no network. Its only script moves the slider over thresholds, whose points a table
 shows as well; the page's own policy names that script by its hash and forbids any other.
@@ -69,9 +69,19 @@ def model_section(
     return Markup(_render("model", result=result, who=who, policy=policy))
 
 
+def render_loop(told: Numbers) -> str:
+    """The turns of a loop as HTML, without a script; `told` as in `loop.json`, text from data is escaped."""
+    return _render("loop", told=told)
+
+
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
-    page, unfinished = render_report(inputs), path.with_name(f"{path.name}.unfinished")
+    write_page(render_report(inputs), path)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page to `path`, as `write_report` does."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Users' data may hold lone surrogates, which UTF-8 cannot.

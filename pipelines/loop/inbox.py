@@ -13,25 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from pydantic import Field
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select
 
 from kcm.cascade.policy import Policy
 from kcm.config import Config
 from kcm.errors import DataError, KcmError
 from kcm.inputs.tables import missing_column, read_frame
 from pipelines.loop.recertify import LabelDraw, drawn_items, tested_labels
-from pipelines.serve.log.database import DECISIONS, ESCALATED, INBOX, PAYLOADS, Database, LogUnavailableError, insert
+from pipelines.serve.log.database import INBOX, Database, LogUnavailableError, insert
+from pipelines.serve.log.inbox import AskedFor, InboxItem, State, inbox_items, item_of, open_inbox, store_answers
 
 COLUMNS = ("id", "text", "task", "label", "skip")  # of the file for teams that label elsewhere
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no")
 _SHOWN = 3
-
-State = Literal["drawn", "labelled", "skipped"]
 
 
 class InboxPlan(Config):
@@ -63,21 +62,7 @@ class GivenLabels(Config):
 
     def of(self, judged: pa.Table) -> pa.Table:
         """The certify decisions [N] with these labels."""
-        return with_inbox(judged, {_item(each): answer for each, answer in self.answers.items()})
-
-
-@dataclass(frozen=True)
-class InboxItem:
-    """An item for a person, `id` being `request id/item`; text and image as far as they are stored."""
-
-    id: str
-    position: int
-    state: State
-    label: str | None
-    text: str | None
-    image: bytes | None
-    task: str | None
-    answered_at: datetime.datetime
+        return with_inbox(judged, {item_of(each): answer for each, answer in self.answers.items()})
 
 
 @dataclass(frozen=True)
@@ -137,6 +122,7 @@ class Inbox:
                 "application": plan.application,
                 "probability": each.probability,
                 "position": each.position,
+                "small_label": each.small_label,
                 "drawn_at": now,
             }
             for each in items
@@ -146,20 +132,16 @@ class Inbox:
                 connection.execute(insert(connection, INBOX), rows)
         return len(rows)
 
+    def ask(self) -> None:
+        """Let the service ask people for these labels, and for those of no other inbox of the application."""
+        plan = self.plan
+        with self._writing() as connection:
+            open_inbox(connection, plan.application, AskedFor(plan.attempt, plan.version, plan.labels))
+
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""
-        i, d, p, e = INBOX.c, DECISIONS.c, PAYLOADS.c, ESCALATED.c
-        joined = INBOX.join(DECISIONS, (d.request_id == i.request_id) & (d.item == i.item))
-        joined = joined.outerjoin(PAYLOADS, (p.request_id == i.request_id) & (p.item == i.item))
-        joined = joined.outerjoin(ESCALATED, (e.request_id == i.request_id) & (e.item == i.item))
-        text = func.coalesce(p.text, e.text)
-        chosen = select(
-            i.request_id, i.item, i.position, i.state, i.label, text, p.image, d.task, d.answered_at
-        ).select_from(joined)
-        chosen = chosen.where(*self._mine(), *(() if state is None else (i.state == state,))).order_by(i.position)
         with self._reading() as connection:
-            rows = connection.execute(chosen if limit is None else chosen.limit(limit)).all()
-        return [InboxItem(f"{request}/{item}", *rest) for request, item, *rest in rows]
+            return inbox_items(connection, self.plan.application, self.plan.attempt, state, limit)
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
         """Store what a person said of items by their ids: a label, or None for one that is skipped.
@@ -171,13 +153,8 @@ class Inbox:
         strange = [f"{each}: {label!r}" for each, label in answers.items() if label and label not in self.plan.labels]
         _refuse(unknown, "not in the inbox", "Only what was drawn is labelled here; the service takes others")
         _refuse(strange, "not in the list of labels", f"Known are {', '.join(self.plan.labels[:20])}")
-        now = _now()
         with self._writing() as connection:
-            for each, label in answers.items():
-                request_id, item = _item(each)
-                this = (*self._mine(), INBOX.c.request_id == request_id, INBOX.c.item == item)
-                state = "skipped" if label is None else "labelled"
-                connection.execute(update(INBOX).where(*this).values(state=state, label=label, labelled_at=now))
+            store_answers(connection, self.plan.application, self.plan.attempt, answers)
 
     def standing(self) -> Standing:
         """What the labels so far certify."""
@@ -276,12 +253,6 @@ class Inbox:
                 yield connection
         except LogUnavailableError as error:
             raise KcmError(f"the log cannot be written: {error}", where=self._url, mend="Nothing was stored") from error
-
-
-def _item(name: str) -> tuple[str, int]:
-    """The item that `request id/item` names."""
-    request_id, _, item = name.rpartition("/")
-    return request_id, int(item)
 
 
 def with_inbox(window: pa.Table, states: Mapping[tuple[str, int], tuple[State, str | None, float]]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from kcm.bundle.bundle import Bundle
@@ -19,8 +19,12 @@ from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
 from pipelines.loop.state import LoopState, application_of, inboxes_key
 from pipelines.loop.window import WindowArtefact
+from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
+
+LOG_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ def searched_policy(policy: Policy, certificates: dict[str | None, Certificate])
 
 
 @contextmanager
-def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
+def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
     """The inbox of the challenger that labels are asked for, with all that is drawn in it.
 
     The first time opens a look of the lineage's ledger, which all labels of this challenger share. Raises DataError
-    where no labels are asked for.
+    where no labels are asked for. From then on the service asks for them, too, unless told not to `ask`.
     """
     state = LoopState.of(config)
     challenger = challenger_of(config, state)
@@ -94,6 +98,8 @@ def opened_inbox(config: RunConfig) -> Iterator[Inbox]:
     url = log_url(config.serve, config.storage_path)
     with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
         inbox.fill()
+        if ask:
+            inbox.ask()
         yield inbox
 
 
@@ -110,8 +116,18 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
     opened = {entry["attempt"] for entry in _plans(config, state).entries()}
     if _attempt_of(challenger) not in opened:
         return None
-    with opened_inbox(config) as inbox:
+    with opened_inbox(config, ask=False) as inbox:
         return inbox.given() if inbox.standing().certified else None
+
+
+def withdraw_labels(config: RunConfig) -> None:
+    """Let the service ask for no more labels of a challenger that another follows, or that they sufficed for."""
+    with (
+        suppress(LogUnavailableError),
+        closing(Database(log_url(config.serve, config.storage_path), LOG_TIMEOUT_S)) as log,
+        log.writing() as connection,
+    ):
+        close_inboxes(connection, application_of(config))
 
 
 def _plans(config: RunConfig, state: LoopState) -> Journal:

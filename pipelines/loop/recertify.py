@@ -122,12 +122,16 @@ def certify_window(
 
 @dataclass(frozen=True)
 class DrawnItem:
-    """An item that is put before a person, with the probability of that and its place in the frozen order, from 0."""
+    """An item that is put before a person, with the probability of that and its place in the frozen order, from 0.
+
+    `small_label` is the answer of the challenger, which the large model disputes.
+    """
 
     request_id: str
     item: int
     probability: float
     position: int
+    small_label: str
 
 
 def drawn_items(
@@ -150,8 +154,9 @@ def drawn_items(
     drawn = np.flatnonzero(disputed_N & labels.drawn(rows.items(), probability_N))
     place_N = labels.order([str(unit) for unit in rows.table["unit"]])
     found = rows.table.iloc[drawn[np.argsort(place_N[drawn], kind="stable")]]
-    chosen = zip(found["request_id"], found["item"], probability_N[found.index], strict=True)
-    return [DrawnItem(request, int(item), float(rho), place) for place, (request, item, rho) in enumerate(chosen)]
+    known = probability_N[found.index], rows.small_label[found.index]
+    chosen = enumerate(zip(found["request_id"], found["item"], *known, strict=True))
+    return [DrawnItem(request, int(item), float(rho), place, said) for place, (request, item, rho, said) in chosen]
 
 
 def tested_labels(

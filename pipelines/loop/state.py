@@ -72,9 +72,13 @@ class LoopState:
         }
 
     def write(self) -> dict[str, str]:
-        """Write `loop.json`, and give its path as a command's result has it."""
-        write_json(self.path, redacted_values(self.as_json()))
-        return {"result_path": str(self.path)}
+        """Write `loop.json` and the page beside it, and give their paths as a command's result has them."""
+        from kcm.report.page import render_loop, write_page  # which takes its time to import: the champion comes first
+
+        told, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
+        write_json(self.path, told)
+        write_page(render_loop(told), page)
+        return {"result_path": str(self.path), "report_path": str(page)}
 
 
 def inboxes_key(name: str) -> str:

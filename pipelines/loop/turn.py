@@ -80,6 +80,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             raise
         turn |= {"seconds": round(time.monotonic() - started, 1)}
         state.attempts.close(attempt.name, turn)
+        _withdraw_labels(config, state)
         return {"changed": True, "attempt": attempt.name} | turn | state.write()
 
 
@@ -221,11 +222,23 @@ def _promote(
 
 def _sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None:
     """The labels that certify more of the last turn's challenger; None where no inbox was opened or they do not yet."""
-    if not Journal(state.store.control, inboxes_key(config.name)).entries():
+    if not _opened_inboxes(config, state):
         return None
     from pipelines.loop.labelling import sufficient_labels
 
     return sufficient_labels(config)
+
+
+def _withdraw_labels(config: RunConfig, state: LoopState) -> None:
+    """Ask for no more labels of the challenger before, or of one that they sufficed for."""
+    if _opened_inboxes(config, state):
+        from pipelines.loop.labelling import withdraw_labels
+
+        withdraw_labels(config)
+
+
+def _opened_inboxes(config: RunConfig, state: LoopState) -> bool:
+    return bool(Journal(state.store.control, inboxes_key(config.name)).entries())
 
 
 def _fingerprint(labels: GivenLabels) -> str:

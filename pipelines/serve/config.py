@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Literal
@@ -147,6 +148,12 @@ class AuthConfig(Config):
         description="Requests of a name, or of all callers where there are no keys; at least num_replicas.",
     )
 
+    labellers: tuple[str, ...] = Field(
+        default=(),
+        description="Names of keys that may label at /labels, and so see what others have sent; without keys anyone "
+        "may, as long as the service listens on loopback.",
+    )
+
     @field_validator("keys_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
@@ -273,6 +280,14 @@ class ServeConfig(BatchingConfig):
         """All names by which clients may call it."""
         own = () if self.host in ("0.0.0.0", "::") else (f"[{self.host}]" if ":" in self.host else self.host,)
         return (*LOOPBACK_NAMES, *own, *self.allowed_hosts)
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether nothing but this machine can reach it."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @field_validator("allowed_hosts")
     @classmethod

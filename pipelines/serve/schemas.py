@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -151,6 +152,61 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """When a client may try again."""
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class VersionRecord(BaseModel):
+    """What a version has answered, saved and lost, by the log."""
+
+    version: str
+    since: Annotated[datetime, Field(description="Its first answer.")]
+    until: Annotated[datetime, Field(description="Its last one.")]
+    num_items: int
+    num_escalated: Annotated[int, Field(description="Those that were the large model's to answer.")]
+    num_audited: int
+    disagreement: Annotated[
+        tuple[float, float] | None,
+        Field(description="How often kept items differ from the large model, at 90%; null where none was audited."),
+    ]
+    num_labels: Annotated[int, Field(description="Given by callers or at the inbox.")]
+    refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
+
+
+class LoopRecord(BaseModel):
+    """What all versions have answered since the log began."""
+
+    num_items: int
+    num_escalated: int
+    num_labels: int
+    versions: Annotated[list[VersionRecord], Field(description="The first one first.")]
+
+
+class AskedItem(BaseModel):
+    """An item of the inbox, and what is known of it."""
+
+    id: str
+    position: Annotated[int, Field(description="Its place in the order that was drawn, from 0.")]
+    task: str | None
+    text: Annotated[str | None, Field(description="Null where it is not stored.")]
+    image: Annotated[str | None, Field(description="In base64; null where it is not stored.")]
+    small_label: Annotated[str | None, Field(description="What the challenger answers.")]
+    large_label: Annotated[str | None, Field(description="What the large model answered.")]
+    answered_at: datetime
+
+
+class LabelsCounted(BaseModel):
+    """How many items of the inbox are in each state by now."""
+
+    num_open: int
+    num_labelled: int
+    num_skipped: Annotated[int, Field(description="Each counts as lost.")]
+
+
+class LabelsResponse(LabelsCounted):
+    """What people are asked: the challenger, the labels that may be given, and the first open items."""
+
+    version: Annotated[str | None, Field(description="The challenger; null where no labels are asked for.")]
+    labels: list[str]
+    items: list[AskedItem]
 
 
 class FeedbackResponse(BaseModel):

@@ -10,7 +10,7 @@
     ...(node.getAttribute("aria-labelledby") ?? "").split(" ").map((id) => document.getElementById(id)?.textContent),
     ...[...(node.labels ?? [])].map((label) => label.textContent),
     node.getAttribute("alt"),
-    ["BUTTON", "A", "SUMMARY"].includes(node.tagName) ? node.textContent : "",
+    ["BUTTON", "A", "SUMMARY", "H2"].includes(node.tagName) ? node.textContent : "",
   ].join("").trim();
   for (const node of document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex], [role=meter], [role=img], section")) {
     if (visible(node) && !nameOf(node)) problems.push(`${told(node)} has no name`);

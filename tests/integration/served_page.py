@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.decisions import APPLICATION, Decision, DecisionLog, Feedback, Origin
+from pipelines.serve.log.inbox import AskedFor, open_inbox
+from pipelines.serve.log.payloads import Payload
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 
@@ -69,6 +74,61 @@ METRICS: dict[str, Any] = {
     "frontier": {"call_rate": [1.0, 0.5, 0.0], "accuracy": [0.92, 0.917, 0.82], "threshold": [3.0, 0.5, -1.0]},
 }
 """What an evaluation measured, in the form of `metrics.json`."""
+
+
+def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:
+    """A log of texts that the small model answers with the first label and the large one with the last, all drawn."""
+    log = DecisionLog(url, 5.0)
+    texts = [Payload(f"text {n} {HOSTILE}") for n in range(num)]
+    log.add_decisions(
+        [
+            Decision(Origin(f"r{n}"), 0, "films/7", "small", 0.2, labels[0], small_label=labels[0], payload=text)
+            for n, text in enumerate(texts)
+        ]
+    )
+    for n in range(num):
+        log.finish_audits(f"r{n}", {0: labels[-1]})
+    log.close()
+    database, now = Database(url, 5.0), datetime.now(UTC)
+    shared = {"item": 0, "attempt": "a", "application": APPLICATION, "probability": 1.0, "drawn_at": now}
+    with database.writing() as connection:
+        open_inbox(connection, APPLICATION, AskedFor("a", "films/8", labels))
+        rows = [shared | {"request_id": f"r{n}", "position": n, "small_label": labels[0]} for n in range(num)]
+        connection.execute(insert(connection, INBOX), rows)
+    database.close()
+
+
+def inbox_of(url: str) -> list[str]:
+    """The labels of the inbox's items in their order, or their state where they have none."""
+    log = DecisionLog(url, 5.0)
+    rows = sorted(log.read(INBOX), key=lambda row: int(row["position"]))
+    log.close()
+    return [row["label"] or row["state"] for row in rows]
+
+
+def three_versions(url: str) -> None:
+    """A log in which versions 5, 6 and 7 send 60%, 40% and 20% of 100, 200 and 100 items to the large model."""
+    log, start = DecisionLog(url, 5.0), datetime(2026, 3, 1, tzinfo=UTC)
+    for version, num, large in ((5, 100, 60), (6, 200, 80), (7, 100, 20)):
+        log.add_decisions(
+            [
+                Decision(
+                    Origin(f"r{version}-{n}"),
+                    0,
+                    f"films/{version}",
+                    "large" if n < large else "small",
+                    0.5,
+                    "good" if n >= large and n % 2 else None,
+                    answered_at=start + timedelta(days=version - 5),
+                )
+                for n in range(num)
+            ]
+        )
+        for n in range(large + 1, num, 2):
+            log.finish_audits(f"r{version}-{n}", {0: "bad" if n % 5 == 0 else "good"})
+    log.add_feedback("r5-99", None, [Feedback(0, "bad")])
+    log.raise_alarm("films/5", 0.02, 0.05)
+    log.close()
 
 
 class LastLabel:

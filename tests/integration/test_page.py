@@ -28,7 +28,7 @@ from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
-from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, page_of
+from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, drawn_inbox, inbox_of, page_of, three_versions
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -114,7 +114,7 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
     """Opens the page. Afterwards: no request has left the origin, and the console has stayed silent."""
     visits: list[tuple[str, Visit]] = []
 
-    def open_page(address: str, scheme: Literal["light", "dark"] = "light", width: int = 1200) -> Visit:
+    def open_page(address: str, scheme: Literal["light", "dark"] = "light", width: int = 1200, path: str = "") -> Visit:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
         )
@@ -122,7 +122,7 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
         found.page.on("request", lambda sent: found.asked_for.append(sent.url))
         found.page.on("console", lambda message: found.said.append(message.text))
         found.page.on("pageerror", lambda error: found.said.append(str(error)))
-        found.page.goto(address)
+        found.page.goto(f"{address}/{path}")
         visits.append((address, found))
         return found
 
@@ -389,3 +389,139 @@ def test_the_interface_s_documentation_needs_no_other_host(visit: Any, url: str)
     page = visit(url).page
     page.goto(f"{url}/docs")
     expect(page.locator('[data-path="/v1/predict"]')).to_be_visible()
+
+
+def test_the_versions_so_far_are_told_from_the_log(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
+    """Promise: what each version kept, lost and cost in labels, and what all have saved, stands on the page."""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    three_versions(log)
+    with page_of(bundle, encoder, feedback_url=log) as address:
+        for scheme, width in (("light", 1200), ("dark", 360)):
+            page = visit(address, scheme, width).page
+            section = page.get_by_role("region", name="Versions so far")
+            expect(section).to_contain_text("Calls saved since 1 Mar 2026240Of all items60.0%Labels by people1")
+            rows = section.locator("tbody tr")
+            expect(rows).to_have_count(3)
+            expect(rows.first).to_contain_text("films/7answers now")
+            expect(rows.last).to_contain_text(re.compile(r"films/5refuted on .*2026.*60\.0%.*20 audited"))
+            assert page.evaluate(ACCESSIBLE) == []
+            PICTURES.mkdir(parents=True, exist_ok=True)
+            section.screenshot(path=PICTURES / f"timeline-{width}.png")
+
+
+@pytest.fixture
+def inbox(bundle: Path, encoder: Encoder, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of a service with an inbox of six texts, and its log."""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    drawn_inbox(log, ("negative", HOSTILE))
+    with page_of(bundle, encoder, feedback_url=log) as address:
+        yield address, log
+
+
+def test_items_are_labelled_by_keys_alone_and_read_out(visit: Any, inbox: tuple[str, str]) -> None:
+    """Promise: one key per label; what was pressed is stored before the next item is read; a slip can be put right."""
+    page = visit(inbox[0], path="labels").page
+    title = page.locator("#item-title")
+    expect(title).to_be_focused()  # without a click or a tab
+    expect(title).to_have_text("Item 1")
+    expect(page.locator("#content")).to_have_text(f"text 0 {HOSTILE}")
+    expect(page.locator("#said")).to_contain_text("Challenger saysnegativeLarge model says<img")
+    page.keyboard.press("1")
+    expect(page.get_by_role("status")).to_have_text("Stored: negative. 5 left.")
+    expect(title).to_have_text("Item 2")
+    expect(title).to_be_focused()
+    page.keyboard.press("s")
+    expect(title).to_have_text("Item 3")
+    page.keyboard.press("2")
+    expect(title).to_have_text("Item 4")
+    assert inbox_of(inbox[1])[:4] == ["negative", "skipped", HOSTILE, "drawn"]
+    for number in "321":
+        page.keyboard.press("u")
+        expect(title).to_have_text(f"Item {number}")
+    expect(page.get_by_role("button", name="negative")).to_have_attribute("aria-pressed", "true")
+    for number, key in (("2", "2"), ("3", "1")):
+        page.keyboard.press(key)
+        expect(title).to_have_text(f"Item {number}")
+    assert inbox_of(inbox[1])[:4] == [HOSTILE, "negative", HOSTILE, "drawn"]
+    for number, key in (("4", "1"), ("5", "1"), ("6", "s")):
+        page.keyboard.press(key)
+        expect(title).to_have_text(f"Item {number}")
+    page.keyboard.press("1")
+    expect(page.get_by_text("That was the last one.")).to_be_visible()
+    expect(page.locator("#choice")).to_be_hidden()
+    assert inbox_of(inbox[1]) == [HOSTILE, "negative", "negative", "negative", "skipped", "negative"]
+
+
+def test_keys_can_be_turned_off_and_buttons_do_the_same(visit: Any, inbox: tuple[str, str]) -> None:
+    """Promise: who speaks to the browser, or brushes over keys, labels nothing by accident."""
+    page = visit(inbox[0], path="labels").page
+    expect(page.locator("#item-title")).to_have_text("Item 1")
+    page.keyboard.press("Control+1")
+    page.get_by_label("One key per answer").uncheck()
+    for key in "1su":
+        page.keyboard.press(key)
+    page.get_by_role("button", name="negative").click()
+    expect(page.locator("#item-title")).to_have_text("Item 2")
+    page.get_by_role("button", name="Skip").click()
+    expect(page.locator("#item-title")).to_have_text("Item 3")
+    assert inbox_of(inbox[1])[:3] == ["negative", "skipped", "drawn"]
+
+
+def test_of_many_labels_the_wanted_one_is_found_by_typing(
+    visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Promise: with a hundred labels a few letters and Enter do, and letters that are typed are no keys."""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    drawn_inbox(log, (*(f"transfer {n}" for n in range(100)), "balance us"))
+    with page_of(bundle, encoder, feedback_url=log) as address:
+        page = visit(address, path="labels").page
+        expect(page.locator("#item-title")).to_have_text("Item 1")
+        assert page.evaluate(ACCESSIBLE) == []
+        page.keyboard.press("/")
+        expect(page.get_by_label("Find a label")).to_be_focused()
+        page.keyboard.type("us")
+        expect(page.get_by_role("button", name="balance us")).to_be_visible()
+        expect(page.locator("#labels li")).to_have_count(1)
+        page.keyboard.press("Enter")
+        expect(page.locator("#item-title")).to_have_text("Item 2")
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / "labels-many.png", full_page=True)
+        page.keyboard.press("3")
+        expect(page.locator("#item-title")).to_have_text("Item 3")
+        assert inbox_of(log)[:3] == ["balance us", "transfer 2", "drawn"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_inbox_is_accessible_and_fits_a_phone(visit: Any, inbox: tuple[str, str], scheme: str, width: int) -> None:
+    """Promise: names, landmarks, contrast, and nothing that has to be scrolled sideways."""
+    page = visit(inbox[0], scheme, width, path="labels").page
+    expect(page.locator("#item-title")).to_have_text("Item 1")
+    assert page.evaluate(ACCESSIBLE) == []
+    page.keyboard.press("1")
+    expect(page.locator("#item-title")).to_have_text("Item 2")
+    page.keyboard.press("u")
+    expect(page.locator("#item-title")).to_have_text("Item 1")
+    assert page.evaluate(ACCESSIBLE) == []
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"labels-{scheme}-{width}.png", full_page=True)
+
+
+def test_an_item_that_somebody_else_has_labelled_is_told_and_left(visit: Any, inbox: tuple[str, str]) -> None:
+    """Promise: two people never overwrite each other unknowingly."""
+    opened = visit(inbox[0], path="labels")
+    opened.expected = ("409",)
+    expect(opened.page.locator("#item-title")).to_have_text("Item 1")
+    other = {"labels": [{"id": "r0/0", "label": HOSTILE}]}
+    assert httpx.post(f"{inbox[0]}/v1/labels", json=other).status_code == 200
+    opened.page.keyboard.press("1")
+    expect(opened.page.get_by_role("alert")).to_contain_text("it has another answer already")
+    expect(opened.page.locator("#item-title")).to_have_text("Item 2")
+    assert inbox_of(inbox[1])[:2] == [HOSTILE, "drawn"]
+
+
+def test_without_an_open_inbox_the_page_says_how_to_open_one(visit: Any, url: str) -> None:
+    page = visit(url, path="labels").page
+    expect(page.get_by_text("No labels are asked for")).to_be_visible()
+    expect(page.locator("#next")).to_contain_text("kcm labels CONFIG")
+    assert page.evaluate(ACCESSIBLE) == []

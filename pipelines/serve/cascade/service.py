@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from markupsafe import Markup
@@ -22,6 +22,7 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.judging import Unjudged
+from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
@@ -36,6 +37,7 @@ from pipelines.serve.log.decisions import (
     UnknownRequestError,
 )
 from pipelines.serve.log.drift import drifted
+from pipelines.serve.log.history import History
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger, Release, Releases, Served
@@ -43,11 +45,13 @@ from pipelines.serve.schemas import (
     ChallengerCard,
     DriftCard,
     FeedbackResponse,
+    LoopRecord,
     ModelCard,
     PredictResponse,
     Refusal,
     Timings,
     Traffic,
+    VersionRecord,
 )
 
 PROBE_INTERVAL_S = 0.5
@@ -88,6 +92,8 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
+        self.labelling = Labelling(log, config)
+        self._history = History(log)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
@@ -251,6 +257,20 @@ class CascadeService:
         )
         self._section = bundle.digest, section
         return section
+
+    async def loop(self) -> LoopRecord:
+        """What all versions have answered by the log, or Refusal while it cannot be read."""
+        try:
+            chapters = await self._history.chapters()
+        except LogUnavailableError:
+            raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
+        versions = [VersionRecord(**asdict(each.tenure), **each.figures) for each in chapters]
+        return LoopRecord(
+            num_items=sum(each.num_items for each in versions),
+            num_escalated=sum(each.num_escalated for each in versions),
+            num_labels=sum(each.num_labels for each in versions),
+            versions=versions,
+        )
 
     def _trial(self) -> Challenger | None:
         return self._releases.release.challenger if self._started else None

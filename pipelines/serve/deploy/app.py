@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 import urllib.error
@@ -184,22 +183,13 @@ def start_proxy(config: ServeConfig) -> None:
 
 def proxy_location(config: ServeConfig) -> ProxyLocation:
     """Where proxies run: on the head alone if they listen on loopback, which no other node can reach."""
-    return ProxyLocation.HeadOnly if _is_loopback(config.host) else ProxyLocation.EveryNode
+    return ProxyLocation.HeadOnly if config.listens_on_loopback else ProxyLocation.EveryNode
 
 
 def http_settings(config: ServeConfig) -> dict[str, Any]:
     """The proxy's options."""
     # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
     return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _reachable(host: str) -> str:

@@ -18,13 +18,14 @@ from pipelines.serve.http.body import BodyLimit
 from pipelines.serve.http.errors import add_handlers
 from pipelines.serve.http.json_route import JsonRoute
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.labels_api import add_labels
 from pipelines.serve.http.openai_api import add_openai_door
 from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
 from pipelines.serve.http.site import add_site
 from pipelines.serve.log.decisions import Feedback
 from pipelines.serve.rate import RateLimit
-from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Problem, Refusal, Status
+from pipelines.serve.schemas import FeedbackResponse, LoopRecord, ModelCard, PredictResponse, Problem, Refusal, Status
 
 
 def create_api(
@@ -89,6 +90,11 @@ def create_api(
         """Version, policy, certificate, lineage and traffic of the model that answers."""
         return service.card()
 
+    @api.get("/v1/loop")
+    async def loop() -> LoopRecord:
+        """What every version has answered, saved and lost since the log began; read again every few seconds."""
+        return await service.loop()
+
     @api.get("/healthz")
     async def healthz() -> Status:
         """The process is alive."""
@@ -107,6 +113,7 @@ def create_api(
         return await service.metrics()
 
     add_openai_door(api, service, limits)
+    add_labels(api, service, limits)
     add_site(api, service)
     add_handlers(api)
     _add_middleware(api, limits, keys, rate_limit, log, hosts, service.failed)

@@ -1,4 +1,4 @@
-"""The page at `/`: plain files of this package that need no network, and the headers that keep them to themselves."""
+"""The pages at `/` and `/labels`: plain files that need no network, and the headers that keep them to themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.schemas import Refusal
 
-INDEX, PREFIX = "/", "/page/"
+INDEX, LABELS, PREFIX = "/", "/labels", "/page/"
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = (
@@ -28,16 +28,20 @@ HEADERS: Mapping[str, str] = {
 
 def is_open(path: str) -> bool:
     """Whether a path belongs to the page itself, which holds nothing of the model and loads without a key."""
-    return path == INDEX or path.startswith(PREFIX)
+    return path in (INDEX, LABELS) or path.startswith(PREFIX)
 
 
 def add_site(api: FastAPI, service: CascadeService) -> None:
-    """Add the page, and the fragment that it shows of the model."""
+    """Add the pages, and the fragment that it shows of the model."""
     pages = _pages()
 
     @api.get(INDEX, include_in_schema=False)
     async def index() -> Response:
         return _response(pages, "index.html")
+
+    @api.get(LABELS, include_in_schema=False)
+    async def labels() -> Response:
+        return _response(pages, "labels.html")
 
     @api.get(PREFIX + "{name}", include_in_schema=False)
     async def part(name: str) -> Response:

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,20 @@ INBOX = _of_items(
     Column("label", String(200)),
     Column("drawn_at", DateTime(timezone=True), nullable=False),
     Column("labelled_at", DateTime(timezone=True)),
+    Column("small_label", String(200)),  # what the challenger answers
 )
 Index("inbox_by_attempt", INBOX.c.application, INBOX.c.attempt, INBOX.c.position)
+# What items are drawn for: the challenger, and the labels that may be given.
+INBOXES = Table(
+    "inboxes",
+    SCHEMA,
+    Column("application", String(200), primary_key=True),
+    Column("attempt", String(200), primary_key=True),
+    Column("model_version", String(200), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),  # once another challenger has taken its place
+)
 # Items whose content was deleted; their units are taken out of memories by the next update.
 FORGOTTEN = _of_items(
     "forgotten",
@@ -287,6 +300,11 @@ def erase_content(connection: Connection) -> None:
     """Have what is deleted in this transaction overwritten: SQLite would leave it in free pages of its file."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A time of the log in its zone, without which SQLite gives it back."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bool]:

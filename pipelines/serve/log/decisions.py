@@ -34,7 +34,9 @@ from pipelines.serve.log.database import (
     take_turns,
 )
 from pipelines.serve.log.drift import Evidence, write_drift
+from pipelines.serve.log.inbox import InboxView, asked_for, inbox_counts, inbox_items, store_answers_once
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
+from pipelines.serve.log.tenures import Tenure, tenures
 
 APPLICATION = "kcm"  # the name of an application that has none
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
@@ -221,6 +223,25 @@ class DecisionLog:
             differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
             if differing:
                 raise ConflictError(f"item {min(differing)} has another label already")
+
+    def tenures(self) -> list[Tenure]:
+        """The versions that have answered, the first one first."""
+        with self._database.reading() as connection:
+            return tenures(connection, self._application)
+
+    def inbox(self, limit: int) -> InboxView | None:
+        """The first open items of the inbox that people are asked about; None where none is open."""
+        with self._database.reading() as connection:
+            asked = asked_for(connection, self._application)
+            if asked is None:
+                return None
+            named = self._application, asked.attempt
+            return InboxView(asked, inbox_items(connection, *named, "drawn", limit), inbox_counts(connection, *named))
+
+    def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
+        """Commit what a person says of items of the open inbox, or store none; as `store_answers_once`."""
+        with self._database.writing() as connection:
+            store_answers_once(connection, self._application, answers, again=again)
 
     def add_escalated(self, request_id: str, model_version: str, escalated: Sequence[Escalated]) -> None:
         """Commit the answers to escalated items."""

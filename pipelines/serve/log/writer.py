@@ -28,7 +28,9 @@ from pipelines.serve.log.decisions import (
     UnknownRequestError,
 )
 from pipelines.serve.log.drift import Evidence
+from pipelines.serve.log.inbox import InboxView
 from pipelines.serve.log.payloads import STEP, Payload
+from pipelines.serve.log.tenures import Tenure
 
 MAX_WAITING = 256  # writes that wait for the database
 MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones
@@ -122,6 +124,18 @@ class LogWriter:
             finally:
                 self._num_patient -= 1
             await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+
+    async def tenures(self) -> list[Tenure]:
+        """As `DecisionLog.tenures`."""
+        return await self._read(self._log.tenures)
+
+    async def inbox(self, limit: int) -> InboxView | None:
+        """As `DecisionLog.inbox`."""
+        return await self._read(lambda: self._log.inbox(limit))
+
+    async def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
+        """As `DecisionLog.answer_inbox`."""
+        await self._write(lambda: self._log.answer_inbox(answers, again=again))
 
     async def finish_audits(
         self,

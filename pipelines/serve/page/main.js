@@ -8,6 +8,7 @@ import { heatMap, plainPicture } from "./heat.js";
 import { pictureField } from "./picture.js";
 import { prompt, promptTitle } from "./prompt.js";
 import { recent } from "./recent.js";
+import { timeline } from "./timeline.js";
 import { trafficView } from "./traffic.js";
 import { spoken, verdict } from "./verdict.js";
 import { shadedWords } from "./words.js";
@@ -25,6 +26,7 @@ async function loadModel() {
   try {
     showCard(await call("v1/model"));
     showReport(await textOf("v1/model/report"));
+    find("timeline").replaceChildren(timeline(await call("v1/loop"), card.model_version));
     find("key-form").hidden = true;
   } catch (error) {
     tell(error);

@@ -20,10 +20,12 @@ from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.champion import Champion
 from pipelines.loop.judged import NEW, JudgedWindow
-from pipelines.loop.labelling import opened_inbox, sufficient_labels
+from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
 from pipelines.loop.lineage import LineageLedger
+from pipelines.loop.logs import log_url
 from pipelines.loop.recertify import certify_window
 from pipelines.loop.state import LoopState
+from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import Recipe, write_json
 from tests.pipelines.loop.windows import NUM, made_inbox, made_window, scope_of
 
@@ -119,6 +121,23 @@ def test_there_is_no_inbox_before_a_challenger_or_under_another_champion(turned:
     with pytest.raises(DataError, match="no challenger waits"), opened_inbox(found.config):
         pass
     assert json.dumps(LineageLedger(found.state.store.control, "reviews").attempts()) == "[]"
+
+
+def test_the_service_asks_from_the_command_on_until_the_labels_are_used(turned: Callable[[float], Turned]) -> None:
+    found = turned(0.05)
+    log = DecisionLog(log_url(found.config.serve, found.config.storage_path), 5.0, "reviews")
+    assert log.inbox(1) is None
+    with opened_inbox(found.config) as inbox:
+        number = len(inbox.items())
+    view = log.inbox(1)
+    assert view is not None
+    assert (view.asked.version, view.asked.labels, view.counts["drawn"]) == ("reviews/2", ("yes", "no"), number)
+    assert (view.items[0].small_label, view.items[0].position) == ("yes", 0)
+    withdraw_labels(found.config)
+    assert log.inbox(1) is None
+    sufficient_labels(found.config)  # a look at them asks nobody
+    assert log.inbox(1) is None
+    log.close()
 
 
 def test_labels_suffice_once_they_certify_what_was_searched(turned: Callable[[float], Turned]) -> None:

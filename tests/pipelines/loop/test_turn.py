@@ -98,6 +98,7 @@ def test_a_challenger_that_passes_becomes_the_champion_and_loop_json_tells_of_it
     assert turn["labels"] == 3
     assert turn["gates"]["rows"]["verdict"] == "pass"
     assert turn["seconds"] >= 0
+    assert "reviews/2" in Path(result["report_path"]).read_text()
     assert told["champion"]["parent"] == loop.state.champions.pointer.history()[0].digest
 
 

@@ -48,14 +48,26 @@ def test_an_empty_key_is_none_whatever_the_file_came_to_hold(client_of: Callable
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/model", "/v1/model/report", "/v1/models", "/v1/feedback", "/v1/explain", "/metrics", "/nowhere"]
+    "path",
+    [
+        "/v1/model",
+        "/v1/model/report",
+        "/v1/models",
+        "/v1/feedback",
+        "/v1/labels",
+        "/v1/loop",
+        "/v1/explain",
+        "/metrics",
+        "/nowhere",
+    ],
 )
 def test_every_path_asks_for_a_key(client_of: Callable[..., TestClient], keys: Keys, path: str) -> None:
     assert client_of(keys=keys).get(path).status_code == 401
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/page/main.js", "/healthz", "/readyz", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"]
+    "path",
+    ["/", "/labels", "/page/main.js", "/healthz", "/readyz", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"],
 )
 def test_but_for_those_that_tell_nothing_of_the_model(
     client_of: Callable[..., TestClient], keys: Keys, path: str

@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 PAGE = Path(str(files("pipelines.serve").joinpath("page")))
 
 
-def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient) -> None:
-    markup = client.get("/").text
+@pytest.mark.parametrize(("address", "script"), [("/", "main.js"), ("/labels", "labels.js")])
+def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient, address: str, script: str) -> None:
+    markup = client.get(address).text
     found = set(re.findall(r'(?:href|src)="(page/[^"]+)"', markup))
-    assert {"page/page.css", "page/report.css", "page/main.js", "page/icon.svg"} <= found
+    assert {"page/page.css", "page/report.css", f"page/{script}", "page/icon.svg"} <= found
     imported = {name for script in PAGE.glob("*.js") for name in re.findall(r'from "\./([^"]+)"', script.read_text())}
     for path in found | {f"page/{name}" for name in imported}:
         response = client.get(f"/{path}")
@@ -27,10 +28,10 @@ def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient) -> Non
 def test_every_module_is_used() -> None:
     scripts = {script.name: script.read_text() for script in PAGE.glob("*.js")}
     used = {name for script in scripts.values() for name in re.findall(r'from "\./([^"]+)"', script)}
-    assert used == scripts.keys() - {"main.js"}
+    assert used == scripts.keys() - {"main.js", "labels.js"}
 
 
-@pytest.mark.parametrize("path", ["/", "/page/main.js", "/v1/model/report"])
+@pytest.mark.parametrize("path", ["/", "/labels", "/page/main.js", "/v1/model/report"])
 def test_nothing_from_elsewhere_may_run_load_or_frame_it(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))

@@ -1,0 +1,204 @@
+"""The inbox over HTTP: what was drawn is shown in its order, and what people say is in the log before they hear so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from pipelines.serve.cascade.labelling import Labelling
+from pipelines.serve.config import AuthConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
+from pipelines.serve.log.inbox import AskedFor, close_inboxes, open_inbox
+from pipelines.serve.log.payloads import Payload
+from pipelines.serve.log.writer import LogWriter
+
+LABELS = ("bad", "good", "none of these")
+NUM = 8
+
+
+@dataclass
+class Drawn:
+    """A service whose log holds NUM decisions, and an inbox of them in the reverse order."""
+
+    url: str
+    service: Any
+    client_of: Callable[..., TestClient]
+
+    @property
+    def client(self) -> TestClient:
+        return self.client_of(max_items=3)
+
+    def rows(self) -> dict[str, tuple[str, str | None]]:
+        log = DecisionLog(self.url, 5.0, "films")
+        rows = {f"{row['request_id']}/{row['item']}": (row["state"], row["label"]) for row in log.read(INBOX)}
+        log.close()
+        return rows
+
+    def change(self, what: Callable[[Any], None]) -> None:
+        database = Database(self.url, 5.0)
+        with database.writing() as connection:
+            what(connection)
+        database.close()
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, service: Any, client_of: Callable[..., TestClient]) -> Iterator[Drawn]:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    log = DecisionLog(url, 5.0, "films")
+    decided = [
+        Decision(Origin(f"r{n}"), 0, "films/1", "small", drawn_label="good", payload=Payload(f"text {n}", b"picture"))
+        for n in range(NUM)
+    ]
+    log.add_decisions(decided)
+    for n in range(NUM):
+        log.finish_audits(f"r{n}", {0: "bad"})
+    log.close()
+    drawn = Drawn(url, service, client_of)
+    drawn.change(fill)
+    writer = LogWriter(FeedbackConfig(), url, application="films")
+    service.labelling = Labelling(writer, ServeConfig())
+    yield drawn
+    writer.close()
+
+
+def fill(connection: Any) -> None:
+    open_inbox(connection, "films", AskedFor("a1", "films/2", LABELS))
+    now = Decision(Origin("r"), 0, "v", "small").answered_at
+    shared = {"item": 0, "attempt": "a1", "application": "films", "probability": 1.0, "drawn_at": now}
+    rows = [shared | {"request_id": f"r{n}", "position": NUM - 1 - n, "small_label": "good"} for n in range(NUM)]
+    connection.execute(insert(connection, INBOX), rows)
+
+
+def test_open_items_come_in_the_order_in_which_they_were_drawn(drawn: Drawn) -> None:
+    found = drawn.client.get("/v1/labels", params={"limit": 3}).json()
+    assert (found["version"], tuple(found["labels"])) == ("films/2", LABELS)
+    assert (found["num_open"], found["num_labelled"], found["num_skipped"]) == (NUM, 0, 0)
+    assert [each["id"] for each in found["items"]] == ["r7/0", "r6/0", "r5/0"]
+    first = found["items"][0]
+    assert (first["position"], first["text"], first["image"]) == (0, "text 7", "cGljdHVyZQ==")
+    assert (first["small_label"], first["large_label"]) == ("good", "bad")
+
+
+def test_labels_and_skips_are_in_the_log_before_they_are_acknowledged(drawn: Drawn) -> None:
+    body = {"labels": [{"id": "r7/0", "label": "bad"}, {"id": "r6/0", "skip": True}]}
+    for _ in range(2):  # sent again, nothing changes
+        response = drawn.client.post("/v1/labels", json=body)
+        assert response.json() == {"num_open": NUM - 2, "num_labelled": 1, "num_skipped": 1}
+        assert drawn.rows()["r7/0"] == ("labelled", "bad")
+        assert drawn.rows()["r6/0"] == ("skipped", None)
+    assert drawn.client.get("/v1/labels").json()["items"][0]["id"] == "r5/0"
+
+
+def test_of_two_answers_the_first_stays_unless_it_is_replaced_on_purpose(drawn: Drawn) -> None:
+    first, other = ({"labels": [{"id": "r7/0", "label": label}]} for label in ("bad", "good"))
+    drawn.client.post("/v1/labels", json=first)
+    refused = drawn.client.post("/v1/labels", json=other)
+    assert (refused.status_code, drawn.rows()["r7/0"]) == (409, ("labelled", "bad"))
+    assert "r7/0" in refused.json()["detail"]
+    assert drawn.client.post("/v1/labels", json=other | {"again": True}).status_code == 200
+    assert drawn.rows()["r7/0"] == ("labelled", "good")
+
+
+@pytest.mark.parametrize(
+    ("status", "item"),
+    [
+        (404, {"id": "r99/0", "label": "bad"}),
+        (404, {"id": "r7/1", "label": "bad"}),
+        (422, {"id": "r7/0", "label": "BAD"}),
+        (422, {"id": "r7/0", "label": "bad", "skip": True}),
+        (422, {"id": "r7/0"}),
+        (422, {"id": "r7", "label": "bad"}),
+        (422, {"id": "r7/0", "label": "x" * 201}),
+        (422, {"id": "r6/0", "label": "bad"}),  # twice in one request
+        (422, {"id": "r7/0", "label": "bad", "text": "more"}),
+    ],
+)
+def test_what_was_not_asked_for_is_refused_and_nothing_is_stored(drawn: Drawn, status: int, item: Any) -> None:
+    response = drawn.client.post("/v1/labels", json={"labels": [{"id": "r6/0", "label": "good"}, item]})
+    assert response.status_code == status
+    assert set(drawn.rows().values()) == {("drawn", None)}
+
+
+def test_more_than_a_request_may_hold_is_refused(drawn: Drawn) -> None:
+    many = {"labels": [{"id": f"r{n}/0", "label": "bad"} for n in range(4)]}
+    assert drawn.client.post("/v1/labels", json=many).status_code == 422
+    assert drawn.client.post("/v1/labels", json={"labels": []}).status_code == 422
+    assert [drawn.client.get(f"/v1/labels?limit={n}").status_code for n in (0, 21, 20)] == [422, 422, 200]
+
+
+def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None:
+    drawn.change(lambda connection: close_inboxes(connection, "others"))
+    assert drawn.client.get("/v1/labels").json()["version"] == "films/2"
+    drawn.change(lambda connection: close_inboxes(connection, "films"))
+    assert drawn.client.get("/v1/labels").json() == {
+        "num_open": 0,
+        "num_labelled": 0,
+        "num_skipped": 0,
+        "version": None,
+        "labels": [],
+        "items": [],
+    }
+    assert drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]}).status_code == 404
+    again = AskedFor("a1", "films/2", LABELS)
+    drawn.change(lambda connection: open_inbox(connection, "films", again))
+    assert drawn.client.get("/v1/labels").json()["num_open"] == NUM
+
+
+def test_a_newer_inbox_takes_the_place_of_the_one_before(drawn: Drawn) -> None:
+    newer = AskedFor("a2", "films/3", ("bad",))
+    drawn.change(lambda connection: open_inbox(connection, "films", newer))
+    found = drawn.client.get("/v1/labels").json()
+    assert (found["version"], found["num_open"]) == ("films/3", 0)
+    assert drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]}).status_code == 404
+
+
+def test_only_named_keys_may_see_what_others_have_sent(drawn: Drawn, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("".join(f"{name} {sha256(name.encode()).hexdigest()}\n" for name in ("ann", "bob")))
+    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    drawn.service.labelling = Labelling(writer, ServeConfig(auth=AuthConfig(labellers=("ann",))))
+    client, body = drawn.client_of(keys=Keys(file)), {"labels": [{"id": "r7/0", "label": "bad"}]}
+    for key, status in (("bob", 403), ("eve", 401), ("ann", 200)):
+        headers = {"Authorization": f"Bearer {key}"}
+        given = client.get("/v1/labels", headers=headers), client.post("/v1/labels", json=body, headers=headers)
+        assert [each.status_code for each in given] == [status, status]
+        assert ("text 7" in given[0].text) == (status == 200)
+        assert (drawn.rows()["r7/0"] == ("labelled", "bad")) == (status == 200)
+    writer.close()
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("localhost", 200), ("0.0.0.0", 403), ("a.b", 403)])
+def test_without_keys_the_service_must_be_out_of_reach_of_others(drawn: Drawn, host: str, status: int) -> None:
+    writer = LogWriter(FeedbackConfig(), drawn.url, application="films")
+    drawn.service.labelling = Labelling(writer, ServeConfig(host=host))
+    assert drawn.client.get("/v1/labels").status_code == status
+    writer.close()
+
+
+def test_without_a_log_there_is_no_inbox(drawn: Drawn) -> None:
+    drawn.service.labelling = Labelling(None, ServeConfig())
+    assert drawn.client.get("/v1/labels").status_code == 404
+
+
+def test_a_log_that_is_gone_is_told_and_nothing_is_acknowledged(drawn: Drawn, tmp_path: Path) -> None:
+    drawn.client.get("/v1/labels")
+    (tmp_path / "log.db").rename(tmp_path / "away.db")
+    response = drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]})
+    assert (response.status_code, drawn.client.get("/v1/labels").status_code) == (503, 503)
+    assert response.headers["retry-after"] == "1"
+    (tmp_path / "away.db").rename(tmp_path / "log.db")
+    assert drawn.rows()["r7/0"] == ("drawn", None)
+
+
+def test_items_from_before_the_answers_were_kept_are_shown_without_them(drawn: Drawn) -> None:
+    drawn.change(lambda connection: connection.execute(update(INBOX).values(small_label=None)))
+    assert drawn.client.get("/v1/labels").json()["items"][0]["small_label"] is None
