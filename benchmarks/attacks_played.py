@@ -11,6 +11,7 @@ import os
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -240,7 +241,7 @@ async def slow_question(client: Client) -> Outcome:
     await asyncio.sleep(0.3)
     others = await asyncio.gather(*(_route(client, f"escalate {number}") for number in range(60)))
     status = (await slow).status_code
-    return Outcome(others.count("large") == 60, f"{others.count('large')} of 60 answered, the slow one {status}")
+    return Outcome(others.count("large") == 60, f"of 60: {dict(Counter(others))}, the slow one {status}")
 
 
 async def deep_reply(client: Client) -> Outcome:
