@@ -213,6 +213,7 @@ def serve_config(kind: Kind, folder: Path, base_url: str) -> ServeConfig:
     keys.write_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()), encoding="utf-8")
     values: dict[str, Any] = {
         "port": free_port(),
+        "max_queued_requests": 128,  # so that 60 clients at the same moment are no overload, which is another promise
         "auth": {"keys_file": str(keys)},
         "feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"},
         "large": {
