@@ -51,8 +51,15 @@ def _replaced(value: Any, draw: random.Random) -> Any:
     return draw.choice(_ODD)
 
 
+MAX_BYTES = 8 * 2**20
+
+
 def schemathesis_bodies(document: dict[str, Any], number: int) -> dict[str, list[bytes]]:
-    """At most so many bodies that the document allows or forbids, by door; at least one for each."""
+    """At most so many bodies that the document allows or forbids, by door; at least one for each.
+
+    Those of hundreds of megabytes are left out: they are refused at 4 MiB, and a client that is still sending then may
+    find its connection closed before it has read the 413.
+    """
     import schemathesis
     from schemathesis import GenerationMode
 
@@ -63,6 +70,7 @@ def schemathesis_bodies(document: dict[str, Any], number: int) -> dict[str, list
         for mode in GenerationMode:
             cases = schema[path]["POST"].as_strategy(generation_mode=mode)
             found[path] += _drawn(cases, max(1, min(400, number // len(DOORS) // 2)))
+        found[path] = [body for body in found[path] if len(body) <= MAX_BYTES]
     return found
 
 
