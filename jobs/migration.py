@@ -7,10 +7,10 @@ from typing import Any
 
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.batch.asking import RESPONSES_FILE
+from pipelines.loop.logs import LOG_FILE
 from pipelines.serve.log.database import Database
 from pipelines.store.migrate import migrate_artefacts
 
-LOG = "feedback.db"  # where `kcm serve CONFIG` keeps the log unless told otherwise
 TIMEOUT_S = 30.0
 
 
@@ -20,7 +20,7 @@ def migrate(storage: Path) -> dict[str, Any]:
     Nothing is computed, and a second call changes nothing. Raises ArtefactError for what is no storage, or is damaged.
     """
     result: dict[str, Any] = migrate_artefacts(storage.absolute()).as_json()
-    paid, log = storage.absolute() / RESPONSES_FILE, storage.absolute() / LOG
+    paid, log = storage.absolute() / RESPONSES_FILE, storage.absolute() / LOG_FILE
     if paid.exists():
         ResponseCache(ResponseStore.in_file(paid), "").spent()  # raises where it cannot be read
         result["paid_answers"] = "current"

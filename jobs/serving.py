@@ -15,6 +15,8 @@ from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.config import RunConfig
+from pipelines.loop.logs import log_url
+from pipelines.loop.state import application_of
 from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
@@ -35,7 +37,7 @@ class Site(Config):
     def of(cls, config: RunConfig) -> Site:
         """The settings of a run's configuration."""
         named = {
-            "application": config.serve.application or config.name,
+            "application": application_of(config),
             "costs": config.serve.costs or config.costs,
         }
         site = cls(
@@ -61,7 +63,7 @@ class Site(Config):
         feedback = self.serve.feedback
         if feedback.url is not None:
             return self
-        url = f"sqlite:///{folder.absolute() / 'feedback.db'}"
+        url = log_url(self.serve, folder)
         serve = self.serve.model_copy(update={"feedback": feedback.model_copy(update={"url": url})})
         return self.model_copy(update={"serve": serve})
 

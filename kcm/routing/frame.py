@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from kcm.routing.inputs import NO_ENCODER, RouterInputs, find_encoder, router_in
 from kcm.routing.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
+
+ColumnsT = TypeVar("ColumnsT", bound=RouteColumns)
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,12 @@ class RoutingFrame:
         assets_dir: Path,
         router_folder: Path | None = None,
     ) -> RoutingFrame:
-        """Read the table; columns are those of the router, of the file, and of `overrides`, the later ones winning.
+        """Read the table, of which `named_columns` says what its columns are.
 
-        An empty name there unsets a column that the router knows and this table lacks.
         Raises KcmError for anything that cannot be used, before any work starts.
         """
         router = Router.read(router_folder) if router_folder else None
-        stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
-        if columns_file:
-            stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-        chosen = {field: None if name == "" else name for field, name in overrides.items()}
-        columns = parse_config(RouteColumns, stored | chosen, where="columns")
+        columns = named_columns(RouteColumns, router, columns_file, overrides)
         return cls(read_table(path, columns), columns, encoder, assets_dir, router)
 
     @property
@@ -170,3 +167,17 @@ class RoutingFrame:
         if self.columns.confidence is None or self.table.confidence is None:
             return []
         return reliability(self.table.confidence[test], self.table.small_correct[test]).filled()
+
+
+def named_columns(
+    model: type[ColumnsT], router: Router | None, columns_file: Path | None, overrides: Mapping[str, Any]
+) -> ColumnsT:
+    """The columns of the router, of the file, and of `overrides`, the later ones winning.
+
+    An empty name in `overrides` unsets a column that the router knows and a table lacks.
+    """
+    stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
+    if columns_file:
+        stored |= load_config(model, columns_file).model_dump(exclude_defaults=True)
+    chosen = {field: None if name == "" else name for field, name in overrides.items()}
+    return parse_config(model, stored | chosen, where="columns")

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.config import load_config, parse_config
 from kcm.errors import DataError
-from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
+from kcm.routing.cells import Cells, read_columns
 from kcm.routing.config import ReplayColumns
-from kcm.routing.frame import RoutingFrame
+from kcm.routing.frame import RoutingFrame, named_columns
 from kcm.routing.head import fit_head
 from kcm.routing.inputs import RouterInputs
 from kcm.routing.replay import Floats, LoggedTraffic, Side, thresholds_by_share
@@ -44,18 +43,15 @@ class ReplayFrame:
         assets_dir: Path,
         router_folder: Path | None = None,
     ) -> ReplayFrame:
-        """Read the log; columns are those of the router, of the file, and of `overrides`, the later ones winning.
+        """Read the log, of which `named_columns` says what its columns are.
 
         Raises KcmError for anything that cannot be used: a log without propensities, and rows that had no chance.
         """
         router = Router.read(router_folder) if router_folder else None
-        stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
-        if columns_file:
-            stored |= load_config(ReplayColumns, columns_file).model_dump(exclude_defaults=True)
-        chosen = {field: None if name == "" else name for field, name in overrides.items()}
-        columns = parse_config(ReplayColumns, stored | chosen, where="columns")
+        columns = named_columns(ReplayColumns, router, columns_file, overrides)
         columns.check()
-        table, cells, data = _read(path, columns)
+        data = read_columns(path)
+        table, cells = read_inputs(data, columns, str(path))
         frame = RoutingFrame(table, columns, encoder, assets_dir, router)
         has_inputs = any(each is not None for each in (table.confidence, table.text, table.features))
         traffic = _traffic(table, cells, data, columns, frame.inputs if has_inputs else None)
@@ -84,15 +80,6 @@ class ReplayFrame:
             "routes": [{"route": name} | traffic.replay(keep_N) for name, keep_N in routes.items()],
             "notes": [*self.frame.table.notes, *self.frame.notes],
         }
-
-
-def _read(path: Path, columns: ReplayColumns) -> tuple[RoutingTable, Cells, pd.DataFrame]:
-    """The inputs of every row, without who was right, and all cells."""
-    data, where = read_columns(path), str(path)
-    check_columns(data, columns, where)
-    feature_columns(data, columns.features, where)
-    table, cells = read_inputs(data, columns, where)
-    return table, cells, data
 
 
 def _traffic(

@@ -9,10 +9,12 @@ from sqlalchemy.engine import make_url
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.window import LogReader
 
+LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
+
 
 def log_url(serve: ServeConfig, storage_path: Path) -> str:
     """The URL of the log of a run that keeps its artefacts in `storage_path`."""
-    return serve.feedback.url or f"sqlite:///{storage_path.absolute() / 'feedback.db'}"
+    return serve.feedback.url or f"sqlite:///{storage_path.absolute() / LOG_FILE}"
 
 
 def log_watermark(serve: ServeConfig, storage_path: Path, application: str) -> int:
