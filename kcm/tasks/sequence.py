@@ -10,12 +10,14 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.durable import link_files
 from kcm.errors import ArtefactError
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import Scenario, TaskOrder
+from kcm.tasks.shards import ShardWriter, task_shards
 from kcm.tasks.splits import SPLITS, Split
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
@@ -73,10 +75,10 @@ class TaskSequence:
         return split_rows(self.tasks[task])
 
     def save(self, folder: Path) -> None:
-        """Write one Parquet file per task, the bad rows as CSV and, last, a description as JSON."""
+        """Write the shards of every task, the bad rows as CSV and, last, a description as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(len(self.tasks)):
-            pq.write_table(_stored(self.rows(number)), folder / _file_name(number))
+            _write_rows(folder, number, self.rows(number))
         write_bad_rows(self.bad_rows, folder / _BAD_ROWS)
         description = {
             "name": self.name,
@@ -110,7 +112,7 @@ class TaskSequence:
                 long_tail=tuple(description["long_tail"]),
                 none_label=description["none_label"],
             )
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, pa.ArrowException, ArtefactError) as error:
             raise ArtefactError(f"not a task sequence: {error}", where=str(folder), mend="Build it again") from None
 
 
@@ -129,7 +131,7 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
     description = read_description(parent)
     link_files(parent, folder, without={_DESCRIPTION})
     number = len(description["tasks"])
-    pq.write_table(_stored(split_rows(task)), folder / _file_name(number))
+    _write_rows(folder, number, split_rows(task))
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
     grown = [*description.get("grown", []), task.name]
     _write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
@@ -154,27 +156,28 @@ def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
     (folder / _DESCRIPTION).write_text(text, encoding="utf-8")
 
 
-def _stored(table: pa.Table) -> pa.Table:
-    """A table as it is kept: without the column of pictures where there are none."""
-    has_pictures = pa.compute.any(pa.compute.not_equal(table["image"], b"")).as_py()
-    return table if has_pictures else table.drop_columns(["image"])
+def _write_rows(folder: Path, task: int, rows: pa.Table) -> None:
+    """Write a task, without the column of pictures where there are none."""
+    if not pc.any(pc.not_equal(rows["image"], b"")).as_py():
+        rows = rows.drop_columns(["image"])
+    with ShardWriter(folder, task, rows.schema) as writer:
+        writer.write(rows)
 
 
-def _file_name(number: int) -> str:
-    return f"task-{number:04d}.parquet"
-
-
-def read_rows(folder: Path, task: int) -> pa.Table:
-    """All rows of one task of a saved sequence, as `TaskSequence.rows` gives them."""
-    table = pq.read_table(folder / _file_name(task))
+def read_shard(file: Path) -> pa.Table:
+    """The rows of one shard of a saved sequence, with the columns that `TaskSequence.rows` gives."""
+    table = pq.read_table(file)
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
     return table.select([*_SCHEMA.names, "split"])
 
 
+def read_rows(folder: Path, task: int) -> pa.Table:
+    """All rows of one task of a saved sequence, as `TaskSequence.rows` gives them."""
+    return pa.concat_tables([read_shard(file) for file in task_shards(folder, task)])
+
+
 def _read_splits(folder: Path, task: int) -> dict[Split, datasets.Dataset]:
     table = read_rows(folder, task)
     splits = table.column("split")
-    return {
-        split: datasets.Dataset(table.filter(pa.compute.equal(splits, split)).select(_SCHEMA.names)) for split in SPLITS
-    }
+    return {split: datasets.Dataset(table.filter(pc.equal(splits, split)).select(_SCHEMA.names)) for split in SPLITS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence
 from kcm.tasks.sequence import read_description, read_rows
+from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
@@ -46,8 +48,12 @@ class SequenceArtefact(Artefact):
         tasks = tuple(task["name"] for task in known["tasks"])
         return Names(tasks, tuple(known["label_names"]), known["none_label"])
 
+    def shards(self, number: int) -> list[Path]:
+        """The files with the rows of one task, in order; features and outcomes have the same shards."""
+        return task_shards(self.folder, number)
+
     def task(self, number: int) -> pa.Table:
-        """The rows of one task, as `TaskSequence.rows` gives them."""
+        """All rows of one task in memory, as `TaskSequence.rows` gives them."""
         return read_rows(self.folder, number)
 
     @property

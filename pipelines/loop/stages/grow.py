@@ -21,6 +21,7 @@ from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks.sequence import append_task
+from kcm.tasks.shards import task_shards
 from pipelines.context import Attempt, Context
 from pipelines.loop.judged import window_features
 from pipelines.loop.selection import row_ids, task_of
@@ -187,9 +188,8 @@ class GrowOutcomes(Stage):
 
 
 def forget_rows(folder: Path, num_tasks: int, ids: Collection[str]) -> None:
-    """Write the files of tasks that hold rows of these ids anew, without them."""
-    for number in range(num_tasks if ids else 0):
-        file = task_file(folder, number)
+    """Write the shards of tasks that hold rows of these ids anew, without them."""
+    for file in [file for number in range(num_tasks if ids else 0) for file in task_shards(folder, number)]:
         rows = pq.read_table(file)
         kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(ids)))))
         if len(kept) < len(rows):

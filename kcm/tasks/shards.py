@@ -1,0 +1,87 @@
+"""The files of a task: its rows, split by split, in order, across shards of bounded size.
+
+    task-0003.parquet          shard 0
+    task-0003.00001.parquet    shard 1
+
+Whoever writes something of every row (features, outcomes) keeps the same rows in the same shards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import ArtefactError
+
+GROUP_ROWS = 1024  # rows of one Parquet row group: the unit of reading
+SHARD_ROWS = 128 * GROUP_ROWS  # at most; rows that are forgotten later leave a shard with fewer
+
+
+def shard_file(folder: Path, task: int, shard: int) -> Path:
+    """Where a folder keeps one shard of a task."""
+    return folder / (f"task-{task:04d}.{shard:05d}.parquet" if shard else f"task-{task:04d}.parquet")
+
+
+def task_shards(folder: Path, task: int) -> list[Path]:
+    """The shards of a task, in order. ArtefactError when there is none, or one is missing between others."""
+    found = {shard_file(folder, task, 0), *folder.glob(f"task-{task:04d}.*.parquet")}
+    files = [shard_file(folder, task, shard) for shard in range(len(found))]
+    for file in files:
+        if not file.is_file():
+            raise ArtefactError("a shard is missing", where=str(file), mend="Put it back, or build it again")
+    return files
+
+
+class ShardWriter:
+    """Writes the rows of one task, as they come, into its shards; a task without rows has one empty shard."""
+
+    def __init__(self, folder: Path, task: int, schema: pa.Schema) -> None:
+        self._folder, self._task, self._schema = folder, task, schema
+        self._file: pq.ParquetWriter | None = None
+        self._num_shards = self._rows_in_file = 0
+        self._waiting = schema.empty_table()  # rows that do not fill a row group yet
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows, which must have the writer's columns."""
+        waiting = pa.concat_tables([self._waiting, rows.select(self._schema.names).cast(self._schema)])
+        whole = len(waiting) - len(waiting) % GROUP_ROWS
+        self._write(waiting.slice(0, whole))
+        self._waiting = waiting.slice(whole)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._write(self._waiting)
+            if not self._num_shards:
+                self._open()
+        self._close()
+
+    def _write(self, rows: pa.Table) -> None:
+        """Write whole row groups, or the last rows of all; a shard that is full is closed."""
+        while len(rows):
+            file = self._file or self._open()
+            part = rows.slice(0, SHARD_ROWS - self._rows_in_file)
+            file.write_table(part, row_group_size=GROUP_ROWS)
+            self._rows_in_file += len(part)
+            rows = rows.slice(len(part))
+            if self._rows_in_file == SHARD_ROWS:
+                self._close()
+
+    def _open(self) -> pq.ParquetWriter:
+        self._file = pq.ParquetWriter(shard_file(self._folder, self._task, self._num_shards), self._schema)
+        self._num_shards += 1
+        self._rows_in_file = 0
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None

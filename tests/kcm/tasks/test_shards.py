@@ -1,0 +1,75 @@
+"""A task lies in shards of bounded size, whatever the pieces in which its rows came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.errors import ArtefactError
+from kcm.tasks import shards
+from kcm.tasks.shards import ShardWriter, shard_file, task_shards
+
+ROWS = pa.table({"id": [str(i) for i in range(23)], "label": range(23)})
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "GROUP_ROWS", 4)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 8)
+
+
+def written(folder: Path, pieces: list[int]) -> list[Path]:
+    """The shards of task 3, its rows written in pieces of these sizes."""
+    folder.mkdir()
+    with ShardWriter(folder, 3, ROWS.schema) as writer:
+        start = 0
+        for size in pieces:
+            writer.write(ROWS.slice(start, size))
+            start += size
+    return task_shards(folder, 3)
+
+
+def test_rows_fill_row_groups_and_shards_in_their_order(tmp_path: Path) -> None:
+    files = written(tmp_path / "a", [23])
+    assert [file.name for file in files] == [
+        "task-0003.parquet",
+        "task-0003.00001.parquet",
+        "task-0003.00002.parquet",
+    ]
+    opened = [pq.ParquetFile(file).metadata for file in files]
+    assert [[each.row_group(i).num_rows for i in range(each.num_row_groups)] for each in opened] == [
+        [4, 4],
+        [4, 4],
+        [4, 3],
+    ]
+    assert pa.concat_tables([pq.read_table(file) for file in files]).equals(ROWS)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 23, [3, 0, 17, 3], [8, 8, 7]])
+def test_the_pieces_in_which_rows_come_change_no_byte(tmp_path: Path, pieces: list[int]) -> None:
+    whole, parts = written(tmp_path / "whole", [23]), written(tmp_path / "parts", pieces)
+    assert [file.read_bytes() for file in parts] == [file.read_bytes() for file in whole]
+
+
+def test_a_task_without_rows_has_one_empty_shard(tmp_path: Path) -> None:
+    (file,) = written(tmp_path / "a", [])
+    assert pq.read_table(file).equals(ROWS.slice(0, 0))
+
+
+def test_a_missing_shard_is_refused_by_name(tmp_path: Path) -> None:
+    files = written(tmp_path / "a", [23])
+    files[1].unlink()
+    with pytest.raises(ArtefactError, match=files[1].name):
+        task_shards(tmp_path / "a", 3)
+    with pytest.raises(ArtefactError, match="task-0004"):
+        task_shards(tmp_path / "a", 4)
+
+
+def test_tasks_whose_numbers_begin_alike_keep_their_shards_apart(tmp_path: Path) -> None:
+    for task in (1000, 10000):
+        shard_file(tmp_path, task, 0).touch()
+        shard_file(tmp_path, task, 1).touch()
+    assert [file.name for file in task_shards(tmp_path, 1000)] == ["task-1000.parquet", "task-1000.00001.parquet"]
