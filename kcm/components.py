@@ -166,6 +166,7 @@ FAMILIES: Mapping[str, Family] = {
                 "pixels": "kcm.encoders.pixels:PixelsConfig",
                 "image": "kcm.encoders.image:ImageEncoderConfig",
                 "image_text": "kcm.encoders.image_text:ImageTextConfig",
+                "precomputed": "kcm.encoders.precomputed:PrecomputedConfig",
             },
             default="text",
         ),

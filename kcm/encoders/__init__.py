@@ -15,6 +15,8 @@ _MODULES = {
     "ImageTextEncoder": "image_text",
     "PixelsConfig": "pixels",
     "PixelsEncoder": "pixels",
+    "PrecomputedConfig": "precomputed",
+    "PrecomputedEncoder": "precomputed",
     "TextEncoder": "text",
     "TextEncoderConfig": "text",
 }

@@ -7,8 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kcm.inputs.content import Content, Part
-from kcm.inputs.pictures import PictureError
+from kcm.inputs.content import TEXT, Content, Part, PartError
 
 
 class Encoder(Protocol):
@@ -29,7 +28,7 @@ class Encoder(Protocol):
     def read(self, content: Content) -> Content:
         """The content with its picture decoded, so that `encode` need not; itself where there is nothing to decode.
 
-        Raises PictureError where it cannot be read.
+        Raises PartError where it cannot be read.
         """
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
@@ -41,13 +40,13 @@ class Encoder(Protocol):
 
 def encode_readable(encoder: Encoder, inputs: Sequence[Content]) -> tuple[np.ndarray, dict[int, str]]:
     """Features of the readable inputs, in order, and the faults of the others by position."""
-    if "image" not in encoder.reads:
+    if encoder.reads <= TEXT:  # any text can be read
         return encoder.encode(inputs), {}
     readable: list[Content] = []
     faults: dict[int, str] = {}
     for position, content in enumerate(inputs):
         try:
             readable.append(encoder.read(content))
-        except PictureError as error:
+        except PartError as error:
             faults[position] = str(error)
     return encoder.encode(readable), faults

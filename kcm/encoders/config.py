@@ -73,6 +73,15 @@ class EncoderConfig(Component):
         return None
 
     @property
+    def vector_columns(self) -> tuple[str, ...]:
+        """Names, or patterns such as f_*, of the table's columns that hold a row's vector; empty where none is read."""
+        return ()
+
+    def of_dim(self, dim: int) -> EncoderConfig:
+        """This encoder with the length of its vectors, which rows tell where nothing else does."""
+        return self
+
+    @property
     def to_align(self) -> TowersConfig | None:
         """The encoders to align before this one can be loaded; None where there are none."""
         return None

@@ -1,4 +1,4 @@
-"""The content of a row: a text, a picture, or both."""
+"""The content of a row: a text, a picture, a vector of numbers, or several of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from numpy.typing import NDArray
 
 from kcm.errors import DataError
 
-Part = Literal["text", "image"]
+Part = Literal["text", "image", "vector"]
+PARTS: tuple[Part, ...] = ("text", "image", "vector")
 TEXT: frozenset[Part] = frozenset({"text"})
 IMAGE: frozenset[Part] = frozenset({"image"})
+VECTOR: frozenset[Part] = frozenset({"vector"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """A text, a picture, or both; the picture is the encoded file's bytes, which only encoders decode.
+    """A text, a picture, a vector, or several of them; contents are equal where their keys are.
 
-    `pixels` is the picture as the `read` of an encoder decoded it, for that encoder alone; None before.
+    The picture is the encoded file's bytes, which only encoders decode. `vector` is float32 [D], what an encoder of
+    somebody else made of the row. `pixels` is the picture as the `read` of an encoder decoded it, for that encoder
+    alone; None before.
     """
 
     text: str = ""
     image: bytes = field(default=b"", repr=False)
-    pixels: NDArray[np.generic] | None = field(default=None, repr=False, compare=False)
+    pixels: NDArray[np.generic] | None = field(default=None, repr=False)
+    vector: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -35,18 +40,29 @@ class Content:
 
     @property
     def key(self) -> str:
-        """A key that equal contents share: the text itself where there is no picture."""
-        return f"{self.text}\0{image_digest(self.image)}" if self.image else self.text
+        """A key that equal contents share: the text itself where there is nothing else."""
+        key = f"{self.text}\0{image_digest(self.image)}" if self.image else self.text
+        return key if self.vector is None else f"{key}\0vector {image_digest(self.vector.tobytes())}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Content) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @property
     def parts(self) -> frozenset[Part]:
         """The parts that are present; a blank text is not."""
-        there: dict[Part, bool] = {"text": bool(self.text.strip()), "image": bool(self.image)}
+        there: dict[Part, bool] = {
+            "text": bool(self.text.strip()),
+            "image": bool(self.image),
+            "vector": self.vector is not None,
+        }
         return frozenset(part for part, is_there in there.items() if is_there)
 
     def lacks(self, parts: Collection[Part]) -> Part | None:
-        """One of `parts` that is missing, the text first; else None."""
-        return max(frozenset(parts) - self.parts, default=None)  # "text" sorts behind "image"
+        """One of `parts` that is missing, the first of `PARTS`; else None."""
+        return min(frozenset(parts) - self.parts, key=PARTS.index, default=None)
 
 
 PROBE = Content(
@@ -57,6 +73,10 @@ PROBE = Content(
     ),
 )
 """What every model must be able to read: a short text, and a PNG of one white pixel."""
+
+
+class PartError(Exception):
+    """A part of a content that cannot be used; the message is the reason."""
 
 
 class UnreadableError(DataError):

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kcm.inputs.content import Content, UnreadableError
+from kcm.inputs.content import Content, PartError, UnreadableError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
 MAX_PIXELS = 20_000_000
@@ -26,7 +26,7 @@ MAX_SCANS = 100  # of a JPEG; each goes over all pixels, in as little as a dozen
 T = TypeVar("T")
 
 
-class PictureError(Exception):
+class PictureError(PartError):
     """Bytes that are not a usable picture; the message is the reason."""
 
 

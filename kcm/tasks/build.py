@@ -208,6 +208,7 @@ def _task(group: RowGroup, splits: Splits, labels: Sequence[str]) -> Task:
                     "image": [row.image for row in rows],
                     "label": [index.get(row.label, no_label[split]) for row in rows],
                     "group": [row.group for row in rows],
+                    "vector": [row.vector for row in rows],
                 }
             )
             for split, rows in splits.items()

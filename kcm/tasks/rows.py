@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.inputs.pictures import picture_fault
@@ -36,7 +39,7 @@ class Record:
     """One row of a source.
 
     None is a missing value; an empty `text`, `group`, `task`, `split` or `image` stands for no such column. `image` is
-    a picture in the bytes of its file; `fault` is what the source itself found wrong.
+    a picture in the bytes of its file, `vector` float32 [D]; `fault` is what the source itself found wrong.
     """
 
     id: str | None
@@ -47,14 +50,15 @@ class Record:
     split: str | None = ""
     image: bytes | None = field(default=b"", repr=False)
     fault: str = ""
+    vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One usable row; `group`, `task` and `split` are empty where there is none.
 
-    `label` is empty for a row that is out of scope, never a train row, and for a train row without a label. Of `text`
-    and `image` (bytes), the part that no model reads is empty.
+    `label` is empty for a row that is out of scope, never a train row, and for a train row without a label. Of `text`,
+    `image` (bytes) and `vector` (float32 [D]), the parts that no model reads are empty.
     """
 
     id: str
@@ -64,6 +68,7 @@ class Row:
     task: str
     split: str
     image: bytes = field(default=b"", repr=False)
+    vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,8 @@ def _fault(record: Record, known: frozenset[str], reads: Collection[Part], unlab
         return "empty text"
     if "image" in reads and not record.image:
         return "empty image"
+    if "vector" in reads and not np.isfinite(record.vector).all():  # type: ignore[arg-type]  # it is not missing
+        return "the vector holds a number that is not finite"
     if not record.label and needs_label:
         return "missing label"
     if record.label and known and record.label not in known:
@@ -136,7 +143,8 @@ def _row(record: Record, reads: Collection[Part]) -> Row:
     split = _SPLIT_NAMES[record.split.strip().lower()] if record.split else ""
     text = str(record.text) if "text" in reads else ""
     image = record.image or b"" if "image" in reads else b""
-    return Row(str(record.id), text, record.label or "", record.group or "", record.task or "", split, image)
+    vector = record.vector if "vector" in reads else None
+    return Row(str(record.id), text, record.label or "", record.group or "", record.task or "", split, image, vector)
 
 
 def write_bad_rows(bad_rows: Sequence[BadRow], path: Path) -> None:

@@ -30,6 +30,7 @@ _SCHEMA = pa.schema(
         ("group", pa.string()),
     ]
 )
+VECTOR = "vector"  # the column of the rows' own vectors: fixed_size_list<float32>[D]
 _DESCRIPTION, _BAD_ROWS = "sequence.json", "bad_rows.csv"
 
 
@@ -37,9 +38,10 @@ _DESCRIPTION, _BAD_ROWS = "sequence.json", "bad_rows.csv"
 class Task:
     """One task. `splits` hold the columns id, text, image, label and group; `label_names` are the labels that occur.
 
-    `image` is a picture in the bytes of its file; it is empty where rows have none, and so is `text`. `label` counts
-    in the label list of the sequence; it is OUT_OF_SCOPE for rows that have none of its labels, and UNLABELLED for
-    train rows that nobody labelled. `group` is empty where rows stand alone.
+    Where rows have vectors, they are the column `vector`: lists of D float32. `image` is a picture in the bytes of its
+    file; it is empty where rows have none, and so is `text`. `label` counts in the label list of the sequence; it is
+    OUT_OF_SCOPE for rows that have none of its labels, and UNLABELLED for train rows that nobody labelled. `group` is
+    empty where rows stand alone.
     """
 
     name: str
@@ -141,14 +143,25 @@ def split_rows(task: Task) -> pa.Table:
     """All rows of a task with a column `split`, split by split."""
     parts = []
     for split in SPLITS:
-        part = task.splits[split].with_format("arrow")[:].cast(_SCHEMA)
+        part = task.splits[split].with_format("arrow")[:]
+        part = part.cast(_schema(part.schema))
         parts.append(part.append_column("split", pa.array([split] * len(part), pa.string())))
-    return pa.concat_tables(parts).combine_chunks()
+    table = pa.concat_tables(parts, promote_options="default").combine_chunks()  # a split without rows has no vectors
+    return table.select([*_schema(table.schema).names, "split"])
 
 
 def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
-    """A split from its columns id, text, image, label and group."""
-    return datasets.Dataset(pa.table(dict(rows), schema=_SCHEMA))
+    """A split from its columns id, text, image, label and group, and vector where rows have one."""
+    columns = {name: pa.array(rows[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}
+    vectors = rows.get(VECTOR, [])
+    if any(vector is not None for vector in vectors):
+        columns[VECTOR] = pa.array(vectors, pa.list_(pa.float32(), len(vectors[0])))
+    return datasets.Dataset(pa.table(columns))
+
+
+def _schema(found: pa.Schema) -> pa.Schema:
+    """The columns of a split's rows; that of their vectors where `found` has it."""
+    return _SCHEMA.append(found.field(VECTOR)) if VECTOR in found.names else _SCHEMA
 
 
 def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -169,7 +182,7 @@ def read_shard(file: Path) -> pa.Table:
     table = pq.read_table(file)
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
-    return table.select([*_SCHEMA.names, "split"])
+    return table.select([*_schema(table.schema).names, "split"])
 
 
 def read_rows(folder: Path, task: int) -> pa.Table:
@@ -180,4 +193,5 @@ def read_rows(folder: Path, task: int) -> pa.Table:
 def _read_splits(folder: Path, task: int) -> dict[Split, datasets.Dataset]:
     table = read_rows(folder, task)
     splits = table.column("split")
-    return {split: datasets.Dataset(table.filter(pc.equal(splits, split)).select(_SCHEMA.names)) for split in SPLITS}
+    names = _schema(table.schema).names
+    return {split: datasets.Dataset(table.filter(pc.equal(splits, split)).select(names)) for split in SPLITS}

@@ -26,14 +26,16 @@ class Unit:
 
 
 def content_key(row: Row | Content) -> str:
-    """A key that rows of equal content share, from the text's key and the bytes of the picture.
+    """A key that rows of equal content share, from the bytes of picture and vector, and the text's key.
 
     A picture that was encoded again has another key.
     """
-    if not row.image:
-        return f"text\0{text_key(row.text)}"
-    picture = f"image\0{image_digest(row.image)}"
-    return f"{picture}\0text\0{text_key(row.text)}" if row.text else picture
+    parts = [f"image\0{image_digest(row.image)}"] if row.image else []
+    if row.vector is not None:
+        parts.append(f"vector\0{sha256(row.vector.tobytes()).hexdigest()}")
+    if row.text or not parts:
+        parts.append(f"text\0{text_key(row.text)}")
+    return "\0".join(parts)
 
 
 def text_key(text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 
-from kcm.inputs.content import IMAGE, TEXT, Content, UnreadableError, contents
+from kcm.inputs.content import IMAGE, TEXT, VECTOR, Content, UnreadableError, contents
 
 BOTH = TEXT | IMAGE
 
@@ -24,8 +25,16 @@ def test_what_is_read_must_be_there(content: Content, lacking: list[str | None])
     assert [content.lacks(parts) for parts in (TEXT, IMAGE, BOTH)] == lacking
 
 
+def test_a_vector_is_a_part_and_texts_are_missed_first() -> None:
+    assert Content(vector=np.zeros(2, np.float32)).lacks(VECTOR) is None
+    assert [Content().lacks(TEXT | VECTOR), Content("a").lacks(TEXT | VECTOR)] == ["text", "vector"]
+
+
 def test_only_equal_contents_share_a_key_and_a_text_is_its_own() -> None:
     distinct = [Content("a"), Content("b"), Content("a", b"1"), Content("a", b"2"), Content(image=b"1")]
+    distinct += [Content(vector=np.full(2, n, np.float32)) for n in range(2)]
+    assert len(set(distinct)) == len(distinct)
+    assert Content("a", b"1", np.zeros(1)) == Content("a", b"1")  # pixels are made of the picture
     assert len({content.key for content in distinct}) == len(distinct)
     assert Content("a").key == "a"
 

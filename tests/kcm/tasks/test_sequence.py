@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -76,6 +78,21 @@ def test_a_sequence_without_pictures_is_kept_without_their_column(sequence, tmp_
     texts.save(tmp_path)
     assert "image" not in pq.read_schema(tmp_path / "task-0000.parquet").names
     assert TaskSequence.load(tmp_path).rows(0) == texts.rows(0)
+
+
+def test_vectors_survive_the_disk_and_a_split_may_be_empty(sequence, tmp_path):
+    def rows(count):
+        columns = {"id": [f"{n}" for n in range(count)], "text": [""] * count, "image": [b""] * count}
+        vectors = [np.array([n, 0.5], dtype=np.float32) for n in range(count)]
+        return dataset_of(columns | {"label": [0] * count, "group": [""] * count, "vector": vectors})
+
+    splits = {split: rows(count) for split, count in zip(SPLITS, (0, 2, 1, 1), strict=True)}
+    vectors = replace(sequence, tasks=(Task("vectors", ("a",), splits),))
+    vectors.save(tmp_path)
+    loaded = TaskSequence.load(tmp_path)
+    assert loaded.rows(0) == vectors.rows(0)
+    assert loaded.rows(0)["vector"].type == pa.list_(pa.float32(), 2)
+    assert loaded.rows(0)["vector"].to_pylist() == [[0, 0.5], [1, 0.5], [0, 0.5], [0, 0.5]]
 
 
 def test_two_saves_are_the_same_bytes(sequence, tmp_path):

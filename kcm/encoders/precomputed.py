@@ -1,0 +1,106 @@
+"""Vectors that come with the rows, as teams with a feature store have them: nothing is encoded here.
+
+Shapes: N rows, D numbers of a vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from kcm.encoders.base import Encoder
+from kcm.encoders.config import EncoderConfig
+from kcm.errors import ConfigError
+from kcm.inputs.content import VECTOR, Content, Part, PartError, UnreadableError
+
+
+class PrecomputedConfig(EncoderConfig):
+    """Vectors of the rows themselves: one column with a list of numbers, or several columns with a number each."""
+
+    reads: ClassVar[frozenset[Part]] = VECTOR
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})  # decide nothing, or by the rows
+
+    column: str | None = Field(default=None, description="Column with a list of numbers, all of one length.")
+    columns: tuple[str, ...] = Field(
+        default=(), description="Columns with a number each, by name or by a pattern such as f_*; in the table's order."
+    )
+    made_by: str = Field(
+        default="", description="What made the vectors, such as a model and its revision; part of the identity."
+    )
+    dim: int | None = Field(default=None, ge=1, description="Numbers of a vector; null: as many as the first row has.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.column is None) == (not self.columns):
+            raise ValueError("give either `column`, with a list of numbers, or `columns`, with a number each")
+        return self
+
+    @property
+    def vector_columns(self) -> tuple[str, ...]:
+        return self.columns if self.column is None else (self.column,)
+
+    @property
+    def name(self) -> str:
+        return self.made_by or f"precomputed, {', '.join(self.vector_columns)}"
+
+    def of_dim(self, dim: int) -> PrecomputedConfig:
+        return self.model_copy(update={"dim": dim})
+
+    def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
+        """There is nothing to load. Raises ConfigError where no `dim` is known."""
+        return PrecomputedEncoder(self)
+
+    def identity(self, assets_dir: Path) -> str:
+        return precomputed_identity(self)
+
+    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
+        """Checks the vector."""
+        return partial(_checked, dim=self.dim)
+
+
+class PrecomputedEncoder:
+    """Gives back the vectors of its inputs."""
+
+    reads = PrecomputedConfig.reads
+
+    def __init__(self, config: PrecomputedConfig) -> None:
+        if config.dim is None:
+            raise ConfigError("the length of the vectors is not known", where="encoder.dim", mend="Give their length")
+        self.dim, self.identity = config.dim, precomputed_identity(config)
+
+    def read(self, content: Content) -> Content:
+        """The content itself. Raises PartError for a vector that is missing, too long or short, or not finite."""
+        return _checked(content, self.dim)
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Float32 [N, D], as they are: no scaling. Raises UnreadableError."""
+        faults = {n: fault for n, content in enumerate(inputs) if (fault := vector_fault(content, self.dim))}
+        if faults:
+            raise UnreadableError(faults)
+        return np.array([content.vector for content in inputs], dtype=np.float32).reshape(-1, self.dim)
+
+
+def vector_fault(content: Content, dim: int | None) -> str:
+    """What is wrong with the vector of a content, empty where nothing is; None for a `dim` that is not known."""
+    if content.vector is None:
+        return "no vector"
+    if dim is not None and content.vector.shape != (dim,):
+        return f"the vector has {content.vector.size} numbers instead of {dim}"
+    return "" if np.isfinite(content.vector).all() else "the vector holds a number that is not finite"
+
+
+def precomputed_identity(config: PrecomputedConfig) -> str:
+    """Digest of where the vectors come from; their values are part of the rows."""
+    return hashlib.sha256("\0".join(("precomputed", config.made_by, *config.vector_columns)).encode()).hexdigest()
+
+
+def _checked(content: Content, dim: int | None) -> Content:
+    if fault := vector_fault(content, dim):
+        raise PartError(fault)
+    return content

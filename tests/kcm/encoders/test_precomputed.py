@@ -1,0 +1,65 @@
+"""Vectors that come with the rows are taken as they are, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcm.config import Config, parse_config
+from kcm.encoders import EncoderConfig, PrecomputedConfig, encode_readable
+from kcm.errors import ConfigError
+from kcm.inputs.content import Content, UnreadableError
+
+HERE = Path()
+
+
+class Section(Config):
+    encoder: EncoderConfig
+
+
+def given(*numbers: float) -> Content:
+    return Content(vector=np.array(numbers, dtype=np.float32))
+
+
+def test_vectors_are_given_back_as_they_are() -> None:
+    encoder = PrecomputedConfig(column="embedding", dim=2).build(HERE)
+    features_ND = encoder.encode([given(1, 2), given(3, 4)])
+    np.testing.assert_array_equal(features_ND, np.array([[1, 2], [3, 4]], dtype=np.float32))
+    assert features_ND.dtype == np.float32
+    assert encoder.encode([]).shape == (0, 2)
+
+
+def test_a_vector_that_cannot_be_used_is_named_and_the_others_are_read() -> None:
+    encoder = PrecomputedConfig(column="embedding", dim=2).build(HERE)
+    inputs = [given(1, 2), given(1, 2, 3), Content("a text"), given(1, np.nan), given(5, 6)]
+    features_ND, faults = encode_readable(encoder, inputs)
+    np.testing.assert_array_equal(features_ND, [[1, 2], [5, 6]])
+    assert faults == {
+        1: "the vector has 3 numbers instead of 2",
+        2: "no vector",
+        3: "the vector holds a number that is not finite",
+    }
+    with pytest.raises(UnreadableError, match="input 1: the vector has 3 numbers instead of 2"):
+        encoder.encode(inputs)
+
+
+def test_the_identity_says_where_the_vectors_come_from_and_not_how_long_they_are() -> None:
+    one = PrecomputedConfig(column="embedding")
+    assert one.identity(HERE) == one.of_dim(3).identity(HERE) == one.of_dim(3).build(HERE).identity
+    others = [PrecomputedConfig(column="other"), PrecomputedConfig(column="embedding", made_by="model 2")]
+    assert len({each.identity(HERE) for each in (one, *others)}) == 3
+
+
+def test_the_columns_are_those_of_the_configuration() -> None:
+    written = {"encoder": {"kind": "precomputed", "columns": ["f_*"]}}
+    assert parse_config(Section, written).encoder.vector_columns == ("f_*",)
+    for wrong in ({}, {"column": "a", "columns": ["b"]}):
+        with pytest.raises(ConfigError, match="give either `column`, with a list of numbers, or `columns`"):
+            parse_config(Section, {"encoder": {"kind": "precomputed"} | wrong})
+
+
+def test_without_a_length_nothing_can_be_checked() -> None:
+    with pytest.raises(ConfigError, match="the length of the vectors is not known"):
+        PrecomputedConfig(column="embedding").build(HERE)
