@@ -172,6 +172,12 @@ class AuditConfig(Config):
     )
     seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
     max_ongoing: int = Field(default=16, ge=1, description="Requests audited at once; audits of others are lost.")
+    label_wait_s: float = Field(
+        default=86400.0,
+        gt=0,
+        description="Time that the true label of a disagreement may take, before the alarm of a certificate that "
+        "labels refute goes on without it.",
+    )
 
 
 class FeedbackConfig(Config):

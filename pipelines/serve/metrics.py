@@ -115,6 +115,14 @@ class ServeMetrics:
                 gauge.set(value, tags={"version": version, "end": end})
         self._refuted.set(float(alarm), tags={"version": version})
 
+    def hide_bounds(self, version: str) -> None:
+        """Show none of that any more: another replica does."""
+        nothing = float("nan")
+        for gauge in (self._disagreement, self._regret):
+            for end in ("low", "high"):
+                gauge.set(nothing, tags={"version": version, "end": end})
+        self._refuted.set(nothing, tags={"version": version})
+
     def set_drift(self, version: str, e_values: Mapping[str, float]) -> None:
         """Show the evidence of drift by quantity."""
         for quantity, value in e_values.items():

@@ -13,6 +13,7 @@ from kcm.certify.alarm import RateAlarm
 from kcm.certify.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.drift import COMBINED, Evidence
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.watch import Watch
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -26,18 +27,27 @@ logger = logging.getLogger("ray.serve")
 
 
 class Drift:
-    """Bets against each limit of a version's reference on what this replica answers; the log tells of disagreement.
+    """Bets against each limit of a version's reference on what this replica answers.
+
+    Of disagreement the version's `monitor` tells, where there is one: it is read from the log, once for all replicas.
 
     Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. Drift raises
     the share that is audited, and the log tells `kcm update` of it; it changes nothing else.
     """
 
-    def __init__(self, reference: DriftReference, version: str, log: LogWriter | None, metrics: ServeMetrics) -> None:
+    def __init__(
+        self,
+        reference: DriftReference,
+        version: str,
+        log: LogWriter | None,
+        metrics: ServeMetrics,
+        monitor: Monitor | None = None,
+    ) -> None:
         self._reference, self._version, self._log, self._metrics = reference, version, log, metrics
+        self._monitor = monitor
         limits = reference.limits()
-        disagreement = limits.pop("disagreement", None)
+        limits.pop("disagreement", None)
         self._alarms = {name: RateAlarm(limit, ALARM_DELTA) for name, limit in limits.items()}
-        self._watch = disagreement and Watch(disagreement, ALARM_DELTA, label_free=True)
         self._waiting: list[Judgement] = []
         self._looking: asyncio.Task[None] | None = None
         self.evidence: dict[str, Evidence] = {}
@@ -51,8 +61,8 @@ class Drift:
     def audit_share(self, share: float) -> float:
         """The share to audit: more where there is a suspicion; never less than `share`, the announced one."""
         suspicions = [alarm.suspicion for alarm in self._alarms.values()]
-        if self._watch:
-            suspicions.append(self._watch.suspicion)
+        if self._disagreement:
+            suspicions.append(self._disagreement.suspicion)
         return min(1.0, MORE * share) if any(each > SUSPICIOUS for each in suspicions) else share
 
     async def look(self) -> None:
@@ -61,14 +71,16 @@ class Drift:
         if seen:
             await asyncio.to_thread(self._bet, seen)
         try:
-            if self._log and self._watch:
-                await self._watch.read_on(self._log, self._version)
             self._sum_up()
             if self._log:
                 await self._log.put_drift(self._version, self.evidence)
         except LogUnavailableError as error:
             logger.warning("drift of version %s is not in the log: %s", self._version, error)
         self._metrics.set_drift(self._version, {name: each.e_value for name, each in self.evidence.items()})
+
+    @property
+    def _disagreement(self) -> Watch | None:
+        return self._monitor and self._monitor.disagreement
 
     def _bet(self, seen: Sequence[Judgement]) -> None:
         features_ND = np.stack([each.features_D for each in seen])
@@ -82,8 +94,8 @@ class Drift:
 
     def _sum_up(self) -> None:
         known: dict[str, RateAlarm | Watch] = dict(self._alarms)
-        if self._watch:
-            known["disagreement"] = self._watch
+        if self._disagreement:
+            known["disagreement"] = self._disagreement
         evidence = {name: (each.e_value, each.num_decisions) for name, each in known.items()}
         mean = float(np.mean([e_value for e_value, _ in evidence.values()])) if evidence else 1.0
         evidence[COMBINED] = mean, max((number for _, number in evidence.values()), default=0)

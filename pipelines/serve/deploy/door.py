@@ -123,7 +123,8 @@ class Door:
         guard = Guard(small_side, release.version, config.on_refuted)
         guard.act(refuted=False)  # it may have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
-        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics)
+        monitor = auditor and auditor.monitor
+        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics, monitor)
         freeze()
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
@@ -141,7 +142,15 @@ class Door:
         self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
     ) -> Auditor:
         config = self._config
-        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics, guard.act)
+        monitor = Monitor(
+            writer,
+            release.version,
+            bundle.certificates.get(None),
+            self._metrics,
+            guard.act,
+            label_wait_s=config.audit.label_wait_s,
+            disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
+        )
         with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
             await monitor.recall()
         monitor.schedule()

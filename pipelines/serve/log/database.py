@@ -204,6 +204,18 @@ ALARMS = Table(
     Column("epsilon", Float, nullable=False),
     Column("regret_low", Float, nullable=False),
     Column("raised_at", DateTime(timezone=True), nullable=False),
+    Column("upto", BigInteger),  # the last decision that may have raised it
+)
+# What is known of each version's promise: one process advances it, all others read it.
+MONITORS = Table(
+    "monitors",
+    SCHEMA,
+    Column("application", String(200), primary_key=True),
+    Column("model_version", String(200), primary_key=True),
+    Column("holder", String(32), nullable=False),
+    Column("until", DateTime(timezone=True), nullable=False),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("state", JSON, nullable=False),
 )
 LOG_KEY = Table("log_key", SCHEMA, Column("value", String(64), primary_key=True))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, case, delete, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 
 from kcm.bundle.runtime import Answer, Route
 from kcm.tasks.units import unit_of
@@ -29,6 +29,7 @@ from pipelines.serve.log.database import (
     PAYLOADS,
     SHADOWS,
     Database,
+    in_utc,
     insert,
     of_items,
     take_turns,
@@ -37,6 +38,8 @@ from pipelines.serve.log.drift import Evidence, write_drift
 from pipelines.serve.log.inbox import InboxView, asked_for, inbox_counts, inbox_items, store_answers_once
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
 from pipelines.serve.log.tenures import Tenure, tenures
+from pipelines.serve.log.watch import Event
+from pipelines.serve.log.watched import Watched, put_watched, take_watch
 
 APPLICATION = "kcm"  # the name of an application that has none
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
@@ -304,36 +307,55 @@ class DecisionLog:
         with self._database.writing() as connection:
             write_drift(connection, self._application, model_version, self._writer, evidence)
 
-    def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[tuple[int, float, bool]]:
-        """Decisions of a version above a number, in order: number, audit share, and whether a loss is known of it.
+    def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
+        """Decisions of a version above a number, in order, and what is known of each by now.
 
         A loss is a disagreement with the large model where `label_free`, else one in which a label says that the large
         model is right. Degraded answers, and those of a time without audits, are left out.
         """
         d, a, f, i = DECISIONS.c, AUDITS.c, FEEDBACK.c, INBOX.c
         differs = (a.state == "answered") & (a.small_label != a.large_label)
+        labelled = f.label.is_not(None) | i.label.is_not(None)  # by one of the inboxes that it was drawn for
         lost = differs if label_free else differs & ((f.label == a.large_label) | (i.label == a.large_label))
 
         def same(other: Any) -> Any:
             return (other.request_id == d.request_id) & (other.item == d.item)
 
+        def any_row(holds: Any) -> Any:
+            return func.coalesce(func.max(case((holds, 1), else_=0)), 0)
+
+        waits_for_label = literal(0) if label_free else any_row(differs) * (1 - any_row(labelled))
         chosen = (
-            select(d.number, d.audit_share, func.coalesce(func.max(case((lost, 1), else_=0)), 0))
+            select(d.number, d.audit_share, any_row(lost), any_row(a.state == "drawn"), waits_for_label, d.answered_at)
             .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, same(f)).outerjoin(INBOX, same(i)))
             .where(d.model_version == model_version, d.number > after, d.audit_share > 0, d.route != "small_degraded")
-            .group_by(d.number, d.audit_share)
+            .group_by(d.number, d.audit_share, d.answered_at)
             .order_by(d.number)
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [(number, share, bool(lost)) for number, share, lost in connection.execute(chosen)]
+            return [
+                Event(number, share, bool(lost), not (drawn or unlabelled), in_utc(at))
+                for number, share, lost, drawn, unlabelled, at in connection.execute(chosen)
+            ]
+
+    def take_watch(self, model_version: str, lease: datetime.timedelta) -> Watched:
+        """As `watched.take_watch`, for this process and from now on."""
+        with self._database.writing() as connection:
+            return take_watch(connection, self._application, model_version, self._writer, _now(), lease)
+
+    def put_watched(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
+        """As `watched.put_watched`, for this process."""
+        with self._database.writing() as connection:
+            return put_watched(connection, self._application, model_version, self._writer, revision, state)
 
     def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""
+        last = select(func.max(DECISIONS.c.number)).where(DECISIONS.c.model_version == model_version).scalar_subquery()
         row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": _now()}
         with self._database.writing() as connection:
-            new = connection.execute(insert(connection, ALARMS).values(row).returning(ALARMS.c.model_version))
-            return new.first() is not None
+            alarm = insert(connection, ALARMS).values(row | {"upto": last})
+            return connection.execute(alarm.returning(ALARMS.c.model_version)).first() is not None
 
     def has_alarm(self, model_version: str) -> bool:
         """Whether a version's certificate was ever refuted."""

@@ -163,13 +163,14 @@ class LogReader:
             return read_drift(connection, application, version)
 
     def alarm(self, application: str, version: str) -> int | None:
-        """The last decision that had been answered when the monitor of a version gave the alarm; None without one."""
-        d = DECISIONS.c
+        """The last decision that may have raised the alarm of a version; None without an alarm."""
+        a, d = ALARMS.c, DECISIONS.c
         with self.reading() as connection:
-            raised_at = connection.scalar(select(func.min(ALARMS.c.raised_at)).where(ALARMS.c.model_version == version))
-            if raised_at is None:
-                return None
-            seen = select(func.max(d.number)).where(d.application == application, d.answered_at <= raised_at)
+            row = connection.execute(select(a.upto, a.raised_at).where(a.model_version == version)).first()
+            if row is None or row.upto is not None:
+                return row and int(row.upto)
+            # One of an older version tells the time alone.
+            seen = select(func.max(d.number)).where(d.application == application, d.answered_at <= row.raised_at)
             return connection.scalar(seen) or 0
 
     def forgotten(self, application: str) -> frozenset[str]:

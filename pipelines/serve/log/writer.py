@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ from pipelines.serve.log.drift import Evidence
 from pipelines.serve.log.inbox import InboxView
 from pipelines.serve.log.payloads import STEP, Payload
 from pipelines.serve.log.tenures import Tenure
+from pipelines.serve.log.watch import Event
+from pipelines.serve.log.watched import Watched
 
 MAX_WAITING = 256  # writes that wait for the database
 MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones
@@ -163,11 +166,17 @@ class LogWriter:
         known = dict(evidence)
         await self._write(lambda: self._log.put_drift(model_version, known))
 
-    async def events(
-        self, model_version: str, after: int, limit: int, *, label_free: bool
-    ) -> list[tuple[int, float, bool]]:
+    async def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
         """As `DecisionLog.events`."""
         return await self._read(lambda: self._log.events(model_version, after, limit, label_free=label_free))
+
+    async def take_watch(self, model_version: str, lease: datetime.timedelta) -> Watched:
+        """As `DecisionLog.take_watch`."""
+        return await self._write(lambda: self._log.take_watch(model_version, lease))
+
+    async def put_watched(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
+        """As `DecisionLog.put_watched`."""
+        return await self._write(lambda: self._log.put_watched(model_version, revision, state))
 
     async def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """As `DecisionLog.raise_alarm`."""

@@ -15,6 +15,7 @@ from pipelines.serve.cascade.drift import MOST, Drift
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
 from pipelines.serve.log.drift import COMBINED, drifted
+from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
 from tests.pipelines.serve.stubs import NoMetrics
@@ -97,7 +98,10 @@ def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
 
     async def look() -> None:
         writer = LogWriter(FeedbackConfig(), url, application="films")
-        drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
+        limit = reference.limits()["disagreement"]
+        monitor = Monitor(writer, "1", None, NoMetrics(), disagreement=limit)  # type: ignore[arg-type]
+        drift = Drift(reference, "1", writer, NoMetrics(), monitor)  # type: ignore[arg-type]
+        await monitor.check()
         drift._waiting = judgements(50, seed=7)
         await drift.look()
         await drift.look()

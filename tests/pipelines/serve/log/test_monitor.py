@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from kcm.bundle.runtime import Route
 from kcm.cascade.policy import Decision as PolicyDecision
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import FEEDBACK
+from pipelines.serve.log.database import FEEDBACK, MONITORS, Database
 from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin, Tally, UnknownRequestError
 from pipelines.serve.log.monitor import Monitor, bounds
 from pipelines.serve.log.watch import Watch
@@ -202,28 +204,72 @@ class Recorder:
     def set_bounds(self, version: str, **found: Any) -> None:
         self.seen.append(found)
 
+    def hide_bounds(self, version: str) -> None:
+        self.seen.append({"hidden": version})
 
-def test_all_replicas_tell_the_same_of_a_version_and_an_alarm_outlives_them(url: str, log: DecisionLog) -> None:
-    """Promise: there is one sequence for a version, however many replicas look at it and whenever they started."""
-    traffic = Traffic(log, share=1.0)
-    recorder = Recorder()
 
-    async def look(promised: Certificate) -> None:
-        writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
-        for writer in writers:
+def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
+    traffic, promised = Traffic(log, share=1.0), certificate(0.2)
+    recorders = [Recorder() for _ in range(3)]
+    writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
+
+    async def look() -> list[bool]:
+        found = [
             await Monitor(writer, "1", promised, recorder).check()
+            for writer, recorder in zip(writers, recorders, strict=True)
+        ]
+        return [each is not None for each in found]
 
     traffic.answer(100, disagree=1.0)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
-    asyncio.run(look(certificate(0.2)))
+    assert asyncio.run(look()) == [True, False, False]
+    (record,) = log.read(MONITORS)
+    assert (record["revision"], record["state"]["promise"]["after"]) == (1, 100)
     for _ in range(5):
         traffic.answer(400)  # a good time afterwards
-    asyncio.run(look(certificate(0.2)))
-    first, second = recorder.seen[:3], recorder.seen[3:]
-    assert first == [first[0]] * 3
-    assert second == [second[0]] * 3
-    assert (first[0]["alarm"], second[0]["alarm"]) == (True, True)
-    assert second[0]["regret"][0] < 0.2 < first[0]["regret"][0]
+    monkeypatch.setattr("pipelines.serve.log.watched.MOST_LEASE", timedelta(0))  # the first one is killed
+    writers = writers[1:]
+    recorders = recorders[1:]
+    assert asyncio.run(look())[0]
+    assert [len(each.seen) for each in recorders] == [1, 1]
+    second = recorders[0].seen[0]
+    assert second["alarm"]
+    assert second["regret"][0] < 0.2
+    assert log.read(MONITORS)[0]["state"]["promise"]["after"] == 2100
+
+
+def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str, log: DecisionLog) -> None:
+    """Promise: what is written follows on what was read; who is late finds out, and reads."""
+    Traffic(log, share=1.0).answer(50)
+    first, second = (DecisionLog(url, 5.0) for _ in range(2))
+    held = first.take_watch("1", timedelta(seconds=30))
+    assert (held.held, held.revision, second.take_watch("1", timedelta(seconds=30)).held) == (True, 0, False)
+    assert first.take_watch("1", timedelta(0)).held  # its lease ends
+    assert second.take_watch("1", timedelta(seconds=30)).held
+    assert not first.put_watched("1", 0, {"late": True})
+    assert second.put_watched("1", 0, {})
+    assert not second.put_watched("1", 0, {"again": True})
+    assert log.read(MONITORS)[0]["state"] == {}
+
+
+def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
+    Traffic(log, share=1.0).answer(50)
+    recorder, other = Recorder(), DecisionLog(url, 5.0)
+
+    async def look() -> None:
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
+        await monitor.check()
+        with Database(url, 5.0).writing() as connection:
+            connection.execute(update(MONITORS).values(holder="another"))
+        await monitor.check()
+        await monitor.check()
+
+    asyncio.run(look())
+    assert [set(each) for each in recorder.seen][1:] == [{"hidden"}]
+    assert not other.take_watch("1", timedelta(seconds=1)).held
 
 
 @pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
@@ -233,9 +279,10 @@ def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_r
     """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
     traffic, promised = Traffic(log, share=0.5), certificate(0.05, method)
     acted: dict[str, list[bool]] = {"first": [], "second": []}
+    writer = LogWriter(FeedbackConfig(), url)
 
     async def look(name: str) -> None:
-        await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).check()
+        await Monitor(writer, "1", promised, Recorder(), acted[name].append).check()
 
     async def recall(name: str) -> None:
         await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).recall()
@@ -258,7 +305,9 @@ def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url
     Traffic(log, share=1.0).answer(500, disagree=0.5)
 
     async def look() -> bool:
-        return (await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()).alarm
+        found = await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()
+        assert found is not None
+        return found.alarm
 
     assert not asyncio.run(look())
 
@@ -267,29 +316,53 @@ def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> Non
     traffic = Traffic(log, share=1.0)
     traffic.answer(200, disagree=1.0)
 
-    async def look() -> tuple[bool, bool]:
-        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder())
-        before = (await monitor.check()).alarm
-        log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
-        return before, (await monitor.check()).alarm
+    async def look() -> list[bool]:
+        wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s)
+        for _ in range(2):
+            await asyncio.sleep(wait_s)
+            found = await monitor.check()
+            alarms.append(found is not None and found.alarm)
+            log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
+        return alarms
 
-    assert asyncio.run(look()) == (False, True)
+    assert asyncio.run(look()) == [False, True]
 
 
 def test_a_long_log_is_read_in_pieces_and_only_once(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.serve.log.watch.AT_ONCE", 50)
-    monkeypatch.setattr("pipelines.serve.log.watch.UNSETTLED", 20)
+    monkeypatch.setattr("pipelines.serve.log.monitor.AT_ONCE", 50)
     traffic = Traffic(log, share=1.0)
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
-    pieces, whole = (Watch.of(certificate(0.05)) for _ in range(2))
 
-    asyncio.run(pieces.read_on(LogWriter(FeedbackConfig(), url), "1"))
-    whole.look(log.events("1", 0, 1000, label_free=False))
-    assert (pieces.after, pieces.suspicion) == (whole.after, pytest.approx(whole.suspicion))
-    assert pieces.after == 310
+    async def look() -> None:
+        for _ in range(2):  # a second process goes on from what the first has written
+            await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
+            monkeypatch.setattr("pipelines.serve.log.watched.MOST_LEASE", timedelta(0))
+
+    asyncio.run(look())
+    whole = Watch(0.5, 0.05, label_free=False)
+    assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
+    assert log.read(MONITORS)[0]["state"]["promise"] == whole.state_dict()
+    assert whole.num_decisions == 330
+
+
+def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
+    """Promise: what the log says of a decision is final, or the alarm is told that it is not."""
+    log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
+    log.add_decisions([Decision(Origin("r"), 4, "1", "small", 0.5), Decision(Origin("r"), 5, "1", "large", 0.5)])
+    log.finish_audits("r", {0: "a", 1: "b", 2: None})
+
+    def known(label_free: bool) -> list[tuple[bool, bool]]:
+        return [(each.lost, each.final) for each in log.events("1", 0, 10, label_free=label_free)]
+
+    quiet, opened = (False, True), (False, False)
+    assert known(label_free=True) == [quiet, (True, True), quiet, opened, quiet, quiet]
+    assert known(label_free=False) == [quiet, opened, quiet, opened, quiet, quiet]
+    log.add_feedback("r", None, [Feedback(1, "b")])
+    assert known(label_free=False)[1] == (True, True)
 
 
 def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
