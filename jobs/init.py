@@ -13,7 +13,7 @@ import yaml
 from kcm.certify.outlook import outlook
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.tables import missing_column, read_records, readable
+from kcm.inputs.tables import missing_column, read_frame
 from kcm.tasks import build_sequence
 from kcm.tasks.guess import Columns, guess_columns
 from kcm.tasks.summary import Summary, summarize
@@ -58,13 +58,11 @@ def initialise(
     file = output or Path(f"{table.stem}.yaml")
     if file.exists():
         raise ConfigError("the file is there already", where=str(file), mend="Name another by --output, or delete it")
-    with readable(table, KINDS):
-        names, rows = read_records(table)
-    if not rows:
+    frame = read_frame(table, KINDS)
+    if frame.empty:
         raise DataError("the file holds no rows", where=str(table))
-    frame = pd.DataFrame(rows, columns=list(names))
-    columns = _columns(frame, names, given, ask, str(table))
-    values = _configuration(table, columns, len(rows))
+    columns = _columns(frame, tuple(map(str, frame.columns)), given, ask, str(table))
+    values = _configuration(table, columns, len(frame))
     summary, lines = _checked(values)
     head = _HEAD.format(table=table, file=file, large=_RECORDED if columns.large else _CLASSIFIER)
     try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
-from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content, Part
 
 IDENTITY = "numbers"
@@ -31,24 +30,6 @@ class NumbersEncoder:
         return np.array([content.text.split() for content in inputs], dtype=np.float32).reshape(-1, self.dim)
 
 
-def numbers_text(row: Mapping[str, object], columns: Sequence[str], where: str) -> str:
-    """The numbers of `columns`, separated by blanks. Raises DataError, naming the column, for what is no number."""
-    numbers = []
-    for column in columns:
-        value = row.get(column)
-        try:
-            number = float(value)  # type: ignore[arg-type]  # whatever float does not take is the error
-        except (TypeError, ValueError):
-            number = np.nan
-        if not np.isfinite(number):
-            raise DataError(f"{value!r} in column {column!r} is not a finite number", where=where)
-        numbers.append(repr(number))
-    return " ".join(numbers)
-
-
-def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
-    """The columns that match any of the patterns, such as pixel_*, in the table's order; DataError for none."""
-    for pattern in patterns:
-        if not any(fnmatchcase(column, pattern) for column in columns):
-            raise DataError(f"no column matches {pattern!r}", where=where, mend=f"Columns are {', '.join(columns[:8])}")
-    return tuple(column for column in columns if any(fnmatchcase(column, pattern) for pattern in patterns))
+def numbers_text(vectors: pa.ChunkedArray) -> pa.Array:
+    """The numbers of each vector, separated by blanks, as short as they can be read back; "" for a missing vector."""
+    return pa.array([" ".join(str(np.float32(number)) for number in row or ()) for row in vectors.to_pylist()])

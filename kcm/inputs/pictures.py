@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError, UnreadableError
+from kcm.inputs.location import Location, explained
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
 MAX_PIXELS = 20_000_000
@@ -30,12 +33,14 @@ class PictureError(PartError):
     """Bytes that are not a usable picture; the message is the reason."""
 
 
-def picture_of(value: object, folder: Path | None, root: Path | None = None) -> tuple[bytes | None, str]:
+def picture_of(
+    value: object, folder: Path | Location | None, root: Path | Location | None = None
+) -> tuple[bytes | None, str]:
     """A picture from a table's cell (bytes, a path from `folder`, or a mapping to both), or the reason for none.
 
     An empty cell gives None and no reason. A path must lead to a regular file below `root`, else below `folder`, links
-    resolved, so that rows cannot read other files of this machine. `folder` is None where the table lies in none. Data
-    sets of the hub have mappings.
+    resolved, so that rows cannot read other files of this machine; of an object store, to an object there. `folder` is
+    None where the table lies in none. Data sets of the hub have mappings.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -47,6 +52,12 @@ def picture_of(value: object, folder: Path | None, root: Path | None = None) -> 
         return None, f"the image is a {type(value).__name__}, neither bytes nor a path"
     if folder is None:
         return b"", f"the image is the path {value!r}, and the table lies in no folder"
+    if isinstance(folder, Location):
+        if not folder.is_local:
+            return _stored_picture(value, folder, root if isinstance(root, Location) else folder)
+        folder = Path(folder.path)
+    if isinstance(root, Location):
+        root = Path(root.path)
     try:
         path, allowed = (folder / value).resolve(), (root or folder).resolve()
         if not path.is_relative_to(allowed):
@@ -54,6 +65,18 @@ def picture_of(value: object, folder: Path | None, root: Path | None = None) -> 
         return _regular_file(path), ""
     except (OSError, ValueError, RuntimeError) as error:  # a path that no file can have; a loop of links
         return b"", f"no image file {value!r}: {getattr(error, 'strerror', None) or error}"
+
+
+def _stored_picture(value: str, folder: Location, root: Location) -> tuple[bytes | None, str]:
+    path = posixpath.normpath(posixpath.join(folder.path, value))
+    if not path.startswith(f"{root.path.rstrip('/')}/"):
+        return b"", f"image file {value!r} does not lie below {str(root)!r}; an image root may allow more"
+    found = Location(path, folder.store)
+    try:
+        with explained(found), found.open_at() as file:
+            return file.read(), ""
+    except DataError as error:
+        return b"", f"no image file {value!r}: {error.what}"
 
 
 def _regular_file(path: Path) -> bytes:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from kcm.encoders import Encoder, EncoderConfig
-from kcm.encoders.numbers import IDENTITY, NumbersEncoder, matching_columns, numbers_text
+from kcm.encoders.numbers import IDENTITY, NumbersEncoder, numbers_text
 from kcm.inputs.content import TEXT, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.columns import Table
-from kcm.tasks.sources import Source
-
-NUMBERS_COLUMN = "features as text"
+from kcm.tasks.sources import Source, TableShard
 
 
 @dataclass(frozen=True)
 class StudyData:
     """Rows read once; `sequences` holds the task sequence of every seed, all with the same splits.
 
-    A seed draws the order of tasks and, where `num_tasks` groups them, the classes of each; and a long tail's order.
+    `num_features` is the length of rows that are numbers. A seed draws the order of tasks and, where `num_tasks` groups
+    them, the classes of each; and a long tail's order.
     """
 
     sequences: tuple[TaskSequence, ...]
-    feature_columns: tuple[str, ...] = ()
+    num_features: int | None = None
 
     def streams(
         self,
@@ -64,8 +63,8 @@ class StudyData:
         }
 
     def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
-        if self.feature_columns:
-            return IDENTITY, lambda: NumbersEncoder(len(self.feature_columns))
+        if self.num_features is not None:
+            return IDENTITY, partial(NumbersEncoder, self.num_features)
         return config.identity(assets_dir), lambda: config.build(assets_dir)
 
 
@@ -81,33 +80,27 @@ def read_data(
     `feature_columns` are names, or patterns such as pixel_*, of columns that hold the features as numbers; without
     them `reads` are the parts of a row that the encoder reads. Raises DataError, AssetError or ConfigError.
     """
-    columns: tuple[str, ...] = ()
+    num_features: int | None = None
     if feature_columns:
-        source, columns = _numeric_source(config, feature_columns)
+        source, num_features = _numeric_source(config, assets_dir, feature_columns)
         reads = TEXT  # the numbers, written as one
     else:
         source = config.source.build(assets_dir)
-    source = replace(source, records=list(source.records))  # read once, for all seeds
+    source = source.in_memory  # read once, for all seeds
     sequences = []
     for seed in seeds:
         drawn = config.model_copy(update={"order": "shuffled", "order_seed": seed})
         sequences.append(build_sequence(drawn, assets_dir, 0, reads=reads, source=source))
-    return StudyData(tuple(sequences), columns)
+    return StudyData(tuple(sequences), num_features)
 
 
-def _numeric_source(config: TasksConfig, patterns: Sequence[str]) -> tuple[Source, tuple[str, ...]]:
-    tables = config.source.local_tables()
-    columns = matching_columns(tables[0].columns, patterns, tables[0].name)
-    as_text = [
-        Table(
-            table.name,
-            (*table.columns, NUMBERS_COLUMN),
-            [
-                {**row, NUMBERS_COLUMN: numbers_text(row, columns, f"{table.name}, row {number}")}
-                for number, row in enumerate(table.rows, start=1)
-            ],
-            table.split,
-        )
-        for table in tables
+def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[str]) -> tuple[Source, int]:
+    """The rows with their vectors written as texts, and the length of a vector."""
+    source = config.source.model_copy(update={"text_column": None}).build(assets_dir, patterns)
+    tables = [(shard.where, table) for shard in source.shards for table in shard.read()]
+    names = tables[0][1].schema.names
+    written = [
+        TableShard(where, table.set_column(names.index("text"), "text", numbers_text(table["vector"])).drop("vector"))
+        for where, table in tables
     ]
-    return config.source.of_tables(as_text, NUMBERS_COLUMN), columns
+    return replace(source, shards=tuple(written)), tables[0][1]["vector"].type.list_size

@@ -8,17 +8,20 @@ in one split: no picture and no caption is in two of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import Field
 
 from kcm.errors import DataError
-from kcm.tasks.columns import to_records
-from kcm.tasks.files import FilesSource, read_files
+from kcm.tasks.files import FilesSource
 from kcm.tasks.hashing import draw
-from kcm.tasks.rows import Record
-from kcm.tasks.sources import Source, SourceConfig
+from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
+_PAIRS_AT_ONCE = 256
 LABELS = MATCH, NO_MATCH = ("match", "no match")
 
 
@@ -38,24 +41,42 @@ class PairsSource(SourceConfig):
     max_caption: int = Field(default=2000, ge=1, description="Characters of a caption; a longer one is a bad row.")
     pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
 
-    def build(self, assets_dir: Path) -> Source:
-        return Source("pairs", read_pairs(self), LABELS)
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        refuse_vectors(vectors, "pairs")
+        shards = [PairsShard(task, self._captioned(path).build(assets_dir), self) for task, path in self.tables.items()]
+        return Source("pairs", tuple(shards), LABELS)
 
-
-def read_pairs(config: PairsSource) -> Iterator[Record]:
-    """The pairs of every table. Raises DataError for a missing file or column, or a table with one caption alone."""
-    for task, path in config.tables.items():
-        # A caption is what its picture is labelled with; these tables need no other label.
-        source = FilesSource(
+    def _captioned(self, path: str) -> FilesSource:
+        """The pictures and captions of a table; a caption is what labels its picture, and no other label is needed."""
+        return FilesSource(
             path=path,
-            image_column=config.image_column,
-            image_root=config.image_root,
-            text_column=config.text_column,
-            label_column=config.text_column,
-            id_column=config.id_column,
-            group_column=config.group_column,
+            image_column=self.image_column,
+            image_root=self.image_root,
+            text_column=self.text_column,
+            label_column=self.text_column,
+            id_column=self.id_column,
+            group_column=self.group_column,
         )
-        yield from _pairs(list(to_records(read_files(source), source, where=path)), task, config)
+
+
+@dataclass(frozen=True)
+class PairsShard(Shard):
+    """The pairs of one table, whose pictures are in memory while they are read."""
+
+    task: str
+    source: Source
+    config: PairsSource
+
+    @property
+    def where(self) -> str:  # type: ignore[override]  # a property here
+        """The table."""
+        return self.config.tables[self.task]
+
+    def read(self) -> Iterator[pa.Table]:
+        """The pairs. Raises DataError for a table with one caption alone, too."""
+        pairs = _pairs(list(self.source.records), self.task, self.config)
+        while part := list(islice(pairs, _PAIRS_AT_ONCE)):
+            yield rows_of(part)
 
 
 def _pairs(records: Sequence[Record], task: str, config: PairsSource) -> Iterator[Record]:

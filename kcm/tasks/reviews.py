@@ -5,7 +5,7 @@ A sentence rated above 0.5 is positive, below -0.5 negative; what lies between i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from kcm.assets import is_intact
 from kcm.errors import AssetError
 from kcm.tasks.rows import Record
-from kcm.tasks.sources import Source, SourceConfig
+from kcm.tasks.sources import Source, SourceConfig, refuse_vectors
 
 LABELS = ("negative", "positive")
 _UNDECIDED = 0.5
@@ -37,9 +37,10 @@ class ReviewsSource(SourceConfig):
         ("reviews", "movies", "editorials", "tweets"), min_length=1, description="Which of them are read."
     )
 
-    def build(self, assets_dir: Path) -> Source:
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        refuse_vectors(vectors, "reviews")
         records = (record for record in read_reviews(assets_dir) if record.task in self.domains)
-        return Source("reviews", records, LABELS)
+        return Source.of_records("reviews", records, LABELS)
 
 
 def read_reviews(assets_dir: Path) -> Iterator[Record]:

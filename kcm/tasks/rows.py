@@ -1,15 +1,16 @@
-"""Rows: the records of a source, and the usable rows among them."""
+"""Rows as sources give them, normalised, and the usable rows among them."""
 
 from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
@@ -27,6 +28,19 @@ _SPLIT_NAMES = {
     "certify": "certify",
     "test": "test",
 }
+
+
+def row_schema(dim: int | None = None) -> pa.Schema:
+    """The columns of normalised rows; `vector` is among them where rows have one, of `dim` numbers.
+
+    Null is a missing value, which is a fault where a model or the sequence needs it; "" says that there is none, as
+    where no column is named. `image` holds a picture in the bytes of its file. `fault` says what the source found
+    wrong, "" for nothing.
+    """
+    text = [pa.field(name, pa.string()) for name in ("id", "text")]
+    rest = [pa.field(name, pa.string()) for name in ("label", "group", "task", "split", "fault")]
+    vector = [] if dim is None else [pa.field("vector", pa.list_(pa.float32(), dim))]
+    return pa.schema([*text, pa.field("image", pa.large_binary()), *rest, *vector])
 
 
 def split_name(written: str) -> str | None:
@@ -51,6 +65,25 @@ class Record:
     image: bytes | None = field(default=b"", repr=False)
     fault: str = ""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+
+def rows_of(records: Sequence[Record]) -> pa.Table:
+    """Records as normalised rows."""
+    dim = next((len(record.vector) for record in records if record.vector is not None), None)
+    schema = row_schema(dim)
+    return pa.table(
+        [pa.array([getattr(record, field.name) for record in records], field.type) for field in schema], schema=schema
+    )
+
+
+def records_of(table: pa.Table) -> Iterator[Record]:
+    """Normalised rows one by one."""
+    names = row_schema().names
+    vectors: list[NDArray[np.float32] | None] = [None] * len(table)
+    if "vector" in table.schema.names:
+        vectors = [None if cell is None else np.array(cell, np.float32) for cell in table["vector"].to_pylist()]
+    for vector, *values in zip(vectors, *(table[name].to_pylist() for name in names), strict=True):
+        yield Record(**dict(zip(names, values, strict=True)), vector=vector)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,87 @@
-"""Sources of rows, and the configuration that they share."""
+"""Sources of rows, read shard by shard, and the configuration that they share."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import pyarrow as pa
 from pydantic import Field
 
 from kcm.components import FAMILIES, Component, Family
 from kcm.errors import ConfigError
-from kcm.tasks.columns import Table
-from kcm.tasks.rows import Record
+from kcm.tasks.rows import Record, records_of, rows_of
+
+_RECORDS_AT_ONCE = 10_000
+
+
+class Shard(ABC):
+    """A part of a source that is read by itself. It can be pickled, and read on any node, any number of times."""
+
+    where: str
+    """What messages call it."""
+
+    @abstractmethod
+    def read(self) -> Iterator[pa.Table]:
+        """The rows in order, in the schema of `kcm.tasks.rows`; tables of some megabytes, at most.
+
+        Raises DataError for a shard that cannot be read, or whose columns do not fit those of the source's others.
+        """
+
+
+@dataclass(frozen=True)
+class TableShard(Shard):
+    """Rows in memory."""
+
+    where: str
+    table: pa.Table
+
+    def read(self) -> Iterator[pa.Table]:
+        """The table."""
+        yield self.table
 
 
 @dataclass(frozen=True)
 class Source:
-    """Records, the label list (empty where the source has none), and the label that means none of the list."""
+    """Shards, the label list (empty where the source has none), and the label that means none of the list."""
 
     name: str
-    records: Iterable[Record]
+    shards: tuple[Shard, ...]
     labels: tuple[str, ...] = ()
     out_of_scope_label: str | None = None
+
+    @classmethod
+    def of_records(
+        cls, name: str, records: Iterable[Record], labels: Sequence[str] = (), out_of_scope_label: str | None = None
+    ) -> Source:
+        """A source of rows in memory."""
+        left, tables = iter(records), []
+        while part := list(islice(left, _RECORDS_AT_ONCE)):
+            tables.append(rows_of(part))
+        shards = (TableShard(name, pa.concat_tables(tables)),) if tables else ()
+        return cls(name, shards, tuple(labels), out_of_scope_label)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of all shards, in order."""
+        for shard in self.shards:
+            yield from shard.read()
+
+    @property
+    def records(self) -> Iterator[Record]:
+        """The rows one by one."""
+        for table in self.tables():
+            yield from records_of(table)
+
+    @property
+    def in_memory(self) -> Source:
+        """The same source, read."""
+        return replace(
+            self, shards=tuple(TableShard(each.where, table) for each in self.shards for table in each.read())
+        )
 
 
 class SourceConfig(Component):
@@ -34,13 +92,18 @@ class SourceConfig(Component):
     kind: str = Field("", description="Chooses this form of the section.")
 
     @abstractmethod
-    def build(self, assets_dir: Path) -> Source:
-        """Open the source. Raises DataError or AssetError where it is missing or has not the columns named."""
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        """Open the source. `vectors` are columns of numbers, or one of lists, that make the vector of a row.
 
-    def local_tables(self) -> list[Table]:
-        """The tables of a source whose columns can be read by any name."""
-        raise ConfigError("feature columns are read from local files only", where="feature_columns")
+        Raises DataError or AssetError where the source is missing or has not the columns named.
+        """
 
-    def of_tables(self, tables: Sequence[Table], text_column: str) -> Source:
-        """The source that these tables of its make, the texts in `text_column`."""
-        raise NotImplementedError(f"{type(self).__name__} gives tables, and does not say what source they make")
+
+def refuse_vectors(vectors: Sequence[str], kind: str) -> None:
+    """Raise ConfigError where vectors are asked for of a kind of source whose rows have none."""
+    if vectors:
+        raise ConfigError(
+            f"the rows of a source of the kind {kind!r} have no column {vectors[0]!r}",
+            where="encoder",
+            mend="Read them with source.kind = files, or choose an encoder of texts or pictures",
+        )

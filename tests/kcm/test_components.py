@@ -178,8 +178,9 @@ def test_rooms_give_the_classes_of_components_and_nothing_else(room: str, name: 
         module.Absent  # noqa: B018
 
 
-def test_only_sources_of_local_files_have_columns_of_any_name(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("text,label\na,x\n")
-    assert [table.name for table in FilesSource(path=str(tmp_path / "rows.csv")).local_tables()] == ["rows.csv"]
-    with pytest.raises(ConfigError, match="from local files only"):
-        parse_config(Run, {"source": {"kind": "reviews"}}).source.local_tables()  # type: ignore[union-attr]
+def test_rows_without_columns_of_numbers_give_no_vectors(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("f_1,f_2,label\n1,2.5,x\n")
+    (table,) = FilesSource(path=str(tmp_path / "rows.csv"), text_column=None).build(tmp_path, ("f_*",)).tables()
+    assert table["vector"].to_pylist() == [[1.0, 2.5]]
+    with pytest.raises(ConfigError, match=r"source of the kind 'reviews' have no column 'f_\*'"):
+        parse_config(Run, {"source": {"kind": "reviews"}}).source.build(tmp_path, ("f_*",))  # type: ignore[union-attr]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from kcm.errors import DataError
-from kcm.tasks.columns import Table, to_records
-from kcm.tasks.files import FilesSource, out_of_scope_label, read_files
+from kcm.tasks.files import FilesSource
 from kcm.tasks.rows import Record
 
 ROWS = [{"text": 'Größe, "ok"', "label": "NA", "who": "x"}, {"text": "007", "label": "1", "who": "y"}]
 
 
 def records(path, **columns):
-    config = FilesSource(path=str(path), **columns)
-    return list(to_records(read_files(config), config, where=config.path))
+    return list(FilesSource(path=str(path), **columns).build(Path()).records)
 
 
 def write(path, rows):
@@ -80,8 +79,7 @@ def test_the_layout_of_clinc150_is_recognised(tmp_path):
         Record("val-1", "balance", "balance", split="val"),
         Record("oos_test-1", "moo", "oos", split="test"),
     ]
-    config = FilesSource(path=str(path))
-    assert out_of_scope_label(config, read_files(config)) == "oos"
+    assert FilesSource(path=str(path)).build(tmp_path).out_of_scope_label == "oos"
 
 
 def test_the_layout_of_banking77_is_recognised(write_csv, tmp_path):
@@ -92,8 +90,7 @@ def test_the_layout_of_banking77_is_recognised(write_csv, tmp_path):
         Record("test-1", "card lost", "lost_card", split="test"),
         Record("train-1", "where is my card", "card_arrival", split="train"),
     ]
-    config = FilesSource(path=str(tmp_path / "bank"))
-    assert out_of_scope_label(config, read_files(config)) is None
+    assert FilesSource(path=str(tmp_path / "bank")).build(tmp_path).out_of_scope_label is None
 
 
 def test_a_wrong_column_names_the_nearest_and_all(write_csv):
@@ -117,10 +114,8 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
         ("data.csv", b'text,label\n"open,a\n', "cannot read the file"),
         ("data.json", b'{"train": [', "cannot read the file"),
         ("data.json", b"[" * 100_000, "nested too deeply"),
-        ("data.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "line 2: nested too deeply"),
         ("data.json", b'{"train": 3}', "expected a list of objects"),
         ("data.json", b'["text only"]', "row 1 is neither"),
-        ("data.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
         ("data.json", b"[" * 200_000, "nested too deeply"),
         ("data.parquet", b"not parquet", "cannot read the file"),
         ("data.xlsx", b"", r"unknown kind of file '\.xlsx'"),
@@ -133,9 +128,31 @@ def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
     assert name in str(caught.value)
 
 
-def test_a_folder_without_split_files_says_how_to_name_them(write_csv, tmp_path):
+def test_a_line_that_is_no_object_is_a_fault_of_its_row_and_of_no_other(tmp_path):
+    lines = ['{"text": "a", "label": "x"}', "", "[" * 100_000, '{"text": ', '{"text": "b", "label": "x"}']
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    assert [(record.id, record.fault) for record in records(tmp_path / "data.jsonl")] == [
+        ("data-1", ""),
+        ("data-2", "line 3: not a JSON object of at most 100 levels"),
+        ("data-3", "line 4: not a JSON object: Expecting value"),
+        ("data-4", ""),
+    ]
+
+
+def test_a_row_with_more_fields_than_the_header_is_a_bad_row_and_a_short_one_is_not(tmp_path):
+    (tmp_path / "data.csv").write_text('label,text,more\nx,a,\n\nx,b\nx,c,d,"e,f"\nx,"g\nh",i\n')
+    assert [(record.id, record.text, record.fault) for record in records(tmp_path / "data.csv")] == [
+        ("data-1", "a", ""),
+        ("data-2", "b", ""),
+        ("data-3", "c", "4 fields instead of 3"),
+        ("data-4", "g\nh", ""),
+    ]
+
+
+def test_a_folder_of_several_kinds_of_files_says_how_to_name_them(write_csv, tmp_path):
     write_csv([("a", "x")], name="folder/everything.csv")
-    with pytest.raises(DataError, match=r"train\.csv"):
+    write(tmp_path / "folder" / "more.jsonl", ROWS)
+    with pytest.raises(DataError, match=r"several kinds, \.csv, \.jsonl.*train\.csv.*folder/\*\.csv"):
         records(tmp_path / "folder")
 
 
@@ -147,7 +164,3 @@ def test_pictures_of_a_table_lie_below_its_folder_or_the_configured_root(tmp_pat
     assert (refused.image, "does not lie below" in refused.fault) == (b"", True)
     (taken,) = records(path, text_column=None, image_column="image", image_root=str(tmp_path))
     assert (taken.image, taken.fault) == (b"file", "")
-    config = FilesSource(path="owner/name", text_column=None, image_column="image")
-    rows = [{"image": {"bytes": None, "path": "pyproject.toml"}, "label": "x"}]
-    (of_the_hub,) = to_records([Table("train", ("image", "label"), rows)], config, where="hub")
-    assert of_the_hub.fault == "the image is the path 'pyproject.toml', and the table lies in no folder"

@@ -7,12 +7,11 @@ import pytest
 
 from kcm.assets import hub
 from kcm.errors import AssetError, DataError
-from kcm.tasks.columns import to_records
-from kcm.tasks.hub import HubSource, read_hub
+from kcm.tasks.hub import HubSource
 from kcm.tasks.rows import Record
 
 
-def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch):
+def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
     def export(repo, subset, revision, *, folder, **_):
         features = datasets.Features(
             {"text": datasets.Value("string"), "intent": datasets.ClassLabel(names=["no", "yes"])}
@@ -23,18 +22,18 @@ def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch):
         return {split: folder / f"{split}.parquet" for split in rows}
 
     monkeypatch.setattr(hub, "export_data_set", export)
-    config = HubSource(id="owner/name")
-    assert list(to_records(read_hub(config), config, where=config.id)) == [
+    source = HubSource(id="owner/name").build(tmp_path)
+    assert list(source.records) == [
         Record("train-1", "a", "yes", split="train"),
         Record("train-2", "b", None, split="train"),
         Record("validation-1", "c", "no", split="validation"),
     ]
 
 
-def test_a_data_set_that_cannot_be_loaded_points_to_local_files(monkeypatch):
+def test_a_data_set_that_cannot_be_loaded_points_to_local_files(monkeypatch, tmp_path):
     def export(*_, **__):
         raise AssetError("the hub did not answer within 5 s")
 
     monkeypatch.setattr(hub, "export_data_set", export)
     with pytest.raises(DataError, match=r"cannot load data set 'owner/name'.*did not answer.*source\.kind = files"):
-        read_hub(HubSource(id="owner/name"))
+        HubSource(id="owner/name").build(tmp_path)

@@ -13,7 +13,7 @@ from PIL import Image
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT
 from kcm.tasks import TasksConfig, build_sequence
-from kcm.tasks.pairs import PairsSource, read_pairs
+from kcm.tasks.pairs import PairsSource
 
 
 def picture(number: int, shade: int = 7) -> bytes:
@@ -33,7 +33,7 @@ def table(path: Path, num_rows: int, **columns: object) -> str:
 
 
 def pairs(path: str, **options: object) -> list:
-    return list(read_pairs(PairsSource(tables={"task": path}, id_column="id", **options)))
+    return list(PairsSource(tables={"task": path}, id_column="id", **options).build(Path()).records)
 
 
 @pytest.mark.parametrize("num_rows", [2, 3, 40, 41])

@@ -1,0 +1,203 @@
+"""Where files lie: on this machine, or in an object store (`s3://`, `gs://`); all through pyarrow's file systems.
+
+A URI may end with options of its store, as in `s3://bucket/rows?endpoint_override=http://localhost:9000`. Credentials
+come from the environment, as the store's own tools read them; S3's `AWS_ENDPOINT_URL` is honoured.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+from pyarrow import fs
+
+from kcm.errors import DataError
+
+_URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
+_MAGIC = re.compile(r"[*?[]")
+_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+_CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """One file or folder. `path` is what its file system calls it, `store` the URI without a path; "" on this machine.
+
+    It can be pickled, and opened on any machine that sees the store.
+    """
+
+    path: str
+    store: str = ""
+
+    @classmethod
+    def of(cls, path: str | Path) -> Location:
+        """The location that a user wrote. Raises DataError for a scheme that nothing here can open."""
+        found = _URI.fullmatch(str(path)) if isinstance(path, str) else None
+        if found is None:
+            return cls(os.path.abspath(Path(path).expanduser()))
+        scheme, inner, options = found["scheme"], found["path"].rstrip("/"), found["options"]
+        if scheme == "file":
+            return cls(inner)
+        if scheme not in ("s3", "gs", "gcs"):
+            raise DataError(f"cannot read from {scheme}://", where=str(path), mend="Use a local path, s3:// or gs://")
+        bucket = inner.partition("/")[0]
+        return cls(inner, f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine."""
+        return not self.store
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return posixpath.basename(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """The suffix that tells the format, in lower case: `.csv` of rows.CSV.gz."""
+        stem, suffix = posixpath.splitext(self.name.lower())
+        return posixpath.splitext(stem)[1] if suffix in _COMPRESSED else suffix
+
+    @property
+    def folder(self) -> Location:
+        """The folder that it lies in."""
+        return Location(posixpath.dirname(self.path), self.store)
+
+    def __str__(self) -> str:
+        return f"{self.store.partition('://')[0]}://{self.path}" if self.store else self.path
+
+    @property
+    def file_system(self) -> fs.FileSystem:
+        """The file system, one for each store in a process."""
+        return _file_system(self.store)
+
+    def kind(self) -> fs.FileType:
+        """Whether it is a file, a folder or nothing. Raises DataError where the store does not say."""
+        with explained(self):
+            return self.file_system.get_file_info(self.path).type
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        with explained(self):
+            return int(self.file_system.get_file_info(self.path).size or 0)
+
+    def open(self) -> pa.NativeFile:
+        """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""
+        return self.file_system.open_input_stream(self.path, buffer_size=None)
+
+    def open_at(self) -> pa.NativeFile:
+        """The content, for reading at any offset."""
+        return self.file_system.open_input_file(self.path)
+
+    def files(self, *, recursive: bool) -> list[FoundFile]:
+        """The files below a folder, in the order of their paths; hidden ones (names from `.` or `_`) are left out."""
+        with explained(self):
+            found = self.file_system.get_file_info(fs.FileSelector(self.path, recursive=recursive))
+        start = len(self.path.rstrip("/")) + 1
+        files = [
+            FoundFile(Location(each.path, self.store), each.path[start:], each.size or 0)
+            for each in found
+            if each.type == fs.FileType.File
+            and not any(part.startswith((".", "_")) for part in each.path[start:].split("/"))
+        ]
+        return sorted(files, key=lambda file: file.relative.split("/"))
+
+    def glob(self) -> list[FoundFile]:
+        """The files that match a pattern of `*`, `?`, `[…]` within one folder's name and `**` across folders."""
+        parts = self.path.split("/")
+        fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+        root, pattern = Location("/".join(parts[:fixed]) or "/", self.store), parts[fixed:]
+        if root.kind() != fs.FileType.Directory:
+            return []
+        return [file for file in root.files(recursive=len(pattern) > 1) if _matches(file.relative.split("/"), pattern)]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it stands for all files that match it; a file that is really called so is no pattern."""
+        return bool(_MAGIC.search(self.path)) and self.kind() == fs.FileType.NotFound
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that a folder or a pattern gave: `relative` is its path from there, `size` its bytes."""
+
+    location: Location
+    relative: str
+    size: int
+
+
+@contextmanager
+def explained(location: Location) -> Iterator[None]:
+    """A block that reads `location`; what the file system raises becomes a DataError of one line that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        bucket = location.path.partition("/")[0]
+        what = "no such file"
+        if location.store and ("NO_SUCH_BUCKET" in str(error) or "bucket" in str(error).lower()):
+            what = f"the bucket {bucket!r} does not exist"
+        raise DataError(what, where=str(location)) from None
+    except PermissionError as error:
+        raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
+    except OSError as error:
+        what, mend = _store_fault(str(error), location)
+        raise DataError(what, where=str(location), mend=mend) from None
+
+
+def stem_of(relative: str) -> str:
+    """A path without the suffixes that tell how it is written: `a/train` of a/train.csv.gz."""
+    stem, suffix = posixpath.splitext(relative)
+    return posixpath.splitext(stem)[0] if suffix.lower() in _COMPRESSED else stem
+
+
+def _store_fault(message: str, location: Location) -> tuple[str, str]:
+    """What an object store's error means, and what helps."""
+    if re.search(r"NO_SUCH_BUCKET|NoSuchBucket", message):
+        return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
+    if re.search(r"ExpiredToken|EXPIRED_TOKEN|TokenRefreshRequired", message):
+        return "the store's credentials have expired", "Renew them and start again: finished work is kept"
+    if re.search(r"ACCESS_DENIED|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|HTTP status 40[13]", message):
+        return "there is no right to read it", "Check the credentials in the environment, and the bucket's policy"
+    if location.store and re.search(r"NETWORK_CONNECTION|[Cc]onnect|[Rr]esolve|curl", message):
+        return "the store does not answer", "Check the network and the endpoint"
+    return f"cannot read it: {' '.join(message.split())[:200]}", ""
+
+
+@lru_cache(maxsize=64)
+def _file_system(store: str) -> fs.FileSystem:
+    if not store:
+        return fs.LocalFileSystem()
+    scheme, _, rest = store.partition("://")
+    bucket, _, written = rest.partition("?")
+    options = dict(parse_qsl(written))
+    if scheme != "s3":
+        return fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{written}" if written else ""))[0]
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = options.get("endpoint_override") or environment
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return fs.S3FileSystem(
+        endpoint_override=endpoint,
+        scheme=options.get("scheme") or ("http" if (endpoint or "").startswith("http://") else "https"),
+        region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket)),
+        anonymous=options.get("anonymous", "").lower() == "true",
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_REQUEST_SECONDS,
+    )
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
