@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
 
-pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.outside"]
+pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.object_store", "tests.outside"]
 
 
 @pytest.fixture(scope="session")

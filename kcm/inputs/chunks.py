@@ -273,8 +273,10 @@ def json_object(line: str) -> tuple[dict[str, Any], str]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         return {}, f"not a JSON object: {error.msg}"
-    except (RecursionError, ValueError):  # an integer of thousands of digits is a ValueError
+    except RecursionError:
         return {}, f"not a JSON object of at most {MAX_DEPTH} levels"
+    except ValueError:
+        return {}, "not a JSON object: an integer has thousands of digits"
     if not isinstance(value, dict):
         return {}, "not a JSON object"
     if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(value):

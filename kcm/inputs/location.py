@@ -24,7 +24,7 @@ from kcm.errors import DataError
 
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
 _MAGIC = re.compile(r"[*?[]")
-_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
 
 
@@ -79,12 +79,18 @@ class Location:
     @property
     def file_system(self) -> fs.FileSystem:
         """The file system, one for each store in a process."""
-        return _file_system(self.store)
+        return _file_system(self.store, _endpoint())
 
     def kind(self) -> fs.FileType:
-        """Whether it is a file, a folder or nothing. Raises DataError where the store does not say."""
+        """Whether it is a file, a folder or nothing. Raises DataError where its bucket is missing, or does not say."""
+        bucket = self.path.partition("/")[0]
         with explained(self):
-            return self.file_system.get_file_info(self.path).type
+            kind = self.file_system.get_file_info(self.path).type
+            if kind == fs.FileType.NotFound and self.store:
+                kind = kind if self.file_system.get_file_info(bucket).type != kind else None
+        if kind is None:
+            raise DataError(f"the bucket {bucket!r} does not exist", where=str(self))
+        return kind
 
     def size(self) -> int:
         """Bytes of the file."""
@@ -93,7 +99,8 @@ class Location:
 
     def open(self) -> pa.NativeFile:
         """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""
-        return self.file_system.open_input_stream(self.path, buffer_size=None)
+        compression = _COMPRESSED.get(posixpath.splitext(self.name.lower())[1])
+        return self.file_system.open_input_stream(self.path, compression=compression)
 
     def open_at(self) -> pa.NativeFile:
         """The content, for reading at any offset."""
@@ -141,12 +148,8 @@ def explained(location: Location) -> Iterator[None]:
     """A block that reads `location`; what the file system raises becomes a DataError of one line that names it."""
     try:
         yield
-    except FileNotFoundError as error:
-        bucket = location.path.partition("/")[0]
-        what = "no such file"
-        if location.store and ("NO_SUCH_BUCKET" in str(error) or "bucket" in str(error).lower()):
-            what = f"the bucket {bucket!r} does not exist"
-        raise DataError(what, where=str(location)) from None
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(location)) from None
     except PermissionError as error:
         raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
@@ -166,24 +169,30 @@ def _store_fault(message: str, location: Location) -> tuple[str, str]:
         return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
     if re.search(r"ExpiredToken|EXPIRED_TOKEN|TokenRefreshRequired", message):
         return "the store's credentials have expired", "Renew them and start again: finished work is kept"
-    if re.search(r"ACCESS_DENIED|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|HTTP status 40[13]", message):
+    if re.search(
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|AccessDenied|HTTP status 40[13]", message
+    ):
         return "there is no right to read it", "Check the credentials in the environment, and the bucket's policy"
     if location.store and re.search(r"NETWORK_CONNECTION|[Cc]onnect|[Rr]esolve|curl", message):
         return "the store does not answer", "Check the network and the endpoint"
     return f"cannot read it: {' '.join(message.split())[:200]}", ""
 
 
+def _endpoint() -> str | None:
+    """The S3 server of the environment, by the variables that Amazon's own tools read."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
 @lru_cache(maxsize=64)
-def _file_system(store: str) -> fs.FileSystem:
+def _file_system(store: str, endpoint: str | None) -> fs.FileSystem:
     if not store:
         return fs.LocalFileSystem()
     scheme, _, rest = store.partition("://")
     bucket, _, written = rest.partition("?")
-    options = dict(parse_qsl(written))
     if scheme != "s3":
         return fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{written}" if written else ""))[0]
-    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    endpoint = options.get("endpoint_override") or environment
+    options = dict(parse_qsl(written))
+    endpoint = options.get("endpoint_override") or endpoint
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return fs.S3FileSystem(
         endpoint_override=endpoint,

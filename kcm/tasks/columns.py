@@ -264,7 +264,7 @@ def as_text(column: pa.ChunkedArray, *, widened_from: str = "text") -> pa.Array:
     whole = _whole(column)
     kind = kind_of(whole.type)
     if kind == "integers" and widened_from == "numbers":
-        whole, kind = whole.cast(pa.float64()), "numbers"
+        whole, kind = whole.cast(pa.float64(), safe=False), "numbers"
     if kind in ("text", "integers", "nothing"):
         return whole.cast(pa.string())
     if kind == "numbers" and widened_from == "integers" and _are_whole(whole):

@@ -165,7 +165,7 @@ def _table(file: FoundFile, where: str) -> FoundTable:
     splits = [found[1].lower() for part in parts if (found := _SPLIT.fullmatch(part))]
     constants = [part.partition("=")[::2] for part in parts[:-1] if "=" in part]
     place = Place(
-        where=f"{where}: {file.relative}",
+        where=where if where.endswith(file.relative) else f"{where}: {file.relative}",
         stem="/".join(parts),
         split=_SPLITS[splits[0]] if splits else "",
         folder=file.location.folder,

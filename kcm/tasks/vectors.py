@@ -43,7 +43,7 @@ class VectorColumns:
         found = first.table.schema.field(columns[0]).type
         if len(columns) > 1 or not _is_list(found):
             for column in columns:
-                _check_number(column, first.table.schema.field(column).type, where)
+                _check_number(column, first.table.schema.field(column).type, where, or_text=True)
             return cls(columns, len(columns), False, where)
         _check_number(columns[0], found.value_type, where)
         if pa.types.is_fixed_size_list(found):
@@ -99,9 +99,8 @@ class VectorColumns:
         faults: dict[int, str] = {}
         for number, name in enumerate(self.columns):
             column = table[name]
-            _check_number(name, column.type, where)
-            is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-            values_ND[:, number] = _parsed(column) if is_text else _floats(column)
+            _check_number(name, column.type, where, or_text=True)
+            values_ND[:, number] = _parsed(column) if _is_text(column.type) else _floats(column)
             for row in np.flatnonzero(~np.isfinite(values_ND[:, number])):
                 faults.setdefault(int(row), f"{column[row].as_py()!r} in column {name!r} is not a finite number")
         return self._checked(values_ND, faults)
@@ -120,21 +119,26 @@ class VectorColumns:
         return vectors, pa.array([faults.get(row, "") for row in range(len(values_ND))], pa.string())
 
 
+def _is_text(found: pa.DataType) -> bool:
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+
+
 def _is_list(found: pa.DataType) -> bool:
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found))
 
 
-def _check_number(column: str, found: pa.DataType, where: str) -> None:
+def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool = False) -> None:
     """Raise DataError for a column that can hold no numbers; text may, in files where every cell is text."""
-    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, pa.types.is_string)
-    if not any(test(found) for test in (*tests, pa.types.is_large_string, pa.types.is_decimal)):
+    types = pa.types
+    tests = [types.is_integer, types.is_floating, types.is_boolean, types.is_null, types.is_decimal]
+    if not any(test(found) for test in tests) and not (or_text and _is_text(found)):
         raise DataError(f"column {column!r} holds {found}, not numbers", where=where)
 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     """Numbers as float32, NaN for null; one beyond float32 is infinite."""
     with np.errstate(over="ignore"):
-        return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float32)
+        return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
 def _parsed(column: pa.ChunkedArray) -> NDArray[np.float32]:
