@@ -27,8 +27,8 @@ from continual_scale import measure_scale, scale_view
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmark import DEFAULT_SETTINGS
-from jobs.benchmark_view import ProgressBars, study_view
+from jobs.commands.benchmark import DEFAULT_SETTINGS
+from jobs.views.benchmark import ProgressBars, study_view
 from kcm.study import (
     Record,
     Records,

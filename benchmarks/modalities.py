@@ -25,8 +25,8 @@ from machine import machine
 from rich.console import Console
 from rich.pretty import pprint
 
-from jobs.benchmark import DEFAULT_SETTINGS
-from jobs.benchmark_view import ProgressBars
+from jobs.commands.benchmark import DEFAULT_SETTINGS
+from jobs.views.benchmark import ProgressBars
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS, Split
 from kcm.config import load_config

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import benchmark, log, route
+from jobs.commands import benchmark, log, route
 from jobs.exit import INTERRUPTED, reported
 from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from kcm.errors import KcmError
@@ -80,7 +80,7 @@ def run(
     """Run every stage of CONFIG, print the result table, and the path of result.json as the last line."""
     with reported(json, debug) as result:
         result |= _run(config, overrides, until=None, promote=promote)
-        from jobs.table import result_console, result_view
+        from jobs.views.table import result_console, result_view
 
         result_console().print(result_view(result))
         typer.echo(result["result_path"])
@@ -122,7 +122,7 @@ def init(
 ) -> None:
     """Look at TABLE, and write the configuration of a first run that works with it."""
     with reported(json, debug) as result:
-        from jobs.init import initialise
+        from jobs.commands.init import initialise
 
         def ask(question: str, guess: str) -> str:
             answer: str = typer.prompt(question, default=guess, err=True)
@@ -168,7 +168,7 @@ def migrate(
 ) -> None:
     """Bring what an earlier version wrote to today's layout: artefacts, paid answers and the log."""
     with reported(json, debug) as result:
-        from jobs.migration import migrate as migrate_storage
+        from jobs.commands.migration import migrate as migrate_storage
 
         result |= migrate_storage(storage)
         typer.echo(", ".join(f"{name}: {value}" for name, value in result.items()))
@@ -199,7 +199,14 @@ def serve(
         if config is None and (bundle is None or overrides):
             raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
         loaded = _load(config, overrides) if config else None
-        from jobs.serving import Site, served_folder, served_model, serving, wait_for_interruption, write_deployment
+        from jobs.commands.serving import (
+            Site,
+            served_folder,
+            served_model,
+            serving,
+            wait_for_interruption,
+            write_deployment,
+        )
 
         release = served_folder(bundle) if bundle else served_model(loaded, model)
         site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
@@ -224,7 +231,7 @@ def promote(
 ) -> None:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
     with reported(json, debug) as result:
-        from jobs.promotion import promote as promote_version
+        from jobs.commands.promotion import promote as promote_version
 
         result |= promote_version(_load(config, overrides), version)
         where = "and is served" if result["served"] else "; nothing is being served"
@@ -243,9 +250,9 @@ def update(
 ) -> None:
     """Let the served cascade learn from its traffic, prove it again, and promote it; the last line is loop.json."""
     with reported(json, debug) as result:
-        from jobs import loop
-        from jobs.loop_view import turn_view
-        from jobs.table import result_console
+        from jobs.commands import loop
+        from jobs.views.loop import turn_view
+        from jobs.views.table import result_console
 
         loaded = _load(config, overrides)
         if watch:
@@ -260,9 +267,9 @@ def update(
 def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """List the champion and all that were it or wanted to be: lineage, promotion gates, windows of certificates."""
     with reported(json, debug) as result:
-        from jobs.loop import versions as all_versions
-        from jobs.loop_view import versions_view
-        from jobs.table import result_console
+        from jobs.commands.loop import versions as all_versions
+        from jobs.views.loop import versions_view
+        from jobs.views.table import result_console
 
         result |= all_versions(_load(config, overrides))
         result_console().print(versions_view(result))
@@ -283,7 +290,7 @@ def rollback(
 ) -> None:
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
     with reported(json, debug) as result:
-        from jobs.promotion import rollback as roll_back
+        from jobs.commands.promotion import rollback as roll_back
 
         result |= roll_back(_load(config, overrides), version, reason)
         where = "and is served" if result["served"] else "again; nothing is being served"
@@ -300,7 +307,7 @@ def approve(
 ) -> None:
     """Promote a version that no promotion gate refused, and that waits for a person."""
     with reported(json, debug) as result:
-        from jobs.loop import approve as approve_version
+        from jobs.commands.loop import approve as approve_version
 
         result |= approve_version(_load(config, overrides), version)
         outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
@@ -334,10 +341,10 @@ def labels(
     labelled, `kcm update` may let it keep more.
     """
     with reported(json, debug) as result:
-        from jobs.labels import labels as label_items
-        from jobs.labels_view import ask as ask_person
-        from jobs.labels_view import labels_view
-        from jobs.table import result_console
+        from jobs.commands.labels import labels as label_items
+        from jobs.views.labels import ask as ask_person
+        from jobs.views.labels import labels_view
+        from jobs.views.table import result_console
 
         result |= label_items(
             _load(config, overrides),
@@ -379,7 +386,7 @@ def predict(
         if overrides and config is None:
             raise KcmError("--set overrides values of --config, which is missing")
         loaded = _load(config, overrides) if config else None
-        from jobs.serving import Site
+        from jobs.commands.serving import Site
         from kcm.api.sources import folder_of
         from pipelines.batch.predict import predict as predict_file
         from pipelines.progress import Reporter
@@ -425,9 +432,9 @@ def explain(
 ) -> None:
     """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        from jobs.explain import Explainer, inputs, write_explanations
-        from jobs.explain_view import explanation_view
-        from jobs.table import result_console
+        from jobs.commands.explain import Explainer, inputs, write_explanations
+        from jobs.views.explain import explanation_view
+        from jobs.views.table import result_console
         from kcm.api.sources import folder_of
 
         explainer = Explainer(folder_of(bundle), assets_path, rows, text_column, image_column)
@@ -457,7 +464,7 @@ def submit(
 ) -> None:
     """Run STAGE of CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
     with reported(json, debug) as result:
-        from jobs.submit import submit as submit_job
+        from jobs.commands.submit import submit as submit_job
 
         if stage not in ("run", *STAGES):
             raise KcmError(f"unknown stage {stage!r}", mend="Known are run, " + ", ".join(STAGES))
@@ -470,7 +477,7 @@ def submit(
 def reference(json: JsonFile = None, debug: Debug = False) -> None:
     """Print the reference of every configuration key as Markdown."""
     with reported(json, debug) as result:
-        from jobs.reference import configuration_reference
+        from jobs.commands.reference import configuration_reference
         from pipelines.config import RunConfig
 
         result["markdown"] = configuration_reference(RunConfig)
@@ -481,8 +488,8 @@ def reference(json: JsonFile = None, debug: Debug = False) -> None:
 def components(json: JsonFile = None, debug: Debug = False) -> None:
     """List the sources, encoders, large models, learners and gate scores that a configuration can name."""
     with reported(json, debug) as result:
-        from jobs.components import components_view, known_components
-        from jobs.table import result_console
+        from jobs.commands.components import components_view, known_components
+        from jobs.views.table import result_console
 
         result |= known_components()
         result_console().print(components_view())

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
+from jobs.commands.loop import approve, update
+from jobs.commands.promotion import promote, rollback
+from jobs.commands.serving import served_model
 from jobs.exit import reported
-from jobs.loop import approve, told, update
 from jobs.options import Debug, JsonFile
-from jobs.promotion import promote, rollback
-from jobs.serving import served_model
+from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade
 from kcm.bundle.runtime import Input
 from kcm.certify.traffic import decisions_needed
@@ -50,9 +51,9 @@ def demonstrate(config: RunConfig, domain: str, max_rows: int | None, say: Say) 
     say(needed(config, state, len(rows)))
     if state.champions.pointer.history()[-1].by == "run" and not state.attempts.turns():
         replay(config, rows, say)
-    say(told(update(config)))
+    say(outcome(update(config)))
     label(config, rows, say)
-    say(told(update(config)))
+    say(outcome(update(config)))
     last = state.attempts.turns()[-1]
     if last["awaits_approval"]:
         say(f"a person approves {last['version']}, which no promotion gate refused")

@@ -18,8 +18,8 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
-from jobs.promotion import promote
-from jobs.serving import Site, served_model
+from jobs.commands.promotion import promote
+from jobs.commands.serving import Site, served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

@@ -101,7 +101,7 @@ def test_a_stage_runs_up_to_itself(stage: str, fake_run: FakeRun, tmp_path: Path
 def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/a/rather/long/path/that/no/terminal/of/a/hundred/columns/holds" * 3 + "/result.json"
     fake_run.result = {"result_path": path}
-    monkeypatch.setattr("jobs.table.result_view", lambda result: "THE TABLE")
+    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
     shown = kcm("run", REVIEWS)
     assert (shown.exit_code, fake_run.until) == (0, None)
     assert shown.stdout.splitlines() == ["THE TABLE", path]

@@ -9,11 +9,11 @@ import typer
 from rich.console import Group
 from rich.markup import escape
 
-from jobs.labels import SKIP, STOP
-from jobs.table import line, percent, plain_table
+from jobs.views.table import line, percent, plain_table
 from pipelines.serve.log.inbox import InboxItem
 
 Numbers = Mapping[str, Any]
+SKIP, STOP = "s", "q"  # keys that are no labels' numbers
 
 
 def labels_view(result: Numbers) -> Group:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs import labels
 from jobs.cli import app
+from jobs.commands import labels
 from pipelines.loop.inbox import Inbox
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 

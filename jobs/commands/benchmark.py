@@ -10,7 +10,7 @@ import typer
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 
-DEFAULT_SETTINGS = Path(__file__).parent / "configs" / "benchmark" / "default.yaml"
+DEFAULT_SETTINGS = Path(__file__).parents[1] / "configs" / "benchmark" / "default.yaml"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
 # A benchmark issues no certificate and tunes nothing, so most rows are for training.
@@ -84,8 +84,8 @@ def continual(
 ) -> None:
     """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
     with reported(json, debug) as result:
-        from jobs.benchmark_view import ProgressBars, study_view
-        from jobs.table import result_console
+        from jobs.views.benchmark import ProgressBars, study_view
+        from jobs.views.table import result_console
         from kcm.config import parse_config
         from kcm.study import Settings, StudyConfig, run_study
 
@@ -139,8 +139,8 @@ def retrieval(
 ) -> None:
     """Search captions by pictures and pictures by captions: R@1, R@5 and R@10 of small, large and cascade."""
     with reported(json, debug) as result:
-        from jobs.retrieval_view import retrieval_view
-        from jobs.table import result_console
+        from jobs.views.retrieval import retrieval_view
+        from jobs.views.table import result_console
         from kcm.config import load_config, parse_config
         from kcm.retrieval.search import RetrievalConfig
         from pipelines.config import RunConfig

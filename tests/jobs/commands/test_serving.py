@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from jobs import serving
-from jobs.serving import Site, served_model, write_deployment
+from jobs.commands import serving
+from jobs.commands.serving import Site, served_model, write_deployment
 from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
@@ -22,7 +22,7 @@ from pipelines.serve.release import Release
 from pipelines.tracking import DIGEST_TAG, Tracking
 from tests.jobs.conftest import registered
 
-REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
+REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 
 
 @pytest.fixture

@@ -66,8 +66,8 @@ def evaluate(
     APGR and CPT are null where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
-        from jobs.route_table import evaluation_view
-        from jobs.table import result_console
+        from jobs.views.route import evaluation_view
+        from jobs.views.table import result_console
         from kcm.config import parse_config
         from kcm.routing.evaluate import EvaluateConfig
         from kcm.routing.evaluate import evaluate as compare
@@ -124,8 +124,8 @@ def search(
     Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
     """
     with reported(json, debug) as result:
-        from jobs.route_table import search_view
-        from jobs.table import result_console
+        from jobs.views.route import search_view
+        from jobs.views.table import result_console
         from kcm.routing.frame import RoutingFrame
 
         frame = RoutingFrame.open(table, columns_file, columns, None, assets_path, router)
@@ -172,8 +172,8 @@ def certify(
     --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     with reported(json, debug) as result:
-        from jobs.route_table import certificate_view
-        from jobs.table import result_console
+        from jobs.views.route import certificate_view
+        from jobs.views.table import result_console
         from kcm.config import parse_config
         from kcm.routing.frame import RoutingFrame
 
@@ -254,8 +254,8 @@ def replay(
     is against the large model alone. Rows that had no chance of an answer are refused.
     """
     with reported(json, debug) as result:
-        from jobs.route_table import replay_view
-        from jobs.table import result_console
+        from jobs.views.route import replay_view
+        from jobs.views.table import result_console
         from kcm.routing.logged import ReplayFrame
 
         frame = ReplayFrame.open(log, columns_file, columns, encoder, assets_path, router)

@@ -7,13 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.views.labels import SKIP, STOP
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.loop.inbox import Inbox
 from pipelines.loop.labelling import opened_inbox
 from pipelines.serve.log.inbox import InboxItem
-
-SKIP, STOP = "s", "q"  # keys that are no labels' numbers
 
 
 def labels(

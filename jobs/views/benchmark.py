@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jobs.table import percent, plain_table
+from jobs.views.table import percent, plain_table
 
 Numbers = Mapping[str, Any]
 

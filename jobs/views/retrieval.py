@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jobs.table import NETWORKS, percent, plain_table
+from jobs.views.table import NETWORKS, percent, plain_table
 
 Numbers = Mapping[str, Any]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.views.loop import outcome
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
@@ -44,12 +45,12 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     assert config.update is not None or update(config) is not None  # which says what is missing
     settings = config.update
     assert settings is not None
-    from jobs.promotion import rollback_if_refuted
+    from jobs.commands.promotion import rollback_if_refuted
 
     def attempt(reason: str) -> None:
         say(f"an attempt starts: {reason}")
         try:
-            say(told(update(config)))
+            say(outcome(update(config)))
         except (DataError, LockedError) as error:
             say(str(error))
 
@@ -70,23 +71,11 @@ def _to_traffic(config: RunConfig) -> Deliver:
     """How a version comes to answer traffic; Ray Serve, which takes its time to import, only if one does."""
 
     def deliver(version: str) -> Delivery:
-        from jobs.promotion import delivered
+        from jobs.commands.promotion import delivered
 
         return delivered(config, version)
 
     return deliver
-
-
-def told(result: dict[str, Any]) -> str:
-    """What became of a turn, in a line."""
-    if not result["changed"]:
-        return f"{result['reason']}; {result['champion']} stays the champion"
-    version = result["version"] or "no version"
-    if result["promoted"]:
-        return f"{version} is the champion: {result['reason']}"
-    if result["awaits_approval"]:
-        return f"{version} waits for `kcm approve`: {result['reason']}"
-    return f"{version} is not promoted: {result['reason']}"
 
 
 def versions(config: RunConfig) -> dict[str, Any]:

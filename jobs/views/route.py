@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from jobs.table import line, percent, plain_table
+from jobs.views.table import line, percent, plain_table
 from kcm.report.reading import routed
 from kcm.report.words import headline, promise
 

@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from jobs.loop import told
-from jobs.table import line, percent, plain_table
+from jobs.views.table import line, percent, plain_table
 
 Numbers = Mapping[str, Any]
 _NONE = "–"
@@ -20,6 +19,18 @@ _NONE = "–"
 def turn_view(result: Numbers) -> Group:
     """A turn's promotion gates, with their reasons, and what became of it."""
     return Group(*_turn(result))
+
+
+def outcome(result: Numbers) -> str:
+    """What became of a turn, in a line."""
+    if not result["changed"]:
+        return f"{result['reason']}; {result['champion']} stays the champion"
+    version = result["version"] or "no version"
+    if result["promoted"]:
+        return f"{version} is the champion: {result['reason']}"
+    if result["awaits_approval"]:
+        return f"{version} waits for `kcm approve`: {result['reason']}"
+    return f"{version} is not promoted: {result['reason']}"
 
 
 def versions_view(result: Numbers) -> Group:
@@ -58,4 +69,4 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
             yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
         yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
         yield line("seconds", f"{result['seconds']:.0f}")
-    yield line("outcome", told(result))
+    yield line("outcome", outcome(result))

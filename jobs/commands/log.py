@@ -29,8 +29,8 @@ app = typer.Typer(
 def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """Count decisions by version and route, audits, labels, and the bytes that are kept of inputs."""
     with reported(json, debug) as result:
-        from jobs.log_view import stats_view
-        from jobs.table import result_console
+        from jobs.views.log import stats_view
+        from jobs.views.table import result_console
         from pipelines.serve.log.stats import log_stats
         from pipelines.serve.log.window import LogReader
 
@@ -107,7 +107,7 @@ def forget(
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:
     """The URL of the log of a run's service, and the application whose decisions they are."""
-    from jobs.serving import Site
+    from jobs.commands.serving import Site
     from kcm.config import load_config
     from pipelines.config import RunConfig
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from syrupy.assertion import SnapshotAssertion
 
-from jobs.table import WIDTH, result_view
+from jobs.views.table import WIDTH, result_view
 
 
 def numbers(**changes: object) -> dict[str, Any]:

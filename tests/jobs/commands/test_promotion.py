@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from jobs import promotion
-from jobs.promotion import promote, rollback, rollback_if_refuted
-from jobs.serving import service_folder
+from jobs.commands import promotion
+from jobs.commands.promotion import promote, rollback, rollback_if_refuted
+from jobs.commands.serving import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.markup import escape
 
-from jobs.table import line, plain_table
+from jobs.views.table import line, plain_table
 
 ROUTES = ("small", "large", "small_degraded")
 

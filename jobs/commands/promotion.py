@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from jobs.serving import Site, served_model, service_folder
+from jobs.commands.serving import Site, served_model, service_folder
 from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.benchmark import DEFAULT_SETTINGS
 from jobs.cli import app
+from jobs.commands.benchmark import DEFAULT_SETTINGS
 from kcm.study import LEARNERS, Settings
 from kcm.study.settings import has_memory
 

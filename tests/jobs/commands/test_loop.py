@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jobs import loop, promotion
 from jobs.cli import app
-from jobs.loop import told, versions
-from jobs.promotion import rollback
+from jobs.commands import loop, promotion
+from jobs.commands.loop import versions
+from jobs.commands.promotion import rollback
+from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempt
@@ -19,7 +20,7 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.triggers import Seen
 from tests.jobs.conftest import registered
 
-CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={poll_s: 1}"]
 TURN: dict[str, Any] = {
     "version": "reviews/3",
@@ -81,7 +82,7 @@ def test_a_rolled_back_version_is_told_as_stopped(config: RunConfig, monkeypatch
     ],
 )
 def test_a_turn_is_told_in_a_line(changes: dict[str, Any], line: str) -> None:
-    assert told(TURN | {"changed": True} | changes).startswith(line)
+    assert outcome(TURN | {"changed": True} | changes).startswith(line)
 
 
 def kcm(*words: str) -> Any:
