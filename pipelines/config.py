@@ -100,4 +100,9 @@ class RunConfig(Config):
             raise ValueError(
                 "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
             )
+        if self.certificate.every_task:
+            raise ValueError(
+                "update: a window of traffic holds too few requests of some tasks to be certified within every one:"
+                " set certificate.every_task: false, or tune.scopes: [per_task] for a promise of each task"
+            )
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import ray
@@ -22,7 +23,13 @@ from pipelines.loop.promotion import champion_now, promoting
 from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
-from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, is_running
+from pipelines.serve.deploy.deployment import (
+    RunningService,
+    change_release,
+    current_release,
+    is_running,
+    write_down,
+)
 from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.release import Release
 from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
@@ -114,7 +121,7 @@ def delivered(config: RunConfig, version: str) -> Delivery:
                 current.champion,
                 release,
                 config.update.canary,
-                service=RunningService(config.serve.load_timeout_s, config.serve.resource),
+                service=RunningService(config.serve.load_timeout_s, partial(write_down, config.serve)),
                 log=log,
                 epsilon=certificate.epsilon if certificate else config.certificate.epsilon,
                 label_free=certificate is not None and certificate.method == "traffic",
@@ -129,7 +136,9 @@ def change_served(config: RunConfig, release: Release) -> bool:
     """Let the running service answer with a release; False where none runs."""
     with _running_cluster(config) as connected:
         if served := connected and is_running():
-            change_release(release, timeout_s=config.serve.load_timeout_s, resource=config.serve.resource)
+            change_release(
+                release, timeout_s=config.serve.load_timeout_s, written_down=partial(write_down, config.serve)
+            )
     return served
 
 

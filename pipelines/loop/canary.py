@@ -8,8 +8,10 @@ here the service and the log are asked.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -17,6 +19,8 @@ from kcm.certify.trial import Limits, StageVerdict, judge, upper_bound
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.heartbeat import RENEW_S
 from pipelines.serve.log.trial import Trial
 from pipelines.serve.release import Challenger, Release
 
@@ -46,6 +50,9 @@ class TrialReader(Protocol):
 
     def read(self, after: int, champion: str, challenger: str) -> Trial:
         """The requests of a trial."""
+
+    def renew(self, version: str) -> None:
+        """Say that the trial of a challenger goes on."""
 
 
 class RolloutOutcome(Config):
@@ -149,7 +156,12 @@ class Rollout:
 
     def _try_out(self, stage: int, mode: Literal["shadow", "canary"], share: float) -> None:
         trial = Challenger(
-            version=self.challenger.version, bundle=self.challenger.bundle, mode=mode, share=share, stage=stage
+            version=self.challenger.version,
+            bundle=self.challenger.bundle,
+            mode=mode,
+            share=share,
+            stage=stage,
+            leased=True,
         )
         self.service.change(self.release.model_copy(update={"challenger": trial}))
 
@@ -185,4 +197,28 @@ def roll_out(
 
     Raises KcmError where the champion itself cannot be served again. See `Rollout` for the arguments.
     """
-    return Rollout(release, challenger, config, service, log, epsilon, label_free).run()
+    with _signs_of_life(log, challenger.version):
+        return Rollout(release, challenger, config, service, log, epsilon, label_free).run()
+
+
+@contextmanager
+def _signs_of_life(log: TrialReader, version: str) -> Iterator[None]:
+    """Say regularly that the trial goes on, in a thread; where this process is killed, the service ends the trial."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while True:
+            try:
+                log.renew(version)
+            except LogUnavailableError as error:  # which the trial itself finds out
+                logger.warning("no sign of life of challenger %s: %s", version, error)
+            if ended.wait(RENEW_S):
+                return
+
+    thread = threading.Thread(target=renew, name="signs-of-life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -124,4 +124,4 @@ def look_at_log(config: RunConfig) -> Seen:
         decisions, large_answers, labels = log.counts(application_of(config), after)
         refuted = log.alarm(application_of(config), current.version) is not None
         drift = drifted(log.drift(application_of(config), current.version))
-        return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift)
+        return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift, champion=current.version)

@@ -5,17 +5,20 @@ A trigger starts an attempt and nothing more: what is promoted is for the promot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pipelines.loop.config import UpdateConfig
+
+Cause = tuple[str | None, str]  # a champion, and what is wrong with it
 
 
 @dataclass(frozen=True)
 class Seen:
     """What the log holds beyond the last attempt, and what the monitor of the champion says.
 
-    `decisions`, `large_answers` and `labels` are new ones. `refuted`: the certificate is; `drift`: what has drifted.
+    `decisions`, `large_answers` and `labels` are new ones. `refuted`: the certificate of `champion` is; `drift`: what
+    has drifted.
     """
 
     decisions: int = 0
@@ -23,19 +26,28 @@ class Seen:
     labels: int = 0
     refuted: bool = False
     drift: str | None = None
+    champion: str | None = None
+
+    @property
+    def causes(self) -> frozenset[Cause]:
+        """What calls for an attempt whatever has come in: the champion, and what is wrong with it."""
+        found = [
+            (self.refuted, "the certificate is refuted"),
+            (self.drift is not None, f"drift: {self.drift}"),
+        ]
+        return frozenset((self.champion, what) for holds, what in found if holds)
 
 
-def due(seen: Seen, idle_s: float, config: UpdateConfig) -> str | None:
+def due(seen: Seen, idle_s: float, config: UpdateConfig, tried: Collection[Cause] = ()) -> str | None:
     """Why an attempt is due, `idle_s` seconds after the last one; None where it is not.
 
-    Without new decisions nothing is: there would be nothing to learn from.
+    Without new decisions nothing is: there would be nothing to learn from. Nor is it for a cause that an attempt was
+    made for already: an attempt that could not help would be made again and again.
     """
     if seen.decisions == 0:
         return None
-    if seen.refuted:
-        return "the certificate is refuted"
-    if seen.drift is not None:
-        return f"drift: {seen.drift}"
+    if fresh := seen.causes - set(tried):
+        return max(fresh, key=lambda cause: cause[1])[1]  # a refuted certificate before drift
     if seen.large_answers >= config.new_large_answers:
         return f"{seen.large_answers} new answers of the large model"
     if seen.labels >= config.new_labels:
@@ -55,11 +67,15 @@ def watch(
 ) -> None:
     """Look at the log every `poll_s` seconds and make an attempt whenever one is due, until interrupted.
 
-    `clock` never goes back, whatever becomes of the time of day; `attempt` is given the reason.
+    `clock` never goes back, whatever becomes of the time of day; `attempt` is given the reason. A refuted certificate
+    and drift start one attempt each, unless they end and begin anew.
     """
-    last = clock()
+    last, tried = clock(), frozenset[Cause]()
     while True:
-        if (reason := due(look(), clock() - last, config)) is not None:
+        seen = look()
+        tried &= seen.causes
+        if (reason := due(seen, clock() - last, config, tried)) is not None:
+            tried = seen.causes
             attempt(reason)
             last = clock()
         sleep(config.poll_s)

@@ -30,6 +30,10 @@ class Challenger(Config):
     mode: Literal["shadow", "canary"] = Field(default="shadow", description="Whether it answers anybody.")
     share: float = Field(default=0.0, ge=0, le=1, description="Share of the callers that it answers; 0 as a shadow.")
     stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
+    leased: bool = Field(
+        default=False,
+        description="Whether the trial ends by itself, once the log holds no signs of life of it any more.",
+    )
 
     @model_validator(mode="after")
     def _shadows_answer_nobody(self) -> Challenger:

@@ -52,6 +52,11 @@ def test_an_update_needs_the_inputs_of_its_traffic() -> None:
         load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}"])
 
 
+def test_an_update_promises_nothing_within_every_task() -> None:
+    with pytest.raises(ConfigError, match=r"too few requests of some tasks.*set certificate\.every_task: false"):
+        load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.every_task=true"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "share"),
     [

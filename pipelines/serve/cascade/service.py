@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -37,6 +37,7 @@ from pipelines.serve.log.decisions import (
     UnknownRequestError,
 )
 from pipelines.serve.log.drift import drifted
+from pipelines.serve.log.heartbeat import Lease
 from pipelines.serve.log.history import History
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -55,6 +56,7 @@ from pipelines.serve.schemas import (
 )
 
 PROBE_INTERVAL_S = 0.5
+LEASE_POLL_S = 1.0
 AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
 
 logger = logging.getLogger("ray.serve")
@@ -95,6 +97,7 @@ class CascadeService:
         self.labelling = Labelling(log, config)
         self._history = History(log)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
+        self._leasing: asyncio.Task[None] | None = None
         self._traffic = Traffic()
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
@@ -106,8 +109,12 @@ class CascadeService:
             self._metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
+        if self._leasing:
+            self._leasing.cancel()
         if trial := release.challenger:
             self._metrics.set_challenger(trial.version, trial.share)
+            if trial.leased:
+                self._leasing = asyncio.create_task(self._end_without_signs_of_life(trial.version))
 
     async def become_ready(self) -> None:
         """Put a probe to the large model until it answers."""
@@ -271,6 +278,19 @@ class CascadeService:
             num_labels=sum(each.num_labels for each in versions),
             versions=versions,
         )
+
+    async def _end_without_signs_of_life(self, version: str) -> None:
+        """Drop a challenger whose trial nobody controls any more: what it answers is watched by nobody."""
+        lease = Lease()
+        while True:
+            beats = None
+            if self._log:
+                with suppress(LogUnavailableError):
+                    beats = await self._log.beats(version)
+            if lease.ended(beats):
+                self._releases.drop(version, "whoever tries it out has given no sign of life")
+                self._metrics.set_challenger(version, 0.0)
+            await asyncio.sleep(LEASE_POLL_S)
 
     def _trial(self) -> Challenger | None:
         return self._releases.release.challenger if self._started else None

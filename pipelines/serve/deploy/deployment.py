@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pipelines.serve.deploy.app import (
     start_proxy,
     wait_until_ready,
 )
+from pipelines.serve.deploy.kubernetes import patch
 from pipelines.serve.deploy.resource import rewrite
 from pipelines.serve.release import Release
 
@@ -87,13 +89,26 @@ def is_running() -> bool:
     return client is not None and APP_NAME in serve.status().applications
 
 
-def change_release(release: Release, *, timeout_s: float = 300.0, resource: Path | None = None) -> None:
+def write_down(config: ServeConfig, release: Release) -> None:
+    """Let what the application is deployed from by others name the champion of `release`: a file, a RayService.
+
+    Raises KcmError where that cannot be done.
+    """
+    if config.resource is not None:
+        rewrite(config.resource, release)
+    if config.rayservice is not None:
+        patch(config.rayservice, release)
+
+
+def change_release(
+    release: Release, *, timeout_s: float = 300.0, written_down: Callable[[Release], None] = lambda release: None
+) -> None:
     """Let the running application serve `release`, and return once every replica of the door does.
 
     The champion, its challenger and the challenger's share change together in each replica, at once where the versions
-    are in memory. `resource` is the file that the application is deployed from by others, which then names the new
-    champion, see `pipelines.serve.deploy.resource`. Raises KcmError, and leaves what was served, when a replica refuses
-    the champion, drops the challenger or is not done in time.
+    are in memory. `written_down` is called with a release that is served, see `write_down`. Raises KcmError, and leaves
+    what was served, when a replica refuses the champion, drops the challenger or is not done in time, or the release
+    cannot be written down.
     """
     before = served_applications(_client())
     if APP_NAME not in before:
@@ -105,11 +120,10 @@ def change_release(release: Release, *, timeout_s: float = 300.0, resource: Path
     _apply(before | {APP_NAME: with_release(before[APP_NAME], release)})
     try:
         _wait_until_served(release, timeout_s)
+        written_down(release)
     except KcmError:
         _apply(before)  # else a replica that starts anew would start with the version that does not work
         raise
-    if resource is not None:
-        rewrite(resource, release)
 
 
 def current_release() -> Release | None:
@@ -187,14 +201,17 @@ def _num_replicas() -> int:
 
 @dataclass(frozen=True)
 class RunningService:
-    """The running application as `pipelines.loop.canary` sees it; `resource` as in `change_release`."""
+    """The running application as `pipelines.loop.canary` sees it; `written_down` as in `change_release`."""
 
     timeout_s: float = 300.0
-    resource: Path | None = None
+    written_down: Callable[[Release], None] = lambda release: None
 
     def change(self, release: Release) -> None:
-        """As `change_release`; a file of others names champions alone."""
-        change_release(release, timeout_s=self.timeout_s, resource=None if release.challenger else self.resource)
+        """As `change_release`; what others deploy from names champions alone."""
+        if release.challenger:
+            change_release(release, timeout_s=self.timeout_s)
+        else:
+            change_release(release, timeout_s=self.timeout_s, written_down=self.written_down)
 
     def dropped(self, version: str) -> str | None:
         """Why the replica that the router picks has dropped this challenger, if it has."""

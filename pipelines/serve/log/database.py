@@ -206,6 +206,14 @@ ALARMS = Table(
     Column("raised_at", DateTime(timezone=True), nullable=False),
     Column("upto", BigInteger),  # the last decision that may have raised it
 )
+# Challengers that are tried out, and how often whoever tries one out has said that it goes on.
+TRIALS = Table(
+    "trials",
+    SCHEMA,
+    Column("application", String(200), primary_key=True),
+    Column("model_version", String(200), primary_key=True),
+    Column("beats", BigInteger, nullable=False, server_default="0"),
+)
 # What is known of each version's promise: one process advances it, all others read it.
 MONITORS = Table(
     "monitors",

@@ -35,6 +35,7 @@ from pipelines.serve.log.database import (
     take_turns,
 )
 from pipelines.serve.log.drift import Evidence, write_drift
+from pipelines.serve.log.heartbeat import beats
 from pipelines.serve.log.inbox import InboxView, asked_for, inbox_counts, inbox_items, store_answers_once
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
 from pipelines.serve.log.tenures import Tenure, tenures
@@ -275,6 +276,11 @@ class DecisionLog:
             with self._database.writing() as connection:
                 connection.execute(delete(PAYLOADS).where(of_items(PAYLOADS, doomed)))
         return len(doomed)
+
+    def beats(self, model_version: str) -> int | None:
+        """As `heartbeat.beats`."""
+        with self._database.reading() as connection:
+            return beats(connection, self._application, model_version)
 
     def tallies(self, model_version: str) -> list[Tally]:
         """All items that a version answered, counted by what is known of them; audited ones are not counted twice."""

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from kcm.certify.trial import Requests
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FAILURES, SHADOWS, Database
+from pipelines.serve.log.heartbeat import beat
 
 _COLUMNS = (
     *("number", "request_id", "stage", "seconds", "route", "share", "version", "label", "state", "large"),
@@ -71,6 +72,11 @@ class TrialLog:
             failed = pd.DataFrame(connection.execute(failures).all(), columns=["request_id", "stage", "failed_at"])
         mine, theirs = rows[rows["version"] == champion], rows[rows["version"] == challenger]
         return Trial(_as_shadow(mine), _with_failures(_as_answered(theirs), failed))
+
+    def renew(self, version: str) -> None:
+        """Say that the trial of a version goes on."""
+        with self._database.writing() as connection:
+            beat(connection, self._application, version)
 
     def close(self) -> None:
         """Let go of the database."""

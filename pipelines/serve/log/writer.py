@@ -157,6 +157,10 @@ class LogWriter:
         """As `DecisionLog.add_failure`."""
         await self._write(lambda: self._log.add_failure(request_id, model_version, stage, status))
 
+    async def beats(self, model_version: str) -> int | None:
+        """As `DecisionLog.beats`."""
+        return await self._read(lambda: self._log.beats(model_version))
+
     async def tallies(self, model_version: str) -> list[Tally]:
         """As `DecisionLog.tallies`."""
         return await self._read(lambda: self._log.tallies(model_version))

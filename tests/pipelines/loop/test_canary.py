@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class World:
         self.now = 0.0
         self.refuses: Callable[[Release], bool] = lambda release: False
         self.drops_at: int | None = None
+        self.renewed: list[str] = []
 
     @property
     def trial(self) -> Challenger | None:
@@ -69,6 +71,9 @@ class World:
         parts = own or [requests([])]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
         return Trial(requests([0] * self.counts.get(0, 0), **self.rates.get(0, {})), Requests(**joined))
+
+    def renew(self, version: str) -> None:
+        self.renewed.append(version)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -167,3 +172,22 @@ def test_an_interrupted_trial_leaves_the_champion_alone_in_the_service(monkeypat
     with pytest.raises(KeyboardInterrupt):
         world.roll_out()
     assert world.releases[-1] == CHAMPION
+
+
+def test_a_trial_gives_signs_of_life_as_long_as_it_lasts_and_ends_without_them() -> None:
+    """Promise: a trial whose process is killed ends by itself, as every challenger that it serves is leased."""
+    world = World()
+    world.refuses = lambda release: not world.renewed  # it begins with one
+
+    canary.roll_out(
+        CHAMPION,
+        CHALLENGER,
+        CONFIG.model_copy(update={"timeout_s": 1e-9}),
+        service=world,
+        log=world,
+        epsilon=0.03,
+        label_free=True,
+    )
+    assert set(world.renewed) == {"two"}
+    assert [each.challenger.leased for each in world.releases if each.challenger] == [True]
+    assert not [each for each in threading.enumerate() if each.name == "signs-of-life"]

@@ -26,6 +26,31 @@ def test_what_starts_an_attempt(seen: Seen, idle_s: float, reason: str | None) -
     assert due(seen, idle_s, CONFIG) == reason
 
 
+def test_a_cause_starts_one_attempt_and_another_one_after_it_has_ended() -> None:
+    """Promise: an alarm that no attempt can answer does not start one after the other."""
+    looks = iter(
+        [
+            Seen(decisions=1, refuted=True, champion="films/1"),
+            Seen(decisions=9, refuted=True, champion="films/1"),
+            Seen(decisions=9, refuted=True, drift="labels", champion="films/1"),
+            Seen(decisions=9, drift="labels", champion="films/1"),
+            Seen(decisions=9, refuted=True, drift="labels", champion="films/1"),
+            Seen(decisions=9, drift="labels", champion="films/2"),
+        ]
+    )
+    started: list[str] = []
+
+    def look() -> Seen:
+        if (seen := next(looks, None)) is None:
+            raise KeyboardInterrupt
+        return seen
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(look, started.append, CONFIG, clock=lambda: 0.0, sleep=lambda _: None)
+    refuted, drift = "the certificate is refuted", "drift: labels"
+    assert started == [refuted, drift, refuted, drift]
+
+
 def test_a_watch_attempts_when_something_is_due_and_waits_for_the_schedule_anew_after_it() -> None:
     now, started = [0.0], list[tuple[float, str]]()
 

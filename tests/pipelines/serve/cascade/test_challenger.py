@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import DECISIONS, FAILURES, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog, Origin
 from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Challenger, Release
 from pipelines.serve.schemas import PredictResponse, Refusal
@@ -110,10 +111,11 @@ class Replica:
         breaker = Breaker(BreakerConfig())
         self.service = CascadeService(load, config, breaker, metrics, self.log, exposition)  # type: ignore[arg-type]
 
-    async def serve(self, challenger: str | None = None, share: float = 0.0, champion: str = "1") -> None:
-        trial = challenger and Challenger(
-            version=challenger, bundle=Path("/2"), mode="canary" if share else "shadow", share=share
-        )
+    async def serve(
+        self, challenger: str | None = None, share: float = 0.0, champion: str = "1", *, leased: bool = False
+    ) -> None:
+        mode: Literal["canary", "shadow"] = "canary" if share else "shadow"
+        trial = challenger and Challenger(version=challenger, bundle=Path("/2"), mode=mode, share=share, leased=leased)
         await self.service.stage(Release(version=champion, bundle=Path("/1"), challenger=trial or None))
         await self.service.settled()
 
@@ -278,3 +280,26 @@ def test_requests_under_way_keep_their_version_through_promotion_and_rollback(ur
             assert (response.model_version, response.answers[0].label) == (champion, f"label of {champion}")
 
     run(check())
+
+
+def test_a_canary_that_nobody_controls_any_more_ends_by_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: where the process that tries a challenger out is killed, the champion answers everybody again."""
+    monkeypatch.setattr("pipelines.serve.log.heartbeat.LEASE_S", 0.5)
+    monkeypatch.setattr("pipelines.serve.cascade.service.LEASE_POLL_S", 0.02)
+    controller = TrialLog(url, "kcm")
+
+    async def trial() -> None:
+        replica = Replica(url)
+        await replica.log.open()
+        await replica.serve("2", share=1.0, leased=True)
+        for _ in range(10):
+            controller.renew("2")
+            await asyncio.sleep(0.1)
+        assert {each.model_version for each in await replica.answer_all()} == {"2"}
+        while (card := replica.service.challenger_card()) and card.dropped is None:
+            await asyncio.sleep(0.02)
+        assert card is not None
+        assert card.dropped == "whoever tries it out has given no sign of life"
+        assert {each.model_version for each in await replica.answer_all()} == {"1"}
+
+    run(trial())

@@ -74,7 +74,7 @@ def test_an_answer_from_the_future_holds_up_nothing() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.2])
 def test_late_and_selected_outcomes_raise_no_more_false_alarms_than_promised(share: float) -> None:
-    """Promise: at a loss equal to the limit, with losses known late and looks every other minute, at most delta are false.
+    """Promise: with a loss of the limit, losses known late and looks all the time, at most delta of runs are false.
 
     Re-reading what is not settled would count the best of many sequences.
     """

@@ -1,4 +1,4 @@
-"""One process watches a version, and an alarm names the decisions that may have raised it."""
+"""One process watches a version, an alarm names what may have raised it, and trials show signs of life."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ down_revision = "0005"
 def upgrade() -> None:
     """Add the records of the monitors; each begins with the first decision of its version."""
     op.add_column("alarms", sa.Column("upto", sa.BigInteger))
+    op.create_table(
+        "trials",
+        sa.Column("application", sa.String(200), primary_key=True),
+        sa.Column("model_version", sa.String(200), primary_key=True),
+        sa.Column("beats", sa.BigInteger, nullable=False, server_default="0"),
+    )
     op.create_table(
         "monitors",
         sa.Column("application", sa.String(200), primary_key=True),
