@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from pipelines.serve.log.database import DECISIONS, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.trial import TrialLog
 from pipelines.serve.release import Challenger, Release
+from tests.integration.load import Load
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -80,71 +80,47 @@ def expected(first: Release, config: RunConfig, sentences: list[str]) -> list[An
     return [answer for answer in answers if isinstance(answer, Answer)]
 
 
-@dataclass
-class Load:
-    """Callers that ask one request after the other until they are stopped; nothing is asked twice."""
+@dataclass(frozen=True)
+class Asked:
+    """What a caller was told of the sentences from `place` on."""
 
-    url: str
-    sentences: list[str]
-    answered: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    caller: str
+    place: int
+    response: dict[str, Any]
 
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._ask_on, args=(start,)) for start in range(4)]
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+def load_on(url: str, sentences: list[str]) -> Load:
+    """Four threads for twelve callers; a request that fails is not repeated."""
 
-    def wait_for(self, number: int) -> None:
-        goal = len(self.answered) + len(self.failed) + number
-        deadline = time.monotonic() + 120
-        while len(self.answered) + len(self.failed) < goal:
-            assert time.monotonic() < deadline, "requests no longer end"
-            time.sleep(0.02)
+    def ask(client: httpx.Client, number: int) -> Asked:
+        caller = f"caller-{number % len(KEYS)}"
+        place = (number * ITEMS) % (len(sentences) - ITEMS)
+        body = {"inputs": [{"text": text} for text in sentences[place : place + ITEMS]]}
+        headers = {"authorization": f"Bearer {KEYS[caller]}"}
+        response = client.post(f"{url}/v1/predict", json=body, headers=headers).raise_for_status()
+        return Asked(caller, place, response.json())
 
-    def versions(self) -> set[str]:
-        return {response["model_version"] for _, _, response in self.answered}
+    return Load(ask, callers=4)
 
-    def _ask_on(self, start: int) -> None:
-        callers = list(KEYS.items())[start::4]
-        number = start
-        with httpx.Client(timeout=60) as client:
-            while not self._stop.is_set():
-                caller, key = callers[number % len(callers)]
-                place = (number * ITEMS) % (len(self.sentences) - ITEMS)
-                body = {"inputs": [{"text": text} for text in self.sentences[place : place + ITEMS]]}
-                try:
-                    response = client.post(
-                        f"{self.url}/v1/predict", json=body, headers={"authorization": f"Bearer {key}"}
-                    )
-                    response.raise_for_status()
-                    self.answered.append((caller, place, response.json()))
-                except httpx.HTTPError as error:
-                    self.failed.append(repr(error))
-                number += 4
+
+def versions(load: Load) -> set[str]:
+    return {asked.response["model_version"] for asked in load.answered}
 
 
 def mixed(load: Load, expected: list[Answer], second: Release) -> list[Any]:
     """Requests with an answer that is not that of the version they name; items at the threshold are left out."""
     found = []
-    for _, place, response in load.answered:
-        for offset, answer in enumerate(response["answers"]):
-            mine = expected[place + offset]
+    for asked in load.answered:
+        for offset, answer in enumerate(asked.response["answers"]):
+            mine = expected[asked.place + offset]
             assert mine.threshold is not None
             near = abs(mine.gate_score - mine.threshold) < 1e-4
-            if response["model_version"] == second.version:
+            if asked.response["model_version"] == second.version:
                 wrong = answer["route"] != "small"
             else:
                 wrong = not near and not answer["degraded"] and answer["route"] != mine.route
             if wrong:
-                found.append((place, response["model_version"], answer))
+                found.append((asked.place, asked.response["model_version"], answer))
     return found
 
 
@@ -165,19 +141,19 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
 ) -> None:
     """Promise: no request fails or is answered by two versions, and a caller keeps to its version within a stage."""
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0)
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         load.wait_for(4)
         change_release(beside(first, second))
         load.wait_for(12)
-        assert load.versions() == {first.version}
+        assert versions(load) == {first.version}
         assert (card(url)["challenger"]["version"], card(url)["challenger"]["mode"]) == (second.version, "shadow")
         change_release(beside(first, second, share=0.5, stage=1))
         start = len(load.answered) + 4  # those under way belong to the stage before
         load.wait_for(40)
         by_caller: dict[str, set[str]] = {}
-        for caller, _, response in load.answered[start:]:
-            by_caller.setdefault(caller, set()).add(response["model_version"])
-        assert all(len(versions) == 1 for versions in by_caller.values())
+        for asked in load.answered[start:]:
+            by_caller.setdefault(asked.caller, set()).add(asked.response["model_version"])
+        assert all(len(met) == 1 for met in by_caller.values())
         assert set.union(*by_caller.values()) == {first.version, second.version}
         for number in range(NUM_PROMOTIONS):
             champion, challenger = (first, second) if number % 2 == 0 else (second, first)
@@ -201,12 +177,12 @@ def test_a_challenger_that_cannot_be_loaded_harms_nobody(
     url: str, first: Release, sentences: list[str], tmp_path: Path, quick_bundle: Callable[..., Path]
 ) -> None:
     other = served_folder(quick_bundle(encoder_identity="0" * 64))
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         for release in (Release(version="nowhere", bundle=tmp_path / "nowhere"), other):
             with pytest.raises(KcmError, match="is dropped"):
                 change_release(beside(first, release))
             load.wait_for(2)
-    assert (load.failed, load.versions()) == ([], {first.version})
+    assert (load.failed, versions(load)) == ([], {first.version})
     assert current_release() == first
 
 
@@ -223,7 +199,7 @@ def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
         timeout_s=400.0,
     )
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", "reviews", 30.0)
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         service = RunningService()
         outcome = roll_out(first, second, settings, service=service, log=log, epsilon=0.15, label_free=False)
         assert outcome.promoted, outcome.reason
@@ -255,7 +231,7 @@ def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
 ) -> None:
     """Promise: what one replica finds out is acted upon by all within seconds, while they answer."""
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         load.wait_for(4)
         assert card(url)["standing"] == "holds"
         assert log.raise_alarm(first.version, 0.02, 0.1)
@@ -264,7 +240,7 @@ def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
             assert time.monotonic() - told < 30  # on a busy machine
         start = len(load.answered) + 4  # those under way were judged before
         load.wait_for(20)
-    later = [answer["route"] for _, _, response in load.answered[start:] for answer in response["answers"]]
+    later = [answer["route"] for asked in load.answered[start:] for answer in asked.response["answers"]]
     assert set(later) <= {"large", "small_degraded"}
     assert load.failed == []
     log.close()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, Tracking
+from tests.integration.load import Load
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -75,59 +74,19 @@ def expected(config: RunConfig, sentences: list[str]) -> list[Answer]:
     return [answer for answer in answers if isinstance(answer, Answer)]
 
 
-@dataclass
-class Load:
-    """Clients that ask for one sentence after the other until they are stopped, each request once more if it fails."""
+def load_on(url: str, sentences: list[str]) -> Load:
+    """Three callers that ask for one sentence at a time, and once more where that fails."""
 
-    url: str
-    sentences: list[str]
-    answered: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._ask_on, args=(start,)) for start in range(3)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for(self, number: int) -> None:
-        """Return once this many further requests have ended."""
-        goal = len(self.answered) + len(self.failed) + number
-        deadline = time.monotonic() + 120
-        while len(self.answered) + len(self.failed) < goal:
-            assert time.monotonic() < deadline, "requests no longer end"
-            time.sleep(0.02)
-
-    def _ask_on(self, start: int) -> None:
-        number = start
-        while not self._stop.is_set():
-            index = number % len(self.sentences)
-            outcome = self._ask(index)
-            if isinstance(outcome, str):
-                outcome = self._ask(index)
-            if isinstance(outcome, str):
-                self.failed.append(outcome)
-            else:
-                self.answered.append((index, outcome))
-            number += 3
-
-    def _ask(self, index: int) -> dict[str, Any] | str:
-        body = {"inputs": [{"text": self.sentences[index]}]}
+    def ask(client: httpx.Client, number: int) -> tuple[int, dict[str, Any]]:
+        index = number % len(sentences)
+        body = {"inputs": [{"text": sentences[index]}]}
         try:
-            response = httpx.post(f"{self.url}/v1/predict", json=body, timeout=60)
-        except httpx.HTTPError as error:
-            return repr(error)
-        if response.status_code != 200:
-            return f"{response.status_code} {response.text[:200]}"
-        answered: dict[str, Any] = response.json()
-        return answered
+            response = client.post(f"{url}/v1/predict", json=body).raise_for_status()
+        except httpx.HTTPError:
+            response = client.post(f"{url}/v1/predict", json=body).raise_for_status()
+        return index, response.json()
+
+    return Load(ask, callers=3)
 
 
 def wrong(load: Load, expected: list[Answer]) -> list[Any]:
@@ -186,7 +145,7 @@ def test_versions_change_under_load_without_a_failed_or_mixed_request(
 ) -> None:
     """Promise: promotion and rollback fail no request, and every request is answered by one version."""
     client = MlflowClient(config.tracking.uri_in(config.storage_path))
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         load.wait_for(5)
         assert promote(config, "2") == {"version": "reviews/2", "served": True}
         assert int(client.get_model_version_by_alias(config.name, CHAMPION).version) == 2
@@ -237,7 +196,7 @@ def test_a_replica_killed_under_load_costs_no_answer(
     url: str, sentences: list[str], expected: list[Answer], deployment: str
 ) -> None:
     """Promise: with two replicas and one retry 99% are answered, none of them wrongly; degraded answers say so."""
-    with Load(url, sentences) as load:
+    with load_on(url, sentences) as load:
         load.wait_for(20)
         os.kill(replicas(deployment)[0].pid, signal.SIGKILL)
         load.wait_for(80)
