@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader
 
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.schemas import Refusal
@@ -55,8 +56,11 @@ def add_site(api: FastAPI, service: CascadeService) -> None:
 
 def _pages() -> dict[str, bytes]:
     """The files by name; the style of the report is the page's, too."""
-    found = {file.name: file.read_bytes() for file in files("pipelines.serve").joinpath("page").iterdir()}
-    return found | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
+    parts = files("pipelines.serve").joinpath("page").iterdir()
+    found = {file.name: file.read_bytes() for file in parts if file.name != "frame.html"}
+    environment = Environment(loader=PackageLoader("pipelines.serve", "page"), autoescape=True)
+    rendered = {name: environment.get_template(name).render().encode() for name in ("index.html", "labels.html")}
+    return found | rendered | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
 
 
 def _response(pages: Mapping[str, bytes], name: str) -> Response:

@@ -1,9 +1,10 @@
 // The inbox: one item after the other, one key per label. What is shown next waits until the answer is stored.
 
-import { Refused, call, useKey } from "./api.js";
+import { Refused, call } from "./api.js";
 import { choice } from "./choice.js";
 import { element, name } from "./dom.js";
 import { count } from "./formats.js";
+import { asksForKey, keyIsGood, onKey } from "./key.js";
 
 const find = (id) => document.getElementById(id);
 const given = new Map(); // answers of this visit by id, for a second thought
@@ -17,7 +18,7 @@ const choices = choice(find("labels"), find("filter-field"), answer);
 async function load() {
   try {
     const found = await call("v1/labels");
-    find("key-form").hidden = true;
+    keyIsGood();
     find("state").textContent = found.version === null ? "No labels are asked for" : `Challenger ${found.version}`;
     ({ labels, items: open } = found);
     showCounts(found);
@@ -103,12 +104,7 @@ function showCounts({ num_open: left, num_labelled: labelled, num_skipped: skipp
 
 function tell(error) {
   if (!(error instanceof Refused)) throw error;
-  if (error.status === 401) {
-    find("key-form").hidden = false;
-    find("state").textContent = "Locked";
-    find("key").focus();
-    return;
-  }
+  if (asksForKey(error)) return;
   find("problem").textContent = error.message;
   if (error.status === 403) find("state").textContent = "Not for this key";
 }
@@ -127,10 +123,5 @@ function pressed(event) {
 document.addEventListener("keydown", pressed);
 find("skip").addEventListener("click", () => answer(null));
 find("undo").addEventListener("click", undo);
-find("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey(find("key").value.trim());
-  find("key").value = "";
-  load();
-});
+onKey(load);
 load();

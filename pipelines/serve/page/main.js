@@ -1,10 +1,11 @@
 // The page: loads the model's card, asks, and shows what came back.
 
-import { Refused, call, patient, text as textOf, useKey } from "./api.js";
+import { Refused, call, patient, text as textOf } from "./api.js";
 import { correction } from "./correction.js";
 import { contributions } from "./edges.js";
 import { gauge } from "./gauge.js";
 import { heatMap, plainPicture } from "./heat.js";
+import { asksForKey, keyIsGood, onKey } from "./key.js";
 import { pictureField } from "./picture.js";
 import { prompt, promptTitle } from "./prompt.js";
 import { recent } from "./recent.js";
@@ -27,7 +28,7 @@ async function loadModel() {
     showCard(await call("v1/model"));
     showReport(await textOf("v1/model/report"));
     find("timeline").replaceChildren(timeline(await call("v1/loop"), card.model_version));
-    find("key-form").hidden = true;
+    keyIsGood();
   } catch (error) {
     tell(error);
   }
@@ -122,12 +123,7 @@ function showExplanation({ text, image }, found, { model_version: version }, add
 function tell(error) {
   if (!(error instanceof Refused)) throw error;
   find("status").textContent = "";
-  if (error.status === 401) {
-    find("key-form").hidden = false;
-    find("state").textContent = "Locked";
-    find("key").focus();
-    return;
-  }
+  if (asksForKey(error)) return;
   find("problem").textContent = error.message;
 }
 
@@ -135,10 +131,5 @@ find("ask-form").addEventListener("submit", ask);
 find("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("ask-form").requestSubmit();
 });
-find("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey(find("key").value.trim());
-  find("key").value = "";
-  loadModel();
-});
+onKey(loadModel);
 loadModel();

@@ -48,7 +48,9 @@ def test_it_holds_no_script_or_style_of_its_own_and_no_address_of_another_host()
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", content), file.name
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/nothing.js", "/page/../api.py", "/page/%2e%2e%2fapi.py"])
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/nothing.js", "/page/frame.html", "/page/../api.py", "/page/%2e%2e%2fapi.py"]
+)
 def test_there_is_no_way_to_other_files(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
