@@ -204,11 +204,13 @@ FAMILIES: Mapping[str, Family] = {
             "gate score",
             tag="gate",
             group="kcm.gates",
-            base="kcm.cascade.scores:GateScore",
+            base="kcm.cascade.forms:GateForm",
             ours={
                 "confidence": "kcm.cascade.scores:Confidence",
                 "margin": "kcm.cascade.scores:Margin",
                 "entropy": "kcm.cascade.scores:Entropy",
+                "deferral": "kcm.cascade.deferral:Deferral",
+                "signals": "kcm.cascade.signals:Signals",
             },
         ),
     )

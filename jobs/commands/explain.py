@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
+from kcm.explain.gate import GateReading, gate_curves
 from kcm.explain.networks import kan_of, network_inputs, remembered_rows
 from kcm.explain.places import feature_name, heat_map
 from kcm.inputs.content import Content, contents
@@ -23,7 +25,7 @@ from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
-PANELS = 4  # edges drawn per network for one decision
+PANELS = 4  # edges drawn per network for one decision, and curves of the gate side by side
 
 
 class Explainer:
@@ -76,6 +78,30 @@ class Explainer:
                 ax.set_title(f"{name}: {each.contribution:+.2f}", fontsize=10)
                 end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
                 ax.set(xlabel=feature_name(self.bundle, each.feature), ylabel=f"to {end}")
+        return _saved(figure, path)
+
+    def draw_gate(self, path: Path, reading: GateReading | None = None) -> Path | None:
+        """Draw every curve of the gate, with where an input lies on it; None for a gate that is not made of curves."""
+        curves = gate_curves(self.bundle)
+        if not curves:
+            return None
+        rows = -(-len(curves) // PANELS)
+        figure = Figure(figsize=(3.2 * PANELS, 2.7 * rows), layout="constrained")
+        axes = figure.subplots(rows, PANELS, squeeze=False, sharey=True)
+        for number, ax in enumerate(axes.flat):
+            if number >= len(curves):
+                ax.set_visible(False)
+                continue
+            curve = curves[number]
+            ax.plot(curve.points, curve.added, color="#0b63ce", lw=2)
+            ax.axhline(0, color="#9aa4b1", lw=0.8)
+            ax.set_title(curve.signal.name, fontsize=10)
+            ax.set_xlabel(fill(curve.signal.meaning, 34), fontsize=8)
+            if reading is not None:
+                ax.plot(reading.values[number], reading.contributions[number], "o", color="#d9480f")
+                ax.set_title(f"{curve.signal.name}: {reading.contributions[number]:+.2f}", fontsize=10)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("added to the gate score")
         return _saved(figure, path)
 
     def draw_heat(self, explanation: Explanation, path: Path) -> Path | None:
@@ -132,11 +158,15 @@ def write_explanations(
     """Write all pictures to `output`; the result as plain values, and the explanation of each input."""
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
+    if gate := explainer.draw_gate(output / "gate.png"):
+        pictures.append(gate)
     explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
         if heat := explainer.draw_heat(each, output / f"heat-{number}.png"):
             pictures.append(heat)
+        if each.gate is not None and (gate := explainer.draw_gate(output / f"gate-{number}.png", each.gate)):
+            pictures.append(gate)
     plain = [
         {
             "label": each.label,
@@ -144,6 +174,7 @@ def write_explanations(
             "confidence": each.judgement.confidence,
             "words": [{"word": word, "effect": effect} for word, effect in each.strongest_words[:top]],
             "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
+            "gate": each.gate and asdict(each.gate),
         }
         for each in explanations
     ]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcm.explain.explanation import Explanation
+from kcm.explain.gate import GateReading
 from kcm.explain.reasons import Reasons
 
 
@@ -30,12 +31,25 @@ def explanation_view(explanation: Explanation, label_names: Sequence[str], top: 
         for name, reasons in explanation.reasons.items()
         for part in (_title(name, reasons, label_names), _contributions(reasons))
     )
-    return Group(headline, *([f"words that the judge heeds: {words}"] if words else []), *tables)
+    heeded = [f"words that the judge heeds: {words}"] if words else []
+    gate = [] if explanation.gate is None else _gate(explanation.gate)
+    return Group(headline, *heeded, *gate, *tables)
 
 
 def _title(name: str, reasons: Reasons, label_names: Sequence[str]) -> str:
     kind = "exact shares" if reasons.exact else "approximate shares"
     return f"\n{name}: logit {reasons.logit:.2f} of {escape(label_names[reasons.label])}, {kind}"
+
+
+def _gate(reading: GateReading) -> list[str | Table]:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("signal", "value", "adds", "what it is"):
+        table.add_column(heading, justify="right" if heading in ("value", "adds") else "left")
+    for curve, value, added in zip(reading.curves, reading.values, reading.contributions, strict=True):
+        table.add_row(curve.signal.name, f"{value:.3g}", f"{added:+.2f}", curve.signal.meaning)
+    table.add_section()
+    table.add_row("constant", "", f"{reading.constant:+.2f}", "the gate score of an average row")
+    return [f"\nthe gate score {reading.score:.2f} is the sum of", table]
 
 
 def _contributions(reasons: Reasons) -> Table:

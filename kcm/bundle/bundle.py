@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from pydantic import Field
 from torch import nn
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
-from kcm.cascade.deferral import DeferralHead
-from kcm.cascade.gate import DEFERRAL, Gate
+from kcm.cascade.forms import GateHead
+from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import POLICY_FILE, Policy
-from kcm.cascade.scores import score_named
+from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
 from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
@@ -38,6 +39,7 @@ from kcm.learners import LearnerConfig
 MANIFEST = "bundle.json"
 FORMAT = 1
 HEAD = "large_head.safetensors"
+GATE = "gate.safetensors"
 PROMPTS = "prompts/prompts.json"
 UNITS = "units.safetensors"
 _WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
@@ -78,7 +80,7 @@ class Bundle:
     learner: LearnerConfig
     none_label: str | None = None
     large_head: LinearHead | None = None
-    deferral: DeferralHead | None = None
+    gate_head: GateHead | None = None
     prompts: Prompts | None = None
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -95,8 +97,11 @@ class Bundle:
             )
         if unknown := sorted(set(self.policy.task_decisions) - set(self.task_names)):
             raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
-        if self.policy.gate == DEFERRAL and self.deferral is None:
-            raise ArtefactError("the policy's gate is 'deferral', and the bundle has no deferral head")
+        try:
+            _ = self.gate
+        except ConfigError as error:
+            what = f"the policy's gate is {self.policy.gate!r}, and the bundle lacks its head: {error.what}"
+            raise ArtefactError(what) from None
         if self.policy.prompt != "none" and self.prompts is None:
             raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
         if self.policy.prompt not in self.large.prompt_modes:
@@ -118,14 +123,13 @@ class Bundle:
     def gate(self) -> Gate:
         """The gate score that the policy's thresholds are on."""
         policy = self.policy
-        return Gate(policy.gate, policy.temperature, self.deferral, policy.deferral_weight)
+        return Gate(policy.gate, policy.temperature, self.gate_head, policy.deferral_weight)
 
     def components(self) -> Iterator[Component]:
         """All that the configurations of the bundle name."""
         for config in (self.encoder, self.large, self.learner):
             yield from components_of(config)
-        if self.policy.gate != DEFERRAL:
-            yield score_named(self.policy.gate)
+        yield form_named(self.policy.gate)
 
     def write(self, folder: Path) -> Path:
         """Write the bundle to a new folder, whole or not at all; ArtefactError where something lies already."""
@@ -157,8 +161,9 @@ class Bundle:
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
             self.policy.save(draft)
             write_json(draft / "metrics.json", dict(self.metrics))
-            for name, module in _modules(collaborator, self.deferral).items():
-                if tensors := module.state_dict():
+            parts = {name: module.state_dict() for name, module in _modules(collaborator).items()}
+            for name, tensors in (parts | {"gate": self.gate.tensors}).items():
+                if tensors:
                     write_tensors(draft / f"{name}.safetensors", tensors)
             if self.large_head is not None:
                 self.large_head.save(draft / HEAD)
@@ -191,10 +196,10 @@ class Bundle:
             large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
         num_labels = len(names.labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
-        deferral = DeferralHead(config.in_features, num_labels) if files.has("gate.safetensors") else None
-        for name, module in _modules(collaborator, deferral).items():
+        for name, module in _modules(collaborator).items():
             if module.state_dict():
                 _load(module, files, name)
+        policy = files.config(Policy, POLICY_FILE)
         return cls(
             collaborator=collaborator,
             seed=config.seed,
@@ -205,10 +210,10 @@ class Bundle:
             encoder_identity=encoder.identity,
             large=large_config,
             large_identity=large.identity,
-            policy=files.config(Policy, POLICY_FILE),
+            policy=policy,
             learner=config.learner,
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
-            deferral=deferral,
+            gate_head=_gate_head(files, policy.gate, collaborator) if files.has(GATE) else None,
             prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, "certificate.json").by_task(),
             metrics=files.json("metrics.json"),
@@ -340,20 +345,32 @@ def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
     return encoder.aligned(folder.absolute() / name) if encoder.name == _WITHIN + name else encoder
 
 
-def _modules(collaborator: Collaborator, deferral: DeferralHead | None) -> dict[str, nn.Module]:
+def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
     """The parts with a file of their own, by its name; a shared network is stored once."""
     parts = {name: getattr(collaborator, name) for name in ("normalizer", "mixing", "judge")}
     if not collaborator.network.shared:
         parts["small"] = collaborator.small
     if collaborator.base is not None:
         parts["base"] = collaborator.base
-    return parts if deferral is None else parts | {"gate": deferral}
+    return parts
 
 
 def _load(module: nn.Module, files: SealedFolder, name: str) -> None:
     file = f"{name}.safetensors"
-    try:
+    with _weights_of(files, file):
         module.load_state_dict(files.tensors(file))
+
+
+def _gate_head(files: SealedFolder, gate: GateName, collaborator: Collaborator) -> GateHead:
+    with _weights_of(files, GATE):
+        return form_named(gate).restored(files.tensors(GATE), collaborator.in_features, collaborator.num_labels)
+
+
+@contextmanager
+def _weights_of(files: SealedFolder, file: str) -> Iterator[None]:
+    """Raise ArtefactError, naming the file, for tensors that do not fit where they are loaded."""
+    try:
+        yield
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ArtefactError(f"weights of another network: {reason}", where=str(files.folder / file)) from None

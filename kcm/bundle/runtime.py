@@ -23,7 +23,7 @@ from scipy.special import softmax
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, LargeModel, Prompts, Resources, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
@@ -140,9 +140,7 @@ class SmallSide:
             return []
         started = time.perf_counter()
         judge_NC, small_NC = logits(self._collaborator, features_ND)
-        score_N = self.gate.score(features_ND, judge_NC)
-        if np.isnan(small_NC).any():
-            raise DataError("the small model's logits contain NaN")
+        score_N = self.gate.score(features_ND, judge_NC, small_NC)
         tasks, policy = [item.task for item in inputs], self.policy  # which another thread may replace
         threshold_N, keeps_N = policy.cuts(tasks, len(inputs)), policy.keep(score_N, tasks)
         label_N = small_NC.argmax(axis=1)

@@ -13,13 +13,15 @@ Shapes: N rows, D features, C labels, P coefficients.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.scores import SCORES
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer, UnitNormalizer
@@ -29,6 +31,31 @@ from kcm.metrics.units import Units
 
 _LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
 MAX_ROWS = 10_000  # fitted on; more would cost time and memory and tell little
+
+
+class Deferral(FittedForm):
+    """The gate `deferral`."""
+
+    priced: ClassVar[bool] = True
+
+    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> DeferralHead:
+        """The head that gave these tensors."""
+        head = DeferralHead(in_features, num_labels)
+        head.load_state_dict(dict(tensors))
+        return head
+
+    def fit(self, rows: GateRows) -> FittedHead:
+        """A head, and what it would say of its rows had their units been left out."""
+        head, left_out_N2 = fit_deferral(
+            rows.inputs.features_ND,
+            rows.inputs.judge_logits_NC,
+            rows.small_correct,
+            rows.large_correct,
+            rows.cost,
+            rows.group,
+            seed=rows.seed,
+        )
+        return FittedHead(head, gate_score(left_out_N2, rows.deferral_weight))
 
 
 class DeferralHead(nn.Module):
@@ -53,18 +80,21 @@ class DeferralHead(nn.Module):
         judge_NJ = self.judge_normalizer(judge_outputs(judge_logits_NC))
         return torch.cat([self.normalizer(features_ND.double()), judge_NJ], -1)
 
-    def score(
-        self, features_ND: NDArray[Any] | None, judge_logits_NC: NDArray[np.float64], weight: float
-    ) -> NDArray[np.float64]:
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was fitted."""
+        return self.state_dict()
+
+    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
         """Gate score g = weight * c - d, [N]. Raises DataError when the features are not those of the head."""
-        num_rows = len(judge_logits_NC)
-        features = np.zeros((num_rows, 0)) if features_ND is None else np.asarray(features_ND)
+        num_rows = len(inputs.judge_logits_NC)
+        features = np.zeros((num_rows, 0)) if inputs.features_ND is None else np.asarray(inputs.features_ND)
         if features.shape != (num_rows, self.in_features):
             raise DataError(
                 f"features of shape {features.shape}, the deferral head reads ({num_rows}, {self.in_features})",
                 where="gate",
             )
-        return gate_score(self(torch.from_numpy(features), torch.from_numpy(judge_logits_NC)).numpy(), weight)
+        estimates_N2 = self(torch.from_numpy(features), torch.from_numpy(inputs.judge_logits_NC))
+        return gate_score(estimates_N2.numpy(), deferral_weight)
 
 
 def gate_score(estimates_N2: NDArray[np.float64], weight: float) -> NDArray[np.float64]:

@@ -7,26 +7,54 @@ logit gap of 17 on. A row with a single label that can be answered has an infini
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from torch import Tensor
 
-from kcm.components import FAMILIES, Component, Family
+from kcm.cascade.forms import FittedHead, GateForm, GateHead, GateInputs, GateRows
+
+# Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
+SCORE_LIMIT = 1e9
 
 
-class GateScore(Component):
-    """Turns the judge's logits into one score per row; it is chosen by its name alone."""
-
-    family: ClassVar[Family] = FAMILIES["gate score"]
-    one_order_over_two_labels: ClassVar[bool] = False  # over two labels it orders rows as the largest logit gap does
-
-    gate: str = Field("", description="Chooses this gate score.")
+class GateScore(GateForm):
+    """Turns the judge's logits into one score per row; there is nothing to fit."""
 
     @abstractmethod
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""
+
+    def unfitted(self) -> GateHead:
+        """The head that gives this score."""
+        return _Plain(self)
+
+    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> GateHead:
+        """The same for any tensors."""
+        return _Plain(self)
+
+    def fit(self, rows: GateRows) -> FittedHead:
+        """The head, and what it says of these rows as of any others."""
+        head = _Plain(self)
+        return FittedHead(head, head.score(rows.inputs, rows.deferral_weight))
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A score as a head."""
+
+    form: GateScore
+
+    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
+        """The score, finite."""
+        return np.asarray(np.clip(self.form.score(inputs.judge_logits_NC), -SCORE_LIMIT, SCORE_LIMIT))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
 
 
 class Confidence(GateScore):
@@ -64,13 +92,13 @@ class Entropy(GateScore):
 SCORES: dict[str, GateScore] = {"confidence": Confidence(), "margin": Margin(), "entropy": Entropy()}
 
 
-def score_named(name: str) -> GateScore:
-    """The gate score of a name, as `kcm.components` finds it. Raises ConfigError where there is none."""
+def form_named(name: str) -> GateForm:
+    """The form of gate of a name, as `kcm.components` finds it. Raises ConfigError where there is none."""
     if name in SCORES:
         return SCORES[name]
-    score = GateScore.family.find(name)()
-    assert isinstance(score, GateScore)
-    return score
+    form = GateForm.family.find(name)(**{GateForm.family.tag: name})
+    assert isinstance(form, GateForm)
+    return form
 
 
 def _sorted_gaps(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:

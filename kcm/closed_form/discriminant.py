@@ -20,18 +20,28 @@ _ROUNDING = 1e-10  # of the mean square: what sums leave of a covariance that is
 
 def nearest_mean(count_C: Tensor, sum_CP: Tensor) -> tuple[Tensor, Tensor]:
     """Weight [C, P] and bias [C] of the nearest mean."""
-    mean_CP = _means(count_C, sum_CP)
+    mean_CP = class_means(count_C, sum_CP)
     return mean_CP, -mean_CP.square().sum(1) / 2
 
 
 def linear_discriminant(count_C: Tensor, sum_CP: Tensor, gram_PP: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
     """Weight [C, P] and bias [C] of LDA; of `gram_PP`, sum x x^T, the upper triangle is read. All in float64."""
-    seen_C1 = (count_C > 0)[:, None]
-    mean_CP = _means(count_C, sum_CP)
     # About the mean of all rows: differences of large numbers stay out of the covariance and of the biases.
     centre_P = sum_CP.sum(0) / count_C.sum()
-    from_centre_CP = (mean_CP - centre_P) * seen_C1
+    from_centre_CP = (class_means(count_C, sum_CP) - centre_P) * (count_C > 0)[:, None]
+    covariance_PP = pooled_covariance(count_C, sum_CP, gram_PP, shrinkage)
+    factor_PP = torch.linalg.cholesky(covariance_PP, upper=True)
+    weight_CP = torch.cholesky_solve(from_centre_CP.T, factor_PP, upper=True).T
+    bias_C = -(weight_CP * (from_centre_CP / 2 + centre_P)).sum(1)
+    return weight_CP, bias_C
+
+
+def pooled_covariance(count_C: Tensor, sum_CP: Tensor, gram_PP: Tensor, shrinkage: float) -> Tensor:
+    """The shrunken covariance [P, P] of rows about their class means; its upper triangle where `gram_PP` is one."""
+    seen_C1 = (count_C > 0)[:, None]
     num_rows, num_inputs = float(count_C.sum()), len(gram_PP)
+    centre_P = sum_CP.sum(0) / num_rows
+    from_centre_CP = (class_means(count_C, sum_CP) - centre_P) * seen_C1
     total_PP = gram_PP - num_rows * torch.outer(centre_P, centre_P)
     within_PP = total_PP - (from_centre_CP * count_C[:, None]).T @ from_centre_CP
     degrees = num_rows - float(seen_C1.sum())
@@ -41,11 +51,9 @@ def linear_discriminant(count_C: Tensor, sum_CP: Tensor, gram_PP: Tensor, shrink
     rounding = _ROUNDING * float(gram_PP.diagonal().sum()) / num_rows / num_inputs
     covariance_PP = (1 - shrinkage) * covariance_PP
     covariance_PP.diagonal().add_(max(shrinkage * spread, rounding))
-    factor_PP = torch.linalg.cholesky(covariance_PP, upper=True)
-    weight_CP = torch.cholesky_solve(from_centre_CP.T, factor_PP, upper=True).T
-    bias_C = -(weight_CP * (from_centre_CP / 2 + centre_P)).sum(1)
-    return weight_CP, bias_C
+    return covariance_PP
 
 
-def _means(count_C: Tensor, sum_CP: Tensor) -> Tensor:
+def class_means(count_C: Tensor, sum_CP: Tensor) -> Tensor:
+    """The mean of every class, [C, P]; zero for one without rows."""
     return sum_CP / count_C.clamp_min(1)[:, None]

@@ -12,6 +12,7 @@ import torch
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
 from kcm.errors import DataError
+from kcm.explain.gate import GateReading, read_gate
 from kcm.explain.html import table_html, words_html
 from kcm.explain.networks import base_logits, network_inputs, networks_with_curves
 from kcm.explain.reasons import Reasons, reasons_for
@@ -25,7 +26,8 @@ class Explanation:
     """The small side's answer to one input, and reasons by network; none for networks without curves.
 
     `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in order, each with the
-    amount by which the judge's logit of its answer falls when the word is left out.
+    amount by which the judge's logit of its answer falls when the word is left out. `gate` is what the gate score is
+    made of, for a gate that is made of curves.
     """
 
     example: Input
@@ -34,6 +36,7 @@ class Explanation:
     judgement: Judgement
     reasons: dict[str, Reasons]
     words: tuple[tuple[str, float], ...]
+    gate: GateReading | None = None
 
     @property
     def route(self) -> str:
@@ -113,4 +116,5 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     }
     words = tuple(zip(words_of(example)[: len(effects)], effects, strict=True))
     names, first = bundle.label_names, judgements[0]
-    return Explanation(example, names[first.label], names[judged], first, reasons, words)
+    gate = read_gate(bundle, first.features_D)
+    return Explanation(example, names[first.label], names[judged], first, reasons, words, gate)

@@ -60,7 +60,7 @@ class Candidate:
 
     def score(self, table: OutcomeTable) -> ScoredOutcomes:
         """The queries of another split, as the gate scores them."""
-        return ScoredOutcomes.of(table, self.gate.score(None, _judged(table)))
+        return ScoredOutcomes.of(table, self.gate.score(None, _places(table.judge_logits), _places(table.small_logits)))
 
 
 def queries(galleries: Sequence[Gallery], split: Split, choice: Choice) -> OutcomeTable:
@@ -133,15 +133,14 @@ def _choices(validate: Sequence[Gallery], config: RetrievalConfig) -> Iterator[C
 def _gated(
     choice: Choice, table: OutcomeTable, galleries: Sequence[Gallery], gates: Sequence[GateName], seed: int
 ) -> Iterator[Candidate]:
-    judged_QK = _judged(table)
     temperature = fit_temperature(table.judge_logits, table.label)
     pairs = [gallery.relevant.shape for gallery in galleries if gallery.split == "validate"]
     share = choice.top_k * sum(rows for rows, _ in pairs) / sum(rows * items for rows, items in pairs)
     for name in dict.fromkeys(gates):
-        fitted = fit_gate(name, temperature, table, None, judged_QK, seed=seed)
+        fitted = fit_gate(name, temperature, table, None, num_labels=table.judge_logits.shape[1] - 1, seed=seed)
         yield Candidate(choice, fitted.gate, ScoredOutcomes.of(table, fitted.scores), share)
 
 
-def _judged(table: OutcomeTable) -> NDArray[np.float64]:
-    """The judge's scores of the places, without `elsewhere`, which it cannot answer."""
-    return table.judge_logits[:, :-1]
+def _places(logits_QA: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scores of the places, without `elsewhere`, which the small side cannot answer."""
+    return logits_QA[:, :-1]

@@ -47,7 +47,7 @@ class JudgedWindow:
     ) -> JudgedWindow:
         """Judge the rows of `window` [N], whose features these are."""
         judge_NC, small_NC = logits(collaborator, features_ND)
-        score_N = gate.score(features_ND, judge_NC)
+        score_N = gate.score(features_ND, judge_NC, small_NC)
         plain = window.drop_columns([name for name in PAYLOAD if name in window.column_names])
         label_N = np.asarray(label_names, dtype=object)[small_NC.argmax(axis=1)]
         columns = (

@@ -147,7 +147,9 @@ class ScoredTable:
         `table` repeats the rows that were measured for each of its prompt modes; these rows alone without one.
         """
         items, table = measured.table, measured.table if table is None else table
-        scores = found.gate.score(measured.features_ND, items.judge_logits[:, : found.collaborator.num_labels])
+        num_labels = found.collaborator.num_labels
+        judge_NC, small_NC = items.judge_logits[:, :num_labels], items.small_logits[:, :num_labels]
+        scores = found.gate.score(measured.features_ND, judge_NC, small_NC)
         scores[items.split == "validate"] = found.validate_scores
         num_modes = len(table) // len(items)
         return cls(table, np.tile(scores, num_modes), np.tile(measured.seconds_N, num_modes), found.policy.prompt)

@@ -84,7 +84,7 @@ class Register(Stage, Plan):
             policy=policy,
             learner=plan.config.learner,
             large_head=outcomes.head,
-            deferral=found.gate.deferral,
+            gate_head=found.gate.head,
             prompts=found.prompts if policy.prompt != "none" else None,
             certificates=evaluated.certificates(name),
             metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
@@ -139,8 +139,9 @@ def _drift(found: Tuned, policy: Policy, certify: TableWithFeatures) -> DriftRef
     table, num_labels = certify.table, found.collaborator.num_labels
     if len(table) < FEWEST_ROWS:
         return None
-    small_N = table.small_logits[:, :num_labels].argmax(axis=1)
-    scores = found.gate.score(certify.features_ND, table.judge_logits[:, :num_labels])
+    judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
+    small_N = small_NC.argmax(axis=1)
+    scores = found.gate.score(certify.features_ND, judge_NC, small_NC)
     return DriftReference.fit(
         certify.features_ND,
         small_N,

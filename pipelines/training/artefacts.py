@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from kcm.cascade.deferral import DeferralHead
-from kcm.cascade.gate import Gate
+from kcm.cascade.gate import Gate, restored_gate
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
@@ -73,20 +72,25 @@ class Tuned:
         np.save(folder / _SCORES, self.validate_scores)
         torch.save(self.state, folder / _STATE)
         self.policy.save(folder)
-        if self.gate.deferral is not None:
-            save_file(self.gate.deferral.state_dict(), folder / _GATE)
+        if tensors := self.gate.tensors:
+            save_file(tensors, folder / _GATE)
 
     @classmethod
     def load(cls, folder: Path, plan: TrainerPlan, name: str) -> Tuned:
         """Read what `save` and `save_prompts` wrote."""
-        state, policy, deferral = load_state(folder / _STATE), Policy.load(folder), None
-        if (folder / _GATE).exists():
-            deferral = DeferralHead(plan.in_features, plan.num_labels)
-            deferral.load_state_dict(load_file(folder / _GATE))
+        state, policy = load_state(folder / _STATE), Policy.load(folder)
+        tensors = load_file(folder / _GATE) if (folder / _GATE).exists() else {}
         searched = _json(folder / PROMPTS) if (folder / PROMPTS).exists() else None
         return cls(
             collaborator=plan.collaborator(name, state),
-            gate=Gate(policy.gate, policy.temperature, deferral, policy.deferral_weight),
+            gate=restored_gate(
+                policy.gate,
+                policy.temperature,
+                policy.deferral_weight,
+                tensors,
+                plan.in_features,
+                plan.num_labels,
+            ),
             policy=policy,
             state=state,
             validate_scores=np.load(folder / _SCORES),

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from kcm.cascade.gate import Gate, GateName, fit_gate
+from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
@@ -94,16 +95,17 @@ class TrialPlan:
 
     def evaluate(self, choice: Choice) -> Evaluated:
         """The best policy of a choice on validate."""
-        collaborator = self.plan.collaborator(self.collaborator, self.state(choice))
+        state = self.state(choice)
+        collaborator = self.plan.collaborator(self.collaborator, state)
         found = outcome_table(collaborator, self.features, self.outcomes, ("validate",))
         features_ND, table = found.features_ND, found.table.where(prompt="none")
-        judge_NC = table.judge_logits[:, : self.plan.num_labels]  # what serving has: none-of-these is no answer of it
         fitted = fit_gate(
             choice.gate,
             fit_temperature(table.judge_logits, table.label),
             table,
             features_ND,
-            judge_NC,
+            num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
+            reference=Reference.of(collaborator, state["learner"]),
             deferral_weight=choice.deferral_weight,
             seed=self.plan.config.seed,
         )

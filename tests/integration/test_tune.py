@@ -18,6 +18,7 @@ import pytest
 import ray
 from datasets import Dataset
 
+from kcm.cascade.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.stream import list_column
@@ -28,7 +29,7 @@ from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
-from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
 from pipelines.training.trial import TrialPlan
@@ -164,6 +165,17 @@ def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: 
     second = search.run(seed=1)
     assert second.trials[0]["params"] == best["params"]
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
+
+
+def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(search: Search) -> None:
+    learner = {"name": "replay", "memory": 20}
+    found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
+    assert isinstance(found.gate.head, SignalsHead)
+    assert "neighbours" in [signal.name for signal in found.gate.head.signals]
+    validate = outcome_table(found.collaborator, search.features, search.outcomes, ("validate",))
+    scores = found.gate.score(validate.features_ND, validate.table.judge_logits, validate.table.small_logits)
+    assert scores.shape == found.validate_scores.shape
+    assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
 
 
 @pytest.mark.slow

@@ -236,8 +236,9 @@ def _answered(
     """The outcome table of all test rows, and whether the cascade answers each of them right, [N]."""
     measured = outcome_table(bundle.collaborator, features, outcomes, ("test",))
     table = measured.table
-    judge_NC = table.judge_logits[:, : bundle.collaborator.num_labels]
-    kept_N = bundle.policy.keep(bundle.gate.score(measured.features_ND, judge_NC), table.task)
+    num_labels = bundle.collaborator.num_labels
+    judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
+    kept_N = bundle.policy.keep(bundle.gate.score(measured.features_ND, judge_NC, small_NC), table.task)
     return table, np.where(kept_N, table.small_correct, table.large_correct)
 
 

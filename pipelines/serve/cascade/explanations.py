@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Input, Judgement, SmallSide, large_names
 from kcm.explain.explanation import explain
+from kcm.explain.gate import GateReading
 from kcm.explain.networks import networks_with_curves
 from kcm.explain.places import feature_name, heat_map
 from kcm.explain.reasons import Contribution, contribution_curve
@@ -51,6 +52,25 @@ class Reasons(BaseModel):
     edges: Annotated[list[Edge], Field(description="The largest contributions, by size.")]
 
 
+class Signal(BaseModel):
+    """A number that the gate reads, and its curve whole."""
+
+    name: str
+    meaning: str
+    value: float
+    contribution: Annotated[float, Field(description="What it adds to the gate score.")]
+    points: list[float]
+    curve: Annotated[list[float], Field(description="What the signal would add at these.")]
+
+
+class Gate(BaseModel):
+    """What the gate score is made of: the constant and all contributions add up to it."""
+
+    score: float
+    constant: Annotated[float, Field(description="The score of an average row.")]
+    signals: list[Signal]
+
+
 class Explanation(BaseModel):
     """How the small side came to its decision, and what the large model is shown of the input."""
 
@@ -67,6 +87,7 @@ class Explanation(BaseModel):
     ]
     networks: list[Reasons]
     no_curves: Annotated[str | None, Field(description="Why there are no networks to show, where there are none.")]
+    gate: Annotated[Gate | None, Field(description="For a gate that is made of curves.")]
     shown: Annotated[
         Shown, Field(description="The question to the large model: as it is sent where the input is escalated.")
     ]
@@ -103,7 +124,26 @@ def explanation(
             for name, reason in explained.reasons.items()
         ],
         no_curves=None if networks else NO_CURVES,
+        gate=explained.gate and _gate(explained.gate),
         shown=bundle.large.shown(large_names(bundle), side.question(given, explained.judgement)),
+    )
+
+
+def _gate(reading: GateReading) -> Gate:
+    return Gate(
+        score=reading.score,
+        constant=reading.constant,
+        signals=[
+            Signal(
+                name=curve.signal.name,
+                meaning=curve.signal.meaning,
+                value=value,
+                contribution=added,
+                points=[round(point, 4) for point in curve.points],
+                curve=[round(each, 5) for each in curve.added],
+            )
+            for curve, value, added in zip(reading.curves, reading.values, reading.contributions, strict=True)
+        ],
     )
 
 

@@ -1,19 +1,18 @@
-// One edge function: what a feature adds to a logit at each of its values, and where this input lies.
+// One curve: what a feature adds to a logit, or a signal to the gate score, at each of its values; and where this input lies.
 
 import { svg } from "./dom.js";
-import { number, signed } from "./formats.js";
+import { number } from "./formats.js";
 
 const WIDTH = 220, HEIGHT = 116, LEFT = 34, RIGHT = 8, TOP = 10, BOTTOM = 22;
 
-/** The curve of an edge; `low` and `high` are the ends of the vertical axis, the same for all curves side by side. */
-export function curve(edge, low, high) {
+/** The curve of an edge, told in `words`; `low` and `high` are the ends of the vertical axis, the same for all curves side by side. */
+export function curve(edge, words, low, high) {
   const [first, last] = [edge.points[0], edge.points.at(-1)];
   const x = (value) => LEFT + ((value - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const line = edge.points.map((value, index) => `${x(value).toFixed(1)},${y(edge.curve[index]).toFixed(1)}`).join(" ");
-  const [here, there] = [x(edge.value), y(edge.carried)];
+  const [here, there] = [Math.min(Math.max(x(edge.value), LEFT), WIDTH - RIGHT), y(edge.carried)];
   const ground = y(Math.min(Math.max(0, low), high));
-  const words = `Edge function of ${edge.name}: at ${number(edge.value)} it adds ${signed(edge.carried)} to the logit, by way of ${edge.to}.`;
   return svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "edge", role: "img", "aria-label": words },

@@ -30,8 +30,12 @@ function panel(reasons) {
   const ends = reasons.edges.flatMap((edge) => [...edge.curve, edge.carried]);
   const [low, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
   const room = Math.max((high - low) * 0.06, 1e-3);
-  const cards = reasons.edges.map((edge) => element("li", {}, heading(edge), curve(edge, low - room, high + room)));
+  const cards = reasons.edges.map((edge) => element("li", {}, heading(edge), curve(edge, spoken(edge), low - room, high + room)));
   return element("div", { class: "panel" }, sum(reasons), element("ul", { class: "edges" }, ...cards), element("p", { class: "note" }, kind(reasons)));
+}
+
+function spoken(edge) {
+  return `Edge function of ${edge.name}: at ${number(edge.value)} it adds ${signed(edge.carried)} to the logit, by way of ${edge.to}.`;
 }
 
 function heading(edge) {

@@ -3,6 +3,7 @@
 import { Refused, call, patient, text as textOf } from "./api.js";
 import { correction } from "./correction.js";
 import { contributions } from "./edges.js";
+import { gate } from "./gate.js";
 import { gauge } from "./gauge.js";
 import { heatMap, plainPicture } from "./heat.js";
 import { asksForKey, keyIsGood, onKey } from "./key.js";
@@ -114,6 +115,8 @@ function showExplanation({ text, image }, found, { model_version: version }, add
   if (image) find("heat").replaceChildren(found.cells ? heatMap(address, found.cells, found.judge_label) : plainPicture(address));
   find("words").hidden = text === undefined;
   if (text) find("words").replaceChildren(shadedWords(text, found.words, found.judge_label));
+  find("gate").hidden = found.gate === null;
+  if (found.gate) find("gate").replaceChildren(gate(found.gate));
   find("edges").replaceChildren(contributions(found));
   find("prompt-title").textContent = promptTitle(found);
   find("shown").replaceChildren(prompt(found));

@@ -17,7 +17,10 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.cascade.reference import Reference
+from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
 from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -185,10 +188,30 @@ def test_the_deferral_gate_scores_as_before(tmp_path: Path) -> None:
     for tensor in head.state_dict().values():
         tensor.uniform_(0.1, 1.0)
     policy = Policy(gate="deferral", deferral_weight=0.2, temperature=0.7, decision=THRESHOLD)
-    original = bundle(policy=policy, deferral=head, certificates={})
+    original = bundle(policy=policy, gate_head=head, certificates={})
     features, judge = np.random.default_rng(1).random((4, FEATURES)), np.random.default_rng(2).normal(size=(4, 3))
     found = round_trip(original, tmp_path)
     assert np.array_equal(found.gate.score(features, judge), original.gate.score(features, judge))
+
+
+def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    features, logits = rng.random((90, FEATURES)).astype(np.float32), rng.normal(size=(90, 3))
+    before = Collaborator(FEATURES, len(LABELS), NetworkConfig(base="lda"), "kan", seed=3)
+    assert before.base is not None
+    before.base.add(before.base.sums_of([(torch.from_numpy(features), torch.arange(90) % 3)]))
+    right = rng.random((2, 90)) < 0.7
+    fitted = form_named("signals").fit(
+        GateRows(
+            inputs=GateInputs(logits, logits, features),
+            small_correct=right[0],
+            large_correct=right[1],
+            reference=Reference.of(before, {}),
+        )
+    )
+    original = bundle(collaborator=before, policy=Policy(gate="signals"), gate_head=fitted.head, certificates={})
+    found = round_trip(original, tmp_path)
+    assert np.array_equal(found.gate.score(features, logits), original.gate.score(features, logits))
 
 
 def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
@@ -279,7 +302,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
     [
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
-        ({"policy": Policy(gate="deferral")}, "the bundle has no deferral head"),
+        ({"policy": Policy(gate="deferral")}, "the bundle lacks its head: .*needs its fitted head"),
         ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
         ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],

@@ -7,10 +7,15 @@ from sklearn.metrics import roc_auc_score
 
 from kcm.cascade import deferral
 from kcm.cascade.deferral import DeferralHead, fit_deferral, gate_score, relative_cost
+from kcm.cascade.forms import GateInputs
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
+
+
+def seen(features, logits):
+    return GateInputs(logits, logits, features)
 
 
 def _world(num_rows, seed=0):
@@ -27,7 +32,7 @@ def test_the_gain_is_estimated_where_it_is():
     features, logits, small, large = _world(2000)
     head, _ = fit_deferral(features, logits, small, large)
     fresh, fresh_logits, *_ = _world(2000, seed=1)
-    gain = -head.score(fresh, fresh_logits, 0.0)
+    gain = -head.score(seen(fresh, fresh_logits), 0.0)
     truth = np.where(fresh[:, 0] > 0, 0.95, 0.5) - np.where(fresh[:, 1] > 0, 0.95, 0.4)
     assert np.corrcoef(gain, truth)[0, 1] > 0.8
     assert gain.mean() == pytest.approx(truth.mean(), abs=0.05)
@@ -38,7 +43,7 @@ def test_the_deferral_gate_beats_a_confidence_that_knows_nothing():
     features, logits, small, large = _world(3000, seed=1)
     areas = [
         Frontier.of(ScoredOutcomes(score=gate.score(features, logits), small_correct=small, large_correct=large)).area()
-        for gate in (Gate(name="confidence"), Gate(name="deferral", deferral=head))
+        for gate in (Gate(name="confidence"), Gate(name="deferral", head=head))
     ]
     assert areas[1] > areas[0] + 0.05
 
@@ -81,7 +86,8 @@ def test_a_constant_cost_shifts_all_scores_alike():
     head, estimates = fit_deferral(features, logits, small, large, np.full(400, 7.0))
     shift = gate_score(estimates, 0.25) - gate_score(estimates, 0.0)
     np.testing.assert_allclose(shift, 0.25, atol=1e-9)
-    np.testing.assert_allclose(head.score(features, logits, 0.25) - head.score(features, logits, 0), 0.25, atol=1e-9)
+    rows = seen(features, logits)
+    np.testing.assert_allclose(head.score(rows, 0.25) - head.score(rows, 0), 0.25, atol=1e-9)
 
 
 def test_no_cost_is_negative():
@@ -93,7 +99,7 @@ def test_the_state_dict_gives_back_the_head():
     head, _ = fit_deferral(features, logits, small, large)
     again = DeferralHead(6, 3)
     again.load_state_dict({name: value.clone() for name, value in head.state_dict().items()})
-    np.testing.assert_array_equal(again.score(features, logits, 0.1), head.score(features, logits, 0.1))
+    np.testing.assert_array_equal(again.score(seen(features, logits), 0.1), head.score(seen(features, logits), 0.1))
     assert all(isinstance(value, torch.Tensor) for value in head.state_dict().values())
 
 
@@ -101,7 +107,7 @@ def test_it_works_without_features_or_without_a_judge():
     features, logits, small, large = _world(200)
     for known in ((None, logits), (features, np.zeros((200, 0)))):
         head, estimates = fit_deferral(*known, small, large)
-        assert np.isfinite(head.score(*known, 0.0)).all()
+        assert np.isfinite(head.score(seen(*known), 0.0)).all()
         assert estimates.shape == (200, 2)
 
 
@@ -118,7 +124,7 @@ def test_infinitely_sure_rows_do_no_harm():
     logits[:20, 1:] = -np.inf
     head, estimates = fit_deferral(features, logits, small, large)
     assert np.isfinite(estimates).all()
-    assert np.isfinite(head.score(features, logits, 0.0)).all()
+    assert np.isfinite(head.score(seen(features, logits), 0.0)).all()
 
 
 def test_rows_beyond_the_limit_are_estimated_by_a_head_that_never_saw_them(monkeypatch):
@@ -127,7 +133,7 @@ def test_rows_beyond_the_limit_are_estimated_by_a_head_that_never_saw_them(monke
     group = np.array([f"g{i // 3}" for i in range(400)], dtype=object)
     for units in (None, group):
         head, estimates = fit_deferral(features, logits, small, large, group=units)
-        own = np.isclose(head.score(features, logits, 0.0), gate_score(estimates, 0.0), atol=1e-12)
+        own = np.isclose(head.score(seen(features, logits), 0.0), gate_score(estimates, 0.0), atol=1e-12)
         assert 245 <= own.sum() <= 255
     assert all(len(set(own[group == name])) == 1 for name in set(group))
 

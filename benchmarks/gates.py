@@ -1,0 +1,202 @@
+"""What a gate is worth: calls saved where half a point may be lost, by data set, over seeds.
+
+    kcm assets emoji fashion-mnist efficientnet-lite2
+    python benchmarks/gates.py --clinc data_full.json [--only digits] [--num-seeds 10] [--write]
+
+Gates of the product (confidence, deferral, signals) beside controls that read the very signals of `signals`, fitted on
+the same folds of the same validate rows: logistic regression, gradient boosting, an MLP. Thresholds are chosen on the
+validate rows, by scores out of fold; test rows are read once. `chosen` is what a search deploys: of the product's
+gates the one that saves most on validate. No setting was tuned here. Finished seeds are kept in --storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gate_rows import DATA, GateRows, Places, Prepared, prepare
+from machine import machine
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.base import ClassifierMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from kcm.cascade.evaluation import calls_saved_at
+from kcm.cascade.forms import GateInputs
+from kcm.cascade.forms import GateRows as FitRows
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.reference import Reference
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.scores import form_named
+from kcm.cascade.signals import SignalRows, SignalsHead, with_rates
+from kcm.metrics.intervals import resampled_difference
+
+RESULTS = Path(__file__).parent / "results" / "gates.json"
+MAX_LOSS = 0.005
+OURS = ("confidence", "deferral", "signals")
+# As scikit-learn has them, but for sizes that fit some hundred rows.
+CONTROLS: dict[str, ClassifierMixin] = {
+    "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    "gradient boosting": HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=8),
+    "mlp": make_pipeline(StandardScaler(), MLPClassifier((16,), solver="lbfgs", alpha=1.0, max_iter=1000, random_state=0)),
+}
+CHOSEN = "chosen"
+FIGURES = ("calls_saved", "lost", "area", "calls_saved_on_validate")
+
+
+def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
+    """The figures of every gate on one seed's rows."""
+    validate, test = _read(prepared.validate, prepared.temperature), _read(prepared.test, prepared.temperature)
+    fitted_on = FitRows(
+        inputs=validate,
+        small_correct=prepared.validate.small_correct,
+        large_correct=prepared.validate.large_correct,
+        group=prepared.validate.group,
+        reference=Reference.of(prepared.collaborator, prepared.learner_state),
+        seed=seed,
+    )
+    found, head = {}, None
+    for name in OURS:
+        fitted = form_named(name).fit(fitted_on)
+        found[name] = _figures(prepared, fitted.scores, fitted.head.score(test, 0.0))
+        head = fitted.head
+    assert isinstance(head, SignalsHead)  # `signals` is the last of ours
+    rows = SignalRows.of(fitted_on, np.arange(len(prepared.validate.label_N)))
+    for name, control in CONTROLS.items():
+        left_out_N = np.empty(len(rows.answer_N))
+        for fold in np.unique(rows.fold_N):
+            out_N = rows.fold_N == fold
+            part = rows.select(~out_N)
+            values_NF = with_rates(rows.known_NF[out_N], rows.answer_N[out_N], part.rates_2C)
+            left_out_N[out_N] = _nothing_gained(control, part, values_NF)
+        found[name] = _figures(prepared, left_out_N, _nothing_gained(control, rows, head.values(test)))
+    best = max(OURS, key=lambda name: found[name]["calls_saved_on_validate"])
+    return found | {CHOSEN: found[best], "parameters": {"signals": head.num_parameters, "curves": len(head.signals)}}
+
+
+def _read(rows: GateRows, temperature: float) -> GateInputs:
+    return GateInputs(rows.judge_NC / temperature, rows.small_NC / temperature, rows.features_ND)
+
+
+def _nothing_gained(control: ClassifierMixin, rows: SignalRows, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a control fitted to `rows` gives for P(a large call gains nothing) of other rows."""
+    if len(set(rows.nothing_gained)) == 1:  # a control needs both, and nothing orders these rows
+        return np.zeros(len(values_NF))
+    return np.asarray(clone(control).fit(rows.values_NF, rows.nothing_gained).predict_proba(values_NF)[:, 1])
+
+
+def _figures(prepared: Prepared, validate_N: NDArray[np.float64], test_N: NDArray[np.float64]) -> dict[str, float]:
+    validate, test = (
+        ScoredOutcomes(score=score_N, small_correct=rows.small_correct, large_correct=rows.large_correct)
+        for score_N, rows in ((validate_N, prepared.validate), (test_N, prepared.test))
+    )
+    saved, lost = calls_saved_at(validate, test, MAX_LOSS)
+    on_validate = 1 - Frontier.of(validate).cheapest(MAX_LOSS).call_rate
+    return dict(zip(FIGURES, (saved, lost, Frontier.of(test).area(), on_validate), strict=True))
+
+
+def summarised(seeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over seeds, and `signals` and `chosen` less every other gate, paired by seed.
+
+    Seeds draw splits of the same rows, for which the intervals allow (Nadeau and Bengio, 2003).
+    """
+    runs = list(seeds.values())
+    gates = [gate for gate in runs[0]["gates"] if gate != "parameters"]
+
+    def of(gate: str, figure: str) -> list[float]:
+        return [run["gates"][gate][figure] for run in runs]
+
+    share = runs[0]["num_test"] / runs[0]["num_others"]
+    return {
+        "num_seeds": len(runs),
+        **{key: float(np.mean([run[key] for run in runs])) for key in ("small_accuracy", "large_accuracy")},
+        **{key: runs[0][key] for key in ("num_validate", "num_test")},
+        "parameters": max(run["gates"]["parameters"]["signals"] for run in runs),
+        "curves": max(run["gates"]["parameters"]["curves"] for run in runs),
+        "gates": {gate: {figure: float(np.mean(of(gate, figure))) for figure in FIGURES} for gate in gates},
+        "differences": {
+            f"{first} - {second}": {
+                figure: _interval(of(first, figure), of(second, figure), share)
+                for figure in ("calls_saved", "lost", "area")
+            }
+            for first, second in (
+                *(("signals", gate) for gate in gates if gate not in ("signals", CHOSEN)),
+                (CHOSEN, "confidence"),
+            )
+        },
+    }
+
+
+def _interval(first: list[float], second: list[float], share: float) -> dict[str, Any] | None:
+    found = resampled_difference(first, second, share)
+    return found and {"estimate": found.estimate, "interval": [found.low, found.high]}
+
+
+def show(tables: Mapping[str, Any]) -> None:
+    """The tables for a person, in percent."""
+    for name, table in tables.items():
+        rows = f"{table['num_validate']} validate and {table['num_test']} test rows"
+        shown = Table(title=f"{name}: {table['num_seeds']} seeds, {rows}")
+        for heading in ("gate", "calls saved", "points lost", "area", "signals - this, calls saved"):
+            shown.add_column(heading, justify="left" if heading == "gate" else "right")
+        for gate, figures in table["gates"].items():
+            difference = table["differences"].get(f"signals - {gate}", {}).get("calls_saved")
+            shown.add_row(
+                gate,
+                *(f"{100 * figures[figure]:.1f}" for figure in FIGURES[:3]),
+                "" if difference is None else _points(difference),
+            )
+        Console(width=120).print(shown)
+
+
+def _points(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def main() -> None:
+    """Measure the seeds that are missing, print the tables, and write them with `--write`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
+    parser.add_argument("--num-seeds", type=int, default=10)
+    parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
+    parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--write", action="store_true", help=f"keep the tables in {RESULTS.name}")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    places = Places(arguments.storage, arguments.assets, arguments.clinc)
+    tables = {}
+    for name in arguments.only or DATA:
+        seeds = {}
+        for seed in track(range(arguments.num_seeds), name):
+            prepared = prepare(name, seed, places)
+            rows = prepared.test
+            seeds[str(seed)] = {
+                "small_accuracy": float(rows.small_correct.mean()),
+                "large_accuracy": float(rows.large_correct.mean()),
+                "num_validate": len(prepared.validate.label_N),
+                "num_test": len(rows.label_N),
+                "num_others": prepared.num_train + len(prepared.validate.label_N),
+                "gates": measured(prepared, seed),
+            }
+        tables[name] = summarised(seeds) | {"machine": machine()}
+    show(tables)
+    if arguments.write:
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps(kept | tables, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the small side has kept of the rows that it learned: class means, what rows of a class vary by, remembered rows.
+
+A gate measures by it how far a row lies from what is known. Everything is at unit length, as the base of the networks
+sees it. Shapes: N rows, D features, C labels, R remembered rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kcm.closed_form.discriminant import class_means, pooled_covariance
+from kcm.collaborator.collaborator import Collaborator
+
+MAX_REMEMBERED = 1000  # rows that a gate looks for neighbours among: more would cost what it saves
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Tensors, each empty where it is not known.
+
+    `mean_CK`, float64, are class means in coordinates x @ whiten_DK in which distance is Mahalanobis', by the pooled
+    covariance; where that is not known `whiten_DK` is empty and K = D. `seen_C` (bool) marks the labels with rows.
+    `remembered_RD`, float32, are rows of the memory, `label_R` (int64) theirs.
+    """
+
+    mean_CK: Tensor
+    seen_C: Tensor
+    whiten_DK: Tensor
+    remembered_RD: Tensor
+    label_R: Tensor
+
+    @classmethod
+    def nothing(cls) -> Reference:
+        """Of a side that has kept nothing."""
+        none = torch.zeros(0, 0)
+        return cls(none, torch.zeros(0, dtype=torch.bool), none, none, torch.zeros(0, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, collaborator: Collaborator, learner_state: Mapping[str, Any]) -> Reference:
+        """From the sums of the base where there is one, else from the rows in the memory, if any."""
+        memory = learner_state.get("memory") or {}
+        nothing = cls.nothing()
+        remembered_RD, label_R = nothing.remembered_RD, nothing.label_R
+        if memory.get("ids"):
+            remembered_RD = F.normalize(memory["features"].float(), dim=-1)
+            label_R = memory["labels"]
+        base = collaborator.base
+        if base is not None:
+            count_C, sum_CD = base.count_C, base.sum_CD
+        elif len(label_R):
+            one_hot_RC = F.one_hot(label_R, collaborator.num_labels).double()
+            count_C, sum_CD = one_hot_RC.sum(0), one_hot_RC.T @ remembered_RD.double()
+        else:
+            return nothing
+        mean_CK, whiten_DK = class_means(count_C, sum_CD), nothing.whiten_DK
+        if base is not None and base.kind == "lda":
+            covariance_DD = pooled_covariance(count_C, sum_CD, base.gram_DD, base.shrinkage)
+            # A = L L^T of the inverse: |(x - m) L|^2 = (x - m) A (x - m).
+            whiten_DK = torch.linalg.cholesky(torch.linalg.inv(covariance_DD))
+            mean_CK = mean_CK @ whiten_DK
+        return cls(
+            mean_CK.contiguous(),
+            count_C > 0,
+            whiten_DK.contiguous(),
+            remembered_RD[:MAX_REMEMBERED].contiguous(),  # in the order of their keys, which is random
+            label_R[:MAX_REMEMBERED].contiguous(),
+        )
+
+    def distances(self, features_ND: ArrayLike) -> NDArray[np.float64] | None:
+        """Distance to every class mean, [N, C], infinite to labels without rows; None where no means are known."""
+        if not len(self.mean_CK):
+            return None
+        x_NK = _unit(features_ND).double()
+        if len(self.whiten_DK):
+            x_NK = x_NK @ self.whiten_DK
+        square_NC = x_NK.square().sum(1, keepdim=True) - 2 * x_NK @ self.mean_CK.T + self.mean_CK.square().sum(1)
+        return np.asarray(square_NC.clamp_min(0).sqrt().masked_fill(~self.seen_C, math.inf).numpy())
+
+    def neighbours(self, features_ND: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+        """Cosine distance of the nearest remembered rows, and their labels, [N, k] each; None without a memory."""
+        if not len(self.label_R):
+            return None
+        cosine_NR = _unit(features_ND) @ self.remembered_RD.T
+        cosine_NK, row_NK = cosine_NR.topk(min(NEIGHBOURS, len(self.label_R)), dim=1)
+        return (1 - cosine_NK.double()).numpy(), self.label_R[row_NK].numpy()
+
+
+def _unit(features_ND: ArrayLike) -> Tensor:
+    return F.normalize(torch.as_tensor(np.asarray(features_ND, dtype=np.float32)), dim=-1)

@@ -1,0 +1,78 @@
+"""The gate of signals, read whole: what is drawn adds up to the score that decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import Input, SmallSide, logits
+from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.reference import Reference
+from kcm.cascade.scores import form_named
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import PixelsConfig
+from kcm.explain.explanation import explain
+from kcm.explain.gate import gate_curves, read_gate
+from kcm.inputs.content import Content
+from kcm.large import RecordedConfig
+from kcm.learners import FinetuneConfig
+
+DIM = 16
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    rng = np.random.default_rng(0)
+    features = rng.random((120, DIM)).astype(np.float32)
+    collaborator = Collaborator(DIM, 3, NetworkConfig(hidden=(), base="lda"), "kan", seed=0).requires_grad_(False)
+    assert collaborator.base is not None
+    collaborator.base.add(collaborator.base.sums_of([(torch.from_numpy(features), torch.arange(120) % 3)]))
+    judge, small = (each / 0.5 for each in logits(collaborator, features))
+    right = rng.random((2, 120)) < 0.7
+    fitted = form_named("signals").fit(
+        GateRows(
+            inputs=GateInputs(judge, small, features),
+            small_correct=right[0],
+            large_correct=right[1],
+            reference=Reference.of(collaborator, {}),
+        )
+    )
+    return Bundle(
+        collaborator=collaborator,
+        seed=0,
+        label_names=("a", "b", "c"),
+        task_names=("only",),
+        encoder=PixelsConfig(side=4, color="grey"),
+        encoder_identity="stub",
+        large=RecordedConfig(path="none"),
+        large_identity="stub",
+        policy=Policy(gate="signals", temperature=0.5, decision=KEEP_ALL),
+        gate_head=fitted.head,
+        learner=FinetuneConfig(),
+    )
+
+
+def test_the_constant_and_the_curves_add_up_to_the_score_that_decides(bundle: Bundle) -> None:
+    features = np.random.default_rng(1).random((1, DIM)).astype(np.float32)
+    given = Input(Content(image=b"-"))
+    (judgement,) = SmallSide(bundle, None).judge_features(features, [given], 0.0)  # type: ignore[arg-type]
+    reading = explain(bundle, given, [judgement]).gate
+    assert reading is not None
+    assert reading.score == pytest.approx(judgement.gate_score, abs=1e-4)  # of the serving form of the networks
+    for curve, value, added in zip(reading.curves, reading.values, reading.contributions, strict=True):
+        assert added == pytest.approx(np.interp(value, curve.points, curve.added), abs=0.05)
+
+
+def test_every_curve_is_there_whole(bundle: Bundle) -> None:
+    curves = gate_curves(bundle)
+    assert {"confidence", "nearest mean", "small accuracy"} <= {curve.signal.name for curve in curves}
+    assert all(len(curve.points) == len(curve.added) == 41 for curve in curves)
+
+
+def test_a_gate_without_curves_has_nothing_to_read(bundle: Bundle) -> None:
+    plain = Bundle(**(vars(bundle) | {"policy": Policy(), "gate_head": None}))
+    assert gate_curves(plain) == ()
+    assert read_gate(plain, np.ones(DIM, dtype=np.float32)) is None
