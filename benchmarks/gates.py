@@ -49,7 +49,9 @@ OURS = ("confidence", "deferral", "signals")
 CONTROLS: dict[str, ClassifierMixin] = {
     "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     "gradient boosting": HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=8),
-    "mlp": make_pipeline(StandardScaler(), MLPClassifier((16,), solver="lbfgs", alpha=1.0, max_iter=1000, random_state=0)),
+    "mlp": make_pipeline(
+        StandardScaler(), MLPClassifier((16,), solver="lbfgs", alpha=1.0, max_iter=1000, random_state=0)
+    ),
 }
 CHOSEN = "chosen"
 FIGURES = ("calls_saved", "lost", "area", "calls_saved_on_validate")

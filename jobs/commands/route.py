@@ -66,7 +66,7 @@ def evaluate(
     APGR and CPT are null where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
-        from jobs.views.route import evaluation_view
+        from jobs.views.route import evaluation_view, progress_bars
         from jobs.views.table import result_console
         from kcm.config import parse_config
         from kcm.routing.evaluate import EvaluateConfig
@@ -75,8 +75,9 @@ def evaluate(
 
         options = {"num_folds": num_folds, "num_repeats": num_repeats, "max_loss": max_loss, "seed": seed}
         config = parse_config(EvaluateConfig, options, where="options")
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
-        result |= compare(frame.table, frame.inputs, frame.confidence_name, config)
+        with progress_bars() as progress:
+            frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
+            result |= compare(frame.table, frame.inputs, frame.confidence_name, config, progress)
         result["notes"] += frame.notes
         result_console().print(evaluation_view(result))
 
@@ -99,10 +100,12 @@ def fit(
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
+        from jobs.views.route import progress_bars
         from kcm.routing.frame import RoutingFrame
 
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path)
-        result |= frame.fit(seed, output)
+        with progress_bars() as progress:
+            frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
+            result |= frame.fit(seed, output)
         typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
 
 

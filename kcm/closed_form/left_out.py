@@ -1,11 +1,11 @@
 """Ridge regression of rows, with the predictions that each unit gets when it is left out.
 
-Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each.
+Shapes: N rows, P inputs, K targets, R the rank of the inputs, G units of M rows each, S strengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kcm.metrics.units import Units
 
+CHUNK_ROWS = 2048  # read at once where inputs are streamed
 _STRENGTHS = np.logspace(-6, 1, 29)  # relative to the largest eigenvalue
 
 
@@ -40,6 +41,47 @@ def ridge_left_out(inputs_NP: NDArray[np.float64], targets_NK: NDArray[np.float6
     strength_K, left_out_NK = _best_strength(left_NR, singular_R**2, y_NK, units)
     shrunk_RK = singular_R[:, None] / (singular_R[:, None] ** 2 + strength_K)
     weight_PK = right_RP.T @ (shrunk_RK * (left_NR.T @ y_NK))
+    return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
+
+
+def streamed_ridge_left_out(
+    read: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+    targets_NK: NDArray[np.float64],
+    units: Units,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LeftOutRidge:
+    """As `ridge_left_out`, of inputs that are read twice, chunk by chunk: memory goes with P^2, time with N P^2.
+
+    `read` gives the inputs [n, P] at positions [n]. `progress` is told of rows read, of all that will be.
+    """
+    num_rows, chunks = len(targets_NK), list(_chunks(units, len(targets_NK)))
+    mean_K = targets_NK.mean(0)
+    y_NK = targets_NK - mean_K
+    done = 0
+    sum_P = gram_PP = cross_PK = np.zeros(())
+    for rows in chunks:
+        inputs_nP = read(rows)
+        sum_P, gram_PP = sum_P + inputs_nP.sum(0), gram_PP + inputs_nP.T @ inputs_nP
+        cross_PK = cross_PK + inputs_nP.T @ y_NK[rows]
+        progress(done := done + len(rows), 2 * num_rows)
+    mean_P = sum_P / num_rows
+    square_R, right_PR = _spectrum(gram_PP - num_rows * np.outer(mean_P, mean_P))
+    singular_R = np.sqrt(square_R)
+    projected_RK = (right_PR.T @ cross_PK) / singular_R[:, None]  # y has mean 0: inputs need not be centred
+    strengths_S = _STRENGTHS * float(square_R.max(initial=0))
+    left_out_SNK = np.empty((len(strengths_S), *y_NK.shape))
+    means_NK = np.empty_like(y_NK)
+    for rows in chunks:
+        left_nR = (read(rows) - mean_P) @ right_PR / singular_R
+        blocks = list(_blocks(units.of(rows), len(rows)))
+        for at, strength in enumerate(strengths_S):
+            shrink_R = square_R / (square_R + strength)
+            left_out_SNK[at, rows] = _left_out(left_nR, shrink_R, projected_RK, y_NK[rows], blocks, num_rows)
+        means_NK[rows] = _left_out_means(y_NK[rows], blocks, num_rows)
+        progress(done := done + len(rows), 2 * num_rows)
+    best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
+    left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T - means_NK
+    weight_PK = right_PR @ (singular_R[:, None] / (square_R[:, None] + strengths_S[best_K]) * projected_RK)
     return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK)
 
 
@@ -71,10 +113,13 @@ def _best_strength(
     """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""
     strengths_S = _STRENGTHS * float(square_R.max(initial=0))
     blocks = list(_blocks(units, len(y_NK)))
-    left_out_SNK = np.stack([_left_out(left_NR, square_R / (square_R + s), y_NK, blocks) for s in strengths_S])
+    projected_RK = left_NR.T @ y_NK
+    left_out_SNK = np.stack(
+        [_left_out(left_NR, square_R / (square_R + s), projected_RK, y_NK, blocks, len(y_NK)) for s in strengths_S]
+    )
     best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
     left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
-    return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks)
+    return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks, len(y_NK))
 
 
 def _thin_svd(inputs_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -105,24 +150,40 @@ def _blocks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
         yield order[first[units.size == size][:, None] + np.arange(size)]
 
 
+def _chunks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
+    """Positions of all rows, units whole, in chunks of about `CHUNK_ROWS`."""
+    if not units.grouped:
+        yield from np.array_split(np.arange(num_rows), max(1, -(-num_rows // CHUNK_ROWS)))
+        return
+    order, ends = np.argsort(units.code, kind="stable"), np.cumsum(units.size)
+    # The units that reach into the next chunk's rows end this chunk.
+    cuts = np.searchsorted(ends, np.arange(CHUNK_ROWS, num_rows, CHUNK_ROWS))
+    yield from (rows for rows in np.split(order, np.unique(ends[cuts])) if len(rows))
+
+
 def _left_out(
     left_NR: NDArray[np.float64],
     shrink_R: NDArray[np.float64],
+    projected_RK: NDArray[np.float64],
     y_NK: NDArray[np.float64],
     blocks: list[NDArray[np.intp]],
+    num_rows: int,
 ) -> NDArray[np.float64]:
-    """Predictions of y, whose mean is 0, for every unit from all the others, [N, K]."""
+    """Predictions of y, whose mean is 0, for every unit from all the others, [N, K].
+
+    `projected_RK` are the products of the left vectors and y over all `num_rows` rows, of which these may be a part.
+    """
     predicted_NK = np.empty_like(y_NK)
-    residual_NK = y_NK - left_NR @ (shrink_R[:, None] * (left_NR.T @ y_NK))
+    residual_NK = y_NK - left_NR @ (shrink_R[:, None] * projected_RK)
     for rows_GM in blocks:
         left_GMR = left_NR[rows_GM]
-        hat_GMM = 1 / len(y_NK) + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
+        hat_GMM = 1 / num_rows + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
         left_residual_GMK = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_NK[rows_GM])
         predicted_NK[rows_GM] = y_NK[rows_GM] - left_residual_GMK
     return predicted_NK
 
 
-def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]]) -> NDArray[np.float64]:
+def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]], num_rows: int) -> NDArray[np.float64]:
     """Mean of y, whose own mean is 0, over all other units, [N, K].
 
     It falls where a row's own y is high. Left in the predictions, it would order rows that nothing else tells apart
@@ -130,6 +191,6 @@ def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]]) -
     """
     mean_NK = np.empty_like(y_NK)
     for rows_GM in blocks:
-        others = len(y_NK) - rows_GM.shape[1]
+        others = num_rows - rows_GM.shape[1]
         mean_NK[rows_GM] = -y_NK[rows_GM].sum(1, keepdims=True) / others
     return mean_NK

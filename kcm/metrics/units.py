@@ -27,6 +27,10 @@ class Units:
         """What a lost row adds to the sum of unit losses, for each of `rows`: one over its unit's size."""
         return 1 / self.size[self.code[rows]] if self.grouped else np.ones(len(rows))
 
+    def of(self, rows: NDArray[np.intp]) -> Units:
+        """The units of some of the rows, as they are there."""
+        return Units(self.code[rows].astype(object) if self.grouped else None, len(rows))
+
     def sample(self, num_rows: int, max_rows: int, seed: int) -> NDArray[np.intp]:
         """Positions of all `num_rows` rows, or those of randomly drawn whole units up to `max_rows`.
 

@@ -17,7 +17,7 @@ from kcm.config import Config
 from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
 from kcm.routing.head import fit_head
-from kcm.routing.inputs import RouterInputs, word_inputs
+from kcm.routing.inputs import Progress, RouterInputs, silent, word_inputs
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 
@@ -59,7 +59,13 @@ class FoldFigures:
     loss: float
 
 
-def evaluate(table: RoutingTable, inputs: RouterInputs, confidence_name: str, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    table: RoutingTable,
+    inputs: RouterInputs,
+    confidence_name: str,
+    config: EvaluateConfig,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Means over all folds for every router, and paired differences of the deferral router from each, as plain data.
 
     A measure that the table does not define (APGR where the large model is not better) is None throughout; of one that
@@ -67,6 +73,7 @@ def evaluate(table: RoutingTable, inputs: RouterInputs, confidence_name: str, co
     """
     names, compared = unit_names(table), methods(table, inputs, confidence_name)
     found: dict[str, list[FoldFigures]] = {name: [] for name in (*compared, "random")}
+    done, total = 0, config.num_repeats * config.num_folds * len(compared)
     for repeat in range(config.num_repeats):
         fold_N = folds(names, config.num_folds, config.seed + repeat)
         for fold in range(config.num_folds):
@@ -75,6 +82,7 @@ def evaluate(table: RoutingTable, inputs: RouterInputs, confidence_name: str, co
             for name, method in compared.items():
                 fit_score, score = method(fit, held_out)
                 found[name].append(_fold_figures(rows.scored(fit_score), held_out_rows.scored(score), config.max_loss))
+                progress("routers fitted to folds", done := done + 1, total)
             found["random"].append(_random(rows, held_out_rows, config.max_loss))
     return _summary(table, found, config)
 

@@ -21,7 +21,7 @@ from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.config import RequestConfig, RouteColumns
-from kcm.routing.inputs import NO_ENCODER, RouterInputs, find_encoder, router_inputs
+from kcm.routing.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
 from kcm.routing.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
@@ -38,6 +38,7 @@ class RoutingFrame:
     encoder: str | None
     assets_dir: Path
     router: Router | None = None
+    progress: Progress = silent
 
     @classmethod
     def open(
@@ -48,6 +49,7 @@ class RoutingFrame:
         encoder: str | None,
         assets_dir: Path,
         router_folder: Path | None = None,
+        progress: Progress = silent,
     ) -> RoutingFrame:
         """Read the table, of which `named_columns` says what its columns are.
 
@@ -55,7 +57,7 @@ class RoutingFrame:
         """
         router = Router.read(router_folder) if router_folder else None
         columns = named_columns(RouteColumns, router, columns_file, overrides)
-        return cls(read_table(path, columns), columns, encoder, assets_dir, router)
+        return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
 
     @property
     def confidence_name(self) -> str:
@@ -80,7 +82,8 @@ class RoutingFrame:
     @cached_property
     def inputs(self) -> RouterInputs:
         """The inputs of a router for every row."""
-        return router_inputs(self.table, self._encoder[0], is_confidence=self.columns.confidence is not None)
+        is_confidence = self.columns.confidence is not None
+        return router_inputs(self.table, self._encoder[0], is_confidence=is_confidence, progress=self.progress)
 
     @property
     def notes(self) -> list[str]:
@@ -115,6 +118,7 @@ class RoutingFrame:
             seed,
             encoder.config.model if encoder else None,
             encoder.identity if encoder else None,
+            self.progress,
         )
         return router, split, len(rows)
 

@@ -9,6 +9,7 @@ Shapes: N rows, F numbers, E features of the encoder, V word buckets, P coeffici
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out
+from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, streamed_ridge_left_out
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
 from kcm.metrics.units import Units
-from kcm.routing.inputs import RouterInputs
+from kcm.routing.inputs import Progress, RouterInputs, silent
 
-MAX_ROWS = 4000  # fitted on: time grows with the cube of the rows
+# Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk: with all buckets time
+# grows with the cube of the rows.
+EXACT_ROWS, NUM_FOLDED = 4000, 2048
 # Variance of the scaled inputs of each kind, beside 1 for the words. Chosen on the GSM8K answers of
 # benchmarks/routing.py, where seven other choices of shares and kernels came within 0.005 APGR.
 NUMBERS_SHARE, ENCODING_SHARE = 0.1, 0.3
@@ -77,31 +80,29 @@ class RoutingHead(nn.Module):
 
 
 def fit_head(
-    inputs: RouterInputs, target_N: NDArray[np.float64], group: NDArray[np.object_] | None = None, *, seed: int = 0
+    inputs: RouterInputs,
+    target_N: NDArray[np.float64],
+    group: NDArray[np.object_] | None = None,
+    progress: Progress = silent,
 ) -> tuple[RoutingHead, NDArray[np.float64]]:
     """A head fitted to `target_N`, and its out-of-fold estimates [N] for the same rows.
 
-    Of more than `MAX_ROWS` rows those of randomly drawn units are fitted on; the others are out of fold as they are.
     Raises DataError when there are fewer than two units.
     """
     units = Units(group, len(inputs))
     if units.count < 2:
         raise DataError(f"a routing head needs at least two rows or groups, got {units.count}", where="fit")
-    rows = units.sample(len(inputs), MAX_ROWS, seed)
-    part = inputs.select(rows)
-    head = RoutingHead(part.numbers_NF.shape[1], part.encoding_NE.shape[1], part.words_NV.shape[1])
-    head.normalizer.fit([torch.from_numpy(part.numbers_NF)])
-    blocks = _scaled_blocks(head.curves(part.numbers_NF), part)
-    fit_units = Units(None if group is None else group[rows], len(rows))
-    weights, constant, left_out_N = _solve(blocks, target_N[rows], fit_units)
-    if part.numbers_NF.shape[1]:
+    head = RoutingHead(inputs.numbers_NF.shape[1], inputs.encoding_NE.shape[1], inputs.words_NV.shape[1])
+    head.normalizer.fit([torch.from_numpy(inputs.numbers_NF)])
+    blocks = _scaled_blocks(head.curves(inputs.numbers_NF), inputs)
+    solve = _solve if len(inputs) <= EXACT_ROWS else partial(_solve_streamed, progress=progress)
+    weights, constant, left_out_N = solve(blocks, target_N, units)
+    if inputs.numbers_NF.shape[1]:
         head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
     head.encoding_weight.copy_(torch.from_numpy(weights[1]))
     head.words_weight.copy_(torch.from_numpy(weights[2]))
     head.constant.fill_(constant)
-    estimate_N = head.estimate(inputs)
-    estimate_N[rows] = left_out_N
-    return head, estimate_N
+    return head, left_out_N
 
 
 def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[tuple[Block, float]]:
@@ -127,6 +128,31 @@ def _solve(
     dual = gram_ridge_left_out(gram_NN, target_N[:, None], units)
     weights = [scale**2 * np.asarray(block.T @ dual.dual[:, 0]) for block, scale in blocks]
     return weights, float(dual.mean[0] - dual.dual[:, 0] @ gram_NN.mean(1)), dual.left_out[:, 0]
+
+
+def _solve_streamed(
+    blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units, progress: Progress
+) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
+    """As `_solve`, in memory that does not grow with the rows; words share `NUM_FOLDED` buckets (arXiv 0902.2206)."""
+    *dense, (words_NV, words_scale) = blocks
+    num_buckets = words_NV.shape[1]
+    bucket_V = np.arange(num_buckets) % NUM_FOLDED
+    fold_VW = csr_array(
+        (np.ones(num_buckets), (np.arange(num_buckets), bucket_V)), (num_buckets, min(num_buckets, NUM_FOLDED))
+    )
+
+    def read(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        words_nW = _dense(words_NV[rows] @ fold_VW)
+        return np.concatenate([*(scale * _dense(block[rows]) for block, scale in dense), words_scale * words_nW], 1)
+
+    fit = streamed_ridge_left_out(
+        read, target_N[:, None], units, lambda done, total: progress("rows fitted on", done, total)
+    )
+    ends = np.cumsum([block.shape[1] for block, _ in dense])
+    parts = np.split(fit.weight[:, 0], ends)
+    weights = [scale * part for part, (_, scale) in zip(parts, blocks, strict=True)]
+    weights[-1] = fold_VW @ weights[-1]
+    return weights, float(fit.constant[0]), fit.left_out[:, 0]
 
 
 def _scale(block: Block, share: float) -> float:

@@ -6,7 +6,7 @@ Shapes: N rows, F numbers, E features of the encoder, V word buckets.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,16 @@ NUM_BUCKETS = 2**14
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
+_ENCODED_AT_ONCE = 256  # texts between two signs of life
 _CLIP = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is counted, how many of them are done, and how many there are."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +63,9 @@ def word_inputs(texts: Sequence[str]) -> RouterInputs:
     return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
 
 
-def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool) -> RouterInputs:
+def router_inputs(
+    table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool, progress: Progress = silent
+) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
 
     What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
@@ -73,12 +84,23 @@ def router_inputs(table: RoutingTable, encoder: Encoder | None, *, is_confidence
         numbers.append(text_statistics(texts))
         words.append(hashed_words(texts))
         if encoder is not None:
-            encodings.append(np.asarray(encoder.encode(contents(texts)), dtype=np.float64))
+            encodings.append(_encoded(texts, encoder, progress))
     if not numbers:
         raise DataError(
             "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
         )
     return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
+
+
+def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress) -> NDArray[np.float64]:
+    """Features [N, E]; texts of like length are encoded together."""
+    features_NE = np.empty((len(texts), encoder.dim))
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(texts), _ENCODED_AT_ONCE):
+        rows = order[start : start + _ENCODED_AT_ONCE]
+        features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
+        progress("texts encoded", start + len(rows), len(texts))
+    return features_NE
 
 
 def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:

@@ -17,7 +17,7 @@ from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
 from kcm.routing.head import RoutingHead, fit_head
-from kcm.routing.inputs import RouterInputs
+from kcm.routing.inputs import Progress, RouterInputs, silent
 from kcm.routing.table import RoutingTable
 
 MANIFEST, FORMAT = "router.json", 1
@@ -56,10 +56,11 @@ class Router:
         seed: int,
         encoder: str | None = None,
         encoder_identity: str | None = None,
+        progress: Progress = silent,
     ) -> Router:
         """Fit on every row of `table`; the score is P(small right) - P(large right) as the head estimates it."""
         gain = table.small_correct.astype(np.float64) - table.large_correct
-        head, left_out = fit_head(inputs, gain, table.group, seed=seed)
+        head, left_out = fit_head(inputs, gain, table.group, progress)
         config = RouterConfig(
             columns=columns,
             seed=seed,

@@ -6,7 +6,8 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out
+from kcm.closed_form import left_out
+from kcm.closed_form.left_out import gram_ridge_left_out, ridge_left_out, streamed_ridge_left_out
 from kcm.metrics.units import Units
 
 
@@ -96,3 +97,19 @@ def test_inner_products_alone_give_the_same_fit(grouped):
     np.testing.assert_allclose(predicted, new @ fit.weight + fit.constant, rtol=1e-6)
     np.testing.assert_allclose(gram_fit.left_out, fit.left_out, rtol=1e-6)
     np.testing.assert_allclose(gram_fit.dual.sum(0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 2, 3]], ids=["rows", "groups"])
+def test_inputs_read_chunk_by_chunk_give_the_same(monkeypatch, sizes):
+    monkeypatch.setattr(left_out, "CHUNK_ROWS", 7)
+    inputs, target = _data(60, 8)
+    targets = np.stack([target, target**2], 1)
+    group = np.repeat([f"g{i}" for i in range(60)], np.resize(sizes, 60))[:60].astype(object)
+    units = Units(np.random.default_rng(0).permutation(group), 60)  # rows of a group are not neighbours
+    read = []
+    whole = ridge_left_out(inputs, targets, units)
+    streamed = streamed_ridge_left_out(lambda rows: (read.append(len(rows)), inputs[rows])[1], targets, units)
+    for name in ("weight", "constant", "left_out"):
+        np.testing.assert_allclose(getattr(streamed, name), getattr(whole, name), rtol=1e-7, atol=1e-9)
+    assert max(read) <= 9
+    assert sum(read) == 120

@@ -61,14 +61,28 @@ def test_a_target_or_inputs_that_do_not_vary_give_its_mean(target: np.ndarray) -
     np.testing.assert_allclose(head.estimate(same), target, atol=1e-9)
 
 
-def test_of_many_rows_whole_units_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "MAX_ROWS", 50)
-    rows, target = inputs(400, num_buckets=0)
-    group = np.repeat(np.arange(100), 4).astype(object)
-    head, estimate = fit_head(rows, target, group)
-    own = np.isclose(head.estimate(rows), estimate, rtol=0, atol=1e-12)
-    assert 350 <= own.sum() < 360  # those that were not fitted on are estimated by the head itself
-    assert all(len(set(own[group == name])) == 1 for name in range(100))
+@pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
+def test_many_rows_are_fitted_as_few_are_and_all_of_them(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+    rows, target = inputs(400, num_buckets=20)
+    group = np.repeat(np.arange(100), 4).astype(object) if grouped else None
+    head, left_out = fit_head(rows, target, group)
+    monkeypatch.setattr(heads, "EXACT_ROWS", 50)
+    monkeypatch.setattr("kcm.closed_form.left_out.CHUNK_ROWS", 90)
+    told: list[tuple[str, int, int]] = []
+    streamed, streamed_left_out = fit_head(rows, target, group, lambda *step: told.append(step))
+    np.testing.assert_allclose(streamed.estimate(rows), head.estimate(rows), atol=1e-6)
+    np.testing.assert_allclose(streamed_left_out, left_out, atol=1e-6)
+    assert told[-1] == ("rows fitted on", 800, 800)  # each is read twice
+
+
+def test_of_many_rows_words_share_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "EXACT_ROWS", 50)
+    monkeypatch.setattr(heads, "NUM_FOLDED", 8)
+    rows, target = inputs(400, num_buckets=20)
+    head, _ = fit_head(rows, target)
+    weight = head.words_weight.numpy()
+    np.testing.assert_allclose(weight[:8], weight[8:16])
+    assert np.corrcoef(head.estimate(rows), target)[0, 1] > 0.8
 
 
 def test_a_single_row_or_other_widths_are_refused() -> None:
