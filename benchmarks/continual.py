@@ -159,6 +159,18 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list) else value
 
 
+def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with the cells and differences of an earlier one that it has not measured again."""
+    merged = dict(table)
+    for part, names in (("cells", ("network",)), ("differences", ("first", "second"))):
+        known = {
+            tuple(each[key] for key in (*names, "learner", "memory_per_class")): each
+            for each in (*earlier.get(part, ()), *table[part])
+        }
+        merged[part] = list(known.values())
+    return merged
+
+
 def write_results(section: str, found: Mapping[str, Any]) -> None:
     """Put figures into the committed file; what this call did not measure stays."""
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
@@ -254,8 +266,10 @@ def main() -> None:
     for table in tables.values():
         console.print(f"\n[bold]{table['title']}[/bold]", study_view(table))
     if arguments.write and tables:
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8")).get("tables", {}) if RESULTS.is_file() else {}
         short_tables = {
-            name: {**table, "cells": [short(cell) for cell in table["cells"]]} for name, table in tables.items()
+            name: with_earlier({**table, "cells": [short(cell) for cell in table["cells"]]}, earlier.get(name, {}))
+            for name, table in tables.items()
         }
         write_results("tables", short_tables)
 

@@ -30,7 +30,7 @@ class TuneConfig(Config):
     gates: tuple[GateName, ...] = Field(
         ("confidence", "deferral"),
         min_length=1,
-        description="Gate scores: confidence, margin, entropy, deferral, or your own.",
+        description="Gate scores: confidence, margin, entropy, deferral, signals, or your own.",
     )
     scopes: tuple[Scope, ...] = Field(
         ("global", "per_task"), min_length=1, description="One threshold, or one per task."
