@@ -154,6 +154,7 @@ FAMILIES: Mapping[str, Family] = {
                 "files": "kcm.tasks.files:FilesSource",
                 "hub": "kcm.tasks.hub:HubSource",
                 "pairs": "kcm.tasks.pairs:PairsSource",
+                "pictures": "kcm.tasks.pictures:PicturesSource",
             },
         ),
         Family(

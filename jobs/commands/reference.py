@@ -55,7 +55,8 @@ def _variant(model: type[BaseModel]) -> str:
 def _tag(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     """The only value of a field that chooses the form of a section; empty for any other field."""
     if issubclass(model, Component) and name == model.family.tag:
-        return model.family.tag_of(model)
+        path = f"{model.__module__}:{model.__qualname__}"
+        return next((known.tag for known in model.family.known() if known.path == path), path)
     values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return values[0] if len(values) == 1 else ""
 

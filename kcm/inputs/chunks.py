@@ -25,7 +25,7 @@ from kcm.inputs.location import Location, explained
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
-_BLOCK_BYTES = 4 << 20  # that are parsed at once; no row of a CSV file may be longer than eight of them
+_BLOCK_BYTES = 16 << 20  # that are parsed at once; no row of a CSV file may be longer
 _CHUNK_BYTES = 32 << 20  # of a Parquet file's values, unpacked
 _MAX_ROWS = 65_536
 
@@ -80,6 +80,10 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
     except (ValueError, csv.Error, pa.ArrowException) as error:
         if "invalid UTF8" in str(error):
             raise _not_utf8(location) from None
+        if "straddling object" in str(error):
+            raise DataError(
+                f"a row is longer than {_BLOCK_BYTES >> 20} MiB", where=str(location), mend="Is a quote left open?"
+            ) from None
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
 
@@ -121,7 +125,7 @@ class _CsvRows:
     """Arrow's reader, and the rows that have another number of fields than the header, put back in their places."""
 
     def __init__(self, names: tuple[str, ...], delimiter: str, kept: Sequence[str]) -> None:
-        self._names, self._delimiter, self._kept = names, delimiter, list(kept)
+        self._names, self._delimiter, self._kept = names, delimiter, list(kept) or [names[-1]]
         self._odd: list[tuple[int, list[str]]] = []  # (position among all rows, its fields), in order
         self._num_blank, self._last_odd, self._is_cut = 0, -1, False
 

@@ -6,12 +6,10 @@ payloads, so that no column is lost, renamed or converted.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.errors import DataError
+from kcm.inputs.chunks import json_object, line_blocks, read_chunks, readable
+from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
-
-MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
 
 CHUNK = {
     "id": pa.string(),  # of the column `id`, or else the position in the file, from 0
@@ -40,7 +38,8 @@ class RowFile(ABC):
     id_column: ClassVar[str] = "id"  # where a row's own id stands, if the file has one
 
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
-        self.path, self.text_column, self.task_column = path, text_column, task_column
+        self.path, self.location = path, Location.of(path)
+        self.text_column, self.task_column = text_column, task_column
         self.image_column = image_column
         self.image_root = path.parent  # paths of pictures may not lead out of it
 
@@ -82,6 +81,26 @@ class RowFile(ABC):
         arrays = [pa.array(columns[name], kind) for name, kind in CHUNK.items()]
         return pa.table([*arrays, payload], names=[*CHUNK, "payload"])
 
+    def _of_table(self, table: pa.Table, start: int, faults: Sequence[str | None]) -> pa.Table:
+        """The chunk of a part of the file's table; `faults` go on beyond its rows."""
+
+        def cells(column: str | None, kind: pa.DataType | None = None) -> list[Any] | None:
+            if column not in table.schema.names:
+                return None
+            found: list[Any] = (table[column].cast(kind) if kind else table[column]).to_pylist()
+            return found
+
+        tasks = cells(self.task_column, pa.string())
+        return self._chunk(
+            start,
+            ids=[_as_text(value) for value in cells(self.id_column) or ()],
+            texts=cells(self.text_column, pa.string()),
+            images=cells(self.image_column),
+            tasks=tasks and [task or None for task in tasks],
+            faults=faults[: len(table)],
+            payload=pa.concat_arrays(table.to_struct_array().chunks),
+        )
+
     def _require_columns(self) -> None:
         for column in filter(None, (self.text_column, self.task_column, self.image_column)):
             if column not in self.schema.names:
@@ -95,40 +114,25 @@ class CsvFile(RowFile):
 
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         super().__init__(path, text_column, task_column, image_column)
-        lines = self._lines()
-        header = next(lines, [])
-        if len(set(header)) != len(header):
-            raise DataError("a column name occurs twice in the header", where=str(path))
-        self.schema = pa.schema([(name, pa.string()) for name in header])
+        names: tuple[str, ...] = ()
+        self.num_rows = 0
+        for chunk in read_chunks(self.location, lambda name: False):
+            names = chunk.names
+            self.num_rows += chunk.num_rows
+        self.schema = pa.schema([(name, pa.string()) for name in names])
         self._require_columns()
-        self.num_rows = sum(1 for _ in lines)
 
     def chunks(self, size: int) -> Iterator[pa.Table]:
         """The rows in order; one with too few or too many fields is at fault."""
-        names, lines = self.schema.names, self._lines()
-        next(lines, None)
-        for start, part in _batched(lines, size):
-            padded = [(fields + [""] * len(names))[: len(names)] for fields in part]
-            columns = {name: list(values) for name, values in zip(names, zip(*padded, strict=True), strict=True)}
-            arrays = [pa.array(values, pa.string()) for values in columns.values()]
-            yield self._chunk(
-                start,
-                ids=columns.get(self.id_column),
-                texts=columns[self.text_column] if self.text_column else None,
-                images=columns[self.image_column] if self.image_column else None,
-                tasks=[task or None for task in columns[self.task_column]] if self.task_column else None,
-                faults=[None if len(f) == len(names) else f"{len(f)} fields instead of {len(names)}" for f in part],
-                payload=pa.StructArray.from_arrays(arrays, names=names),
-            )
+        for whole in read_chunks(self.location):
+            wrong = {**whole.faults, **whole.short}
+            faults = [wrong.get(position) for position in range(whole.num_rows)]
+            for start in range(0, whole.num_rows, size):
+                yield self._of_table(whole.table.slice(start, size), whole.first - 1 + start, faults[start:])
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
         """The columns, all strings."""
         return pa.Table.from_struct_array(payload)
-
-    def _lines(self) -> Iterator[list[str]]:
-        csv.field_size_limit(2**31 - 1)  # the default refuses a text of 128 KiB
-        with self.path.open(encoding="utf-8-sig", newline="") as file, _data_errors(self.path):
-            yield from (fields for fields in csv.reader(file) if fields)
 
 
 class JsonLinesFile(RowFile):
@@ -138,28 +142,31 @@ class JsonLinesFile(RowFile):
         super().__init__(path, text_column, task_column, image_column)
         types: dict[str, set[type]] = {}
         self.num_rows = 0
-        for line in self._lines():
-            self.num_rows += 1
-            for name, value in (_json_object(line) or {}).items():
-                types.setdefault(name, set()).add(_value_type(value))
+        for lines in self._blocks():
+            self.num_rows += len(lines)
+            for line in lines:
+                for name, value in json_object(line)[0].items():
+                    types.setdefault(name, set()).add(_value_type(value))
         self.schema = pa.schema([(name, _arrow_type(found - {type(None)})) for name, found in types.items()])
         self._require_columns()
 
     def chunks(self, size: int) -> Iterator[pa.Table]:
         """The rows in order; a line that is not a JSON object is at fault."""
-        for start, lines in _batched(self._lines(), size):
-            records = [_json_object(line) for line in lines]
-            yield self._chunk(
-                start,
-                ids=[_as_text((record or {}).get(self.id_column)) for record in records],
-                texts=[_string(record, self.text_column) for record in records],
-                images=[_string(record, self.image_column) for record in records] if self.image_column else None,
-                tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
-                faults=[
-                    None if each is not None else _json_fault(line) for each, line in zip(records, lines, strict=True)
-                ],
-                payload=pa.array(lines, pa.string()),
-            )
+        first = 0
+        for block in self._blocks():
+            for start in range(0, len(block), size):
+                lines = block[start : start + size]
+                records, faults = zip(*map(json_object, lines), strict=True)
+                yield self._chunk(
+                    first,
+                    ids=[_as_text(record.get(self.id_column)) for record in records],
+                    texts=[_string(record, self.text_column) for record in records],
+                    images=[_string(record, self.image_column) for record in records] if self.image_column else None,
+                    tasks=[_string(record, self.task_column) for record in records] if self.task_column else None,
+                    faults=[fault or None for fault in faults],
+                    payload=pa.array(lines, pa.string()),
+                )
+                first += len(lines)
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
         """The columns of the scanned schema; null where a row has no such key."""
@@ -171,11 +178,12 @@ class JsonLinesFile(RowFile):
 
     def records(self, payload: pa.ChunkedArray) -> list[dict[str, Any]]:
         """The objects as they came."""
-        return [_json_object(line) or {} for line in payload.to_pylist()]
+        return [json_object(line)[0] for line in payload.to_pylist()]
 
-    def _lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig") as file, _data_errors(self.path):
-            yield from (line for line in file if line.strip())
+    def _blocks(self) -> Iterator[list[str]]:
+        with readable(self.location, (".jsonl",)):
+            for block in line_blocks(self.location):
+                yield [line for _, line in block]
 
 
 class ParquetFile(RowFile):
@@ -183,11 +191,8 @@ class ParquetFile(RowFile):
 
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         super().__init__(path, text_column, task_column, image_column)
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"not a Parquet file: {error}", where=str(path)) from None
-        self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
+        with readable(self.location, (".parquet",)), pq.ParquetFile(self.location.open_at()) as file:
+            self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
         self._require_columns()
         for column in filter(None, (text_column, task_column)):
             kind = self.schema.field(column).type
@@ -197,19 +202,10 @@ class ParquetFile(RowFile):
 
     def chunks(self, size: int) -> Iterator[pa.Table]:
         """The rows in order."""
-        start, has_id = 0, self.id_column in self.schema.names
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=size):
-                yield self._chunk(
-                    start,
-                    ids=[_as_text(value) for value in batch[self.id_column].to_pylist()] if has_id else None,
-                    texts=batch[self.text_column].cast(pa.string()).to_pylist() if self.text_column else None,
-                    images=batch[self.image_column].to_pylist() if self.image_column else None,
-                    tasks=batch[self.task_column].cast(pa.string()).to_pylist() if self.task_column else None,
-                    faults=[None] * len(batch),
-                    payload=batch.to_struct_array(),
-                )
-                start += len(batch)
+        for whole in read_chunks(self.location):
+            for start in range(0, whole.num_rows, size):
+                part = whole.table.slice(start, size)
+                yield self._of_table(part, whole.first - 1 + start, [None] * len(part))
 
     def columns(self, payload: pa.ChunkedArray) -> pa.Table:
         """The columns as they came."""
@@ -235,10 +231,7 @@ def open_rows(
     known_suffix(path)
     if not path.is_file():
         raise DataError("no such file", where=str(path))
-    try:
-        rows = FORMATS[path.suffix](path, text_column, task_column, image_column)
-    except PermissionError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    rows = FORMATS[path.suffix](path, text_column, task_column, image_column)
     rows.image_root = image_root or path.parent
     return rows
 
@@ -248,53 +241,6 @@ def known_suffix(path: Path) -> str:
     if path.suffix not in FORMATS:
         raise DataError(f"unknown suffix {path.suffix!r}", where=str(path), mend=f"Use one of {', '.join(FORMATS)}")
     return path.suffix
-
-
-def _batched(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    """Lists of up to `size` rows, each with the position of its first."""
-    start, part = 0, []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield start, part
-            start, part = start + size, []
-    if part:
-        yield start, part
-
-
-@contextmanager
-def _data_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text: {error.reason}", where=str(path), mend="Save the file as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"not a CSV file: {error}", where=str(path)) from None
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    """The object that a line holds, None where it holds something else, or more levels than `MAX_DEPTH`."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and not (_may_be_deep(line) and _is_deep(value)) else None
-
-
-def _json_fault(line: str) -> str:
-    return f"not a JSON object of at most {MAX_DEPTH} levels" if _may_be_deep(line) else "not a JSON object"
-
-
-def _may_be_deep(line: str) -> bool:
-    return line.count("[") + line.count("{") > MAX_DEPTH
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        containers = [each for each in level if isinstance(each, dict | list)]
-        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
-    return any(isinstance(each, dict | list) for each in level)
 
 
 def _string(record: dict[str, Any] | None, column: str | None) -> str | None:

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,6 @@ from kcm.config import load_config
 from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
 from kcm.tasks import build_sequence, hub
-from kcm.tasks.columns import Table
 from pipelines.config import RunConfig
 from tests.fake_upstream import FakeUpstream
 from tests.tiny_bert import save_bert
@@ -26,19 +27,19 @@ CONFIGS = Path(__file__).parents[2] / "jobs/configs"
 CLASSES = [f"class{number}" for number in range(100)]
 
 
-def cifar_tables() -> list[Table]:
+def cifar_files(folder: Path) -> dict[str, Path]:
     """What the hub's CIFAR-100 gives, small: pictures as bytes and path, and two labels by name."""
-
-    def table(split: str, per_class: int, seed: int) -> Table:
+    files = {}
+    for seed, (split, per_class) in enumerate({"train": 10, "test": 2}.items()):
         draw = np.random.default_rng(seed)
         rows = []
         for name in CLASSES * per_class:
             stream = io.BytesIO()
             Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "PNG")
             rows.append({"img": {"bytes": stream.getvalue(), "path": None}, "fine_label": name, "coarse_label": "all"})
-        return Table(split, ("img", "fine_label", "coarse_label"), rows, split)
-
-    return [table("train", 10, 0), table("test", 2, 1)]
+        files[split] = folder / f"{split}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), files[split])
+    return files
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def cifar(tmp_path: Path) -> RunConfig:
 def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
     cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "read_hub", lambda _: cifar_tables())
+    monkeypatch.setattr(hub, "export", lambda *_: cifar_files(tmp_path))
     reads = cifar.encoder.reads | cifar.large.reads
     sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
     assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)

@@ -97,7 +97,8 @@ def test_lines_that_hold_no_usable_text_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": 5}\nnot json\n[1]\n{"text": "\\ud800"}\n', encoding="utf-8")
     rows = rows_of(open_rows(path, "text"), size=10)
-    assert [row["fault"] for row in rows] == [None, None, "not a JSON object", "not a JSON object", None]
+    expected = [None, None, "not a JSON object: Expecting value", "not a JSON object", None]
+    assert [row["fault"] for row in rows] == expected
     assert [row["text"] for row in rows] == ["a", None, None, None, None]
 
 
@@ -126,7 +127,7 @@ def test_the_task_column_is_read_where_one_is_named(tmp_path: Path) -> None:
         ("rows.csv", b"text,text\na,b\n", "occurs twice"),
         ("rows.csv", b"text\n\xff\xfe\n", "not UTF-8"),
         ("rows.jsonl", b'{"Text": "a"}\n', "no column 'text'.*Did you mean 'Text'"),
-        ("rows.parquet", b"PAR0", "not a Parquet file"),
+        ("rows.parquet", b"PAR0", "cannot read the file"),
         ("rows.txt", b"a\n", "unknown suffix '.txt'.*.csv, .jsonl, .parquet"),
     ],
 )
