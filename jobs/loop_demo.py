@@ -93,7 +93,7 @@ def replay(config: RunConfig, rows: Sequence[Record], say: Say) -> None:
     """
     release = served_model(config, None)
     cascade = load_cascade(release.bundle, config.assets_path)
-    log = DecisionLog(log_url(config.serve, config.storage_path), 30.0, application_of(config))
+    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, application_of(config))
     log.open()
     try:
         done = watermark_of(config)

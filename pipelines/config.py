@@ -21,6 +21,8 @@ from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.serve.config import ServeConfig
+from pipelines.store.files import normalised
+from pipelines.store.storage import Storage
 from pipelines.tracking import TrackingConfig
 
 
@@ -28,7 +30,11 @@ class RunConfig(Config):
     """One run of the pipeline, from rows to a registered bundle."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder and its model.")
-    storage_path: Path = Field(Path("storage"), description="Artefacts, runs and records; seen by all nodes.")
+    storage_path: Path | str = Field(
+        Path("storage"),
+        description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX, which needs `tracking.uri` and `serve.feedback.url`.",
+    )
     assets_path: Path = Field(Path("assets"), description="Models and data that `kcm assets` fetched.")
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
     collaborators: tuple[CollaboratorName, ...] = Field(
@@ -51,7 +57,16 @@ class RunConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
-    @field_validator("storage_path", "assets_path", mode="before")
+    @field_validator("storage_path", mode="before")
+    @classmethod
+    def _stored(cls, value: object) -> object:
+        """A path or a URI. Workers run in folders of their own, so no path may be relative."""
+        if not isinstance(value, str | Path):
+            return value
+        place = normalised(value)
+        return place if "://" in place else Path(place)
+
+    @field_validator("assets_path", mode="before")
     @classmethod
     def _mounted(cls, value: object) -> object:
         """A URL would pass as a path, and become a folder of that name."""
@@ -70,11 +85,28 @@ class RunConfig(Config):
             return values
         return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
 
-    @field_validator("storage_path", "assets_path")
+    @field_validator("assets_path")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         """Workers run in folders of their own, so no path may be relative."""
         return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _recorded(self) -> RunConfig:
+        """No database can lie in a bucket."""
+        if isinstance(self.storage_path, Path):
+            return self
+        missing = [
+            key
+            for key, url in {"tracking.uri": self.tracking.uri, "serve.feedback.url": self.serve.feedback.url}.items()
+            if url is None
+        ]
+        if missing:
+            raise ValueError(
+                f"storage_path {self.storage_path} is no folder for databases: set {' and '.join(missing)}, such as"
+                " postgresql+psycopg://USER@HOST/NAME"
+            )
+        return self
 
     @field_validator("collaborators")
     @classmethod
@@ -106,3 +138,8 @@ class RunConfig(Config):
                 " set certificate.every_task: false, or tune.scopes: [per_task] for a promise of each task"
             )
         return self
+
+    @property
+    def storage_folder(self) -> Path:
+        """The folder of this node for the storage: the storage itself, but for one in a bucket."""
+        return Storage.at(self.storage_path).root

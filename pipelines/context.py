@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kcm.large.response_cache import ResponseStore
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.storage import Storage
 
 if TYPE_CHECKING:  # actors do without MLflow
     from pipelines.tracking import Tracking
@@ -28,11 +30,12 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     tracking: Tracking | None = None
+    responses: ResponseStore | None = None  # of paid answers; None: a file of the storage
     promote: bool | None = None  # whether the run makes its version the champion; None: if that saves anything
 
     @property
     def run_folder(self) -> Path:
-        """Folder of the results of this run for people: result, report, bad rows."""
+        """Folder of the results of this run for people: result, report, bad rows; kept when the run ends."""
         return self.store.root / "runs" / self.name
 
     def build(
@@ -56,10 +59,19 @@ class Context:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses."""
+    """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses.
+
+    Of a storage in a bucket both lie on this node: what the next attempt is to find, and what another node than the
+    driver's writes, has to be kept (`storage.keep`).
+    """
 
     context: Context
     fingerprint: str
     folder: Path
     scratch: Path
     bar: Bar
+
+    @property
+    def storage(self) -> Storage:
+        """The scratch folder as a part of the storage."""
+        return self.context.store.storage.below(self.scratch)

@@ -37,7 +37,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         "seconds": context.seconds,
         "cached": context.cached,
         "bad_rows": len(done["tasks"].load().bad_rows),
-        "artefacts": {stage: str(artefact.folder) for stage, artefact in done.items()},
+        "artefacts": {stage: artefact.where for stage, artefact in done.items()},
     }
     if "register" not in done:
         return result
@@ -66,7 +66,7 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
     learned = {name: result[name]["accuracy_matrix"] for name in config.collaborators}
     tracking.log_learning(learned, [task.name for task in sequence.tasks])
     counts = {task.name: {split: len(data) for split, data in task.splits.items()} for task in sequence.tasks}
-    tracking.log_rows(sequence.name, rows.fingerprint, rows.folder, counts)
+    tracking.log_rows(sequence.name, rows.fingerprint, rows.where, counts)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 
 

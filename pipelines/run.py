@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.markup import escape
 
+from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from kcm.retrieval.search import RetrievalConfig
 from pipelines.cluster import connected
 from pipelines.config import RunConfig
 from pipelines.context import Context
+from pipelines.loop.logs import log_url
 from pipelines.progress import Reporter
 from pipelines.result import collect
 from pipelines.stages.alignment import Alignment
@@ -27,7 +29,8 @@ from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
-from pipelines.store.lease import leased
+from pipelines.store.lease import leased, refuse_while_held
+from pipelines.store.upkeep import CLEANING
 from pipelines.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
@@ -92,8 +95,14 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
         stage.check()
     store = ArtefactStore(config.storage_path)
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
+    if store.storage.is_remote:
+        context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
     folder = context.run_folder
     lease = leased(store.control, f"leases/runs/{config.name}", f"the run {config.name!r}")
     with storage_errors(folder), lease, connected(config.cluster):
+        refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
         folder.mkdir(parents=True, exist_ok=True)
-        yield context
+        try:
+            yield context
+        finally:
+            store.storage.keep(folder)

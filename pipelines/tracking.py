@@ -125,9 +125,9 @@ class Tracking:
             }
             self.log_metrics({"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
 
-    def log_rows(self, name: str, digest: str, source: Path, profile: Mapping[str, Any]) -> None:
+    def log_rows(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
-        self._put("dataset", {"name": name, "digest": digest, "source": str(source), "profile": profile})
+        self._put("dataset", {"name": name, "digest": digest, "source": source, "profile": profile})
 
     def log_lineage(self, artefacts: Mapping[str, str]) -> None:
         """Record the fingerprint of the artefact of each stage as a tag of the run."""

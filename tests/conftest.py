@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.seaweed import ObjectServer
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
 
-pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.object_store", "tests.outside"]
+pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.object_store", "tests.outside", "tests.seaweed"]
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +35,8 @@ def cluster_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(cluster_path: Path) -> Iterator[None]:
-    """The one local Ray cluster of the session."""
+def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterator[None]:
+    """The one local Ray cluster of the session, whose processes know the object server should a test start it."""
     from pipelines.cluster import ClusterConfig, connected
     from pipelines.serve.deploy.app import prepare_environment
 

@@ -1,8 +1,11 @@
-"""An S3 server in this process, for tests that read objects."""
+"""An S3 server in this process, for tests that read or write objects."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -37,3 +40,40 @@ def put(s3_server: str) -> Callable[[str, bytes], str]:
         return f"s3://rows/{key}?endpoint_override={s3_server}"
 
     return put_object
+
+
+def bucket(endpoint: str, name: str, key: str = "key", secret: str = "secret") -> str:
+    """The URI of a new bucket on a server."""
+    from pyarrow import fs
+
+    server = urlsplit(endpoint)
+    store = fs.S3FileSystem(
+        access_key=key,
+        secret_key=secret,
+        endpoint_override=server.netloc,
+        scheme=server.scheme,
+        region="us-east-1",
+        allow_bucket_creation=True,
+    )
+    store.create_dir(made := f"{name}-{uuid.uuid4().hex[:8]}")
+    return f"s3://{made}"
+
+
+@pytest.fixture
+def node_bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a new bucket on the server, which the usual variables name; the node's folder for it is empty."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_REGION": "us-east-1",
+        "KCM_CACHE": tmp_path / "node",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    return bucket(s3_server, "units")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A storage path of each kind."""
+    if request.param == "folder":
+        return str(tmp_path / "storage")
+    return f"{request.getfixturevalue('node_bucket')}/pre fix/ü"

@@ -115,7 +115,7 @@ def delivered(config: RunConfig, version: str) -> Delivery:
             return Delivery(served=False)
         assert config.update is not None
         certificate = Bundle.read(release.bundle).certificates.get(None)
-        log = TrialLog(log_url(site.serve, config.storage_path), site.serve.application or config.name)
+        log = TrialLog(log_url(site.serve, config.storage_folder), site.serve.application or config.name)
         try:
             outcome = roll_out(
                 current.champion,

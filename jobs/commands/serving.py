@@ -48,7 +48,7 @@ class Site(Config):
         )
         if config.large.upstream is not None:
             site = site.with_upstream(config.large.upstream)
-        return site.with_feedback_in(config.storage_path)
+        return site.with_feedback_in(config.storage_folder)
 
     def with_upstream(self, upstream: UpstreamConfig) -> Site:
         """A copy that allows bundles this server, unless its address is configured already."""
@@ -70,7 +70,7 @@ class Site(Config):
 
 def service_folder(config: RunConfig) -> Path:
     """Folder with address and token of the cluster of `kcm serve`, for other commands of its owner."""
-    return config.storage_path / "runs" / config.name / "service"
+    return config.storage_folder / "runs" / config.name / "service"
 
 
 def served_folder(bundle: Path) -> Release:
@@ -84,9 +84,9 @@ def served_model(config: RunConfig, model: str | None) -> Release:
     An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. Raises
     ArtefactError for a bundle that is not the one that was registered.
     """
-    uri = config.tracking.uri_in(config.storage_path)
+    uri = config.tracking.uri_in(config.storage_folder)
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
-    version, folder = fetch_verified(uri, asked, config.storage_path / "served")
+    version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,22 +51,34 @@ def split_fingerprint(ids: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-class Ledger:
-    """A JSON file of looks by fingerprint, shared safely between processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class Looks(ABC):
+    """What counts the looks at certify rows, shared safely between processes."""
 
     def look(self, fingerprint: str, delta: float, purpose: str) -> Look:
         """The look for `purpose`: an existing one where there is one, so that repeated work is the same look."""
         earlier = (look for look in self.looks(fingerprint) if look.purpose == purpose)
         return next(earlier, None) or self.open_look(fingerprint, delta, purpose)
 
+    @abstractmethod
     def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
         """Write a look down and return it; to be called before any certify outcome is read.
 
-        `purpose` says what is to be certified. Raises ArtefactError when the file is damaged.
+        `purpose` says what is to be certified. Raises ArtefactError when what was written down is damaged.
         """
+
+    @abstractmethod
+    def looks(self, fingerprint: str) -> list[Look]:
+        """All looks at a split so far, in order."""
+
+
+class Ledger(Looks):
+    """A JSON file of looks by fingerprint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open_look(self, fingerprint: str, delta: float, purpose: str) -> Look:
+        """Write a look down and return it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             looks = self._read()

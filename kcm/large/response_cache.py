@@ -62,6 +62,11 @@ class ResponseStore:
         """A SQLite file of its own."""
         return cls(URL.create("sqlite", database=str(path.absolute())).render_as_string())
 
+    @classmethod
+    def in_log(cls, url: str, timeout_s: float = 30.0) -> ResponseStore:
+        """Tables beside those of a log of decisions."""
+        return cls(url, "paid_", timeout_s)
+
 
 class ResponseCache:
     """Answers by key, and the spending of one account, over all runs that use this store.

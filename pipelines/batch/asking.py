@@ -85,7 +85,7 @@ def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tu
 
     Answers are kept in the store, outside any artefact, so that every configuration reuses them.
     """
-    responses = ResponseStore.in_file(context.store.root / RESPONSES_FILE)
+    responses = context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
     model = spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses))
     items = _items(rows.select(QUESTIONS).to_pydict())
     answers: list[LargeAnswer] = []
@@ -100,7 +100,7 @@ def _ask_actors(
     context: Context, spec: LargeSpec, rows: pa.Table, scratch: Path, bar: Bar
 ) -> tuple[Answers, dict[str, Any], list[str]]:
     """Ask a pool of actors that each hold the model; failed rows of an interrupted attempt are asked again."""
-    retain(scratch, ~pc.field("failed"))
+    retain(scratch, ~pc.field("failed"), context.store.storage)
     parts = map_rows(
         rows,
         pc.utf8_length(rows["text"]).to_numpy(),
@@ -109,6 +109,7 @@ def _ask_actors(
         batch_size=spec.large.rows_per_batch,
         cluster=context.cluster,
         scratch=scratch,
+        storage=context.store.storage,
         bar=bar,
     )
     answers = parts.to_table().sort_by(ROW)

@@ -62,6 +62,7 @@ def encode_rows(context: Context, encoder: EncoderConfig, inputs: pa.Table, scra
         batch_size=_rows_together(len(inputs), encoder.batch_size, context.cluster.num_encoders),
         cluster=context.cluster,
         scratch=scratch,
+        storage=context.store.storage,
         bar=bar,
     )
 

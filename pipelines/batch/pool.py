@@ -23,6 +23,7 @@ import ray.data
 
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar
+from pipelines.store.storage import Storage
 
 ROW = "row"  # position of a row among all rows of the pass
 
@@ -36,6 +37,7 @@ def map_rows(
     batch_size: int,
     cluster: ClusterConfig,
     scratch: Path,
+    storage: Storage,
     bar: Bar,
 ) -> ds.Dataset:
     """Apply `actor(**arguments)` to batches of `rows`; the results as a dataset of Parquet files with a `row` column.
@@ -54,13 +56,13 @@ def map_rows(
         # Contiguous blocks keep rows of like length together; several per actor keep the actors equally busy.
         blocks = [table.slice(start, batch_size) for start in range(0, len(table), batch_size)]
         for batch in _results(blocks, actor, arguments, cluster):
-            _commit(batch, scratch)
+            _commit(batch, scratch, storage)
             finished += len(batch)
             bar.update(finished, len(rows))
     return _parts(scratch)
 
 
-def retain(scratch: Path, wanted: pc.Expression) -> None:
+def retain(scratch: Path, wanted: pc.Expression, storage: Storage) -> None:
     """Delete the rows of an interrupted pass that are not `wanted`; they are computed again."""
     for path in sorted(scratch.glob("[!.]*.parquet")):
         part = pq.read_table(path)
@@ -68,8 +70,8 @@ def retain(scratch: Path, wanted: pc.Expression) -> None:
         if len(kept) == len(part):
             continue
         if len(kept):
-            _commit(kept, scratch)
-        path.unlink()
+            _commit(kept, scratch, storage)
+        storage.drop([path])
 
 
 def _results(
@@ -97,12 +99,13 @@ def silence_ray_data() -> None:
     context.print_on_execution_start = False
 
 
-def _commit(batch: pa.Table, scratch: Path) -> None:
-    """Write one part atomically."""
+def _commit(batch: pa.Table, scratch: Path, storage: Storage) -> None:
+    """Write one part atomically, and keep it for the next attempt."""
     name = f"{uuid.uuid4().hex}.parquet"
     draft = scratch / f".{name}"
     pq.write_table(batch, draft)
     os.replace(draft, scratch / name)
+    storage.keep(scratch / name)
 
 
 def _parts(scratch: Path) -> ds.Dataset:

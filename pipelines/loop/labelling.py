@@ -95,7 +95,7 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
     entry = _plans(config, state).append(planned, same=lambda each: bool(each["attempt"] == attempt))
     plan = InboxPlan.model_validate(entry)
     judged = JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED).of_purpose("certify")
-    url = log_url(config.serve, config.storage_path)
+    url = log_url(config.serve, config.storage_folder)
     with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
         inbox.fill()
         if ask:
@@ -124,7 +124,7 @@ def withdraw_labels(config: RunConfig) -> None:
     """Let the service ask for no more labels of a challenger that another follows, or that they sufficed for."""
     with (
         suppress(LogUnavailableError),
-        closing(Database(log_url(config.serve, config.storage_path), LOG_TIMEOUT_S)) as log,
+        closing(Database(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S)) as log,
         log.writing() as connection,
     ):
         close_inboxes(connection, application_of(config))

@@ -35,7 +35,7 @@ class LoopState:
         store = ArtefactStore(config.storage_path)
         champions = Champions(
             Pointer(store.control, config.name),
-            config.tracking.uri_in(config.storage_path),
+            config.tracking.uri_in(config.storage_folder),
             config.tracking.model_of(config.name),
         )
         return cls(config.name, store, champions, Attempts(store.control, config.name))
@@ -93,12 +93,12 @@ def application_of(config: RunConfig) -> str:
 
 def log_reader(config: RunConfig) -> LogReader:
     """The log of a run's service. DataError where nothing has been served yet."""
-    return LogReader(log_url(config.serve, config.storage_path))
+    return LogReader(log_url(config.serve, config.storage_folder))
 
 
 def watermark_of(config: RunConfig) -> int:
     """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
-    return log_watermark(config.serve, config.storage_path, application_of(config))
+    return log_watermark(config.serve, config.storage_folder, application_of(config))
 
 
 def window_start(config: RunConfig, champion: Champion) -> int:

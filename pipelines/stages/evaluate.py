@@ -28,7 +28,7 @@ from kcm.certify.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certify.ledger import Ledger, split_fingerprint
+from kcm.certify.ledger import split_fingerprint
 from kcm.kan import num_parameters
 from kcm.large import PromptMode
 from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
@@ -39,6 +39,7 @@ from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.ledger import ledger_of
 from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table, with_prompts
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
@@ -170,8 +171,7 @@ def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: Certifi
 
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
-    ledger = Ledger(store.root / "ledger.json")
-    return ledger.look(split_fingerprint(certify_ids), config.delta, purpose).spend
+    return ledger_of(store).look(split_fingerprint(certify_ids), config.delta, purpose).spend
 
 
 def result_of(

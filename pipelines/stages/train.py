@@ -22,7 +22,7 @@ class Train(Stage, Plan, TrainerConfig):
         """`<name>.pt` for each collaborator."""
         context = attempt.context
         plan = TrainerPlan.of(self, features, outcomes)
-        worker = WorkerPlan(plan, attempt.fingerprint, attempt.scratch, context.cluster.checkpoint_every)
+        worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every)
         record = context.tracking.log_metrics if context.tracking else None
         states = run_workers(
             worker, context.cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record

@@ -38,6 +38,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.storage import Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
@@ -88,7 +89,9 @@ class Trial(ray_tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
         objectives = self._plan.evaluate(self._choice).objectives()
-        write_json(_results(self._plan.scratch, self._plan.collaborator) / f"{self.trial_id}.json", objectives)
+        path = _results(self._plan.scratch, self._plan.collaborator) / f"{self.trial_id}.json"
+        write_json(path, objectives)
+        self._plan.scratch.keep(path)
         return objectives | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -128,7 +131,7 @@ class Tune(Stage, Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
         """Search for one collaborator after the other."""
-        context, scratch = attempt.context, attempt.scratch
+        context, scratch = attempt.context, attempt.storage
         plan = TrainerPlan.of(trained.config, features, outcomes)
         names = plan.config.collaborators
         trials: list[dict[str, Any]] = []
@@ -147,7 +150,7 @@ class Tune(Stage, Plan):
                 workers=context.cluster.within_trials,
             )
             points = earlier.first_points(name, max(1, self.tune.num_trials // 2)) if earlier else []
-            finished = partial(_finished, _results(scratch, name), number, len(names), self.tune.num_trials)
+            finished = partial(_finished, scratch, name, number, len(names), self.tune.num_trials)
             with polled(attempt.bar, finished):
                 found = _search(trial_plan, self, context, scratch, points)
             _record(found, attempt.fingerprint, context)
@@ -166,7 +169,7 @@ def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
 
 
 def _search(
-    plan: TrialPlan, search: Tune, context: Context, storage: Path, points: Sequence[dict[str, Any]]
+    plan: TrialPlan, search: Tune, context: Context, storage: Storage, points: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Run the remaining trials of a collaborator's search; a new search tries `points` first."""
     results = _tuner(plan, search, context, storage, points).fit()
@@ -184,15 +187,16 @@ def _search(
 
 
 def _tuner(
-    plan: TrialPlan, search: Tune, context: Context, storage: Path, points: Sequence[dict[str, Any]]
+    plan: TrialPlan, search: Tune, context: Context, storage: Storage, points: Sequence[dict[str, Any]]
 ) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
     name = f"tune-{plan.collaborator}"
     results, say = _results(storage, plan.collaborator), context.reporter.say
-    if restored := restored_search(storage / name, results, trainable, context.run_folder, say):
+    if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
         return restored
+    filesystem, path = _place(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _space(config, plan)
     return ray_tune.Tuner(
@@ -209,43 +213,58 @@ def _tuner(
             max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
-        run_config=ray_tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
+        run_config=ray_tune.RunConfig(name=name, storage_path=path, storage_filesystem=filesystem, verbose=0),
     )
 
 
+def _place(storage: Storage) -> tuple[Any, str]:
+    """Where Ray Tune keeps a search: a file system, None for one by path, and the path."""
+    return storage.files.arrow() if storage.is_remote else (None, str(storage.root))
+
+
 def restored_search(
-    folder: Path, results: Path, trainable: type[ray_tune.Trainable], aside: Path, say: Callable[[str], None]
+    storage: Storage,
+    name: str,
+    results: Path,
+    trainable: type[ray_tune.Trainable],
+    aside: Path,
+    say: Callable[[str], None],
 ) -> ray_tune.Tuner | None:
-    """The interrupted search of a folder, None where there is none.
+    """The interrupted search of a name, None where there is none.
 
     An unreadable one is moved below `aside` with the results of its trials, and `say` receives one line.
     """
+    folder = storage.root / name
     if not folder.exists():
         return None
+    filesystem, above = _place(storage)
+    path = f"{above}/{name}"
     try:
-        if ray_tune.Tuner.can_restore(str(folder)):
-            return ray_tune.Tuner.restore(str(folder), trainable, resume_errored=True)
+        if ray_tune.Tuner.can_restore(path, storage_filesystem=filesystem):
+            return ray_tune.Tuner.restore(path, trainable, resume_errored=True, storage_filesystem=filesystem)
         reason = "it was cut off before it began"
     except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    taken = len(list(aside.glob(f"{folder.name}-unreadable-*")))
-    kept = aside / f"{folder.name}-unreadable-{taken + 1}"
+    taken = len(list(aside.glob(f"{name}-unreadable-*")))
+    kept = aside / f"{name}-unreadable-{taken + 1}"
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(folder, kept)
     if results.exists():
         shutil.move(results, kept / "results")
+    storage.drop([folder, results])
     say(escape(f"the interrupted search cannot be read ({reason}); it is kept in {kept}, and begins anew"))
     return None
 
 
-def _results(scratch: Path, collaborator: str) -> Path:
+def _results(scratch: Storage, collaborator: str) -> Path:
     """Where trials leave their objectives as they finish, for the driver's bar to count."""
-    return scratch / "results" / collaborator
+    return scratch.root / "results" / collaborator
 
 
-def _finished(results: Path, search: int, num_searches: int, num_trials: int) -> tuple[int, int]:
+def _finished(scratch: Storage, collaborator: str, search: int, num_searches: int, num_trials: int) -> tuple[int, int]:
     """Trials that are finished, and all there will be, while search number `search` runs."""
-    return search * num_trials + len(list(results.glob("*.json"))), num_searches * num_trials
+    names = scratch.names(_results(scratch, collaborator))
+    return search * num_trials + sum(name.endswith(".json") for name in names), num_searches * num_trials
 
 
 def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) -> None:

@@ -1,13 +1,20 @@
 """Artefacts: what stages read and write, named by a fingerprint, complete once their manifest is there.
 
 The fingerprint covers the stage and its version, its own configuration and the fingerprints of what it read; never
-worker counts or paths. Every attempt writes into a folder of its own. The manifest is written last, holds a hash of
-every file and names the attempt that won: of two writers one wins, and a half-written or damaged artefact is never
-taken for a finished one. A lease keeps two processes from doing the same work; correctness does not rest on it.
+worker counts or paths. Every attempt writes into a folder of its own. The manifest is written last, if there is none:
+it holds a hash of every file and names the attempt that won. So of two writers one wins, and a half-written artefact is
+never taken for a finished one. A lease keeps two processes from doing the same work; correctness does not rest on it.
+
+The manifest also holds each file's size and mark (the time of its last change, the entity tag of an object). An
+artefact is found again by listing them: a file whose size or mark is another is hashed, and the artefact is not
+finished where its content is another too. Damage that leaves both as they were is what `kcm verify` finds.
 
     STORAGE/artefacts/STAGE/FINGERPRINT/manifest.json
                                        /attempt-XXXXXXXX/...    the files
                                        /scratch/...             what an interrupted attempt left for the next one
+
+Of a storage in a bucket this is the layout of the bucket and of every node's folder for it: attempts are written here
+and uploaded, finished files are fetched on first use and held against their hashes.
 """
 
 from __future__ import annotations
@@ -16,25 +23,26 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
-from kcm.durable import create_durably
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted_values
 from pipelines.store.control import Control
+from pipelines.store.files import LocalFiles, Stat, digest
 from pipelines.store.lease import leased
+from pipelines.store.storage import Storage
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # of manifests; those of format 1, which may lack the number, lie beside their files
-CONTROL = "control"  # leases, below the storage path
+ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
 ATTEMPT = "attempt-"  # how the folder of an attempt begins
 SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
+_whole: set[Path] = set()  # attempts that this process has fetched
 
 
 ArtefactT = TypeVar("ArtefactT", bound="Artefact")
@@ -42,27 +50,71 @@ ArtefactT = TypeVar("ArtefactT", bound="Artefact")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished stage's output: a folder that will not change. A subclass for each kind knows the files in it."""
+    """A finished stage's output: a folder that will not change. A subclass for each kind knows the files in it.
+
+    `path` is where the folder is to be read; `storage` knows how it comes there, on whatever node. Without one it is
+    there.
+    """
 
     kind: ClassVar[str]  # what stages that read it call it; several stages may write one kind
 
     stage: str
     fingerprint: str
-    folder: Path
+    path: Path
+    storage: Storage | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder, with all files; those of a bucket are fetched where they are not here yet.
+
+        Raises ArtefactError for a file that is not what the manifest says.
+        """
+        if self.storage is not None and self.storage.is_remote and not (self.path in _whole and self.path.is_dir()):
+            for name in self.manifest["files"]:
+                self.file(name)
+            _whole.add(self.path)
+        return self.path
+
+    def file(self, name: str) -> Path:
+        """One file of the folder, fetched where it is not here yet. Raises ArtefactError as `folder` does."""
+        path = self.path / name
+        if self.storage is None or not self.storage.is_remote or path.is_file():
+            return path
+        draft = path.with_name(f".{uuid.uuid4().hex}")  # another process may be at it too
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.storage.files.get(self.storage.name(path), draft)
+            if digest(draft) != self.manifest["files"].get(name):
+                raise ArtefactError(
+                    "the file is not what its manifest says", where=str(path), mend="Run the stage again: `kcm verify`"
+                )
+            draft.replace(path)
+        except FileNotFoundError:
+            raise ArtefactError("the file is missing", where=str(path), mend="Run the stage again") from None
+        finally:
+            draft.unlink(missing_ok=True)
+        return path
+
+    @property
+    def where(self) -> str:
+        """Where the folder lies, for people: its path, or its URI."""
+        if self.storage is None or not self.storage.is_remote:
+            return str(self.path)
+        return f"{self.storage.files.uri}/{self.storage.name(self.path)}"
 
     @property
     def home(self) -> Path:
         """The folder that is named after the fingerprint and holds the manifest."""
-        return self.folder if self.folder.name == self.fingerprint else self.folder.parent
+        return self.path if self.path.name == self.fingerprint else self.path.parent
 
     @property
     def manifest(self) -> dict[str, Any]:
         """The stage, version, configuration, inputs, attempt and file hashes."""
-        return _read_manifest(self.home)
+        return read_manifest(self.storage or Storage.at(self.home), self.home)
 
     def as_a(self, view: type[ArtefactT]) -> ArtefactT:
         """The same artefact, with what its kind knows of its files."""
-        return view(self.stage, self.fingerprint, self.folder)
+        return view(self.stage, self.fingerprint, self.path, self.storage)
 
     def source(self, view: type[ArtefactT], *stages: str) -> ArtefactT:
         """The artefact of one of `stages` that this one was made of, directly or through others.
@@ -71,13 +123,18 @@ class Artefact:
         """
         if found := self._source(stages):
             return found.as_a(view)
-        raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.folder))
+        raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.path))
 
     def _source(self, stages: tuple[str, ...]) -> Artefact | None:
-        artefacts = self.home.parents[1]
-        inputs = [_finished(artefacts / stage / name) for stage, name in self.manifest["inputs"].items()]
-        direct = (each for each in inputs if each.stage in stages)
-        return next(direct, None) or next(filter(None, (each._source(stages) for each in inputs)), None)
+        storage = self.storage or Storage.at(self.home.parents[2])
+        direct = (each for each in self.inputs(storage) if each.stage in stages)
+        further = (each._source(stages) for each in self.inputs(storage))
+        return next(direct, None) or next(filter(None, further), None)
+
+    def inputs(self, storage: Storage) -> Iterator[Artefact]:
+        """The artefacts that this one was made of directly."""
+        for stage, name in self.manifest["inputs"].items():
+            yield finished_at(storage, self.home.parents[1] / stage / name)
 
 
 @dataclass(frozen=True)
@@ -106,15 +163,19 @@ class Recipe:
 
 
 class ArtefactStore:
-    """Artefacts below one folder, which all nodes of the cluster see."""
+    """Artefacts below one storage path, which all nodes of the cluster see: a folder, or the URI of a bucket.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    Raises ArtefactError for a place that cannot be written.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.storage = Storage.at(place)
+        self.root = self.storage.root
+        probe = f".writable-{uuid.uuid4().hex[:8]}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            self.storage.files.write(probe, b"")
+            self.storage.files.delete([probe])
         except OSError as error:
             raise ArtefactError(
                 f"cannot write: {error.strerror}", where=str(self.root), mend="Choose another storage_path"
@@ -123,17 +184,17 @@ class ArtefactStore:
     @property
     def control(self) -> Control:
         """The records that several processes may write."""
-        return Control(self.root / CONTROL)
+        return Control(self.storage.files.below(CONTROL))
 
     def home(self, recipe: Recipe) -> Path:
         """Where the artefact of a recipe lies, finished or not."""
-        return self.root / "artefacts" / recipe.stage / recipe.fingerprint
+        return self.root / ARTEFACTS / recipe.stage / recipe.fingerprint
 
     def find(self, recipe: Recipe) -> Artefact | None:
         """The finished artefact of a recipe; one whose files are not what its manifest says is not finished."""
         home = self.home(recipe)
         try:
-            manifest = _read_manifest(home)
+            manifest = read_manifest(self.storage, home, anew=True)
         except (FileNotFoundError, ValueError):
             return None
         if manifest.get("format", 1) > FORMAT:
@@ -142,88 +203,156 @@ class ArtefactStore:
                 where=str(home),
                 mend="Use the newer version, or another storage_path",
             )
-        found = _finished(home)
-        return found if manifest["files"] == file_hashes(found.folder) else None
+        found = finished_at(self.storage, home)
+        return found if next(damaged_files(self.storage, found, thorough=False), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:
         """The finished artefact of a stage with this fingerprint, not verified; ArtefactError where there is none."""
-        home = self.root / "artefacts" / stage / fingerprint
-        if not (home / MANIFEST).is_file():
-            raise ArtefactError(
-                f"the {stage} artefact {fingerprint} is missing", where=str(home), mend="Put it back, or run again"
-            )
-        return _finished(home)
+        home = self.root / ARTEFACTS / stage / fingerprint
+        with suppress(FileNotFoundError):
+            read_manifest(self.storage, home, anew=True)
+            return finished_at(self.storage, home)
+        raise ArtefactError(
+            f"the {stage} artefact {fingerprint} is missing", where=str(home), mend="Put it back, or run again"
+        )
 
     def finished(self, stage: str) -> list[Artefact]:
         """All finished artefacts of a stage, the newest first; their files are not verified."""
-        manifests = [path for path in (self.root / "artefacts" / stage).glob(f"*/{MANIFEST}") if path.is_file()]
-        newest = sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         found = []
-        for path in newest:
-            with suppress(ValueError):  # torn by a crash
-                found.append(_finished(path.parent))
+        for home in self.homes(stage):
+            with suppress(ValueError, FileNotFoundError):  # torn by a crash
+                read_manifest(self.storage, home, anew=True)
+                found.append(finished_at(self.storage, home))
         return found
+
+    def homes(self, stage: str = "") -> list[Path]:
+        """The homes with a manifest, those that were finished last first; of one stage, or of all."""
+        above = f"{ARTEFACTS}/{stage}" if stage else ARTEFACTS
+        manifests = f"{ARTEFACTS}/*/*/{MANIFEST}"
+        listed = [each for each in self.storage.files.list(above) if PurePosixPath(each.name).match(manifests)]
+        newest = sorted(listed, key=lambda each: (each.modified, each.mark), reverse=True)
+        return [(self.root / each.name).parent for each in newest]
 
     def build(self, recipe: Recipe, write: Callable[[Path, Path], None]) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 
         `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` is there again if it is
-        interrupted. LockedError while another process writes the same artefact.
+        interrupted, on any node where the storage was told to keep it. LockedError while another process writes the
+        same artefact.
         """
         if found := self.find(recipe):
             return found, True
         home, key = self.home(recipe), f"leases/{recipe.stage}/{recipe.fingerprint}"
-        with storage_errors(home), leased(self.control, key, f"the {recipe.stage} artefact"):
+        with storage_errors(home), leased(self.control, key, f"the {recipe.stage} artefact") as lease:
             if found := self.find(recipe):
                 return found, True
             self._clear(home)
             attempt, scratch = home / f"{ATTEMPT}{uuid.uuid4().hex[:8]}", home / SCRATCH
             attempt.mkdir(parents=True)
             scratch.mkdir(exist_ok=True)
+            self.storage.mirror(scratch)
             write(attempt, scratch)
-            won = publish(home, redacted_values(recipe.as_json()), attempt)
-            shutil.rmtree(scratch, ignore_errors=True)
-        if won:
-            return Artefact(recipe.stage, recipe.fingerprint, attempt), False
-        shutil.rmtree(attempt)  # a process that took the lease away, since this one was silent, was quicker
-        return _finished(home), True
+            won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt)
+            if not won:  # a process took the lease away, since this one was silent
+                self.storage.drop([attempt])
+            found = self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)
+            if found:
+                self.storage.drop([scratch])
+                return found, not won
+        raise LockedError(f"another process took over the {recipe.stage} artefact", where=key, mend="Start again")
 
-    @staticmethod
-    def _clear(home: Path) -> None:
+    def _clear(self, home: Path) -> None:
         """Remove what damaged or interrupted attempts left, but for their scratch."""
-        for path in home.iterdir() if home.exists() else ():
-            if path.name == SCRATCH:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        tops = {name.split("/")[0] for name in self.storage.names(home)}
+        here = {path.name for path in home.iterdir()} if home.exists() else set()
+        self.storage.drop(home / top for top in sorted(tops | here) if top != SCRATCH)
 
 
-def publish(home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
-    """Make an attempt the artefact of its home, unless another one is: False."""
-    manifest = dict(recipe) | {"format": FORMAT, "attempt": attempt.name, "files": file_hashes(attempt)}
-    return create_durably(home / MANIFEST, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
+def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
+    """Make an attempt the artefact of its home, unless another one is: False.
+
+    Files that other nodes have kept for the attempt belong to it too.
+    """
+    here = file_hashes(attempt)
+    if storage.is_remote:
+        for name, sha256 in here.items():
+            storage.files.put(storage.name(attempt / name), attempt / name, sha256)
+    there = _listed(storage, attempt)
+    noted = {name: storage.files.noted_sha256(there[name].name) for name in there.keys() - here.keys()}
+    if missing := sorted(here.keys() - there.keys()):
+        raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), mend="Start again")
+    manifest = dict(recipe) | {
+        "format": FORMAT,
+        "attempt": attempt.name,
+        "files": dict(sorted((here | noted).items())),
+        "marks": _marks(there),
+    }
+    return storage.files.create(storage.name(home / MANIFEST), encoded(manifest))
 
 
-def _read_manifest(home: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
-    return manifest
+def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[str, Any]:
+    """The manifest of a home; `anew` asks the storage, where there may be another one by now.
+
+    Raises FileNotFoundError where there is none, ValueError for one that is torn.
+    """
+    here = home / MANIFEST
+    if storage.is_remote and (anew or not here.is_file()):
+        content = storage.files.read(storage.name(here))
+        manifest: dict[str, Any] = json.loads(content)
+        here.parent.mkdir(parents=True, exist_ok=True)
+        LocalFiles(home).write(MANIFEST, content)
+        return manifest
+    return dict(json.loads(here.read_text(encoding="utf-8")))
 
 
-def _finished(home: Path) -> Artefact:
+def finished_at(storage: Storage, home: Path) -> Artefact:
     """The artefact of a home, in the attempt that its manifest names."""
     attempt = ""  # before format 2
     with suppress(FileNotFoundError):
-        attempt = _read_manifest(home).get("attempt", "")
-    return Artefact(home.parent.name, home.name, home / attempt)
+        attempt = read_manifest(storage, home).get("attempt", "")
+    return Artefact(home.parent.name, home.name, home / attempt, storage)
+
+
+def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> Iterator[str]:
+    """Files of an artefact that are missing, too many, or not what the manifest says.
+
+    Those whose size and mark are as noted are taken for sound, unless it is to be `thorough`.
+    """
+    manifest = artefact.manifest
+    hashes, marks, there = manifest["files"], manifest.get("marks", {}), _listed(storage, artefact.path)
+    yield from sorted(hashes.keys() ^ there.keys())
+    for name in sorted(hashes.keys() & there.keys()):
+        stat = there[name]
+        if (thorough or marks.get(name) != [stat.size, stat.mark]) and storage.files.sha256(stat.name) != hashes[name]:
+            yield name
+
+
+def marks_of(storage: Storage, folder: Path) -> dict[str, list[Any]]:
+    """The size and the mark of every file of an attempt, by its name in it."""
+    return _marks(_listed(storage, folder))
+
+
+def _marks(listed: Mapping[str, Stat]) -> dict[str, list[Any]]:
+    return {name: [stat.size, stat.mark] for name, stat in sorted(listed.items())}
+
+
+def _listed(storage: Storage, folder: Path) -> dict[str, Stat]:
+    """The files of an attempt, or of a home of format 1, by their names in it."""
+    above = storage.name(folder)
+    listed = {os.path.relpath(stat.name, above): stat for stat in storage.files.list(above)}
+    return {name: stat for name, stat in listed.items() if _belongs(name)}
+
+
+def encoded(value: object) -> bytes:
+    """JSON as it is written to files."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    draft.write_bytes(encoded(value))
     draft.replace(path)
 
 
@@ -246,14 +375,11 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder by its relative path; of a home without manifest, scratch and attempts."""
-
-    def belongs(path: Path) -> bool:
-        top = path.relative_to(folder).parts[0]
-        return path.is_file() and top not in (MANIFEST, SCRATCH) and not top.startswith(ATTEMPT)
-
-    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if belongs(path)}
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {name: digest(folder / name) for name in names if _belongs(name)}
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _belongs(name: str) -> bool:
+    """Whether a file of a home belongs to the artefact."""
+    top = name.split("/")[0]
+    return top not in (MANIFEST, SCRATCH) and not top.startswith(ATTEMPT)

@@ -1,21 +1,22 @@
 """Checkpoints that can be trusted: hashed, tied to one configuration, and read newest first.
 
-Ray Train may not have registered a checkpoint that was already uploaded, and its own snapshot can be torn by a crash.
-So a resumed run looks at the checkpoint folders themselves and takes the newest whose hash is right.
+They are written by us, not by Ray Train: it tries no upload again, may not have registered a checkpoint that is there,
+and its own snapshot can be torn by a crash. A resumed run takes the newest checkpoint whose hash is right.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from kcm.errors import ArtefactError
+from pipelines.store.files import Files, digest
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 
@@ -25,71 +26,96 @@ class DamagedCheckpointError(ArtefactError):
 
 
 def checkpoint_name(attempt: str, steps: int) -> str:
-    """The folder of a checkpoint, which tells the steps taken even where its manifest is lost."""
+    """The name of a checkpoint, which tells the steps taken even where its manifest is lost."""
     return f"checkpoint-{attempt}-{steps:09d}"
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], *, fingerprint: str, steps: int) -> None:
-    """Write `state` with a manifest that holds its hash, the run's fingerprint and the steps taken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(state, folder / STATE)
-    manifest = {"fingerprint": fingerprint, "steps": steps, "sha256": _digest(folder / STATE)}
-    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+def write_checkpoint(files: Files, name: str, state: dict[str, Any], *, fingerprint: str, steps: int) -> None:
+    """Write `state`, then a manifest that holds its hash, the run's fingerprint and the steps taken."""
+    with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
+        draft = Path(folder) / STATE
+        torch.save(state, draft)
+        sha256 = digest(draft)
+        files.put(f"{name}/{STATE}", draft, sha256)
+    manifest = {"fingerprint": fingerprint, "steps": steps, "sha256": sha256}
+    files.write(f"{name}/{MANIFEST}", json.dumps(manifest).encode())
 
 
-def read_checkpoint(folder: Path, *, fingerprint: str) -> dict[str, Any]:
-    """The state in `folder`; ArtefactError when it is damaged or belongs to another configuration."""
-    manifest = _manifest(folder)
-    if manifest is None or not is_sound(folder):
-        raise DamagedCheckpointError("a damaged checkpoint is passed over", where=str(folder))
-    if manifest["fingerprint"] != fingerprint:
-        raise ArtefactError(
-            f"the checkpoint is of configuration {manifest['fingerprint']}, this run is {fingerprint}",
-            where=str(folder),
-            mend="Give the run another storage_path, or remove the checkpoint",
-        )
-    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+def read_checkpoint(files: Files, name: str, *, fingerprint: str) -> dict[str, Any]:
+    """The state of a checkpoint; ArtefactError when it is damaged or belongs to another configuration."""
+    manifest, where = _manifest(files, name), f"{files.uri}/{name}"
+    damaged = DamagedCheckpointError("a damaged checkpoint is passed over", where=where)
+    if manifest is None:
+        raise damaged
+    try:
+        with files.local(f"{name}/{STATE}") as path:
+            if digest(path) != manifest["sha256"]:
+                raise damaged
+            if manifest["fingerprint"] != fingerprint:
+                raise ArtefactError(
+                    f"the checkpoint is of configuration {manifest['fingerprint']}, this run is {fingerprint}",
+                    where=where,
+                    mend="Give the run another storage_path, or remove the checkpoint",
+                )
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise damaged from None
     return state
 
 
-def newest_checkpoint(root: Path, *, fingerprint: str, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state with the most steps below `root`; damaged checkpoints are skipped, saying so."""
-    for folder in checkpoints(root):
+def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state with the most steps; damaged checkpoints are skipped, saying so."""
+    for name in checkpoints(files):
         try:
-            return read_checkpoint(folder, fingerprint=fingerprint)
+            return read_checkpoint(files, name, fingerprint=fingerprint)
         except DamagedCheckpointError as error:
             say(str(error))
     return None
 
 
-def is_sound(folder: Path) -> bool:
-    """Whether a checkpoint is whole: its state has the hash that its manifest says."""
-    manifest = _manifest(folder)
-    return manifest is not None and (folder / STATE).is_file() and _digest(folder / STATE) == manifest["sha256"]
+def checkpoints(files: Files) -> list[str]:
+    """The names of the checkpoints, at any depth, the most steps first, damaged ones among them."""
+    paths = (PurePosixPath(stat.name) for stat in files.list())
+    found = {str(path.parent) for path in paths if path.name in (STATE, MANIFEST)}
 
-
-def checkpoints(root: Path) -> list[Path]:
-    """Checkpoint folders below `root`, the most steps first, damaged ones among them."""
-    found = {path.parent for name in (STATE, MANIFEST) for path in root.rglob(name)}
-
-    def steps(folder: Path) -> int:
-        if manifest := _manifest(folder):
+    def steps(name: str) -> int:
+        if manifest := _manifest(files, name):
             return int(manifest["steps"])
-        named = re.search(r"-(\d+)$", folder.name)
+        named = re.search(r"-(\d+)$", name)
         return int(named[1]) if named else -1
 
-    return sorted(found, key=lambda folder: (steps(folder), str(folder)), reverse=True)
+    return sorted(found, key=lambda name: (steps(name), name), reverse=True)
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def prune_checkpoints(files: Files, keep: int = 2) -> None:
+    """Remove all but the newest `keep` sound checkpoints."""
+    kept: list[str] = []
+    for name in checkpoints(files):
+        if len(kept) < keep and _is_sound(files, name):
+            kept.append(name)
+    remove_checkpoints(files, kept)
+
+
+def remove_checkpoints(files: Files, kept: Collection[str] = ()) -> None:
+    """Remove all checkpoints but those to be kept."""
+    for name in checkpoints(files):
+        if name not in kept:
+            files.delete([stat.name for stat in files.list(name)])
+
+
+def _is_sound(files: Files, name: str) -> bool:
+    """Whether a checkpoint is whole: its state has the hash that its manifest says."""
+    manifest = _manifest(files, name)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return manifest is not None and files.sha256(f"{name}/{STATE}") == manifest["sha256"]
+    except FileNotFoundError:
+        return False
+
+
+def _manifest(files: Files, name: str) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads(files.read(f"{name}/{MANIFEST}"))
     except (OSError, ValueError):
         return None
     whole = isinstance(manifest, dict) and {"fingerprint", "steps", "sha256"} <= manifest.keys()
     return manifest if whole else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,11 @@
 """Leases: one writer at a time, so that no work is done twice; a second one is told who the first is.
 
-A lease saves work, it is not what keeps results right: clocks of nodes differ, and a process may sleep through its
-own lease. What a writer publishes under a lease is therefore created if absent or swapped by version, see
-`pipelines.store.control`. Every new holder has a higher epoch; `Lease.held` tells a writer that it was replaced.
+A lease saves work, it is not what keeps results right: a process may sleep through its own lease. What a writer
+publishes under a lease is therefore created if absent or swapped by version, see `pipelines.store.control`. Every new
+holder has a higher epoch; `Lease.held` tells a writer that it was replaced.
+
+Clocks of nodes differ, so none is compared with another's: whoever wants the lease of a holder on another node watches
+it, by its own clock, and takes it once it was not renewed for `TTL_S`. One that is renewed meanwhile is held.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from datetime import UTC, datetime
 
 import psutil
 
-from kcm.errors import LockedError
+from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted
 from pipelines.store.control import Control, Versioned
 
@@ -40,7 +43,7 @@ class Record:
     host: str
     command: str
     since: str
-    renewed: float  # seconds since 1970
+    renewed: float  # seconds since 1970 by the holder's clock, for people to read
     released: bool = False
 
     @classmethod
@@ -59,12 +62,13 @@ class Record:
 
     @property
     def is_free(self) -> bool:
-        """Whether the lease was given back, or its holder died or went silent."""
-        if self.released:
-            return True
-        if self.host == socket.gethostname():
-            return not self._lives_here()
-        return time.time() - self.renewed > TTL_S
+        """Whether the lease was given back, or its holder died on this node."""
+        return self.released or (self.is_here and not self._lives_here())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the holder is, or was, a process of this node."""
+        return self.host == socket.gethostname()
 
     def _lives_here(self) -> bool:
         try:
@@ -111,7 +115,7 @@ class Lease:
         while not self._stop.wait(TTL_S / RENEWALS):
             try:
                 self._lost = not self._write(replace(self._record, renewed=time.time()))
-            except OSError:  # a full disk, say: the work itself will tell, and the next renewal may pass
+            except (OSError, ArtefactError):  # a full disk, say: the work will tell, and the next renewal may pass
                 continue
             if self._lost:
                 return
@@ -126,30 +130,65 @@ class Lease:
 
 @contextmanager
 def leased(control: Control, key: str, what: str, *, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the lease of `key` while the block runs; LockedError naming the holder where it is not free in `wait_s`."""
-    deadline = time.monotonic() + wait_s
-    while (lease := _taken(control, key)) is None:
-        if time.monotonic() >= deadline:
-            current = control.get(key)
-            raise LockedError(
-                f"{what} is being written by {_record(current).holder if current else 'another process'}",
-                where=key,
-                mend="Wait for it to end, or stop that process",
-            )
-        time.sleep(0.1)
+    """Hold the lease of `key` while the block runs; LockedError naming the holder where it is not free in `wait_s`.
+
+    A holder on another node that may be dead is watched for up to `TTL_S` even so.
+    """
+    lease = _awaited(control, key, what, wait_s)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _taken(control: Control, key: str) -> Lease | None:
-    """The lease, if it is free and nobody else was quicker."""
-    current = control.get(key)
-    if current is not None and not _record(current).is_free:
-        return None
-    record = Record.mine(epoch=1 + (_record(current).epoch if current else 0))
-    version = current.version if current else 0
+def refuse_while_held(control: Control, key: str, what: str) -> None:
+    """Raise LockedError while somebody holds the lease of `key`."""
+    for _, holder in held(control, key):
+        raise LockedError(f"{what} by {holder}", where=key, mend="Wait for it to end")
+
+
+def held(control: Control, above: str) -> list[tuple[str, str]]:
+    """Keys below `above` whose leases are held, and their holders; those of other nodes are watched for `TTL_S`."""
+    seen = {key: current for key in control.keys(above) if (current := control.get(key)) is not None}
+    taken = {key: current for key, current in seen.items() if not _record(current).is_free}
+    if any(not _record(current).is_here for current in taken.values()):
+        time.sleep(TTL_S)
+        taken = {key: now for key in taken if (now := control.get(key)) is not None and not _record(now).is_free}
+    alive = (each for each in taken.items() if _record(each[1]).is_here or each[1].version != seen[each[0]].version)
+    return [(key, _record(current).holder) for key, current in alive]
+
+
+def _awaited(control: Control, key: str, what: str, wait_s: float) -> Lease:
+    """The lease, as soon as it is free and nobody else is quicker."""
+    started = silent_since = time.monotonic()
+    seen: Versioned | None = None
+    renewed = False
+    while True:
+        current, now = control.get(key), time.monotonic()
+        if current is None or _record(current).is_free:
+            if lease := _taken(control, key, current):
+                return lease
+            continue
+        record = _record(current)
+        if seen is None or current.version != seen.version:
+            renewed, seen, silent_since = seen is not None, current, now
+        elif not record.is_here and now - silent_since > TTL_S:
+            if lease := _taken(control, key, current):
+                return lease
+            continue
+        if (record.is_here or renewed) and now - started >= wait_s:
+            raise LockedError(
+                f"{what} is being written by {record.holder}",
+                where=key,
+                mend="Wait for it to end, or stop that process",
+            )
+        time.sleep(control.poll_s)
+
+
+def _taken(control: Control, key: str, current: Versioned | None) -> Lease | None:
+    """The lease, if its record is still the one that was read."""
+    version, epoch = (current.version, _record(current).epoch) if current else (0, 0)
+    record = Record.mine(epoch + 1)
     return Lease(control, key, version + 1, record) if control.swap(key, version, _encoded(record)) else None
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kcm.errors import ArtefactError
 from pipelines.store.artefact import (
+    ARTEFACTS,
     ATTEMPT,
     FORMAT,
     MANIFEST,
     SCRATCH,
     ArtefactStore,
+    damaged_files,
+    encoded,
     file_hashes,
+    finished_at,
+    marks_of,
+    read_manifest,
     storage_errors,
     write_json,
 )
@@ -37,19 +43,20 @@ class Migrated:
         return asdict(self)
 
 
-def migrate_artefacts(root: Path) -> Migrated:
+def migrate_artefacts(place: str | Path) -> Migrated:
     """Bring the artefacts below a storage path to today's layout; killed at any moment, it is simply called again.
 
-    Raises ArtefactError for a path that is no storage, LockedError while a run writes one of the artefacts.
+    An artefact whose manifest lacks today's sizes and marks of its files, or that was copied, which changes them, is
+    hashed and gets them: from then on it is found again without. Raises ArtefactError for a path that is no storage,
+    LockedError while a run writes one of the artefacts.
     """
-    if not (root / "artefacts").is_dir():
-        raise ArtefactError("no artefacts here", where=str(root), mend="Give the storage_path of a run")
-    store, counts = ArtefactStore(root), Migrated()
-    for path in sorted((root / "artefacts").glob(f"*/*/{MANIFEST}")):
-        home = path.parent
+    store, counts = ArtefactStore(place), Migrated()
+    if not (homes := sorted(store.homes())) and not (store.root / ARTEFACTS).is_dir():
+        raise ArtefactError("no artefacts here", where=store.storage.files.uri, mend="Give the storage_path of a run")
+    for home in homes:
         key = f"leases/{home.parent.name}/{home.name}"
         with storage_errors(home), leased(store.control, key, f"the {home.parent.name} artefact"):
-            match _migrate(home):
+            match _migrate(store, home):
                 case None:
                     counts.damaged += 1
                 case True:
@@ -59,16 +66,15 @@ def migrate_artefacts(root: Path) -> Migrated:
     return counts
 
 
-def _migrate(home: Path) -> bool | None:
+def _migrate(store: ArtefactStore, home: Path) -> bool | None:
     """Move an artefact of format 1 into an attempt; False where it is of today's, None where it is damaged."""
     try:
-        manifest = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(store.storage, home, anew=True)
         files = manifest["files"]
     except (ValueError, KeyError, TypeError):
         return None
     if "attempt" in manifest:
-        _remove_originals(home)
-        return False
+        return _remark(store, home, manifest)
     attempt = home / MIGRATED
     shutil.rmtree(attempt, ignore_errors=True)  # of an earlier call that was killed
     if file_hashes(home) != files:
@@ -77,9 +83,24 @@ def _migrate(home: Path) -> bool | None:
         (attempt / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(home / name, attempt / name)
     attempt.mkdir(exist_ok=True)  # for one without files
-    write_json(home / MANIFEST, manifest | {"format": FORMAT, "attempt": MIGRATED})
+    today = {"format": FORMAT, "attempt": MIGRATED, "marks": marks_of(store.storage, attempt)}
+    write_json(home / MANIFEST, manifest | today)
     _remove_originals(home)
     return True
+
+
+def _remark(store: ArtefactStore, home: Path, manifest: dict[str, Any]) -> bool | None:
+    """Note the marks that sound files have now; False, or None where a file is damaged."""
+    if not store.storage.is_remote:
+        _remove_originals(home)
+    found = finished_at(store.storage, home)
+    marks = marks_of(store.storage, found.path)
+    if marks == manifest.get("marks"):
+        return False
+    if next(damaged_files(store.storage, found, thorough=False), None) is not None:
+        return None
+    store.storage.files.write(store.storage.name(home / MANIFEST), encoded(manifest | {"marks": marks}))
+    return False
 
 
 def _remove_originals(home: Path) -> None:

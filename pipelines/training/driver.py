@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from kcm.errors import KcmError
@@ -17,6 +18,7 @@ from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar, polled
 from pipelines.signals import handlers_restored
 from pipelines.store.checkpoint import newest_checkpoint
+from pipelines.store.files import Files
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, WorkerPlan, train_worker
 
 
@@ -34,10 +36,11 @@ def run_workers(
     remaining nodes can hold. `say` receives a line for a skipped checkpoint, `record` the metrics as they are reported.
     Raises ArtefactError, before a worker is started, for checkpoints of another configuration.
     """
-    monitor = StorageMonitor(worker.storage, say, record)
-    newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=monitor.say)
-    # Our checkpoints say all; Ray's own record of an earlier attempt refuses a second start, and may be torn.
-    attempt = 1 + max((int(path.name.split("-")[1]) for path in worker.storage.glob("attempt-*")), default=0)
+    files, folder = worker.storage.files, worker.storage.root
+    monitor = StorageMonitor(files, say, record)
+    newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
+    # Our checkpoints say all; Ray's own record, which its controller on this node keeps, refuses a second start.
+    attempt = 1 + max((int(path.name.split("-")[1]) for path in folder.glob("attempt-*")), default=0)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"worker": worker},
@@ -48,21 +51,20 @@ def run_workers(
         ),
         run_config=RunConfig(
             name=f"attempt-{attempt}",
-            storage_path=str(worker.storage),
+            storage_path=str(folder),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     try:
         with polled(bar, monitor.progress), handlers_restored(signal.SIGINT):
             trainer.fit()
-        monitor.progress()  # what came after the last look
+        monitor.look()  # what came after the last look
     except TrainingFailedError as error:
         raise _cause(error) from error
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=monitor.say)
+    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
     if state is None:
-        raise KcmError("training ended without a checkpoint", where=str(worker.storage))
-    for path in worker.storage.glob("attempt-*"):
+        raise KcmError("training ended without a checkpoint", where=files.uri)
+    for path in folder.glob("attempt-*"):
         shutil.rmtree(path, ignore_errors=True)
     return state
 
@@ -79,15 +81,17 @@ def _cause(error: BaseException) -> BaseException:
 
 
 class StorageMonitor:
-    """Follows the files of rank 0 in the storage folder: progress, metrics, and notes for the user."""
+    """Follows what rank 0 leaves in the storage: progress, metrics, and notes for the user."""
 
     def __init__(
-        self, storage: Path, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
+        self, files: Files, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
-        self._progress, self._notes, self._say = storage / PROGRESS, storage / NOTES, say
-        self._metrics, self._record, self._recorded = storage / METRICS, record, 0
-        self._notes.unlink(missing_ok=True)
+        self._files, self._say, self._record = files, say, record
+        self._files.delete([stat.name for stat in files.list(NOTES)])  # of an earlier run
         self._lines: set[str] = set()
+        self._read: set[str] = set()
+        self._looked = float("-inf")
+        self._shown: tuple[float, float] | None = None
 
     def say(self, line: str) -> None:
         """Report a line once: every restart of the workers finds the same damage."""
@@ -96,26 +100,28 @@ class StorageMonitor:
             self._say(line)
 
     def progress(self) -> tuple[float, float] | None:
-        """Steps taken and steps in all; also reports new notes and records new metrics."""
-        self._record_metrics()
-        for line in _read(self._notes).splitlines():
+        """Steps taken and steps in all; also reports new notes and records new metrics.
+
+        Metrics of an earlier attempt are recorded once more. The storage is not asked more often than is good for it.
+        """
+        if time.monotonic() - self._looked >= self._files.poll_s:
+            self._looked = time.monotonic()
+            self.look()
+        return self._shown
+
+    def look(self) -> None:
+        """Report and record what is new, and look at the progress."""
+        for line in self._new(NOTES):
             self.say(line)
-        try:
-            progress = json.loads(_read(self._progress))
-        except ValueError:
-            return None
-        return progress["steps"], progress["total"]
+        if self._record is not None:
+            for line in self._new(METRICS):
+                self._record(json.loads(line))
+        with suppress(FileNotFoundError):
+            progress = json.loads(self._files.read(PROGRESS))
+            self._shown = progress["steps"], progress["total"]
 
-    def _record_metrics(self) -> None:
-        """Record the metrics of complete new lines; those of an earlier attempt once more."""
-        if self._record is None:
-            return
-        lines = _read(self._metrics).split("\n")[:-1]
-        for line in lines[self._recorded :]:
-            self._record(json.loads(line))
-        self._recorded = len(lines)
-
-
-def _read(path: Path) -> str:
-    """The text of a file, empty where there is none."""
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    def _new(self, kind: str) -> Iterator[str]:
+        """The lines of a kind that were not read before, in their order."""
+        for name in sorted({stat.name for stat in self._files.list(kind)} - self._read):
+            self._read.add(name)
+            yield self._files.read(name).decode()

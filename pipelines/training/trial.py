@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
@@ -74,7 +74,7 @@ class TrialPlan:
     features: FeaturesArtefact
     outcomes: OutcomesArtefact
     trained: TrainedArtefact  # for the configured hyper-parameters
-    scratch: Path  # states that trials have trained
+    scratch: Storage  # states that trials have trained
     max_loss: float
     certificate: CertificateConfig
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
@@ -84,13 +84,16 @@ class TrialPlan:
         if choice.training == self._configured():
             return self.trained.state(self.collaborator)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
-        path = self.scratch / f"{self.collaborator}-{digest}.pt"
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        path = self.scratch.root / f"{self.collaborator}-{digest}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
+            try:
+                self.scratch.fetch(path)
+            except FileNotFoundError:
                 draft = path.with_suffix(f".{os.getpid()}")
                 torch.save(self._train(choice, digest), draft)
                 draft.replace(path)
+                self.scratch.keep(path)
         return load_state(path)
 
     def evaluate(self, choice: Choice) -> Evaluated:
@@ -154,8 +157,8 @@ class TrialPlan:
 
         Trials are never stopped early: Ray would leave the workers of a stopped one behind, with what they reserve.
         """
-        storage = self.scratch / f"{self.collaborator}-{digest}"
+        storage = self.scratch.below(self.scratch.root / f"{self.collaborator}-{digest}")
         with Reporter().bar("trial", "steps") as bar:
             state = run_workers(WorkerPlan(plan, digest, storage, cluster.checkpoint_every), cluster, bar, print)
-        shutil.rmtree(storage, ignore_errors=True)
+        self.scratch.drop([storage.root])
         return state[self.collaborator]

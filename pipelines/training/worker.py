@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,21 +15,27 @@ from typing import Any
 
 import ray.train
 import torch
-from filelock import FileLock
 
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
+from kcm.errors import LockedError
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import ParquetRows
 from kcm.learners.trainer import TrainConfig, Trainer
-from pipelines.store.checkpoint import checkpoint_name, checkpoints, is_sound, newest_checkpoint, write_checkpoint
+from pipelines.store.artefact import Artefact
+from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
+from pipelines.store.control import Control
 from pipelines.store.features import FeaturesArtefact, task_file
+from pipelines.store.files import Files
+from pipelines.store.lease import TTL_S, Lease, leased
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.storage import Storage
 
-PROGRESS, NOTES, METRICS = "progress.json", "notes.txt", "metrics.jsonl"  # what rank 0 leaves for the driver
-_writer_locks: list[FileLock] = []  # held until this process ends
+PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
+CHECKPOINTS = "checkpoints"
+KEEP = 2  # checkpoints of a training, should the newest one be damaged
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class TrainerPlan:
     tasks: tuple[TaskFiles, ...]
     in_features: int
     num_labels: int
+    artefacts: tuple[Artefact, ...] = ()  # whose files the tasks name
 
     @classmethod
     def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> TrainerPlan:
@@ -69,7 +75,12 @@ class TrainerPlan:
             TaskFiles(name, task_file(features.folder, number), task_file(outcomes.folder, number))
             for number, name in enumerate(features.names.tasks)
         ]
-        return cls(config, tuple(files), features.dim, len(features.names.labels))
+        return cls(config, tuple(files), features.dim, len(features.names.labels), (features, outcomes))
+
+    def fetch(self) -> None:
+        """Have the files of the tasks on this node."""
+        for artefact in self.artefacts:
+            _ = artefact.folder
 
     def collaborator(self, name: str, state: Mapping[str, Any] | None = None) -> Collaborator:
         """The collaborator of this name: untrained, or as the state of its trainer has it."""
@@ -87,7 +98,8 @@ class TrainerPlan:
         return "random_relu" if self.config.learner.closed_form else "mlp"
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
-        """A new trainer."""
+        """A new trainer, whose rows are on this node."""
+        self.fetch()
         config, model = self.config, self.collaborator(collaborator)
         rows = [ParquetRows(task.name, task.features, task.outcomes) for task in self.tasks]
         learner = config.learner.build(config.seed)
@@ -96,7 +108,7 @@ class TrainerPlan:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """A plan, and where its checkpoints go: `storage` is the folder that Ray Train copies them into.
+    """A plan, and the storage that its checkpoints go to.
 
     `parents` are the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
     remembered of `forgotten_rows` is dropped first.
@@ -104,7 +116,7 @@ class WorkerPlan:
 
     plan: TrainerPlan
     fingerprint: str
-    storage: Path
+    storage: Storage
     checkpoint_every: int
     parents: Mapping[str, Path] = field(default_factory=dict)
     forgotten_rows: frozenset[str] = frozenset()
@@ -114,12 +126,24 @@ def train_worker(config: dict[str, Any]) -> None:
     """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
     worker: WorkerPlan = config["worker"]
     ranks = Ranks.current()
-    if ranks.rank == 0:
-        _take_writer_lock(worker.storage)
-    ranks.gather(None)  # nobody reads before the last writer is gone
+    with ExitStack() as stack:
+        lease = stack.enter_context(_writer_lease(worker)) if ranks.rank == 0 else None
+        ranks.gather(None)  # nobody reads before the last writer is gone
+        _resume(worker, ranks, lease)
+
+
+def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
+    """The right to write checkpoints, which a worker of a killed driver holds until it ends."""
+    control = Control(worker.storage.files.below("control"))
+    return leased(control, "writer", "the training", wait_s=2 * TTL_S)
+
+
+def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
+    """Train from the newest checkpoint, else from the parents, else from the beginning."""
+    files = worker.storage.files
     trainers = {name: worker.plan.trainer(name, ranks) for name in worker.plan.config.collaborators}
-    note = partial(write_note, worker.storage / NOTES) if ranks.rank == 0 else lambda line: None
-    state = newest_checkpoint(worker.storage, fingerprint=worker.fingerprint, say=note)
+    note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
+    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
@@ -130,15 +154,15 @@ def train_worker(config: dict[str, Any]) -> None:
             trainer.load_state_dict(load_state(worker.parents[name]))
             trainer.learner.forget(worker.forgotten_rows)
     if ranks.rank == 0:
-        _prune(worker.storage, ray.train.get_context().get_experiment_name())
-    _train(trainers, worker, ranks)
+        prune_checkpoints(files, KEEP)
+    _train(trainers, worker, ranks, lease)
 
 
-def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks) -> None:
-    attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # a folder name that no earlier attempt has used
+def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
+    attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # part of names that no earlier attempt has used
     total = sum(trainer.steps_in_all for trainer in trainers.values())
-    path = worker.storage / PROGRESS
-    show_progress = progress_writer(path, total, ranks.world_size) if ranks.rank == 0 else lambda steps: None
+    show_progress = progress_writer(worker.storage.files, total, ranks.world_size) if lease else lambda steps: None
+    written: list[str] = []
     since_checkpoint = 0
     while pending := [trainer for trainer in trainers.values() if not trainer.done]:
         trainer = min(
@@ -148,23 +172,30 @@ def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks) -> No
         since_checkpoint += 1
         show_progress(_steps(trainers.values()))
         if finished or since_checkpoint >= worker.checkpoint_every:
-            _report(trainers, worker, ranks, attempt)
+            if lease:
+                written.append(_keep(trainers, worker, attempt, lease))
+                _forget(worker.storage.files, written)
+            ray.train.report({"steps": _steps(trainers.values())} | _metrics(trainers))
             since_checkpoint = 0
 
 
-def _report(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, attempt: str) -> None:
-    steps = _steps(trainers.values())
-    metrics = {"steps": steps} | _metrics(trainers)
-    name = checkpoint_name(attempt, steps)
-    if ranks.rank != 0:
-        ray.train.report(metrics, checkpoint_dir_name=name)
-        return
+def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease: Lease) -> str:
+    """Write a checkpoint, and the metrics so far for the driver; the checkpoint's name."""
+    if not lease.held:
+        raise LockedError("another process took over this training", where=worker.storage.files.uri)
+    steps, files = _steps(trainers.values()), worker.storage.files
+    state: dict[str, Any] = {key: trainer.state_dict() for key, trainer in trainers.items()}
+    name = f"{CHECKPOINTS}/{checkpoint_name(attempt, steps)}"
+    write_checkpoint(files, name, state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
     reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
-    write_note(worker.storage / METRICS, json.dumps(reported))
-    with tempfile.TemporaryDirectory() as folder:
-        state: dict[str, Any] = {key: trainer.state_dict() for key, trainer in trainers.items()}
-        write_checkpoint(Path(folder), state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint(folder), checkpoint_dir_name=name)
+    write_note(files, METRICS, json.dumps(reported))
+    return name
+
+
+def _forget(files: Files, written: list[str]) -> None:
+    """Remove the oldest of the checkpoints that this attempt has written, but for the newest ones."""
+    while len(written) > KEEP:
+        files.delete([stat.name for stat in files.list(written.pop(0))])
 
 
 def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
@@ -188,41 +219,22 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def write_note(path: Path, line: str) -> None:
-    """Append a line for the driver to report; a worker's own output goes to a log."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+def write_note(files: Files, kind: str, line: str) -> None:
+    """Leave a line for the driver to report; a worker's own output goes to a log."""
+    files.write(f"{kind}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", line.encode())
 
 
-def progress_writer(path: Path, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
+def progress_writer(files: Files, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:
     """A function that writes the steps taken, the number of workers and this process's id for the driver."""
+    pause_s = max(every_s, files.poll_s)
     last = 0.0
 
     def write(steps: int) -> None:
         nonlocal last
-        if time.monotonic() - last < every_s and steps < total:
+        if time.monotonic() - last < pause_s and steps < total:
             return
         last = time.monotonic()
-        draft = path.with_suffix(".draft")
         progress = {"steps": steps, "total": total, "workers": workers, "pid": os.getpid()}
-        draft.write_text(json.dumps(progress), encoding="utf-8")
-        draft.replace(path)
+        files.write(PROGRESS, json.dumps(progress).encode())
 
     return write
-
-
-def _take_writer_lock(storage: Path, timeout_s: float = 60.0) -> None:
-    """Wait for the writer lock, which the workers of a killed driver hold until they end."""
-    storage.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(storage / "writer.lock")
-    lock.acquire(timeout=timeout_s)
-    _writer_locks.append(lock)
-
-
-def _prune(storage: Path, attempt: str, keep: int = 2) -> None:
-    """Keep the newest `keep` valid checkpoints of earlier attempts; Ray manages those of the current one."""
-    earlier = [folder for folder in checkpoints(storage) if storage / attempt not in folder.parents]
-    newest = [folder for folder in earlier if is_sound(folder)][:keep]
-    for folder in earlier:
-        if folder not in newest:
-            shutil.rmtree(folder, ignore_errors=True)

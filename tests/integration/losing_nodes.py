@@ -22,6 +22,7 @@ from ray.cluster_utils import Cluster
 from pipelines.cluster import ClusterConfig, connected, prepare_environment
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import MANIFEST
+from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
 from pipelines.training.worker import PROGRESS, TrainerPlan, WorkerPlan
 
@@ -53,7 +54,7 @@ def _raylets(node: Any) -> set[int]:
 
 def train(plan: TrainerPlan, storage: Path, cluster: ClusterConfig) -> dict[str, Any]:
     with Reporter().bar("train", "steps") as bar:
-        return run_workers(WorkerPlan(plan, "this", storage, CHECKPOINT_EVERY), cluster, bar, print)
+        return run_workers(WorkerPlan(plan, "this", Storage.at(storage), CHECKPOINT_EVERY), cluster, bar, print)
 
 
 @contextmanager

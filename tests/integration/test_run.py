@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.stages import features
+from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.lease import leased
 from pipelines.tracking import fetch_model
@@ -249,33 +251,24 @@ def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, as
     assert "Traceback" not in second.stderr
 
 
-def test_components_from_outside_are_run_predicted_with_and_served(
-    cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
+    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A learner by its entry point, a large model and an encoder by their classes; nothing of ours knows of them."""
+    """A learner by its entry point, a large model and an encoder by their classes; nothing of ours knows of them.
+
+    The storage is a bucket, whose files other stages than those that wrote them fetch again.
+    """
     write_outside_package(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
-    write_spoken_rows(tmp_path / "rows.csv", 2 * 120)
-    config = parse_config(
-        RunConfig,
-        {
-            "name": "outside",
-            "storage_path": tmp_path / "storage",
-            "assets_path": tmp_path,
-            "collaborators": ["kcm"],
-            "tasks": {"source": {"kind": "files", "path": str(tmp_path / "rows.csv"), "task_column": "topic"}},
-            "encoder": {"kind": "letters:LettersConfig"},
-            "large": {"adapter": "words:WordsConfig", "words": {"good": ["fine"], "bad": ["dull"]}},
-            "learner": {"name": "anchor", "strength": 0.5},
-            "train": {"num_epochs": 1},
-            "tune": {"num_trials": 1, "gates": ["confidence"], "scopes": ["global"]},
-            "certificate": {"epsilon": 0.2},
-            "cluster": {"num_encoders": 1, "num_workers": 1},
-        },
-    )
+    config = spoken_config(f"{served_bucket}/its prefix", tmp_path)
     result = run(config)
     assert result["kcm"]["overall"]["large_accuracy"] == 1.0
-    measured = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
+    store = ArtefactStore(config.storage_path)
+    assert result["artefacts"]["register"].startswith(f"{served_bucket}/its prefix/artefacts/register/")
+    assert json.loads(store.storage.files.read("runs/outside/result.json")) == result
+    shutil.rmtree(store.root)  # as on another node
+    (made,) = store.finished("register")
+    measured = Bundle.read(made.as_a(BundleArtefact).bundle)
     assert (measured.learner, measured.large, measured.encoder) == (config.learner, config.large, config.encoder)
     assert {name.partition(".")[0] for name in measured.learner_state} == {"judge", "small"}
 
@@ -307,6 +300,28 @@ def test_components_from_outside_are_run_predicted_with_and_served(
         stop()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
+
+
+def spoken_config(storage: str | Path, folder: Path, **more: Any) -> RunConfig:
+    """A run of a second or two of work: rows of few words, letters for features, a large model that knows two words."""
+    write_spoken_rows(folder / "rows.csv", 2 * 120)
+    values = {
+        "name": "outside",
+        "storage_path": storage,
+        "assets_path": folder,
+        "collaborators": ["kcm"],
+        "tasks": {"source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}},
+        "encoder": {"kind": "letters:LettersConfig"},
+        "large": {"adapter": "words:WordsConfig", "words": {"good": ["fine"], "bad": ["dull"]}},
+        "learner": {"name": "anchor", "strength": 0.5},
+        "train": {"num_epochs": 1},
+        "tune": {"num_trials": 1, "gates": ["confidence"], "scopes": ["global"]},
+        "certificate": {"epsilon": 0.2},
+        "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}"},
+        "serve": {"feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"}},
+        "cluster": {"num_encoders": 1, "num_workers": 1},
+    }
+    return parse_config(RunConfig, values | more)
 
 
 def write_spoken_rows(file: Path, num_rows: int) -> None:

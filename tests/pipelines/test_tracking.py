@@ -134,7 +134,7 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
     for _ in range(2):  # as where a run is started again
         tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
-        tracking.log_rows("reviews", "abc", tmp_path, {"one": {"train": 5}})
+        tracking.log_rows("reviews", "abc", str(tmp_path), {"one": {"train": 5}})
         tracking.log_lineage({"tasks": "f00"})
     tracking.close(60)
     client, run = tracking.client, tracking.client.get_run(tracking.run_id)

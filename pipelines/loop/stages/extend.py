@@ -5,7 +5,7 @@ Hyper-parameters are those that the champion's search has chosen; nothing is sea
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import Field
@@ -42,10 +42,11 @@ class Extension(Plan, TrainerConfig):
     ) -> None:
         """The state of a trainer that has learned one more task."""
         context = attempt.context
+        plan = TrainerPlan.of(self, features, outcomes)
         worker = WorkerPlan(
-            TrainerPlan.of(self, features, outcomes),
+            replace(plan, artefacts=(*plan.artefacts, self.parent)),
             attempt.fingerprint,
-            attempt.scratch,
+            attempt.storage,
             context.cluster.checkpoint_every,
             parents={name: self.parent.state_file(name) for name in self.collaborators},
             forgotten_rows=self.forgotten_rows,
@@ -113,7 +114,7 @@ class Chosen(Plan):
             features=features,
             outcomes=outcomes,
             trained=trained,
-            scratch=attempt.scratch,
+            scratch=attempt.storage,
             max_loss=self.max_loss,
             certificate=self.certificate,
         )

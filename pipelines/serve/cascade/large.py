@@ -25,7 +25,6 @@ from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release, ReleaseCache
 
 ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
-TABLES = "paid_"  # how the tables of paid answers begin in the log
 
 
 @dataclass(frozen=True)
@@ -124,4 +123,4 @@ def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | Non
             where="serve.feedback.url",
             mend="Set it, or drop the budget",
         )
-    return ResponseStore(log.url, TABLES, log.timeout_s)
+    return ResponseStore.in_log(log.url, log.timeout_s)

@@ -15,6 +15,7 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
 from pipelines.batch.asking import LargeSpec, ask, read_prompt, written_prompt
 from pipelines.batch.pool import retain
+from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, label
 
 LABELS = ("negative", "positive")
@@ -34,6 +35,7 @@ def context(tmp_path) -> Any:
     lines: list[str] = []
     return SimpleNamespace(
         assets_path=tmp_path,
+        responses=None,
         store=SimpleNamespace(root=tmp_path),
         reporter=SimpleNamespace(say=lines.append),
         lines=lines,
@@ -85,7 +87,7 @@ def test_failed_rows_of_an_interrupted_pass_are_forgotten(tmp_path) -> None:
     for name, failed in parts.items():
         rows = [f"{name} {number}" for number in range(len(failed))]
         pq.write_table(pa.table({"row": rows, "failed": failed}), tmp_path / f"{name}.parquet")
-    retain(tmp_path, ~pc.field("failed"))
+    retain(tmp_path, ~pc.field("failed"), Storage.at(tmp_path))
     left = [row for path in tmp_path.glob("*.parquet") for row in pq.read_table(path)["row"].to_pylist()]
     assert sorted(left) == ["good 0", "mixed 0", "mixed 2"]
     assert not np.any([pq.read_table(path)["failed"].to_numpy().any() for path in tmp_path.glob("*.parquet")])

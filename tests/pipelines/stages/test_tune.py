@@ -14,6 +14,7 @@ from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.stages.tune import Space, Trial, _space, last_search, restored_search
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
+from pipelines.store.storage import Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
 
 
@@ -116,6 +117,10 @@ def test_points_are_the_best_then_the_front_each_once_and_of_one_collaborator(tm
     assert earlier.first_points("linear", 9) == []
 
 
+def restored(search: Path, *rest: Any) -> ray_tune.Tuner | None:
+    return restored_search(Storage.at(search.parent), search.name, *rest)
+
+
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
     """The folder of a search that a crash has torn."""
@@ -135,7 +140,7 @@ def test_a_search_that_cannot_be_read_is_kept_aside_and_said(
     (search / "trial").write_text("what a trial left")
     lines: list[str] = []
     for number in (1, 2):
-        assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
+        assert restored(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
         assert not search.exists()
         assert not (tmp_path / "results").exists()
         kept = tmp_path / "run" / f"tune-kcm-unreadable-{number}"
@@ -145,7 +150,7 @@ def test_a_search_that_cannot_be_read_is_kept_aside_and_said(
             assert (kept / "results" / "one.json").exists()
             search.mkdir()
             (search / "tuner.pkl").write_bytes(b"torn again")
-    assert restored_search(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
+    assert restored(search, tmp_path / "results", Trial, tmp_path / "run", lines.append) is None
     assert len(lines) == 2
 
 
@@ -158,6 +163,6 @@ def test_a_fault_of_the_machine_leaves_the_search_where_it_is(
 
     monkeypatch.setattr(ray_tune.Tuner, "restore", restore)
     with pytest.raises(type(fault)):
-        restored_search(search, tmp_path / "results", Trial, tmp_path / "run", print)
+        restored(search, tmp_path / "results", Trial, tmp_path / "run", print)
     assert (search / "tuner.pkl").exists()
     assert (tmp_path / "results" / "one.json").exists()

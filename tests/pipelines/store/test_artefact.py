@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import errno
+import os
+import pickle
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, publish, storage_errors, write_json
+from pipelines.store import artefact as module
+from pipelines.store.artefact import (
+    MANIFEST,
+    Artefact,
+    ArtefactStore,
+    Recipe,
+    damaged_files,
+    encoded,
+    publish,
+    storage_errors,
+    write_json,
+)
+from pipelines.store.files import LocalFiles, ObjectFiles
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -21,8 +37,8 @@ def must_not_run(folder: Path, scratch: Path) -> None:
     raise AssertionError("a finished artefact was built again")
 
 
-def test_a_finished_artefact_is_not_built_again(tmp_path) -> None:
-    store = ArtefactStore(tmp_path)
+def test_a_finished_artefact_is_not_built_again(place: str) -> None:
+    store = ArtefactStore(place)
     first, cached = store.build(RECIPE, write_data)
     assert not cached
     again, cached = store.build(RECIPE, must_not_run)
@@ -32,33 +48,135 @@ def test_a_finished_artefact_is_not_built_again(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["other content", "missing", "extra", "no manifest", "torn manifest"])
-def test_a_damaged_artefact_is_built_again(tmp_path, damage) -> None:
-    store = ArtefactStore(tmp_path)
+def test_a_damaged_artefact_is_built_again(place: str, damage: str) -> None:
+    store = ArtefactStore(place)
     artefact = store.build(RECIPE, write_data)[0]
-    folder, home = artefact.folder, artefact.home
+    files = store.storage.files
+    data, manifest = store.storage.name(artefact.path / "data.txt"), store.storage.name(artefact.home / MANIFEST)
     match damage:
         case "other content":
-            (folder / "data.txt").write_text("forty-one")
+            files.write(data, b"forty-one")
         case "missing":
-            (folder / "data.txt").unlink()
+            files.delete([data])
         case "extra":
-            (folder / "more.txt").write_text("?")
+            files.write(f"{data}.more", b"?")
         case "no manifest":
-            (home / MANIFEST).unlink()
+            files.delete([manifest])
         case "torn manifest":
-            (home / MANIFEST).write_text('{"files": {')
+            files.write(manifest, b'{"files": {')
     assert store.find(RECIPE) is None
     rebuilt, cached = store.build(RECIPE, write_data)
     assert not cached
     assert (rebuilt.folder / "data.txt").read_text() == "forty-two"
-    assert not (rebuilt.folder / "more.txt").exists()
+    assert store.storage.names(rebuilt.path) == ["data.txt"]
 
 
-def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(tmp_path) -> None:
+def test_a_file_with_another_mark_and_the_same_content_is_sound(place: str) -> None:
+    """As after a copy of the storage: it is hashed, and found in order."""
+    store = ArtefactStore(place)
+    artefact = store.build(RECIPE, write_data)[0]
+    manifest = artefact.manifest
+    manifest["marks"]["data.txt"][1] = "another"
+    store.storage.files.write(store.storage.name(artefact.home / MANIFEST), encoded(manifest))
+    assert store.build(RECIPE, must_not_run) == (artefact, True)
+
+
+def test_a_cache_hit_hashes_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtefactStore(place)
+    store.build(RECIPE, write_data)
+
+    def hashed(*args: object) -> str:
+        raise AssertionError("a file was read")
+
+    for kind in (LocalFiles, ObjectFiles):
+        monkeypatch.setattr(kind, "sha256", hashed)
+        monkeypatch.setattr(kind, "get", hashed)
+    assert store.build(RECIPE, must_not_run)[1]
+
+
+def test_damage_that_keeps_size_and_mark_is_found_by_the_thorough_look(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
+    artefact = store.build(RECIPE, write_data)[0]
+    path = artefact.folder / "data.txt"
+    known = path.stat()
+    path.write_text("forty-one")
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert store.find(RECIPE) == artefact
+    assert list(damaged_files(store.storage, artefact, thorough=True)) == ["data.txt"]
+
+
+def another_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From now on this process is one of a node that has fetched nothing."""
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "another node"))
+    module._whole.clear()
+
+
+def test_another_node_fetches_what_it_reads_and_holds_it_against_the_manifest(
+    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ArtefactStore(node_bucket).build(RECIPE, write_data)[0]
+    another_node(monkeypatch, tmp_path)
+    store = ArtefactStore(node_bucket)
+    found = store.find(RECIPE)
+    assert found is not None
+    assert not found.path.exists()
+    assert (found.folder / "data.txt").read_text() == "forty-two"
+    shutil.rmtree(store.root)
+    module._whole.clear()
+    store.storage.files.write(f"artefacts/features/{made.fingerprint}/{made.path.name}/data.txt", b"forty-one")
+    with pytest.raises(ArtefactError, match="not what its manifest says"):
+        _ = found.folder
+
+
+def test_an_artefact_that_travels_is_fetched_where_it_arrives(node_bucket: str) -> None:
+    store = ArtefactStore(node_bucket)
+    rows = store.build(Recipe("tasks", 1, {}), write_data)[0]
+    features = store.build(Recipe("features", 1, {}, (rows,)), write_data)[0]
+    sent = pickle.dumps(features)
+    shutil.rmtree(store.root)  # as on a node that has nothing of it
+    module._whole.clear()
+    arrived = pickle.loads(sent)
+    assert (arrived.source(Artefact, "tasks").folder / "data.txt").read_text() == "forty-two"
+    assert arrived.file("data.txt").read_text() == "forty-two"
+
+
+def test_what_another_node_kept_for_an_attempt_belongs_to_it(node_bucket: str) -> None:
+    store = ArtefactStore(node_bucket)
+
+    def spread(folder: Path, scratch: Path) -> None:
+        write_data(folder, scratch)
+        elsewhere = folder / "shards" / "one.txt"
+        elsewhere.parent.mkdir()
+        elsewhere.write_text("a shard")
+        store.storage.keep(elsewhere)
+        elsewhere.unlink()  # it never was on this node
+
+    artefact = store.build(RECIPE, spread)[0]
+    assert artefact.manifest["files"].keys() == {"data.txt", "shards/one.txt"}
+    assert artefact.file("shards/one.txt").read_text() == "a shard"
+
+
+def test_two_processes_may_fetch_one_file_at_once(node_bucket: str) -> None:
+    store = ArtefactStore(node_bucket)
+    artefact = store.build(RECIPE, write_data)[0]
+    (artefact.path / "data.txt").unlink()
+    module._whole.clear()
+    read: list[str] = []
+    threads = [threading.Thread(target=lambda: read.append(artefact.file("data.txt").read_text())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == ["forty-two"] * 8
+    assert [path.name for path in artefact.path.iterdir()] == ["data.txt"]
+
+
+def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(place: str) -> None:
+    store = ArtefactStore(place)
 
     def interrupted(folder: Path, scratch: Path) -> None:
         (scratch / "paid.txt").write_text("answer 1")
+        store.storage.keep(scratch / "paid.txt")
         (folder / "half.txt").write_text("?")
         raise KeyboardInterrupt
 
@@ -73,6 +191,7 @@ def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(tmp_path)
     artefact, _ = store.build(RECIPE, resumed)
     assert [path.name for path in artefact.folder.iterdir()] == ["data.txt"]
     assert sorted(path.name for path in artefact.home.iterdir()) == [artefact.folder.name, MANIFEST]
+    assert sorted(store.storage.names(artefact.home)) == [f"{artefact.folder.name}/data.txt", MANIFEST]
 
 
 def test_of_two_writers_the_first_to_finish_wins_and_the_other_takes_its_artefact(tmp_path) -> None:
@@ -83,7 +202,7 @@ def test_of_two_writers_the_first_to_finish_wins_and_the_other_takes_its_artefac
         other = folder.with_name("attempt-other")
         other.mkdir()
         (other / "data.txt").write_text("forty-two, by another")
-        assert publish(folder.parent, RECIPE.as_json(), other)
+        assert publish(store.storage, folder.parent, RECIPE.as_json(), other)
         write_data(folder, scratch)
 
     artefact, cached = store.build(RECIPE, overtaken)

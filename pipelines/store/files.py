@@ -1,0 +1,414 @@
+"""Files by name below a URI: a folder that all nodes see, or a prefix of a bucket.
+
+Both kinds can create a file unless it is there, which is all that leases, manifests, the ledger and the champion
+pointer need (`pipelines.store.control`): a folder by hard links, a bucket by conditional puts. A file of a bucket is
+whole or absent; so is one of a folder that was written by these methods.
+
+Credentials and endpoints of buckets come from the usual variables of the environment, in every process of its own:
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL; GOOGLE_SERVICE_ACCOUNT,
+GOOGLE_APPLICATION_CREDENTIALS. None is stored, and none is part of a pickled value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import obstore
+import pyarrow.fs
+from obstore import exceptions, store
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from kcm.durable import create_durably
+from kcm.errors import ArtefactError, ConfigError
+from kcm.inputs.location import Location
+
+SCHEMES = ("s3", "gs")
+PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
+_REFUSED = re.compile("ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|TokenRefreshRequired")
+_DRAFT = re.compile(r"\.[0-9a-f]{32}")  # a file of a folder that is being written
+_WRITER, _SHA256 = "kcm-writer", "kcm-sha256"  # attributes of objects
+ResultT = TypeVar("ResultT")
+
+
+class StorageError(ArtefactError):
+    """A storage that cannot be reached or used."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A file as a listing has it; `mark` changes whenever its content may have changed."""
+
+    name: str
+    size: int
+    mark: str
+    modified: float  # seconds since 1970, by the clock of the storage
+
+
+class Files(ABC):
+    """Files by name (parts joined by slashes) below a URI; any process may hold a copy."""
+
+    poll_s: ClassVar[float]  # between two looks at a file that another process writes
+
+    @property
+    @abstractmethod
+    def uri(self) -> str:
+        """Where they lie."""
+
+    @abstractmethod
+    def below(self, name: str) -> Files:
+        """The files below a name."""
+
+    @abstractmethod
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there; False, and nothing is changed, where it is. Of many writers one succeeds."""
+
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it."""
+
+    @abstractmethod
+    def put(self, name: str, source: Path, sha256: str) -> None:
+        """Write a file with the content of a local one, or replace it."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def get(self, name: str, target: Path) -> None:
+        """Write the content to a local file. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def list(self, name: str = "") -> Iterator[Stat]:
+        """The files below a name, at any depth, in no order."""
+
+    @abstractmethod
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of the content, read anew. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def noted_sha256(self, name: str) -> str:
+        """The SHA-256 that was noted when the file was written, where the storage keeps one; else read anew."""
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there are passed over."""
+
+    @abstractmethod
+    def local(self, name: str) -> Any:
+        """A context with the path of a local file with the content. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The same place for readers and writers of Arrow and Ray: a file system, and the path in it."""
+
+
+def files_at(place: str | Path) -> Files:
+    """The files of a folder, or of an s3:// or gs:// URI."""
+    scheme = urlsplit(str(place)).scheme if "://" in str(place) else ""
+    if scheme in SCHEMES:
+        return ObjectFiles(str(place).rstrip("/"))
+    return LocalFiles(Path(place).absolute())
+
+
+def normalised(place: str | Path) -> str:
+    """A storage path as it is compared and written down: an absolute path, or a URI without a slash at its end.
+
+    ValueError for a scheme that no storage has.
+    """
+    text = str(place)
+    if "://" not in text:
+        return str(Path(text).expanduser().absolute())
+    parts = urlsplit(text)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return str(Path(unquote(parts.path)))
+    if parts.scheme not in SCHEMES or not parts.netloc or "@" in parts.netloc:
+        known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+        raise ValueError(f"name a folder that all nodes see, or {known}; credentials come from the environment")
+    return text.rstrip("/")
+
+
+@dataclass(frozen=True)
+class LocalFiles(Files):
+    """Files of a folder that all nodes see. Raises OSError."""
+
+    root: Path
+    poll_s: ClassVar[float] = 0.0
+
+    @property
+    def uri(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def below(self, name: str) -> Files:
+        """The files of a folder in it."""
+        return LocalFiles(self.root / name)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there, on disk before this returns."""
+        return create_durably(self.root / name, content)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that a reader sees the old one or the new one."""
+        with self._draft(name) as draft:
+            draft.write_bytes(content)
+
+    def put(self, name: str, source: Path, sha256: str) -> None:
+        """Copy a file here."""
+        with self._draft(name) as draft:
+            shutil.copyfile(source, draft)
+
+    def read(self, name: str) -> bytes:
+        """The content."""
+        return (self.root / name).read_bytes()
+
+    def get(self, name: str, target: Path) -> None:
+        """Copy a file from here."""
+        shutil.copyfile(self.root / name, target)
+
+    def list(self, name: str = "") -> Iterator[Stat]:
+        """The files below a folder; the mark is the time of the last change in nanoseconds."""
+        folders = [self.root / name]
+        while folders:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if _DRAFT.fullmatch(entry.name):
+                        continue
+                    if entry.is_dir():
+                        folders.append(Path(entry.path))
+                        continue
+                    with suppress(FileNotFoundError):  # removed since it was listed
+                        known = entry.stat()
+                        path = os.path.relpath(entry.path, self.root)
+                        yield Stat(path, known.st_size, str(known.st_mtime_ns), known.st_mtime)
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of the content."""
+        return digest(self.root / name)
+
+    def noted_sha256(self, name: str) -> str:
+        """The SHA-256 of the content: a folder keeps no notes."""
+        return self.sha256(name)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files, and the folders that this leaves empty."""
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+            for folder in (self.root / name).parents:
+                if folder == self.root:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """The file itself."""
+        if not (self.root / name).is_file():
+            raise FileNotFoundError(name)
+        yield self.root / name
+
+    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The local file system."""
+        return pyarrow.fs.LocalFileSystem(), str(self.root)
+
+    @contextmanager
+    def _draft(self, name: str) -> Iterator[Path]:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{uuid.uuid4().hex}")
+        try:
+            yield draft
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ObjectFiles(Files):
+    """Files of a bucket below a prefix. Raises StorageError; what may pass by itself is tried again for a while."""
+
+    where: str
+    poll_s: ClassVar[float] = 1.0
+
+    @property
+    def uri(self) -> str:
+        """The URI."""
+        return self.where
+
+    def below(self, name: str) -> Files:
+        """The files below a longer prefix."""
+        return ObjectFiles(f"{self.where}/{name}") if name else self
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write an object that is not there.
+
+        A put whose answer was lost is sent again, and then finds the object there: whose it is stands in an attribute.
+        """
+        writer = uuid.uuid4().hex
+        try:
+            self._ask(
+                lambda: obstore.put(self._store, name, content, mode="create", attributes={_WRITER: writer}), name
+            )
+        except exceptions.AlreadyExistsError:
+            with suppress(FileNotFoundError):
+                return self._attribute(name, _WRITER) == writer
+            return False
+        return True
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object, or replace it."""
+        self._ask(lambda: obstore.put(self._store, name, content), name)
+
+    def put(self, name: str, source: Path, sha256: str) -> None:
+        """Upload a file, a large one in parts."""
+        self._ask(lambda: obstore.put(self._store, name, source, attributes={_SHA256: sha256}), name)
+
+    def read(self, name: str) -> bytes:
+        """The content."""
+        return self._ask(lambda: bytes(obstore.get(self._store, name).bytes()), name)
+
+    def get(self, name: str, target: Path) -> None:
+        """Download an object."""
+
+        def download() -> None:
+            with target.open("wb") as file:
+                for chunk in obstore.get(self._store, name).stream(min_chunk_size=8 * 2**20):
+                    file.write(chunk)
+
+        self._ask(download, name)
+
+    def list(self, name: str = "") -> Iterator[Stat]:
+        """The objects below a prefix; the mark is the entity tag."""
+
+        def listed() -> list[Any]:
+            return [each for page in obstore.list(self._store, name or None, chunk_size=1000) for each in page]
+
+        for each in self._ask(listed, name):
+            mark = (each["e_tag"] or "").strip('"')
+            yield Stat(each["path"], each["size"], mark, each["last_modified"].timestamp())
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of the content, which is downloaded and not kept."""
+
+        def hashed() -> str:
+            found = hashlib.sha256()
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=8 * 2**20):
+                found.update(chunk)
+            return found.hexdigest()
+
+        return self._ask(hashed, name)
+
+    def noted_sha256(self, name: str) -> str:
+        """The SHA-256 that was sent with the object."""
+        return self._attribute(name, _SHA256) or self.sha256(name)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects."""
+        if found := list(names):
+            self._ask(lambda: obstore.delete(self._store, found), found[0])
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A temporary copy."""
+        with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
+            self.get(name, target := Path(folder) / Path(name).name)
+            yield target
+
+    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The file system of Arrow, which finds its credentials where this one finds them."""
+        location = Location.of(self.where)
+        return location.file_system, location.path
+
+    @property
+    def _store(self) -> Any:
+        return _opened(self.where, _endpoint())
+
+    def _attribute(self, name: str, key: str) -> str | None:
+        found = self._ask(lambda: dict(obstore.get(self._store, name, options={"head": True}).attributes), name)
+        return found.get(key)
+
+    def _ask(self, request: Callable[[], ResultT], name: str) -> ResultT:
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(_may_pass),
+                stop=stop_after_delay(PATIENCE_S),
+                wait=wait_random_exponential(0.1, max=5),
+                reraise=True,
+            ):
+                with attempt:
+                    return request()
+        except exceptions.AlreadyExistsError:
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._error("the bucket does not exist", name, "Create it, or choose another storage_path") from (
+                    error
+                )
+            raise FileNotFoundError(f"{self.where}/{name}") from None
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            reason, mend = _reason(error)
+            raise self._error(reason, name, mend) from error
+        raise AssertionError("unreachable")
+
+    def _error(self, reason: str, name: str, mend: str) -> StorageError:
+        return StorageError(reason, where=f"{self.where}/{name}".rstrip("/"), mend=mend)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a local file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a fault may pass by itself: no answer, a broken one, a server's own error, a conflict of two puts."""
+    broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)
+    return broken and not _REFUSED.search(str(error))
+
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """What went wrong in a few words, and how to mend it. The answers of servers name keys, and are not repeated."""
+    text = str(error)
+    if found := _REFUSED.search(text):
+        return f"the credentials are refused: {found[0]}", "Renew them and start again: finished work is kept"
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return "no right to read or write here", "Ask for it, or check the credentials in the environment"
+    status = re.search(r"non-2xx status code: (\d+ [A-Za-z ]+)", text)
+    said = status[1].strip() if status else type(error).__name__
+    return f"the storage does not answer as it should: {said}", "Start again when it does: finished work is kept"
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+@lru_cache(maxsize=64)
+def _opened(uri: str, endpoint: str) -> Any:
+    """The client of a prefix, with its connections; one for each process."""
+    timeouts: dict[str, Any] = {"connect_timeout": "5s", "timeout": "300s"}
+    more: dict[str, Any] = {}
+    if uri.startswith("s3://") and endpoint:
+        more["endpoint"] = endpoint
+        if endpoint.startswith("http://"):
+            timeouts["allow_http"] = True
+    retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # `_ask` tries for longer
+    try:
+        return store.from_url(uri, client_options=timeouts, retry_config=retries, **more)
+    except (exceptions.BaseError, ValueError) as error:
+        raise ConfigError(f"not a storage: {error}", where=uri) from error

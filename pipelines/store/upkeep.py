@@ -1,0 +1,139 @@
+"""Upkeep of a storage: hashing all that it holds, and removing what nothing refers to any more.
+
+What is kept: every artefact whose fingerprint stands in a run's result or in a record of the loop (all champions, since
+a rollback may go to any; all challengers, by their digest), the artefacts that the bundles among them name, the bundles
+that these continue, and all that any of them was made of. Interrupted work is kept as well: it will be gone on with.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kcm.errors import LockedError
+from pipelines.store.artefact import (
+    ARTEFACTS,
+    CONTROL,
+    MANIFEST,
+    Artefact,
+    ArtefactStore,
+    damaged_files,
+    finished_at,
+    read_manifest,
+)
+from pipelines.store.files import digest
+from pipelines.store.lease import held, leased
+
+CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
+_BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
+_NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or of a bundle
+
+
+def verify(store: ArtefactStore) -> tuple[int, list[str]]:
+    """How many artefacts there are, and the damaged files of all, as STAGE/FINGERPRINT/FILE, all read and hashed."""
+    homes, damaged = sorted(store.homes()), list[str]()
+    for home in homes:
+        above = f"{home.parent.name}/{home.name}"
+        try:
+            read_manifest(store.storage, home, anew=True)
+        except ValueError:
+            damaged.append(f"{above}/{MANIFEST}")
+            continue
+        found = finished_at(store.storage, home)
+        damaged += [f"{above}/{name}" for name in damaged_files(store.storage, found, thorough=True)]
+    return len(homes), damaged
+
+
+@dataclass
+class Garbage:
+    """What nothing refers to: `homes` of artefacts, and `attempts` that were overtaken; and what it takes."""
+
+    homes: list[Path] = field(default_factory=list)
+    attempts: list[Path] = field(default_factory=list)
+    size: int = 0
+    kept: int = 0  # artefacts that are referred to
+    interrupted: int = 0  # homes of unfinished work, which are kept
+
+
+def find_garbage(store: ArtefactStore) -> Garbage:
+    """What could be removed from a storage."""
+    sizes: dict[Path, dict[str, int]] = {}
+    for stat in store.storage.files.list(ARTEFACTS):
+        _, stage, fingerprint, *rest = Path(stat.name).parts
+        below = sizes.setdefault(store.root / ARTEFACTS / stage / fingerprint, {})
+        below[rest[0]] = below.get(rest[0], 0) + stat.size
+    artefacts, garbage = dict(_finished(store)), Garbage()
+    referred = _referred(store, artefacts)
+    for home, below in sorted(sizes.items()):
+        if home not in artefacts:
+            garbage.interrupted += 1
+        elif home not in referred:
+            garbage.homes.append(home)
+            garbage.size += sum(below.values())
+        else:
+            garbage.kept += 1
+            finished = {MANIFEST, artefacts[home].path.name}
+            if home.name not in finished:  # of format 1, whose files lie beside the manifest
+                garbage.attempts += [home / name for name in sorted(below.keys() - finished)]
+                garbage.size += sum(size for name, size in below.items() if name not in finished)
+    return garbage
+
+
+def collect_garbage(store: ArtefactStore) -> Garbage:
+    """Remove what nothing refers to, also from this node's folder for the storage.
+
+    LockedError while anything is being written: it may be about to refer to what is there.
+    """
+    with leased(store.control, CLEANING, "the storage"):
+        for key, holder in held(store.control, "leases"):
+            if key != CLEANING:
+                raise LockedError(f"the storage is in use by {holder}", where=key, mend="Wait for it to end")
+        garbage = find_garbage(store)
+        for home in garbage.homes:
+            store.storage.files.delete([store.storage.name(home / MANIFEST)])  # no half of it is taken for finished
+            store.storage.drop([home])
+        store.storage.drop(garbage.attempts)
+        if store.storage.is_remote:
+            there = set(store.homes())
+            for home in (store.root / ARTEFACTS).glob("*/*"):
+                if home not in there:
+                    shutil.rmtree(home, ignore_errors=True)
+    return garbage
+
+
+def _finished(store: ArtefactStore) -> Iterator[tuple[Path, Artefact]]:
+    """The finished artefacts by their homes; those with a torn manifest are not finished."""
+    for home in store.homes():
+        with suppress(ValueError, FileNotFoundError):
+            read_manifest(store.storage, home, anew=True)
+            yield home, finished_at(store.storage, home)
+
+
+def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[Path]:
+    """The homes of artefacts that something refers to, and of all that these were made of."""
+    by_name = {home.name: home for home in artefacts}
+    bundles = {home: each for home, each in artefacts.items() if _BUNDLE in each.manifest["files"]}
+    by_name |= {digest(bundle.file(_BUNDLE)): home for home, bundle in bundles.items()}
+    reached: set[Path] = set()
+    pending = [by_name[name] for name in _named(store) if name in by_name]
+    while pending:
+        if (home := pending.pop()) in reached:
+            continue
+        reached.add(home)
+        names = [*artefacts[home].manifest["inputs"].values()]
+        if home in bundles:
+            names += _NAME.findall(bundles[home].file(_LINEAGE).read_text(encoding="utf-8"))
+        pending += [by_name[name] for name in names if name in by_name]
+    return reached
+
+
+def _named(store: ArtefactStore) -> set[str]:
+    """All names of artefacts and bundles that stand in results of runs and in records of the loop."""
+    files = store.storage.files
+    names = [stat.name for stat in files.list("runs") if stat.name.endswith(".json")]
+    names += [stat.name for stat in files.list(f"{CONTROL}/loop")]
+    return {name for each in names for name in _NAME.findall(files.read(each).decode(errors="replace"))}

@@ -1,0 +1,102 @@
+"""A proxy before an HTTP server that drops, delays and duplicates requests, as a bad network does."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+FAULTS = ("request lost", "answer lost", "delayed", "duplicated")
+
+
+@dataclass
+class FlakyProxy:
+    """Forwards to `target`; a `share` of the requests meets one of the faults, which are counted."""
+
+    target: str
+    share: float = 0.2
+    faults: Counter[str] = field(default_factory=Counter)
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fault(self) -> str | None:
+        """What happens to the next request."""
+        with self._lock:
+            if self._random.random() >= self.share:
+                return None
+            chosen = self._random.choice(FAULTS)
+            self.faults[chosen] += 1
+            return chosen
+
+    def forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Send a request as it came, its Host too, since it is signed; the status, headers and body of the answer."""
+        connection = http.client.HTTPConnection(urlsplit(self.target).netloc, timeout=60)
+        try:
+            connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in handler.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """The URL of the proxy, which answers within the block."""
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_request(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                fault = proxy.fault()
+                if fault == "request lost":
+                    self.close_connection = True
+                    return
+                if fault == "delayed":
+                    time.sleep(0.5)
+                if fault == "duplicated":
+                    proxy.forward(self, body)
+                try:
+                    status, headers, content = proxy.forward(self, body)
+                except OSError:
+                    self.close_connection = True
+                    return
+                if fault == "answer lost":
+                    self.close_connection = True
+                    return
+                self.send_response_only(status)
+                for name, value in headers:
+                    if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                        self.send_header(name, value)
+                length = len(content)
+                if self.command == "HEAD":
+                    length = int(dict(headers).get("Content-Length", 0))
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

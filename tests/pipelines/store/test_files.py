@@ -1,0 +1,174 @@
+"""Files of a folder and of a bucket behave alike; of many creators one wins, and faults are named, not survived."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from obstore import exceptions
+
+from pipelines.store import files as module
+from pipelines.store.files import Files, LocalFiles, ObjectFiles, StorageError, digest, files_at, normalised
+
+
+def names(files: Files, above: str = "") -> list[str]:
+    return sorted(stat.name for stat in files.list(above))
+
+
+def test_files_are_written_read_listed_and_removed_alike(place: str, tmp_path: Path) -> None:
+    files = files_at(place)
+    assert names(files) == []
+    files.write("a/one", b"1")
+    files.write("a/one", b"2")
+    (tmp_path / "source").write_bytes(b"three")
+    files.put("a/b c/ü", tmp_path / "source", digest(tmp_path / "source"))
+    assert files.read("a/one") == b"2"
+    assert names(files) == ["a/b c/ü", "a/one"]
+    assert names(files, "a/b c") == ["a/b c/ü"]
+    assert names(files, "a/o") == []  # a folder's name, not a beginning of one
+    files.get("a/b c/ü", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"three"
+    assert files.sha256("a/b c/ü") == files.noted_sha256("a/b c/ü") == digest(tmp_path / "source")
+    with files.local("a/one") as path:
+        assert path.read_bytes() == b"2"
+    files.delete(["a/one", "a/nothing"])
+    assert names(files) == ["a/b c/ü"]
+
+
+def test_a_file_that_is_not_there_is_told(place: str, tmp_path: Path) -> None:
+    files = files_at(place)
+    looks: list[Callable[[], object]] = [
+        lambda: files.read("x"),
+        lambda: files.get("x", tmp_path / "y"),
+        lambda: files.sha256("x"),
+        lambda: files.local("x").__enter__(),
+    ]
+    for look in looks:
+        with pytest.raises(FileNotFoundError):
+            look()
+
+
+def test_a_mark_changes_with_the_content(place: str) -> None:
+    files = files_at(place)
+    files.write("x", b"1")
+    (before,) = files.list()
+    files.write("x", b"2")
+    (after,) = files.list()
+    assert before.size == after.size == 1
+    assert before.mark != after.mark
+
+
+def test_files_below_a_name_are_the_same_files(place: str) -> None:
+    files = files_at(place)
+    files.below("a").below("b").write("x", b"1")
+    assert files.read("a/b/x") == b"1"
+    assert pickle.loads(pickle.dumps(files.below("a"))).read("b/x") == b"1"
+
+
+def test_of_sixteen_creators_one_succeeds_every_time(place: str) -> None:
+    files, rounds = files_at(place), 3
+    for number in range(rounds):
+        won: list[int] = []
+        ready = threading.Barrier(16)
+
+        def create(writer: int, name: str = f"key/{number}", ready=ready, won=won) -> None:
+            ready.wait()
+            if files.create(name, str(writer).encode()):
+                won.append(writer)
+
+        threads = [threading.Thread(target=create, args=(writer,)) for writer in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [str(writer).encode() for writer in won] == [files.read(f"key/{number}")]
+
+
+def test_a_creation_whose_answer_was_lost_is_known_for_ours_when_it_is_sent_again(
+    node_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, put = ObjectFiles(node_bucket), module.obstore.put
+    lost = iter([True])
+
+    def broken(*args: object, **options: object) -> object:
+        result = put(*args, **options)
+        if next(lost, False):
+            raise exceptions.GenericError("connection closed before message completed")
+        return result
+
+    monkeypatch.setattr(module.obstore, "put", broken)
+    assert files.create("x", b"same")
+    assert not files.create("x", b"same")  # another creator with the same content has not won
+
+
+def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, put = ObjectFiles(node_bucket), module.obstore.put
+    conflicts = iter(range(2))
+
+    def conflicting(*args: object, **options: object) -> object:
+        if next(conflicts, None) is not None:
+            raise exceptions.GenericError(
+                "Server returned non-2xx status code: 409 Conflict: ConditionalRequestConflict"
+            )
+        return put(*args, **options)
+
+    monkeypatch.setattr(module.obstore, "put", conflicting)
+    assert files.create("x", b"1")
+    assert next(conflicts, None) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>", "credentials are refused: ExpiredToken"),
+        ("non-2xx status code: 503 Service Unavailable: AKIAABCDEFGHIJKLMNOP", "503 Service Unavailable"),
+    ],
+)
+def test_a_refusal_or_an_outage_is_named_without_what_the_server_said_of_keys(
+    node_bucket: str, monkeypatch: pytest.MonkeyPatch, answer: str, said: str
+) -> None:
+    def refused(*args: object, **options: object) -> object:
+        raise exceptions.GenericError(answer)
+
+    monkeypatch.setattr(module.obstore, "put", refused)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    with pytest.raises(StorageError, match=said) as told:
+        ObjectFiles(node_bucket).write("x", b"1")
+    assert "finished work is kept" in str(told.value)
+    assert "AKIA" not in str(told.value)
+
+
+def test_a_bucket_that_does_not_exist_is_named(node_bucket: str) -> None:
+    with pytest.raises(StorageError, match=r"the bucket does not exist \(s3://nowhere-at-all/x"):
+        ObjectFiles("s3://nowhere-at-all").write("x", b"1")
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("gs://bucket", "gs://bucket"),
+        ("file:///a/b%20c", "/a/b c"),
+        ("/a/b", "/a/b"),
+        ("a", str(Path.cwd() / "a")),
+    ],
+)
+def test_a_storage_path_is_written_in_one_way(place: str, expected: str) -> None:
+    assert normalised(place) == expected
+
+
+@pytest.mark.parametrize("place", ["http://host/x", "s3://", "s3://key:secret@bucket/x", "file://host/x"])
+def test_what_is_no_storage_path_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match="name a folder that all nodes see"):
+        normalised(place)
+
+
+def test_a_file_that_is_being_written_is_not_listed(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    with files._draft("x") as draft:
+        draft.write_bytes(b"1")
+        assert names(files) == []
+    assert names(files) == ["x"]

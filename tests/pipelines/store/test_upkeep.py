@@ -1,0 +1,119 @@
+"""Damage is found wherever it is; what is removed is what nothing refers to, and nothing is removed beside a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kcm.errors import LockedError
+from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe
+from pipelines.store.files import digest
+from pipelines.store.lease import leased, refuse_while_held
+from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
+
+
+def build(store: ArtefactStore, stage: str, number: int, *inputs: Artefact, parent: str | None = None) -> Artefact:
+    def write(folder: Path, scratch: Path) -> None:
+        (folder / "data.txt").write_text(f"{stage} {number}")
+        if stage == "register":
+            (folder / "bundle").mkdir()
+            (folder / "bundle" / "bundle.json").write_text(json.dumps({"number": number}))
+            (folder / "bundle" / "lineage.json").write_text(json.dumps({"artefacts": {}, "parent": parent}))
+
+    return store.build(Recipe(stage, 1, {"number": number}, inputs), write)[0]
+
+
+def bundle_digest(artefact: Artefact) -> str:
+    return digest(artefact.folder / "bundle" / "bundle.json")
+
+
+@pytest.fixture
+def store(place: str) -> ArtefactStore:
+    return ArtefactStore(place)
+
+
+def homes(artefacts: list[Artefact]) -> set[Path]:
+    return {artefact.home for artefact in artefacts}
+
+
+def refer(store: ArtefactStore, run: str, *artefacts: Artefact) -> None:
+    named = {each.stage: str(each.path) for each in artefacts}
+    store.storage.files.write(f"runs/{run}/result.json", json.dumps({"artefacts": named}).encode())
+
+
+def test_every_damaged_file_is_named_wherever_it_is(store: ArtefactStore) -> None:
+    sound, changed, lost, torn = (build(store, "features", number) for number in range(4))
+    store.storage.files.write(store.storage.name(changed.path / "data.txt"), b"features 9")
+    store.storage.files.delete([store.storage.name(lost.path / "data.txt")])
+    store.storage.files.write(store.storage.name(torn.home / MANIFEST), b"{")
+    files = {f"features/{each.fingerprint}/data.txt" for each in (changed, lost)}
+    count, damaged = verify(store)
+    assert count == 4
+    assert set(damaged) == files | {f"features/{torn.fingerprint}/{MANIFEST}"}
+    assert f"features/{sound.fingerprint}/data.txt" not in damaged
+
+
+def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactStore) -> None:
+    rows = build(store, "tasks", 0)
+    features, forgotten = build(store, "features", 0, rows), build(store, "features", 1, rows)
+    refer(store, "reviews", features)
+    found = collect_garbage(store)
+    assert set(found.homes) == homes([forgotten])
+    assert found.size > 0
+    assert sorted(store.homes()) == sorted(homes([rows, features]))
+    assert (features.folder / "data.txt").read_text() == "features 0"
+
+
+def test_looking_removes_nothing(store: ArtefactStore) -> None:
+    artefact = build(store, "features", 0)
+    assert set(find_garbage(store).homes) == homes([artefact])
+    assert store.homes() == [artefact.home]
+
+
+def test_champions_challengers_and_the_bundles_they_continue_are_kept(store: ArtefactStore) -> None:
+    rows = build(store, "tasks", 0)
+    parent = build(store, "register", 0, rows)
+    champion = build(store, "register", 1, parent=bundle_digest(parent))
+    challenger, forgotten = build(store, "register", 2), build(store, "register", 3)
+    store.control.create("loop/app/champion", json.dumps({"bundle": champion.fingerprint}).encode())
+    store.control.create("loop/app/attempts", json.dumps({"turn": {"digest": bundle_digest(challenger)}}).encode())
+    assert set(find_garbage(store).homes) == homes([forgotten])
+
+
+def test_interrupted_work_is_kept_and_an_overtaken_attempt_is_not(store: ArtefactStore) -> None:
+    def interrupted(folder: Path, scratch: Path) -> None:
+        (scratch / "paid.txt").write_text("answer 1")
+        store.storage.keep(scratch)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.build(Recipe("outcomes", 1, {}), interrupted)
+    refer(store, "reviews", artefact := build(store, "features", 0))
+    store.storage.files.write(store.storage.name(artefact.home / "attempt-overtaken" / "data.txt"), b"late")
+    found = collect_garbage(store)
+    assert (found.homes, found.kept, found.interrupted) == ([], 1, 1)
+    assert [path.name for path in found.attempts] == ["attempt-overtaken"]
+    assert store.storage.names(artefact.path) == ["data.txt"]
+    assert store.storage.names(store.root / "artefacts" / "outcomes")
+
+
+def test_nothing_is_removed_beside_a_run_and_no_run_begins_beside_the_removal(store: ArtefactStore) -> None:
+    artefact = build(store, "features", 0)
+    with leased(store.control, "leases/runs/reviews", "the run"), pytest.raises(LockedError, match="in use by process"):
+        collect_garbage(store)
+    assert store.homes() == [artefact.home]
+    with leased(store.control, CLEANING, "the storage"), pytest.raises(LockedError, match="is being cleaned by"):
+        refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
+    refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
+
+
+def test_the_nodes_folder_for_a_bucket_holds_nothing_that_the_bucket_lacks(node_bucket: str) -> None:
+    store = ArtefactStore(node_bucket)
+    artefact = build(store, "features", 0)
+    refer(store, "reviews", artefact)
+    shutil.copytree(artefact.home, artefact.home.with_name("removed-elsewhere"))
+    collect_garbage(store)
+    assert [home.name for home in artefact.home.parent.iterdir()] == [artefact.fingerprint]
