@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from tests.seaweed import ObjectServer
+if TYPE_CHECKING:  # pytest loads it as a plugin
+    from tests.seaweed import ObjectServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

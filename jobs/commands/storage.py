@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kcm.config import load_config
-from kcm.errors import ArtefactError, ConfigError
+from kcm.errors import ConfigError
 from pipelines.config import RunConfig
-from pipelines.store.artefact import ARTEFACTS, ArtefactStore
+from pipelines.store.artefact import ArtefactStore
 from pipelines.store.files import normalised
 from pipelines.store.upkeep import collect_garbage, find_garbage
 from pipelines.store.upkeep import verify as verify_store
@@ -24,23 +24,15 @@ def storage_of(named: str) -> str | Path:
         raise ConfigError(str(error), where=named) from None
 
 
-def store_of(named: str) -> ArtefactStore:
-    """The store of a storage path or configuration. ArtefactError where there are no artefacts."""
-    place = storage_of(named)
-    if Path(place).is_absolute() and not (Path(place) / ARTEFACTS).is_dir():  # which a store would create
-        raise ArtefactError("no artefacts here", where=str(place), mend="Give the storage_path of a run")
-    return ArtefactStore(place)
-
-
 def verify(named: str) -> dict[str, Any]:
     """Hash every file of every artefact: how many artefacts there are, and the damaged files."""
-    num_artefacts, damaged = verify_store(store_of(named))
+    num_artefacts, damaged = verify_store(ArtefactStore.existing(storage_of(named)))
     return {"artefacts": num_artefacts, "damaged": damaged}
 
 
 def collect(named: str, *, delete: bool) -> dict[str, Any]:
     """What no run, champion or challenger refers to; with `delete` it is removed."""
-    store = store_of(named)
+    store = ArtefactStore.existing(storage_of(named))
     found = collect_garbage(store) if delete else find_garbage(store)
     return {
         "deleted": delete,

@@ -181,6 +181,13 @@ class ArtefactStore:
                 f"cannot write: {error.strerror}", where=str(self.root), mend="Choose another storage_path"
             ) from error
 
+    @classmethod
+    def existing(cls, place: str | Path) -> ArtefactStore:
+        """The store of a place that is one already. ArtefactError where there are no artefacts."""
+        if next(Storage.at(place).files.list(ARTEFACTS), None) is None:
+            raise ArtefactError("no artefacts here", where=str(place), mend="Give the storage_path of a run")
+        return cls(place)
+
     @property
     def control(self) -> Control:
         """The records that several processes may write."""

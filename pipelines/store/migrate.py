@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kcm.errors import ArtefactError
 from pipelines.store.artefact import (
-    ARTEFACTS,
     ATTEMPT,
     FORMAT,
     MANIFEST,
@@ -50,10 +48,8 @@ def migrate_artefacts(place: str | Path) -> Migrated:
     hashed and gets them: from then on it is found again without. Raises ArtefactError for a path that is no storage,
     LockedError while a run writes one of the artefacts.
     """
-    store, counts = ArtefactStore(place), Migrated()
-    if not (homes := sorted(store.homes())) and not (store.root / ARTEFACTS).is_dir():
-        raise ArtefactError("no artefacts here", where=store.storage.files.uri, mend="Give the storage_path of a run")
-    for home in homes:
+    store, counts = ArtefactStore.existing(place), Migrated()
+    for home in sorted(store.homes()):
         key = f"leases/{home.parent.name}/{home.name}"
         with storage_errors(home), leased(store.control, key, f"the {home.parent.name} artefact"):
             match _migrate(store, home):
