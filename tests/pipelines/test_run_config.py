@@ -33,10 +33,34 @@ def test_a_single_layer_can_be_trained_analytically() -> None:
     assert config.network.mixing == 64
 
 
-@pytest.mark.parametrize("field", ["storage_path", "assets_path"])
-def test_a_url_is_no_folder(field: str) -> None:
+def test_assets_lie_in_a_folder() -> None:
     with pytest.raises(ConfigError, match=r"s3://bucket/kcm is a URL.*mounted bucket"):
-        load_config(RunConfig, CONFIG, [f"{field}=s3://bucket/kcm"])
+        load_config(RunConfig, CONFIG, ["assets_path=s3://bucket/kcm"])
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ([], "tracking.uri and serve.feedback.url"),
+        (["tracking.uri=http://mlflow:5000"], "serve.feedback.url"),
+        (["serve.feedback.url=sqlite:////log/kcm.db"], "tracking.uri"),
+    ],
+)
+def test_a_storage_in_a_bucket_demands_places_for_the_databases(given: list[str], missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"s3://bucket/kcm is no folder for databases: set {missing}, such as"):
+        load_config(RunConfig, CONFIG, ["storage_path=s3://bucket/kcm", *given])
+
+
+@pytest.mark.parametrize(
+    ("storage", "folder"), [("s3://bucket/kcm", "node/storage/"), ("file:///a/storage", "/a/storage"), ("a", "/a")]
+)
+def test_a_storage_has_a_folder_on_every_node(storage: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCM_CACHE", "/node")
+    databases = ["tracking.uri=http://mlflow:5000", "serve.feedback.url=sqlite:////log/kcm.db"]
+    config = load_config(RunConfig, CONFIG, [f"storage_path={storage}", *databases])
+    assert folder in str(config.storage_folder)
+    assert config.storage_folder.is_absolute()
+    assert config.model_dump(mode="json")["storage_path"] == (storage if "s3" in storage else str(config.storage_path))
 
 
 def test_an_update_needs_masked_labels() -> None:
