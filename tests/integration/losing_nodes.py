@@ -98,7 +98,7 @@ def mid_task(storage: Path) -> Progress:
 def right_after_a_checkpoint(storage: Path) -> Progress:
     """Wait for a checkpoint that was not there before."""
     progress = mid_task(storage)
-    before = set(storage.rglob(MANIFEST))  # of which Ray takes away all but the newest
+    before = set(storage.rglob(MANIFEST))  # of which the worker removes all but the newest
     while set(storage.rglob(MANIFEST)) <= before:
         time.sleep(0.002)
     return progress
