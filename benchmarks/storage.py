@@ -1,0 +1,175 @@
+"""A run's storage: a bucket against a local disk, kills at random moments, and a finished artefact of many files.
+
+python benchmarks/storage.py compare           the whole main job on SeaweedFS of this machine, and on its disk
+python benchmarks/storage.py kills --count 12  driver, train worker or storage server killed at random moments
+python benchmarks/storage.py hit --files 8000  finding a finished artefact again, on both
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+from benchmarks.machine import machine
+from pipelines.store.artefact import ArtefactStore, Recipe
+from tests.integration.test_run import spoken_config
+from tests.integration.test_storage import content
+from tests.object_store import bucket
+from tests.outside import write_outside_package
+from tests.seaweed import KEY, SECRET, ObjectServer
+
+TARGETS = ("driver", "worker", "server")
+
+
+class Job:
+    """The small main job of the tests as a process of its own, with everything that it needs below one folder."""
+
+    def __init__(self, folder: Path, storage: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
+        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+        (folder / "package").mkdir()
+        write_outside_package(folder / "package")
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the job; its node's folder is its own."""
+        paths = os.pathsep.join([str(self.folder / "package"), str(Path(__file__).parents[1])])
+        own = {"PYTHONPATH": paths, "KCM_CACHE": str(self.folder / "node")}
+        with (self.folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "jobs.cli", "run", str(self.folder / "run.yaml")],
+                env=os.environ | own,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def finish(self) -> float:
+        """Run the job to its end; the seconds that it took."""
+        started = time.perf_counter()
+        if code := self.start().wait():
+            raise RuntimeError(f"the job ended with {code}: {(self.folder / 'log.txt').read_text()[-2000:]}")
+        return time.perf_counter() - started
+
+
+def compare(folder: Path, server: ObjectServer, rounds: int) -> None:
+    """Print the median seconds of the whole job, and of its second run, on both kinds of storage."""
+    took: dict[str, list[tuple[float, float]]] = {"disk": [], "bucket": []}
+    for number in range(rounds):
+        for kind, seconds in took.items():
+            place = bucket(server.url, "compare", KEY, SECRET) if kind == "bucket" else str(folder / f"disk-{number}")
+            job = Job(folder / f"{kind}-job-{number}", place)
+            seconds.append((job.finish(), job.finish()))
+    print("| storage | first run, s | second run, s |\n|---|---|---|")
+    medians = {kind: [statistics.median(column) for column in zip(*each, strict=True)] for kind, each in took.items()}
+    for kind, (first, second) in medians.items():
+        print(f"| {kind} | {first:.1f} | {second:.1f} |")
+    ratios = [bucket_s / disk_s for bucket_s, disk_s in zip(medians["bucket"], medians["disk"], strict=True)]
+    print(f"| ratio | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+
+
+def kills(folder: Path, server: ObjectServer, count: int) -> None:
+    """Kill one of the targets at a random moment, continue, and print whether the artefacts are those of no kill."""
+    reference = Job(folder / "reference", str(folder / "storage"))
+    whole_s, expected = reference.finish(), content(reference.config)
+    rng, same = random.Random(0), 0
+    for number in range(count):
+        target, moment_s = TARGETS[number % len(TARGETS)], rng.uniform(0.1, 0.95) * whole_s
+        job = Job(folder / f"killed-{number}", bucket(server.url, "kills", KEY, SECRET))
+        hit = _kill(job, server, target, moment_s)
+        job.finish()
+        equal = content(job.config) == expected
+        same += equal
+        print(
+            f"{number}: {target} at {moment_s:.1f} s, {'killed' if hit else 'ended before'}, same: {equal}", flush=True
+        )
+    print(f"{same} of {count} end with the same artefacts")
+
+
+def _kill(job: Job, server: ObjectServer, target: str, moment_s: float) -> bool:
+    """Start the job, kill the target at a moment or as soon after it as there is one, and wait for the job to end."""
+    process, started = job.start(), time.monotonic()
+    hit = False
+    while process.poll() is None:
+        if not hit and time.monotonic() - started >= moment_s:
+            hit = _killed(process.pid, server, target)
+        time.sleep(0.1)
+    return hit
+
+
+def _killed(driver: int, server: ObjectServer, target: str) -> bool:
+    if target == "driver":
+        os.killpg(driver, signal.SIGKILL)
+        return True
+    if target == "server":
+        server.kill()
+        time.sleep(2)
+        server.start()
+        return True
+    workers = [each for each in psutil.Process(driver).children(recursive=True) if _trains(each)]
+    for worker in workers:
+        worker.kill()
+    return bool(workers)
+
+
+def _trains(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def hit(folder: Path, server: ObjectServer, num_files: int) -> None:
+    """Print the seconds in which a finished artefact of many files is found again."""
+
+    def write(attempt: Path, scratch: Path) -> None:
+        for number in range(num_files):
+            (attempt / f"task-{number:05d}.parquet").write_bytes(b"x" * 1000)
+
+    for kind, place in {"disk": str(folder / "storage"), "bucket": bucket(server.url, "hit", KEY, SECRET)}.items():
+        store, recipe = ArtefactStore(place), Recipe("features", 1, {})
+        store.build(recipe, write)
+        started = time.perf_counter()
+        assert store.find(recipe) is not None
+        print(f"{kind}: {num_files} files found again in {time.perf_counter() - started:.2f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("section", choices=("compare", "kills", "hit"))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--files", type=int, default=8000)
+    arguments = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory(prefix="kcm-storage-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        server = ObjectServer(folder / "server")
+        os.environ.update(server.environment() | {"KCM_CACHE": str(folder / "node")})
+        server.start()
+        try:
+            match arguments.section:
+                case "compare":
+                    compare(folder, server, arguments.rounds)
+                case "kills":
+                    kills(folder, server, arguments.count)
+                case "hit":
+                    hit(folder, server, arguments.files)
+        finally:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()
