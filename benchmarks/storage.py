@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 import yaml
+from machine import machine
 
-from benchmarks.machine import machine
 from pipelines.store.artefact import ArtefactStore, Recipe
 from tests.integration.test_run import spoken_config
 from tests.integration.test_storage import content
@@ -92,9 +92,8 @@ def kills(folder: Path, server: ObjectServer, count: int) -> None:
         job.finish()
         equal = content(job.config) == expected
         same += equal
-        print(
-            f"{number}: {target} at {moment_s:.1f} s, {'killed' if hit else 'ended before'}, same: {equal}", flush=True
-        )
+        end = "killed" if hit else "ended before"
+        print(f"{number}: {target} at {moment_s:.1f} s, {end}, same: {equal}", flush=True)
     print(f"{same} of {count} end with the same artefacts")
 
 
