@@ -6,9 +6,9 @@ sees it. Shapes: N rows, D features, C labels, R remembered rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from kcm.collaborator.collaborator import Collaborator
 
 MAX_REMEMBERED = 1000  # rows that a gate looks for neighbours among: more would cost what it saves
 NEIGHBOURS = 5
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +81,32 @@ class Reference:
         """Distance to every class mean, [N, C], infinite to labels without rows; None where no means are known."""
         if not len(self.mean_CK):
             return None
-        x_NK = _unit(features_ND).double()
+        mean_CK, square_C = self._means
+        x_NK = _unit(features_ND).astype(np.float64)
         if len(self.whiten_DK):
-            x_NK = x_NK @ self.whiten_DK
-        square_NC = x_NK.square().sum(1, keepdim=True) - 2 * x_NK @ self.mean_CK.T + self.mean_CK.square().sum(1)
-        return np.asarray(square_NC.clamp_min(0).sqrt().masked_fill(~self.seen_C, math.inf).numpy())
+            x_NK = x_NK @ self.whiten_DK.numpy()
+        square_NC = np.square(x_NK).sum(1, keepdims=True) - 2 * x_NK @ mean_CK.T + square_C
+        return np.where(self.seen_C.numpy(), np.sqrt(np.maximum(square_NC, 0)), np.inf)
 
     def neighbours(self, features_ND: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
         """Cosine distance of the nearest remembered rows, and their labels, [N, k] each; None without a memory."""
         if not len(self.label_R):
             return None
-        cosine_NR = _unit(features_ND) @ self.remembered_RD.T
-        cosine_NK, row_NK = cosine_NR.topk(min(NEIGHBOURS, len(self.label_R)), dim=1)
-        return (1 - cosine_NK.double()).numpy(), self.label_R[row_NK].numpy()
+        cosine_NR = _unit(features_ND) @ self.remembered_RD.numpy().T
+        count = min(NEIGHBOURS, len(self.label_R))
+        near_NK = np.argpartition(-cosine_NR, count - 1, axis=1)[:, :count]
+        cosine_NK = np.take_along_axis(cosine_NR, near_NK, 1)
+        order_NK = np.argsort(-cosine_NK, axis=1)
+        near_NK, cosine_NK = (np.take_along_axis(each, order_NK, 1) for each in (near_NK, cosine_NK))
+        return 1 - cosine_NK.astype(np.float64), self.label_R.numpy()[near_NK]
+
+    @cached_property
+    def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The means, and their squared lengths [C]."""
+        mean_CK = self.mean_CK.numpy()
+        return mean_CK, np.square(mean_CK).sum(1)
 
 
-def _unit(features_ND: ArrayLike) -> Tensor:
-    return F.normalize(torch.as_tensor(np.asarray(features_ND, dtype=np.float32)), dim=-1)
+def _unit(features_ND: ArrayLike) -> NDArray[np.float32]:
+    x_ND = np.asarray(features_ND, dtype=np.float32)
+    return np.asarray(x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), _TINY))

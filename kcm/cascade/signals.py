@@ -13,20 +13,21 @@ thresholds per task heed it. Shapes: N rows, F signals, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
-from kcm.cascade.monotone import STRENGTHS, fit_monotone, log_loss, monotone_kan, unit_folds
+from kcm.cascade.monotone import STRENGTHS, MonotoneFit, fit_monotone, log_loss, monotone_kan, unit_folds
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
 from kcm.errors import DataError
+from kcm.kan import KANLinear
 from kcm.metrics.units import Units
 
 MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
@@ -59,6 +60,7 @@ SIGNALS = (
     Signal("large accuracy", -1, "how often the large model is right where the small one gives this answer"),
 )
 _RATES = ("small accuracy", "large accuracy")
+_OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
 
 
 class Signals(FittedForm):
@@ -79,72 +81,74 @@ class Signals(FittedForm):
         left_out = {strength: fitted.left_out(strength) for strength in STRENGTHS}
         heads = {strength: fitted.head(strength, rows.reference) for strength in STRENGTHS}
         # A constant of their own would order folds by how their other rows fared: all have that of the whole.
-        scores = {strength: heads[strength].constant.item() + left_out[strength] for strength in STRENGTHS}
+        scores = {strength: heads[strength].constant + left_out[strength] for strength in STRENGTHS}
         best = min(STRENGTHS, key=lambda strength: log_loss(scores[strength], fitted.nothing_gained))
         score_N = heads[best].score(rows.inputs, rows.deferral_weight)
         score_N[chosen] = scores[best]
         return FittedHead(heads[best], score_N)
 
 
-class SignalsHead(nn.Module):
-    """The fitted curves, with what they read: ends of every signal, accuracy by label, the small side's reference."""
+@dataclass(frozen=True, eq=False)
+class SignalsHead:
+    """The fitted curves, with what they read.
 
-    signal_F: Tensor  # positions in SIGNALS
-    low_F: Tensor
-    high_F: Tensor
-    rates_2C: Tensor  # accuracy of the small and of the large model where the small one gives a label
-    constant: Tensor
+    `low_F` and `high_F` are the ends of every signal, `rates_2C` the accuracy of the small and of the large model where
+    the small one gives a label, `reference` what the small side has kept of the rows that it learned.
+    """
 
-    def __init__(
-        self,
-        signal_F: Sequence[int],
-        low_F: NDArray[np.float64],
-        high_F: NDArray[np.float64],
-        rates_2C: NDArray[np.float64],
-        reference: Reference,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("signal_F", torch.tensor(signal_F))
-        for name, values in (("low_F", low_F), ("high_F", high_F), ("rates_2C", rates_2C), ("constant", np.zeros(()))):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
-        for field in fields(Reference):
-            self.register_buffer(field.name, getattr(reference, field.name))
-        self.kan = monotone_kan(len(signal_F))
+    signals: tuple[Signal, ...]
+    low_F: NDArray[np.float64]
+    high_F: NDArray[np.float64]
+    rates_2C: NDArray[np.float64]
+    fit: MonotoneFit
+    reference: Reference
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> SignalsHead:
         """The head that gave these tensors. Raises RuntimeError for those of another."""
-        names = ("signal_F", "low_F", "high_F", "rates_2C", *(field.name for field in fields(Reference)))
+        names = (*_OWN, *(field.name for field in fields(Reference)))
         if missing := [name for name in names if name not in tensors]:
             raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
-        reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
-        low_F, high_F, rates_2C = (tensors[name].numpy() for name in ("low_F", "high_F", "rates_2C"))
-        head = cls(tensors["signal_F"].tolist(), low_F, high_F, rates_2C, reference)
-        head.load_state_dict(dict(tensors))
-        return head
+        kan = monotone_kan(len(tensors["signal_F"]))
+        kan.kan_layers[0].weight.copy_(tensors["curves"])
+        return cls(
+            tuple(SIGNALS[position] for position in tensors["signal_F"].tolist()),
+            tensors["low_F"].numpy(),
+            tensors["high_F"].numpy(),
+            tensors["rates_2C"].numpy(),
+            MonotoneFit(kan, float(tensors["constant"])),
+            Reference(**{field.name: tensors[field.name] for field in fields(Reference)}),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was fitted."""
+        own = {
+            "signal_F": torch.tensor([SIGNALS.index(each) for each in self.signals]),
+            "low_F": torch.from_numpy(self.low_F),
+            "high_F": torch.from_numpy(self.high_F),
+            "rates_2C": torch.from_numpy(self.rates_2C),
+            "curves": self._layer.weight.detach(),
+            "constant": torch.tensor(self.fit.constant, dtype=torch.float64),
+        }
+        return own | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
 
     @property
-    def signals(self) -> list[Signal]:
-        """What the curves read, in their order."""
-        return [SIGNALS[position] for position in self.signal_F.tolist()]
+    def constant(self) -> float:
+        """The score of an average row."""
+        return self.fit.constant
 
     @property
-    def reference(self) -> Reference:
-        """What the small side has kept of the rows that it learned."""
-        return Reference(**{field.name: getattr(self, field.name) for field in fields(Reference)})
+    def _layer(self) -> KANLinear:
+        return self.fit.kan.kan_layers[0]
 
     @property
     def num_parameters(self) -> int:
         """The fitted numbers that a person has to check: the coefficients of the curves, and the constant."""
-        return self.kan.kan_layers[0].weight.numel() + 1
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that was fitted."""
-        return self.state_dict()
+        return self._layer.weight.numel() + 1
 
     def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
         """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
-        return np.asarray(float(self.constant) + self.contributions(self.values(inputs)).sum(1))
+        return np.asarray(self.constant + self.contributions(self.values(inputs)).sum(1))
 
     def values(self, inputs: GateInputs) -> NDArray[np.float64]:
         """The signals of every row, [N, F]."""
@@ -152,21 +156,19 @@ class SignalsHead(nn.Module):
         if missing := [each.name for each in self.signals if each.name not in (*known, *_RATES)]:
             raise DataError(f"the gate reads {', '.join(missing)}, and there are no features", where="gate")
         known_NF = np.stack([known[each.name] for each in self.signals if each.name not in _RATES], 1)
-        return with_rates(known_NF, answers(inputs), self.rates_2C.numpy())
+        return with_rates(known_NF, answers(inputs), self.rates_2C)
 
     def contributions(self, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
         """What every curve adds to the score, [N, F]; 0 is what it adds to a fitted row on average."""
-        layer, inputs_NF = self.kan.kan_layers[0], torch.from_numpy(self._scaled(values_NF))
+        layer = self._layer
+        inputs_NF = torch.from_numpy(scaled(values_NF, self.low_F, self.high_F))
         curves_NKF: Tensor = layer.features(inputs_NF).unflatten(-1, (-1, layer.in_features))  # type: ignore[no-untyped-call]
         return (curves_NKF * layer.weight.view(1, -1, layer.in_features)).sum(1).numpy()
 
     def curves(self, num_points: int = 41) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Every curve whole, in the units of its signal: points [P] between its ends, and what it adds there [P]."""
-        points_PF = np.linspace(self.low_F.numpy(), self.high_F.numpy(), num_points)
+        points_PF = np.linspace(self.low_F, self.high_F, num_points)
         return list(zip(points_PF.T, self.contributions(points_PF).T, strict=True))
-
-    def _scaled(self, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
-        return scaled(values_NF, self.low_F.numpy(), self.high_F.numpy())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -226,13 +228,11 @@ class SignalRows:
         """Curves fitted to all rows."""
         values_NF = self.values_NF
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
-        known = [each.name for each in SIGNALS]
-        positions = [known.index(name) for name in (*self.names, *_RATES)]
-        head = SignalsHead(positions, low_F, high_F, self.rates_2C, reference or Reference.nothing())
-        directions = [each.direction for each in head.signals]
+        by_name = {each.name: each for each in SIGNALS}
+        signals = tuple(by_name[name] for name in (*self.names, *_RATES))
+        directions = [each.direction for each in signals]
         fit = fit_monotone(scaled(values_NF, low_F, high_F), directions, self.nothing_gained, strength)
-        head.kan, head.constant = fit.kan, torch.tensor(fit.constant, dtype=torch.float64)
-        return head
+        return SignalsHead(signals, low_F, high_F, self.rates_2C, fit, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:
         """The sum of curves that never saw a row's fold, [N]."""
@@ -240,7 +240,7 @@ class SignalRows:
         for fold in np.unique(self.fold_N):
             out_N = self.fold_N == fold
             head = self.select(~out_N).head(strength)
-            values_NF = with_rates(self.known_NF[out_N], self.answer_N[out_N], head.rates_2C.numpy())
+            values_NF = with_rates(self.known_NF[out_N], self.answer_N[out_N], head.rates_2C)
             sum_N[out_N] = head.contributions(values_NF).sum(1)
         return sum_N
 

@@ -56,7 +56,7 @@ def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | 
     judge_1C, small_1C = logits(bundle.collaborator, features_D[None])
     values_1F = head.values(tempered(features_D[None], judge_1C, small_1C, gate.temperature))
     return GateReading(
-        float(head.constant),
+        head.constant,
         gate_curves(bundle),
         tuple(values_1F[0].tolist()),
         tuple(head.contributions(values_1F)[0].tolist()),
