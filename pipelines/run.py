@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -29,6 +30,7 @@ from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
+from pipelines.store.files import StorageError
 from pipelines.store.lease import leased, refuse_while_held
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking import Tracking
@@ -104,5 +106,17 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
         folder.mkdir(parents=True, exist_ok=True)
         try:
             yield context
-        finally:
-            store.storage.keep(folder)
+        except BaseException:
+            with suppress(StorageError):  # what stopped the run is told, not what followed from it
+                _keep_results(store, folder)
+            raise
+        _keep_results(store, folder)
+
+
+def _keep_results(store: ArtefactStore, folder: Path) -> None:
+    """Make the files of a run's folder part of the storage; not the folders in it, such as that of a running service,
+    which holds a token.
+    """
+    for path in folder.iterdir():
+        if path.is_file():
+            store.storage.keep(path)

@@ -78,6 +78,8 @@ class LoopState:
         told, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
         write_json(self.path, told)
         write_page(render_loop(told), page)
+        for path in (self.path, page):
+            self.store.storage.keep(path)
         return {"result_path": str(self.path), "report_path": str(page)}
 
 
