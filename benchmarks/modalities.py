@@ -110,7 +110,9 @@ def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple
 
 def _scored(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> ScoredTable:
     found = done["tune"].load(name)
-    return ScoredTable.of(found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits))
+    return ScoredTable.of(
+        found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits, found.gate)
+    )
 
 
 def _on_validate(scored: ScoredTable) -> dict[str, Any]:

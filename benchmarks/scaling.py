@@ -37,6 +37,7 @@ from kcm.learners import FinetuneConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import list_column
 from kcm.learners.trainer import TrainConfig
+from kcm.tasks.shards import task_shards
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.store.features import write_rows
 from pipelines.training.worker import TaskFiles, TrainerConfig, TrainerPlan
@@ -83,9 +84,11 @@ def write_task(folder: Path) -> TaskFiles:
     }
     probabilities = rng.dirichlet(np.ones(NUM_LABELS), count).astype(np.float32)
     outcomes = {"id": ids, "large_label": labels, "large_probabilities": list_column(probabilities)}
-    write_rows(folder / "features.parquet", pa.table(features))
-    write_rows(folder / "outcomes.parquet", pa.table(outcomes))
-    return TaskFiles("random", folder / "features.parquet", folder / "outcomes.parquet")
+    places = folder / "features", folder / "outcomes"
+    for place, columns in zip(places, (features, outcomes), strict=True):
+        place.mkdir()
+        write_rows(place, 0, pa.table(columns))
+    return TaskFiles("random", *(tuple(task_shards(place, 0)) for place in places))
 
 
 def plan(task: TaskFiles, batch_size: int) -> TrainerPlan:

@@ -16,17 +16,19 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 
 from kcm.api.cascade import Cascade, load
 from kcm.api.rows import COLUMNS
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
+from kcm.bundle.runtime import probe_of
 from kcm.config import Config, parse_config
-from kcm.inputs.content import PROBE
+from kcm.inputs.vectors import FEATURES
 from kcm.large import UpstreamConfig
 from pipelines.tracking import Tracking
 
-_PARTS = {"text": DataType.string, "image": DataType.binary}
+_PARTS = {"text": DataType.string, "image": DataType.binary, FEATURES: Array(DataType.double)}
 _NUMBERS = {"confidence", "gate_score", "cost_s"}
 
 
@@ -67,21 +69,28 @@ def register_model(
 
 def write_flavor(bundle: Bundle, folder: Path) -> str:
     """Write MLflow's files for a bundle to a new folder, and give its description as Markdown."""
-    example = {"text": PROBE.text, "image": PROBE.image}
+    probe = probe_of(bundle)
+    example = {"text": probe.text, "image": probe.image, FEATURES: probe.vector}
+    parts = _columns(bundle)
     mlflow.pyfunc.save_model(
         path=str(folder),
         loader_module=__name__,
         model_config=ModelConfig().model_dump(mode="json"),  # MLflow passes on nothing that is not listed here
         pip_requirements=[f"kcm=={version('kcm')}"],
         signature=_signature(bundle),
-        input_example=pd.DataFrame({part: [example[part]] for part in sorted(bundle.reads)}) if bundle.reads else None,
+        input_example=pd.DataFrame({part: [example[part]] for part in parts}) if parts else None,
     )
     return "\n".join(f"- **{name}**: {fact}" for name, fact in facts(bundle).items())
 
 
+def _columns(bundle: Bundle) -> list[str]:
+    """What an input's parts are called in a table."""
+    return [FEATURES if part == "vector" else part for part in sorted(bundle.reads)]
+
+
 def _signature(bundle: Bundle) -> ModelSignature:
     """Text and picture as the models read them; task and id where they are known. Answers, or the error."""
-    given = [ColSpec(_PARTS[part], part) for part in sorted(bundle.reads)]
+    given = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
     known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
     answered = [
         ColSpec(DataType.double if name in _NUMBERS else DataType.string, name, required=False) for name in COLUMNS

@@ -64,10 +64,12 @@ class Cascade:
         an input that cannot be answered: inputs are texts, `Content`s, or mappings such as the rows of a data set.
 
         `text`, `image`, `task` and `id` are the columns of a DataFrame or the keys of a mapping; the latter two may be
-        absent. A picture is bytes, a path or a PIL image. Raises DataError for a column that is missing, and for a
+        absent. A picture is bytes, a path or a PIL image. A vector has the columns of the bundle's encoder, or is the
+        list `features`. Raises DataError for a column that is missing, and for a
         single text in place of many.
         """
-        asked = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id)
+        vector = self.bundle.encoder.vector_columns
+        asked = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
         faults = [fault_of(self.bundle, example) for example in asked]
         answered = iter(self.answer([example for example, fault in zip(asked, faults, strict=True) if fault is None]))
         answers = [next(answered) if fault is None else Unreadable(fault) for fault in faults]

@@ -7,13 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kcm.bundle.runtime import Answer, Failure, Input
 from kcm.errors import DataError
-from kcm.inputs.content import Content, Part
+from kcm.inputs.content import Content, Part, PartError
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
+from kcm.inputs.vectors import vector_in
 
 Column: TypeAlias = str
 COLUMNS = ("label", "confidence", "gate_score", "route", "cost_s", "error")
@@ -28,24 +31,27 @@ def inputs_of(
     image: Column,
     task: Column,
     id: Column,
+    vector: Sequence[Column] = (),
 ) -> list[Input]:
     """One `Input` per row, with the parts that are read.
 
-    An empty cell gives an empty part. Raises DataError for a column that is missing, and for what is no input.
+    An empty cell gives an empty part. `vector` are the columns of a row's vector, by name or pattern; without them it
+    is the column `features`. Raises DataError for a column that is missing, and for what is no input.
     """
     if isinstance(inputs, str | bytes | Content | Mapping):
         raise DataError("that is one input, and many are expected", where="predict", mend="Give a list of one")
     parts: dict[str, str] = {"text": text, "image": image}
-    needed: dict[str, str] = {part: parts[part] for part in reads}
+    needed: dict[str, str] = {part: parts[part] for part in reads if part in parts}
+    columns = tuple(vector) if "vector" in reads else None
     if isinstance(inputs, pd.DataFrame):
         _require(needed, list(inputs.columns))
         given: Iterable[Any] = inputs.to_dict("records")
     else:
         given = inputs
-    return [_input(number, row, needed, task, id) for number, row in enumerate(given)]
+    return [_input(number, row, needed, task, id, columns) for number, row in enumerate(given)]
 
 
-def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str) -> Input:
+def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str, vector: Sequence[str] | None) -> Input:
     if isinstance(row, str):
         return Input(Content(row))
     if isinstance(row, Content):
@@ -60,10 +66,17 @@ def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str)
     image = _picture(number, _cell(row, needed["image"])) if "image" in needed else b""
     known_task, known_id = _cell(row, task), _cell(row, id)
     return Input(
-        Content(text or "", image),
+        Content(text or "", image, vector=None if vector is None else _vector(number, row, vector)),
         None if known_task is None else str(known_task),
         "" if known_id is None else str(known_id),
     )
+
+
+def _vector(number: int, row: Mapping[Any, Any], columns: Sequence[str]) -> NDArray[np.float32] | None:
+    try:
+        return vector_in(row, columns)
+    except PartError as error:
+        raise DataError(f"input {number}: {error}", where="predict") from None
 
 
 def _require(needed: Mapping[str, str], names: Sequence[Any]) -> None:

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +23,9 @@ from scipy.special import softmax
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
+from kcm.encoders.precomputed import vector_fault
 from kcm.errors import ArtefactError
-from kcm.inputs.content import Content
+from kcm.inputs.content import PROBE, Content
 from kcm.large import Item, LargeAnswer, LargeModel, Prompts, Resources, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 
@@ -98,10 +99,18 @@ class Unreadable(Failure):
     """No answer: the input cannot be read."""
 
 
+def probe_of(bundle: Bundle) -> Content:
+    """An input that the models of every bundle with these parts and this width must be able to answer."""
+    vector = np.zeros(bundle.collaborator.in_features, dtype=np.float32) if "vector" in bundle.reads else None
+    return replace(PROBE, vector=vector)
+
+
 def fault_of(bundle: Bundle, example: Input) -> str | None:
     """What keeps the cascade of `bundle` from answering an input, as far as that shows before it is read."""
     if lacking := example.content.lacks(bundle.reads):
         return f"no {lacking}"
+    if "vector" in bundle.reads and (fault := vector_fault(example.content, bundle.collaborator.in_features)):
+        return fault
     known = example.task is None or example.task in bundle.task_names
     return None if known else f"no such task: {example.task}"
 

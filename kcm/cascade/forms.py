@@ -76,6 +76,7 @@ class GateForm(Component):
 
     family: ClassVar[Family] = FAMILIES["gate score"]
     one_order_over_two_labels: ClassVar[bool] = False  # over two labels it orders rows as the largest logit gap does
+    reads_features: ClassVar[bool] = True  # fitting and scoring need the encoder's features
     priced: ClassVar[bool] = False  # its score depends on the price of a large call
 
     gate: str = Field("", description="Chooses this gate score.")

@@ -24,6 +24,8 @@ SCORE_LIMIT = 1e9
 class GateScore(GateForm):
     """Turns the judge's logits into one score per row; there is nothing to fit."""
 
+    reads_features: ClassVar[bool] = False
+
     @abstractmethod
     def score(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score [N]; larger is surer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,21 +16,30 @@ from kcm.inputs.location import Location
 _SHOWN = 20  # columns that a message lists
 
 
+def read_frames(path: str | Path, kinds: Collection[str]) -> Iterator[pd.DataFrame]:
+    """The table of a file of one of `kinds`, some thousand rows at a time. Raises what `read_frame` raises."""
+    return (table.to_pandas() for table in _tables(path, kinds))
+
+
 def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
     """The whole table of a file of one of `kinds`, such as .csv.
 
     Raises DataError as `read_chunks` does, and for a row that has more fields than the header.
     """
+    return pa.concat_tables(_tables(path, kinds), promote_options="permissive").to_pandas()
+
+
+def _tables(path: str | Path, kinds: Collection[str]) -> Iterator[pa.Table]:
     location = Location.of(path)
-    tables = []
+    is_empty = True
     with readable(location, tuple(kinds)):
         for chunk in read_chunks(location):
             for position, fault in chunk.faults.items():
                 raise ValueError(f"row {chunk.first + position}: {fault}")
-            tables.append(chunk.table)
-        if not tables:
+            is_empty = False
+            yield chunk.table
+        if is_empty:
             raise DataError("the file is empty", where=str(location))
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from kcm.components import FAMILIES, Component, Family
@@ -87,6 +88,7 @@ class LargeConfig(Component):
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
     servable: ClassVar[bool] = True  # answers rows that it has not seen
     remote: ClassVar[bool] = False  # a server, which the driver asks itself; else a pool of actors holds the model
+    is_recorded: ClassVar[bool] = False  # a table of answers, read by `answer_tables`
     fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
 
     adapter: str = Field("", description="Chooses this form of the section.")
@@ -161,6 +163,10 @@ class LargeConfig(Component):
     ) -> HeadFit:
         """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
         raise NotImplementedError(f"{type(self).__name__} is fits_on_train, and does not say how it is fitted")
+
+    def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
+        """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
+        raise NotImplementedError(f"{type(self).__name__} is recorded, and does not say what")
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
         """The messages for an item, for display."""

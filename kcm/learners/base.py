@@ -82,6 +82,15 @@ class Batch:
         )
 
 
+def joined(parts: Iterable[Batch]) -> Batch:
+    """The rows of one batch or more, one after the other; none of them has logits."""
+    given = list(parts)
+    if len(given) == 1:
+        return given[0]
+    names = ("features", "labels", "large_probabilities", "weights")
+    return Batch(*(torch.cat([getattr(part, name) for part in given]) for name in names))
+
+
 def _joined(first: Batch, second: Batch) -> Tensor | None:
     given = first.logits if first.logits is not None else second.logits
     if given is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,6 +45,18 @@ class Ranks:
         values: list[T | None] = [None] * self.world_size
         distributed.all_gather_object(values, value)
         return [received for received in values if received is not None]
+
+    def slices(self, count: int, size: int) -> Iterator[tuple[int, int, Tensor]]:
+        """This rank's slice of 0..count-1, `size` at a time: start, end and weights, as `share` would give them.
+
+        There are more weights than numbers where the slice is padded; of a slice without any, the last number is given
+        with weight 0.
+        """
+        length = -(-count // self.world_size)
+        for first in range(self.rank * length, (self.rank + 1) * length, size):
+            index = torch.arange(first, min(first + size, (self.rank + 1) * length))
+            start = min(first, count - 1)
+            yield start, max(start + 1, min(first + len(index), count)), (index < count).to(torch.float32)
 
     def share(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """This rank's slice of `positions` [N], padded to ceil(N / world_size), and its weights: 1, and 0 for padding.

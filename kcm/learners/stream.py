@@ -1,8 +1,10 @@
-"""Train rows read by index, in an order that any number of workers shares and that a resumed run repeats."""
+"""Train rows in memory or on disk, read a contiguous range at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +16,11 @@ import torch
 from torch import Tensor
 
 from kcm.errors import DataError
-from kcm.inputs.labels import OUT_OF_SCOPE
-from kcm.learners.base import Batch
+from kcm.learners.base import Batch, joined
+from kcm.learners.order import ROWS_PER_GROUP
+from kcm.learners.rowindex import RowIndex
 
-ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
+_OPEN_SHARDS = 64  # whose footers are kept
 
 
 class TaskRows(Protocol):
@@ -29,16 +32,20 @@ class TaskRows(Protocol):
         """Rows of a split."""
         ...
 
-    def ids(self, split: str) -> list[str]:
-        """Row ids of a split, in stored order."""
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
         ...
 
-    def labels(self, split: str) -> list[int]:
-        """Labels of a split, in stored order."""
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split, all with weight 1."""
+        ...
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
         ...
 
     def take(self, split: str, positions: Tensor) -> Batch:
-        """The rows at `positions` of a split, all with weight 1."""
+        """The rows at some positions of a split, all with weight 1."""
         ...
 
 
@@ -56,9 +63,18 @@ class TensorRows:
         """Row ids of a split."""
         return self._splits[split][0]
 
-    def labels(self, split: str) -> list[int]:
-        """Labels of a split."""
-        return self._splits[split][1].labels.tolist()
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
+        return Counter(self._splits[split][1].labels.tolist())
+
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split."""
+        return self.take(split, torch.arange(start, stop))
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
+        ids, rows = self._splits[split]
+        return ids[start:stop], rows.labels[start:stop].tolist()
 
     def take(self, split: str, positions: Tensor) -> Batch:
         """The rows at `positions` of a split."""
@@ -66,67 +82,132 @@ class TensorRows:
 
 
 class ParquetRows:
-    """Rows of a features file and of the outcomes file beside it, both in the same order, a split contiguous.
+    """Rows of a task's shards of features and of the outcomes beside them, in the same order, a split contiguous.
 
     Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
-    Row groups are decoded on demand and the latest `cached_groups` kept: vectors take the same memory for any number of
-    rows. Ids and labels of all rows are held.
+    What is read is not kept: memory does not depend on the number of rows. Threads may read at the same time.
+    Raises DataError for shards that do not hold the same rows.
     """
 
-    def __init__(self, name: str, features: Path, outcomes: Path | None, *, cached_groups: int = 32) -> None:
+    def __init__(self, name: str, features: Sequence[Path], outcomes: Sequence[Path] | None) -> None:
         self.name = name
-        self._features, self._outcomes = pq.ParquetFile(features), pq.ParquetFile(outcomes) if outcomes else None
-        index = self._features.read(columns=["id", "split", "label"])
-        self._ids: list[str] = index["id"].to_pylist()
-        self._labels: list[int] = index["label"].to_pylist()
-        splits = zip(index["split"].to_pylist(), self._labels, strict=True)
-        self._ranges = _split_ranges(
-            [f"{split}, out of scope" if label == OUT_OF_SCOPE else split for split, label in splits],
-            where=str(features),
-        )
-        if self._outcomes and self._outcomes.read(columns=["id"])["id"].to_pylist() != self._ids:
-            raise DataError("features and outcomes hold different rows", where=f"{features} and {outcomes}")
-        sizes = [self._features.metadata.row_group(i).num_rows for i in range(self._features.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
-        self._group = lru_cache(cached_groups)(self._read_group)
+        self._features, self._outcomes = list(features), list(outcomes) if outcomes else None
+        if self._outcomes and len(self._features) != len(self._outcomes):
+            where = f"{self._features[0]} and {self._outcomes[0]}"
+            raise DataError("features and outcomes have different shards", where=where)
+        self._index = RowIndex.of_shards(self._features)
+        self._starts = np.concatenate([[0], np.cumsum(self._index.shard_rows)])
+        self._lock = threading.Lock()  # an open file has one place of reading
+        self._shard = lru_cache(_OPEN_SHARDS)(self._open)
 
     def num_rows(self, split: str) -> int:
         """Rows of a split."""
-        return len(self._ranges.get(split, range(0)))
+        return len(self._range(split))
 
-    def ids(self, split: str) -> list[str]:
-        """Row ids of a split."""
-        rows = self._ranges.get(split, range(0))
-        return self._ids[rows.start : rows.stop]
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
+        return self._index.labels.get(split, {})
 
-    def labels(self, split: str) -> list[int]:
-        """Labels of a split."""
-        rows = self._ranges.get(split, range(0))
-        return self._labels[rows.start : rows.stop]
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split."""
+        return joined(self._batch(*part) for part in self._parts(split, start, stop))
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
+        ids: list[str] = []
+        labels: list[int] = []
+        for shard, first, last in self._parts(split, start, stop):
+            with self._lock:
+                rows = self._shard(shard)[0].rows(first, last, ["id", "label"])
+            ids += rows["id"].to_pylist()
+            labels += rows["label"].to_pylist()
+        return ids, labels
 
     def take(self, split: str, positions: Tensor) -> Batch:
         """The rows at `positions` of a split, read by row group."""
-        rows = positions.numpy() + self._ranges[split].start
-        groups = np.searchsorted(self._starts, rows, side="right") - 1
-        parts = {group: self._group(int(group)) for group in np.unique(groups)}
-        offsets = rows - self._starts[groups]
-        features, large = (
-            torch.from_numpy(np.stack([parts[g][field][o] for g, o in zip(groups, offsets, strict=True)]))
-            for field in (0, 1)
-        )
-        labels = torch.tensor([self._labels[row] for row in rows])
-        return Batch(features, labels, large, torch.ones(len(rows)))
+        group_N = positions // ROWS_PER_GROUP
+        order_N = torch.argsort(group_N, stable=True)
+        parts = []
+        for group in sorted(set(group_N.tolist())):
+            start = group * ROWS_PER_GROUP
+            rows = self.read(split, start, min(start + ROWS_PER_GROUP, self.num_rows(split)))
+            index = positions[group_N == group] - start
+            parts.append(rows.take(index, torch.ones(len(index))))
+        return joined(parts).take(order_N.argsort(), torch.ones(len(positions)))
 
-    def _read_group(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        features = matrix(self._features.read_row_group(group, columns=["features"])["features"])
+    def _range(self, split: str) -> range:
+        return self._index.ranges.get(split, range(0))
+
+    def _parts(self, split: str, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Shard, first and last row within it, of all the shards that hold rows `start` to `stop` of a split."""
+        first = self._range(split).start + start
+        last = self._range(split).start + stop
+        parts = []
+        for shard in range(int(np.searchsorted(self._starts, first, side="right")) - 1, len(self._features)):
+            at = int(self._starts[shard])
+            if at >= last:
+                break
+            parts.append((shard, max(first - at, 0), min(last, int(self._starts[shard + 1])) - at))
+        return parts
+
+    def _batch(self, shard: int, first: int, last: int) -> Batch:
+        with self._lock:
+            features, outcomes = self._shard(shard)
+            rows = features.rows(first, last, ["features", "label"])
+            large_NC = np.full((len(rows), 1), np.nan, dtype=np.float32)
+            if outcomes is not None:
+                answers = outcomes.rows(first, last, ["large_label", "large_probabilities"])
+                large_NC = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
+        return Batch(
+            torch.from_numpy(matrix(rows["features"])),
+            torch.from_numpy(np.array(rows["label"].to_numpy())),
+            torch.from_numpy(large_NC),
+            torch.ones(len(rows)),
+        )
+
+    def _open(self, shard: int) -> tuple[_ShardFile, _ShardFile | None]:
+        """The files of a shard, which must hold the same rows."""
+        features = _ShardFile(self._features[shard])
         if self._outcomes is None:
-            return features, np.full((len(features), 1), np.nan, dtype=np.float32)
-        start, stop = int(self._starts[group]), int(self._starts[group + 1])
-        answers = self._outcomes.read_row_group(group, columns=["large_label", "large_probabilities"])
-        large = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
-        if len(large) != stop - start:
-            raise DataError("features and outcomes differ in their row groups", where=self.name)
-        return features, large
+            return features, None
+        outcomes = _ShardFile(self._outcomes[shard])
+        if outcomes.num_rows != features.num_rows or not outcomes.ids().equals(features.ids()):
+            raise DataError(
+                "features and outcomes hold different rows",
+                where=f"{self._features[shard]} and {self._outcomes[shard]}",
+            )
+        return features, outcomes
+
+
+class _ShardFile:
+    """An open shard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from None
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.num_rows = int(self._starts[-1])
+
+    def rows(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of rows `first` to `last`, by way of the row groups that hold them."""
+        begin, end = np.searchsorted(self._starts, [first, max(first, last - 1)], side="right") - 1
+        try:
+            table = self._file.read_row_groups(range(begin, end + 1), columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from None
+        return table.slice(first - int(self._starts[begin]), last - first)
+
+    def ids(self) -> pa.ChunkedArray:
+        """The ids of all rows."""
+        return self._file.read(columns=["id"])["id"]
+
+    def _damaged(self, error: object) -> DataError:
+        reason = " ".join(str(error).split())
+        return DataError(f"the shard cannot be read: {reason}", where=str(self._path), mend="Build it again")
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -149,36 +230,3 @@ def list_column(values_ND: np.ndarray) -> pa.FixedSizeListArray:
     """A float matrix [N, D] as a column of lists: the inverse of `matrix`."""
     values = np.ascontiguousarray(values_ND)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def train_order(
-    sizes: Sequence[int], *, seed: int, task: int, epoch: int, window: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The order of one epoch over `sizes[k]` train rows of stream k, as one chunk per window.
-
-    Blocks of ROWS_PER_GROUP rows come in a seeded order and rows are shuffled within windows of `window` blocks, so
-    that a reader needs only one window in memory. Each chunk is a pair of equally long tensors: stream, position.
-    """
-    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
-    rng = np.random.default_rng([seed, task, epoch])
-    rng.shuffle(blocks)
-    for first in range(0, len(blocks), window):
-        chunk = blocks[first : first + window]
-        lengths = [min(ROWS_PER_GROUP, sizes[stream] - start) for stream, start in chunk]
-        streams = np.repeat([stream for stream, _ in chunk], lengths)
-        positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(chunk, lengths, strict=True)])
-        shuffled = rng.permutation(len(positions))
-        yield torch.from_numpy(streams[shuffled]), torch.from_numpy(positions[shuffled])
-
-
-def _split_ranges(splits: list[str], *, where: str) -> dict[str, range]:
-    ranges: dict[str, range] = {}
-    start = 0
-    for position in range(1, len(splits) + 1):
-        if position < len(splits) and splits[position] == splits[start]:
-            continue
-        if splits[start] in ranges:
-            raise DataError(f"the rows of split {splits[start]!r} are not contiguous", where=where)
-        ranges[splits[start]] = range(start, position)
-        start = position
-    return ranges

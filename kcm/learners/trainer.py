@@ -26,8 +26,12 @@ from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
+from kcm.learners.order import ROWS_PER_GROUP, TrainOrder
 from kcm.learners.ranks import Ranks
-from kcm.learners.stream import TaskRows, train_order
+from kcm.learners.stream import TaskRows
+from kcm.learners.windows import Windows
+
+_ROWS_SKETCHED = 16 * ROWS_PER_GROUP  # of which ids and labels are held at a time
 
 
 class TrainConfig(Config):
@@ -102,7 +106,7 @@ class Trainer:
         for number, task in enumerate(tasks):
             # After the first task, a large model's answers are enough for a learner that heeds them.
             needs_labels = number == 0 or learner.closed_form or not task.num_rows("train")
-            if task.num_rows("test") == 0 or (needs_labels and set(task.labels("train")) <= {UNLABELLED}):
+            if task.num_rows("test") == 0 or (needs_labels and not _labels(task)):
                 raise DataError(f"task {task.name!r} has no labelled train rows, or no test rows")
         learner.check(collaborator.num_labels)
         learner.require(collaborator)
@@ -112,12 +116,11 @@ class Trainer:
         self.train, self.distill, self.seed = train, distill, seed
         self.ranks = ranks or Ranks()
         self.position = Position()
-        self._order, self._order_epoch = (torch.empty(0), torch.empty(0)), -1
         # The first task whose train rows have a label; len(tasks) where none has.
         self._num_labels = collaborator.num_labels
         self._first_task_C = torch.full((collaborator.num_labels,), len(self.tasks))
         for number, task in reversed(list(enumerate(self.tasks))):
-            self._first_task_C[sorted(set(task.labels("train")) - {UNLABELLED})] = number
+            self._first_task_C[_labels(task)] = number
         self._seen_C = torch.zeros(collaborator.num_labels, dtype=torch.bool)
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._fit_normalizer()
@@ -228,9 +231,11 @@ class Trainer:
 
     def _step_batch(self) -> tuple[Batch, int]:
         """This rank's share of the step's rows, and how many rows all ranks share."""
-        streams, positions = self._step_rows()
-        index, weights = self.ranks.share(torch.arange(len(positions)))
-        return self._take(streams[index], positions[index]).reweighted(weights), len(positions)
+        epoch, step = divmod(self.position.step, self._steps_per_epoch)
+        size = self.train.batch_size
+        places = torch.arange(step * size, min((step + 1) * size, self._num_streamed))
+        mine, weights = self.ranks.share(places)
+        return self._windows.rows(epoch, mine).reweighted(weights), len(places)
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
@@ -283,32 +288,6 @@ class Trainer:
         only_seen = self.train.mask_unseen or self.collaborator.base is not None
         return self._seen_C if only_seen else torch.ones_like(self._seen_C)
 
-    def _step_rows(self) -> tuple[Tensor, Tensor]:
-        epoch, step = divmod(self.position.step, self._steps_per_epoch)
-        if epoch != self._order_epoch:
-            task, window = self.position.task, self.train.window
-            chunks = list(train_order(self._sizes, seed=self.seed, task=task, epoch=epoch, window=window))
-            self._order = (torch.cat([streams for streams, _ in chunks]), torch.cat([rows for _, rows in chunks]))
-            self._order_epoch = epoch
-        streams, positions = self._order
-        rows = slice(step * self.train.batch_size, (step + 1) * self.train.batch_size)
-        return streams[rows], positions[rows]
-
-    def _take(self, streams: Tensor, positions: Tensor) -> Batch:
-        tasks = self.learner.tasks_to_stream(self.position.task)
-        if len(tasks) == 1:
-            return self._rows(self.tasks[tasks[0]], "train", positions)
-        parts = [
-            (mask.nonzero()[:, 0], self._rows(self.tasks[tasks[stream]], "train", positions[mask]))
-            for stream in range(len(tasks))
-            if (mask := streams == stream).any()
-        ]
-        back = torch.cat([index for index, _ in parts]).argsort()
-        joined = parts[0][1]
-        for _, part in parts[1:]:
-            joined = joined.join(part)
-        return joined.take(back, torch.ones(len(back)))
-
     # -- task boundaries -----------------------------------------------------------------------------------------------
 
     def _begin_task(self) -> None:
@@ -355,11 +334,15 @@ class Trainer:
         if self.done:
             return
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
-        self._sizes = [rows.num_rows("train") for rows in streamed]
-        self._steps_per_epoch = self._count_steps(task)
-        self._order_epoch = -1  # the order is drawn at the first step of each epoch
+        sizes = [rows.num_rows("train") for rows in streamed]
+        self._num_streamed, self._steps_per_epoch = sum(sizes), self._count_steps(task)
+        self._windows = Windows(
+            lambda epoch: TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window),
+            lambda stream, start, stop: self._read(streamed[stream], "train", start, stop),
+            self.train.num_epochs,
+        )
         current_C = torch.zeros_like(self._seen_C)
-        current_C[sorted(set(self.tasks[task].labels("train")) - {UNLABELLED})] = True
+        current_C[_labels(self.tasks[task])] = True
         self._classes = Classes(current_C, self._seen_C)
 
     def _count_steps(self, task: int) -> int:
@@ -395,7 +378,7 @@ class Trainer:
         return LearnedTask(
             collaborator=self.collaborator,
             batches=(part for batch in self._shares(rows, "train", size=512) if len(part := batch.labelled())),
-            num_rows=sum(label != UNLABELLED for label in rows.labels("train")),
+            num_rows=sum(count for label, count in rows.label_counts("train").items() if label != UNLABELLED),
             seen_C=self._seen_C,
             active_C=self._active_C,
             ranks=self.ranks,
@@ -403,31 +386,48 @@ class Trainer:
 
     def _shares(self, rows: TaskRows, split: str, *, size: int) -> Iterator[Batch]:
         """This rank's share of a split, `size` rows at a time, its padding with weight 0."""
-        positions, weights = self.ranks.share(torch.arange(rows.num_rows(split)))
-        for part, weight in zip(torch.split(positions, size), torch.split(weights, size), strict=True):
-            yield self._rows(rows, split, part).reweighted(weight)
+        for start, stop, weights in self.ranks.slices(rows.num_rows(split), size):
+            batch = self._read(rows, split, start, stop)
+            if len(batch) < len(weights):
+                batch = batch.take(torch.arange(len(weights)).clamp_max(len(batch) - 1), weights)
+            yield batch.reweighted(weights)
 
-    def _rows(self, task: TaskRows, split: str, positions: Tensor) -> Batch:
+    def _read(self, task: TaskRows, split: str, start: int, stop: int) -> Batch:
         """Rows of a task, their large probabilities over the labels that the networks have."""
-        batch = task.take(split, positions)
+        return self._widened(task.read(split, start, stop))
+
+    def _widened(self, batch: Batch) -> Batch:
         return batch.widened(self.collaborator.num_labels) if self.train.mask_unseen else batch
 
     def _remember(self, task: int) -> None:
-        """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most."""
+        """Sketch this rank's slice of the rows, and merge the sketches: each row is read by one rank at most.
+
+        The sketch of some rows joins that of the rows before: it is never larger than the memory.
+        """
         rows = self.tasks[task]
-        ids, labels = rows.ids("train"), rows.labels("train")
-        mine = [i for i in range(self.ranks.rank, len(ids), self.ranks.world_size) if labels[i] != UNLABELLED]
-        chosen = self.learner.candidates([ids[i] for i in mine], [labels[i] for i in mine], task)
-        sketch = self._memory_rows(task, torch.tensor([mine[i] for i in chosen])) if chosen else []
+        held: list[tuple[str, int, int]] = []  # id, label and position
+        for start in range(0, rows.num_rows("train"), _ROWS_SKETCHED):
+            stop = min(start + _ROWS_SKETCHED, rows.num_rows("train"))
+            ids, labels = rows.ids_and_labels("train", start, stop)
+            held += [
+                (ids[position - start], labels[position - start], position)
+                for position in range(start, stop)
+                if position % self.ranks.world_size == self.ranks.rank and labels[position - start] != UNLABELLED
+            ]
+            chosen = self.learner.candidates([row[0] for row in held], [row[1] for row in held], task)
+            held = [held[index] for index in chosen]
+        sketch = self._memory_rows(task, [row[0] for row in held], torch.tensor([row[2] for row in held]))
         self.learner.remember(row for part in self.ranks.gather(sketch) for row in part)
 
-    def _memory_rows(self, task: int, positions: Tensor) -> list[MemoryRow]:
-        batch, ids = self._rows(self.tasks[task], "train", positions), self.tasks[task].ids("train")
+    def _memory_rows(self, task: int, ids: Sequence[str], positions: Tensor) -> list[MemoryRow]:
+        if not len(positions):
+            return []
+        batch = self._widened(self.tasks[task].take("train", positions))
         logits = self._logits_to_remember(batch.features) if self.learner.stores_logits else [None] * len(batch)
         return [
-            MemoryRow(row_key(self.seed, ids[position]), ids[position], task, int(label), features, large, said)
-            for position, label, features, large, said in zip(
-                positions.tolist(),
+            MemoryRow(row_key(self.seed, row_id), row_id, task, int(label), features, large, said)
+            for row_id, label, features, large, said in zip(
+                ids,
                 batch.labels,
                 batch.features.numpy(),
                 batch.large_probabilities.numpy(),
@@ -446,5 +446,11 @@ class Trainer:
         if not isinstance(self.collaborator.normalizer, FrozenNormalizer):
             return
         first = self.tasks[0]
-        parts = torch.split(torch.arange(first.num_rows("train")), 4096)
-        self.collaborator.normalizer.fit(first.take("train", part).features for part in parts)
+        ends = range(0, first.num_rows("train"), 4096)
+        parts = (first.read("train", start, min(start + 4096, first.num_rows("train"))) for start in ends)
+        self.collaborator.normalizer.fit(part.features for part in parts)
+
+
+def _labels(task: TaskRows) -> list[int]:
+    """The labels that the train rows of a task have."""
+    return sorted(label for label in task.label_counts("train") if label != UNLABELLED)

@@ -133,7 +133,7 @@ class _Answers:
                 num_labels = self._stream.num_labels
                 scores_NC = F.pad(scores_NC, (0, num_labels - scores_NC.shape[1]))  # of labels still to come
                 other_C = torch.ones(num_labels, dtype=torch.bool)
-                other_C[sorted(set(task.labels("train")) - {UNLABELLED})] = False
+                other_C[sorted(set(task.label_counts("train")) - {UNLABELLED})] = False
                 scores_NC = scores_NC.masked_fill(other_C, -torch.inf)
             yield rows.labels.numpy(), (scores_NC.argmax(1) == rows.labels).numpy()
 

@@ -32,7 +32,7 @@ class Stream:
     @property
     def train_counts(self) -> np.ndarray:
         """Train rows of every class, int [C]."""
-        labels = [label for task in self.tasks for label in task.labels("train")]
+        labels = [label for task in self.tasks for label in task.label_counts("train")]
         return np.bincount(labels, minlength=self.num_labels)
 
 

@@ -6,26 +6,24 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.inputs.content import contents
-from kcm.large import Item, LargeAnswer, LargeConfig, Prompt, Resources
+from kcm.large import NO_PROMPT, Item, LargeAnswer, LargeConfig, Prompt, PromptMode, Resources
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.pool import ROW, map_rows, retain
+from pipelines.batch.pool import UNFINISHED, Took, map_shards
 from pipelines.context import Context
 from pipelines.progress import Bar
-from pipelines.store.features import rows_of_lists
-from pipelines.store.outcomes import Answers, usage_of
+from pipelines.store.outcomes import FAILED, Answers
+from pipelines.store.sequence import contents_of
 
 RESPONSES_FILE = "paid.sqlite"
-QUESTIONS = ("id", "text", "image", "prompt")  # columns of the rows that are asked about
 
 
 @dataclass(frozen=True)
@@ -38,97 +36,77 @@ class LargeSpec:
 
 
 class Ask:
-    """Actor that holds the large model and answers rows."""
+    """Holds the large model and answers rows, under their column `prompt` where they have one."""
 
-    def __init__(self, spec: LargeSpec, assets_dir: Path, device: str) -> None:
-        self._model = spec.large.build(spec.answer_names, assets_dir, Resources(device))
-        self._num_labels = spec.num_labels
+    unfinished: ClassVar[str | None] = FAILED
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Answer the columns `id`, `text`, `image` and `prompt`."""
-        answers = self._model.answer(_items({name: batch[name].tolist() for name in QUESTIONS}))
+    def __init__(self, spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources: Resources) -> None:
+        self._model = spec.large.build(spec.answer_names, assets_dir, resources)
+        self._num_labels, self._mode = spec.num_labels, mode
+        self._together = spec.large.rows_per_batch
+
+    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
+        """The answers, and the tokens and currency that they took, with the reasons of those that failed."""
+        items = _items(rows)
+        answers: list[LargeAnswer] = []
+        for start in range(0, len(items), self._together):
+            answers += self._model.answer(items[start : start + self._together])
         answered = Answers.of(answers, self._num_labels)
-        return {
-            ROW: batch[ROW],
-            "label": answered.label_N,
-            "probabilities": answered.probabilities_NC,
-            "cost": answered.cost_N,
-            "failed": answered.failed_N,
-            "reason": np.array([answer.error or "" for answer in answers], dtype=object),
-            "tokens": np.array([answer.cost.tokens for answer in answers], dtype=np.int64),
-        }
+        return answered.table(rows, self._mode), _took(answers, answered.failed_N)
 
 
-def ask(
-    context: Context, spec: LargeSpec, rows: pa.Table, *, scratch: Path, bar: Bar
-) -> tuple[Answers, dict[str, Any]]:
-    """The answers to `rows` (columns `QUESTIONS`), in order, and the total tokens and cost.
+def ask_shards(
+    context: Context,
+    spec: LargeSpec,
+    sources: Mapping[str, Path],
+    mode: PromptMode = "none",
+    *,
+    scratch: Path,
+    bar: Bar,
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """A file with the answers to the rows of every shard: the files by name below `scratch`, and what all took.
 
-    Answers of an interrupted attempt are reused. Raises DataError when no row was answered.
+    A server is asked from this process, which has the key; waiting takes no cores. Its answers are kept in the store,
+    outside any artefact, so that every configuration reuses them. Rows that failed in an interrupted attempt are asked
+    again. Raises DataError when no row was answered.
     """
-    if spec.large.remote:
-        answered, took, reasons = _ask_here(context, spec, rows, bar)
-    else:
-        answered, took, reasons = _ask_actors(context, spec, rows, scratch, bar)
-    failed = [reason for reason, fails in zip(reasons, answered.failed_N, strict=True) if fails]
-    if not failed:
-        return answered, took
-    summary = f"{len(failed)} of {len(rows)} rows, most often: {Counter(failed).most_common(1)[0][0]}"
-    if len(failed) == len(rows):
-        raise DataError(f"the large model failed on {summary}", where="large", mend="Mend it and start again")
-    context.reporter.say(f"[yellow]the large model failed on {escape(summary)}[/yellow]")
-    return answered, took | {"failed": len(failed)}
-
-
-def _ask_here(context: Context, spec: LargeSpec, rows: pa.Table, bar: Bar) -> tuple[Answers, dict[str, Any], list[str]]:
-    """Ask a server from this process, which has the key; waiting takes no cores.
-
-    Answers are kept in the store, outside any artefact, so that every configuration reuses them.
-    """
-    responses = context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
-    model = spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses))
-    items = _items(rows.select(QUESTIONS).to_pydict())
-    answers: list[LargeAnswer] = []
-    bar.update(0, len(items))
-    for start in range(0, len(items), spec.large.rows_per_batch):
-        answers += model.answer(items[start : start + spec.large.rows_per_batch])
-        bar.update(len(answers), len(items))
-    return Answers.of(answers, spec.num_labels), usage_of(answers), [answer.error or "" for answer in answers]
-
-
-def _ask_actors(
-    context: Context, spec: LargeSpec, rows: pa.Table, scratch: Path, bar: Bar
-) -> tuple[Answers, dict[str, Any], list[str]]:
-    """Ask a pool of actors that each hold the model; failed rows of an interrupted attempt are asked again."""
-    retain(scratch, ~pc.field("failed"), context.store.storage)
-    parts = map_rows(
-        rows,
-        pc.utf8_length(rows["text"]).to_numpy(),
+    resources = Resources(context.cluster.device) if not spec.large.remote else Resources(responses=_responses(context))
+    made, took = map_shards(
+        sources,
         Ask,
-        {"spec": spec, "assets_dir": context.assets_path, "device": context.cluster.device},
-        batch_size=spec.large.rows_per_batch,
-        cluster=context.cluster,
+        {"spec": spec, "mode": mode, "assets_dir": context.assets_path, "resources": resources},
+        rows_per_piece=spec.large.rows_per_batch,
+        cluster=None if spec.large.remote else context.cluster,
         scratch=scratch,
         storage=context.store.storage,
         bar=bar,
     )
-    answers = parts.to_table().sort_by(ROW)
-    answered = Answers(
-        label_N=answers["label"].to_numpy(),
-        probabilities_NC=rows_of_lists(answers["probabilities"]),
-        cost_N=answers["cost"].to_numpy(),
-        failed_N=answers["failed"].to_numpy(),
-    )
-    took = {"rows": len(rows), "tokens": int(answers["tokens"].to_numpy().sum())}
-    return answered, took, answers["reason"].to_pylist()
+    reasons = {name.removeprefix(UNFINISHED): n for name, n in took.items() if name.startswith(UNFINISHED)}
+    counted = ("rows", "tokens", "currency") if spec.large.remote else ("rows", "tokens")
+    usage = {name: took.get(name, 0) for name in counted}
+    if not reasons:
+        return made, usage
+    failed = sum(reasons.values())
+    summary = f"{failed} of {usage['rows']} rows, most often: {max(reasons, key=reasons.__getitem__)}"
+    if failed == usage["rows"]:
+        raise DataError(f"the large model failed on {summary}", where="large", mend="Mend it and start again")
+    context.reporter.say(f"[yellow]the large model failed on {escape(summary)}[/yellow]")
+    return made, usage | {"failed": failed}
 
 
-def _items(columns: Mapping[str, Sequence[Any]]) -> list[Item]:
-    shown = contents(columns["text"], columns["image"])
-    return [
-        Item(row_id, content, read_prompt(prompt))
-        for row_id, content, prompt in zip(columns["id"], shown, columns["prompt"], strict=True)
-    ]
+def _took(answers: Sequence[LargeAnswer], failed_N: np.ndarray) -> Took:
+    reasons = Counter(UNFINISHED + (answers[row].error or "") for row in np.flatnonzero(failed_N))
+    tokens, currency = (sum(getattr(each.cost, name) for each in answers) for name in ("tokens", "currency"))
+    return {"rows": len(answers), "tokens": tokens, "currency": currency} | reasons
+
+
+def _responses(context: Context) -> ResponseStore:
+    return context.responses or ResponseStore.in_file(context.store.root / RESPONSES_FILE)
+
+
+def _items(rows: pa.Table) -> list[Item]:
+    prompts = map(read_prompt, rows["prompt"].to_pylist()) if "prompt" in rows.column_names else repeat(NO_PROMPT)
+    return [Item(*item) for item in zip(rows["id"].to_pylist(), contents_of(rows), prompts, strict=False)]
 
 
 def written_prompt(prompt: Prompt) -> str:

@@ -1,44 +1,96 @@
-"""Rows through a frozen encoder, by a pool of Ray Data actors."""
+"""Rows through a frozen encoder, by a pool of actors; vectors that come with the rows are copied instead."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from kcm.encoders import EncoderConfig, encode_readable
 from kcm.errors import DataError
-from kcm.inputs.content import contents
-from pipelines.batch.pool import ROW, map_rows
+from kcm.inputs.content import Content, PartError
+from kcm.learners.stream import matrix
+from kcm.tasks.sequence import VECTOR
+from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
+from pipelines.batch.pool import Took, Worker, map_shards, num_rows
 from pipelines.context import Context
 from pipelines.progress import Bar
-from pipelines.store.features import SECONDS, rows_of_lists
+from pipelines.store.features import feature_matrix, features_table
+from pipelines.store.sequence import contents_of
 
 
 class Encode:
-    """Actor that adds `features` [N, D] and the seconds each row took."""
+    """Gives rows their features, and the seconds that each took."""
+
+    unfinished: ClassVar[str | None] = None
 
     def __init__(self, encoder: EncoderConfig, assets_dir: Path, device: str) -> None:
         self._encoder = encoder.build(assets_dir, device)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Encode the columns `text` and `image`; the result's others are `row`, `seconds` and `fault`.
-
-        `fault` says why a row cannot be read, whose features are NaN.
-        """
+    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
+        """DataError that names the rows which cannot be read, and those that the encoder gives a NaN for."""
         started = time.perf_counter()
-        readable_ND, faults = encode_readable(self._encoder, contents(batch["text"].tolist(), batch["image"].tolist()))
-        num_rows = len(batch[ROW])
-        features_ND = np.full((num_rows, self._encoder.dim), np.nan, dtype=np.float32)
-        features_ND[[row not in faults for row in range(num_rows)]] = readable_ND
-        seconds = np.full(num_rows, (time.perf_counter() - started) / num_rows)
-        reasons = np.array([faults.get(row, "") for row in range(num_rows)], dtype=object)
-        return {ROW: batch[ROW], "features": features_ND, SECONDS: seconds, "fault": reasons}
+        readable_MD, faults = encode_readable(self._encoder, contents_of(rows))
+        features_ND = np.full((len(rows), self._encoder.dim), np.nan, dtype=np.float32)
+        features_ND[[row not in faults for row in range(len(rows))]] = readable_MD
+        not_finite = np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()
+        refuse({row: faults.get(row, "NaN") for row in not_finite}, rows["id"])
+        seconds_N = np.full(len(rows), (time.perf_counter() - started) / max(1, len(rows)))
+        return features_table(rows, features_ND, seconds_N), {}
+
+
+class Copy:
+    """Takes the rows' own vectors as their features, at no cost."""
+
+    unfinished: ClassVar[str | None] = None
+
+    def __init__(self, encoder: EncoderConfig, assets_dir: Path) -> None:
+        self._check = encoder.reader(assets_dir)
+
+    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
+        """DataError that names the rows whose vectors are not those of the encoder, or not finite."""
+        features_ND = matrix(rows[VECTOR])
+        faults = {}
+        for row in {0, *np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()} if len(rows) else ():
+            try:  # all rows have vectors of one length, so that one tells whether it is the right one
+                self._check(Content(vector=features_ND[row]))
+            except PartError as error:
+                faults[row] = str(error)
+        refuse(faults, rows["id"])
+        return features_table(rows, features_ND, np.zeros(len(rows))), {}
+
+
+def encode_shards(
+    context: Context, encoder: EncoderConfig, sources: Mapping[str, Path], *, scratch: Path, bar: Bar
+) -> dict[str, Path]:
+    """A file with the features of every shard: the files by name below `scratch`.
+
+    DataError that names rows which cannot be read, or have no finite features.
+    """
+    arguments: dict[str, Any] = {"encoder": encoder, "assets_dir": context.assets_path}
+    if encoder.vector_columns:
+        work: type[Worker] = Copy
+        together = SHARD_ROWS
+    else:
+        work, arguments = Encode, arguments | {"device": context.cluster.device}
+        total = sum(num_rows(source) for source in sources.values())
+        together = rows_together(total, encoder.batch_size, context.cluster.num_encoders)
+    made, _ = map_shards(
+        sources,
+        work,
+        arguments,
+        rows_per_piece=together,
+        cluster=context.cluster,
+        scratch=scratch,
+        storage=context.store.storage,
+        bar=bar,
+    )
+    return made
 
 
 def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> np.ndarray:
@@ -46,41 +98,28 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
 
     DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
     """
-    parts = encode_rows(context, encoder, rows.select(["text", "image"]), scratch, bar).to_table().sort_by(ROW)
-    features_ND = rows_of_lists(parts["features"])
-    refuse_nan(features_ND, parts["fault"], rows["id"])
-    return features_ND
+    given = scratch / "rows"
+    given.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(given, 0, rows.schema) as writer:
+        writer.write(rows)
+    sources = {file.name: file for file in task_shards(given, 0)}
+    made = encode_shards(context, encoder, sources, scratch=scratch, bar=bar)
+    return np.concatenate([feature_matrix(pq.read_table(file, columns=["features"])) for file in made.values()])
 
 
-def encode_rows(context: Context, encoder: EncoderConfig, inputs: pa.Table, scratch: Path, bar: Bar) -> ds.Dataset:
-    """Rows with the columns text and image through the actors: row, features, seconds and fault, in no order."""
-    return map_rows(
-        inputs,
-        pc.utf8_length(inputs["text"]).to_numpy(),
-        Encode,
-        {"encoder": encoder, "assets_dir": context.assets_path, "device": context.cluster.device},
-        batch_size=_rows_together(len(inputs), encoder.batch_size, context.cluster.num_encoders),
-        cluster=context.cluster,
-        scratch=scratch,
-        storage=context.store.storage,
-        bar=bar,
-    )
+def rows_together(total: int, batch_size: int, num_actors: int) -> int:
+    """Rows that an actor encodes and commits together, several forward passes of them.
 
-
-def _rows_together(num_rows: int, batch_size: int, num_actors: int) -> int:
-    """Rows that travel to an actor and are committed together, several forward passes of them.
-
-    Each block costs what a dozen rows cost; with sixteen blocks or more for every actor all end at about the same time.
+    Each piece costs what a dozen rows cost; with sixteen pieces or more for every actor all end at about the same time.
     """
-    return max(batch_size, min(8 * batch_size, num_rows // (16 * num_actors)))
+    return max(batch_size, min(8 * batch_size, total // (16 * num_actors)))
 
 
-def refuse_nan(values_ND: np.ndarray, faults: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
+def refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:
     """Raise DataError that names rows without features, and why they have none."""
-    if not len(bad := np.flatnonzero(~np.isfinite(values_ND).all(axis=1))):
+    if not faults:
         return
-    named = [(ids[row].as_py(), faults[row].as_py()) for row in bad[:5].tolist()]
-    shown = ", ".join(f"{name} ({fault})" if fault else name for name, fault in named)
+    named = ", ".join(f"{ids[row]} ({fault})" for row, fault in sorted(faults.items())[:5])
     raise DataError(
-        f"the encoder gave NaN for {len(bad)} rows: {shown}", mend="Check these rows, the encoder's dtype and weights"
+        f"no features for {len(faults)} rows: {named}", mend="Check these rows, the encoder's dtype and weights"
     )

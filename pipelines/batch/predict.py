@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray.data
+from numpy.typing import NDArray
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
@@ -19,8 +21,9 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import Answer, Failure, Input, fault_of, require_models
 from kcm.errors import DataError
-from kcm.inputs.content import Content
+from kcm.inputs.content import Content, PartError
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
+from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import silence_ray_data
@@ -63,10 +66,10 @@ def predict(
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
     The suffix of either file gives its format: .csv, .jsonl or .parquet. The columns with texts and pictures are read
-    as far as the bundle's models need them; paths of pictures must lead below `image_root`, the folder of the input
-    without one. A row that cannot be answered has an `error` instead of an answer. `id` is the input's own column, else
-    the position of the row; another column of the answers that the input has too is prefixed by `kcm_`. Returns the
-    number of rows by route.
+    as far as the bundle's models need them, those of vectors as the bundle's encoder names them, or `features`. Paths
+    of pictures must lead below `image_root`, the folder of the input without one. A row that cannot be answered has an
+    `error` instead of an answer. `id` is the input's own column, else the position of the row; another column of the
+    answers that the input has too is prefixed by `kcm_`. Returns the number of rows by route.
 
     Answers of a paid large model stay in a hidden file beside the output until every row has its answer: a prediction
     that is started again pays for none of them twice. `upstreams` are the servers that the bundle's large model may be
@@ -94,6 +97,7 @@ def predict(
         "device": cluster.device,
         "upstreams": tuple(upstreams),
         "responses": ResponseStore.in_file(responses),
+        "source": source,
     }
 
     names = added_columns(source)
@@ -182,15 +186,24 @@ class Score:
         device: str,
         upstreams: Sequence[UpstreamConfig] = (),
         responses: ResponseStore | None = None,
+        source: RowFile | None = None,
     ) -> None:
+        self._source = source
         self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
         self._bundle = self._cascade.small_side.bundle
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Answer the rows that can be answered; the others say why not."""
         rows = chunk.select(list(CHUNK)).to_pylist()
-        inputs = [Input(Content(row["text"] or "", row["image"] or b""), row["task"], row["id"]) for row in rows]
-        faults = [row["fault"] or fault_of(self._bundle, example) for row, example in zip(rows, inputs, strict=True)]
+        vectors = self._vectors(chunk["payload"])
+        inputs = [
+            Input(Content(row["text"] or "", row["image"] or b"", vector=vector), row["task"], row["id"])
+            for row, (vector, _) in zip(rows, vectors, strict=True)
+        ]
+        faults = [
+            row["fault"] or fault or fault_of(self._bundle, example)
+            for row, (_, fault), example in zip(rows, vectors, inputs, strict=True)
+        ]
         usable = [example for example, fault in zip(inputs, faults, strict=True) if fault is None]
         answers = iter(self._cascade.answer(usable))
         records = [
@@ -198,6 +211,19 @@ class Score:
             for row, fault in zip(rows, faults, strict=True)
         ]
         return pa.Table.from_pylist(records, schema=ANSWERS).append_column("payload", chunk["payload"])
+
+    def _vectors(self, payload: pa.ChunkedArray) -> list[tuple[NDArray[np.float32] | None, str]]:
+        """The vector of each row, and what is wrong with it, where the bundle reads vectors."""
+        if "vector" not in self._bundle.reads:
+            return [(None, "")] * len(payload)
+        assert self._source is not None  # given wherever files are read
+        found: list[tuple[NDArray[np.float32] | None, str]] = []
+        for row in self._source.records(payload):
+            try:
+                found.append((vector_in(row, self._bundle.encoder.vector_columns), ""))
+            except PartError as error:
+                found.append((None, str(error)))
+        return found
 
 
 def _record(answer: Answer | Failure) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from kcm.inputs.content import Content
+from kcm.tasks.sequence import read_shard
 from kcm.tasks.splits import Split
 from kcm.tasks.units import unit_digest, unit_of
-from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.sequence import SequenceArtefact, contents_of
 
 
 def units_of(sequence: SequenceArtefact, key: bytes) -> dict[str, Split]:
@@ -55,16 +56,18 @@ def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Spl
     """
     grown = sequence.grown_tasks
     for number, task in enumerate(sequence.names.tasks):
-        for row in _plain(sequence.task(number)):
+        for row, content in _rows(sequence, number):
             if task in grown:
                 yield row["id"], row["group"], row["split"]
                 continue
-            yield row["id"], unit_digest(Content(row["text"], row["image"])), row["split"]
+            yield row["id"], unit_digest(content), row["split"]
             if row["group"]:
                 yield row["id"], unit_digest(Content(), row["group"]), row["split"]
 
 
-def _plain(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    """Rows as plain values, some at a time: they hold pictures."""
-    for batch in rows.select(["id", "text", "image", "group", "split"]).to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
+def _rows(sequence: SequenceArtefact, number: int) -> Iterator[tuple[dict[str, Any], Content]]:
+    """Id, group and split of a task's rows, and what they show; some at a time: they hold pictures."""
+    for shard in sequence.shards(number):
+        for batch in read_shard(shard).to_batches(max_chunksize=1024):
+            rows = pa.table(batch)
+            yield from zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True)

@@ -118,6 +118,9 @@ class LimitsConfig(Config):
     max_image_bytes: int = Field(
         default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
     )
+    max_features: int = Field(
+        default=4096, ge=1, description="Numbers of an item's vector; max_json_values counts two for each."
+    )
     max_pixels: int = Field(
         default=25_000_000,
         ge=1,

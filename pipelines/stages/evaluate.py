@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kcm.cascade.evaluation import (
     RouteQuality,
@@ -35,12 +37,13 @@ from kcm.metrics.calibration import confidences, expected_calibration_error, rel
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
+from pipelines.batch.pool import elsewhere
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.ledger import ledger_of
-from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table, with_prompts
+from pipelines.store.outcomes import Measured, OutcomesArtefact, outcome_table, with_prompts
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 _RESULT, _REPORT, _CERTIFICATES = "result.json", "report.json", "certificates.json"
@@ -109,24 +112,47 @@ class Evaluate(Stage, Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """Certify and measure one collaborator after the other."""
-        config, names = self.certificate, features.names
         collaborators = tuned.plan.config.collaborators
         result, report = {}, {}
+        (certify_rows,) = elsewhere(certify_fingerprint, (features,))
+        spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            found = tuned.load(name)
-            measured = outcome_table(found.collaborator, features, outcomes, SPLITS)
-            certify_ids = measured.table.where(split="certify", prompt="none").id
-            spend = look_spend(attempt.context.store, certify_ids, config, attempt.fingerprint)
-            answers = tuned.answers(name, list(found.objectives))
-            scored = ScoredTable.of(found, measured, with_prompts(measured.table, answers, len(names.tasks), SPLITS))
-            policy, certificates = certify_policy(
-                scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
-            )
-            EvaluatedArtefact.write_deployed(attempt.folder / name, scored.table, policy, certificates)
-            result[name] = result_of(scored, policy, certificates, found, names.tasks)
-            report[name] = curves_of(scored, certificates[None], config, policy.temperature)
+            given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
+            ((result[name], report[name]),) = elsewhere(measure, given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
+
+
+def measure(
+    name: str,
+    tuned: TunedArtefact,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    config: CertificateConfig,
+    spend: float,
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
+    found, names = tuned.load(name), features.names
+    measured = outcome_table(found.collaborator, features, outcomes, SPLITS, found.gate)
+    answers = tuned.answers(name, list(found.objectives))
+    table = with_prompts(measured.table, answers, len(names.tasks), SPLITS)
+    scored = ScoredTable.of(found, measured, table)
+    policy, certificates = certify_policy(
+        scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
+    )
+    EvaluatedArtefact.write_deployed(folder, scored.table, policy, certificates)
+    return (
+        result_of(scored, policy, certificates, found, names.tasks),
+        curves_of(scored, certificates[None], config, policy.temperature),
+    )
+
+
+def certify_fingerprint(features: FeaturesArtefact) -> str:
+    """What the ledger calls the certify rows."""
+    where = pc.field("split") == "certify"
+    tables = (pq.read_table(file, columns=["id"], filters=where) for file in features.all_shards.values())
+    return split_fingerprint(row_id for table in tables for row_id in table["id"].to_pylist())
 
 
 @dataclass(frozen=True)
@@ -142,15 +168,13 @@ class ScoredTable:
     mode: PromptMode
 
     @classmethod
-    def of(cls, found: Tuned, measured: TableWithFeatures, table: OutcomeTable | None = None) -> ScoredTable:
-        """Score every row as it is served, but validate rows as the search saw them.
+    def of(cls, found: Tuned, measured: Measured, table: OutcomeTable | None = None) -> ScoredTable:
+        """Score every row as it is served, by the gate of `found`, but validate rows as the search saw them.
 
         `table` repeats the rows that were measured for each of its prompt modes; these rows alone without one.
         """
         items, table = measured.table, measured.table if table is None else table
-        num_labels = found.collaborator.num_labels
-        judge_NC, small_NC = items.judge_logits[:, :num_labels], items.small_logits[:, :num_labels]
-        scores = found.gate.score(measured.features_ND, judge_NC, small_NC)
+        scores = measured.scores_N.copy()
         scores[items.split == "validate"] = found.validate_scores
         num_modes = len(table) // len(items)
         return cls(table, np.tile(scores, num_modes), np.tile(measured.seconds_N, num_modes), found.policy.prompt)
@@ -166,12 +190,12 @@ class ScoredTable:
         return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
 
 
-def look_spend(store: ArtefactStore, certify_ids: Iterable[str], config: CertificateConfig, purpose: str) -> float:
-    """The delta that this look at the certify rows may spend; repeated work is the same look.
+def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfig, purpose: str) -> float:
+    """The delta that this look at the certify rows, by their fingerprint, may spend; repeated work is the same look.
 
     All collaborators share a look: only the first is deployed, none is chosen by its certificate.
     """
-    return ledger_of(store).look(split_fingerprint(certify_ids), config.delta, purpose).spend
+    return ledger_of(store).look(certify_rows, config.delta, purpose).spend
 
 
 def result_of(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-
 from kcm.encoders import EncoderConfig
-from kcm.learners.stream import list_column
-from pipelines.batch.encoding import encode_rows, refuse_nan
-from pipelines.batch.pool import ROW
+from kcm.learners.rowindex import RowIndex
+from kcm.tasks.shards import task_shards
+from pipelines.batch.encoding import encode_shards
+from pipelines.batch.pool import elsewhere, place
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, rows_of_lists, task_file, write_rows, write_runtime
+from pipelines.store.features import FeaturesArtefact, write_runtime
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -36,20 +33,16 @@ class Encoding(Plan):
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """One Parquet file per task, in the order of its rows.
+        """A file for every shard, with the same rows.
 
         DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
         """
-        loaded = sequence.load()
-        rows = [loaded.rows(number) for number in range(len(loaded.tasks))]
-        inputs = pa.concat_tables([table.select(["text", "image"]) for table in rows])
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
-        parts = encode_rows(context, encoder, inputs, attempt.scratch, attempt.bar)
-        start = 0
-        for number, table in enumerate(rows):
-            write_task(task_file(attempt.folder, number), table, parts, start)
-            start += len(table)
+        made = encode_shards(context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
+        place(made, attempt.folder)
+        tasks = [task_shards(attempt.folder, number) for number in range(len(sequence.names.tasks))]
+        elsewhere(_write_index, *((shards,) for shards in tasks))
         write_runtime(attempt.folder, encoder.in_use)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -70,18 +63,6 @@ class Features(Stage):
         return Encoding.of(sequence.with_head(self.encoder), context)
 
 
-def write_task(path: Path, table: pa.Table, parts: ds.Dataset, start: int) -> None:
-    """Write the features of a task's rows; `start` is its first row among all rows of the pass."""
-    mine = (pc.field(ROW) >= start) & (pc.field(ROW) < start + len(table))
-    part = parts.to_table(filter=mine).sort_by(ROW)
-    values_ND = rows_of_lists(part["features"])
-    refuse_nan(values_ND, part["fault"], table["id"])
-    write_features(path, table, values_ND, part[SECONDS])
-
-
-def write_features(path: Path, table: pa.Table, values_ND: np.ndarray, seconds: pa.ChunkedArray | pa.Array) -> None:
-    """Write a task's rows with their features [N, D], and the seconds that each took."""
-    group = pc.if_else(pc.equal(table["group"], ""), None, table["group"])  # a row without one stands alone
-    columns = table.drop_columns(["text", "image", "group"]).append_column("group", group)
-    columns = columns.append_column("features", list_column(values_ND)).append_column(SECONDS, seconds)
-    write_rows(path, columns)
+def _write_index(shards: Sequence[Path]) -> None:
+    """Leave beside the features of a task where its splits are, for whoever trains on them."""
+    RowIndex.read(shards).save(shards[0])

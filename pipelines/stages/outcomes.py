@@ -5,23 +5,19 @@ A head is fitted to a classifier's features, recorded answers are looked up, and
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, InstanceOf
 
-from kcm.inputs.content import Content
-from kcm.inputs.labels import UNLABELLED
-from kcm.large import NO_PROMPT, Item, LargeConfig
-from pipelines.batch.asking import LargeSpec, ask, written_prompt
+from kcm.large import LargeConfig
+from pipelines.batch.asking import LargeSpec, ask_shards
+from pipelines.batch.classifying import classify
+from pipelines.batch.lookup import look_up
+from pipelines.batch.pool import place
 from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
-from pipelines.store.outcomes import HEAD, Answers, OutcomesArtefact, usage_of, write_identity
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import HEAD, OutcomesArtefact, write_identity
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -41,27 +37,20 @@ class Classify(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
-        names, bar = sequence.names, attempt.bar
-        tables = [self.embedded.task(number) for number in range(len(names.tasks))]
-        everything = pa.concat_tables(tables)
-        inputs_ND, label_N = feature_matrix(everything), everything["label"].to_numpy()
-        is_fitted = (np.asarray(everything["split"]) == "train") & (label_N != UNLABELLED)
-        # A row without a group stands alone: its id is its group.
-        groups = pc.coalesce(everything["group"], everything["id"]).filter(pa.array(is_fitted)).to_pylist()
-        bar.update(0, 1)
-        fit = self.large.fit(inputs_ND[is_fitted], label_N[is_fitted], groups, len(names.labels), self.seed)
-        bar.update(1, 1)
-        probabilities = fit.head.probabilities(inputs_ND)
-        probabilities[is_fitted] = fit.out_of_fold_NC
-        fit.head.save(attempt.folder / HEAD)
-        answers = Answers(
-            label_N=probabilities.argmax(axis=1),
-            probabilities_NC=probabilities,
-            cost_N=everything[SECONDS].to_numpy(),
-            failed_N=np.zeros(len(everything), dtype=bool),
+        names, context = sequence.names, attempt.context
+        made, head = classify(
+            self.large,
+            len(names.labels),
+            self.seed,
+            self.embedded.all_shards,
+            cluster=context.cluster,
+            scratch=attempt.scratch,
+            storage=attempt.context.store.storage,
+            bar=attempt.bar,
         )
-        answers.write(attempt.folder, tables)
-        identity = self.large.identity(names.labels, attempt.context.assets_path, head=fit.head)
+        place(made, attempt.folder)
+        head.save(attempt.folder / HEAD)
+        identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime)
 
 
@@ -70,18 +59,21 @@ class Lookup(Plan):
 
     large: LargeConfig
     identity: str
-    model: Any = Field(exclude=True)  # a LargeModel
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
-        loaded = sequence.load()
-        tables = [loaded.rows(number).select(["id", "split"]) for number in range(len(loaded.tasks))]
-        items = [Item(row_id, Content()) for table in tables for row_id in table["id"].to_pylist()]
-        attempt.bar.update(0, len(items))
-        answers = self.model.answer(items)
-        Answers.of(answers, len(loaded.label_names)).write(attempt.folder, tables)
-        attempt.bar.update(len(items), len(items))
-        write_identity(attempt.folder, self.identity, **usage_of(answers))
+        made, took = look_up(
+            self.large,
+            sequence.names.answers,
+            sequence.all_shards,
+            num_labels=len(sequence.names.labels),
+            cluster=attempt.context.cluster,
+            scratch=attempt.scratch,
+            storage=attempt.context.store.storage,
+            bar=attempt.bar,
+        )
+        place(made, attempt.folder)
+        write_identity(attempt.folder, self.identity, **took)
 
 
 class Ask(Plan):
@@ -93,14 +85,11 @@ class Ask(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
-        loaded = sequence.load()
-        tables = [loaded.rows(number) for number in range(len(loaded.tasks))]
-        rows = pa.concat_tables([table.select(["id", "text", "image"]) for table in tables])
-        rows = rows.append_column("prompt", pa.array([written_prompt(NO_PROMPT)] * len(rows)))
-        large = self.large.resolved(attempt.context.assets_path, self.device)
-        spec = LargeSpec(large, loaded.answer_names, len(loaded.label_names))
-        answers, took = ask(attempt.context, spec, rows, scratch=attempt.scratch, bar=attempt.bar)
-        answers.write(attempt.folder, tables)
+        names, context = sequence.names, attempt.context
+        large = self.large.resolved(context.assets_path, self.device)
+        spec = LargeSpec(large, names.answers, len(names.labels))
+        made, took = ask_shards(context, spec, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
+        place(made, attempt.folder)
         write_identity(attempt.folder, self.identity, runtime=large.in_use, **took)
 
 
@@ -123,8 +112,7 @@ class Outcomes(Stage):
             embedded = Encoding.of(large.backbone, context).build(sequence, context, label=self.stage)
             return Classify(large=large, seed=self.seed, embedded=embedded)
         answer_names = sequence.names.answers
-        if not large.reads:
-            model = large.build(answer_names, context.assets_path)
-            return Lookup(large=large, identity=model.identity, model=model)
         identity = large.identity(answer_names, context.assets_path)
+        if large.is_recorded:
+            return Lookup(large=large, identity=identity)
         return Ask(large=large, identity=identity, device=context.cluster.device)

@@ -7,13 +7,14 @@ artefact is that of the search, with the policy of the best mode. A run without 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import softmax
 
 from kcm.cascade.policy import Policy
@@ -23,7 +24,6 @@ from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
-from kcm.inputs.content import Content, contents
 from kcm.large import (
     LargeAnswer,
     LargeConfig,
@@ -35,13 +35,15 @@ from kcm.large import (
 )
 from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
-from kcm.tasks import TaskSequence
-from pipelines.batch.asking import LargeSpec, ask, written_prompt
+from kcm.tasks.sequence import read_shard
+from kcm.tasks.shards import ShardWriter, task_shards
+from pipelines.batch.asking import LargeSpec, ask_shards, written_prompt
+from pipelines.batch.pool import place
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.features import FeaturesArtefact
+from pipelines.store.features import FeaturesArtefact, write_rows
 from pipelines.store.outcomes import Answers, OutcomesArtefact, outcome_table, with_prompts
-from pipelines.store.sequence import Names
+from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
@@ -60,14 +62,13 @@ class Prompting(Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
-        names, sequence = features.names, features.sequence.load()
-        shown = _contents(sequence)
+        names = features.names
         for name in tuned.plan.config.collaborators:
             folder = attempt.folder / name
             shutil.copytree(tuned.folder / name, folder)
             found = tuned.load(name)
             table = outcome_table(found.collaborator, features, outcomes, SPLITS).table
-            writer = Prompted(self, names, found, self._freeze(found, table, names), shown)
+            writer = Prompted(self, names, found, self._freeze(found, table, names), features.sequence)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {
                 mode: writer.answer(table, mode, below, attempt, attempt.scratch / name / mode)
@@ -109,7 +110,7 @@ class Prompted:
     names: Names
     found: Tuned
     prompts: Prompts
-    shown: Mapping[str, Content]
+    sequence: SequenceArtefact
 
     def answer(
         self, table: OutcomeTable, mode: PromptMode, folder: Path, attempt: Attempt, scratch: Path
@@ -118,22 +119,36 @@ class Prompted:
         large, num_labels = self.plan.large, len(self.names.labels)
         small_NC = softmax(table.small_logits[:, :num_labels] / self.found.policy.temperature, axis=1)
         prompts = [self.prompts.write(mode, small_C) for small_C in small_NC]
-        took: dict[str, Any] = {"rows": len(table)}
-        if large.fits_on_train:  # a mask tells its answers without asking
-            answers = Answers.of(_masked(table, prompts, num_labels), num_labels)
-        else:
-            columns = {
-                "id": table.id.tolist(),
-                "text": [self.shown[row_id].text for row_id in table.id],
-                "image": pa.array([self.shown[row_id].image for row_id in table.id], pa.large_binary()),
-                "prompt": [written_prompt(prompt) for prompt in prompts],
-            }
-            spec = LargeSpec(large, self.names.answers, num_labels)
-            answers, took = ask(attempt.context, spec, pa.table(columns), scratch=scratch, bar=attempt.bar)
         folder.mkdir()
-        tasks = (table.where(task=task) for task in self.names.tasks)
-        answers.write(folder, (pa.table({"id": t.id.tolist(), "split": t.split.tolist()}) for t in tasks), mode)
+        if large.fits_on_train:  # a mask tells its answers without asking
+            answers = _masked(table, prompts, num_labels)
+            for number, name in enumerate(self.names.tasks):
+                of_task = np.flatnonzero(table.task == name)
+                rows = pa.table({"id": table.id[of_task].tolist(), "split": table.split[of_task].tolist()})
+                mine = Answers.of([answers[row] for row in of_task], num_labels)
+                write_rows(folder, number, mine.table(rows, mode))
+            return {"rows": len(table)}
+        questions = self._questions(prompts, scratch / "questions")
+        spec = LargeSpec(large, self.names.answers, num_labels)
+        made, took = ask_shards(attempt.context, spec, questions, mode, scratch=scratch, bar=attempt.bar)
+        place(made, folder)
         return took
+
+    def _questions(self, prompts: Sequence[Prompt], folder: Path) -> dict[str, Path]:
+        """The rows of the outcome table with their prompts, as shards of all tasks."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written, found = iter(prompts), {}
+        for number in range(len(self.names.tasks)):
+            files = task_shards(self.sequence.folder, number)
+            schema = read_shard(files[0]).schema.append(pa.field("prompt", pa.string()))
+            with ShardWriter(folder, number, schema) as writer:
+                for file in files:  # split by split, as the table has them
+                    rows = read_shard(file)
+                    rows = rows.filter(pc.not_equal(rows["split"], "train"))
+                    shown = pa.array([written_prompt(next(written)) for _ in range(len(rows))], pa.string())
+                    writer.write(rows.append_column("prompt", shown))
+            found |= {file.name: file for file in task_shards(folder, number)}
+        return found
 
 
 def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
@@ -141,13 +156,6 @@ def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> 
     probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
     answers = answers_from(probabilities_NC, Cost())
     return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
-
-
-def _contents(sequence: TaskSequence) -> dict[str, Content]:
-    """What is shown of every row, by its id."""
-    tables = [sequence.rows(number).select(["id", "text", "image"]) for number in range(len(sequence.tasks))]
-    rows = pa.concat_tables(tables).to_pydict()
-    return dict(zip(rows["id"], contents(rows["text"], rows["image"]), strict=True))
 
 
 class ChoosePrompts(Stage):

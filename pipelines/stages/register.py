@@ -13,6 +13,7 @@ from kcm.certify.drift import FEWEST_ROWS, DriftReference
 from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
+from pipelines.batch.pool import elsewhere
 from pipelines.context import Attempt, Context
 from pipelines.loop.champion import Pointer
 from pipelines.loop.logs import log_watermark
@@ -23,7 +24,7 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, TableWithFeatures, outcome_table
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.tracking import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
@@ -68,35 +69,7 @@ class Register(Stage, Plan):
         evaluated: EvaluatedArtefact,
     ) -> None:
         """The bundle of the first collaborator."""
-        plan, sequence = tuned.plan, features.sequence
-        name = plan.config.collaborators[0]
-        found, policy = tuned.load(name), evaluated.policy(name)
-        bundle = Bundle(
-            collaborator=found.collaborator,
-            seed=plan.config.seed,
-            label_names=sequence.names.labels,
-            none_label=sequence.names.none_label,
-            task_names=sequence.names.tasks,
-            encoder=sequence.with_head(self.encoder).in_runtime(features.runtime),
-            encoder_identity=features.identity,
-            large=sequence.large_with_head(self.large).in_runtime(outcomes.runtime),
-            large_identity=outcomes.identity,
-            policy=policy,
-            learner=plan.config.learner,
-            large_head=outcomes.head,
-            gate_head=found.gate.head,
-            prompts=found.prompts if policy.prompt != "none" else None,
-            certificates=evaluated.certificates(name),
-            metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
-            learner_state=found.state["learner"],
-            trained_units=trained_units(sequence),
-            drift=_drift(found, policy, outcome_table(found.collaborator, features, outcomes, ["certify"])),
-            lineage=Lineage(
-                artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
-                parent=self.continues,
-            ),
-        )
-        bundle.write(attempt.folder / BUNDLE)
+        elsewhere(_write_bundle, (self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated))
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Make the bundle the champion, unless it was before and another one followed, or it escalates everything.
@@ -125,6 +98,46 @@ class Register(Stage, Plan):
             context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
 
 
+def _write_bundle(
+    stage: Register,
+    folder: Path,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    tuned: TunedArtefact,
+    evaluated: EvaluatedArtefact,
+) -> None:
+    """Write the bundle to a new folder."""
+    plan, sequence = tuned.plan, features.sequence
+    name = plan.config.collaborators[0]
+    found, policy = tuned.load(name), evaluated.policy(name)
+    bundle = Bundle(
+        collaborator=found.collaborator,
+        seed=plan.config.seed,
+        label_names=sequence.names.labels,
+        none_label=sequence.names.none_label,
+        task_names=sequence.names.tasks,
+        encoder=sequence.with_head(stage.encoder).in_runtime(features.runtime).of_dim(features.dim),
+        encoder_identity=features.identity,
+        large=sequence.large_with_head(stage.large).in_runtime(outcomes.runtime),
+        large_identity=outcomes.identity,
+        policy=policy,
+        learner=plan.config.learner,
+        large_head=outcomes.head,
+        gate_head=found.gate.head,
+        prompts=found.prompts if policy.prompt != "none" else None,
+        certificates=evaluated.certificates(name),
+        metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
+        learner_state=found.state["learner"],
+        trained_units=trained_units(sequence),
+        drift=_drift(found, policy, features, outcomes),
+        lineage=Lineage(
+            artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
+            parent=stage.continues,
+        ),
+    )
+    bundle.write(folder)
+
+
 def held_back(artefact: BundleArtefact, promote: bool | None) -> str | None:
     """Why a version is registered alone; None where it may become the champion."""
     if promote is not None:
@@ -134,19 +147,20 @@ def held_back(artefact: BundleArtefact, promote: bool | None) -> str | None:
     return reason and f"{reason}; `kcm run --promote` insists"
 
 
-def _drift(found: Tuned, policy: Policy, certify: TableWithFeatures) -> DriftReference | None:
+def _drift(
+    found: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> DriftReference | None:
     """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
+    certify = outcome_table(found.collaborator, features, outcomes, ["certify"], found.gate)
     table, num_labels = certify.table, found.collaborator.num_labels
     if len(table) < FEWEST_ROWS:
         return None
-    judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
-    small_N = small_NC.argmax(axis=1)
-    scores = found.gate.score(certify.features_ND, judge_NC, small_NC)
+    small_N = table.small_logits[:, :num_labels].argmax(axis=1)
     return DriftReference.fit(
-        certify.features_ND,
+        features.matrix("certify"),
         small_N,
         num_labels,
-        policy.keep(scores, table.task),
+        policy.keep(certify.scores_N, table.task),
         small_N != table.large_label,
         DRIFT_DELTA,
     )

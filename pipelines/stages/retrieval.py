@@ -21,6 +21,7 @@ from kcm.cascade.gate import GateName
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig, certificates_json, certify_policy
+from kcm.certify.ledger import split_fingerprint
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
@@ -85,7 +86,8 @@ class Measuring(Plan):
             return encoded(attempt.context, encoder.of_part(part), rows, scratch=scratch, bar=attempt.bar)
 
         small, large = (Vectors(embedded(each, "image"), embedded(each, "text")) for each in (self.small, self.large))
-        spend = look_spend(attempt.context.store, _certify_ids(sequence), self.certificate, attempt.fingerprint)
+        certify_rows = split_fingerprint(_certify_ids(sequence))
+        spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         measured, deployed = {}, {}
         for name in tuned.plan.config.collaborators:
             collaborator = tuned.load(name).collaborator

@@ -59,6 +59,7 @@ class Tasks(Stage):
             self.seed,
             reads=self.encoder.reads | self.large.reads,
             bad_rows_file=context.run_folder / "bad_rows.csv",
+            source=self.tasks.source.build(context.assets_path, self.encoder.vector_columns),
         )
         self.learner.build(self.seed).check(len(sequence.label_names))
         return Rows(content=_digest(sequence), sequence=sequence)

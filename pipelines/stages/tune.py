@@ -31,6 +31,7 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.trainer import TrainConfig
 from kcm.tasks import TasksConfig
+from pipelines.batch.pool import elsewhere
 from pipelines.cluster import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.progress import polled
@@ -155,7 +156,7 @@ class Tune(Stage, Plan):
                 found = _search(trial_plan, self, context, scratch, points)
             _record(found, attempt.fingerprint, context)
             best = _best(found)
-            trial_plan.write_best(attempt.folder / name, Choice(**best["params"]))
+            elsewhere(TrialPlan.write_best, (trial_plan, attempt.folder / name, Choice(**best["params"])))
             trials += found
         write_json(attempt.folder / TRIALS, trials)
         started = earlier.fingerprint if earlier else None

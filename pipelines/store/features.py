@@ -1,4 +1,4 @@
-"""One Parquet file per task, in the order of the task's rows; and the features, which are stored so.
+"""The shards of each task, in the order of its rows; and the features, which are stored so.
 
 Shapes: N rows, D features.
 """
@@ -15,41 +15,38 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.network import Runtime
-from kcm.learners.stream import ROWS_PER_GROUP, matrix
+from kcm.learners.stream import list_column, matrix
+from kcm.tasks.shards import ShardWriter, shard_file, task_shards
 from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.sequence import Names, SequenceArtefact
+from pipelines.store.sequence import Names, SequenceArtefact, shards_of
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 RUNTIME = "runtime.json"
 
 
-def task_file(folder: Path, number: int) -> Path:
-    """Where an artefact keeps the rows of task `number`."""
-    return folder / f"task-{number:04d}.parquet"
-
-
-def write_rows(path: Path, table: pa.Table) -> None:
-    """Write a task's rows in the row groups that training reads by index."""
-    pq.write_table(table, path, row_group_size=ROWS_PER_GROUP)
+def write_rows(folder: Path, number: int, table: pa.Table) -> None:
+    """Write all rows of a task into its shards."""
+    with ShardWriter(folder, number, table.schema) as writer:
+        writer.write(table)
 
 
 def read_task(folder: Path, number: int, *, split: str | None = None) -> pa.Table:
     """The rows of one task, or of one of its splits."""
     where = None if split is None else pc.field("split") == split
-    return pq.read_table(task_file(folder, number), filters=where)
+    return pa.concat_tables([pq.read_table(file, filters=where) for file in task_shards(folder, number)])
+
+
+def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:
+    """Rows of a task, without what they show, with their features [N, D] and the seconds that each took."""
+    columns = {name: rows[name] for name in ("id", "label", "split") if name in rows.column_names}
+    if "group" in rows.column_names:
+        columns["group"] = pc.if_else(pc.equal(rows["group"], ""), None, rows["group"])  # one without it stands alone
+    return pa.table(columns | {"features": list_column(values_ND), SECONDS: pa.array(seconds_N)})
 
 
 def feature_matrix(table: pa.Table) -> np.ndarray:
     """The features of a table's rows as float32 [N, D]."""
     return matrix(table["features"])
-
-
-def rows_of_lists(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of Ray Data as float32 [N, D]: it stores matrices as tensors or lists, by version."""
-    chunks = [chunk.to_numpy_ndarray() if hasattr(chunk, "to_numpy_ndarray") else None for chunk in column.chunks]
-    if all(chunk is not None for chunk in chunks):
-        return np.concatenate(chunks).astype(np.float32, copy=False)
-    return np.stack([np.asarray(value, dtype=np.float32) for value in column.to_pylist()])
 
 
 def write_runtime(folder: Path, runtime: Runtime | None) -> None:
@@ -88,8 +85,22 @@ class FeaturesArtefact(Artefact):
     @property
     def dim(self) -> int:
         """Features of a row."""
-        first = pq.ParquetFile(task_file(self.folder, 0)).read_row_group(0, columns=["features"])
-        return int(feature_matrix(first).shape[1])
+        return int(pq.read_schema(shard_file(self.folder, 0, 0)).field("features").type.list_size)
+
+    def shards(self, number: int) -> list[Path]:
+        """The files with the rows of one task, in order."""
+        return task_shards(self.folder, number)
+
+    @property
+    def all_shards(self) -> dict[str, Path]:
+        """The shards of all tasks by the names of their files, task by task, in order."""
+        return shards_of(self.folder, len(self.names.tasks))
+
+    def matrix(self, split: str) -> np.ndarray:
+        """The features of all rows of a split, float32 [N, D], task by task."""
+        where = pc.field("split") == split
+        tables = (pq.read_table(file, columns=["features"], filters=where) for file in self.all_shards.values())
+        return np.concatenate([feature_matrix(table) for table in tables])
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
         """The rows of one task, or of one of its splits."""

@@ -6,15 +6,19 @@ Shapes: N rows, C labels, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kcm.bundle.runtime import logits
+from kcm.cascade.gate import Gate
 from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders.network import Runtime
@@ -22,11 +26,14 @@ from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer, LinearHead, PromptMode
 from kcm.learners.stream import list_column, matrix
+from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix, read_task, task_file, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.sequence import Names
 
 HEAD = "large_head.safetensors"
 IDENTITY = "large.json"
+FAILED = "large_error"  # the column that is true where an answer never came
 
 
 class OutcomesArtefact(Artefact):
@@ -39,6 +46,10 @@ class OutcomesArtefact(Artefact):
         """The identity of the large model."""
         identity: str = self._facts["identity"]
         return identity
+
+    def shards(self, number: int) -> list[Path]:
+        """The files with the answers to the rows of one task, in order."""
+        return task_shards(self.folder, number)
 
     def task(self, number: int) -> pa.Table:
         """The answers to the rows of one task."""
@@ -68,15 +79,6 @@ class OutcomesArtefact(Artefact):
         return LinearHead.load(file) if file.exists() else None
 
 
-def usage_of(answers: Sequence[LargeAnswer]) -> dict[str, Any]:
-    """What these answers took together."""
-    return {
-        "rows": len(answers),
-        "tokens": sum(answer.cost.tokens for answer in answers),
-        "currency": sum(answer.cost.currency for answer in answers),
-    }
-
-
 def write_identity(folder: Path, identity: str, **took: Any) -> None:
     """Leave the large model's identity beside its answers, and what these took together."""
     write_json(folder / IDENTITY, {"identity": identity} | took)
@@ -98,75 +100,101 @@ class Answers:
     @classmethod
     def of(cls, answers: Sequence[LargeAnswer], num_labels: int) -> Answers:
         """The answers of an adapter; those beyond the label list's `num_labels` are none-of-these."""
+        label_N = np.array([-1 if a.label is None else a.label for a in answers], dtype=np.int64)
+        known = {row: a.probabilities for row, a in enumerate(answers) if a.probabilities is not None}
+        num_answers = max(map(len, known.values()), default=num_labels)
+        probabilities_NA = np.full((len(answers), num_answers), np.nan, dtype=np.float32)
+        if known:
+            probabilities_NA[list(known)] = list(known.values())
         return cls(
-            label_N=np.array([-1 if a.label is None else a.label for a in answers], dtype=np.int64),
-            probabilities_NC=np.stack([_over_labels(answer, num_labels) for answer in answers]),
+            label_N=label_N,
+            probabilities_NC=over_labels(probabilities_NA, label_N, num_labels),
             cost_N=np.array([a.cost.seconds for a in answers], dtype=np.float64),
             failed_N=np.array([a.error is not None and not a.off_label for a in answers], dtype=bool),
         )
 
-    def write(self, folder: Path, tables: Iterable[pa.Table], prompt: PromptMode = "none", *, first: int = 0) -> None:
-        """Write a file per task: the answers to the rows of `tables`, whose columns `id` and `split` are repeated.
-
-        `first` is the number of the first task among those of the sequence.
-        """
-        start = 0
-        for number, table in enumerate(tables, first):
-            rows = slice(start, start := start + len(table))
-            columns = {
-                "id": table["id"],
-                "split": table["split"],
-                "prompt": pa.array([prompt] * len(table), pa.string()),
-                "large_label": pa.array(self.label_N[rows], pa.int64()),
-                "large_probabilities": list_column(self.probabilities_NC[rows].astype(np.float32, copy=False)),
-                "large_cost": pa.array(self.cost_N[rows], pa.float64()),
-                "large_error": pa.array(self.failed_N[rows], pa.bool_()),
+    def table(self, rows: pa.Table, prompt: PromptMode = "none") -> pa.Table:
+        """The answers to `rows`, whose columns `id` and `split` are repeated."""
+        return pa.table(
+            {
+                "id": rows["id"],
+                "split": rows["split"],
+                "prompt": pa.array([prompt] * len(rows), pa.string()),
+                "large_label": pa.array(self.label_N, pa.int64()),
+                "large_probabilities": list_column(self.probabilities_NC.astype(np.float32, copy=False)),
+                "large_cost": pa.array(self.cost_N, pa.float64()),
+                FAILED: pa.array(self.failed_N, pa.bool_()),
             }
-            write_rows(task_file(folder, number), pa.table(columns))
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class TableWithFeatures:
-    """An outcome table under prompt `none`, with the features [N, D] of its rows and the seconds that they took [N]."""
+class Measured:
+    """An outcome table under prompt `none`, the seconds that features took [N], and the gate's scores [N], if asked."""
 
     table: OutcomeTable
-    features_ND: np.ndarray
     seconds_N: np.ndarray
+    scores_N: np.ndarray
 
 
 def outcome_table(
-    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
-) -> TableWithFeatures:
-    """The outcome table of the rows of `splits`, task by task and split by split.
+    collaborator: Collaborator,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    gate: Gate | None = None,
+) -> Measured:
+    """The outcome table of the rows of `splits`, task by task and split by split; features are read shard by shard.
 
     Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
     collaborator cannot give: its logit is -inf.
     """
-    rows, answers, names = [], [], []
-    answer_names = features.names.answers
-    for number, name in enumerate(features.names.tasks):
-        for split in splits:
-            rows.append(features.task(number, split=split))
-            answers.append(in_label_list(read_task(outcomes.folder, number, split=split), len(features.names.labels)))
-            names += [name] * len(rows[-1])
-    row, answer = pa.concat_tables(rows), pa.concat_tables(answers)
-    features_ND = feature_matrix(row)
-    judge_NC, small_NC = (_with_none(each, len(answer_names), -np.inf) for each in logits(collaborator, features_ND))
+    parts = [
+        _measured(collaborator, gate, name, split, shard, answers, features.names)
+        for number, name in enumerate(features.names.tasks)
+        for split in splits
+        for shard, answers in zip(features.shards(number), outcomes.shards(number), strict=True)
+    ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    seconds_N, scores_N = columns.pop(SECONDS), columns.pop("score")
+    if pd.isna(columns["group"]).all():
+        del columns["group"]
+    return Measured(OutcomeTable(label_names=features.names.answers, **columns), seconds_N, scores_N)
+
+
+def _measured(
+    collaborator: Collaborator, gate: Gate | None, task: str, split: Split, shard: Path, answers: Path, names: Names
+) -> dict[str, np.ndarray]:
+    """The columns of the outcome table for one split of a shard, seconds and scores; equal texts are one object."""
+    mine = pc.field("split") == split
+    row = pq.read_table(shard, filters=mine)
+    answer = in_label_list(pq.read_table(answers, filters=mine), len(names.labels))
+    if not row["id"].equals(answer["id"]):
+        raise ArtefactError("features and outcomes hold different rows", where=f"{shard} and {answers}")
+    num_answers, features_ND = len(names.answers), feature_matrix(row)
+    judge_NC, small_NC = logits(collaborator, features_ND)
+    scores_N = np.empty(len(row)) if gate is None else gate.score(features_ND, judge_NC, small_NC)
     label_N = row["label"].to_numpy()
-    groups = np.asarray(row["group"].to_pylist(), dtype=object)
-    table = OutcomeTable(
-        id=np.asarray(row["id"].to_pylist(), dtype=object),
-        task=np.asarray(names, dtype=object),
-        split=np.asarray(row["split"].to_pylist(), dtype=object),
-        group=None if all(group is None for group in groups) else groups,
-        label=np.where(label_N == OUT_OF_SCOPE, len(answer_names) - 1, label_N),
-        judge_logits=judge_NC,
-        small_logits=small_NC,
-        prompt=np.asarray(answer["prompt"].to_pylist(), dtype=object),
-        label_names=answer_names,
-        **_large_columns(answer, len(answer_names)),
-    )
-    return TableWithFeatures(table, features_ND, row[SECONDS].to_numpy())
+    return {
+        "id": _objects(row["id"]),
+        "task": np.full(len(row), task, dtype=object),
+        "split": np.full(len(row), split, dtype=object),
+        "group": _objects(row["group"]),
+        "label": np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
+        "judge_logits": _with_none(judge_NC, num_answers, -np.inf),
+        "small_logits": _with_none(small_NC, num_answers, -np.inf),
+        "prompt": _objects(answer["prompt"]),
+        SECONDS: row[SECONDS].to_numpy(),
+        "score": scores_N,
+        **_large_columns(answer, num_answers),
+    }
+
+
+def _objects(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of texts as an array of objects, None where there is none; equal ones are one object."""
+    coded = column.combine_chunks().dictionary_encode()
+    names = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+    return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
 
 
 def with_prompts(
@@ -225,9 +253,11 @@ def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
 
-def _over_labels(answer: LargeAnswer, num_labels: int) -> np.ndarray:
-    """Probabilities [C] over the label list, which teach; NaN where there are none, or none-of-these was answered."""
-    if answer.probabilities is None or answer.label is None or answer.label >= num_labels:
-        return np.full(num_labels, np.nan, dtype=np.float32)
-    probabilities_C: np.ndarray = answer.probabilities[:num_labels] / answer.probabilities[:num_labels].sum()
-    return probabilities_C
+def over_labels(probabilities_NC: np.ndarray, label_N: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities float32 over the label list, which teach, of those over all answers.
+
+    NaN where there are none, or none-of-these was answered.
+    """
+    known_NC = probabilities_NC[:, :num_labels] / probabilities_NC[:, :num_labels].sum(axis=1, keepdims=True)
+    known_NC[(label_N < 0) | (label_N >= num_labels)] = np.nan
+    return known_NC.astype(np.float32)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from kcm.encoders import EncoderConfig
+from kcm.inputs.content import Content
 from kcm.large import LargeConfig
+from kcm.learners.stream import matrix
 from kcm.tasks import TaskSequence
-from kcm.tasks.sequence import read_description, read_rows
+from kcm.tasks.sequence import VECTOR, read_description, read_rows
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
@@ -30,6 +32,22 @@ class Names:
     def answers(self) -> tuple[str, ...]:
         """What a large model may answer: the label list, then none-of-these where rows may be out of scope."""
         return self.labels if self.none_label is None else (*self.labels, self.none_label)
+
+
+def shards_of(folder: Path, num_tasks: int) -> dict[str, Path]:
+    """The shards of all tasks by the names of their files, task by task, in order."""
+    return {file.name: file for number in range(num_tasks) for file in task_shards(folder, number)}
+
+
+def contents_of(rows: pa.Table) -> list[Content]:
+    """What the rows show, from those of the columns text, image and vector that they have."""
+    absent = [None] * len(rows)
+    texts, images = (rows[name].to_pylist() if name in rows.column_names else absent for name in ("text", "image"))
+    vectors = matrix(rows[VECTOR]) if VECTOR in rows.column_names else absent
+    return [
+        Content(text or "", image or b"", vector=vector)
+        for text, image, vector in zip(texts, images, vectors, strict=True)
+    ]
 
 
 class SequenceArtefact(Artefact):
@@ -55,6 +73,11 @@ class SequenceArtefact(Artefact):
     def task(self, number: int) -> pa.Table:
         """All rows of one task in memory, as `TaskSequence.rows` gives them."""
         return read_rows(self.folder, number)
+
+    @property
+    def all_shards(self) -> dict[str, Path]:
+        """The shards of all tasks by the names of their files, task by task, in order."""
+        return shards_of(self.folder, len(self.names.tasks))
 
     @property
     def grown_tasks(self) -> frozenset[str]:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from kcm.cascade.gate import Gate, GateName, fit_gate
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.scores import form_named
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
@@ -101,7 +102,8 @@ class TrialPlan:
         state = self.state(choice)
         collaborator = self.plan.collaborator(self.collaborator, state)
         found = outcome_table(collaborator, self.features, self.outcomes, ("validate",))
-        features_ND, table = found.features_ND, found.table.where(prompt="none")
+        features_ND = self.features.matrix("validate") if form_named(choice.gate).reads_features else None
+        table = found.table.where(prompt="none")
         fitted = fit_gate(
             choice.gate,
             fit_temperature(table.judge_logits, table.label),

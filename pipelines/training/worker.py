@@ -27,7 +27,7 @@ from kcm.learners.trainer import TrainConfig, Trainer
 from pipelines.store.artefact import Artefact
 from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control import Control
-from pipelines.store.features import FeaturesArtefact, task_file
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.files import Files
 from pipelines.store.lease import TTL_S, Lease, leased
 from pipelines.store.outcomes import OutcomesArtefact
@@ -40,11 +40,11 @@ KEEP = 2  # checkpoints of a training, should the newest one be damaged
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """One task on disk: its features, and the large model's answers to the same rows."""
+    """One task on disk: the shards of its features, and of the large model's answers to the same rows."""
 
     name: str
-    features: Path
-    outcomes: Path
+    features: tuple[Path, ...]
+    outcomes: tuple[Path, ...]
 
 
 class TrainerConfig(Config):
@@ -72,7 +72,7 @@ class TrainerPlan:
     def of(cls, config: TrainerConfig, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> TrainerPlan:
         """The plan for the files of finished stages."""
         files = [
-            TaskFiles(name, task_file(features.folder, number), task_file(outcomes.folder, number))
+            TaskFiles(name, tuple(features.shards(number)), tuple(outcomes.shards(number)))
             for number, name in enumerate(features.names.tasks)
         ]
         return cls(config, tuple(files), features.dim, len(features.names.labels), (features, outcomes))

@@ -18,6 +18,7 @@ from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
+from kcm.tasks.shards import shard_file
 from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -28,7 +29,7 @@ from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task, task_file
+from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -174,7 +175,7 @@ def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
     # What was there is the same file, what came is what the log says of decisions that the large model answered.
     earlier = champion.artefacts["features"].as_a(FeaturesArtefact)
     for number in range(2):
-        assert task_file(features.folder, number).samefile(task_file(earlier.folder, number))
+        assert shard_file(features.folder, number, 0).samefile(shard_file(earlier.folder, number, 0))
     rows, answers = features.task(2), read_task(outcomes.folder, 2)
     assert rows["id"].to_pylist() == answers["id"].to_pylist()
     logged = {f"{row['request_id']}/0": row for row in window.table.to_pylist()}
@@ -239,7 +240,9 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
     update = champion.update(log)
     assert update["window"].as_a(WindowArtefact).forgotten_rows == {held}
     for kind in ("grow", "features", "outcomes"):
-        ids = {each for n in range(3) for each in pq.read_table(task_file(update[kind].folder, n))["id"].to_pylist()}
+        ids = {
+            each for n in range(3) for each in pq.read_table(shard_file(update[kind].folder, n, 0))["id"].to_pylist()
+        }
         assert held not in ids
     assert held not in update["extend"].as_a(TrainedArtefact).state("kcm")["learner"]["memory"]["ids"]
     assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}

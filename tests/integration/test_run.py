@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -33,6 +34,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.config import load_config, parse_config
 from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
+from pipelines.batch import encoding
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
@@ -40,7 +42,6 @@ from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
-from pipelines.stages import features
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.lease import leased
@@ -213,17 +214,22 @@ def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monke
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
-    kept = {part: part.stat().st_mtime_ns for part in parts}
+    kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}  # others are joined to a shard
     small = small_config(tmp_path, assets_dir, **{"encoder.batch_size": 8})
     seen: dict[Path, int] = {}
 
-    def looked_at(path: Path, *rest: Any) -> None:
-        """Look at the parts just before they become the artefact."""
-        seen.update({part: part.stat().st_mtime_ns for part in path.parents[1].glob("scratch/[!.]*.parquet")})
-        original(path, *rest)
+    def watched(sources: Any, *rest: Any, scratch: Path, **more: Any) -> Any:
+        """Look at the pieces whenever rows are done: they go when their shard is whole."""
+        bar = more.pop("bar")
 
-    original = features.write_task
-    monkeypatch.setattr(features, "write_task", looked_at)
+        def update(done: int, total: int) -> None:
+            seen.update({part: part.stat().st_mtime_ns for part in scratch.glob("[!.]*.piece")})
+            bar.update(done, total)
+
+        return original(sources, *rest, scratch=scratch, bar=SimpleNamespace(update=update), **more)
+
+    original = encoding.map_shards
+    monkeypatch.setattr(encoding, "map_shards", watched)
     done = run(small, until="features")
     assert not done["cached"]["features"]
     assert kept.items() <= seen.items()  # a committed part is neither computed nor written again
@@ -233,7 +239,7 @@ def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monke
 def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> list[Path]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        parts = list(storage.rglob("scratch/[!.]*.parquet"))
+        parts = list(storage.rglob("scratch/[!.]*.piece"))
         if len(parts) >= count:
             return parts
         time.sleep(0.02)

@@ -29,6 +29,7 @@ from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
 from kcm.learners.stream import list_column
 from kcm.learners.trainer import TrainConfig
+from kcm.tasks.shards import task_shards
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
@@ -63,13 +64,14 @@ def write_task(folder: Path, number: int) -> TaskFiles:
     large = np.full((count, 3), 0.1, dtype=np.float32)
     large[np.arange(count), labels] = 0.8
     ids = [f"row-{number}-{row}" for row in range(count)]
-    write_rows(
-        folder / f"features-{number}.parquet",
-        pa.table({"id": ids, "split": splits, "label": labels, "features": list_column(features)}),
-    )
+    places = folder / "features", folder / "outcomes"
+    for place in places:
+        place.mkdir(exist_ok=True)
+    columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
+    write_rows(places[0], number, pa.table(columns))
     answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
-    write_rows(folder / f"outcomes-{number}.parquet", pa.table(answers))
-    return TaskFiles(f"task-{number}", folder / f"features-{number}.parquet", folder / f"outcomes-{number}.parquet")
+    write_rows(places[1], number, pa.table(answers))
+    return TaskFiles(f"task-{number}", *(tuple(task_shards(place, number)) for place in places))
 
 
 @pytest.fixture(scope="module")

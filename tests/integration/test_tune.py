@@ -28,7 +28,7 @@ from pipelines.context import Context
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
@@ -105,7 +105,7 @@ class Search:
         self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
 
     def _written(self, view: type[Artefact], recipe: Recipe, rows: pa.Table) -> Any:
-        return self._made(view, recipe, lambda folder, scratch: write_rows(task_file(folder, 0), rows))
+        return self._made(view, recipe, lambda folder, scratch: write_rows(folder, 0, rows))
 
     def _made(self, view: type[Artefact], recipe: Recipe, write: Write) -> Any:
         return self.store.build(recipe, write)[0].as_a(view)
@@ -172,8 +172,7 @@ def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_o
     found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
     assert isinstance(found.gate.head, SignalsHead)
     assert "neighbours" in [signal.name for signal in found.gate.head.signals]
-    validate = outcome_table(found.collaborator, search.features, search.outcomes, ("validate",))
-    scores = found.gate.score(validate.features_ND, validate.table.judge_logits, validate.table.small_logits)
+    scores = outcome_table(found.collaborator, search.features, search.outcomes, ("validate",), found.gate).scores_N
     assert scores.shape == found.validate_scores.shape
     assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
 

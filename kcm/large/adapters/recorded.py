@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.assets.digest import sha256_of
 from kcm.errors import DataError
+from kcm.inputs.chunks import readable
 from kcm.inputs.content import Part
-from kcm.inputs.tables import missing_column, read_frame
+from kcm.inputs.location import Location
+from kcm.inputs.tables import missing_column, read_frames
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
 
+PROBABILITIES = "probabilities"
 _PROBABILITY = "probability:"
+_KINDS = (".csv", ".parquet")
 
 
 class RecordedConfig(LargeConfig):
@@ -33,6 +39,7 @@ class RecordedConfig(LargeConfig):
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
     servable: ClassVar[bool] = False
+    is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
     path: str = Field(description="CSV or Parquet file with the answers.")
@@ -43,7 +50,24 @@ class RecordedConfig(LargeConfig):
         return RecordedModel(self, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        return RecordedModel(self, label_names).identity
+        with readable(Location.of(self.file), _KINDS):
+            return sha256_of(self.file)
+
+    def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
+        """The recorded answers, some thousand at a time: id, label, probabilities, seconds, tokens, currency, error.
+
+        `label` counts in the label list and is -1 where there is none, for the reason in `error`; probabilities are NaN
+        where none are recorded. Raises DataError for what cannot be right.
+        """
+        for number, frame in enumerate(read_frames(self.file, _KINDS)):
+            if number == 0:
+                _check_columns(frame, self, label_names)
+            yield _answer_table(frame, self, label_names)
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        return Path(self.path).expanduser()
 
     @property
     def location(self) -> str:
@@ -57,58 +81,101 @@ class RecordedModel:
     prompt_modes = RecordedConfig.prompt_modes
 
     def __init__(self, config: RecordedConfig, label_names: Sequence[str]) -> None:
-        path = Path(config.path).expanduser()
         self.label_names = tuple(label_names)
-        self._path = str(path)
-        self._answers = _answers(read_frame(path, (".csv", ".parquet")), config, self.label_names)
-        self.identity = sha256_of(path)
+        self._path = config.path
+        self._answers: dict[str, LargeAnswer] = {}
+        for table in config.answer_tables(self.label_names):
+            for row, probabilities_C in zip(
+                table.drop_columns([PROBABILITIES]).to_pylist(), matrix_of(table), strict=True
+            ):
+                if row["id"] in self._answers:
+                    raise repeated(row["id"], config.path)
+                self._answers[row["id"]] = _answer(row, probabilities_C)
+        self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """The recorded answers. Raises DataError when an item has none: that is a gap in the table, not a failure."""
         if missing := [item.id for item in items if item.id not in self._answers]:
-            raise DataError(
-                f"{len(missing)} items have no recorded answer, the first is {missing[0]!r}",
-                where=self._path,
-                mend="Add them to the table",
-            )
+            raise unanswered(len(missing), missing[0], self._path)
         return [self._answers[item.id] for item in items]
 
 
-def _answers(table: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> dict[str, LargeAnswer]:
+def repeated(item: str, path: str) -> DataError:
+    """The error for an item with more than one answer."""
+    return DataError(f"two answers for item {item!r}", where=path)
+
+
+def unanswered(count: int, first: str, path: str) -> DataError:
+    """The error for items without an answer, of which there are `count`."""
+    return DataError(
+        f"{count} items have no recorded answer, the first is {first!r}", where=path, mend="Add them to the table"
+    )
+
+
+def matrix_of(table: pa.Table) -> NDArray[np.float32]:
+    """The probabilities of an answer table, float32 [N, C]."""
+    column = table[PROBABILITIES].combine_chunks()
+    return np.asarray(column.flatten()).reshape(len(table), column.type.list_size)
+
+
+def _answer(row: Mapping[str, Any], probabilities_C: NDArray[np.float32]) -> LargeAnswer:
+    cost = Cost(row["seconds"], row["tokens"], row["currency"])
+    if row["label"] < 0:
+        return LargeAnswer(None, None, cost, row["error"])
+    return LargeAnswer(row["label"], None if np.isnan(probabilities_C).any() else probabilities_C, cost)
+
+
+def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> pa.Table:
+    ids = frame[config.id_column].astype(str)
+    names, errors = _texts(frame, config.label_column), _texts(frame, "error")
+    answered = (errors == "") & (names != "")
+    known = pd.Index(label_names)
+    label_N = np.where(answered, known.get_indexer(names.to_numpy(dtype=object)), -1)
+    if len(wrong := np.flatnonzero(answered & (label_N < 0))):
+        nearest = difflib.get_close_matches(names.iloc[wrong[0]], label_names, n=1)
+        raise DataError(
+            f"label {names.iloc[wrong[0]]!r} is not in the label list",
+            where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
+            mend=f"Did you mean {nearest[0]!r}?" if nearest else "",
+        )
+    numbers = {name: _numbers(frame, name, ids, config.path) for name in ("seconds", "tokens", "currency")}
+    probabilities_NC = _probabilities(frame, ids, answered.to_numpy(), config.path, label_names)
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "label": pa.array(label_N, pa.int64()),
+        PROBABILITIES: pa.FixedSizeListArray.from_arrays(pa.array(probabilities_NC.reshape(-1)), len(label_names)),
+        "seconds": numbers["seconds"],
+        "tokens": numbers["tokens"].astype(np.int64),
+        "currency": numbers["currency"],
+        "error": pa.array(np.where(answered, "", errors.where(errors != "", "no label was recorded")), pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _probabilities(
+    frame: pd.DataFrame, ids: pd.Series[str], answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
+) -> NDArray[np.float32]:
+    """Probabilities [N, C] of the answered rows that sum to one; NaN where the table has none."""
+    absent_NC = np.full((len(frame), len(label_names)), np.nan, dtype=np.float32)
+    if not any(str(column).startswith(_PROBABILITY) for column in frame.columns):
+        return absent_NC
+    columns = [_numbers(frame, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
+    given_NC = np.stack(columns, axis=1).astype(np.float32)
+    total_N = given_NC.sum(axis=1)
+    wrong = np.flatnonzero(answered & ((given_NC < 0).any(axis=1) | (np.abs(total_N - 1) > 1e-3)))
+    if len(wrong):
+        place = f"{path}, item {ids.iloc[wrong[0]]!r}"
+        raise DataError(f"the probabilities sum to {total_N[wrong[0]]:g}, not to 1", where=place)
+    absent_NC[answered] = given_NC[answered] / total_N[answered, None]
+    return absent_NC
+
+
+def _check_columns(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> None:
     for field in ("id_column", "label_column"):
-        _check_column(getattr(config, field), field, table, config.path)
-    index = {name: number for number, name in enumerate(label_names)}
-    columns = [f"{_PROBABILITY}{name}" for name in label_names]
-    with_probabilities = any(str(column).startswith(_PROBABILITY) for column in table.columns)
-    for column in columns if with_probabilities else ():
-        _check_column(column, "label list", table, config.path)
-    answers: dict[str, LargeAnswer] = {}
-    for row in table.to_dict("records"):
-        item = str(row[config.id_column])
-        if item in answers:
-            raise DataError(f"two answers for item {item!r}", where=config.path)
-        answers[item] = _answer(row, item, config, index, columns if with_probabilities else [])
-    return answers
-
-
-def _answer(
-    row: Mapping[str, object], item: str, config: RecordedConfig, index: Mapping[str, int], columns: Sequence[str]
-) -> LargeAnswer:
-    place = f"{config.path}, item {item!r}"
-    cost = Cost(_number(row, "seconds", place), int(_number(row, "tokens", place)), _number(row, "currency", place))
-    name, error = _text(row.get(config.label_column)), _text(row.get("error"))
-    if error or not name:
-        return LargeAnswer(None, None, cost, error or "no label was recorded")
-    if name not in index:
-        nearest = difflib.get_close_matches(name, index, n=1)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
-        raise DataError(f"label {name!r} is not in the label list", where=place, mend=hint)
-    if not columns:
-        return LargeAnswer(index[name], None, cost)
-    probabilities_C = np.array([_number(row, column, place) for column in columns], dtype=np.float32)
-    if probabilities_C.min() < 0 or abs(float(probabilities_C.sum()) - 1) > 1e-3:
-        raise DataError(f"the probabilities sum to {probabilities_C.sum():g}, not to 1", where=place)
-    return LargeAnswer(index[name], probabilities_C / probabilities_C.sum(), cost)
+        _check_column(getattr(config, field), field, frame, config.path)
+    if any(str(column).startswith(_PROBABILITY) for column in frame.columns):
+        for name in label_names:
+            _check_column(f"{_PROBABILITY}{name}", "label list", frame, config.path)
 
 
 def _check_column(column: str, field: str, table: pd.DataFrame, path: str) -> None:
@@ -116,13 +183,18 @@ def _check_column(column: str, field: str, table: pd.DataFrame, path: str) -> No
         raise missing_column(column, field, list(map(str, table.columns)), path)
 
 
-def _text(value: object) -> str:
-    return "" if value is None or value != value else str(value)  # NaN is the only value that differs from itself
+def _texts(frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    """A column as texts, empty where values are missing, or the column is."""
+    if column not in frame.columns:
+        return pd.Series("", index=frame.index, dtype=object)
+    return frame[column].astype(object).where(frame[column].notna(), "").astype(str)
 
 
-def _number(row: Mapping[str, object], column: str, place: str) -> float:
-    text = _text(row.get(column))
-    try:
-        return float(text) if text else 0.0
-    except ValueError:
-        raise DataError(f"{column} = {text!r} is not a number", where=place) from None
+def _numbers(frame: pd.DataFrame, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
+    """A column as numbers, 0 where values are missing, or the column is."""
+    texts = _texts(frame, column)
+    found: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
+    if len(wrong := np.flatnonzero(np.isnan(found))):
+        place = f"{path}, item {ids.iloc[wrong[0]]!r}"
+        raise DataError(f"{column} = {texts.iloc[wrong[0]]!r} is not a number", where=place)
+    return found

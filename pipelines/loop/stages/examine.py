@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide, load_encoder, load_large
+from kcm.bundle.runtime import Input, SmallSide, load_encoder, load_large, probe_of
 from kcm.cascade.table import OutcomeTable
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
-from kcm.inputs.content import PROBE, contents
+from kcm.inputs.content import contents
 from kcm.large import Item, LargeConfig, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
@@ -175,7 +175,7 @@ def _write(folder: Path, found: Sequence[PromotionGate], saved: Sequence[float])
 def _probed(bundle: Bundle, context: Context) -> PromotionGate:
     """Whether the bundle judges what every model must be able to read."""
     try:
-        judged = SmallSide(bundle, load_encoder(bundle, context.assets_path)).judge([Input(PROBE)])
+        judged = SmallSide(bundle, load_encoder(bundle, context.assets_path)).judge([Input(probe_of(bundle))])
     except KcmError as error:
         return gates.answers_probe(str(error), 1)
     return gates.answers_probe(None, len(judged))
@@ -234,11 +234,9 @@ def _answered(
     bundle: Bundle, features: FeaturesArtefact, outcomes: OutcomesArtefact
 ) -> tuple[OutcomeTable, NDArray[np.bool_]]:
     """The outcome table of all test rows, and whether the cascade answers each of them right, [N]."""
-    measured = outcome_table(bundle.collaborator, features, outcomes, ("test",))
+    measured = outcome_table(bundle.collaborator, features, outcomes, ("test",), bundle.gate)
     table = measured.table
-    num_labels = bundle.collaborator.num_labels
-    judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
-    kept_N = bundle.policy.keep(bundle.gate.score(measured.features_ND, judge_NC, small_NC), table.task)
+    kept_N = bundle.policy.keep(measured.scores_N, table.task)
     return table, np.where(kept_N, table.small_correct, table.large_correct)
 
 
@@ -266,6 +264,6 @@ def _latencies(champion: Bundle, challenger: Bundle, context: Context) -> tuple[
     for _ in range(_ROUNDS):
         for number, side in enumerate(sides):
             started = time.perf_counter()
-            side.judge([Input(PROBE)])
+            side.judge([Input(probe_of(side.bundle))])
             seconds[number].append(time.perf_counter() - started)
     return statistics.median(seconds[0]), statistics.median(seconds[1])

@@ -20,18 +20,19 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
+from kcm.learners.rowindex import index_file
 from kcm.tasks.sequence import append_task
-from kcm.tasks.shards import task_shards
+from kcm.tasks.shards import GROUP_ROWS, task_shards
 from pipelines.context import Attempt, Context
 from pipelines.loop.judged import window_features
 from pipelines.loop.selection import row_ids, task_of
 from pipelines.loop.window import WindowArtefact
-from pipelines.stages.features import Encoding, Features, write_features
+from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, features_table, write_rows
 from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 
@@ -106,7 +107,7 @@ class GrownEncoding(Encoding):
             )
         # What encoding took is not logged: a row costs what it costs elsewhere.
         seconds = float(np.median(self.parent.task(0)[SECONDS].to_numpy()))
-        write_features(task_file(attempt.folder, number), rows, features_ND, pa.array([seconds] * len(rows)))
+        write_rows(attempt.folder, number, features_table(rows, features_ND, np.full(len(rows), seconds)))
 
 
 class GrowFeatures(Stage):
@@ -158,7 +159,7 @@ class LoggedAnswers(Plan):
             cost_N=np.full(len(rows), cost),
             failed_N=decisions["large_label"].is_null().to_numpy(),
         )
-        answers.write(attempt.folder, [rows], first=number)
+        write_rows(attempt.folder, number, answers.table(rows))
 
 
 class GrowOutcomes(Stage):
@@ -189,12 +190,15 @@ class GrowOutcomes(Stage):
 
 def forget_rows(folder: Path, num_tasks: int, ids: Collection[str]) -> None:
     """Write the shards of tasks that hold rows of these ids anew, without them."""
-    for file in [file for number in range(num_tasks if ids else 0) for file in task_shards(folder, number)]:
-        rows = pq.read_table(file)
-        kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(ids)))))
-        if len(kept) < len(rows):
-            file.unlink()  # it may be linked: the other name keeps its content
-            write_rows(file, kept)
+    for number in range(num_tasks if ids else 0):
+        shards = task_shards(folder, number)
+        for file in shards:
+            rows = pq.read_table(file)
+            kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(ids)))))
+            if len(kept) < len(rows):
+                file.unlink()  # it may be linked: the other name keeps its content
+                pq.write_table(kept, file, row_group_size=GROUP_ROWS)
+                index_file(shards[0]).unlink(missing_ok=True)  # it counts all rows
 
 
 def _features_of(parent: BundleArtefact) -> FeaturesArtefact:

@@ -73,7 +73,7 @@ class Recertification(Plan):
             bet=bet,
             labels=self.labels and self.labels.plan.draw,
         )
-        scored = ScoredTable.of(found, outcome_table(found.collaborator, features, outcomes, SPLITS))
+        scored = ScoredTable.of(found, outcome_table(found.collaborator, features, outcomes, SPLITS, found.gate))
         folder = attempt.folder / name
         EvaluatedArtefact.write_deployed(folder, scored.table, policy, certificates)
         judged.under(policy).write(folder / JUDGED)

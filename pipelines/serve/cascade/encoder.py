@@ -15,10 +15,10 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import load_encoder
+from kcm.bundle.runtime import load_encoder, probe_of
 from kcm.encoders import Encoder
 from kcm.errors import DataError
-from kcm.inputs.content import PROBE, Content
+from kcm.inputs.content import Content
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.config import ReplicaConfig
@@ -56,7 +56,7 @@ class EncoderReplica:
         if same := self._by_identity.get(bundle.encoder_identity):
             return same
         encoder = await asyncio.to_thread(load_encoder, bundle, self._assets_dir, self._config.device)
-        await asyncio.to_thread(encoder.encode, [PROBE])  # the first call takes longer than any other
+        await asyncio.to_thread(encoder.encode, [probe_of(bundle)])  # the first call takes longer than any other
         return self._by_identity.setdefault(encoder.identity, encoder)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable, probe_of
+from kcm.encoders.precomputed import vector_fault
 from kcm.errors import DataError
 from kcm.explain.explanation import variants
-from kcm.inputs.content import PROBE, UnreadableError
+from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.drift import Drift
@@ -26,6 +27,8 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import Shadow
 from pipelines.serve.schemas import Refusal
+
+_FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
 
 logger = logging.getLogger("ray.serve")
 
@@ -109,7 +112,7 @@ class CascadeVersion:
 
     async def judge_probe(self) -> None:
         """Judge a probe. Raises what judging raises, and RuntimeError where there is no judgement."""
-        ((verdict,),) = await self.judging.judge([Input(PROBE)], self.small_side)
+        ((verdict,),) = await self.judging.judge([Input(probe_of(self.small_side.bundle))], self.small_side)
         if not isinstance(verdict, Judgement):
             raise RuntimeError(verdict.reason)
 
@@ -140,13 +143,18 @@ class CascadeVersion:
                 raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
 
     def _require_readable_parts(self, inputs: Sequence[Input], place: str) -> None:
-        reads = self.small_side.bundle.reads
-        parts = " and ".join(sorted(reads))
+        bundle = self.small_side.bundle
+        reads = bundle.reads
+        parts = " and ".join(sorted(_FIELDS[part] for part in reads))
         for index, item in enumerate(inputs):
             if missing := item.content.lacks(reads):
-                raise Refusal(422, f"{place.format(index)}.{missing}: this model reads {parts}, and there is none")
+                raise Refusal(
+                    422, f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, and there is none"
+                )
             if needless := next(iter(item.content.parts - reads), None):
-                raise Refusal(422, f"{place.format(index)}.{needless}: this model reads {parts} alone")
+                raise Refusal(422, f"{place.format(index)}.{_FIELDS[needless]}: this model reads {parts} alone")
+            if "vector" in reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
+                raise Refusal(422, f"{place.format(index)}.features: {fault}")
 
     async def _verdicts(
         self, inputs: Sequence[Input], place: str, *versions: CascadeVersion

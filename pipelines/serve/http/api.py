@@ -9,7 +9,6 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.runtime import Input
-from kcm.inputs.content import Content
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
@@ -21,7 +20,7 @@ from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.labels_api import add_labels
 from pipelines.serve.http.openai_api import add_openai_door
 from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
-from pipelines.serve.http.requests import explain_request, feedback_request, predict_request
+from pipelines.serve.http.requests import content_of, explain_request, feedback_request, predict_request
 from pipelines.serve.http.site import add_site
 from pipelines.serve.log.decisions import Feedback
 from pipelines.serve.rate import RateLimit
@@ -56,7 +55,7 @@ def create_api(
     async def predict(body: PredictRequest, request: Request) -> PredictResponse:  # type: ignore[valid-type]
         """Classify one item or many."""
         inputs = [
-            Input(Content(item.text, item.image), item.task, group=item.group)
+            Input(content_of(item), item.task, group=item.group)
             for item in body.inputs  # type: ignore[attr-defined]
         ]
         response = await service.predict(inputs, request.state.origin)
@@ -72,7 +71,7 @@ def create_api(
 
         It costs as much as one item per word. The answer repeats the text, within the prompt.
         """
-        given = Input(Content(body.input.text, body.input.image), body.input.task)  # type: ignore[attr-defined]
+        given = Input(content_of(body.input), body.input.task)  # type: ignore[attr-defined]
         found = await service.explain(given, body.top, request.state.origin.request_id)  # type: ignore[attr-defined]
         request.state.log["model_version"] = found.model_version
         return found

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
+from kcm.inputs.content import Content, PartError
+from kcm.inputs.vectors import vector_of
 from pipelines.serve.config import LimitsConfig
 
 MAX_EDGES = 50
@@ -41,6 +43,16 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         Field(min_length=4, description="The file of a picture in base64, for models that read pictures."),
         AfterValidator(partial(_decoded, max_bytes=limits.max_image_bytes)),
     ]
+    features = Annotated[
+        list[Annotated[float, Field(allow_inf_nan=False)]],
+        Field(
+            min_length=1,
+            max_length=limits.max_features,
+            fail_fast=True,
+            description="The vector of an input, for models that read vectors: as long as theirs.",
+        ),
+        AfterValidator(_vector),
+    ]
     task = Annotated[str | None, Field(max_length=MAX_NAME, description="One of the model's tasks, if known.")]
     group = Annotated[
         str,
@@ -52,9 +64,15 @@ def _item(limits: LimitsConfig) -> type[BaseModel]:
         __validators__={"something": model_validator(mode="after")(_something)},
         text=(text, ""),
         image=(image, b""),
+        features=(features | None, None),
         task=(task, None),
         group=(group, ""),
     )
+
+
+def content_of(item: Any) -> Content:
+    """What an item of a request shows."""
+    return Content(item.text, item.image, vector=None if item.features is None else vector_of(item.features))
 
 
 def feedback_request(limits: LimitsConfig) -> type[BaseModel]:
@@ -95,9 +113,17 @@ def _decoded(image: str, max_bytes: int) -> bytes:
 
 
 def _something(item: Any) -> Any:
-    if not item.text and not item.image:
-        raise PydanticCustomError("empty_item", "There is nothing to classify: give a text or an image")
+    if not item.text and not item.image and item.features is None:
+        raise PydanticCustomError("empty_item", "There is nothing to classify: give a text, an image or features")
     return item
+
+
+def _vector(features: list[float]) -> list[float]:
+    try:
+        vector_of(features)
+    except PartError as error:  # such as 1e300, which float32 has not
+        raise PydanticCustomError("not_a_vector", "{reason}", {"reason": str(error)}) from None
+    return features
 
 
 def _filled(text: str) -> str:

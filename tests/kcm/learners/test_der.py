@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import DerConfig
-from kcm.learners.stream import train_order
+from kcm.learners.order import TrainOrder
 
 LEARNER = DerConfig(memory=20, batch_size=7, alpha=0.3, beta=0.9)
 
@@ -28,7 +28,7 @@ def test_a_step_has_the_loss_of_the_paper(make_trainer, digits, shared) -> None:
         update={"judge_weight": 0.0}
     )  # the paper has one network and its labels
     task = trainer.tasks[2]
-    order = train_order([task.num_rows("train")], seed=0, task=2, epoch=0, window=trainer.train.window)
+    order = TrainOrder([task.num_rows("train")], seed=0, task=2, epoch=0, window=trainer.train.window)
     stream = task.take("train", torch.cat([rows for _, rows in order])[:50])
     for_logits, for_labels = (
         trainer.learner.draw(2 * trainer.position.total),

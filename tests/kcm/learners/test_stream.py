@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcm.errors import DataError
-from kcm.learners.stream import ROWS_PER_GROUP, ParquetRows, list_column, matrix, train_order
+from kcm.learners.order import ROWS_PER_GROUP, TrainOrder
+from kcm.learners.stream import ParquetRows, list_column, matrix
 
 
 @settings(max_examples=25)
@@ -21,7 +22,7 @@ from kcm.learners.stream import ROWS_PER_GROUP, ParquetRows, list_column, matrix
     epoch=st.integers(0, 3),
 )
 def test_every_row_comes_once_an_epoch(sizes, window, epoch) -> None:
-    chunks = list(train_order(sizes, seed=1, task=0, epoch=epoch, window=window))
+    chunks = list(TrainOrder(sizes, seed=1, task=0, epoch=epoch, window=window))
     rows = sorted(
         (s, p) for streams, positions in chunks for s, p in zip(streams.tolist(), positions.tolist(), strict=True)
     )
@@ -32,7 +33,7 @@ def test_every_row_comes_once_an_epoch(sizes, window, epoch) -> None:
 def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
     def order(**changes: int) -> list[int]:
         arguments = {"seed": 0, "task": 0, "epoch": 0, "window": 2} | changes
-        return torch.cat([positions for _, positions in train_order([5000], **arguments)]).tolist()
+        return torch.cat([positions for _, positions in TrainOrder([5000], **arguments)]).tolist()
 
     assert order() == order()
     assert len({tuple(order(**change)) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
@@ -61,7 +62,7 @@ def write_task(folder, num_rows: int, *, shuffled_outcomes: bool = False):
 
 def test_rows_read_by_index_are_the_rows_that_were_written(tmp_path) -> None:
     features, large, labels = write_task(tmp_path, 2500)
-    rows = ParquetRows("task", tmp_path / "features.parquet", tmp_path / "outcomes.parquet", cached_groups=2)
+    rows = ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"])
     assert (rows.num_rows("train"), rows.num_rows("test"), rows.num_rows("validate")) == (2490, 10, 0)
     positions = torch.tensor([2000, 3, 1024, 1023, 2000, 0, 1])
     batch = rows.take("train", positions)
@@ -69,20 +70,21 @@ def test_rows_read_by_index_are_the_rows_that_were_written(tmp_path) -> None:
     np.testing.assert_array_equal(batch.large_probabilities.numpy(), large[positions])
     np.testing.assert_array_equal(batch.labels.numpy(), labels[positions])
     np.testing.assert_array_equal(rows.take("test", torch.tensor([9])).features.numpy(), features[-1:])
-    assert rows.ids("test")[0] == "row-2490"
+    assert rows.ids_and_labels("test", 0, 2) == (["row-2490", "row-2491"], labels[2490:2492].tolist())
+    assert rows.label_counts("test") == dict(zip(*np.unique(labels[-10:], return_counts=True), strict=True))
 
 
 def test_outcomes_of_other_rows_are_refused(tmp_path) -> None:
     write_task(tmp_path, 100, shuffled_outcomes=True)
     with pytest.raises(DataError, match="different rows"):
-        ParquetRows("task", tmp_path / "features.parquet", tmp_path / "outcomes.parquet")
+        ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"]).read("train", 0, 1)
 
 
 def test_a_split_in_two_pieces_is_refused(tmp_path) -> None:
     columns = {"id": ["a", "b", "c"], "split": ["train", "test", "train"], "label": [0, 1, 0]}
     pq.write_table(pa.table(columns | {"features": list_column(np.zeros((3, 2)))}), tmp_path / "features.parquet")
     with pytest.raises(DataError, match="contiguous"):
-        ParquetRows("task", tmp_path / "features.parquet", None)
+        ParquetRows("task", [tmp_path / "features.parquet"], None)
 
 
 def test_a_matrix_survives_a_sliced_column() -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, OpenAiConfig, Prompt
-from pipelines.batch.asking import LargeSpec, ask, read_prompt, written_prompt
-from pipelines.batch.pool import retain
+from pipelines.batch.asking import LargeSpec, ask_shards, read_prompt, written_prompt
+from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, label
 
@@ -22,6 +20,7 @@ LABELS = ("negative", "positive")
 ROWS = pa.table(
     {
         "id": ["a", "b", "c"],
+        "split": ["train", "train", "test"],
         "text": ["one", "two", "three"],
         "image": [b""] * 3,
         "prompt": [written_prompt(NO_PROMPT)] * 3,
@@ -35,8 +34,9 @@ def context(tmp_path) -> Any:
     lines: list[str] = []
     return SimpleNamespace(
         assets_path=tmp_path,
+        cluster=None,
         responses=None,
-        store=SimpleNamespace(root=tmp_path),
+        store=SimpleNamespace(root=tmp_path, storage=Storage.at(tmp_path)),
         reporter=SimpleNamespace(say=lines.append),
         lines=lines,
     )
@@ -46,13 +46,17 @@ def asked(context, upstream, tmp_path, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
     bar = SimpleNamespace(update=lambda done, total: None)
-    return ask(context, LargeSpec(large, LABELS, len(LABELS)), ROWS, scratch=tmp_path / "scratch", bar=bar)
+    write_rows(tmp_path, 0, ROWS)
+    sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
+    spec = LargeSpec(large, LABELS, len(LABELS))
+    made, took = ask_shards(context, spec, sources, scratch=tmp_path / "scratch", bar=bar)
+    return pq.read_table(made["answers.parquet"]), took
 
 
 def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) -> None:
     upstream.plan(label("positive"), label("negative"), label("other"))
     answers, took = asked(context, upstream, tmp_path, input_price=1e4, output_price=1e5)
-    assert answers.label_N.tolist() == [1, 0, -1]
+    assert answers["large_label"].to_pylist() == [1, 0, -1]
     assert took == {"rows": 3, "tokens": 330, "currency": pytest.approx(6.0)}
     assert not context.lines
 
@@ -60,11 +64,23 @@ def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) 
 def test_failures_are_told_with_their_commonest_reason(context, upstream, tmp_path) -> None:
     upstream.plan(Turn(500, "[red]down"), label("negative"), Turn(500, "[red]down"))
     answers, took = asked(context, upstream, tmp_path)
-    assert answers.failed_N.tolist() == [True, False, True]
+    assert answers["large_error"].to_pylist() == [True, False, True]
     assert took["failed"] == 2
     assert context.lines == [
         r"[yellow]the large model failed on 2 of 3 rows, most often: status 500: \[red]down[/yellow]"
     ]
+
+
+def test_only_the_failed_rows_are_asked_again_when_a_pass_goes_on(context, upstream, tmp_path) -> None:
+    upstream.plan(label("positive"), Turn(500, "down"), label("negative"))
+    asked(context, upstream, tmp_path)
+    num_asked = len(upstream.requests)
+    upstream.plan(label("positive"))
+    answers, took = asked(context, upstream, tmp_path)
+    assert len(upstream.requests) == num_asked + 1
+    assert answers["id"].to_pylist() == ["a", "b", "c"]
+    assert answers["large_label"].to_pylist() == [1, 1, 0]
+    assert "failed" not in took
 
 
 def test_a_model_that_answers_nothing_stops_the_stage(context, upstream, tmp_path) -> None:
@@ -72,7 +88,7 @@ def test_a_model_that_answers_nothing_stops_the_stage(context, upstream, tmp_pat
     with pytest.raises(DataError, match="failed on 3 of 3 rows, most often: status 503: no capacity"):
         asked(context, upstream, tmp_path)
     upstream.otherwise = lambda _: label("positive")
-    assert asked(context, upstream, tmp_path)[0].label_N.tolist() == [1, 1, 1]
+    assert asked(context, upstream, tmp_path)[0]["large_label"].to_pylist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +96,3 @@ def test_a_model_that_answers_nothing_stops_the_stage(context, upstream, tmp_pat
 )
 def test_a_prompt_crosses_processes_unchanged(prompt) -> None:
     assert read_prompt(written_prompt(prompt)) == prompt
-
-
-def test_failed_rows_of_an_interrupted_pass_are_forgotten(tmp_path) -> None:
-    parts = {"mixed": [False, True, False], "good": [False], "bad": [True, True]}
-    for name, failed in parts.items():
-        rows = [f"{name} {number}" for number in range(len(failed))]
-        pq.write_table(pa.table({"row": rows, "failed": failed}), tmp_path / f"{name}.parquet")
-    retain(tmp_path, ~pc.field("failed"), Storage.at(tmp_path))
-    left = [row for path in tmp_path.glob("*.parquet") for row in pq.read_table(path)["row"].to_pylist()]
-    assert sorted(left) == ["good 0", "mixed 0", "mixed 2"]
-    assert not np.any([pq.read_table(path)["failed"].to_numpy().any() for path in tmp_path.glob("*.parquet")])

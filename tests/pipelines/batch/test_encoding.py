@@ -2,14 +2,69 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipelines.batch import encoding
+from kcm.encoders import PixelsConfig, PrecomputedConfig
+from kcm.errors import DataError
+from kcm.learners.stream import list_column, matrix
+from pipelines.batch.encoding import Copy, Encode, encode_shards, rows_together
+from pipelines.store.features import write_rows
+from pipelines.store.storage import Storage
+
+BAR = SimpleNamespace(update=lambda done, total: None)
 
 
 @pytest.mark.parametrize(
     ("num_rows", "num_actors", "expected"),
     [(100, 2, 64), (11_200, 2, 350), (1_000_000, 2, 512), (11_200, 64, 64)],
 )
-def test_blocks_of_rows(num_rows: int, num_actors: int, expected: int) -> None:
-    assert encoding._rows_together(num_rows, 64, num_actors) == expected
+def test_pieces_of_rows(num_rows: int, num_actors: int, expected: int) -> None:
+    assert rows_together(num_rows, 64, num_actors) == expected
+
+
+def rows(values_ND: np.ndarray) -> pa.Table:
+    count = len(values_ND)
+    columns = {"id": [f"row {n}" for n in range(count)], "text": [""] * count, "label": [n % 2 for n in range(count)]}
+    splits = ["train"] * (count - 1) + ["test"]
+    return pa.table(columns | {"group": ["g", *[""] * (count - 1)], "split": splits, "vector": list_column(values_ND)})
+
+
+def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> None:
+    """Read in parts that are no multiple of a row group, and joined, they are the rows that were given."""
+    values_ND = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
+    write_rows(tmp_path, 0, rows(values_ND))
+    context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
+    made = encode_shards(
+        context, PrecomputedConfig(column="v"), {"a": tmp_path / "task-0000.parquet"}, scratch=tmp_path / "s", bar=BAR
+    )
+    table = pq.read_table(made["a"])
+    np.testing.assert_array_equal(matrix(table["features"]), values_ND)
+    assert table["id"].to_pylist() == [f"row {n}" for n in range(2500)]
+    assert table["group"].to_pylist()[:2] == ["g", None]
+    assert set(table["seconds"].to_pylist()) == {0.0}
+    assert table.column_names == ["id", "label", "split", "group", "features", "seconds"]
+
+
+def test_a_vector_that_cannot_be_trained_on_is_named_by_row_and_file(tmp_path) -> None:
+    values_ND = np.ones((4, 3), dtype=np.float32)
+    values_ND[2, 1] = np.nan
+    write_rows(tmp_path, 0, rows(values_ND))
+    shard = tmp_path / "task-0000.parquet"
+    context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
+    with pytest.raises(DataError) as error:
+        encode_shards(context, PrecomputedConfig(column="v"), {"a": shard}, scratch=tmp_path / "s", bar=BAR)
+    assert "row 2 (the vector holds a number that is not finite)" in str(error.value)
+    assert error.value.where == str(shard)
+    with pytest.raises(DataError, match=r"row 0 \(the vector has 3 numbers instead of 5\)"):
+        Copy(PrecomputedConfig(column="v", dim=5), tmp_path)(rows(np.ones((2, 3), np.float32)), shard)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path) -> None:
+    given = pa.table({"id": ["a", "b"], "image": pa.array([b"not a picture"] * 2, pa.large_binary())})
+    with pytest.raises(DataError, match=r"no features for 2 rows: a \(.*\), b \("):
+        Encode(PixelsConfig(side=2), tmp_path, "cpu")(given, tmp_path)

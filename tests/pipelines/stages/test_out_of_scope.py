@@ -25,7 +25,7 @@ from pipelines.stages.register import Register
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact, task_file, write_rows
+from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
 from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -77,7 +77,7 @@ def encoded_by_hand(store: ArtefactStore, sequence: SequenceArtefact) -> Artefac
             features_ND = (centre_ND + rng.normal(scale=0.1, size=centre_ND.shape)).astype(np.float32)
             columns = rows.drop_columns(["text"]).append_column("features", list_column(features_ND))
             columns = columns.set_column(columns.column_names.index("group"), "group", [[None] * len(rows)])
-            write_rows(task_file(folder, number), columns.append_column(SECONDS, [np.full(len(rows), 1e-3)]))
+            write_rows(folder, number, columns.append_column(SECONDS, [np.full(len(rows), 1e-3)]))
 
     recipe = Recipe("features", 1, {"identity": "by hand"}, (sequence,))
     return made(store, FeaturesArtefact, recipe, write)
@@ -158,7 +158,7 @@ def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
         labels = sequence.tasks[number].splits["test"]["label"]
         assert OUT_OF_SCOPE in labels
         assert rows.num_rows("test") == len([label for label in labels if label != OUT_OF_SCOPE])
-        assert OUT_OF_SCOPE not in rows.labels("train")
+        assert OUT_OF_SCOPE not in rows.label_counts("train")
 
 
 def test_in_the_table_the_small_model_is_wrong_and_the_large_one_right_iff_it_says_none(run) -> None:

@@ -14,8 +14,8 @@ from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.learners.stream import matrix
-from pipelines.store.features import read_task
-from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, usage_of, with_prompts, write_identity
+from pipelines.store.features import read_task, write_rows
+from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, with_prompts, write_identity
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -53,9 +53,8 @@ def test_an_answer_off_the_list_is_no_failure_and_one_that_never_came_is() -> No
     )
 
 
-def test_the_file_of_a_task_holds_the_answers_to_its_rows(tmp_path) -> None:
-    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS.slice(0, 1), ROWS.slice(1, 2), ROWS.slice(3)], "soft")
-    written = read_task(tmp_path, 1)
+def test_answers_repeat_what_their_rows_are_called() -> None:
+    written = Answers.of(ANSWERS[1:3], 2).table(ROWS.slice(1, 2), "soft")
     assert written["id"].to_pylist() == ["b", "c"]
     assert written["split"].to_pylist() == ["validate", "test"]
     assert written["prompt"].to_pylist() == ["soft", "soft"]
@@ -63,7 +62,7 @@ def test_the_file_of_a_task_holds_the_answers_to_its_rows(tmp_path) -> None:
 
 
 def test_answers_under_prompts_stand_below_the_same_rows_with_their_baseline(tmp_path) -> None:
-    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS], "soft")
+    write_rows(tmp_path, 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
     joined = with_prompts(table(), {"soft": tmp_path}, 1, ("validate", "test"))
     soft = joined.where(prompt="soft")
     assert len(joined) == 8
@@ -75,7 +74,7 @@ def test_answers_under_prompts_stand_below_the_same_rows_with_their_baseline(tmp
 
 
 def test_answers_of_other_rows_are_refused(tmp_path) -> None:
-    Answers.of(ANSWERS, 2).write(tmp_path, [ROWS], "soft")
+    write_rows(tmp_path, 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
     other = replace(table(), id=np.array(["a", "b", "d", "c"], dtype=object))
     with pytest.raises(ArtefactError, match="not those of the same rows"):
         with_prompts(other, {"soft": tmp_path}, 1, ("validate", "test"))
@@ -89,7 +88,7 @@ def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
         LargeAnswer(0, None),
         LargeAnswer(None, None, error="time-out"),
     ]
-    Answers.of(given, 2).write(tmp_path, [ROWS])
+    write_rows(tmp_path, 0, Answers.of(given, 2).table(ROWS))
     answers = in_label_list(read_task(tmp_path, 0), 4)
     assert answers["large_label"].to_pylist() == [1, 4, 0, -1]
     third = np.float32(1 / 3)
@@ -99,8 +98,7 @@ def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
 
 
 def test_what_the_answers_took_is_known_beside_them(tmp_path: Path) -> None:
-    paid = replace(ANSWERS[0], cost=Cost(seconds=2.0, tokens=120, currency=0.003))
-    write_identity(tmp_path, "a model", **usage_of([paid, *ANSWERS[1:]]), failed=1)
+    write_identity(tmp_path, "a model", rows=4, tokens=120, currency=0.003, failed=1)
     found = OutcomesArtefact("outcomes", "f", tmp_path)
     assert found.identity == "a model"
     assert found.usage == {"rows": 4, "tokens": 120, "currency": 0.003}

@@ -1,0 +1,271 @@
+"""What rows cost at scale: memory of every process, rows a second, seconds of a cache hit; sections run by name.
+
+    python benchmarks/scale.py job --rows 1000000 4000000 [--write]
+    python benchmarks/scale.py train --rows 1000000 [--write]
+
+Rows are generated: 64 features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
+recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
+and samples the private memory of all its processes; then once more, when everything is there. `train` reads the rows of
+an epoch as a train worker does, and from memory. `--write` puts the figures into benchmarks/results/scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.learners import FinetuneConfig
+from kcm.learners.order import TrainOrder
+from kcm.learners.stream import ParquetRows, TaskRows, TensorRows, list_column
+from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.windows import Windows
+from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
+
+RESULTS = Path(__file__).parent / "results" / "scale.json"
+NUM_FEATURES, BATCH_SIZE, WINDOW = 64, 1024, 16
+_MIB = 2**20
+
+
+def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """The main job over generated rows: seconds by stage, the largest memory by kind of process, a cache hit."""
+    found = []
+    for count in rows:
+        place = folder / f"job-{count}"
+        place.mkdir()
+        config = place / "run.yaml"
+        config.write_text(yaml.safe_dump(_job_config(place, count)), encoding="utf-8")
+        first, result = _watched_run(config)
+        again, _ = _watched_run(config)
+        found.append(
+            {
+                "rows": count,
+                "seconds": first["seconds"],
+                "stages": {stage: round(seconds, 1) for stage, seconds in result["seconds"].items()},
+                "peak_mib": first["peak_mib"],
+                "cache_hit_s": again["seconds"],
+            }
+        )
+    return found
+
+
+def _job_config(folder: Path, count: int) -> dict[str, Any]:
+    """The rows and answers as Parquet files, and the configuration of a run over them."""
+    write_rows(folder / "rows", folder / "answers.parquet", count)
+    return {
+        "name": "scale",
+        "storage_path": str(folder / "storage"),
+        "tasks": {
+            "scenario": "class_incremental",
+            "num_tasks": 1,
+            "source": {
+                "kind": "files",
+                "path": str(folder / "rows" / "*.parquet"),
+                "text_column": None,
+                "id_column": "id",
+            },
+        },
+        "encoder": {"kind": "precomputed", "column": "embedding"},
+        "large": {"adapter": "recorded", "path": str(folder / "answers.parquet")},
+        "collaborators": ["kcm"],
+        "network": {"hidden": [8]},
+        "learner": {"name": "finetune"},
+        "train": {"num_epochs": 1, "batch_size": BATCH_SIZE, "window": WINDOW},
+        "tune": {"num_trials": 1, "gates": ["confidence"], "learning_rates": [0.003], "large_weights": [1.0]},
+        "cluster": {"num_workers": 1, "num_encoders": 2, "num_trials": 1},
+    }
+
+
+def write_rows(folder: Path, answers: Path, count: int) -> None:
+    """Rows with their vectors and labels in files of a shard's size, and the large model's answers to them."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    line_D = np.random.default_rng(1).normal(size=NUM_FEATURES).astype(np.float32)
+    names = np.array(["no", "yes"])
+    schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("seconds", pa.float64())])
+    with pq.ParquetWriter(answers, schema) as writer:
+        for number, start in enumerate(range(0, count, SHARD_ROWS)):
+            size = min(SHARD_ROWS, count - start)
+            values_ND = rng.normal(size=(size, NUM_FEATURES)).astype(np.float32)
+            label_N = (values_ND @ line_D + rng.normal(scale=2, size=size) > 0).astype(int)
+            ids = pa.array([f"row-{start + row}" for row in range(size)])
+            columns = {"id": ids, "embedding": list_column(values_ND), "label": pa.array(names[label_N])}
+            pq.write_table(pa.table(columns), folder / f"part-{number:05}.parquet")
+            said_N = np.where(rng.random(size) < 0.95, label_N, 1 - label_N)
+            said = {"id": ids, "label": pa.array(names[said_N]), "seconds": pa.array(np.full(size, 0.5))}
+            writer.write_table(pa.table(said, schema=schema))
+
+
+def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a configuration by the command: seconds and the largest memory by kind of process, and its result."""
+    started, result = time.perf_counter(), config.with_name("result.json")
+    command = [sys.executable, "-m", "jobs.cli", "run", str(config), "--json", str(result)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    peaks = Peaks(process.pid)
+    code = process.wait()
+    peaks.stop()
+    if code:
+        raise SystemExit(f"the run ended with {code}")
+    taken = {"seconds": round(time.perf_counter() - started, 1), "peak_mib": peaks.mib()}
+    return taken, json.loads(result.read_text(encoding="utf-8"))
+
+
+class Peaks:
+    """Samples the private memory of a process and of those below it: the largest one of each kind, by Ray's titles."""
+
+    def __init__(self, pid: int, every_s: float = 0.2) -> None:
+        self._root, self._every_s = psutil.Process(pid), every_s
+        self._largest: dict[str, int] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        self._done.set()
+        self._thread.join()
+
+    def mib(self) -> dict[str, int]:
+        """MiB by kind of process."""
+        return {kind: round(size / _MIB) for kind, size in sorted(self._largest.items())}
+
+    def _sample(self) -> None:
+        while not self._done.wait(self._every_s):
+            with suppress(psutil.Error):  # a process has ended
+                for process in [self._root, *self._root.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        self._note(process)
+
+    def _note(self, process: psutil.Process) -> None:
+        kind = "driver"
+        if process.pid != self._root.pid:
+            title = (process.cmdline() or [""])[0]
+            if not title.startswith("ray::") or title.startswith("ray::IDLE"):
+                return
+            kind = title.removeprefix("ray::").split(".")[0].split("(")[0].strip()
+        memory = process.memory_info()
+        self._largest[kind] = max(self._largest.get(kind, 0), memory.rss - memory.shared)
+
+
+def train(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps."""
+    found = []
+    for count in rows:
+        on_disk = _stored(folder / f"train-{count}", count)
+        kept = min(count, 262_144)  # of the rows in memory; more would only take memory
+        in_memory = TensorRows("memory", {split: _held(on_disk, split, kept) for split in ("train", "test")})
+        alone = {name: _read_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
+        steps = {name: _train_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
+        found.append({"rows": count, "reading": alone, "training": steps, "share": steps["shards"] / steps["memory"]})
+    return found
+
+
+def _stored(folder: Path, count: int) -> ParquetRows:
+    """Train rows, and some test rows, as the stages leave them."""
+    places = folder / "features", folder / "outcomes"
+    writers: list[ShardWriter] = []
+    rng = np.random.default_rng(0)
+    for start in range(0, count, SHARD_ROWS):
+        size = min(SHARD_ROWS, count - start)
+        last = start + size == count
+        ids, label_N = [f"row-{start + row}" for row in range(size)], rng.integers(0, 2, size)
+        splits = ["train"] * (size - 1024) + ["test"] * 1024 if last else ["train"] * size
+        values_ND = rng.normal(size=(size, NUM_FEATURES)).astype(np.float32)
+        large_NC = rng.dirichlet(np.ones(2), size).astype(np.float32)
+        tables = (
+            pa.table({"id": ids, "split": splits, "label": label_N, "features": list_column(values_ND)}),
+            pa.table({"id": ids, "large_label": label_N, "large_probabilities": list_column(large_NC)}),
+        )
+        for number, (place, table) in enumerate(zip(places, tables, strict=True)):
+            if start == 0:
+                place.mkdir(parents=True)
+                writers.append(ShardWriter(place, 0, table.schema).__enter__())
+            writers[number].write(table)
+    for writer in writers:
+        writer.__exit__(None, None, None)
+    return ParquetRows("shards", *(task_shards(place, 0) for place in places))
+
+
+def _held(task: ParquetRows, split: str, most: int) -> tuple[list[str], Any]:
+    count = min(most, task.num_rows(split))
+    return [str(row) for row in range(count)], task.read(split, 0, count)
+
+
+def _read_rate(task: TaskRows) -> float:
+    """Rows per CPU second of the first epoch's batches."""
+    count = task.num_rows("train")
+    windows = Windows(
+        lambda epoch: TrainOrder([count], seed=0, task=0, epoch=epoch, window=WINDOW),
+        lambda stream, start, stop: task.read("train", start, stop),
+        1,
+    )
+    started = time.process_time()
+    for start in range(0, count, BATCH_SIZE):
+        windows.rows(0, torch.arange(start, min(start + BATCH_SIZE, count)))
+    return round(count / (time.process_time() - started))
+
+
+def _train_rate(task: TaskRows) -> float:
+    """Rows per CPU second of one epoch's steps."""
+    model = Collaborator(NUM_FEATURES, 2, NetworkConfig(hidden=(8,)), "kan", 0)
+    config = TrainConfig(num_epochs=1, batch_size=BATCH_SIZE, window=WINDOW)
+    trainer = Trainer(model, FinetuneConfig().build(0), [task], config, DistillConfig(), seed=0)
+    started = time.process_time()
+    while not trainer.done:
+        trainer.step()
+    return round(task.num_rows("train") / (time.process_time() - started))
+
+
+SECTIONS: dict[str, Callable[[Sequence[int], Path], list[dict[str, Any]]]] = {"job": job, "train": train}
+
+
+def main() -> None:
+    """Measure the sections that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000])
+    parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    known: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for section in given.sections:
+        with tempfile.TemporaryDirectory() as folder:
+            found = SECTIONS[section](given.rows, Path(folder))
+        known[section] = {"machine": machine(), "found": found}
+        _show(section, found)
+    if given.write:
+        RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def _show(section: str, found: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=section)
+    for name in found[0]:
+        table.add_column(name)
+    for row in found:
+        table.add_row(*(json.dumps(value) for value in row.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Where the splits of a task begin and end among its shards, and how many rows have each label."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import DataError
+from kcm.inputs.labels import OUT_OF_SCOPE
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """What is known of a task's rows without reading them: kilobytes, however many there are.
+
+    `ranges` are the rows of each split that are not out of scope, counted over all shards; `labels` how many rows of
+    such a range have each label; `shard_rows` the rows of every shard.
+    """
+
+    ranges: Mapping[str, range]
+    labels: Mapping[str, Mapping[int, int]]
+    shard_rows: tuple[int, ...]
+
+    @classmethod
+    def of_shards(cls, shards: Sequence[Path]) -> RowIndex:
+        """The index that `save` left beside the first shard; where there is none, as in older storages, by reading.
+
+        Raises DataError for a split in two pieces, and a shard that cannot be read.
+        """
+        file = index_file(shards[0])
+        return cls._load(file) if file.exists() else cls.read(shards)
+
+    @classmethod
+    def read(cls, shards: Sequence[Path]) -> RowIndex:
+        """The index of some shards from their columns split and label."""
+        ranges: dict[str, range] = {}
+        labels: dict[str, Counter[int]] = {}
+        shard_rows, at = [], 0
+        for shard in shards:
+            before = at
+            for split, label_N in _batches(shard):
+                for name, first, last in _runs(split, label_N):
+                    known = ranges.get(name, range(at + first, at + first))
+                    if known.stop != at + first:
+                        raise DataError(f"the rows of split {name!r} are not contiguous", where=str(shard))
+                    ranges[name] = range(known.start, at + last)
+                    values, counts = np.unique(label_N[first:last], return_counts=True)
+                    labels.setdefault(name, Counter()).update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+                at += len(label_N)
+            shard_rows.append(at - before)
+        return cls(ranges, labels, tuple(shard_rows))
+
+    def save(self, first_shard: Path) -> None:
+        """Leave the index beside the first shard of its task."""
+        content = {
+            "ranges": {split: [rows.start, rows.stop] for split, rows in self.ranges.items()},
+            "labels": {split: list(map(list, sorted(counts.items()))) for split, counts in self.labels.items()},
+            "shard_rows": self.shard_rows,
+        }
+        draft = index_file(first_shard).with_suffix(".draft")
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(draft, index_file(first_shard))
+
+    @classmethod
+    def _load(cls, file: Path) -> RowIndex:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return cls(
+            {split: range(*ends) for split, ends in content["ranges"].items()},
+            {split: dict(counts) for split, counts in content["labels"].items()},
+            tuple(content["shard_rows"]),
+        )
+
+
+def index_file(first_shard: Path) -> Path:
+    """Where the index of the task lies whose first shard this is."""
+    return first_shard.with_suffix(".index.json")
+
+
+def _batches(shard: Path) -> list[tuple[pa.Array, np.ndarray]]:
+    try:
+        with pq.ParquetFile(shard) as file:
+            columns = file.read(columns=["split", "label"])
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the shard cannot be read: {reason}", where=str(shard), mend="Build it again") from None
+    return [(columns["split"].combine_chunks(), columns["label"].to_numpy())]
+
+
+def _runs(split: pa.Array, label_N: np.ndarray) -> list[tuple[str, int, int]]:
+    """Name, first row and end of each run of rows of one split, those out of scope apart."""
+    if not len(label_N):
+        return []
+    coded = split.dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    code_N = 2 * coded.indices.to_numpy().astype(np.int64) + (label_N == OUT_OF_SCOPE)
+    ends = [*np.flatnonzero(np.diff(code_N)) + 1, len(code_N)]
+    runs, first = [], 0
+    for end in map(int, ends):
+        name = names[code_N[first] // 2]
+        runs.append((f"{name}, out of scope" if code_N[first] % 2 else name, first, end))
+        first = end
+    return runs

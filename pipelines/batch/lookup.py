@@ -1,0 +1,175 @@
+"""Recorded answers to the rows of a sequence: both are dealt out by a hash of the id and joined part by part.
+
+Neither the answers nor the rows are ever in one memory. With some million in a part, there are
+
+    answers/0007.parquet   the answers whose ids have this hash
+    places/0007.parquet    shard and position of the rows whose ids have it
+    joined/0007.parquet    the answers with shard and position, in that order
+
+and the answers of a shard are its share of every joined part.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kcm.large import LargeConfig
+from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
+from kcm.tasks.shards import GROUP_ROWS
+from pipelines.batch.pool import Took, elsewhere, map_shards, num_rows
+from pipelines.cluster import ClusterConfig
+from pipelines.progress import Bar
+from pipelines.store.outcomes import Answers, over_labels
+from pipelines.store.storage import Storage
+
+ROWS_PER_PART = 1_000_000  # that are joined in one memory
+_SHARD, _ROW = "shard", "row"
+
+
+class LookUp:
+    """Gives rows their recorded answers, from the joined parts."""
+
+    unfinished: ClassVar[str | None] = None
+
+    def __init__(self, parts: Sequence[Path], shards: Mapping[Path, int], num_labels: int, storage: Storage) -> None:
+        self._parts, self._shards, self._num_labels = parts, shards, num_labels
+        self._storage = storage
+        self._source: Path | None = None
+
+    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
+        """The answers; a shard's are read once."""
+        if source != self._source:
+            self._source = source
+            mine = [
+                pq.read_table(self._storage.fetch(part), filters=pc.field(_SHARD) == self._shards[source])
+                for part in self._parts
+            ]
+            self._answers = pa.concat_tables(mine).sort_by(_ROW)
+        found = self._answers.take(pc.index_in(rows["id"], value_set=self._answers["id"].combine_chunks()))
+        answers = Answers(
+            label_N=found["label"].to_numpy(),
+            probabilities_NC=over_labels(matrix_of(found), found["label"].to_numpy(), self._num_labels),
+            cost_N=found["seconds"].to_numpy(),
+            failed_N=found["label"].to_numpy() < 0,
+        )
+        took = {name: pc.sum(found[name]).as_py() or 0 for name in ("tokens", "currency")}
+        return answers.table(rows), {"rows": len(rows)} | took
+
+
+def look_up(
+    large: LargeConfig,
+    answer_names: Sequence[str],
+    sources: Mapping[str, Path],
+    *,
+    num_labels: int,
+    cluster: ClusterConfig,
+    scratch: Path,
+    storage: Storage,
+    bar: Bar,
+) -> tuple[dict[str, Path], Took]:
+    """A file with the recorded answers to the rows of every shard: the files by name, and what all took.
+
+    Raises DataError for a row without an answer, two answers for one row, and a table that cannot be right.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    total = sum(num_rows(source) for source in sources.values())
+    num_parts = max(1, -(-total // ROWS_PER_PART))
+    answers, places, joined = (scratch / name for name in ("answers", "places", "joined"))
+    shards = {source: number for number, source in enumerate(sources.values())}
+    dealing: list[tuple[Iterable[pa.Table], Path, int]] = [
+        (_Recorded(large, tuple(answer_names)), answers, num_parts),
+        (_Places(tuple(shards)), places, num_parts),
+    ]
+    elsewhere(_deal, *dealing)
+    joined.mkdir(exist_ok=True)
+    parts = [joined / _part(number) for number in range(num_parts)]
+    elsewhere(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
+    storage.keep(joined)
+    return map_shards(
+        sources,
+        LookUp,
+        {"parts": parts, "shards": shards, "num_labels": num_labels, "storage": storage},
+        rows_per_piece=max(map(num_rows, sources.values())),
+        cluster=cluster,
+        scratch=scratch,
+        storage=storage,
+        bar=bar,
+    )
+
+
+class _Recorded:
+    """The recorded answers, as tables."""
+
+    def __init__(self, large: LargeConfig, label_names: tuple[str, ...]) -> None:
+        self._large, self._label_names = large, label_names
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self._large.answer_tables(self._label_names)
+
+
+class _Places:
+    """Id, shard and position of every row, as tables."""
+
+    def __init__(self, sources: tuple[Path, ...]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for number, source in enumerate(self._sources):
+            ids = pq.read_table(source, columns=["id"])
+            yield ids.append_column(_SHARD, pa.array(np.full(len(ids), number, dtype=np.int32))).append_column(
+                _ROW, pa.array(np.arange(len(ids), dtype=np.int64))
+            )
+
+
+def _deal(tables: Iterable[pa.Table], folder: Path, num_parts: int) -> None:
+    """Write the rows of `tables` to a file for each part, by a hash of their ids; a folder that is there is whole."""
+    if folder.exists():
+        return
+    draft = folder.with_name(f".{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    with ExitStack() as stack:
+        writers: list[Any] = []
+        for table in tables:
+            if not writers:
+                writers = [
+                    stack.enter_context(pq.ParquetWriter(draft / _part(number), table.schema))
+                    for number in range(num_parts)
+                ]
+            part_N = pd.util.hash_array(table["id"].to_numpy(), categorize=False) % np.uint64(num_parts)
+            for number, writer in enumerate(writers):
+                writer.write_table(table.filter(pa.array(part_N == number)))
+    draft.rename(folder)
+
+
+def _join(answers: Path, places: Path, target: Path, where: str) -> None:
+    """Give the rows of a part their answers, in the order of shards and positions."""
+    if target.exists():
+        return
+    said, rows = pq.read_table(answers), pq.read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
+    counts = pc.value_counts(said["id"].combine_chunks())
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise repeated(twice[0].as_py(), where)
+    found = pc.index_in(rows["id"], value_set=said["id"].combine_chunks())
+    if found.null_count:
+        missing = rows["id"].filter(found.is_null())
+        raise unanswered(len(missing), missing[0].as_py(), where)
+    joined = said.take(found).append_column(_SHARD, rows[_SHARD]).append_column(_ROW, rows[_ROW])
+    draft = target.with_name(f".{target.name}")
+    pq.write_table(joined, draft, row_group_size=GROUP_ROWS)
+    draft.replace(target)
+
+
+def _part(number: int) -> str:
+    return f"{number:04d}.parquet"

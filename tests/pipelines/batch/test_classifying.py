@@ -1,0 +1,48 @@
+"""A head is fitted on all labelled train rows, or on a sample of them that does not depend on how they are stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.large import ClassifierConfig
+from kcm.learners.stream import list_column
+from pipelines.batch.classifying import Classify, fit_sample
+
+LARGE = ClassifierConfig(num_folds=2)
+
+
+def shards(tmp_path, sizes):
+    """Shards of rows whose label their first feature tells; the last rows are unlabelled, and test rows."""
+    rng, paths, total = np.random.default_rng(0), [], sum(sizes)
+    label_N = rng.integers(0, 2, total)
+    features_ND = rng.normal(size=(total, 3)).astype(np.float32) + 3 * label_N[:, None]
+    label_N[-20:-10] = -100
+    splits = ["train"] * (total - 10) + ["test"] * 10
+    ids = [f"row {n}" for n in range(total)]
+    columns = {"id": ids, "split": splits, "label": label_N, "group": pa.nulls(total, pa.string())}
+    table = pa.table(columns | {"features": list_column(features_ND), "seconds": np.full(total, 0.5)})
+    for number, start in enumerate(np.cumsum([0, *sizes[:-1]])):
+        paths.append(tmp_path / f"{len(sizes)}-{number}.parquet")
+        pq.write_table(table.slice(start, sizes[number]), paths[-1])
+    return paths
+
+
+def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
+    (path,) = shards(tmp_path, [100])
+    fitted = fit_sample(LARGE, 2, 0, [path])
+    assert fitted.ids.to_pylist() == [f"row {n}" for n in range(80)]
+    table, _ = Classify(fitted)(pq.read_table(path), path)
+    answered = np.array(table["large_probabilities"].to_pylist(), dtype=np.float32)
+    np.testing.assert_array_equal(answered[:80], fitted.out_of_fold_NC)
+    assert table["large_cost"].to_pylist() == [0.5] * 100
+    assert not np.array_equal(answered[:80], fitted.head.probabilities(np.zeros((80, 3), np.float32)))
+
+
+def test_a_sample_is_the_same_for_any_shards(tmp_path) -> None:
+    one = fit_sample(LARGE, 2, 0, shards(tmp_path, [100]), limit=30)
+    three = fit_sample(LARGE, 2, 0, shards(tmp_path, [40, 25, 35]), limit=30)
+    assert len(one.ids) == 30
+    assert one.ids.equals(three.ids)
+    np.testing.assert_array_equal(one.head.weight_CD, three.head.weight_CD)
