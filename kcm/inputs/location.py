@@ -121,12 +121,19 @@ class Location:
 
     def glob(self) -> list[FoundFile]:
         """The files that match a pattern of `*`, `?`, `[…]` within one folder's name and `**` across folders."""
-        parts = self.path.split("/")
-        fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
-        root, pattern = Location("/".join(parts[:fixed]) or "/", self.store), parts[fixed:]
+        root = self.fixed
+        pattern = self.path.removeprefix(root.path).lstrip("/").split("/")
         if root.kind() != fs.FileType.Directory:
             return []
-        return [file for file in root.files(recursive=len(pattern) > 1) if _matches(file.relative.split("/"), pattern)]
+        deep = len(pattern) > 1 or "**" in pattern
+        return [file for file in root.files(recursive=deep) if _matches(file.relative.split("/"), pattern)]
+
+    @property
+    def fixed(self) -> Location:
+        """The folder before the first part of the path that is a pattern."""
+        parts = self.path.split("/")
+        number = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+        return Location("/".join(parts[:number]) or "/", self.store)
 
     @property
     def is_pattern(self) -> bool:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kcm.errors import DataError
-from kcm.inputs.chunks import json_object, line_blocks, read_chunks, readable
+from kcm.inputs.chunks import json_object, line_blocks, open_parquet, read_chunks, readable
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 
@@ -191,7 +190,7 @@ class ParquetFile(RowFile):
 
     def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
         super().__init__(path, text_column, task_column, image_column)
-        with readable(self.location, (".parquet",)), pq.ParquetFile(self.location.open_at()) as file:
+        with readable(self.location, (".parquet",)), open_parquet(self.location) as file:
             self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
         self._require_columns()
         for column in filter(None, (text_column, task_column)):

@@ -21,7 +21,7 @@ from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
-from kcm.tasks.rows import row_schema
+from kcm.tasks.rows import fault_column, row_schema
 from kcm.tasks.vectors import VectorColumns
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two: Banking77, CLINC150
@@ -88,7 +88,8 @@ class Layout:
     """What the tables of a source have in common, found in the first of them.
 
     `columns` name the column of each part of a row, "" where there is none. `kinds` are theirs in the first table.
-    `classes` are the names that the numbers of a column stand for; a negative one stands for none.
+    `classes` are the names that the numbers of a column stand for; a negative one stands for none. `image_root` is the
+    folder that paths of pictures must not leave, None for that of their table.
     """
 
     where: str
@@ -96,6 +97,7 @@ class Layout:
     kinds: Mapping[str, str]
     vector: VectorColumns | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image_root: Location | None = None
 
     @classmethod
     def found_in(cls, first: Chunk, place: Place, config: ColumnsConfig, vectors: Sequence[str] = ()) -> Layout:
@@ -113,7 +115,8 @@ class Layout:
                 raise missing_column(column, _FIELDS[part], names, place.where)
         kinds = {each.name: kind_of(each.type) for each in first.table.schema} if first.typed else {}
         vector = VectorColumns.found_in(first, vectors, place.where) if vectors else None
-        return cls(place.where, columns, kinds, vector)
+        root = Location.of(config.image_root) if config.image_root else None
+        return cls(place.where, columns, kinds, vector, image_root=root)
 
     def wants(self, name: str) -> bool:
         """Whether a column is read."""
@@ -175,11 +178,6 @@ class Normaliser:
 
     layout: Layout
     place: Place
-    image_root: str | None = None
-
-    def wants(self, name: str) -> bool:
-        """Whether a column of the table is read."""
-        return self.layout.wants(name)
 
     def rows(self, chunk: Chunk) -> Iterator[pa.Table]:
         """The rows of a chunk, in the schema of `kcm.tasks.rows`; cut where pictures are read from files.
@@ -198,7 +196,7 @@ class Normaliser:
             "task": self._named(chunk, columns["task"]),
             "split": self._named(chunk, columns["split"]) if columns["split"] else _constant(self.place.split, size),
         }
-        faults = _faults(chunk.faults, size)
+        faults = fault_column(chunk.faults, size)
         vector = self.layout.vector
         if vector is not None:
             parts["vector"], wrong = vector.values(chunk.table, self.place.where)
@@ -246,9 +244,7 @@ class Normaliser:
             data = _whole(column).cast(pa.large_binary())
             empty = pc.equal(pc.binary_length(data), 0)
             return pc.if_else(empty, pa.scalar(None, pa.large_binary()), data), _constant("", len(data))
-        folder = self.place.folder
-        root = Location.of(self.image_root) if self.image_root else None
-        found = [picture_of(cell, folder, root) for cell in column.to_pylist()]
+        found = [picture_of(cell, self.place.folder, self.layout.image_root) for cell in column.to_pylist()]
         return (
             pa.array([data for data, _ in found], pa.large_binary()),
             pa.array([reason for _, reason in found], pa.string()),
@@ -267,16 +263,15 @@ def as_text(column: pa.ChunkedArray, *, widened_from: str = "text") -> pa.Array:
         whole, kind = whole.cast(pa.float64(), safe=False), "numbers"
     if kind in ("text", "integers", "nothing"):
         return whole.cast(pa.string())
-    if kind == "numbers" and widened_from == "integers" and _are_whole(whole):
-        return whole.cast(pa.int64()).cast(pa.string())
     codes = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
-    values = [None if value is None or value != value else str(value) for value in codes.dictionary.to_pylist()]
+    values = [_written(value, as_integer=widened_from == "integers") for value in codes.dictionary.to_pylist()]
     return pa.array(values, pa.string()).take(codes.indices)
 
 
-def _are_whole(numbers: pa.Array) -> bool:
-    known = pc.drop_null(numbers)
-    return bool(pc.all(pc.and_(pc.is_finite(known), pc.equal(pc.floor(known), known))).as_py() in (True, None))
+def _written(value: object, *, as_integer: bool) -> str | None:
+    if value is None or value != value:  # NaN is the only value that differs from itself
+        return None
+    return str(int(value)) if as_integer and isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -287,9 +282,3 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 def _constant(value: str | bytes, size: int) -> pa.Array:
     kind = pa.string() if isinstance(value, str) else pa.large_binary()
     return pa.repeat(pa.scalar(value, kind), size)
-
-
-def _faults(faults: Mapping[int, str], size: int) -> pa.Array:
-    if not faults:
-        return _constant("", size)
-    return pa.array([faults.get(position, "") for position in range(size)], pa.string())

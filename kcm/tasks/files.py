@@ -13,12 +13,20 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import Field
 
 from kcm.errors import DataError
-from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, columns_of, parquet_chunks, read_chunks, readable
+from kcm.inputs.chunks import (
+    SUFFIXES,
+    Chunk,
+    Wanted,
+    columns_of,
+    open_parquet,
+    parquet_chunks,
+    read_chunks,
+    readable,
+)
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.tasks.columns import ColumnsConfig, Layout, Normaliser, Place
 from kcm.tasks.sources import Shard, Source, SourceConfig
@@ -53,8 +61,9 @@ class FilesSource(SourceConfig, ColumnsConfig):
 
     @property
     def name(self) -> str:
-        """What the source is called: the first path's last part, without its suffix."""
-        return Path(self.path if isinstance(self.path, str) else self.path[0]).stem
+        """What the source is called: its file or folder; the folder before a pattern; of a list, the first."""
+        location = Location.of(self.path if isinstance(self.path, str) else self.path[0])
+        return Path((location.fixed if location.is_pattern else location).path).stem
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class FoundTable:
         """The file as one shard, or several of its row groups where it is large."""
         if self.location.suffix != ".parquet" or self.size <= _SHARD_BYTES:
             return [FileShard(self, layout, config)]
-        with readable(self.location, _KINDS), pq.ParquetFile(self.location.open_at()) as file:
+        with readable(self.location, _KINDS), open_parquet(self.location) as file:
             num_groups = file.num_row_groups
         num_shards = min(num_groups, -(-self.size // _SHARD_BYTES)) or 1
         ends = [number * num_groups // num_shards for number in range(num_shards + 1)]
@@ -104,7 +113,7 @@ class FileShard(Shard):
                 self.layout.check_names(chunk.names, place)
             else:
                 unchecked = chunk
-            yield from Normaliser(self.layout, place, self.config.image_root).rows(chunk)
+            yield from Normaliser(self.layout, place).rows(chunk)
         if unchecked is not None:
             self.layout.check_names(unchecked.names, self.table.place)
 
@@ -113,7 +122,7 @@ class FileShard(Shard):
             yield from self.table.chunks(self.config, self.layout.wants)
             return
         location = self.table.location
-        with readable(location, _KINDS), pq.ParquetFile(location.open_at(), pre_buffer=not location.is_local) as file:
+        with readable(location, _KINDS), open_parquet(location) as file:
             for chunk in parquet_chunks(file, self.layout.wants, self.groups):
                 yield self.table.place, chunk
 
@@ -151,7 +160,8 @@ def _begun(table: FoundTable, config: FilesSource) -> Iterator[tuple[Place, Chun
 def find_tables(paths: str | Sequence[str]) -> list[FoundTable]:
     """The files that paths of files, folders and patterns stand for. Raises DataError where one stands for none."""
     if isinstance(paths, str):
-        return [_table(file, paths) for file in _files(paths)]
+        location = Location.of(paths)
+        return [_table(file, paths if location.is_local else str(location)) for file in _files(paths)]
     found = [file for path in paths for file in _files(path)]
     common = posixpath.commonpath([file.location.folder.path for file in found])
     return [

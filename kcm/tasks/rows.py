@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,12 @@ def row_schema(dim: int | None = None) -> pa.Schema:
     rest = [pa.field(name, pa.string()) for name in ("label", "group", "task", "split", "fault")]
     vector = [] if dim is None else [pa.field("vector", pa.list_(pa.float32(), dim))]
     return pa.schema([*text, pa.field("image", pa.large_binary()), *rest, *vector])
+
+
+def fault_column(faults: Mapping[int, str], num_rows: int) -> pa.Array:
+    """The column `fault` of rows with these faults, by position."""
+    column = pa.repeat(pa.scalar("", pa.string()), num_rows)
+    return pa.array([faults.get(row, "") for row in range(num_rows)], pa.string()) if faults else column
 
 
 def split_name(written: str) -> str | None:

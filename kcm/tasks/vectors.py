@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kcm.errors import DataError
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import missing_column
+from kcm.tasks.rows import fault_column
 
 
 def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
@@ -86,8 +87,12 @@ class VectorColumns:
         lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
         widths_N = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
         fits_N = widths_N == self.dim
-        values_ND = np.zeros((len(lists), self.dim), dtype=np.float32)
-        values_ND[fits_N] = _floats(pc.list_flatten(lists.filter(pa.array(fits_N)))).reshape(-1, self.dim)
+        fitting = lists if fits_N.all() else lists.filter(pa.array(fits_N))
+        values_ND = _floats(pc.list_flatten(fitting)).reshape(-1, self.dim)
+        if len(fitting) < len(lists):
+            spread_ND = np.zeros((len(lists), self.dim), dtype=np.float32)
+            spread_ND[fits_N] = values_ND
+            values_ND = spread_ND
         faults = {
             int(row): f"the vector has {widths_N[row]} numbers, not {self.dim}"
             for row in np.flatnonzero(~fits_N & (widths_N >= 0))
@@ -116,7 +121,7 @@ class VectorColumns:
         values_ND[~finite_ND] = 0
         mask = None if missing_N is None or not missing_N.any() else pa.array(missing_N)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), self.dim, mask=mask)
-        return vectors, pa.array([faults.get(row, "") for row in range(len(values_ND))], pa.string())
+        return vectors, fault_column(faults, len(values_ND))
 
 
 def _is_text(found: pa.DataType) -> bool:
@@ -137,6 +142,8 @@ def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     """Numbers as float32, NaN for null; one beyond float32 is infinite."""
+    if pa.types.is_float32(values.type) and not values.null_count:
+        return np.array(values.to_numpy(zero_copy_only=False))
     with np.errstate(over="ignore"):
         return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
 

@@ -74,7 +74,7 @@ class RaySource(SourceConfig, ColumnsConfig):
             read = dataset.select_columns([name for name in first.schema.names if layout.wants(name)])
             blocks = read.to_arrow_refs()
             sizes = ray.get([_num_rows.remote(block) for block in blocks])
-        normaliser = Normaliser(layout, place, self.image_root)
+        normaliser = Normaliser(layout, place)
         starts = accumulate(sizes, initial=1)
         shards = (BlockShard(place.where, *each, normaliser) for each in zip(blocks, starts, strict=False))
         return Source(self.read, tuple(shards), self.labels, self.out_of_scope_label)

@@ -55,6 +55,7 @@ def test_a_folder_gives_its_files_in_order_without_hidden_ones(tmp_path: Path) -
         ("*/*.csv", ["a/x.csv"]),
         ("**/*.csv", ["a/b/y.csv", "a/x.csv", "b.csv"]),
         ("a/**/*.csv", ["b/y.csv", "x.csv"]),
+        ("a/**", ["b/y.csv", "x.csv"]),
         ("[ab].*", ["b.csv", "b.tsv"]),
         ("none/*.csv", []),
     ],

@@ -62,7 +62,7 @@ def test_every_type_becomes_text_as_python_writes_it(folder: Any, values: pa.Arr
     ("first", "second", "text"),
     [
         ([3], [4.0, None], ["3", "4", None]),
-        ([3], [4.5], ["3", "4.5"]),
+        ([3], [4.5, 4.0], ["3", "4.5", "4"]),
         ([3.5], [4], ["3.5", "4.0"]),
         ([3], ["x"], ["3", "x"]),
         (["x"], [3.0], ["x", "3.0"]),
@@ -143,6 +143,7 @@ def test_a_list_of_paths_is_read_in_its_order_with_ids_below_what_they_have_in_c
     folder(b={"text": ["2"]})
     (tmp_path / "deep").mkdir()
     pq.write_table(pa.table({"text": ["1"], "label": ["x"]}), tmp_path / "deep" / "b.parquet")
+    assert FilesSource(path=f"{tmp_path}/deep/*.parquet").build(tmp_path).name == "deep"
     source = FilesSource(path=(str(tmp_path / "deep"), str(tmp_path / "b.parquet"))).build(tmp_path)
     assert [(row.text, row.id) for row in source.records] == [("1", "deep/b-1"), ("2", "b-1")]
 
@@ -193,6 +194,7 @@ def test_rows_of_a_store_are_those_of_the_same_files_here(put: Callable[[str, by
         uri = put(f"an a b/{name}.parquet", (path / f"{name}.parquet").read_bytes())
     here, there = (FilesSource(path=each).build(path) for each in (str(path), uri.replace("/test.parquet", "")))
     assert list(here.records) == list(there.records)
+    assert there.name == "an a b"
     with pytest.raises(DataError, match=r"the bucket 'absent' does not exist"):
         FilesSource(path=uri.replace("rows/", "absent/")).build(path)
 
