@@ -39,7 +39,7 @@ class Job:
         folder.mkdir()
         self.folder = folder
         self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
-        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         (folder / "package").mkdir()
         write_outside_package(folder / "package")
 

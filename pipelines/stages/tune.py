@@ -38,8 +38,9 @@ from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.storage import Storage
+from pipelines.store.storage import Follower, Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
@@ -151,7 +152,8 @@ class Tune(Stage, Plan):
                 workers=context.cluster.within_trials,
             )
             points = earlier.first_points(name, max(1, self.tune.num_trials // 2)) if earlier else []
-            finished = partial(_finished, scratch, name, number, len(names), self.tune.num_trials)
+            follower = Follower(scratch, scratch.root / _search_name(name))
+            finished = partial(_finished, scratch, name, follower, number, len(names), self.tune.num_trials)
             with polled(attempt.bar, finished):
                 found = _search(trial_plan, self, context, scratch, points)
             _record(found, attempt.fingerprint, context)
@@ -193,11 +195,10 @@ def _tuner(
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
-    name = f"tune-{plan.collaborator}"
+    name = _search_name(plan.collaborator)
     results, say = _results(storage, plan.collaborator), context.reporter.say
     if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
         return restored
-    filesystem, path = _place(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _space(config, plan)
     return ray_tune.Tuner(
@@ -214,13 +215,8 @@ def _tuner(
             max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
-        run_config=ray_tune.RunConfig(name=name, storage_path=path, storage_filesystem=filesystem, verbose=0),
+        run_config=ray_tune.RunConfig(name=name, storage_path=str(storage.root), verbose=0),
     )
-
-
-def _place(storage: Storage) -> tuple[Any, str]:
-    """Where Ray Tune keeps a search: a file system, None for one by path, and the path."""
-    return storage.files.arrow() if storage.is_remote else (None, str(storage.root))
 
 
 def restored_search(
@@ -238,11 +234,9 @@ def restored_search(
     folder = storage.root / name
     if not folder.exists():
         return None
-    filesystem, above = _place(storage)
-    path = f"{above}/{name}"
     try:
-        if ray_tune.Tuner.can_restore(path, storage_filesystem=filesystem):
-            return ray_tune.Tuner.restore(path, trainable, resume_errored=True, storage_filesystem=filesystem)
+        if ray_tune.Tuner.can_restore(str(folder)):
+            return ray_tune.Tuner.restore(str(folder), trainable, resume_errored=True)
         reason = "it was cut off before it began"
     except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -262,9 +256,22 @@ def _results(scratch: Storage, collaborator: str) -> Path:
     return scratch.root / "results" / collaborator
 
 
-def _finished(scratch: Storage, collaborator: str, search: int, num_searches: int, num_trials: int) -> tuple[int, int]:
-    """Trials that are finished, and all there will be, while search number `search` runs."""
-    names = scratch.names(_results(scratch, collaborator))
+def _search_name(collaborator: str) -> str:
+    return f"tune-{collaborator}"
+
+
+def _finished(
+    scratch: Storage, collaborator: str, follower: Follower, search: int, num_searches: int, num_trials: int
+) -> tuple[int, int] | None:
+    """Trials that are finished, and all there will be, while search number `search` runs; None where nobody can tell.
+
+    Ray Tune writes the state of a search to this node: through its own client it would end at the first lost request.
+    """
+    follower.look()
+    try:
+        names = scratch.names(_results(scratch, collaborator))
+    except StorageError:  # the search will tell
+        return None
     return search * num_trials + sum(name.endswith(".json") for name in names), num_searches * num_trials
 
 

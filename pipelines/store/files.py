@@ -28,13 +28,11 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-import pyarrow.fs
 from obstore import exceptions, store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from kcm.durable import create_durably
 from kcm.errors import ArtefactError, ConfigError
-from kcm.inputs.location import Location
 
 SCHEMES = ("s3", "gs")
 PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
@@ -111,10 +109,6 @@ class Files(ABC):
     @abstractmethod
     def local(self, name: str) -> Any:
         """A context with the path of a local file with the content. FileNotFoundError where there is no such file."""
-
-    @abstractmethod
-    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """The same place for readers and writers of Arrow and Ray: a file system, and the path in it."""
 
 
 def files_at(place: str | Path) -> Files:
@@ -223,10 +217,6 @@ class LocalFiles(Files):
             raise FileNotFoundError(name)
         yield self.root / name
 
-    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """The local file system."""
-        return pyarrow.fs.LocalFileSystem(), str(self.root)
-
     @contextmanager
     def _draft(self, name: str) -> Iterator[Path]:
         target = self.root / name
@@ -329,11 +319,6 @@ class ObjectFiles(Files):
         with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
             self.get(name, target := Path(folder) / Path(name).name)
             yield target
-
-    def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """The file system of Arrow, which finds its credentials where this one finds them."""
-        location = Location.of(self.where)
-        return location.file_system, location.path
 
     @property
     def _store(self) -> Any:

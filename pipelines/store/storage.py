@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.store.files import Files, LocalFiles, digest, files_at, normalised
+from pipelines.store.files import Files, LocalFiles, StorageError, digest, files_at, normalised
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,32 @@ class Storage:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+class Follower:
+    """Keeps what another writes below a folder: each file once it has stopped changing between two looks."""
+
+    def __init__(self, storage: Storage, folder: Path) -> None:
+        self._storage, self._folder = storage, folder
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._kept: dict[Path, tuple[int, int]] = {}
+        self._looked = float("-inf")
+
+    def look(self) -> None:
+        """Keep what has stopped changing, unless the last look was just now; what cannot be kept waits for the next."""
+        if not self._storage.is_remote or time.monotonic() - self._looked < self._storage.files.poll_s:
+            return
+        for path in sorted(self._folder.rglob("*")):
+            with suppress(FileNotFoundError, StorageError):
+                if not path.is_file():
+                    continue
+                known = path.stat()
+                state = (known.st_size, known.st_mtime_ns)
+                if self._seen.get(path) == state != self._kept.get(path):
+                    self._storage.keep(path)
+                    self._kept[path] = state
+                self._seen[path] = state
+        self._looked = time.monotonic()
 
 
 def cache_folder() -> Path:

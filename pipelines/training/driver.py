@@ -18,7 +18,7 @@ from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar, polled
 from pipelines.signals import handlers_restored
 from pipelines.store.checkpoint import newest_checkpoint
-from pipelines.store.files import Files
+from pipelines.store.files import Files, StorageError
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, WorkerPlan, train_worker
 
 
@@ -106,7 +106,8 @@ class StorageMonitor:
         """
         if time.monotonic() - self._looked >= self._files.poll_s:
             self._looked = time.monotonic()
-            self.look()
+            with suppress(StorageError):  # the workers will tell
+                self.look()
         return self._shown
 
     def look(self) -> None:

@@ -103,7 +103,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     write_outside_package(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
     config = spoken_config(served_bucket, tmp_path)
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     command = [sys.executable, "-m", "jobs.cli", "run", str(tmp_path / "run.yaml")]
     ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(cluster_path), os.environ.get("PYTHONPATH")]))

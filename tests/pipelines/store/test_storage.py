@@ -1,0 +1,83 @@
+"""A node's folder for a bucket: what is kept outlives it, what is fetched is whole, what another writes is followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.store.files import LocalFiles, ObjectFiles, StorageError
+from pipelines.store.storage import Follower, Storage
+
+
+@pytest.fixture
+def storage(node_bucket: str) -> Storage:
+    return Storage.at(node_bucket)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_folder_is_its_own_storage_and_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage.at(tmp_path)
+    path = write(storage.root / "a" / "b", "1")
+    monkeypatch.setattr(LocalFiles, "put", None)
+    monkeypatch.setattr(LocalFiles, "get", None)
+    storage.keep(path)
+    storage.mirror(storage.root / "a")
+    assert storage.fetch(path) == path
+    assert (storage.is_remote, storage.names(tmp_path / "a")) == (False, ["b"])
+
+
+def test_what_is_kept_is_fetched_where_it_is_not(storage: Storage) -> None:
+    path = write(storage.root / "a" / "b", "1")
+    storage.keep(path.parent)
+    path.unlink()
+    assert storage.fetch(path).read_text() == "1"
+    with pytest.raises(FileNotFoundError):
+        storage.fetch(path.with_name("c"))
+
+
+def test_a_mirror_holds_what_the_storage_holds_and_no_more(storage: Storage) -> None:
+    kept, lost = (write(storage.root / "scratch" / name, name) for name in ("kept", "lost"))
+    storage.keep(kept)
+    kept.unlink()
+    storage.mirror(storage.root / "scratch")
+    assert kept.read_text() == "kept"
+    assert not lost.exists()
+
+
+def test_what_is_dropped_is_gone_here_and_there(storage: Storage) -> None:
+    path = write(storage.root / "a" / "b", "1")
+    storage.keep(path)
+    storage.drop([storage.root / "a"])
+    assert not path.exists()
+    assert storage.names(storage.root) == []
+
+
+def test_a_file_is_followed_once_it_stops_changing_and_a_fault_waits_for_the_next_look(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ObjectFiles, "poll_s", 0.0)
+    path = write(storage.root / "search" / "state.json", "1")
+    follower = Follower(storage, path.parent)
+    follower.look()
+    assert storage.names(path.parent) == []  # it may still be half of it
+    keep = Storage.keep
+
+    def refused(storage: Storage, path: Path) -> None:
+        monkeypatch.setattr(Storage, "keep", keep)
+        raise StorageError("the storage does not answer")
+
+    monkeypatch.setattr(Storage, "keep", refused)
+    follower.look()
+    assert storage.names(path.parent) == []
+    follower.look()
+    assert storage.files.read("search/state.json") == b"1"
+    path.write_text("22")
+    for _ in range(2):
+        follower.look()
+    assert storage.files.read("search/state.json") == b"22"
