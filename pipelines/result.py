@@ -14,6 +14,7 @@ from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.words import prices_of, recommendation
+from kcm.tasks.sequence import read_description
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.champion import Pointer
@@ -36,7 +37,8 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,
-        "bad_rows": len(done["tasks"].load().bad_rows),
+        "bad_rows": done["tasks"].summary.num_bad,
+        "overlapping_rows": done["tasks"].summary.num_overlapping,
         "artefacts": {stage: artefact.where for stage, artefact in done.items()},
     }
     if "register" not in done:
@@ -62,11 +64,10 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
 
 def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
     """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
-    rows, sequence = done["tasks"], done["tasks"].load()
+    rows = done["tasks"]
     learned = {name: result[name]["accuracy_matrix"] for name in config.collaborators}
-    tracking.log_learning(learned, [task.name for task in sequence.tasks])
-    counts = {task.name: {split: len(data) for split, data in task.splits.items()} for task in sequence.tasks}
-    tracking.log_rows(sequence.name, rows.fingerprint, rows.where, counts)
+    tracking.log_learning(learned, list(rows.names.tasks))
+    tracking.log_rows(read_description(rows.folder)["name"], rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 
 

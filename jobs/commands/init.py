@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from kcm.certify.outlook import outlook
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.tables import missing_column, read_frame
-from kcm.tasks import build_sequence
+from kcm.tasks.build import write_sequence
+from kcm.tasks.checks import SplitError
 from kcm.tasks.guess import Columns, guess_columns
-from kcm.tasks.summary import Summary, summarize
+from kcm.tasks.summary import Summary, read_summary
 from pipelines.config import RunConfig
 from pipelines.stages.overview import overview
 
@@ -148,10 +150,25 @@ def _configuration(table: Path, columns: Columns, num_rows: int) -> dict[str, An
 def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     """The rows as the run will see them, and what it will say; epsilon is raised to what these rows can certify."""
     config = parse_config(RunConfig, values, where="kcm init")
-    reads = config.encoder.reads | config.large.reads
-    summary = summarize(build_sequence(config.tasks, config.assets_path, config.seed, reads=reads))
+    try:
+        summary = _summary(config)
+    except SplitError as error:
+        if error.salt is None:
+            raise
+        values["tasks"]["salt"] = error.salt  # few rows need a lucky draw
+        config = parse_config(RunConfig, values, where="kcm init")
+        summary = _summary(config)
     found = outlook(summary.certify_units, config.certificate, config.tune.scopes)
     if not found.possible and found.epsilon is not None and found.epsilon <= _MILDEST:
         values["certificate"]["epsilon"] = round(found.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
     return summary, list(overview(summary, config.certificate, config.tune.scopes, config.tasks.fractions))
+
+
+def _summary(config: RunConfig) -> Summary:
+    """The rows, built as the run will build them."""
+    source = config.tasks.source.build(config.assets_path)
+    reads = config.encoder.reads | config.large.reads
+    with tempfile.TemporaryDirectory() as folder:
+        write_sequence(config.tasks, Path(folder), source, config.seed, reads=reads)
+        return read_summary(Path(folder))

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from kcm.errors import DataError
 from kcm.routing.table import RoutingTable
 from kcm.tasks.hashing import draw
-from kcm.tasks.rows import Row
-from kcm.tasks.units import find_units
+from kcm.tasks.units import connected_units
 
 FRACTIONS = {"validate": 0.4, "certify": 0.4, "test": 0.2}
 
@@ -37,15 +36,9 @@ def unit_names(table: RoutingTable) -> list[str]:
     """What has to stay together, by name, for every row: items, and the groups that share items."""
     if table.group is None:
         return [str(item) for item in table.item]
-    rows = [
-        Row(id="", text=str(item), label="", group="" if pd.isna(group) else str(group), task="", split="")
-        for item, group in zip(table.item, table.group, strict=True)
-    ]
-    names = [""] * len(rows)
-    for unit in find_units(rows, range(len(rows))):
-        for position in unit.positions:
-            names[position] = unit.name
-    return names
+    return connected_units(
+        [str(item) for item in table.item], ["" if pd.isna(group) else str(group) for group in table.group]
+    )
 
 
 def folds(names: Sequence[str], num_folds: int, seed: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """From rows to a sequence of tasks with disjoint splits."""
 
-from kcm.tasks.build import TasksConfig, build_sequence
+from kcm.tasks.build import build_sequence
+from kcm.tasks.config import TasksConfig
 from kcm.tasks.rows import BadRow
 from kcm.tasks.scenarios import Scenario
 from kcm.tasks.sequence import Task, TaskSequence

@@ -1,70 +1,66 @@
-"""A task sequence from its configuration; every fault of the data is found before any work starts."""
+"""A task sequence from its configuration; every fault of the data is found before any work starts.
+
+Rows go from file to file, block by block (kcm.tasks.passes), and the passes may run on many machines. What is here
+holds counts and the names of labels and tasks, and nothing that grows with the rows.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Protocol, TypeVar
 
-from pydantic import Field, field_validator
+import numpy as np
 
-from kcm.config import Config
-from kcm.errors import ConfigError
+from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from kcm.tasks.checks import check_labels, check_size, check_splits
-from kcm.tasks.reviews import ReviewsSource
-from kcm.tasks.rows import BadRow, Row, check_bad_rows, clean, write_bad_rows
-from kcm.tasks.sampling import LongTailConfig, cap_rows, cut_tail, head_to_tail, long_tail_sizes
-from kcm.tasks.scenarios import RowGroup, Scenario, TaskOrder, group_rows, load_mapping, shared_out
-from kcm.tasks.sequence import Task, TaskSequence, dataset_of
-from kcm.tasks.sources import Source, SourceConfig
-from kcm.tasks.splits import DEFAULT_FRACTIONS, SPLITS, Fractions, assign_splits, without_overlap
-from kcm.tasks.unlabelled import Splits, with_unlabelled
+from kcm.tasks import passes
+from kcm.tasks.blocks import Block, clean_shard
+from kcm.tasks.checks import check_labels, check_sizes, shortage, split_error
+from kcm.tasks.cleaning import Rules
+from kcm.tasks.config import TasksConfig
+from kcm.tasks.exchange import Matters, RecordFile, bridging, bucket_ranges, merge_buckets, repeated
+from kcm.tasks.passes import NUM_LOTS, Candidates, Placed, Placement, ShardPlan
+from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
+from kcm.tasks.sampling import Ranked, head_to_tail, join_ranks, long_tail_sizes, threshold
+from kcm.tasks.scenarios import load_mapping, plan_tasks
+from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
+from kcm.tasks.shards import SHARD_ROWS
+from kcm.tasks.sources import Source
+from kcm.tasks.splits import SPLITS
+from kcm.tasks.summary import Summary
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+KeyT = TypeVar("KeyT")
+
+_CANDIDATES = 256  # rows of every task and label by which a salt is judged
 
 
-class TasksConfig(Config):
-    """The source of the rows, and how they become tasks."""
+class Workers(Protocol):
+    """Runs a pass over many items, in any processes; results come in the order of the items.
 
-    source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
-    scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")
-    num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are shared out equally.")
-    mapping: str | None = Field(
-        default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
-    )
-    order: TaskOrder = Field(
-        default="given", description="Tasks and classes as the source gives them, or drawn by the seed."
-    )
-    order_seed: int | None = Field(
-        default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
-    )
-    max_rows_per_task: int | None = Field(
-        default=None,
-        ge=1,
-        description="Cap per task, whole groups, all splits together; and one of as many for its unlabelled rows.",
-    )
-    fractions: Fractions = Field(default=DEFAULT_FRACTIONS, description="Shares of train, validate, certify and test.")
-    max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
-    long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
-    out_of_scope: Literal["drop", "keep"] = Field(
-        default="drop", description="What becomes of rows with none of the labels."
-    )
-    unlabelled: Literal["refuse", "keep"] = Field(
-        default="refuse",
-        description="Rows without a label are bad rows; or train rows that the large model and the judge alone teach.",
-    )
+    `num_rows` is about the number of rows that all of them together hold.
+    """
 
-    @field_validator("max_bad_rows", mode="before")
-    @classmethod
-    def _count_or_share(cls, value: object) -> int | str:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) and float(value[:-1]) <= 100:
-            return value
-        raise ValueError("must be a count such as 20, or a share such as 1%")
+    def __call__(
+        self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int
+    ) -> Iterable[ResultT]:
+        """The function of every item."""
+        ...
+
+
+def in_process(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
+    """One item after another, here."""
+    return map(function, items)
 
 
 def build_sequence(
@@ -76,141 +72,308 @@ def build_sequence(
     bad_rows_file: Path | None = None,
     source: Source | None = None,
 ) -> TaskSequence:
-    """Read, check, group, cap and split the rows; the same sequence on every machine for the same rows and seed.
+    """What `write_sequence` writes, in memory. `source` replaces the configured one, for rows that are at hand."""
+    opened = source or config.source.build(assets_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        write_sequence(config, Path(folder), opened, seed, reads=reads, bad_rows_file=bad_rows_file)
+        return TaskSequence.load(Path(folder))
 
-    `reads` are the parts of a row that some model reads: each must be usable, and the others are not kept. `source`
-    replaces the configured one, for rows that are already at hand.
 
-    Bad rows are listed in `bad_rows_file`, if given, before their number is held against `max_bad_rows`. Rows left
-    out because their content or group also lies in a purer given split are listed too, but not counted.
+def write_sequence(
+    config: TasksConfig,
+    folder: Path,
+    source: Source,
+    seed: int,
+    *,
+    reads: Collection[Part] = TEXT,
+    bad_rows_file: Path | None = None,
+    workers: Workers = in_process,
+) -> str:
+    """Read, check, split and write the rows into an empty folder, which all workers see; the digest of the sequence.
+
+    It is the same on every machine and with any workers, for the same rows and seed. `reads` are the parts of a row
+    that some model reads: each must be usable, and the others are not kept.
+
+    Bad rows are listed in `bad_rows_file`, if given, before their number is held against `max_bad_rows`. Rows left out
+    because their content or group also lies in another split are listed too, but not counted.
 
     Raises DataError, AssetError or ConfigError for whatever would stop a later stage.
     """
-    source = source or config.source.build(assets_dir)
-    order_seed = seed if config.order_seed is None else config.order_seed
-    usable, bad_rows = _usable_rows(source, config, reads, bad_rows_file)
-    rows, pool = [row for row in usable if row.label], [row for row in usable if not row.label]
-    inside = [row for row in rows if row.label != source.out_of_scope_label]
-    labels = _label_list(source, inside)
-    check_labels(labels, inside, source.name)
-    groups = group_rows(
-        inside,
-        labels,
-        scenario=config.scenario,
-        num_tasks=config.num_tasks,
-        mapping=load_mapping(config.mapping) if config.mapping else None,
-        order=config.order,
-        seed=order_seed,
-    )
-    if config.out_of_scope == "keep":
-        if source.out_of_scope_label is None:
+    scratch = folder / "scratch"
+    scratch.mkdir(parents=True)
+    build = SequenceBuild(config, source, seed, folder, scratch, workers)
+    build.clean(frozenset(reads))
+    build.split(bad_rows_file)
+    digest = build.write(build.placed())
+    shutil.rmtree(scratch)
+    return digest
+
+
+class SequenceBuild:
+    """The passes over one source, and what they count."""
+
+    def __init__(
+        self, config: TasksConfig, source: Source, seed: int, folder: Path, scratch: Path, workers: Workers
+    ) -> None:
+        self.config, self.source, self.seed = config, source, seed
+        self.order_seed = seed if config.order_seed is None else config.order_seed
+        self.folder, self.scratch, self.workers = folder, scratch, workers
+        self.blocks: list[Block] = []
+        self.num_rows = 0
+        self.origins: frozenset[int] = frozenset()
+        self.cells: list[tuple[str, str]] = []  # pairs of task value and label, in the order of their first rows
+        self.num_bad = self.num_overlapping = 0
+
+    def each_block(self, function: Callable[[Block], ResultT]) -> Iterable[ResultT]:
+        """A pass over all blocks."""
+        return self.workers(function, self.blocks, self.num_rows)
+
+    def clean(self, reads: frozenset[Part]) -> None:
+        """Read the shards into blocks. The first is read here: it tells how many rows there may be."""
+        source, config = self.source, self.config
+        outside = (source.out_of_scope_label,) if source.labels and source.out_of_scope_label else ()
+        salt = self.seed if config.salt is None else config.salt
+        rules = Rules((*source.labels, *outside), reads, config.unlabelled == "keep", salt)
+        read = partial(clean_shard, rules=rules, folder=self.scratch)
+        shards = list(enumerate(source.shards))
+        for first in shards[:1]:
+            self.blocks = read(first)
+        expected = sum(block.num_rows for block in self.blocks) * len(shards)
+        for blocks in self.workers(read, shards[1:], expected):
+            self.blocks += blocks
+        self.num_rows = sum(block.num_rows for block in self.blocks)
+        if not self.num_rows:
+            raise DataError("there are no rows", where=source.name)
+        self.origins = frozenset().union(*(block.origins for block in self.blocks))
+
+    def split(self, bad_rows_file: Path | None) -> None:
+        """Draw the splits, and leave out duplicates and what would lie in two splits."""
+        duplicates = self._shared("ids", [block.ids for block in self.blocks], np.minimum, repeated)
+        assign = partial(passes.assign, duplicates=duplicates, origins=self.origins, fractions=self.config.fractions)
+        assigned = list(self.each_block(assign))
+        contents = self._shared("contents", [each.contents for each in assigned], np.bitwise_or, bridging)
+        groups = self._shared("groups", [each.groups for each in assigned], np.bitwise_or, bridging)
+        found: dict[tuple[str, str], None] = {}
+        for settled in self.each_block(partial(passes.settle, contents=contents, groups=groups)):
+            self.num_overlapping += settled.num_overlapping
+            found |= dict.fromkeys(settled.cells)
+        self.cells = [cell for cell in found if cell[1] != self.source.out_of_scope_label]
+        self.num_bad = sum(block.num_bad for block in self.blocks) + sum(each.num_duplicates for each in assigned)
+        self._refuse_bad_rows(bad_rows_file)
+
+    def _shared(self, kind: str, files: Sequence[RecordFile], how: np.ufunc, matters: Matters) -> tuple[Path, ...]:
+        """The digests of a kind that matter, by bucket."""
+        merge = partial(merge_buckets, files=files, target=self.scratch / f"shared-{kind}", how=how, matters=matters)
+        return tuple(path for path in self.workers(merge, bucket_ranges(self.num_rows), self.num_rows) if path)
+
+    def _refuse_bad_rows(self, file: Path | None) -> None:
+        """List the rows left out, and raise DataError where too many are bad."""
+        listed = self.folder / BAD_ROWS
+        write_bad_rows(self._left_out(), listed)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(listed, file)
+        where = f"{self.source.name}, all listed in {file}" if file is not None else self.source.name
+        check_bad_rows(self._left_out(), self.num_bad, self.num_rows, self.config.max_bad_rows, where)
+
+    def _left_out(self) -> Iterator[BadRow]:
+        """The rows left out, bad ones first; one without an id is called by its number, from 1."""
+        before = accumulate((block.num_rows for block in self.blocks), initial=0)
+        starts = [start - block.start for start, block in zip(before, self.blocks, strict=False)]
+        for is_bad in (True, False):
+            for start, block in zip(starts, self.blocks, strict=True):
+                for row in passes.left_out(block).to_pylist():
+                    if row["is_bad"] == is_bad:
+                        yield BadRow(row["id"] or f"row {start + row['position'] + 1}", row["reason"])
+
+    def placed(self) -> _Rows:
+        """Plan the tasks, leave out what is too much, and check what is left."""
+        config, source = self.config, self.source
+        labels = tuple(source.labels or sorted({label for _, label in self.cells}))
+        labels = tuple(label for label in labels if label != source.out_of_scope_label)
+        check_labels(labels, {label for _, label in self.cells}, source.name)
+        plan = plan_tasks(
+            self.cells,
+            labels,
+            scenario=config.scenario,
+            num_tasks=config.num_tasks,
+            mapping=load_mapping(config.mapping) if config.mapping else None,
+            order=config.order,
+            seed=self.order_seed,
+        )
+        if config.out_of_scope == "keep" and source.out_of_scope_label is None:
             raise ConfigError(
                 "out_of_scope = 'keep', but nothing says which rows have none of the labels",
                 where="tasks.out_of_scope",
                 mend="Set source.out_of_scope_label",
             )
-        outside = [replace(row, label="") for row in rows if row.label == source.out_of_scope_label]
-        shares = shared_out(outside, groups, seed, "out of scope")
-        groups = [replace(group, rows=(*group.rows, *more)) for group, more in zip(groups, shares, strict=True)]
-    if config.max_rows_per_task is not None:
-        limit = config.max_rows_per_task
-        groups = [replace(group, rows=tuple(cap_rows(group.rows, limit, seed, task=group.name))) for group in groups]
-    for group in groups:
-        check_size(group)
-    splits, long_tail = _cut_long_tail(groups, _split(groups, config, seed), config, seed, order_seed)
-    for group, rows_of in zip(groups, splits, strict=True):
-        check_splits(group, rows_of, config.scenario)
-    if pool:
-        splits, left_out = with_unlabelled(groups, splits, pool, config.max_rows_per_task, seed)
-        bad_rows += left_out
-    return TaskSequence(
-        name=source.name,
-        scenario=config.scenario,
-        label_names=labels,
-        tasks=tuple(_task(group, rows_of, labels) for group, rows_of in zip(groups, splits, strict=True)),
-        order=config.order,
-        seed=seed,
-        bad_rows=tuple(bad_rows),
-        long_tail=long_tail,
-        none_label=source.out_of_scope_label if config.out_of_scope == "keep" else None,
-    )
+        outside = source.out_of_scope_label if config.out_of_scope == "keep" else None
+        placement = Placement(plan, labels, outside, self.seed)
+        if config.max_rows_per_task is not None:
+            placement = replace(placement, caps=self._caps(placement, config.max_rows_per_task))
+        rows = self._place(placement)
+        check_sizes(plan, rows.labelled())
+        if config.long_tail is not None:
+            ranked, tails = self._tails(rows)
+            rows = replace(self._place(replace(placement, tails=tails)), long_tail=ranked)
+        self._check_splits(rows)
+        return rows
+
+    def _place(self, placement: Placement) -> _Rows:
+        return _Rows(placement, list(self.each_block(partial(passes.place, placement=placement))))
+
+    def _caps(self, placement: Placement, limit: int) -> dict[tuple[int, bool], float]:
+        """The rank from which on units are left out, of each task with more rows than `limit`."""
+        found = self.each_block(partial(passes.rank_units, placement=placement, limit=limit))
+        ranked = _joined(
+            found, dict.fromkeys(((t, p) for t in range(len(placement.plan.names)) for p in (False, True)), limit)
+        )
+        for (task, _), units in ranked.items():
+            if units["rows"][0] > limit:
+                raise DataError(
+                    f"max_rows_per_task = {limit} is less than the rows of one group of task"
+                    f" {placement.plan.names[task]!r}",
+                    where="tasks.max_rows_per_task",
+                    mend="Raise it",
+                )
+        return _thresholds(ranked, dict.fromkeys(ranked, limit))
+
+    def _tails(self, rows: _Rows) -> tuple[tuple[str, ...], dict[tuple[int, int], float]]:
+        """The labels from head to tail, and the rank from which on train rows are left out, of each task and label.
+
+        n_max or the largest class sets the scale, in each task by itself where they share labels.
+        """
+        config, plan, labels = self.config.long_tail, rows.placement.plan, rows.placement.labels
+        assert config is not None
+        stream = tuple(dict.fromkeys(label for own in plan.labels for label in own))
+        ranked = head_to_tail(stream, config, self.order_seed)
+        tasks = range(len(plan.names))
+        sizes: dict[tuple[int, int], int] = {}
+        for pool in [list(tasks)] if self.config.scenario == "class_incremental" else [[task] for task in tasks]:
+            counts: Counter[int] = Counter()
+            for (task, split, label), count in rows.cells.items():
+                if task in pool and SPLITS[split] == "train":
+                    counts[label] += count
+            largest = config.n_max or max(counts.values(), default=0)
+            kept = long_tail_sizes(largest, len(ranked), config.imbalance_factor)
+            sizes |= {
+                (task, labels.index(label)): size for task in pool for label, size in zip(ranked, kept, strict=True)
+            }
+        found = self.each_block(partial(passes.rank_rows, placement=rows.placement, sizes=sizes))
+        return ranked, _thresholds(_joined(found, sizes), sizes)
+
+    def _check_splits(self, rows: _Rows) -> None:
+        """Raise SplitError for a split that lacks what it needs."""
+        placement = rows.placement
+        lacks = partial(
+            shortage, placement.plan, labels=placement.labels, scenario=self.config.scenario
+        )  # of cells that have rows
+        if found := lacks(rows.cells):
+            some = self.each_block(partial(passes.candidates, placement=placement, limit=_CANDIDATES))
+            joined = reduce(partial(Candidates.join, limit=_CANDIDATES), some)
+            raise split_error(found, joined, lacks, self.origins, self.config.fractions)
+
+    def write(self, rows: _Rows) -> str:
+        """Write the shards of all tasks and, last, the description; the digest of the sequence."""
+        plan, config = rows.placement.plan, self.config
+        shards = [shard for task in range(len(plan.names)) for shard in rows.shards(self.blocks, task)]
+        digest = sha256()
+        none_label = self.source.out_of_scope_label if config.out_of_scope == "keep" else None
+        identity = [self.source.name, config.scenario, rows.placement.labels, none_label, plan.names, plan.labels]
+        digest.update(json.dumps(identity).encode())
+        for shard, of_rows in zip(
+            shards, self.workers(partial(passes.write, folder=self.folder), shards, self.num_rows), strict=True
+        ):
+            digest.update(f"{shard.task} {of_rows}\n".encode())
+        write_description(
+            self.folder,
+            {
+                "name": self.source.name,
+                "scenario": config.scenario,
+                "label_names": rows.placement.labels,
+                "order": config.order,
+                "seed": self.seed,
+                "long_tail": rows.long_tail,
+                "none_label": none_label,
+                "tasks": [
+                    {"name": name, "label_names": own} for name, own in zip(plan.names, plan.labels, strict=True)
+                ],
+                "summary": vars(rows.summary(self.num_bad, self.num_overlapping)),
+            },
+        )
+        return digest.hexdigest()
 
 
-def _usable_rows(
-    source: Source, config: TasksConfig, reads: Collection[Part], bad_rows_file: Path | None
-) -> tuple[list[Row], list[BadRow]]:
-    none_of_these = (source.out_of_scope_label,) if source.labels and source.out_of_scope_label else ()
-    known = [*source.labels, *none_of_these]
-    rows, faulty = clean(source.records, known, reads, unlabelled=config.unlabelled == "keep")
-    num_rows = len(rows) + len(faulty)
-    rows, overlapping = without_overlap(rows)
-    if bad_rows_file is not None:
-        write_bad_rows([*faulty, *overlapping], bad_rows_file)
-    where = f"{source.name}, all listed in {bad_rows_file}" if bad_rows_file is not None else source.name
-    check_bad_rows(faulty, num_rows, config.max_bad_rows, where)
-    return rows, [*faulty, *overlapping]
+@dataclass(frozen=True)
+class _Rows:
+    """Where the rows of all tasks lie: what `place` counted of every block, by the same placement."""
+
+    placement: Placement
+    blocks: list[Placed]
+    long_tail: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> Counter[tuple[int, int, int]]:
+        """Rows with a label of the list, by task, split and label."""
+        cells: Counter[tuple[int, int, int]] = Counter()
+        for block in self.blocks:
+            cells.update(block.cells)
+        return cells
+
+    def counts(self) -> np.ndarray:
+        """Rows of every task, split and lot, [T, splits, lots]."""
+        return sum(block.rows for block in self.blocks).reshape(-1, len(SPLITS), NUM_LOTS)  # type: ignore[union-attr]
+
+    def labelled(self) -> list[int]:
+        """Rows of every task, without those that nobody labelled."""
+        counts = self.counts()
+        pool: list[int] = (counts.sum(axis=(1, 2)) - counts[:, SPLITS.index("train"), 1]).tolist()
+        return pool
+
+    def shards(self, blocks: Sequence[Block], task: int) -> Iterator[ShardPlan]:
+        """The shards of a task: split by split, rows without a label last, in the order of the source."""
+        pieces, room, shard = [], SHARD_ROWS, 0
+        for split in range(len(SPLITS)):
+            for lot in range(NUM_LOTS):
+                segment = (task * len(SPLITS) + split) * NUM_LOTS + lot
+                for block, placed in zip(blocks, self.blocks, strict=True):
+                    start = int(placed.rows[:segment].sum())
+                    stop = start + int(placed.rows[segment])
+                    while start < stop:
+                        size = min(stop - start, room)
+                        pieces.append((SPLITS[split], block, start, start + size))
+                        start, room = start + size, room - size
+                        if not room:
+                            yield ShardPlan(task, shard, tuple(pieces))
+                            pieces, room, shard = [], SHARD_ROWS, shard + 1
+        if pieces:
+            yield ShardPlan(task, shard, tuple(pieces))
+
+    def summary(self, num_bad: int, num_overlapping: int) -> Summary:
+        """What a person is told of the rows."""
+        placement, cells = self.placement, self.cells
+        labels: Counter[str] = Counter(dict.fromkeys(placement.labels, 0))
+        for (_, _, label), count in cells.items():
+            labels[placement.labels[label]] += count
+        rows, units = {}, {}
+        for task, (name, counts) in enumerate(zip(placement.plan.names, self.counts().sum(axis=2), strict=True)):
+            rows[name] = dict(zip(SPLITS, counts.tolist(), strict=True))
+            groups = [block.groups[task] for block in self.blocks if task in block.groups]
+            lone = sum(block.lone.get(task, 0) for block in self.blocks)
+            units[name] = lone + (len(np.unique(np.concatenate(groups))) if groups else 0)
+        return Summary(dict(labels), rows, units, num_bad, num_overlapping)
 
 
-def _label_list(source: Source, rows: Sequence[Row]) -> tuple[str, ...]:
-    listed = source.labels or sorted({row.label for row in rows})
-    return tuple(label for label in listed if label != source.out_of_scope_label)
+def _joined(found: Iterable[Mapping[KeyT, Ranked]], limits: Mapping[KeyT, int]) -> dict[KeyT, Ranked]:
+    """The first ranks over all blocks."""
+    joined: dict[KeyT, Ranked] = {}
+    for ranks in found:
+        for key, some in ranks.items():
+            joined[key] = join_ranks(joined[key], some, limits[key]) if key in joined else some
+    return joined
 
 
-def _split(groups: Sequence[RowGroup], config: TasksConfig, seed: int) -> list[Splits]:
-    """Rows by split, for each task; no network has a class for an out-of-scope row, so train has none of them."""
-    rows = [row for group in groups for row in group.rows]
-    tasks = [group.name for group in groups for _ in group.rows]
-    assigned = iter(assign_splits(rows, tasks, config.fractions, seed))
-    splits = []
-    for group in groups:
-        members: Splits = {split: [] for split in SPLITS}
-        for row in group.rows:
-            split = next(assigned)
-            if row.label or split != "train":
-                members[split].append(row)
-        splits.append(members)
-    return splits
-
-
-def _cut_long_tail(
-    groups: Sequence[RowGroup], splits: list[Splits], config: TasksConfig, seed: int, order_seed: int
-) -> tuple[list[Splits], tuple[str, ...]]:
-    """Cut the train rows; n_max or the largest class sets the scale, in each task by itself where they share labels."""
-    if config.long_tail is None:
-        return splits, ()
-    stream = tuple(dict.fromkeys(label for group in groups for label in group.labels))
-    ranked = head_to_tail(stream, config.long_tail, order_seed)
-    pools = [[position] for position in range(len(groups))]
-    if config.scenario == "class_incremental":
-        pools = [list(range(len(groups)))]
-    cut = [dict(rows_of) for rows_of in splits]
-    for pool in pools:
-        counts = Counter(row.label for position in pool for row in splits[position]["train"])
-        factor = config.long_tail.imbalance_factor
-        largest = config.long_tail.n_max or max(counts.values())
-        sizes = dict(zip(ranked, long_tail_sizes(largest, len(ranked), factor), strict=True))
-        for position in pool:
-            cut[position]["train"] = cut_tail(splits[position]["train"], sizes, seed)
-    return cut, ranked
-
-
-def _task(group: RowGroup, splits: Splits, labels: Sequence[str]) -> Task:
-    no_label = {split: UNLABELLED if split == "train" else OUT_OF_SCOPE for split in SPLITS}
-    index = {label: number for number, label in enumerate(labels)}
-    return Task(
-        group.name,
-        group.labels,
-        {
-            split: dataset_of(
-                {
-                    "id": [row.id for row in rows],
-                    "text": [row.text for row in rows],
-                    "image": [row.image for row in rows],
-                    "label": [index.get(row.label, no_label[split]) for row in rows],
-                    "group": [row.group for row in rows],
-                    "vector": [row.vector for row in rows],
-                }
-            )
-            for split, rows in splits.items()
-        },
-    )
+def _thresholds(ranked: Mapping[KeyT, Ranked], limits: Mapping[KeyT, int]) -> dict[KeyT, float]:
+    """Where each of them is cut; those that fit are not."""
+    cuts = {key: threshold(ranks, limits[key]) for key, ranks in ranked.items()}
+    return {key: cut for key, cut in cuts.items() if cut < np.inf}

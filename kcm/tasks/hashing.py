@@ -1,15 +1,28 @@
-"""Seeded draws by name instead of by a generator: the same on every machine, in any order of the rows."""
+"""Seeded draws by name instead of by a generator: the same on every machine, in any order of the rows.
+
+N names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def draw(seed: int | str, purpose: str, name: str) -> float:
     """A number in [0, 1), uniform over names and independent between purposes."""
-    digest = hashlib.blake2b(f"{seed}\0{purpose}\0{name}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    return float(draws(seed, purpose, [name])[0])
+
+
+def draws(seed: int | str, purpose: str, names: Iterable[str]) -> NDArray[np.float64]:
+    """The `draw` of every name, [N]: the upper 53 bits of a 64-bit BLAKE2b."""
+    digest, prefix = hashlib.blake2b, f"{seed}\0{purpose}\0"
+    digests = b"".join([digest((prefix + name).encode(), digest_size=8).digest() for name in names])
+    drawn: NDArray[np.float64] = (np.frombuffer(digests, ">u8") >> np.uint64(11)) / 2**53
+    return drawn
 
 
 def shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:

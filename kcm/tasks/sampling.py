@@ -1,17 +1,22 @@
-"""Fewer rows than there are: a cap per task, and the long tail cut from the train rows."""
+"""Fewer rows than there are: a cap per task, and the long tail cut from the train rows.
+
+Rows are kept by a rank that is drawn by their name (the unit's for a cap, the row's own for the tail): those below a
+threshold. A smaller limit keeps a subset of a larger one. N rows, U ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import DataError
-from kcm.tasks.hashing import draw, shuffled
-from kcm.tasks.rows import Row
-from kcm.tasks.units import find_units
+from kcm.tasks.hashing import shuffled
+
+Ranked = NDArray[np.void]
 
 
 class LongTailConfig(Config):
@@ -28,26 +33,37 @@ class LongTailConfig(Config):
     )
 
 
-def cap_rows(rows: Sequence[Row], limit: int, seed: int, *, task: str) -> list[Row]:
-    """At most `limit` rows, whole units only, in their old order; a smaller limit gives a subset of a larger one.
+RANKED = np.dtype([("rank", "<f8"), ("rows", "<i8")])  # units, or rows, in the order in which they are kept
 
-    Raises DataError when not even the first unit fits.
-    """
-    if len(rows) <= limit:
-        return list(rows)
-    units = find_units(rows, range(len(rows)))
-    kept: set[int] = set()
-    for unit in sorted(units, key=lambda unit: draw(seed, "cap", unit.name)):
-        if len(kept) + len(unit.positions) > limit:
-            break
-        kept.update(unit.positions)
-    if not kept:
-        raise DataError(
-            f"max_rows_per_task = {limit} is less than the rows of one group of task {task!r}",
-            where="tasks.max_rows_per_task",
-            mend="Raise it",
-        )
-    return [row for position, row in enumerate(rows) if position in kept]
+
+def first_ranks(rank_N: NDArray[np.float64], limit: int) -> Ranked:
+    """Ranks with the number of rows that have them, the smallest ones first, until they have more than `limit` rows."""
+    rank_U, size_U = np.unique(rank_N, return_counts=True)
+    found = np.empty(len(rank_U), RANKED)
+    found["rank"], found["rows"] = rank_U, size_U
+    return _cut(found, limit)
+
+
+def join_ranks(some: Ranked, more: Ranked, limit: int) -> Ranked:
+    """The `first_ranks` of two lots of rows together."""
+    both = np.concatenate([some, more])
+    rank_U, place = np.unique(both["rank"], return_inverse=True)
+    found = np.zeros(len(rank_U), RANKED)
+    found["rank"] = rank_U
+    np.add.at(found["rows"], place, both["rows"])
+    return _cut(found, limit)
+
+
+def threshold(ranked: Ranked, limit: int) -> float:
+    """The rank below which there are at most `limit` rows, whole units only; infinite where all of them fit."""
+    over = np.flatnonzero(np.cumsum(ranked["rows"]) > limit)
+    return float(ranked["rank"][over[0]]) if len(over) else np.inf
+
+
+def _cut(ranked: Ranked, limit: int) -> Ranked:
+    """Leave out what cannot be kept, but for the first rank that does not fit."""
+    over = np.flatnonzero(np.cumsum(ranked["rows"]) > limit)
+    return ranked[: over[0] + 1] if len(over) else ranked
 
 
 def head_to_tail(stream: Sequence[str], config: LongTailConfig, seed: int) -> tuple[str, ...]:
@@ -61,15 +77,3 @@ def long_tail_sizes(largest: int, num_classes: int, imbalance_factor: float) -> 
     """Rows per class from head to tail, at least 1 each (Cui et al., arXiv 1901.05555, section 5.1)."""
     steps = max(num_classes - 1, 1)
     return [max(1, round(largest * imbalance_factor ** (-rank / steps))) for rank in range(num_classes)]
-
-
-def cut_tail(rows: Sequence[Row], sizes: Mapping[str, int], seed: int) -> list[Row]:
-    """At most `sizes[label]` rows of each label, in their old order; a class smaller than its size stays as it is."""
-    ordered = sorted(rows, key=lambda row: draw(seed, "long tail", row.id))
-    left = dict(sizes)
-    kept: set[str] = set()
-    for row in ordered:
-        if left[row.label] > 0:
-            left[row.label] -= 1
-            kept.add(row.id)
-    return [row for row in rows if row.id in kept]

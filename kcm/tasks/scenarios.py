@@ -8,7 +8,7 @@ from all earlier ones. Task-incremental: the task of a row is known when it is a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,24 +16,28 @@ from typing import Literal
 import yaml
 
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.hashing import draw, shuffled
-from kcm.tasks.rows import Row
+from kcm.tasks.hashing import shuffled
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
 TaskOrder = Literal["given", "shuffled"]
 
 
 @dataclass(frozen=True)
-class RowGroup:
-    """The rows of one task before they are split, and its labels in the order of the sequence's label list."""
+class TaskPlan:
+    """The tasks in the order in which they are learned, and which rows are theirs.
 
-    name: str
-    labels: tuple[str, ...]
-    rows: tuple[Row, ...]
+    `labels` are those of each task, in the order of the sequence's label list. `numbers` gives the task of a row, by
+    its label (`by_label`) or by its value of the task column.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    by_label: bool
+    numbers: Mapping[str, int]
 
 
-def group_rows(
-    rows: Sequence[Row],
+def plan_tasks(
+    cells: Collection[tuple[str, str]],
     labels: Sequence[str],
     *,
     scenario: Scenario,
@@ -41,8 +45,8 @@ def group_rows(
     mapping: Mapping[str, Sequence[str]] | None,
     order: TaskOrder,
     seed: int,
-) -> list[RowGroup]:
-    """Group rows into tasks, in the order in which they are learned.
+) -> TaskPlan:
+    """Plan the tasks of rows whose pairs of task value and label are `cells`, in the order of their first rows.
 
     Tasks come from `mapping` (task -> labels, or -> values of the task column when domain-incremental), else from
     `num_tasks` (labels in equal shares, drawn by the seed when `order` is shuffled), else from the task column.
@@ -50,39 +54,24 @@ def group_rows(
     scenario or a label or domain is left over.
     """
     by_label = scenario != "domain_incremental"
+    domains = list(dict.fromkeys(domain for domain, _ in cells))
     if mapping is not None:
-        keys = labels if by_label else list(dict.fromkeys(row.task for row in rows))
         if not by_label:
-            _check_task_column(keys, scenario)
-        assignment = _inverted(mapping, keys, "label" if by_label else "domain")
-        groups = _group(rows, labels, [assignment[row.label if by_label else row.task] for row in rows], list(mapping))
+            _check_task_column(domains, scenario)
+        assignment = _inverted(mapping, labels if by_label else domains, "label" if by_label else "domain")
+        plan = _plan(cells, labels, assignment, list(mapping), by_label)
     elif num_tasks is not None and by_label:
         ordered = shuffled(labels, seed, "classes") if order == "shuffled" else list(labels)
         assignment = _equal_shares(ordered, num_tasks)
-        names = list(dict.fromkeys(assignment.values()))
-        return _group(rows, labels, [assignment[row.label] for row in rows], names)
+        return _plan(cells, labels, assignment, list(dict.fromkeys(assignment.values())), by_label)
     else:
-        names = list(dict.fromkeys(row.task for row in rows))
-        _check_task_column(names, scenario)
-        groups = _group(rows, labels, [row.task for row in rows], names)
+        _check_task_column(domains, scenario)
+        plan = _plan(cells, labels, {domain: domain for domain in domains}, domains, False)
         if scenario == "class_incremental":
-            _check_disjoint(groups)
-    if num_tasks is not None and num_tasks != len(groups):
-        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(groups)} tasks", where="tasks.num_tasks")
-    if order == "given":
-        return groups
-    by_name = {group.name: group for group in groups}
-    return [by_name[name] for name in shuffled(by_name, seed, "tasks")]
-
-
-def shared_out(rows: Sequence[Row], groups: Sequence[RowGroup], seed: int, purpose: str) -> list[list[Row]]:
-    """Rows without a label, by task: the one that they name, else one drawn by the seed."""
-    positions = {group.name: position for position, group in enumerate(groups)}
-    shares: list[list[Row]] = [[] for _ in groups]
-    for row in rows:
-        drawn = int(draw(seed, purpose, row.id) * len(groups))
-        shares[positions.get(row.task, drawn)].append(row)
-    return shares
+            _check_disjoint(plan)
+    if num_tasks is not None and num_tasks != len(plan.names):
+        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(plan.names)} tasks", where="tasks.num_tasks")
+    return plan if order == "given" else _reordered(plan, shuffled(plan.names, seed, "tasks"))
 
 
 def load_mapping(path: str) -> dict[str, list[str]]:
@@ -129,15 +118,31 @@ def _equal_shares(labels: Sequence[str], num_tasks: int) -> dict[str, str]:
     return {label: f"task-{position * num_tasks // len(labels) + 1:0{width}d}" for position, label in enumerate(labels)}
 
 
-def _group(rows: Sequence[Row], labels: Sequence[str], tasks: Sequence[str], names: Sequence[str]) -> list[RowGroup]:
-    members: dict[str, list[Row]] = {name: [] for name in names}
-    for row, task in zip(rows, tasks, strict=True):
-        members[task].append(row)
-    groups = []
-    for name, group in members.items():
-        present = {row.label for row in group}
-        groups.append(RowGroup(name, tuple(label for label in labels if label in present), tuple(group)))
-    return groups
+def _plan(
+    cells: Collection[tuple[str, str]],
+    labels: Sequence[str],
+    assignment: Mapping[str, str],
+    names: Sequence[str],
+    by_label: bool,
+) -> TaskPlan:
+    """The plan of tasks `names`, given the task of every label or domain."""
+    present: dict[str, set[str]] = {name: set() for name in names}
+    for domain, label in cells:
+        present[assignment[label if by_label else domain]].add(label)
+    numbers = {name: number for number, name in enumerate(names)}
+    return TaskPlan(
+        tuple(names),
+        tuple(tuple(label for label in labels if label in present[name]) for name in names),
+        by_label,
+        {value: numbers[name] for value, name in assignment.items()},
+    )
+
+
+def _reordered(plan: TaskPlan, names: Sequence[str]) -> TaskPlan:
+    """The same tasks in the order of `names`."""
+    labels = dict(zip(plan.names, plan.labels, strict=True))
+    numbers = {value: names.index(plan.names[number]) for value, number in plan.numbers.items()}
+    return TaskPlan(tuple(names), tuple(labels[name] for name in names), plan.by_label, numbers)
 
 
 def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
@@ -147,14 +152,14 @@ def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
     raise ConfigError(f"nothing tells the tasks of a {scenario} scenario apart", where="tasks", mend=f"Set {ways}")
 
 
-def _check_disjoint(groups: Sequence[RowGroup]) -> None:
+def _check_disjoint(plan: TaskPlan) -> None:
     seen: dict[str, str] = {}
-    for group in groups:
-        for label in group.labels:
+    for name, labels in zip(plan.names, plan.labels, strict=True):
+        for label in labels:
             if label in seen:
                 raise DataError(
-                    f"class {label!r} appears in two tasks, {seen[label]!r} and {group.name!r}",
+                    f"class {label!r} appears in two tasks, {seen[label]!r} and {name!r}",
                     where="tasks.scenario = class_incremental",
                     mend="Use domain_incremental or task_incremental, or group by num_tasks or mapping",
                 )
-            seen[label] = group.name
+            seen[label] = name

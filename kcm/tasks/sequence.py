@@ -21,7 +21,7 @@ from kcm.tasks.shards import ShardWriter, task_shards
 from kcm.tasks.splits import SPLITS, Split
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("text", pa.string()),
@@ -31,7 +31,8 @@ _SCHEMA = pa.schema(
     ]
 )
 VECTOR = "vector"  # the column of the rows' own vectors: fixed_size_list<float32>[D]
-_DESCRIPTION, _BAD_ROWS = "sequence.json", "bad_rows.csv"
+_DESCRIPTION = "sequence.json"
+BAD_ROWS = "bad_rows.csv"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class TaskSequence:
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(len(self.tasks)):
             _write_rows(folder, number, self.rows(number))
-        write_bad_rows(self.bad_rows, folder / _BAD_ROWS)
+        write_bad_rows(self.bad_rows, folder / BAD_ROWS)
         description = {
             "name": self.name,
             "scenario": self.scenario,
@@ -92,7 +93,7 @@ class TaskSequence:
             "none_label": self.none_label,
             "tasks": [{"name": task.name, "label_names": task.label_names} for task in self.tasks],
         }
-        _write_description(folder, description)
+        write_description(folder, description)
 
     @classmethod
     def load(cls, folder: Path) -> TaskSequence:
@@ -110,7 +111,7 @@ class TaskSequence:
                 tasks=tasks,
                 order=description["order"],
                 seed=description["seed"],
-                bad_rows=read_bad_rows(folder / _BAD_ROWS),
+                bad_rows=read_bad_rows(folder / BAD_ROWS),
                 long_tail=tuple(description["long_tail"]),
                 none_label=description["none_label"],
             )
@@ -136,7 +137,7 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
     _write_rows(folder, number, split_rows(task))
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
     grown = [*description.get("grown", []), task.name]
-    _write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
+    write_description(folder, description | {"label_names": label_names, "tasks": tasks, "grown": grown})
 
 
 def split_rows(task: Task) -> pa.Table:
@@ -152,7 +153,7 @@ def split_rows(task: Task) -> pa.Table:
 
 def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
     """A split from its columns id, text, image, label and group, and vector where rows have one."""
-    columns = {name: pa.array(rows[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}
+    columns = {name: pa.array(rows[name], SCHEMA.field(name).type) for name in SCHEMA.names}
     vectors = rows.get(VECTOR, [])
     if any(vector is not None for vector in vectors):
         columns[VECTOR] = pa.array(vectors, pa.list_(pa.float32(), len(vectors[0])))
@@ -161,10 +162,11 @@ def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
 
 def _schema(found: pa.Schema) -> pa.Schema:
     """The columns of a split's rows; that of their vectors where `found` has it."""
-    return _SCHEMA.append(found.field(VECTOR)) if VECTOR in found.names else _SCHEMA
+    return SCHEMA.append(found.field(VECTOR)) if VECTOR in found.names else SCHEMA
 
 
-def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Say what is known of a sequence without its rows; the last file that is written."""
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     (folder / _DESCRIPTION).write_text(text, encoding="utf-8")
 

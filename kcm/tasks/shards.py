@@ -37,12 +37,13 @@ def task_shards(folder: Path, task: int) -> list[Path]:
 
 
 class ShardWriter:
-    """Writes the rows of one task, as they come, into its shards; a task without rows has one empty shard."""
+    """Writes rows of a task, as they come, into its shards from `first_shard` on: at least one, which may be empty."""
 
-    def __init__(self, folder: Path, task: int, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, task: int, schema: pa.Schema, *, first_shard: int = 0) -> None:
         self._folder, self._task, self._schema = folder, task, schema
         self._file: pq.ParquetWriter | None = None
-        self._num_shards = self._rows_in_file = 0
+        self._first_shard = self._next_shard = first_shard
+        self._rows_in_file = 0
         self._waiting = schema.empty_table()  # rows that do not fill a row group yet
 
     def write(self, rows: pa.Table) -> None:
@@ -60,7 +61,7 @@ class ShardWriter:
     ) -> None:
         if error is None:
             self._write(self._waiting)
-            if not self._num_shards:
+            if self._next_shard == self._first_shard:
                 self._open()
         self._close()
 
@@ -76,8 +77,8 @@ class ShardWriter:
                 self._close()
 
     def _open(self) -> pq.ParquetWriter:
-        self._file = pq.ParquetWriter(shard_file(self._folder, self._task, self._num_shards), self._schema)
-        self._num_shards += 1
+        self._file = pq.ParquetWriter(shard_file(self._folder, self._task, self._next_shard), self._schema)
+        self._next_shard += 1
         self._rows_in_file = 0
         return self._file
 

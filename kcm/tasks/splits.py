@@ -1,24 +1,26 @@
-"""Splits that share no content and no group, drawn by hash so that rows added later move no row already there.
+"""Splits that share no content and no group: a function of a row's unit and a salt, and of nothing else.
 
-Rows with the same content (text, picture or both), or of the same group, form one unit; a unit lies in one split as a
-whole, in every task that has rows of it. Splits that come with the data are honoured.
+The unit of a row is its group, else its content (text, picture or vector). Rows added later move no row. A row whose
+content lies in units of different splits would connect them: it is dropped. Splits that come with the data are
+honoured. N rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from kcm.tasks.hashing import draw
-from kcm.tasks.needs import Draft
-from kcm.tasks.rows import BadRow, Row
-from kcm.tasks.units import Unit, content_key, find_units
 
 Split = Literal["train", "validate", "certify", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-_PRIORITY: tuple[Split, ...] = ("test", "certify", "validate", "train")
+NOT_GIVEN = len(SPLITS)  # the origin of a row whose split is to be drawn
+
+_PUREST_FIRST: tuple[Split, ...] = ("test", "certify", "validate", "train")
 
 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
@@ -38,90 +40,49 @@ def purpose(salt: str, unit: str, fractions: Mapping[Split, float]) -> Split:
 
     Nothing is stratified and nothing moves: units that come later change no unit's split. Another `salt` draws anew.
     """
-    return _pick(draw(salt, "purpose", unit), SPLITS, fractions)
+    drawn = np.array([draw(salt, "purpose", unit)])
+    return SPLITS[int(drawn_splits(drawn, np.array([NOT_GIVEN]), {NOT_GIVEN}, fractions)[0])]
 
 
-def without_overlap(rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
-    """Drop rows whose content or group also occurs in a given split that is kept purer: test, then certify, validate.
+def drawn_splits(
+    draw_N: NDArray[np.float64],
+    origin_N: NDArray[np.integer],
+    origins: Collection[int],
+    fractions: Mapping[Split, float],
+) -> NDArray[np.int8]:
+    """The split of every row as a place in SPLITS, by the draw of its unit; `origins` are those of all rows.
 
-    Rows without a given split pass unchanged.
+    With given splits, `validate` and `certify` are carved from the given validate rows, else from train, and a missing
+    `test` from train.
     """
-    contents: dict[str, str] = {}
-    groups: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    for split in _PRIORITY:
-        members = [row for row in rows if row.split == split]
-        for row in members:
-            if owner := contents.get(content_key(row)) or groups.get(row.group):
-                dropped[row.id] = f"its {_part(row)} or group is also in split {owner}"
-        for row in members:
-            contents.setdefault(content_key(row), split)
-            if row.group:
-                groups.setdefault(row.group, split)
-    return [row for row in rows if row.id not in dropped], [BadRow(*item) for item in dropped.items()]
+    split_N = np.empty(len(draw_N), dtype=np.int8)
+    for origin in np.unique(origin_N):
+        of_origin = origin_N == origin
+        split_N[of_origin] = _pick(draw_N[of_origin], _choices(int(origin), origins), fractions)
+    return split_N
 
 
-def _part(row: Row) -> str:
-    """The name of the part that is the content of a row."""
-    return ("text and image" if row.text else "image") if row.image else "text"
-
-
-def assign_splits(
-    rows: Sequence[Row], tasks: Sequence[str], fractions: Mapping[Split, float], seed: int
-) -> list[Split]:
-    """The split of every row; `tasks` names the task of each.
-
-    Rows without a given split are drawn by `fractions`. With given splits, `validate` and `certify` are carved from
-    the given validate rows, else from train, and a missing `test` from train. Where the draw leaves a split without
-    what it needs, a few units move. Rows must have passed `without_overlap`.
-    """
-    origins = {row.split for row in rows}
-    splits: dict[int, Split] = {}
-    for origin in sorted(origins):
-        choices = _choices(origin, origins)
-        units = find_units(rows, [position for position, row in enumerate(rows) if row.split == origin])
-        units.sort(key=lambda unit: (draw(seed, "split", unit.name), unit.name))
-        draft = Draft(units, _draw(units, choices, fractions, seed), rows, tasks)
-        if "train" in choices:
-            draft.fill_train("train")
-        for split in choices:
-            if split != "train":
-                draft.fill_other(split, [donor for donor in choices if donor != split])
-        for unit, split in zip(units, draft.splits, strict=True):
-            splits.update(dict.fromkeys(unit.positions, split))
-    return [splits[position] for position in range(len(rows))]
-
-
-def _choices(origin: str, origins: set[str]) -> list[Split]:
-    """The splits among which rows of a given split ("" for none) are shared out."""
-    missing: list[Split] = [split for split in SPLITS if split not in origins]
-    match origin:
-        case "":
-            return list(SPLITS)
+def _choices(origin: int, origins: Collection[int]) -> list[Split]:
+    """The splits among which rows of a given split are shared out."""
+    if origin == NOT_GIVEN:
+        return list(SPLITS)
+    missing = [split for number, split in enumerate(SPLITS) if number not in origins]
+    match SPLITS[origin]:
         case "train":
-            carved_elsewhere = {"certify"} if "validate" in origins else set()
+            carved_elsewhere = {"certify"} if SPLITS.index("validate") in origins else set()
             return ["train", *(split for split in missing if split not in carved_elsewhere)]
         case "validate":
             return ["validate", *(split for split in missing if split == "certify")]
-        case _:
-            return [split for split in SPLITS if split == origin]
+        case split:
+            return [split]
 
 
-def _draw(units: Sequence[Unit], choices: Sequence[Split], fractions: Mapping[Split, float], seed: int) -> list[Split]:
-    total = sum(fractions[split] for split in choices)
-    num_rows = sum(len(unit.positions) for unit in units)
-    smallest = min(fractions[split] for split in choices) / total * num_rows
-    drawn = []
-    for unit in units:
-        # Common sentences can chain many groups together; such a unit would swamp a small split.
-        swamps = unit.num_groups > 1 and len(unit.positions) > smallest and "train" in choices
-        drawn.append("train" if swamps else _pick(draw(seed, "split", unit.name) * total, choices, fractions))
-    return drawn
-
-
-def _pick(position: float, choices: Sequence[Split], fractions: Mapping[Split, float]) -> Split:
+def _pick(draw_N: NDArray[np.float64], choices: Sequence[Split], fractions: Mapping[Split, float]) -> NDArray[np.int8]:
+    left_N = draw_N * sum(fractions[split] for split in choices) if len(choices) < len(SPLITS) else draw_N.copy()
+    picked_N = np.full(len(draw_N), SPLITS.index(choices[-1]), dtype=np.int8)
+    open_N = np.ones(len(draw_N), dtype=bool)
     for split in choices:
-        position -= fractions[split]
-        if position < 0:
-            return split
-    return choices[-1]
+        left_N = left_N - fractions[split]
+        picked_N[open_N & (left_N < 0)] = SPLITS.index(split)
+        open_N &= left_N >= 0
+    return picked_N

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
-import numpy as np
-
-from kcm.metrics.units import Units
-from kcm.tasks.sequence import TaskSequence
-from kcm.tasks.splits import SPLITS
+from kcm.tasks.sequence import read_description
 from kcm.tasks.units import text_key
 
 _SHORTEST = 5  # letters of labels that are compared: shorter ones, such as cat and car, differ by a letter on purpose
@@ -23,34 +20,30 @@ class Summary:
     """Counts of a task sequence.
 
     `labels` are the rows of each label, `rows` those of each task by split, `certify_units` what was drawn
-    independently of the certify split of each task, `alike` pairs of labels that are spelled almost alike.
+    independently of the certify split of each task. `num_overlapping` rows were left out since another split has their
+    content or group.
     """
 
     labels: dict[str, int]
     rows: dict[str, dict[str, int]]
     certify_units: dict[str, int]
-    alike: list[tuple[str, str]]
     num_bad: int
+    num_overlapping: int = 0
 
     @property
     def num_rows(self) -> int:
         """All rows that are used."""
         return sum(sum(splits.values()) for splits in self.rows.values())
 
+    @property
+    def alike(self) -> list[tuple[str, str]]:
+        """Pairs of labels that are spelled almost alike."""
+        return alike(self.labels)
 
-def summarize(sequence: TaskSequence) -> Summary:
-    """Count rows, labels and units."""
-    counts: Counter[int] = Counter()
-    rows: dict[str, dict[str, int]] = {}
-    units: dict[str, int] = {}
-    for task in sequence.tasks:
-        rows[task.name] = {split: len(task.splits[split]) for split in SPLITS}
-        for split in SPLITS:
-            counts.update(task.splits[split]["label"])
-        groups = np.array([group or None for group in task.splits["certify"]["group"]], dtype=object)
-        units[task.name] = Units(groups, len(groups)).count
-    labels = {label: counts[number] for number, label in enumerate(sequence.label_names)}
-    return Summary(labels, rows, units, alike(sequence.label_names), len(sequence.bad_rows))
+
+def read_summary(folder: Path) -> Summary:
+    """The summary of a sequence that `kcm.tasks.build` wrote."""
+    return Summary(**read_description(folder)["summary"])
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -13,19 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
-from kcm.tasks.rows import Row
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Rows, by position, connected by shared content or group. `name` stays when rows are added to its groups."""
-
-    name: str
-    positions: tuple[int, ...]
-    num_groups: int
-
-
-def content_key(row: Row | Content) -> str:
+def content_key(row: Content) -> str:
     """A key that rows of equal content share, from the bytes of picture and vector, and the text's key.
 
     A picture that was encoded again has another key.
@@ -53,27 +42,22 @@ def unit_of(digest: bytes, key: bytes) -> str:
     return hmac.digest(key, digest, "sha256")[:16].hex()
 
 
-def find_units(rows: Sequence[Row], positions: Sequence[int]) -> list[Unit]:
-    """The units of the rows at `positions`, in the order of their first rows."""
+def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """The name of every row's unit, where rows that share a text or a group, directly or through others, are one.
+
+    A row without a group ("") is connected by its text alone. A unit with groups is called by the first of them.
+    """
     keys: dict[str, int] = {}
     edges: list[tuple[int, int]] = []
-    for node, position in enumerate(positions):
-        row = rows[position]
-        names = [content_key(row), *([f"group\0{row.group}"] if row.group else [])]
-        edges.extend((node, keys.setdefault(name, len(keys))) for name in names)
+    for row, (content, group) in enumerate(zip(contents, groups, strict=True)):
+        names = [content_key(Content(content)), *([f"group\0{group}"] if group else [])]
+        edges.extend((row, keys.setdefault(name, len(keys))) for name in names)
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
-    size = len(positions) + len(keys)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], len(positions) + ends[:, 1])), shape=(size, size))
+    size = len(contents) + len(keys)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], len(contents) + ends[:, 1])), shape=(size, size))
     _, component = connected_components(graph.tocsr(), directed=False)
-
-    members: dict[int, list[int]] = {}
-    for position, number in zip(positions, component, strict=False):
-        members.setdefault(int(number), []).append(position)
-    names_of: dict[int, list[str]] = {}
-    for name, index in keys.items():
-        names_of.setdefault(int(component[len(positions) + index]), []).append(name)
-    return [
-        # "group" sorts before "image" and "text": a unit with groups is called by the first of them.
-        Unit(min(names_of[number]), tuple(rows_of), sum(name.startswith("group\0") for name in names_of[number]))
-        for number, rows_of in members.items()
-    ]
+    names_of: dict[int, str] = {}
+    for name, index in keys.items():  # "group" sorts before "text"
+        number = int(component[len(contents) + index])
+        names_of[number] = min(name, names_of.get(number, name))
+    return [names_of[int(number)] for number in component[: len(contents)]]

@@ -25,6 +25,11 @@ def overview(
         yield f"  and {more} more tasks"
     if summary.num_bad:
         yield f"{summary.num_bad:,} bad rows are left out; bad_rows.csv in the run's folder lists them"
+    if summary.num_overlapping:
+        yield (
+            f"{summary.num_overlapping:,} rows are left out since another split has their content or group;"
+            " bad_rows.csv lists them too"
+        )
     for first, second in summary.alike[:_SHOWN]:
         counts = summary.labels[first], summary.labels[second]
         yield f"warning: two labels are spelled almost alike: {first!r} ({counts[0]:,}) and {second!r} ({counts[1]:,})"

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
-import pyarrow as pa
-from pydantic import Field, InstanceOf
+from pydantic import Field
 from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.encoders import EncoderConfig
-from kcm.inputs.content import image_digest
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
-from kcm.tasks import TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.summary import summarize
+from kcm.tasks import TasksConfig
+from kcm.tasks.build import write_sequence
 from pipelines.context import Attempt, Context
+from pipelines.data.passes import workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.artefact import Artefact
+from pipelines.store.sequence import Names, SequenceArtefact
 
 
 class Rows(Plan):
     """A task sequence; its identity is the content of the rows, not the name of their file."""
 
     content: str
-    sequence: InstanceOf[TaskSequence] = Field(exclude=True)
+    written: Path = Field(exclude=True)
 
     def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
-        self.sequence.save(attempt.folder)
+        for file in self.written.iterdir():
+            shutil.move(file, attempt.folder / file.name)
 
 
 class Tasks(Stage):
@@ -41,7 +42,7 @@ class Tasks(Stage):
     Bad rows are listed by id and reason in the run's folder before they can stop the run.
     """
 
-    stage, version, writes = "tasks", 2, SequenceArtefact
+    stage, version, writes = "tasks", 3, SequenceArtefact
 
     tasks: TasksConfig
     encoder: EncoderConfig
@@ -51,40 +52,36 @@ class Tasks(Stage):
     certificate: CertificateConfig
     tune: TuneConfig
 
+    def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
+        """The artefact. Its rows are written before it has a name, which is made of them."""
+        try:
+            return super().build(done, context)
+        finally:
+            shutil.rmtree(_written(context), ignore_errors=True)
+
     def plan(self, context: Context) -> Rows:
-        """Build the sequence, so that faults of the data and its labels stop the run before hours of encoding."""
-        sequence = build_sequence(
+        """Write the sequence, so that faults of the data and its labels stop the run before hours of encoding."""
+        folder = _written(context)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        digest = write_sequence(
             self.tasks,
-            context.assets_path,
+            folder,
+            self.tasks.source.build(context.assets_path, self.encoder.vector_columns),
             self.seed,
             reads=self.encoder.reads | self.large.reads,
             bad_rows_file=context.run_folder / "bad_rows.csv",
-            source=self.tasks.source.build(context.assets_path, self.encoder.vector_columns),
+            workers=workers_of(context.store.storage),
         )
-        self.learner.build(self.seed).check(len(sequence.label_names))
-        return Rows(content=_digest(sequence), sequence=sequence)
+        self.learner.build(self.seed).check(len(Names.read(folder).labels))
+        return Rows(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
         """Say what the rows are and what could be certified with them, before anything is paid."""
-        summary = summarize(artefact.load())
-        for line in overview(summary, self.certificate, self.tune.scopes, self.tasks.fractions):
+        for line in overview(artefact.summary, self.certificate, self.tune.scopes, self.tasks.fractions):
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
 
 
-def _digest(sequence: TaskSequence) -> str:
-    digest = hashlib.sha256(
-        json.dumps([sequence.name, sequence.scenario, sequence.label_names, sequence.none_label]).encode()
-    )
-    for number, task in enumerate(sequence.tasks):
-        digest.update(json.dumps([task.name, task.label_names, _plain(sequence.rows(number))]).encode())
-    return digest.hexdigest()
-
-
-def _plain(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as plain values: a picture by its digest, and not at all where there is none."""
-    plain: list[dict[str, Any]] = rows.to_pylist()
-    for row in plain:
-        if image := row.pop("image"):
-            row["image"] = image_digest(image)
-    return plain
+def _written(context: Context) -> Path:
+    """Where the sequence of a run is written; a run has one driver at a time."""
+    return context.run_folder / "sequence"

@@ -54,8 +54,8 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 class Space(Config):
     """The fingerprint of two searches of which one may start from the best points of the other.
 
-    They agree in everything but the seed, the order of the tasks, the revision of the rows and where the work runs. The
-    best points are evaluated anew, and first: the rows may have changed.
+    They agree in everything but the seeds, the order of the tasks, the revision of the rows and where the work runs.
+    The best points are evaluated anew, and first: the rows may have changed.
     """
 
     tasks: TasksConfig
@@ -72,7 +72,7 @@ class Space(Config):
     def fingerprint(self) -> str:
         """64 bits of SHA-256, as hexadecimal."""
         may_differ: dict[str, Any] = {
-            "tasks": {"source": {"revision": True}, "order_seed": True},
+            "tasks": {"source": {"revision": True}, "order_seed": True, "salt": True},
             "tune": {"num_trials": True, "prompt_modes": True, "warm_start": True},
         }
         shared = json.dumps(self.model_dump(mode="json", exclude=may_differ), sort_keys=True)

@@ -15,6 +15,7 @@ from kcm.learners.stream import matrix
 from kcm.tasks import TaskSequence
 from kcm.tasks.sequence import VECTOR, read_description, read_rows
 from kcm.tasks.shards import task_shards
+from kcm.tasks.summary import Summary, read_summary
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
@@ -27,6 +28,12 @@ class Names:
     tasks: tuple[str, ...]
     labels: tuple[str, ...]
     none_label: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Names:
+        """The names of a saved sequence."""
+        known = read_description(folder)
+        return cls(tuple(task["name"] for task in known["tasks"]), tuple(known["label_names"]), known["none_label"])
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -62,9 +69,12 @@ class SequenceArtefact(Artefact):
     @cached_property
     def names(self) -> Names:
         """The names of tasks and labels."""
-        known = read_description(self.folder)
-        tasks = tuple(task["name"] for task in known["tasks"])
-        return Names(tasks, tuple(known["label_names"]), known["none_label"])
+        return Names.read(self.folder)
+
+    @property
+    def summary(self) -> Summary:
+        """Counts of the rows, as `tasks` wrote them; other stages do not."""
+        return read_summary(self.folder)
 
     def shards(self, number: int) -> list[Path]:
         """The files with the rows of one task, in order; features and outcomes have the same shards."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from kcm.config import parse_config
-from kcm.tasks import TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.rows import Row
+from kcm.inputs.content import TEXT
+from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence, passes
+from kcm.tasks.build import SequenceBuild, in_process
+from kcm.tasks.overlap import Status
+from kcm.tasks.rows import Record, read_bad_rows
+from kcm.tasks.rows import rows_of as normalised
+from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.sources import Source, TableShard
 
 
 @pytest.fixture
@@ -60,14 +68,45 @@ def labelled() -> Callable[..., list[tuple[str, str]]]:
 
 
 @pytest.fixture
-def rows_of() -> Callable[..., list[Row]]:
-    """`rows_of(texts, labels, group=…, task=…, split=…)` gives rows with the ids 0, 1, 2, …"""
+def rows_of() -> Callable[..., pa.Table]:
+    """`rows_of(texts, labels, group=…, task=…, split=…)` gives normalised rows with the ids 0, 1, 2, …"""
 
-    def rows(texts: Sequence[str], labels: Sequence[str] | None = None, **columns: Sequence[str]) -> list[Row]:
+    def rows(texts: Sequence[str], labels: Sequence[str] | None = None, **columns: Sequence[str]) -> pa.Table:
         labels = labels or ["a"] * len(texts)
-        named = [
-            [columns[key][i] if key in columns else "" for key in ("group", "task", "split")] for i in range(len(texts))
-        ]
-        return [Row(str(i), text, labels[i], *named[i]) for i, text in enumerate(texts)]
+        return normalised(
+            [
+                Record(str(i), text, labels[i], **{name: values[i] for name, values in columns.items()})
+                for i, text in enumerate(texts)
+            ]
+        )
 
     return rows
+
+
+@dataclass
+class Splits:
+    """The split of every row by its id, and the reason why the others are left out."""
+
+    of: dict[str, str]
+    reasons: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
+    """`split(table, …, fractions=…, salt=…)` draws splits; every table is a shard of the source."""
+
+    def drawn(*tables: pa.Table, salt: int = 0, **values: object) -> Splits:
+        folder = tmp_path_factory.mktemp("split")
+        config = parse_config(TasksConfig, {"salt": salt, "max_bad_rows": "100%", **values})
+        source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(tables)))
+        build = SequenceBuild(config, source, 0, folder, folder, in_process)
+        build.clean(TEXT)
+        build.split(None)
+        found: dict[str, str] = {}
+        for block in build.blocks:
+            for row_id, state in zip(block.payload()["id"].to_pylist(), passes.states(block), strict=True):
+                if state["status"] == Status.KEPT:
+                    found[row_id] = SPLITS[state["split"]]
+        return Splits(found, {row.id: row.reason for row in read_bad_rows(folder / BAD_ROWS)})
+
+    return drawn

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-import itertools
-
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kcm.errors import DataError
-from kcm.tasks.sampling import LongTailConfig, cap_rows, cut_tail, head_to_tail, long_tail_sizes
+from kcm.tasks import SPLITS
+from kcm.tasks.sampling import (
+    LongTailConfig,
+    first_ranks,
+    head_to_tail,
+    join_ranks,
+    long_tail_sizes,
+    threshold,
+)
+
+ranks = st.lists(st.integers(0, 12).map(lambda rank: rank / 16), max_size=30)
 
 
-def test_a_cap_keeps_whole_groups_in_their_old_order(rows_of):
-    rows = rows_of([f"text {i}" for i in range(90)], group=[f"document {i // 3}" for i in range(90)])
-    kept = cap_rows(rows, 40, seed=0, task="t")
-    assert len(kept) == 39
-    assert [int(row.id) for row in kept] == sorted(int(row.id) for row in kept)
-    groups = {row.group for row in kept}
-    assert len(kept) == sum(row.group in groups for row in rows)
+@given(blocks=st.lists(ranks, min_size=1, max_size=4), limit=st.integers(1, 20))
+def test_a_threshold_over_blocks_is_that_over_all_rows(blocks: list[list[float]], limit: int) -> None:
+    joined = first_ranks(np.array(blocks[0]), limit)
+    for block in blocks[1:]:
+        joined = join_ranks(joined, first_ranks(np.array(block), limit), limit)
+    rows = sorted(rank for block in blocks for rank in block)
+    kept: list[float] = []  # the oracle: whole ranks, until one does not fit
+    for rank in sorted(set(rows)):
+        if len(kept) + rows.count(rank) > limit:
+            break
+        kept += [rank] * rows.count(rank)
+    stop = threshold(joined, limit)
+    assert [rank for rank in rows if rank < stop] == kept
 
 
-def test_a_smaller_cap_gives_a_subset_of_a_larger_one(rows_of):
-    rows = rows_of([f"text {i}" for i in range(200)], group=[f"document {i * i % 37}" for i in range(200)])
-    kept = [{row.id for row in cap_rows(rows, limit, seed=1, task="t")} for limit in range(60, 200, 10)]
-    assert all(small <= large for small, large in itertools.pairwise(kept))
-    assert len(kept[0]) < len(kept[-1])
+def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build):
+    rows = [(f"text {i}", "ab"[i % 2], f"document {i // 3}") for i in range(900)]
+    path = write_csv(rows, ("text", "label", "document"))
+    found = []
+    for limit in (301, 601):
+        sequence = build(path, num_tasks=1, max_rows_per_task=limit, source={"group_column": "document"})
+        splits = sequence.tasks[0].splits
+        found.append({row for split in SPLITS for row in splits[split]["id"]})
+        assert len(found[-1]) == limit - 1  # a group of three does not fit any more
+        groups = [group for split in SPLITS for group in splits[split]["group"]]
+        assert {groups.count(group) for group in groups} == {3}
+        for split in SPLITS:
+            numbers = [int(row.removeprefix("data-")) for row in splits[split]["id"]]
+            assert numbers == sorted(numbers)
+    assert found[0] < found[1]
 
 
-def test_a_cap_above_the_number_of_rows_keeps_them_all(rows_of):
-    rows = rows_of(["a", "b"])
-    assert cap_rows(rows, 2, seed=0, task="t") == rows
-
-
-def test_a_cap_smaller_than_a_group_is_refused(rows_of):
-    rows = rows_of(["a", "b", "c"], group=["d", "d", "d"])
-    with pytest.raises(DataError, match=r"max_rows_per_task = 2 .* task 'mail'"):
-        cap_rows(rows, 2, seed=0, task="mail")
+def test_a_cap_smaller_than_a_group_is_refused(write_csv, build):
+    path = write_csv([(f"text {i}", "ab"[i % 2], "one") for i in range(40)], ("text", "label", "document"))
+    with pytest.raises(DataError, match=r"max_rows_per_task = 20 .* task 'task-1'"):
+        build(path, num_tasks=1, max_rows_per_task=20, source={"group_column": "document"})
 
 
 @pytest.mark.parametrize(
@@ -64,15 +86,6 @@ def test_the_head_comes_first_last_or_anywhere():
     drawn = {head_to_tail(stream, LongTailConfig(order="shuffled"), seed) for seed in range(10)}
     assert len(drawn) > 5
     assert all(sorted(order) == list(stream) for order in drawn)
-
-
-def test_cutting_keeps_so_many_rows_of_each_label_and_nests(rows_of):
-    rows = rows_of([f"text {i}" for i in range(60)], list("abc") * 20)
-    small, large = ({row.id for row in cut_tail(rows, {"a": a, "b": 2, "c": 100}, seed=0)} for a in (5, 9))
-    assert small < large
-    kept = cut_tail(rows, {"a": 5, "b": 2, "c": 100}, seed=0)
-    assert [sum(row.label == label for row in kept) for label in "abc"] == [5, 2, 20]
-    assert [int(row.id) for row in kept] == sorted(int(row.id) for row in kept)
 
 
 def test_an_imbalance_factor_under_1_is_refused():

@@ -7,74 +7,75 @@ import json
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.scenarios import group_rows, load_mapping
+from kcm.tasks.scenarios import load_mapping, plan_tasks
 
 LABELS = tuple("abcdefg")
 
 
-def grouped(rows, labels=LABELS, **options):
+CELLS = [("news", label) for label in LABELS] + [("mail", label) for label in LABELS]
+
+
+def planned(cells=CELLS, labels=LABELS, **options):
     defaults = {"scenario": "class_incremental", "num_tasks": None, "mapping": None, "order": "given", "seed": 0}
-    return group_rows(rows, labels, **{**defaults, **options})
+    return plan_tasks(cells, labels, **{**defaults, **options})
 
 
-@pytest.fixture
-def rows(rows_of):
-    """Two rows of each of seven labels, in two domains."""
-    return rows_of([str(i) for i in range(14)], list(LABELS * 2), task=["news"] * 7 + ["mail"] * 7)
+def test_labels_are_shared_out_equally_and_the_first_tasks_get_the_rest():
+    plan = planned(num_tasks=3)
+    assert plan.labels == (("a", "b", "c"), ("d", "e"), ("f", "g"))
+    assert plan.names == ("task-1", "task-2", "task-3")
+    assert plan.by_label
+    assert plan.numbers == dict(zip("abcdefg", (0, 0, 0, 1, 1, 2, 2), strict=True))
 
 
-def test_labels_are_shared_out_equally_and_the_first_tasks_get_the_rest(rows):
-    groups = grouped(rows, num_tasks=3)
-    assert [group.labels for group in groups] == [("a", "b", "c"), ("d", "e"), ("f", "g")]
-    assert [group.name for group in groups] == ["task-1", "task-2", "task-3"]
-    assert sorted(row.id for group in groups for row in group.rows) == sorted(row.id for row in rows)
-    assert all(row.label in group.labels for group in groups for row in group.rows)
-
-
-def test_names_of_tasks_sort_as_they_come(rows_of):
+def test_names_of_tasks_sort_as_they_come():
     labels = [f"l{i:02d}" for i in range(12)]
-    names = [group.name for group in grouped(rows_of(labels, labels), labels, num_tasks=12)]
-    assert names == sorted(names)
+    names = planned([("", label) for label in labels], labels, num_tasks=12).names
+    assert list(names) == sorted(names)
 
 
-def test_a_shuffled_order_depends_on_the_seed_alone(rows):
-    def labels_by_task(rows, seed):
-        return [group.labels for group in grouped(rows, num_tasks=3, order="shuffled", seed=seed)]
+def test_a_shuffled_order_depends_on_the_seed_alone():
+    def labels_by_task(cells, seed):
+        return planned(cells, num_tasks=3, order="shuffled", seed=seed).labels
 
-    assert labels_by_task(rows, 1) == labels_by_task(rows[::-1], 1)
-    assert len({str(labels_by_task(rows, seed)) for seed in range(20)}) > 10
+    assert labels_by_task(CELLS, 1) == labels_by_task(CELLS[::-1], 1)
+    assert len({labels_by_task(CELLS, seed) for seed in range(20)}) > 10
     for seed in range(20):
-        assert sorted(label for labels in labels_by_task(rows, seed) for label in labels) == list(LABELS)
+        assert sorted(label for labels in labels_by_task(CELLS, seed) for label in labels) == list(LABELS)
 
 
-def test_every_label_comes_first_equally_often_over_seeds(rows):
-    firsts = [grouped(rows, num_tasks=7, order="shuffled", seed=seed)[0].labels[0] for seed in range(700)]
+def test_a_shuffled_order_of_domains_keeps_their_rows():
+    plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
+    assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
+    assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
+
+
+def test_every_label_comes_first_equally_often_over_seeds():
+    firsts = [planned(num_tasks=7, order="shuffled", seed=seed).labels[0][0] for seed in range(700)]
     statistic = sum((firsts.count(label) - 100) ** 2 / 100 for label in LABELS)
     assert statistic < 22.5  # chi-square with 6 degrees of freedom, p = 0.001
 
 
-def test_a_mapping_names_the_tasks_and_their_order(rows):
-    groups = grouped(rows, mapping={"second half": ["e", "f", "g"], "first half": ["a", "b", "c", "d"]})
-    assert [(group.name, group.labels) for group in groups] == [
-        ("second half", ("e", "f", "g")),
-        ("first half", ("a", "b", "c", "d")),
-    ]
+def test_a_mapping_names_the_tasks_and_their_order():
+    plan = planned(mapping={"second half": ["e", "f", "g"], "first half": ["a", "b", "c", "d"]})
+    assert (plan.names, plan.labels) == (("second half", "first half"), (("e", "f", "g"), ("a", "b", "c", "d")))
 
 
-def test_domains_come_from_the_task_column_in_the_order_of_the_rows(rows):
-    groups = grouped(rows, scenario="domain_incremental")
-    assert [(group.name, group.labels) for group in groups] == [("news", LABELS), ("mail", LABELS)]
+def test_domains_come_from_the_task_column_in_the_order_of_the_rows():
+    plan = planned(scenario="domain_incremental")
+    assert (plan.names, plan.labels) == (("news", "mail"), (LABELS, LABELS))
+    assert not plan.by_label
 
 
-def test_a_mapping_can_join_domains(rows):
-    (group,) = grouped(rows, scenario="domain_incremental", mapping={"all": ["mail", "news"]})
-    assert len(group.rows) == 14
+def test_a_mapping_can_join_domains():
+    plan = planned(scenario="domain_incremental", mapping={"all": ["mail", "news"]})
+    assert plan.numbers == {"mail": 0, "news": 0}
 
 
-def test_a_class_in_two_tasks_is_refused_when_class_incremental_but_not_when_task_incremental(rows):
+def test_a_class_in_two_tasks_is_refused_when_class_incremental_but_not_when_task_incremental():
     with pytest.raises(DataError, match="class 'a' appears in two tasks, 'news' and 'mail'"):
-        grouped(rows)
-    assert len(grouped(rows, scenario="task_incremental")) == 2
+        planned()
+    assert len(planned(scenario="task_incremental").names) == 2
 
 
 @pytest.mark.parametrize(
@@ -85,26 +86,26 @@ def test_a_class_in_two_tasks_is_refused_when_class_incremental_but_not_when_tas
         ({"x": [*LABELS, "gg"]}, "no row has label 'gg'.*'g'"),
     ],
 )
-def test_a_mapping_that_does_not_fit_the_labels_is_refused(mapping, message, rows):
+def test_a_mapping_that_does_not_fit_the_labels_is_refused(mapping, message):
     with pytest.raises(DataError, match=message):
-        grouped(rows, mapping=mapping)
+        planned(mapping=mapping)
 
 
-def test_tasks_that_nothing_tells_apart_are_refused(rows_of):
-    rows = rows_of(["x", "y"], ["a", "b"])
+def test_tasks_that_nothing_tells_apart_are_refused():
+    cells = [("", "a"), ("", "b")]
     with pytest.raises(ConfigError, match=r"Set source\.task_column"):
-        grouped(rows, "ab", scenario="domain_incremental")
+        planned(cells, "ab", scenario="domain_incremental")
     with pytest.raises(ConfigError, match=r"Set source\.task_column"):
-        grouped(rows, "ab", scenario="domain_incremental", mapping={"first": ["news"]})
+        planned(cells, "ab", scenario="domain_incremental", mapping={"first": ["news"]})
     with pytest.raises(ConfigError, match="Set num_tasks, mapping"):
-        grouped(rows, "ab")
+        planned(cells, "ab")
 
 
-def test_a_number_of_tasks_that_cannot_be_is_refused(rows):
+def test_a_number_of_tasks_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="num_tasks = 8, but there are 7 labels"):
-        grouped(rows, num_tasks=8)
+        planned(num_tasks=8)
     with pytest.raises(ConfigError, match="num_tasks = 3, but there are 2 tasks"):
-        grouped(rows, num_tasks=3, scenario="domain_incremental")
+        planned(num_tasks=3, scenario="domain_incremental")
 
 
 def test_a_mapping_is_read_from_json_and_yaml(tmp_path):

@@ -1,3 +1,5 @@
+"""A run says what is in its rows."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,8 +8,9 @@ import pandas as pd
 import pytest
 
 from kcm.config import parse_config
-from kcm.tasks import TasksConfig, build_sequence
-from kcm.tasks.summary import alike, summarize
+from kcm.tasks import TasksConfig
+from kcm.tasks.build import write_sequence
+from kcm.tasks.summary import alike, read_summary
 
 
 def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
@@ -22,8 +25,8 @@ def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "rows.csv", index=False)
     source = {"kind": "files", "path": str(tmp_path / "rows.csv"), "text_column": "text", "group_column": "user"}
     config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
-    sequence = build_sequence(config, tmp_path, seed=0)
-    found = summarize(sequence)
+    write_sequence(config, tmp_path / "sequence", config.source.build(tmp_path), seed=0)
+    found = read_summary(tmp_path / "sequence")
     assert found.labels == {"billing": 50, "billling": 50, "cards": 100}
     assert found.alike == [("billing", "billling")]
     assert (found.num_rows, found.num_bad) == (200, 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kcm.inputs.content import Content
-from kcm.tasks.rows import Row
-from kcm.tasks.units import content_key, find_units, text_key, unit_digest, unit_of
+from kcm.tasks.units import connected_units, content_key, text_key, unit_digest, unit_of
 
 
 def test_case_white_space_and_width_make_no_other_text():
@@ -14,28 +13,21 @@ def test_case_white_space_and_width_make_no_other_text():
 
 def test_rows_share_their_content_when_text_and_picture_are_the_same():
     def key(text, image):
-        return content_key(Row("1", text, "a", "", "", "", image))
+        return content_key(Content(text, image))
 
     assert key("A cat", b"1") == key("a  cat", b"1")
     assert len({key("a cat", b"1"), key("a cat", b"2"), key("", b"1"), key("a cat", b"")}) == 4
 
 
-def test_units_follow_chains_of_texts_and_groups(rows_of):
-    rows = rows_of(["x", "y", "Y", "z", "w", "x"], group=["d1", "d1", "d2", "d2", "", ""])
-    units = find_units(rows, range(6))
-    assert [(unit.positions, unit.num_groups) for unit in units] == [((0, 1, 2, 3, 5), 2), ((4,), 0)]
+def test_units_follow_chains_of_texts_and_groups():
+    names = connected_units(["x", "y", "Y", "z", "w", "x"], ["d1", "d1", "d2", "d2", "", ""])
+    assert names[:4] == [names[0]] * 4
+    assert names[5] == names[0] != names[4]
+    assert connected_units([], []) == []
 
 
-def test_only_the_given_positions_are_joined(rows_of):
-    rows = rows_of(["x", "x", "x"])
-    assert [unit.positions for unit in find_units(rows, [0, 2])] == [(0, 2)]
-    assert find_units(rows, []) == []
-
-
-def test_a_unit_keeps_its_name_when_its_document_grows(rows_of):
-    small = find_units(rows_of(["middle"], group=["d"]), [0])
-    grown = find_units(rows_of(["middle", "a", "z"], group=["d"] * 3), range(3))
-    assert [unit.name for unit in small] == [unit.name for unit in grown]
+def test_a_unit_keeps_its_name_when_its_document_grows():
+    assert set(connected_units(["middle", "a", "z"], ["d"] * 3)) == set(connected_units(["middle"], ["d"]))
 
 
 def test_inputs_are_of_one_unit_where_rows_would_be() -> None:

@@ -17,15 +17,16 @@ def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_tas
     rows = {
         task: {"train": 5 * count, "validate": count, "certify": count, "test": count} for task, count in units.items()
     }
-    summary = Summary({"billing": 50, "billling": 2}, rows, units, [("billing", "billling")], 3)
+    summary = Summary({"billing": 50, "billling": 2}, rows, units, 3, 7)
     return list(overview(summary, CertificateConfig(**certificate), scopes, DEFAULT_FRACTIONS))
 
 
 def test_rows_labels_and_slips_are_told() -> None:
-    first, task, bad, slip, _ = lines({"bank": 200})
+    first, task, bad, overlapping, slip, _ = lines({"bank": 200})
     assert first == "1,600 rows, 2 labels: billing 50, billling 2"
     assert task == "  task bank: train 1,000, validate 200, certify 200, test 200"
     assert bad.startswith("3 bad rows are left out")
+    assert overlapping.startswith("7 rows are left out since another split has their content or group")
     assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
 
 

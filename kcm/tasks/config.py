@@ -1,0 +1,59 @@
+"""The section `tasks` of a configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from kcm.config import Config
+from kcm.tasks.reviews import ReviewsSource
+from kcm.tasks.sampling import LongTailConfig
+from kcm.tasks.scenarios import Scenario, TaskOrder
+from kcm.tasks.sources import SourceConfig
+from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions
+
+
+class TasksConfig(Config):
+    """The source of the rows, and how they become tasks."""
+
+    source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
+    scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")
+    num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are shared out equally.")
+    mapping: str | None = Field(
+        default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
+    )
+    order: TaskOrder = Field(
+        default="given", description="Tasks and classes as the source gives them, or drawn by the seed."
+    )
+    order_seed: int | None = Field(
+        default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
+    )
+    max_rows_per_task: int | None = Field(
+        default=None,
+        ge=1,
+        description="Cap per task, whole groups, all splits together; and one of as many for its unlabelled rows.",
+    )
+    salt: int | None = Field(
+        default=None, ge=0, description="Draws the splits, by unit and by nothing else; null: the seed of the run."
+    )
+    fractions: Fractions = Field(default=DEFAULT_FRACTIONS, description="Shares of train, validate, certify and test.")
+    max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
+    long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
+    out_of_scope: Literal["drop", "keep"] = Field(
+        default="drop", description="What becomes of rows with none of the labels."
+    )
+    unlabelled: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        description="Rows without a label are bad rows; or train rows that the large model and the judge alone teach.",
+    )
+
+    @field_validator("max_bad_rows", mode="before")
+    @classmethod
+    def _count_or_share(cls, value: object) -> int | str:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) and float(value[:-1]) <= 100:
+            return value
+        raise ValueError("must be a count such as 20, or a share such as 1%")

@@ -1,0 +1,44 @@
+"""Rows that go through Ray Data become the same files as rows that go through one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kcm.config import parse_config
+from kcm.errors import DataError
+from kcm.tasks import TasksConfig
+from kcm.tasks.build import write_sequence
+from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.sources import Source, TableShard
+from pipelines.data.passes import on_ray_data
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) -> None:
+    records = [
+        Record(f"r{i % 990}", f"text {i % 700}", f"label-{i % 4}", group=f"document {i // 3}" if i % 2 else "")
+        for i in range(1000)
+    ]
+    source = Source("rows", tuple(TableShard(str(i), rows_of(records[i::5])) for i in range(5)))
+    values = {"scenario": "class_incremental", "num_tasks": 2, "max_rows_per_task": 300}
+    config = parse_config(TasksConfig, values)
+    here = write_sequence(config, tmp_path / "here", source, 0)
+    there = write_sequence(config, tmp_path / "there", source, 0, workers=on_ray_data)
+    assert there == here
+    names = sorted(file.name for file in (tmp_path / "here").iterdir())
+    assert names == ["bad_rows.csv", "sequence.json", "task-0000.parquet", "task-0001.parquet"]
+    assert {name: (tmp_path / "there" / name).read_bytes() for name in names} == {
+        name: (tmp_path / "here" / name).read_bytes() for name in names
+    }
+    strict = parse_config(TasksConfig, values | {"max_bad_rows": 0})
+    with pytest.raises(DataError, match="10 of 1000 rows are bad"):
+        write_sequence(strict, tmp_path / "strict", source, 0, workers=on_ray_data)
+    with pytest.raises(DataError, match="no such shard"):
+        list(on_ray_data(_fail, [1, 2], 2))
+
+
+def _fail(number: int) -> int:
+    raise DataError("no such shard", where=str(number))
