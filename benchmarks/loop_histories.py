@@ -249,7 +249,7 @@ def _labels_needed(seed: int, disputed: float, losing: float, share: float, delt
             order=order,
             floor=share,
         )
-        return LabelledTest(labelled, EPSILON, delta).certified
+        return LabelledTest(labelled.units, EPSILON, delta).certified
 
     needed = bisect.bisect_left(range(len(shown) + 1), True, key=certified)
     return float(needed) if needed <= len(shown) else math.inf

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +19,8 @@ from kcm.tasks.sequence import read_description
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.champion import Pointer
+from pipelines.loop.gates import PromotionGate
+from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.tracking import Tracking, registered_version
 
 
@@ -60,6 +63,32 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         tracking.log(_params(config), _headline(config, result), report)
         _log_provenance(config, done, result, tracking)
     return result
+
+
+def write_challenger_report(
+    config: RunConfig,
+    evaluated: EvaluatedArtefact,
+    gates: Iterable[PromotionGate],
+    version: str,
+    lineage: Mapping[str, str],
+    path: Path,
+) -> None:
+    """The report of a challenger as a run's, with what its promotion gates said; it was searched by no trials."""
+    name, curves = config.collaborators[0], evaluated.curves
+    result = {"name": version} | evaluated.result
+    result["certificate"] = evaluated.result[name]["certificate"] | {"asked_delta": config.certificate.delta}
+    inputs = ReportInputs(
+        result=result,
+        frontiers={who: curve["frontier"] for who, curve in curves.items()},
+        reliability={who: curve["reliability"] for who, curve in curves.items()},
+        certificate_path=curves[name]["certificate_path"],
+        config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
+        lineage=dict(lineage),
+        machine=_machine(),
+        trials=[],
+        gates={gate.name: {"verdict": gate.verdict, "reason": gate.reason} for gate in gates},
+    )
+    write_report(inputs, path)
 
 
 def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:

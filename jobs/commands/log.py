@@ -81,7 +81,7 @@ def forget(
 ) -> None:
     """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
 
-    Their units leave the memory of the model with the next `kcm update`.
+    Their units leave the memory of the model with the next `kcm update`; told is who still holds them.
     """
     with reported(json, debug) as result:
         from pipelines.serve.log.forgetting import forget_caller, forget_request
@@ -103,6 +103,36 @@ def forget(
             )
         result |= {"items": forgotten.num_items, "units": sorted(forgotten.units)}
         typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
+        result |= _told_of_holders(config, overrides, url, forgotten.units)
+
+
+def _told_of_holders(
+    config: Path, overrides: list[str] | None, url: str, units: frozenset[str]
+) -> dict[str, list[str]]:
+    """Say which versions and which artefacts of the storage still hold these units, and what to do."""
+    from kcm.config import load_config
+    from pipelines.config import RunConfig
+    from pipelines.loop.remembered import remembered
+    from pipelines.loop.state import LoopState
+    from pipelines.serve.log.window import LogReader
+
+    with LogReader(url) as log:
+        key = log.unit_key
+    found = remembered(LoopState.of(load_config(RunConfig, config, overrides or [])), key, units)
+    if found.versions:
+        learned = ", ".join(found.versions)
+        typer.echo(
+            f"learned by {learned}: the next `kcm update` trains without them; delete what is older with its rows"
+        )
+    if found.unreadable:
+        typer.echo(f"not known of {', '.join(found.unreadable)}: the artefacts that they were made of are gone")
+    for folder in found.folders:
+        typer.echo(f"rows are kept in {folder}")
+    return {
+        "versions": list(found.versions),
+        "unreadable": list(found.unreadable),
+        "folders": [str(folder) for folder in found.folders],
+    }
 
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:

@@ -26,6 +26,8 @@ def labels_view(result: Numbers) -> Group:
         if standing["certified"]
         else f"not yet: {result['version']} loses at most {at_most} points, {epsilon} are allowed"
         if standing["num_open"]
+        else f"certified where it keeps less: {at_most} points may be lost as searched; start `kcm update`"
+        if standing["stricter"]
         else f"not certified: it may lose {at_most} points, {epsilon} are allowed; another challenger may do better"
     )
     lines = [line("labels", counted), line("standing", verdict)]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from jobs.views.table import line, plain_table
 
 ROUTES = ("small", "large", "small_degraded")
+MOST_SHOWN = 20
 
 
 def stats_view(result: Mapping[str, Any]) -> Group:
@@ -33,6 +34,9 @@ def stats_view(result: Mapping[str, Any]) -> Group:
         "payloads": f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or '-'}",
         "forgotten": f"{result['forgotten']:,}",
     }
+    if new := result["new_labels"]:
+        shown = ", ".join(f"{escape(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
+        lines["new labels"] = f"{shown}; `update.more_labels` has them learned"
     if result["older"]:
         lines["older"] = f"{result['older']:,} decisions of an older version, which belong to no application"
     return Group(table, *(line(name, value) for name, value in lines.items()))

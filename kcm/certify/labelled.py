@@ -15,13 +15,18 @@ unit is the mean over its items. Units are taken as exchangeable and come in a f
 is a p-value of H0: regret >= epsilon, and may be looked at after any unit up to which every drawn item has been
 answered (betting, arXiv 2010.09686, with constant bets: they need not know how long the window is, of which a person
 labels a part). This certifies where the share of disagreements itself is too large for `TrafficPath`.
+
+Above the threshold t that the labels were drawn for, fewer items are kept, so that X(t') <= X(t) and no more labels are
+needed to decide a unit: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops
+where p exceeds delta (fixed-sequence testing, arXiv 2110.01052): the searched threshold is certified, or the closest
+stricter one that the same labels allow.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -76,26 +81,61 @@ class LabelledTraffic:
         traffic = self.traffic
         return traffic.asked & traffic.disagrees & (traffic.score > self.threshold)
 
+    @property
+    def units(self) -> LabelledUnits:
+        """What the test reads of it."""
+        traffic = self.traffic
+        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
+        num_units = int(unit_N.max(initial=-1)) + 1
+        order_U = np.zeros(num_units)
+        order_U[unit_N] = self.order
+        place_U = np.empty(num_units, dtype=np.int64)
+        place_U[np.argsort(order_U, kind="stable")] = np.arange(num_units)
+        weight_N = self.floor / (traffic.probability * self.label_probability * np.bincount(unit_N)[unit_N])
+        return LabelledUnits(
+            num_units=num_units,
+            floor=self.floor,
+            place=place_U[unit_N][self.drawn],
+            weight=weight_N[self.drawn],
+            score=traffic.score[self.drawn],
+            answered=self.answered[self.drawn],
+            lost=self.lost[self.drawn],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledUnits:
+    """`num_units` units in their frozen order, and the items [M] in them that were put before a person.
+
+    `place`: that of the item's unit, from 0. `weight`: what X of the unit grows by where the item is lost. `score`: the
+    challenger's gate score. `answered` and `lost` as in `LabelledTraffic`, `floor` the least pi rho.
+    """
+
+    num_units: int
+    floor: float
+    place: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    score: NDArray[np.float64]
+    answered: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+
+    def above(self, threshold: float) -> LabelledUnits:
+        """The same at a stricter threshold: items at or below it are escalated, and need no label."""
+        kept = self.score > threshold
+        columns = ("place", "weight", "score", "answered", "lost")
+        return replace(self, **{name: getattr(self, name)[kept] for name in columns})
+
 
 class LabelledTest:
     """The test of H0: the challenger loses at least epsilon, over the units that are decided in the frozen order."""
 
-    def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
-        traffic = labelled.traffic
+    def __init__(self, units: LabelledUnits, epsilon: float, delta: float) -> None:
         self.epsilon, self.delta = epsilon, delta
-        self._floor = labelled.floor
-        unit_N = np.arange(len(traffic)) if traffic.unit is None else pd.factorize(traffic.unit)[0]
-        self.num_units = int(unit_N.max(initial=-1)) + 1
-        loses = labelled.drawn & labelled.lost & labelled.answered
-        weight_N = np.where(loses, self._floor / (traffic.probability * labelled.label_probability), 0.0)
-        x_U = np.bincount(unit_N, weight_N, self.num_units) / np.bincount(unit_N, minlength=self.num_units)
-        place_U = np.zeros(self.num_units)
-        place_U[unit_N] = labelled.order
-        order = np.argsort(place_U, kind="stable")
-        open_U = np.bincount(unit_N, labelled.drawn & ~labelled.answered, self.num_units) > 0
-        waiting = np.flatnonzero(open_U[order])
-        self.num_decided = int(waiting[0]) if len(waiting) else self.num_units
-        self._decided = x_U[order][: self.num_decided]
+        self.num_units, self._floor = units.num_units, units.floor
+        self.num_decided = int(units.place[~units.answered].min(initial=units.num_units))
+        lost = units.answered & units.lost
+        x_U = np.bincount(units.place[lost], units.weight[lost], units.num_units)
+        self._decided = x_U[: self.num_decided]
 
     @property
     def p_value(self) -> float:
@@ -136,28 +176,43 @@ class LabelledTest:
 
 
 class LabelledPath:
-    """The path with a single step, from `escalate all` to the threshold that the labels were drawn for.
-
-    The loss only grows as the threshold falls, so that what holds at that threshold holds above it.
-    """
+    """The path from `escalate all` to the threshold that the labels were drawn for; below it nothing is known."""
 
     def __init__(self, labelled: LabelledTraffic, epsilon: float, delta: float) -> None:
-        self._test, self._threshold = LabelledTest(labelled, epsilon, delta), labelled.threshold
-        self.num_units = self._test.num_units
-        self.fewest_units = self._test.fewest_units
+        self._units, self._threshold = labelled.units, labelled.threshold
+        self._epsilon, self._delta = epsilon, delta
+        whole = LabelledTest(self._units, epsilon, delta)
+        self.num_units, self.fewest_units = whole.num_units, whole.fewest_units
 
     def certified(self) -> float:
-        """The threshold of the labels where they suffice, else +inf."""
-        return self._threshold if self._test.certified else math.inf
+        """The lowest threshold, from that of the labels on, at which they suffice; +inf where they never do."""
+        return lowest_certified(self._units, self._threshold, self._epsilon, self._delta)
 
     def deployable(self, lowest: float, highest: float) -> float | None:
         """Every threshold from the certified one upwards holds."""
         return highest if highest >= lowest else None
 
     def p_value(self, threshold: float) -> float:
-        """That at the threshold of the labels, for any above it; of those below nothing is known."""
-        return self._test.p_value if threshold >= self._threshold else 1.0
+        """That of the items above a threshold; 1 below that of the labels."""
+        return 1.0 if threshold < self._threshold else self._test(threshold).p_value
 
     def upper_bound(self, threshold: float) -> float:
-        """That at the threshold of the labels, for any above it; of those below nothing is known."""
-        return self._test.bound if threshold >= self._threshold else 1.0
+        """Upper confidence bound, at delta, on what is lost at a threshold; 1 below that of the labels."""
+        return 1.0 if threshold < self._threshold else self._test(threshold).bound
+
+    def _test(self, threshold: float) -> LabelledTest:
+        return LabelledTest(self._units.above(threshold), self._epsilon, self._delta)
+
+
+def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> float:
+    """The lowest threshold from `threshold` on that is certified together with all above it; +inf where none is.
+
+    The p-value changes at the scores of drawn items alone, and never falls with the threshold.
+    """
+    steps = [threshold, *np.unique(units.score[units.score > threshold]).tolist()]
+
+    def passes(step: float) -> bool:
+        return LabelledTest(units.above(step), epsilon, delta).certified
+
+    found = bisect.bisect_left(steps, True, key=passes)
+    return float(steps[found]) if found < len(steps) else math.inf

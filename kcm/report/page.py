@@ -33,7 +33,8 @@ class ReportInputs:
     `call_rate`, `accuracy` and `threshold`, on test. `reliability`: per collaborator, bins with `confidence`,
     `accuracy` and `count`. `trials`: per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`,
     `pareto`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `columns`: those
-    of a table of logged answers.
+    of a table of logged answers. `gates`: the `verdict` and the `reason` of each promotion gate of a
+    challenger, by its name.
     """
 
     result: dict[str, Any]
@@ -45,6 +46,7 @@ class ReportInputs:
     lineage: dict[str, str] | None = None
     config_yaml: str = ""
     columns: dict[str, str] | None = None
+    gates: dict[str, dict[str, Any]] | None = None
 
 
 def render_report(inputs: ReportInputs) -> str:

@@ -11,7 +11,7 @@ import csv
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,23 @@ import pyarrow as pa
 from pydantic import Field
 from sqlalchemy import Connection, select
 
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.config import Config
 from kcm.errors import DataError, KcmError
 from kcm.inputs.tables import missing_column, read_frame
-from pipelines.loop.recertify import LabelDraw, drawn_items, tested_labels
+from pipelines.loop.recertify import LabelDraw, drawn_items, label_tests
 from pipelines.serve.log.database import INBOX, Database, LogUnavailableError, insert
-from pipelines.serve.log.inbox import AskedFor, InboxItem, State, inbox_items, item_of, open_inbox, store_answers
+from pipelines.serve.log.inbox import (
+    AskedFor,
+    InboxItem,
+    State,
+    inbox_items,
+    inbox_states,
+    item_of,
+    open_inbox,
+    store_answers,
+)
+from pipelines.serve.log.standing import LabelTest, Standing, standing_of
 
 COLUMNS = ("id", "text", "task", "label", "skip")  # of the file for teams that label elsewhere
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no")
@@ -63,24 +73,6 @@ class GivenLabels(Config):
     def of(self, judged: pa.Table) -> pa.Table:
         """The certify decisions [N] with these labels."""
         return with_inbox(judged, {item_of(each): answer for each, answer in self.answers.items()})
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the labels so far certify of the searched policy.
-
-    `bound` is the upper end of the accuracy lost where labels suffice or not, for the worst decision of the policy.
-    `decided` of `num_units` units tell something by now. No further label is needed once `certified`.
-    """
-
-    certified: bool
-    bound: float
-    epsilon: float
-    decided: int
-    num_units: int
-    num_open: int
-    num_labelled: int
-    num_skipped: int
 
 
 class Inbox:
@@ -136,7 +128,8 @@ class Inbox:
         """Let the service ask people for these labels, and for those of no other inbox of the application."""
         plan = self.plan
         with self._writing() as connection:
-            open_inbox(connection, plan.application, AskedFor(plan.attempt, plan.version, plan.labels))
+            asked = AskedFor(plan.attempt, plan.version, plan.labels, self.tests)
+            open_inbox(connection, plan.application, asked)
 
     def items(self, state: State | None = None, limit: int | None = None) -> list[InboxItem]:
         """The items in their order, those in `state` where one is given, `limit` at the most."""
@@ -156,31 +149,37 @@ class Inbox:
         with self._writing() as connection:
             store_answers(connection, self.plan.application, self.plan.attempt, answers)
 
+    @cached_property
+    def tests(self) -> tuple[LabelTest, ...]:
+        """What the labels are to certify."""
+        plan = self.plan
+        return tuple(
+            label_tests(
+                with_inbox(self._judged, {}),
+                self._scores,
+                self._small_labels,
+                plan.policy,
+                plan.epsilon,
+                floor=plan.floor,
+                delta=plan.delta,
+                labels=plan.draw,
+            )
+        )
+
     def standing(self) -> Standing:
         """What the labels so far certify."""
-        plan, states = self.plan, self._states()
-        window = with_inbox(self._judged, states)
-        tests = tested_labels(
-            window,
-            self._scores,
-            self._small_labels,
-            plan.policy,
-            plan.epsilon,
-            floor=plan.floor,
-            delta=plan.delta,
-            labels=plan.draw,
-        )
-        counted = [state for state, _, _ in states.values()]
-        return Standing(
-            certified=bool(tests) and all(test.certified for test in tests.values()),
-            bound=max((test.bound for test in tests.values()), default=0.0),
-            epsilon=plan.epsilon,
-            decided=sum(test.num_decided for test in tests.values()),
-            num_units=sum(test.num_units for test in tests.values()),
-            num_open=counted.count("drawn"),
-            num_labelled=counted.count("labelled"),
-            num_skipped=counted.count("skipped"),
-        )
+        return standing_of(self.tests, self._labels())
+
+    def certified_policy(self) -> Policy:
+        """The policy that the labels so far certify: the searched one, or one that keeps less."""
+        plan, states = self.plan, self._labels()
+        found = {test.task: test.certified(states) for test in self.tests}
+        own = {task: found.get(task, ESCALATE_ALL) for task in plan.policy.task_decisions}
+        return plan.policy.model_copy(update={"decision": found.get(None, ESCALATE_ALL), "task_decisions": own})
+
+    def _labels(self) -> dict[str, tuple[State, str | None]]:
+        with self._reading() as connection:
+            return inbox_states(connection, self.plan.application, self.plan.attempt)
 
     def given(self) -> GivenLabels:
         """The labels as they stand, for `certify_window`."""

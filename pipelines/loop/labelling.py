@@ -94,7 +94,7 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
 
     entry = _plans(config, state).append(planned, same=lambda each: bool(each["attempt"] == attempt))
     plan = InboxPlan.model_validate(entry)
-    judged = JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED).of_purpose("certify")
+    judged = _judged(config, challenger).of_purpose("certify")
     url = log_url(config.serve, config.storage_folder)
     with closing(Inbox(url, plan, judged.table, judged.score.tolist(), judged.label)) as inbox:
         inbox.fill()
@@ -106,7 +106,8 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
 def sufficient_labels(config: RunConfig) -> GivenLabels | None:
     """The labels of the last turn's challenger, where they certify what was searched; None where they do not yet.
 
-    Opens no inbox, and no look in the ledger.
+    Where all are given, those suffice that certify a policy which keeps more than the deployed one. Opens no inbox, and
+    no look in the ledger.
     """
     state = LoopState.of(config)
     try:
@@ -117,7 +118,16 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
     if _attempt_of(challenger) not in opened:
         return None
     with opened_inbox(config, ask=False) as inbox:
-        return inbox.given() if inbox.standing().certified else None
+        standing = inbox.standing()
+        if standing.certified:
+            return inbox.given()
+        if standing.num_open or not standing.stricter:
+            return None
+        judged = _judged(config, challenger).of_purpose("certify")
+        name = config.collaborators[0]
+        policies = inbox.certified_policy(), challenger.evaluated.policy(name)
+        by_labels, deployed = (float(judged.under(policy).keeps.mean()) for policy in policies)
+        return inbox.given() if by_labels > deployed else None
 
 
 def withdraw_labels(config: RunConfig) -> None:
@@ -128,6 +138,10 @@ def withdraw_labels(config: RunConfig) -> None:
         log.writing() as connection,
     ):
         close_inboxes(connection, application_of(config))
+
+
+def _judged(config: RunConfig, challenger: Challenger) -> JudgedWindow:
+    return JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED)
 
 
 def _plans(config: RunConfig, state: LoopState) -> Journal:

@@ -21,11 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig, CertifiedWindow, TrafficCertificate, certify_traffic
-from kcm.certify.labelled import LabelledTest, LabelledTraffic
+from kcm.certify.labelled import LabelledTraffic
 from kcm.certify.traffic import Traffic, plan_bet, units_needed
 from kcm.errors import DataError
 from kcm.large.prompting.prompts import PromptMode
 from kcm.tasks.hashing import draw
+from pipelines.serve.log.standing import DisputedItem, LabelTest, outcome
 
 MAX_MISSING = 0.001  # share of a window's decisions that may be missing from the log
 _AHEAD = timedelta(days=1)  # by which a clock may be wrong
@@ -159,7 +160,7 @@ def drawn_items(
     return [DrawnItem(request, int(item), float(rho), place, said) for place, (request, item, rho, said) in chosen]
 
 
-def tested_labels(
+def label_tests(
     window: pa.Table,
     scores_N: ArrayLike,
     small_labels_N: Sequence[str],
@@ -169,19 +170,46 @@ def tested_labels(
     floor: float,
     delta: float,
     labels: LabelDraw,
-) -> dict[str | None, LabelledTest]:
-    """What the labels so far tell of every decision of `policy`, by task; arguments as `certify_window`.
+) -> list[LabelTest]:
+    """The tests of every decision of `policy` that keeps something; arguments as `certify_window`.
 
-    May be asked for after each label: the test holds at all times.
+    Their results may be asked for after each label: a test holds at all times.
     """
     rows = _Rows.of(window, np.asarray(scores_N, dtype=np.float64), small_labels_N)
     share = delta / (1 + len(policy.task_decisions))
-    found: dict[str | None, LabelledTest] = {}
+    found = []
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
         chosen = rows.select(rows.of_task(task, policy.task_decisions))
-        if len(chosen) and decision != ESCALATE_ALL:
-            labelled = _labelled(chosen, chosen.traffic(floor), decision.cut, labels)
-            found[task] = LabelledTest(labelled, epsilon, share)
+        if not len(chosen) or decision == ESCALATE_ALL:
+            continue
+        labelled = _labelled(chosen, chosen.traffic(floor), decision.cut, labels)
+        units, drawn = labelled.units, labelled.drawn
+        columns = (
+            *(np.array(chosen.items(), dtype=object)[drawn], units.place, units.weight, units.score),
+            *(chosen.small_label[drawn], chosen.table["large_label"].to_numpy(dtype=object)[drawn]),
+        )
+        items = tuple(
+            DisputedItem(
+                id=each,
+                place=int(place),
+                weight=float(weight),
+                score=float(score),
+                small_label=small,
+                large_label=None if pd.isna(large) else large,
+            )
+            for each, place, weight, score, small, large in zip(*columns, strict=True)
+        )
+        found.append(
+            LabelTest(
+                task=task,
+                decision=decision,
+                epsilon=epsilon,
+                delta=share,
+                floor=units.floor,
+                num_units=units.num_units,
+                items=items,
+            )
+        )
     return found
 
 
@@ -348,17 +376,19 @@ def _labelled(rows: _Rows, traffic: Traffic, threshold: float, labels: LabelDraw
             where="inbox",
             mend="Volunteered labels cannot certify",
         )
-    label = table["inbox_label"].to_numpy(dtype=object)
-    right = label == table["large_label"].to_numpy(dtype=object)
-    wrong = label != rows.small_label
     never = disputed & ~rows.known  # no label could tell whether the large model would have been right
+    answered, lost = np.zeros((2, len(rows)), dtype=bool)
+    label, large = (table[name].to_numpy(dtype=object) for name in ("inbox_label", "large_label"))
+    for place in np.flatnonzero(drawn | never):
+        said = None if never[place] else large[place]
+        answered[place], lost[place] = outcome(state[place], label[place], rows.small_label[place], said)
     return LabelledTraffic(
         traffic=traffic,
         threshold=threshold,
         drawn=drawn | never,
         label_probability=np.where(never, 1.0, rho_N),
-        answered=never | (drawn & np.isin(state.astype(str), ("labelled", "skipped"))),
-        lost=never | (state == "skipped") | (right & wrong),
+        answered=answered,
+        lost=lost,
         order=labels.order([str(unit) for unit in table["unit"]]),
         floor=labels.probability * traffic.floor,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,22 @@ class LoopState:
         }
 
     def write(self) -> dict[str, str]:
-        """Write `loop.json` and the page beside it, and give their paths as a command's result has them."""
-        from kcm.report.page import render_loop, write_page  # which takes its time to import: the champion comes first
-
+        """Write `loop.json` and the page beside it, unless they tell it already, and give their paths."""
         told, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
-        write_json(self.path, told)
-        write_page(render_loop(told), page)
+        if not (page.exists() and self._tells(told)):
+            from kcm.report.page import render_loop, write_page  # which takes its time to import
+
+            write_page(render_loop(told), page)
+            write_json(self.path, told)  # the last one: what it tells, the page tells
         for path in (self.path, page):
             self.store.storage.keep(path)
         return {"result_path": str(self.path), "report_path": str(page)}
+
+    def _tells(self, told: dict[str, Any]) -> bool:
+        try:
+            return bool(json.loads(self.path.read_text(encoding="utf-8")) == told)
+        except (OSError, ValueError):
+            return False
 
 
 def inboxes_key(name: str) -> str:

@@ -15,10 +15,8 @@ from rich.markup import escape
 
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
-from pipelines.loop import gates
 from pipelines.loop.attempts import Attempt, configuration_fingerprint
 from pipelines.loop.champion import Champion
-from pipelines.loop.gates import PromotionGate
 from pipelines.loop.journal import Journal
 from pipelines.loop.promotion import champion_now, promoting
 from pipelines.loop.state import LoopState, inboxes_key, watermark_of, window_start
@@ -27,6 +25,7 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
 if TYPE_CHECKING:  # which takes seconds to import, and a turn without work does without
+    from pipelines.loop.gates import PromotionGate, Verdict
     from pipelines.loop.inbox import GivenLabels
     from pipelines.loop.walk import Walked
 
@@ -123,10 +122,11 @@ class _Turn:
 
     def take(self) -> dict[str, Any]:
         """What became of the attempt, as `loop.json` tells it."""
+        from pipelines.loop.gates import overall
         from pipelines.loop.walk import walk
 
         walked = walk(self.config, self.state, self.attempt, self.labels, self.reporter)
-        verdict = gates.overall(walked.gates)
+        verdict = overall(walked.gates)
         turn = self._told(walked, verdict)
         for gate in walked.gates:
             self.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
@@ -145,7 +145,7 @@ class _Turn:
             return {self.attempt.champion}
         return {self.attempt.champion, self.state.attempts.turns()[-1]["digest"]}
 
-    def _told(self, walked: Walked, verdict: gates.Verdict) -> dict[str, Any]:
+    def _told(self, walked: Walked, verdict: Verdict) -> dict[str, Any]:
         candidate = walked.candidate
         return {
             "version": candidate.version if candidate else None,
@@ -163,7 +163,7 @@ class _Turn:
             "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in walked.gates},
         } | walked.figures
 
-    def _held_back(self, candidate: Champion, verdict: gates.Verdict) -> dict[str, Any] | None:
+    def _held_back(self, candidate: Champion, verdict: Verdict) -> dict[str, Any] | None:
         """Why the challenger is not promoted by itself; None where it is."""
         settings, pointer = self.config.update, self.state.champions.pointer
         assert settings is not None

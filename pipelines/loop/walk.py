@@ -28,6 +28,7 @@ from pipelines.loop.state import LoopState, application_of, log_reader
 from pipelines.loop.window import Window, WindowArtefact
 from pipelines.progress import Reporter
 from pipelines.pyfunc import register_model
+from pipelines.result import write_challenger_report
 from pipelines.run import run_context
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
@@ -75,6 +76,8 @@ def walk(
     counts = window.description["counts"]
     asked = sum(state == "labelled" for state, *_ in labels.answers.values()) if labels else 0
     figures = {"labels": counts["labels"] + asked, "labels_asked_for": asked, "decisions": counts["decisions"]}
+    if unknown := window.description.get("labels_unknown"):
+        figures["labels_unknown"] = unknown
     enough = gates.enough_rows(
         counts["large_answers"],
         counts["labels"],
@@ -94,7 +97,7 @@ def walk(
         )
         with closing(context.tracking):
             done = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
-            return _registered(config, attempt, done, enough, figures, context.tracking)
+            return _registered(config, attempt, done, enough, figures, context)
 
 
 def stages_of(
@@ -151,9 +154,11 @@ def _registered(
     done: Mapping[str, Artefact],
     enough: PromotionGate,
     figures: Mapping[str, Any],
-    tracking: Tracking,
+    context: Context,
 ) -> Walked:
-    """Register the challenger with its verdicts, in the registry but not as the champion."""
+    """Register the challenger with its verdicts and its report, in the registry but not as the champion."""
+    tracking = context.tracking
+    assert tracking is not None
     bundle = done[BundleArtefact.kind].as_a(BundleArtefact)
     examined = done[GatesArtefact.kind].as_a(GatesArtefact)
     evaluated = done[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
@@ -170,7 +175,11 @@ def _registered(
     certificate = evaluated.certificates(name)[None]
     verdicts = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}
     metrics: dict[str, float | None] = {f"gates/{gate.name}": verdicts[gate.verdict] for gate in found}
+    report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
+    lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
+    write_challenger_report(config, evaluated, found, f"{model}/{number}", lineage, report)
     tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
+    tracking.log({}, {}, report)
     tracking.finish()
     candidate = champion_now(f"{model}/{number}", digest, bundle.fingerprint, by="update", parent=attempt.champion)
     return Walked(
@@ -189,5 +198,6 @@ def _registered(
                 "expires_at": certificate.window and certificate.window.expires_at.isoformat(),
             },
             "gates_path": str(examined.folder / GATES),
+            "challenger_report": str(report),
         },
     )

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property, reduce
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from pipelines.context import Attempt, Context
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.recertify import MAX_MISSING, WindowScope
 from pipelines.loop.units import rows_of, units_of
+from pipelines.serve.config import ServeConfig
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -117,6 +118,8 @@ class WindowArtefact(Artefact):
 class WindowPlan(Plan):
     """Which decisions, read how, and what they must fit."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"new_labels"})
+
     application: str
     after: int
     upto: int
@@ -134,6 +137,7 @@ class WindowPlan(Plan):
     promoted_after: int
     alarm: int | None
     forgotten_rows: tuple[str, ...]
+    new_labels: Literal["refuse", "keep"] = "refuse"  # of callers, as the service treats them
     log: Any = Field(exclude=True)  # a Log
     held: dict[str, Split] = Field(exclude=True)  # the splits of units that the champion's sequence holds
 
@@ -174,8 +178,15 @@ class WindowPlan(Plan):
                     "labels": len(rows) - pc.coalesce(rows["inbox_label"], rows["label"]).null_count,
                 },
                 "refused": [f"{kept} decisions are of units that keep their earlier split"] if kept else [],
+                "labels_unknown": self._unknown(rows),
             },
         )
+
+    def _unknown(self, rows: pa.Table) -> dict[str, int]:
+        """How often people gave each label that is in no list: nothing is learned of it."""
+        known = {*self.labels, *self.more_labels, self.none_label, None}
+        counts = Counter(label for label in rows["label"].to_pylist() if label not in known)
+        return dict(counts.most_common())
 
     def _purpose(self, unit: str | None) -> Split | None:
         if unit is None:
@@ -204,7 +215,8 @@ class WindowPlan(Plan):
         others = sorted(_present(rows, "large_identity") - {self.large_identity})
         lost = missing / max(1, missing + len(rows))
         known = {*self.labels, *self.more_labels}
-        strange = sorted(({*_present(rows, "label"), *_present(rows, "inbox_label")}) - known - {self.none_label})
+        given = _present(rows, "inbox_label") | (_present(rows, "label") if self.new_labels == "refuse" else set())
+        strange = sorted(given - known - {self.none_label})
         fresh = "Begin the window after that: `kcm promote` the champion again"
         return [
             (
@@ -257,6 +269,7 @@ class Window(Stage):
     stage, version, writes, unit = "window", 1, WindowArtefact, "decisions"
 
     update: UpdateConfig
+    serve: ServeConfig
     application: str
     after: int
     upto: int
@@ -304,6 +317,7 @@ class Window(Stage):
             promoted_after=self.promoted_after,
             alarm=self.alarm,
             forgotten_rows=tuple(forgotten_rows),
+            new_labels=self.serve.feedback.new_labels,
             log=self.log,
             held={unit: split for unit, split in held.items() if unit not in forgotten},
         )

@@ -209,6 +209,16 @@ class FeedbackConfig(Config):
         ge=0,
         description="Bytes of inputs that an application keeps; beyond, the oldest are deleted; null: no limit.",
     )
+    new_labels: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        description="What becomes of a label that the model does not know: refuse: it is answered by 422; keep: it is "
+        "stored, certifies and watches nothing, and is learned once `update.more_labels` names it.",
+    )
+    max_new_labels: int = Field(
+        default=20,
+        ge=1,
+        description="Different new labels that a caller may give within 24 hours, where they are kept.",
+    )
     timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
     breaker: BreakerConfig = Field(
         default=BreakerConfig(failures=1, rest_s=1.0), description="When the database is left alone."

@@ -193,12 +193,24 @@ class AskedItem(BaseModel):
     answered_at: datetime
 
 
+class LabelStanding(BaseModel):
+    """What the labels so far certify of the challenger."""
+
+    certified: Annotated[bool, Field(description="Whether they suffice: no further label is needed.")]
+    stricter: Annotated[bool, Field(description="Whether they suffice for a challenger that keeps less.")]
+    bound: Annotated[float, Field(description="Accuracy that it loses at most, by the labels so far.")]
+    epsilon: Annotated[float, Field(description="Accuracy that it may lose.")]
+
+
 class LabelsCounted(BaseModel):
     """How many items of the inbox are in each state by now."""
 
     num_open: int
     num_labelled: int
     num_skipped: Annotated[int, Field(description="Each counts as lost.")]
+    standing: Annotated[
+        LabelStanding | None, Field(description="What the labels so far certify; null where that is not known.")
+    ] = None
 
 
 class LabelsResponse(LabelsCounted):

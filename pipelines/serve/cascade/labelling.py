@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.schemas import AskedItem, LabelsCounted, LabelsResponse, Refusal
+from pipelines.serve.schemas import AskedItem, LabelsCounted, LabelsResponse, LabelStanding, Refusal
 
 MAX_SHOWN = 20  # items of one look at the inbox; each may hold a picture
 
@@ -70,9 +71,17 @@ class Labelling:
         return Refusal(503, why, self._config.retry_after_s)
 
 
-def _counted(view: InboxView) -> dict[str, int]:
-    counts = view.counts
-    return {"num_open": counts["drawn"], "num_labelled": counts["labelled"], "num_skipped": counts["skipped"]}
+def _counted(view: InboxView) -> dict[str, Any]:
+    counts, standing = view.counts, view.standing
+    return {
+        "num_open": counts["drawn"],
+        "num_labelled": counts["labelled"],
+        "num_skipped": counts["skipped"],
+        "standing": standing
+        and LabelStanding(
+            certified=standing.certified, stricter=standing.stricter, bound=standing.bound, epsilon=standing.epsilon
+        ),
+    }
 
 
 def _shown(item: InboxItem) -> AskedItem:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from markupsafe import Markup
@@ -32,6 +32,7 @@ from pipelines.serve.log.decisions import (
     Decision,
     Escalated,
     Feedback,
+    NewLabelsError,
     Origin,
     Shadow,
     UnknownRequestError,
@@ -179,20 +180,24 @@ class CascadeService:
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels, or raise Refusal.
 
-        404 for what was not answered for this caller, 409 where there are other labels, 503 while the log takes none.
+        404 for what was not answered for this caller, 409 where there are other labels, 422 for labels that the model
+        does not know, unless the configuration keeps them, 429 for too many of those, 503 while the log takes none.
         """
         if self._log is None:
             raise Refusal(404, "feedback is not kept here: serve.feedback.url is not set")
         known = self._releases.current.small_side.bundle.label_names
-        for index, label in enumerate(labels):
-            if label.label not in known:
-                raise Refusal(422, f"labels[{index}].label: the model has no such label; see /v1/model")
+        unknown = [index for index, label in enumerate(labels) if label.label not in known]
+        if unknown and self._config.feedback.new_labels == "refuse":
+            raise Refusal(422, f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
+        labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
         try:
             await self._log.add_feedback(request_id, caller, labels)
         except UnknownRequestError as error:
             raise Refusal(404, f"request {request_id}: {error}") from None
         except ConflictError as error:
             raise Refusal(409, f"request {request_id}: {error}") from None
+        except NewLabelsError as error:
+            raise Refusal(429, f"request {request_id}: {error}", self._config.retry_after_s) from None
         except LogUnavailableError:
             self._metrics.unstored("feedback")
             retry_after_s = self._config.retry_after_s

@@ -107,6 +107,7 @@ FEEDBACK = _of_items(
     Column("task", String(200)),
     Column("received_at", DateTime(timezone=True), nullable=False),
     Column("caller", String(64)),  # null in rows from before callers were kept
+    Column("new", Boolean),  # whether the version that answers by then does not know the label; null: it does
 )
 ESCALATED = _of_items(
     "escalated",
@@ -156,6 +157,7 @@ INBOXES = Table(
     Column("labels", JSON, nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),  # once another challenger has taken its place
+    Column("tests", JSON),  # what the labels are to certify
 )
 # Items whose content was deleted; their units are taken out of memories by the next update.
 FORGOTTEN = _of_items(

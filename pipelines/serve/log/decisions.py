@@ -36,8 +36,16 @@ from pipelines.serve.log.database import (
 )
 from pipelines.serve.log.drift import Evidence, write_drift
 from pipelines.serve.log.heartbeat import beats
-from pipelines.serve.log.inbox import InboxView, asked_for, inbox_counts, inbox_items, store_answers_once
+from pipelines.serve.log.inbox import (
+    InboxView,
+    asked_for,
+    inbox_counts,
+    inbox_items,
+    inbox_states,
+    store_answers_once,
+)
 from pipelines.serve.log.payloads import Payload, as_bytes, expired
+from pipelines.serve.log.standing import standing_of
 from pipelines.serve.log.tenures import Tenure, tenures
 from pipelines.serve.log.watch import Event
 from pipelines.serve.log.watched import Watched, put_watched, take_watch
@@ -118,12 +126,16 @@ class Escalated:
 
 @dataclass(frozen=True)
 class Feedback:
-    """The true label of one item of a request, and the input, if it is to be learned from."""
+    """The true label of one item of a request, and the input, if it is to be learned from.
+
+    `new` is true of a label that the model does not know: it certifies and watches nothing.
+    """
 
     item: int
     label: str
     text: str | None = None
     task: str | None = None
+    new: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,10 @@ class Tally:
 
 class UnknownRequestError(Exception):
     """No such item was answered for this caller; nothing of the request was stored."""
+
+
+class NewLabelsError(Exception):
+    """The caller has given too many different new labels of late; nothing of the request was stored."""
 
 
 class ConflictError(Exception):
@@ -205,13 +221,17 @@ class DecisionLog:
                 forgotten = select(FORGOTTEN.c.item).where(of_items(FORGOTTEN, [(request_id, item)])).exists()
                 connection.execute(update(AUDITS).where(this, ~forgotten).values(heard | {"state": state}))
 
-    def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
+    def add_feedback(
+        self, request_id: str, caller: str | None, labels: Sequence[Feedback], max_new: int | None = None
+    ) -> None:
         """Commit all labels and return, or store none.
 
         Raises UnknownRequestError unless every item was answered for this very caller, ConflictError where one has
-        another label already.
+        another label already, and NewLabelsError where the caller would have given more than `max_new` different new
+        labels within a day.
         """
         wanted = {label.item: label.label for label in labels}
+        new = {label.label for label in labels if label.new}
         with self._database.writing() as connection:
             owner = hashed(caller, log_key(connection))
             issued = select(DECISIONS.c.item).where(
@@ -219,6 +239,8 @@ class DecisionLog:
             )
             if missing := wanted.keys() - set(connection.scalars(issued)):
                 raise UnknownRequestError(f"item {min(missing)} was not answered for this caller")
+            if new and max_new is not None and len(new | _new_labels(connection, owner)) > max_new:
+                raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
             shared = {"request_id": request_id, "caller": owner, "received_at": _now()}
             connection.execute(insert(connection, FEEDBACK), [_storable(shared | asdict(label)) for label in labels])
             stored = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
@@ -240,7 +262,10 @@ class DecisionLog:
             if asked is None:
                 return None
             named = self._application, asked.attempt
-            return InboxView(asked, inbox_items(connection, *named, "drawn", limit), inbox_counts(connection, *named))
+            items, counts = inbox_items(connection, *named, "drawn", limit), inbox_counts(connection, *named)
+            states = inbox_states(connection, *named) if asked.tests else {}
+        standing = standing_of(asked.tests, states) if asked.tests else None
+        return InboxView(asked, items, counts, standing)
 
     def answer_inbox(self, answers: Mapping[str, str | None], *, again: bool) -> None:
         """Commit what a person says of items of the open inbox, or store none; as `store_answers_once`."""
@@ -293,7 +318,7 @@ class DecisionLog:
             select(count, *kinds, *found)
             .select_from(
                 AUDITS.join(DECISIONS, (a.request_id == d.request_id) & (a.item == d.item)).outerjoin(
-                    FEEDBACK, (a.request_id == f.request_id) & (a.item == f.item)
+                    FEEDBACK, (a.request_id == f.request_id) & (a.item == f.item) & f.new.is_not(True)
                 )
             )
             .where(d.model_version == model_version)
@@ -327,13 +352,15 @@ class DecisionLog:
         def same(other: Any) -> Any:
             return (other.request_id == d.request_id) & (other.item == d.item)
 
+        known = same(f) & f.new.is_not(True)
+
         def any_row(holds: Any) -> Any:
             return func.coalesce(func.max(case((holds, 1), else_=0)), 0)
 
         waits_for_label = literal(0) if label_free else any_row(differs) * (1 - any_row(labelled))
         chosen = (
             select(d.number, d.audit_share, any_row(lost), any_row(a.state == "drawn"), waits_for_label, d.answered_at)
-            .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, same(f)).outerjoin(INBOX, same(i)))
+            .select_from(DECISIONS.outerjoin(AUDITS, same(a)).outerjoin(FEEDBACK, known).outerjoin(INBOX, same(i)))
             .where(d.model_version == model_version, d.number > after, d.audit_share > 0, d.route != "small_degraded")
             .group_by(d.number, d.audit_share, d.answered_at)
             .order_by(d.number)
@@ -388,6 +415,14 @@ class DecisionLog:
                 "stored_at": decision.answered_at,
             }
         )
+
+
+def _new_labels(connection: Connection, owner: str) -> set[str]:
+    """The new labels that a caller has given within a day."""
+    f = FEEDBACK.c
+    since = _now() - datetime.timedelta(days=1)
+    given = select(f.label).where(f.caller == owner, f.new.is_(True), f.received_at > since)
+    return set(connection.scalars(given.distinct()))
 
 
 def log_key(connection: Connection) -> bytes:

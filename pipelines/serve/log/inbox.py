@@ -22,17 +22,22 @@ from pipelines.serve.log.database import (
     in_utc,
     insert,
 )
+from pipelines.serve.log.standing import LabelTest, Standing
 
 State = Literal["drawn", "labelled", "skipped"]
 
 
 @dataclass(frozen=True)
 class AskedFor:
-    """What labels are asked for: the attempt that drew the items, its challenger, and the labels that may be given."""
+    """What labels are asked for: the attempt that drew the items, its challenger, and the labels that may be given.
+
+    `tests` are what the labels are to certify; none are known of an inbox that an older version opened.
+    """
 
     attempt: str
     version: str
     labels: tuple[str, ...]
+    tests: tuple[LabelTest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,12 @@ class InboxItem:
 
 @dataclass(frozen=True)
 class InboxView:
-    """The first open items of an inbox, and how many items there are in each state."""
+    """The first open items of an inbox, how many items there are in each state, and what the labels so far certify."""
 
     asked: AskedFor
     items: list[InboxItem]
     counts: dict[State, int]
+    standing: Standing | None = None
 
 
 class UnknownItemError(Exception):
@@ -80,7 +86,8 @@ def open_inbox(connection: Connection, application: str, asked: AskedFor) -> Non
     close_inboxes(connection, application)
     i = INBOXES.c
     named = {"application": application, "attempt": asked.attempt}
-    row = named | {"model_version": asked.version, "labels": list(asked.labels), "opened_at": _now()}
+    tests = [test.model_dump(mode="json") for test in asked.tests]
+    row = named | {"model_version": asked.version, "labels": list(asked.labels), "tests": tests, "opened_at": _now()}
     connection.execute(insert(connection, INBOXES), [row])
     again = i.application == application, i.attempt == asked.attempt
     connection.execute(update(INBOXES).where(*again).values(closed_at=None))
@@ -97,9 +104,13 @@ def close_inboxes(connection: Connection, application: str) -> None:
 def asked_for(connection: Connection, application: str) -> AskedFor | None:
     """The labels that people are asked for; None where no inbox is open."""
     i = INBOXES.c
-    chosen = select(i.attempt, i.model_version, i.labels).where(i.application == application, i.closed_at.is_(None))
+    chosen = select(i.attempt, i.model_version, i.labels, i.tests)
+    chosen = chosen.where(i.application == application, i.closed_at.is_(None))
     row = connection.execute(chosen.order_by(i.opened_at.desc()).limit(1)).first()
-    return row and AskedFor(row.attempt, row.model_version, tuple(row.labels))
+    if row is None:
+        return None
+    tests = tuple(LabelTest.model_validate(each) for each in row.tests or ())
+    return AskedFor(row.attempt, row.model_version, tuple(row.labels), tests)
 
 
 def inbox_items(
@@ -123,6 +134,13 @@ def inbox_items(
         InboxItem(f"{request}/{item}", *rest, in_utc(answered_at), small, large)
         for request, item, *rest, answered_at, small, large in rows
     ]
+
+
+def inbox_states(connection: Connection, application: str, attempt: str) -> dict[str, tuple[State, str | None]]:
+    """State and label of each item of an inbox, by its id."""
+    i = INBOX.c
+    rows = connection.execute(select(i.request_id, i.item, i.state, i.label).where(*_of(application, attempt)))
+    return {f"{request}/{item}": (state, label) for request, item, state, label in rows}
 
 
 def inbox_counts(connection: Connection, application: str, attempt: str) -> dict[State, int]:

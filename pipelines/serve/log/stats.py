@@ -36,6 +36,7 @@ def log_stats(connection: Connection, application: str) -> dict[str, Any]:
         "versions": versions,
         "audits": _by_state(connection, AUDITS, own),
         "labels": connection.scalar(select(func.count()).select_from(_joined(FEEDBACK)).where(own)),
+        "new_labels": _new_labels(connection, own),
         "inbox": _by_state(connection, INBOX, own),
         "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
         "forgotten": connection.scalar(select(func.count()).where(FORGOTTEN.c.application == application)),
@@ -47,6 +48,13 @@ def _by_state(connection: Connection, table: Table, own: ColumnElement[bool]) ->
     number = func.count().label("number")
     counted = select(table.c.state, number).select_from(_joined(table)).where(own).group_by(table.c.state)
     return {row.state: int(row.number) for row in connection.execute(counted.order_by(table.c.state))}
+
+
+def _new_labels(connection: Connection, own: ColumnElement[bool]) -> dict[str, int]:
+    """Labels that no version knew when they were given, and how often they were."""
+    label, number = FEEDBACK.c.label, func.count().label("number")
+    counted = select(label, number).select_from(_joined(FEEDBACK)).where(own, FEEDBACK.c.new.is_(True)).group_by(label)
+    return {row.label: int(row.number) for row in connection.execute(counted.order_by(number.desc(), label))}
 
 
 def _joined(table: Table) -> Any:

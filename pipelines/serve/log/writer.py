@@ -115,9 +115,10 @@ class LogWriter:
 
     async def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
         """As `DecisionLog.add_feedback`; what another replica has answered just now may have to be waited for."""
+        max_new = self._config.max_new_labels
         await self.flush()
         try:
-            await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+            await self._write(lambda: self._log.add_feedback(request_id, caller, labels, max_new))
         except UnknownRequestError:
             if self._num_patient >= MAX_PATIENT:
                 raise
@@ -126,7 +127,7 @@ class LogWriter:
                 await asyncio.sleep(KNOWN_AFTER_S)
             finally:
                 self._num_patient -= 1
-            await self._write(lambda: self._log.add_feedback(request_id, caller, labels))
+            await self._write(lambda: self._log.add_feedback(request_id, caller, labels, max_new))
 
     async def tenures(self) -> list[Tenure]:
         """As `DecisionLog.tenures`."""

@@ -3,7 +3,7 @@
 import { Refused, call } from "./api.js";
 import { choice } from "./choice.js";
 import { element, name } from "./dom.js";
-import { count } from "./formats.js";
+import { count, percent } from "./formats.js";
 import { asksForKey, keyIsGood, onKey } from "./key.js";
 
 const find = (id) => document.getElementById(id);
@@ -93,13 +93,22 @@ function undo() {
   show(trail.pop());
 }
 
-function showCounts({ num_open: left, num_labelled: labelled, num_skipped: skipped }) {
+function showCounts({ num_open: left, num_labelled: labelled, num_skipped: skipped, standing }) {
   const keys = [["Left", left], ["Labelled", labelled], ["Skipped", skipped]];
   find("counts").replaceChildren(...keys.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, count(value)))));
   find("standing").hidden = false;
   find("next").textContent = left + labelled + skipped === 0
     ? "No inbox is open. “kcm labels CONFIG” draws the items that are worth a label."
-    : `${left === 0 ? "That was the last one. " : ""}“kcm labels CONFIG” says what the labels certify by now, and the next “kcm update” uses them once they suffice: you may not have to answer all.`;
+    : `${left === 0 ? "That was the last one. " : ""}${certifies(standing, left)}The next “kcm update” uses the labels once they suffice: you may not have to answer all.`;
+}
+
+/** What the labels so far certify, in a sentence. */
+function certifies(standing, left) {
+  if (standing === null) return "";
+  const { certified, stricter, bound, epsilon } = standing;
+  const lost = `at most ${percent(bound)} of the answers are lost by the labels so far, ${percent(epsilon)} may be`;
+  if (certified) return `They suffice: ${lost}. `;
+  return stricter && left === 0 ? `They suffice for a challenger that keeps less; as it is, ${lost}. ` : `Not yet enough: ${lost}. `;
 }
 
 function tell(error) {

@@ -135,9 +135,9 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
         return result
 
     monkeypatch.setattr(loop, "update", update)
-    monkeypatch.setattr(loop, "look_at_log", lambda _: Seen(decisions=9, refuted=True))
+    monkeypatch.setattr(loop, "look_at_log", lambda _: Seen(decisions=9, labels=50))
     monkeypatch.setattr(loop.time, "sleep", lambda _: None)
     with pytest.raises(KcmError, match="the log is gone"):
         loop.watch(config, told.append)
-    assert told[:2] == ["an attempt starts: the certificate is refuted", "nothing was audited"]
+    assert told[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
     assert told[3].startswith("reviews/3 is not promoted")

@@ -44,7 +44,7 @@ def labelled(
 def test_labels_certify_where_disagreement_alone_cannot() -> None:
     window = labelled(4000, disputed=0.1, losing=0.02)
     assert TrafficPath(window.traffic, epsilon=0.02, delta=0.1, bet=0.9).p_value(0.0) == 1.0
-    test = LabelledTest(window, epsilon=0.02, delta=0.1)
+    test = LabelledTest(window.units, epsilon=0.02, delta=0.1)
     assert test.certified
     assert 0.002 < test.bound < 0.02
 
@@ -52,8 +52,8 @@ def test_labels_certify_where_disagreement_alone_cannot() -> None:
 def test_a_skipped_item_counts_as_lost() -> None:
     window = labelled(4000, disputed=0.1, losing=0.0)
     skipped = replace(window, lost=window.drawn)
-    assert LabelledTest(window, epsilon=0.02, delta=0.1).certified
-    assert not LabelledTest(skipped, epsilon=0.02, delta=0.1).certified
+    assert LabelledTest(window.units, epsilon=0.02, delta=0.1).certified
+    assert not LabelledTest(skipped.units, epsilon=0.02, delta=0.1).certified
 
 
 def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hurt() -> None:
@@ -66,11 +66,11 @@ def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hu
     for share in (0.25, 0.5, 1.0):
         answered = np.zeros(2000, dtype=bool)
         answered[drawn[rank < share * 500]] = True
-        test = LabelledTest(replace(window, answered=answered), epsilon=0.05, delta=0.1)
+        test = LabelledTest(replace(window, answered=answered).units, epsilon=0.05, delta=0.1)
         assert test.num_decided >= share * 500
         found.append(test.p_value)
     assert found == sorted(found, reverse=True)
-    nothing = LabelledTest(replace(window, answered=np.zeros(2000, dtype=bool)), epsilon=0.05, delta=0.1)
+    nothing = LabelledTest(replace(window, answered=np.zeros(2000, dtype=bool)).units, epsilon=0.05, delta=0.1)
     assert nothing.num_decided < 50
     assert not nothing.certified
 
@@ -78,7 +78,7 @@ def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hu
 @pytest.mark.parametrize("rho", [1.0, 0.5])
 def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) -> None:
     passed = sum(
-        LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed), 0.05, 0.1).certified
+        LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed).units, 0.05, 0.1).certified
         for seed in range(300)
     )
     assert passed <= binom.ppf(0.99, 300, 0.1)
@@ -108,7 +108,7 @@ def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
     x, level = 0.1 / (0.5 * 0.8) / 4, 0.1 * 0.9
     wealth = np.mean([1 - bet * (x - level) for bet in (0.9, 0.5, 0.25)])
     assert wealth > 1
-    assert LabelledTest(window, epsilon=0.9, delta=0.1).p_value == pytest.approx(1 / wealth)
+    assert LabelledTest(window.units, epsilon=0.9, delta=0.1).p_value == pytest.approx(1 / wealth)
 
 
 def test_a_longer_window_asks_for_no_more_labels() -> None:
@@ -119,20 +119,52 @@ def test_a_longer_window_asks_for_no_more_labels() -> None:
         for number in range(len(shown)):
             answered = np.zeros(num, dtype=bool)
             answered[shown[:number]] = True
-            if LabelledTest(replace(window, answered=answered), epsilon=0.02, delta=0.1).certified:
+            if LabelledTest(replace(window, answered=answered).units, epsilon=0.02, delta=0.1).certified:
                 return number
         raise AssertionError("not certified")
 
     assert labels_needed(40_000) <= labels_needed(3000) + 10
 
 
-def test_the_path_has_one_step_and_what_holds_there_holds_above() -> None:
+def test_what_holds_where_the_labels_were_drawn_holds_above_and_below_nothing_is_known() -> None:
     window = labelled(4000, disputed=0.1, losing=0.02)
     path = LabelledPath(window, epsilon=0.02, delta=0.1)
     assert path.certified() == 0.0
     assert path.p_value(0.5) == path.p_value(0.0) <= 0.1
     assert path.p_value(-0.5) == path.upper_bound(-0.5) == 1.0
     assert LabelledPath(window, epsilon=0.0005, delta=0.1).certified() == math.inf
+
+
+def by_score(num: int, seed: int, losing_below: float, losing_above: float, split: float) -> LabelledTraffic:
+    """Scores are uniform; a tenth differs, and below `split` the challenger loses more of that than above."""
+    rng = np.random.default_rng(seed + 2000)
+    window = labelled(num, disputed=0.1, losing=0.0, seed=seed)
+    score = rng.random(num)
+    lost = rng.random(num) < np.where(score > split, losing_above, losing_below)
+    return replace(window, traffic=replace(window.traffic, score=score), lost=lost)
+
+
+def test_labels_that_refute_the_searched_threshold_certify_the_closest_stricter_one() -> None:
+    window = by_score(6000, 1, losing_below=0.6, losing_above=0.02, split=0.4)
+    path = LabelledPath(window, epsilon=0.02, delta=0.1)
+    lowest = path.certified()
+    assert not LabelledTest(window.units, 0.02, 0.1).certified
+    assert 0.0 < lowest < 0.5
+    assert path.p_value(lowest) <= 0.1 < path.p_value(np.nextafter(lowest, 0))
+    assert path.upper_bound(lowest) <= 0.02
+    p_values = [path.p_value(step) for step in np.linspace(0, 1, 40)]
+    assert p_values == sorted(p_values, reverse=True)
+    unanswered = replace(window, answered=window.answered & (window.traffic.score > 0.5))
+    assert 0.4 < LabelledPath(unanswered, epsilon=0.02, delta=0.1).certified() <= 0.5  # the others are not needed
+
+
+def test_the_path_certifies_a_threshold_that_loses_too_much_no_more_often_than_promised() -> None:
+    """Everything above a threshold of 0.5 loses exactly epsilon: what is certified below is false."""
+    false = sum(
+        LabelledPath(by_score(800, seed, losing_below=0.5, losing_above=0.5, split=0), 0.025, 0.1).certified() < 0.5
+        for seed in range(300)
+    )
+    assert false <= binom.ppf(0.99, 300, 0.1)
 
 
 def test_the_fewest_units_are_those_of_a_window_without_a_loss() -> None:

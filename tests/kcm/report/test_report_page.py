@@ -252,3 +252,13 @@ def test_a_disk_that_fills_up_leaves_the_old_page(inputs, tmp_path: Path, monkey
     with pytest.raises(ArtefactError, match="No space left on device"):
         write_report(inputs, path)
     assert path.read_bytes() == b"old"
+
+
+def test_a_challengers_report_begins_with_what_its_promotion_gates_said(inputs: ReportInputs, lines: Lines) -> None:
+    gates = {"old_tasks": {"verdict": "fail", "reason": "<b>tweets</b> lose more than 1 points"}}
+    page = render_report(replace(inputs, gates=gates))
+    text = lines(page)
+    assert text.index("Promotion gates") < text.index("Accuracy and cost")
+    assert "<b>tweets</b> lose more than 1 points" in text
+    assert "<b>tweets" not in page
+    assert "Promotion gates" not in lines(render_report(inputs))

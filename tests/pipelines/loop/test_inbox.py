@@ -16,6 +16,7 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError, KcmError
 from pipelines.loop.inbox import Inbox
 from pipelines.loop.recertify import certify_window
+from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.window import LogReader
 from tests.pipelines.loop.windows import NUM, Asked, made_inbox, made_window, scope_of
 
@@ -77,6 +78,20 @@ def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: As
     )
     assert policy.decision == KEEP_ALL
     assert certificates[None].bound == pytest.approx(standing.bound)
+
+
+def test_the_service_says_of_the_labels_what_the_loop_says(asked: Asked) -> None:
+    """Promise: the page tells what the labels certify, by the log alone."""
+    asked.inbox.fill()
+    asked.inbox.ask()
+    log = DecisionLog(asked.url, 5.0, "reviews")
+    for number in (0, 10, 30):
+        asked.inbox.answer({each.id: "yes" for each in asked.inbox.items("drawn", number)})
+        view = log.inbox(3)
+        assert view is not None
+        assert view.standing == asked.inbox.standing()
+        assert view.standing.num_labelled == view.counts["labelled"]
+    log.close()
 
 
 def test_what_is_skipped_counts_as_lost(asked: Asked) -> None:

@@ -84,6 +84,15 @@ def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
     assert "80 decisions" in window.description["refused"][0]
 
 
+def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    for number in range(7):
+        rows[number]["label"] = "refund"
+    assert write(MadeLog(rows), new_labels="keep").description["labels_unknown"] == {"refund": 7}
+    known = write(MadeLog(rows), new_labels="keep", more_labels=("refund",))
+    assert (known.new_labels, known.description["labels_unknown"]) == (("refund",), {})
+
+
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[3] |= {"unit": None}

@@ -29,6 +29,8 @@ from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import DecisionLog, Feedback, Origin
 from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.stats import log_stats
+from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from pipelines.serve.schemas import PredictResponse, Refusal
@@ -395,3 +397,33 @@ def test_requests_during_a_swap_are_answered_by_one_version_each(recorder: Recor
         assert later.model_version == "2"
 
     run(swap())
+
+
+def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_by_it(
+    url: str, recorder: Recorder
+) -> None:
+    """Promise: callers may name what the model does not know, a few a day; no bound and no alarm moves for it."""
+
+    async def give() -> None:
+        service = await started(
+            recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=1.0)
+        )
+        service._config = service._config.model_copy(update={"feedback": FeedbackConfig(new_labels="keep")})
+        for number in range(4):
+            await service.predict([KEPT], Origin(f"r{number}", "ann"))
+            await service.predict([KEPT], Origin(f"s{number}", "bob"))
+        await service.settled()
+        for number, label in enumerate(("refund", "rebate", "refund")):
+            await service.feedback(f"r{number}", "ann", [Feedback(0, label)])
+        with pytest.raises(Refusal, match="2 new labels within 24 hours") as refused:
+            await service.feedback("r3", "ann", [Feedback(0, "recall")])
+        assert refused.value.status == 429
+        await service.feedback("s0", "bob", [Feedback(0, "recall")])
+        await service.feedback("r3", "ann", [Feedback(0, "good")])
+        log = DecisionLog(url, 1.0, "films")
+        assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
+        assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1
+        with LogReader(url) as reader, reader.reading() as connection:
+            assert log_stats(connection, "films")["new_labels"] == {"refund": 2, "rebate": 1, "recall": 1}
+
+    run(give())

@@ -92,7 +92,7 @@ def test_labels_and_skips_are_in_the_log_before_they_are_acknowledged(drawn: Dra
     body = {"labels": [{"id": "r7/0", "label": "bad"}, {"id": "r6/0", "skip": True}]}
     for _ in range(2):  # sent again, nothing changes
         response = drawn.client.post("/v1/labels", json=body)
-        assert response.json() == {"num_open": NUM - 2, "num_labelled": 1, "num_skipped": 1}
+        assert response.json() == {"num_open": NUM - 2, "num_labelled": 1, "num_skipped": 1, "standing": None}
         assert drawn.rows()["r7/0"] == ("labelled", "bad")
         assert drawn.rows()["r6/0"] == ("skipped", None)
     assert drawn.client.get("/v1/labels").json()["items"][0]["id"] == "r5/0"
@@ -143,6 +143,7 @@ def test_a_closed_inbox_asks_for_nothing_and_takes_nothing(drawn: Drawn) -> None
         "num_open": 0,
         "num_labelled": 0,
         "num_skipped": 0,
+        "standing": None,
         "version": None,
         "labels": [],
         "items": [],

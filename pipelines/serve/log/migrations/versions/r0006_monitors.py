@@ -1,4 +1,4 @@
-"""One process watches a version, an alarm names what may have raised it, and trials show signs of life."""
+"""What one process knows of a version, what may have raised an alarm, signs of life of a trial, tests of an inbox."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ down_revision = "0005"
 
 def upgrade() -> None:
     """Add the records of the monitors; each begins with the first decision of its version."""
+    op.add_column("feedback", sa.Column("new", sa.Boolean))
+    op.add_column("inboxes", sa.Column("tests", sa.JSON))
     op.add_column("alarms", sa.Column("upto", sa.BigInteger))
     op.create_table(
         "trials",
