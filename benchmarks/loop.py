@@ -3,6 +3,7 @@
     python benchmarks/loop.py alarm       # delay after a jump of regret, and false alarms
     python benchmarks/loop.py drift       # the same of inputs that move away
     python benchmarks/loop.py histories   # broken certificates over simulated histories of updates
+    python benchmarks/loop.py growth      # CPU of training an added task, beside all tasks anew
     python benchmarks/loop.py labels      # labels that a person gives, beside those of uniform labelling
 
 Each takes minutes at the most on one core, runs the production functions, and prints what must hold beside what was
@@ -71,6 +72,12 @@ def _histories() -> list[Row]:
     return [Row(*row) for row in history_rows()]
 
 
+def _growth() -> list[Row]:
+    from loop_growth import growth_rows
+
+    return [Row(*row) for row in growth_rows()]
+
+
 def _labels() -> list[Row]:
     from loop_histories import label_rows
 
@@ -80,6 +87,7 @@ def _labels() -> list[Row]:
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "alarm": _alarm,
     "drift": _drift,
+    "growth": _growth,
     "histories": _histories,
     "labels": _labels,
 }
