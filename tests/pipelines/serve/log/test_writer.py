@@ -205,9 +205,9 @@ def test_while_the_database_is_locked_one_write_waits_and_the_others_are_told_at
     attempts = []
     add = DecisionLog.add_feedback
 
-    def counted(self: DecisionLog, request_id: str, caller: str | None, labels: list[Feedback]) -> None:
+    def counted(self: DecisionLog, request_id: str, *rest: Any) -> None:
         attempts.append(request_id)
-        add(self, request_id, caller, labels)
+        add(self, request_id, *rest)
 
     monkeypatch.setattr(DecisionLog, "add_feedback", counted)
 
