@@ -178,6 +178,7 @@ def _registered(
     report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
     lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
     write_challenger_report(config, evaluated, found, f"{model}/{number}", lineage, report)
+    context.store.storage.keep(report)
     tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
     tracking.log({}, {}, report)
     tracking.finish()
