@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from kcm.errors import ArtefactError
-from kcm.inputs.content import Content
-from kcm.tasks.units import unit_digest, unit_of
 from pipelines.loop.remembered import remembered
 
 KEY = b"k" * 32
 
 
-def sequence(folder: str, *tasks: list[tuple[str, str]]) -> SimpleNamespace:
-    """Rows of (text, group) by task; those of the last task came from the log."""
-    names = [f"task{number}" for number in range(len(tasks))]
+@dataclass(frozen=True)
+class Rows:
+    """A sequence with the units of its rows."""
 
-    def rows(number: int) -> pa.Table:
-        text, group = zip(*tasks[number], strict=True)
-        ids = [f"{number}/{place}" for place in range(len(text))]
-        columns = {"id": ids, "text": text, "image": [b""] * len(text), "group": group, "split": ["train"] * len(text)}
-        return pa.table(columns)
-
-    named = SimpleNamespace(tasks=tuple(names))
-    return SimpleNamespace(folder=Path(folder), names=named, task=rows, grown_tasks=frozenset(names[-1:]))
+    folder: Path
+    units: tuple[str, ...]
 
 
 class Store:
-    def __init__(self, sequences: dict[str, SimpleNamespace], windows: list[Path]) -> None:
+    def __init__(self, sequences: dict[str, Rows], windows: list[Path]) -> None:
         self._sequences, self._windows = sequences, windows
 
     def named(self, stage: str, bundle: str) -> Any:
@@ -45,14 +39,19 @@ class Store:
         return [SimpleNamespace(folder=folder) for folder in self._windows] if stage == "window" else []
 
 
-def test_versions_and_folders_that_hold_a_forgotten_unit_are_told(tmp_path: Path) -> None:
-    told, other = (unit_of(unit_digest(Content(text)), KEY) for text in ("my secret", "something else"))
-    for name, units in (("one", [other, None]), ("two", [told, other])):
+def test_versions_and_folders_that_hold_a_forgotten_unit_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipelines.loop.remembered.rows_of",
+        lambda sequence, key, units: [unit for unit in sequence.units if key == KEY and unit in units],
+    )
+    for name, units in (("one", ["other", None]), ("two", ["told", "other"])):
         (tmp_path / name).mkdir()
         pq.write_table(pa.table({"unit": pa.array(units, pa.string())}), tmp_path / name / "window.parquet")
-    first = sequence("/first", [("a film", "")], [("", other)])
-    second = sequence("/second", [("a film", ""), ("my secret", "")], [("", other)])
-    third = sequence("/third", [("a film", "")], [("", told)])
+    first, second, third = (
+        Rows(Path(f"/{number}"), units) for number, units in enumerate((("other",), ("told", "other"), ("told",)), 1)
+    )
     champions = [SimpleNamespace(version=f"films/{n}", bundle=f"b{n}") for n in (1, 2, 9)]
     turns = [{"candidate": None}, {"candidate": {"version": "films/3", "bundle": "b3"}}]
     state: Any = SimpleNamespace(
@@ -60,8 +59,8 @@ def test_versions_and_folders_that_hold_a_forgotten_unit_are_told(tmp_path: Path
         champions=SimpleNamespace(pointer=SimpleNamespace(history=lambda: champions)),
         attempts=SimpleNamespace(turns=lambda: turns),
     )
-    found = remembered(state, KEY, {told})
+    found = remembered(state, KEY, {"told"})
     assert found.versions == ("films/2", "films/3")
     assert found.unreadable == ("films/9",)
-    assert found.folders == (Path("/second"), Path("/third"), tmp_path / "two")
+    assert found.folders == (Path("/2"), Path("/3"), tmp_path / "two")
     assert remembered(state, KEY, {"unknown"}).folders == ()
