@@ -1,12 +1,14 @@
 """What rows cost at scale: memory of every process, rows a second, seconds of a cache hit; sections run by name.
 
     python benchmarks/scale.py job --rows 1000000 4000000 [--write]
-    python benchmarks/scale.py train --rows 1000000 [--write]
+    python benchmarks/scale.py features train --rows 1000000 [--features 384] [--write]
 
-Rows are generated: 64 features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
+Rows are generated: features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
 recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
-and samples the private memory of all its processes; then once more, when everything is there. `train` reads the rows of
-an epoch as a train worker does, and from memory. `--write` puts the figures into benchmarks/results/scale.json.
+and samples the private memory of all its processes; then once more, when everything is there. `features` takes vectors
+over and looks answers up, `train` reads the rows of an epoch as a train worker does, and from memory: both in this
+process, by its CPU seconds, since others may use the machine. `--write` puts the figures into
+benchmarks/results/scale.json.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
@@ -36,26 +40,32 @@ from rich.table import Table
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
+from kcm.encoders import PrecomputedConfig
+from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
 from kcm.learners.order import TrainOrder
 from kcm.learners.stream import ParquetRows, TaskRows, TensorRows, list_column
 from kcm.learners.trainer import TrainConfig, Trainer
 from kcm.learners.windows import Windows
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
+from pipelines.batch.encoding import encode_shards
+from pipelines.batch.lookup import look_up
+from pipelines.cluster import ClusterConfig
+from pipelines.store.storage import Storage
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-NUM_FEATURES, BATCH_SIZE, WINDOW = 64, 1024, 16
+BATCH_SIZE, WINDOW = 1024, 16
 _MIB = 2**20
 
 
-def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
     """The main job over generated rows: seconds by stage, the largest memory by kind of process, a cache hit."""
     found = []
     for count in rows:
         place = folder / f"job-{count}"
         place.mkdir()
         config = place / "run.yaml"
-        config.write_text(yaml.safe_dump(_job_config(place, count)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(_job_config(place, count, dim)), encoding="utf-8")
         first, result = _watched_run(config)
         again, _ = _watched_run(config)
         found.append(
@@ -70,9 +80,9 @@ def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _job_config(folder: Path, count: int) -> dict[str, Any]:
+def _job_config(folder: Path, count: int, dim: int) -> dict[str, Any]:
     """The rows and answers as Parquet files, and the configuration of a run over them."""
-    write_rows(folder / "rows", folder / "answers.parquet", count)
+    write_rows(folder / "rows", folder / "answers.parquet", count, dim)
     return {
         "name": "scale",
         "storage_path": str(folder / "storage"),
@@ -97,17 +107,17 @@ def _job_config(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def write_rows(folder: Path, answers: Path, count: int) -> None:
+def write_rows(folder: Path, answers: Path, count: int, dim: int) -> None:
     """Rows with their vectors and labels in files of a shard's size, and the large model's answers to them."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    line_D = np.random.default_rng(1).normal(size=NUM_FEATURES).astype(np.float32)
+    line_D = np.random.default_rng(1).normal(size=dim).astype(np.float32)
     names = np.array(["no", "yes"])
     schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("seconds", pa.float64())])
     with pq.ParquetWriter(answers, schema) as writer:
         for number, start in enumerate(range(0, count, SHARD_ROWS)):
             size = min(SHARD_ROWS, count - start)
-            values_ND = rng.normal(size=(size, NUM_FEATURES)).astype(np.float32)
+            values_ND = rng.normal(size=(size, dim)).astype(np.float32)
             label_N = (values_ND @ line_D + rng.normal(scale=2, size=size) > 0).astype(int)
             ids = pa.array([f"row-{start + row}" for row in range(size)])
             columns = {"id": ids, "embedding": list_column(values_ND), "label": pa.array(names[label_N])}
@@ -168,20 +178,71 @@ class Peaks:
         self._largest[kind] = max(self._largest.get(kind, 0), memory.rss - memory.shared)
 
 
-def train(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps."""
+def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
+    """Rows per CPU second that are taken over with their vectors, and that find their answers; bytes of a row."""
     found = []
     for count in rows:
-        on_disk = _stored(folder / f"train-{count}", count)
-        kept = min(count, 262_144)  # of the rows in memory; more would only take memory
-        in_memory = TensorRows("memory", {split: _held(on_disk, split, kept) for split in ("train", "test")})
-        alone = {name: _read_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
-        steps = {name: _train_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
-        found.append({"rows": count, "reading": alone, "training": steps, "share": steps["shards"] / steps["memory"]})
+        place = folder / f"features-{count}"
+        place.mkdir()
+        write_rows(place / "rows", place / "answers.parquet", count, dim)
+        for file in (place / "rows").iterdir():
+            table = pq.read_table(file).rename_columns(["id", "vector", "label"])
+            label_N = pc.cast(pc.equal(table["label"], "yes"), pa.int64())
+            table = table.set_column(2, "label", label_N).append_column("split", pa.array(["train"] * len(table)))
+            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file)
+        sources = {file.name: file for file in sorted((place / "rows").iterdir())}
+        context: Any = SimpleNamespace(
+            assets_path=place, cluster=None, store=SimpleNamespace(storage=Storage.at(place))
+        )
+        bar: Any = SimpleNamespace(update=lambda done, total: None)
+        started = time.process_time()
+        made = encode_shards(
+            context, PrecomputedConfig(column="embedding"), sources, scratch=place / "features", bar=bar
+        )
+        copied, started = time.process_time() - started, time.process_time()
+        large = RecordedConfig(path=str(place / "answers.parquet"))
+        answers, _ = look_up(
+            large,
+            ("no", "yes"),
+            sources,
+            num_labels=2,
+            cluster=ClusterConfig(),
+            scratch=place / "outcomes",
+            storage=Storage.at(place),
+            bar=bar,
+        )
+        looked_up = time.process_time() - started
+        bytes_of = {
+            name: round(sum(file.stat().st_size for file in files) / count)
+            for name, files in (("rows", sources.values()), ("features", made.values()), ("outcomes", answers.values()))
+        }
+        rates = {"copied": round(count / copied), "looked_up": round(count / looked_up)}
+        found.append({"rows": count, "features": dim, "rows_per_cpu_s": rates, "bytes_of_a_row": bytes_of})
     return found
 
 
-def _stored(folder: Path, count: int) -> ParquetRows:
+def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
+    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps."""
+    found = []
+    for count in rows:
+        on_disk = _stored(folder / f"train-{count}", count, dim)
+        kept = min(count, 262_144)  # of the rows in memory; more would only take memory
+        in_memory = TensorRows("memory", {split: _held(on_disk, split, kept) for split in ("train", "test")})
+        alone = {name: _read_rate(task) for name, task in (("shards", on_disk), ("memory", in_memory))}
+        steps = {name: _train_rate(task, dim) for name, task in (("shards", on_disk), ("memory", in_memory))}
+        found.append(
+            {
+                "rows": count,
+                "features": dim,
+                "reading": alone,
+                "training": steps,
+                "share": steps["shards"] / steps["memory"],
+            }
+        )
+    return found
+
+
+def _stored(folder: Path, count: int, dim: int) -> ParquetRows:
     """Train rows, and some test rows, as the stages leave them."""
     places = folder / "features", folder / "outcomes"
     writers: list[ShardWriter] = []
@@ -191,7 +252,7 @@ def _stored(folder: Path, count: int) -> ParquetRows:
         last = start + size == count
         ids, label_N = [f"row-{start + row}" for row in range(size)], rng.integers(0, 2, size)
         splits = ["train"] * (size - 1024) + ["test"] * 1024 if last else ["train"] * size
-        values_ND = rng.normal(size=(size, NUM_FEATURES)).astype(np.float32)
+        values_ND = rng.normal(size=(size, dim)).astype(np.float32)
         large_NC = rng.dirichlet(np.ones(2), size).astype(np.float32)
         tables = (
             pa.table({"id": ids, "split": splits, "label": label_N, "features": list_column(values_ND)}),
@@ -226,9 +287,9 @@ def _read_rate(task: TaskRows) -> float:
     return round(count / (time.process_time() - started))
 
 
-def _train_rate(task: TaskRows) -> float:
+def _train_rate(task: TaskRows, dim: int) -> float:
     """Rows per CPU second of one epoch's steps."""
-    model = Collaborator(NUM_FEATURES, 2, NetworkConfig(hidden=(8,)), "kan", 0)
+    model = Collaborator(dim, 2, NetworkConfig(hidden=(8,)), "kan", 0)
     config = TrainConfig(num_epochs=1, batch_size=BATCH_SIZE, window=WINDOW)
     trainer = Trainer(model, FinetuneConfig().build(0), [task], config, DistillConfig(), seed=0)
     started = time.process_time()
@@ -237,7 +298,11 @@ def _train_rate(task: TaskRows) -> float:
     return round(task.num_rows("train") / (time.process_time() - started))
 
 
-SECTIONS: dict[str, Callable[[Sequence[int], Path], list[dict[str, Any]]]] = {"job": job, "train": train}
+SECTIONS: dict[str, Callable[[Sequence[int], int, Path], list[dict[str, Any]]]] = {
+    "job": job,
+    "features": features,
+    "train": train,
+}
 
 
 def main() -> None:
@@ -245,14 +310,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000])
+    parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--write", action="store_true", help=f"put the figures into {RESULTS.name}")
     given = parser.parse_args()
     torch.set_num_threads(1)
     known: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for section in given.sections:
         with tempfile.TemporaryDirectory() as folder:
-            found = SECTIONS[section](given.rows, Path(folder))
-        known[section] = {"machine": machine(), "found": found}
+            found = SECTIONS[section](given.rows, given.features, Path(folder))
+        known.setdefault(section, {})[f"{given.features} features"] = {"machine": machine(), "found": found}
         _show(section, found)
     if given.write:
         RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

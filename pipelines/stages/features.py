@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from kcm.encoders import EncoderConfig
+from kcm.errors import ConfigError
+from kcm.large import LargeConfig
 from kcm.learners.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
@@ -57,6 +59,17 @@ class Features(Stage):
     stage, version, reads, writes = "features", 1, ("sequence",), FeaturesArtefact
 
     encoder: EncoderConfig
+    large: LargeConfig
+
+    def check(self) -> None:
+        """Raise ConfigError for a large model that reads other vectors than the encoder: a row has one."""
+        backbone = self.large.backbone
+        if backbone is not None and backbone.vector_columns not in ((), self.encoder.vector_columns):
+            raise ConfigError(
+                f"the large model reads the vectors {', '.join(backbone.vector_columns)}, which are not the encoder's",
+                where="large.encoder",
+                mend="Give both the same columns, or the large model an encoder of texts or pictures",
+            )
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
