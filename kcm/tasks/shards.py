@@ -36,6 +36,12 @@ def task_shards(folder: Path, task: int) -> list[Path]:
     return files
 
 
+def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of a shard. Vectors are written as they are: of numbers that all differ a dictionary saves nothing."""
+    plain = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
+    return pq.ParquetWriter(path, schema, use_dictionary=plain)
+
+
 class ShardWriter:
     """Writes rows of a task, as they come, into its shards from `first_shard` on: at least one, which may be empty."""
 
@@ -77,7 +83,7 @@ class ShardWriter:
                 self._close()
 
     def _open(self) -> pq.ParquetWriter:
-        self._file = pq.ParquetWriter(shard_file(self._folder, self._task, self._next_shard), self._schema)
+        self._file = open_shard(shard_file(self._folder, self._task, self._next_shard), self._schema)
         self._next_shard += 1
         self._rows_in_file = 0
         return self._file

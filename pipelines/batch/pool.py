@@ -29,7 +29,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcm.errors import ArtefactError, DataError, KcmError
-from kcm.tasks.shards import GROUP_ROWS
+from kcm.tasks.shards import GROUP_ROWS, open_shard
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.storage import Storage
@@ -298,7 +298,7 @@ def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
     writer, waiting = None, []
     try:
         for table in tables:
-            writer = writer or pq.ParquetWriter(draft, table.schema)
+            writer = writer or open_shard(draft, table.schema)
             waiting.append(table)
             if sum(map(len, waiting)) >= ROWS_AT_ONCE:
                 whole = pa.concat_tables(waiting)
