@@ -60,7 +60,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: found no Python >= 3.11 that has the venv module;" \
 		"install one (Debian: apt-get install python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python .ci/install '.[test]'
 	touch $@
 
 # Pins of what is installed now; torch and what comes with it stay free, since they differ by machine.

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from ray import serve
 from serve_stubs import StubEncoder
 
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, load_encoder
+from kcm.bundle.models import load_encoder
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
@@ -39,6 +41,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_door, deployment_options, prepare_environment, start, stop
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 
 LABELS = ("bad", "good")
@@ -93,11 +96,11 @@ class Sorting(SmallSide):
         ]
 
 
-class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door around a small side that sorts by the text, with one path more."""
+class AttackedReplica(DoorReplica):
+    """A replica around a small side that sorts by the text, with one path more."""
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        api: FastAPI = super().__serve_build_asgi_app__()
+    def api(self) -> FastAPI:
+        api = super().api()
         api.add_api_route(MEASURED, Suffering().figures, include_in_schema=False)
         return api
 
@@ -108,6 +111,13 @@ class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
         return Sorting(bundle, encoder, top_k=self._config.top_k)
+
+
+class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door of such replicas."""
+
+    def replica_class(self) -> type[DoorReplica]:
+        return AttackedReplica
 
 
 class _Server(ThreadingHTTPServer):
@@ -213,7 +223,6 @@ def serve_config(kind: Kind, folder: Path, base_url: str) -> ServeConfig:
     keys.write_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()), encoding="utf-8")
     values: dict[str, Any] = {
         "port": free_port(),
-        "max_queued_requests": 128,  # so that 60 clients at the same moment are no overload, which is another promise
         "auth": {"keys_file": str(keys)},
         "feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"},
         "large": {

@@ -29,8 +29,9 @@ from rich.console import Console
 from rich.table import Table
 from serve_stubs import StubEncoder
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from machine import machine
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide, load_encoder
+from kcm.bundle.models import load_encoder
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Input, Judgement
+from kcm.bundle.answers import Input, Judgement
 from kcm.inputs.content import Content
 from kcm.large import Item
 

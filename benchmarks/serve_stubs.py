@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.encoders import Encoder
 from kcm.inputs.content import Content, Part

@@ -18,7 +18,9 @@ from jobs.options import ConfigFile, Debug, JsonFile, Overrides
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
+    from jobs.commands.serving import Site
     from pipelines.config import RunConfig
+    from pipelines.serve.release import Release
 
 STAGES = {
     "tasks": "Read the rows and split them into tasks.",
@@ -239,27 +241,31 @@ def serve(
             raise KcmError("--bundle and --model name two models", mend="Give one of them")
         if config is None and (bundle is None or overrides):
             raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
-        loaded = _load(config, overrides) if config else None
-        from jobs.commands.serving import (
-            Site,
-            served_folder,
-            served_model,
-            serving,
-            wait_for_interruption,
-            write_deployment,
-        )
 
-        release = served_folder(bundle) if bundle else served_model(loaded, model)
-        site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
-        result["version"] = release.version
+        def prepare() -> tuple[Release, Site]:
+            from jobs.commands.serving import Site, served_folder, served_model
+
+            loaded = _load(config, overrides) if config else None
+            release = served_folder(bundle) if bundle else served_model(loaded, model)
+            site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
+            result["version"] = release.version
+            return release, site
+
         if build:
-            write_deployment(build, release, site)
+            from jobs.commands.serving import write_deployment
+
+            write_deployment(build, *prepare())
             typer.echo(str(build))
             return
-        with serving(release, site) as url:
-            result["url"] = url
-            typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
-            wait_for_interruption()
+        from jobs.commands.serving_start import cluster_beside
+
+        with cluster_beside(config, overrides or (), prepare) as (release, site):
+            from jobs.commands.serving import serving, wait_for_interruption
+
+            with serving(release, site) as url:
+                result["url"] = url
+                typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+                wait_for_interruption()
 
 
 @app.command()

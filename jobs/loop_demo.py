@@ -20,7 +20,7 @@ from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Input
+from kcm.bundle.answers import Input
 from kcm.certify.traffic import decisions_needed
 from kcm.config import load_config
 from kcm.errors import ConfigError, DataError

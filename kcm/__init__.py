@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from kcm.api.cascade import Cascade, load
     from kcm.api.classifier import KANClassifier
     from kcm.api.router import Router
-    from kcm.bundle.runtime import Answer, Failure
+    from kcm.bundle.answers import Answer, Failure
     from kcm.errors import KcmError
     from kcm.kan import KAN, KANLinear
 
 __all__ = ["KAN", "Answer", "Cascade", "Failure", "KANClassifier", "KANLinear", "KcmError", "Router", "load"]
 
 _MODULES = {
-    "Answer": "kcm.bundle.runtime",
+    "Answer": "kcm.bundle.answers",
     "Cascade": "kcm.api.cascade",
-    "Failure": "kcm.bundle.runtime",
+    "Failure": "kcm.bundle.answers",
     "KAN": "kcm.kan",
     "KANClassifier": "kcm.api.classifier",
     "KANLinear": "kcm.kan",

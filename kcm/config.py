@@ -80,10 +80,15 @@ def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str 
 
 
 def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ()) -> ConfigT:
-    """Read a YAML file, apply `key.path=value` overrides, and validate.
+    """Read a YAML file, apply `key.path=value` overrides, and validate; raises ConfigError.
 
     Values of overrides are YAML (`--set train.num_epochs=5`, `--set tune.gates=[confidence]`).
     """
+    return parse_config(model, read_values(path, overrides), where=str(path))
+
+
+def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What `load_config` validates: the mapping in a YAML file, with the overrides applied. Raises ConfigError."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
@@ -96,7 +101,7 @@ def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ())
         raise ConfigError("the file must hold a mapping of keys to values", where=str(path))
     for override in overrides:
         _apply(values, override)
-    return parse_config(model, values, where=str(path))
+    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

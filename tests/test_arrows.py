@@ -210,10 +210,19 @@ def test_imports_in_functions_and_relative_ones_are_found(tmp_path: Path) -> Non
 
 def test_a_worker_starts_without_what_only_others_need() -> None:
     """Each of these takes a second or two of every process that Ray starts; what the first brings, the next has."""
-    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.deploy.door")
+    workers = ("pipelines.batch.encoding", "pipelines.training.trial", "pipelines.serve.deploy.replica")
     slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
     steps = [f"import {worker}; print({worker!r}, {slow} & sys.modules.keys())" for worker in workers]
     loaded = subprocess.run(
         [sys.executable, "-c", "\n".join(["import sys", *steps])], capture_output=True, text=True, check=True
     )
     assert loaded.stdout.splitlines() == [f"{worker} set()" for worker in workers]
+
+
+def test_building_an_application_and_asking_a_large_model_take_no_torch() -> None:
+    """It costs every process that imports it two seconds."""
+    modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.large", "kcm.large.adapters.classifier")
+    slow = {"torch", "mlflow", "transformers", "sklearn"}
+    program = f"import sys, {', '.join(modules)}; print(sorted({slow} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

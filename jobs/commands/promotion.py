@@ -10,7 +10,8 @@ from typing import Any
 
 import ray
 
-from jobs.commands.serving import Site, served_model, service_folder
+from jobs.commands.serving import Site, served_model
+from jobs.commands.serving_start import service_folder
 from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
@@ -153,7 +154,7 @@ def _running_cluster(config: RunConfig) -> Iterator[bool]:
         return
     prepare_environment()
     named = config.cluster.address or os.environ.get("RAY_ADDRESS")
-    local = None if named else find_cluster(service_folder(config))
+    local = None if named else find_cluster(service_folder(config.storage_folder, config.name))
     with ExitStack() as stack:
         if named:
             join(named)

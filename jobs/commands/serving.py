@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from kcm.bundle.bundle import Bundle
+from jobs.commands.serving_start import service_folder
+from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
@@ -44,7 +45,7 @@ class Site(Config):
             serve=config.serve.model_copy(update=named),
             cluster=config.cluster,
             assets_path=config.assets_path,
-            cluster_folder=service_folder(config),
+            cluster_folder=service_folder(config.storage_folder, config.name),
         )
         if config.large.upstream is not None:
             site = site.with_upstream(config.large.upstream)
@@ -68,14 +69,9 @@ class Site(Config):
         return self.model_copy(update={"serve": serve})
 
 
-def service_folder(config: RunConfig) -> Path:
-    """Folder with address and token of the cluster of `kcm serve`, for other commands of its owner."""
-    return config.storage_folder / "runs" / config.name / "service"
-
-
 def served_folder(bundle: Path) -> Release:
     """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
-    return Release(version=Bundle.read(bundle).digest[:12], bundle=bundle.absolute())
+    return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
 
 
 def served_model(config: RunConfig, model: str | None) -> Release:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.bundle.runtime import Answer, Failure, Input
+from kcm.bundle.answers import Answer, Failure, Input
 from kcm.errors import DataError
 from kcm.inputs.content import Content, Part, PartError
 from kcm.inputs.pictures import picture_of

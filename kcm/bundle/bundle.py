@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from kcm.bundle.models import (
+    ENCODER,
+    FORMAT,
+    HEAD,
+    LARGE_ENCODER,
+    MANIFEST,
+    WITHIN,
+    Components,
+    EncoderFile,
+    FrozenModels,
+    LargeFile,
+    Names,
+    open_bundle,
+)
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.forms import GateHead
 from kcm.cascade.gate import Gate, GateName
@@ -27,24 +41,17 @@ from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
 from kcm.certify.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.components import FAMILIES, Component, components_of
+from kcm.components import Component, components_of
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.aligned import ALIGNED_FILES
 from kcm.errors import ArtefactError, ConfigError
-from kcm.inputs.content import Part
-from kcm.large import LargeConfig, LinearHead, Prompts
+from kcm.large import Prompts
 from kcm.learners import LearnerConfig
 
-MANIFEST = "bundle.json"
-FORMAT = 1
-HEAD = "large_head.safetensors"
 GATE = "gate.safetensors"
 PROMPTS = "prompts/prompts.json"
 UNITS = "units.safetensors"
-_WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
-ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
-COMPONENTS = "components.json"
 DRIFT, DRIFT_ROWS = "drift.json", "drift.safetensors"
 
 
@@ -56,12 +63,11 @@ class Lineage(Config):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Bundle:
-    """A trained cascade.
+class Bundle(FrozenModels):
+    """A trained cascade: its frozen models by name and identity, everything else contained.
 
     `certificates` are by task; None is the key of the one for requests that carry no task, as in `certify_policy`.
-    `none_label` is the large model's answer to inputs that have none of the labels, where it has one.
-    `large_head` is None where the large model has none, `prompts` where the policy shows the task prompt alone.
+    `prompts` is None where the policy shows the task prompt alone.
     `learner_state` is what the next task needs, `drift` what traffic is compared with; None where rows were too few.
     `trained_units` are digests of the units whose rows trained, or chose gate and policy, 32 hexadecimal digits each:
     nothing may be certified on them. None where that is not known.
@@ -70,16 +76,9 @@ class Bundle:
 
     collaborator: Collaborator
     seed: int
-    label_names: tuple[str, ...]
     task_names: tuple[str, ...]
-    encoder: EncoderConfig
-    encoder_identity: str
-    large: LargeConfig
-    large_identity: str
     policy: Policy
     learner: LearnerConfig
-    none_label: str | None = None
-    large_head: LinearHead | None = None
     gate_head: GateHead | None = None
     prompts: Prompts | None = None
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
@@ -88,7 +87,6 @@ class Bundle:
     trained_units: frozenset[str] | None = None
     drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
-    digest: str = ""  # of the manifest, and so of everything; empty until written
 
     def __post_init__(self) -> None:
         if len(self.label_names) != self.collaborator.num_labels:
@@ -108,16 +106,6 @@ class Bundle:
             raise ArtefactError(
                 f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
             )
-
-    @property
-    def answer_names(self) -> tuple[str, ...]:
-        """What the large model may answer: the label list, then none-of-these where there is such an answer."""
-        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
-
-    @property
-    def reads(self) -> frozenset[Part]:
-        """The parts of an input that either side reads; each must be present."""
-        return self.encoder.reads | self.large.reads
 
     @property
     def gate(self) -> Gate:
@@ -143,19 +131,19 @@ class Bundle:
         )
         documents: dict[str, Config] = {
             "config": config,
-            "labels": _Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
+            "labels": Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
             "certificate": _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
-        if theirs := _Components.of(self.components()).components:
-            documents["components"] = _Components(components=theirs)
+        if theirs := Components.of(self.components()).components:
+            documents["components"] = Components(components=theirs)
         with sealing(folder, MANIFEST, FORMAT) as draft:
             encoder, large = _contained(self.encoder, ENCODER, draft), self.large
             if large.backbone is not None:
                 large = large.with_backbone(_contained(large.backbone, LARGE_ENCODER, draft))
             documents |= {
-                "encoder": _Encoder(config=encoder, identity=self.encoder_identity),
-                "large": _Large(config=large, identity=self.large_identity),
+                "encoder": EncoderFile(config=encoder, identity=self.encoder_identity),
+                "large": LargeFile(config=large, identity=self.large_identity),
             }
             for name, document in documents.items():
                 write_json(draft / f"{name}.json", document.model_dump(mode="json"))
@@ -186,14 +174,9 @@ class Bundle:
         Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
         component that is not installed.
         """
-        files = SealedFolder(folder, MANIFEST, FORMAT)
-        if files.has(COMPONENTS):
-            files.config(_Components, COMPONENTS).require(folder)
-        config, names = files.config(_Networks, "config.json"), files.config(_Names, "labels.json")
-        encoder, large = files.config(_Encoder, "encoder.json"), files.config(_Large, "large.json")
-        large_config = large.config
-        if large_config.backbone is not None:
-            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
+        files = open_bundle(folder)
+        models = FrozenModels.of(files)
+        config, names = files.config(_Networks, "config.json"), files.config(Names, "labels.json")
         num_labels = len(names.labels)
         collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
         for name, module in _modules(collaborator).items():
@@ -201,18 +184,12 @@ class Bundle:
                 _load(module, files, name)
         policy = files.config(Policy, POLICY_FILE)
         return cls(
+            **{each.name: getattr(models, each.name) for each in fields(models)},
             collaborator=collaborator,
             seed=config.seed,
-            label_names=names.labels,
             task_names=names.tasks,
-            none_label=names.none_label,
-            encoder=_located(encoder.config, ENCODER, folder),
-            encoder_identity=encoder.identity,
-            large=large_config,
-            large_identity=large.identity,
             policy=policy,
             learner=config.learner,
-            large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             gate_head=_gate_head(files, policy.gate, collaborator) if files.has(GATE) else None,
             prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, "certificate.json").by_task(),
@@ -223,7 +200,6 @@ class Bundle:
             if files.has(DRIFT)
             else None,
             lineage=files.config(Lineage, "lineage.json"),
-            digest=files.digest,
         )
 
 
@@ -247,70 +223,6 @@ class _Networks(Config):
     in_features: int
     seed: int
     learner: LearnerConfig
-
-
-class _Names(Config):
-    """`labels.json`."""
-
-    labels: tuple[str, ...]
-    tasks: tuple[str, ...]
-    none_label: str | None = None
-
-
-class _Encoder(Config):
-    """`encoder.json`."""
-
-    config: EncoderConfig
-    identity: str
-
-
-class _Large(Config):
-    """`large.json`."""
-
-    config: LargeConfig
-    identity: str
-
-
-class _Component(Config):
-    """A component that is not ours: `path` is its class as `package.module:Class`; `package` may be unknown, empty."""
-
-    family: str
-    tag: str
-    path: str
-    package: str
-    version: str
-
-
-class _Components(Config):
-    """`components.json`: what the bundle needs beside this package; no such file where that is nothing."""
-
-    components: tuple[_Component, ...]
-
-    @classmethod
-    def of(cls, components: Iterable[Component]) -> _Components:
-        """Those of `components` that are not ours."""
-        described = {(each.family.name, each.family.described(each)): each.family for each in components}
-        return cls(
-            components=tuple(
-                _Component(family=name, **asdict(known))
-                for (name, known), family in described.items()
-                if known.path not in family.ours.values()
-            )
-        )
-
-    def require(self, folder: Path) -> None:
-        """Raise ArtefactError naming the package of a component that cannot be used here."""
-        for each in self.components:
-            try:
-                FAMILIES[each.family].load(each.path)
-            except ConfigError as error:
-                package = f" of package {each.package} {each.version}" if each.package else ""
-                raise ArtefactError(
-                    f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
-                    f" {error.what}",
-                    where=str(folder),
-                    mend=f"Install {each.package or each.path.partition(':')[0]}, on every node",
-                ) from None
 
 
 class _Certificates(Config):
@@ -337,12 +249,7 @@ def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
     (draft / name).mkdir()
     for file in ALIGNED_FILES:
         shutil.copyfile(encoder.fitted_head / file, draft / name / file)
-    return encoder.aligned(Path(_WITHIN + name))
-
-
-def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
-    """The encoder that the bundle in `folder` names, wherever that lies now."""
-    return encoder.aligned(folder.absolute() / name) if encoder.name == _WITHIN + name else encoder
+    return encoder.aligned(Path(WITHIN + name))
 
 
 def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:

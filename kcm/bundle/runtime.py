@@ -10,93 +10,22 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.special import softmax
 
+from kcm.bundle.answers import Answer, Failure, Input, Judgement, Route, Unreadable
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_encoder
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
 from kcm.encoders.precomputed import vector_fault
-from kcm.errors import ArtefactError
 from kcm.inputs.content import PROBE, Content
-from kcm.large import Item, LargeAnswer, LargeModel, Prompts, Resources, UpstreamConfig
-from kcm.large.response_cache import ResponseStore
-
-Route = Literal["small", "large", "small_degraded"]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input; `task` is carried where the request knows it, `id` where a recorded large model looks it up.
-
-    `group` names what must stay together with it where data is split, such as its author; "" for nothing.
-    """
-
-    content: Content
-    task: str | None = None
-    id: str = ""
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The small side's judgement of one input.
-
-    `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
-    probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations.
-    """
-
-    label: int
-    probabilities_C: NDArray[np.float64]
-    confidence: float
-    gate_score: float
-    threshold: float  # infinite where the policy keeps or escalates all
-    keeps: bool
-    cost_s: float
-    features_D: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The cascade's answer to one input.
-
-    `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
-    `answer_probability` is that model's of `label`, where it is known. `judge_confidence` is the judge's of its own
-    label, which may be another; `confidence` repeats it, and goes with the next version. `threshold` is null where all
-    inputs take one route. `degraded` marks an answer of the small model in place of a large one that failed. `cost_s`
-    are the seconds of computation that the answer took, `large_cost_s` those among them that the large model took.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    confidence: Annotated[float, Field(json_schema_extra={"deprecated": True}, description="See judge_confidence.")]
-    gate_score: float
-    threshold: float | None
-    route: Route
-    degraded: bool
-    cost_s: float
-    large_cost_s: float = 0.0
-    judge_confidence: float | None = None
-    answer_probability: float | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """No answer: the large model failed, and the policy does not let the small model answer instead."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Unreadable(Failure):
-    """No answer: the input cannot be read."""
+from kcm.large import Item, LargeAnswer, Prompts
 
 
 def probe_of(bundle: Bundle) -> Content:
@@ -259,53 +188,3 @@ def logits(
 def load_small_side(bundle: Bundle, assets_dir: Path, device: str = "cpu", top_k: int | None = None) -> SmallSide:
     """The small side with its frozen encoder; ArtefactError when that is not the one the bundle was made with."""
     return SmallSide(bundle, load_encoder(bundle, assets_dir, device), device, top_k)
-
-
-def load_encoder(bundle: Bundle, assets_dir: Path, device: str = "cpu") -> Encoder:
-    """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
-    encoder = bundle.encoder.build(assets_dir, device)
-    _require_same("encoder", encoder.identity, bundle.encoder_identity, bundle.encoder.name)
-    return encoder
-
-
-def load_large(
-    bundle: Bundle,
-    assets_dir: Path,
-    device: str = "cpu",
-    *,
-    upstreams: Sequence[UpstreamConfig] = (),
-    responses: ResponseStore | None = None,
-    limit_s: float = math.inf,
-) -> LargeModel:
-    """The large model; ArtefactError when it is not the one the bundle was certified with.
-
-    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `responses` is
-    the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
-    server may take for one question.
-    """
-    resources = Resources(device, bundle.large_head, responses, limit_s)
-    model = bundle.large.at(upstreams).build(large_names(bundle), assets_dir, resources)
-    _require_same("large model", model.identity, bundle.large_identity, bundle.large.location)
-    return model
-
-
-def require_models(bundle: Bundle, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
-    """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
-    encoder = bundle.encoder.identity(assets_dir)
-    _require_same("encoder", encoder, bundle.encoder_identity, bundle.encoder.name)
-    identity = bundle.large.at(upstreams).identity(large_names(bundle), assets_dir, head=bundle.large_head)
-    _require_same("large model", identity, bundle.large_identity, bundle.large.location)
-
-
-def large_names(bundle: Bundle) -> tuple[str, ...]:
-    """The labels that the large model may answer; a classifier is fitted to the label list, without none-of-these."""
-    return bundle.label_names if bundle.large.fits_on_train else bundle.answer_names
-
-
-def _require_same(what: str, found: str, expected: str, where: str) -> None:
-    if found != expected:
-        raise ArtefactError(
-            f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
-            where=where,
-            mend="Fetch the original, or train and certify again with this one",
-        )

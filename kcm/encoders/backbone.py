@@ -18,16 +18,18 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def load_backbone(model_path: Path) -> Any:
-    """The model of a folder, with all its weights but a pooler's, which nothing here uses.
+    """The model of a folder, with all its weights but a pooler's, which nothing here uses; of T5 its encoder.
 
     Raises AssetError when transformers cannot load the folder or it lacks weights.
     """
-    from transformers import AutoModel  # seconds that an exported network does not have to wait
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding  # seconds that an export need not wait
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading weights; it would break into the bars of the stages
     try:
-        model, report = AutoModel.from_pretrained(
+        whole = AutoConfig.from_pretrained(model_path, local_files_only=True)
+        kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
+        model, report = kind.from_pretrained(
             model_path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

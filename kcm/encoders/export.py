@@ -19,15 +19,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
-from torch import nn
 
 from kcm.assets.manifest import is_intact, write_manifest
 from kcm.encoders.network import Arrays, OnnxNetwork, Precision, TorchNetwork
 from kcm.errors import AssetError
+
+if TYPE_CHECKING:  # what has been exported does without torch
+    from torch import nn
 
 NETWORK = "network.onnx"
 TOLERANCE = 1e-5

@@ -1,30 +1,31 @@
-"""Text encoders: any transformers model with a tokenizer, pooled to one unit vector per text.
+"""Text encoders: any transformers model with a tokenizer, one unit vector per text.
 
-In ONNX Runtime neither transformers nor the weights are loaded. Shapes: N texts, B texts of a batch, T tokens, D
-features.
+In ONNX Runtime neither torch, transformers nor the weights are loaded. Shapes: N texts, D features.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
 
 from kcm.assets import resolve
-from kcm.encoders.backbone import dtype_of, load_backbone
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import NetworkConfig
+from kcm.encoders.conventions import Conventions, backbone_folder, read_conventions
 from kcm.encoders.export import NETWORK, Exportable, exported
 from kcm.encoders.identity import folder_digest
 from kcm.encoders.network import Network, OnnxNetwork, TorchNetwork
 from kcm.encoders.tokens import FastTokens, Tokenizer, runs, tokens_of
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part, contents
+
+if TYPE_CHECKING:  # an exported network does without torch
+    from kcm.encoders.text_network import TextNetwork
 
 # A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
 _SLOW_TOKENIZER = (
@@ -51,13 +52,31 @@ _PROBES = [
 class TextEncoderConfig(NetworkConfig):
     """A frozen text model by hub id or folder, and how its token vectors become one vector."""
 
+    added: ClassVar[frozenset[str]] = NetworkConfig.added | {"prompt", "truncate_dim"}
     reads: ClassVar[frozenset[Part]] = TEXT
 
     model: str = Field(description="Id of the model on the hub, or a local folder.")
-    pooling: Literal["mean", "cls"] = Field(
-        default="mean", description="Mean of the token vectors, or the first of them."
+    pooling: Literal["auto", "mean", "cls"] = Field(
+        default="auto",
+        description="auto: what the model's folder says, as sentence-transformers reads it (pooling, dense layers, "
+        "prompts); or the mean of the token vectors, or the first of them, and nothing else.",
     )
-    max_length: int = Field(default=128, ge=3, description="Tokens beyond this number are cut off.")
+    prompt: str | None = Field(
+        default=None,
+        description="Name of the model's prompt that is put before each text; null: its own default, mostly none.",
+    )
+    truncate_dim: int | None = Field(
+        default=None, ge=1, description="Coordinates of the vector that are kept, the first ones; null: all."
+    )
+    max_length: int = Field(
+        default=128, ge=3, description="Tokens beyond this number, or beyond what the model takes, are cut off."
+    )
+
+    @model_validator(mode="after")
+    def _prompts_are_conventions(self) -> Self:
+        if self.prompt is not None and self.pooling != "auto":
+            raise ValueError("prompt names one of the model's own, which goes with pooling: auto")
+        return self
 
     @property
     def name(self) -> str:
@@ -83,7 +102,7 @@ class TextEncoder:
 
     `model_path` is the folder that `kcm.assets.resolve` gives for `config.model`, `export` that of the exported
     network, None for torch. Raises AssetError when transformers cannot load the folder or it lacks weights, ConfigError
-    when the model takes fewer tokens than `max_length`.
+    for a prompt that the model does not have, or a module that is not known here.
     """
 
     reads = TextEncoderConfig.reads
@@ -93,13 +112,13 @@ class TextEncoder:
     ) -> None:
         self.config = config
         self.identity = text_identity(config, model_path)
+        conventions = _conventions(config, model_path)
+        self._prompt, self._lower_case = conventions.prompt(config.prompt), conventions.lower_case
         self._tokens: Tokenizer
         self._network: Network
         if export is None:
-            self._tokens, self._network = (
-                _tokenizer(config, model_path),
-                TorchNetwork(_module(config, model_path), device),
-            )
+            self._tokens = _tokenizer(config, model_path)
+            self._network = TorchNetwork(_module(config, model_path, self._tokens), device)
         else:
             self._tokens = FastTokens.read((export / _TOKENIZER).read_text(encoding="utf-8"), config.max_length)
             self._network = OnnxNetwork(export / NETWORK)
@@ -116,31 +135,35 @@ class TextEncoder:
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         if not len(inputs):
             return features_ND
-        tokens = self._tokens.encode([content.text for content in inputs])
+        tokens = self._tokens.encode([self._written(content.text) for content in inputs])
         for index in runs(np.array([len(ids) for ids, _ in tokens]), self._batch_size):
             features_ND[index] = self._network(self._tokens.batch([tokens[i] for i in index]))
         return features_ND
 
-
-class _TextNetwork(nn.Module):
-    """A backbone with its pooling: the unit vector of each text of a batch."""
-
-    def __init__(self, backbone: nn.Module, pooling: str) -> None:
-        super().__init__()
-        self.backbone, self.pooling = backbone, pooling
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Unit vectors, float32 [B, D], from ids, mask and type ids [B, T]."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types)
-        hidden_BTD = output.last_hidden_state.float()
-        pooled_BD = hidden_BTD[:, 0] if self.pooling == "cls" else _mean(hidden_BTD, attention_mask)
-        return torch.nn.functional.normalize(pooled_BD, dim=-1)
+    def _written(self, text: str) -> str:
+        text = self._prompt + text
+        return text.lower() if self._lower_case else text
 
 
-def _module(config: TextEncoderConfig, model_path: Path) -> nn.Module:
-    # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
-    return _TextNetwork(load_backbone(model_path).to(dtype_of(config.precision)), config.pooling)
+def _conventions(config: TextEncoderConfig, model_path: Path) -> Conventions:
+    """What the configuration asks for: what the folder says, or a pooling and nothing else."""
+    if config.pooling == "auto":
+        return read_conventions(model_path)
+    return Conventions(backbone_folder(model_path), (config.pooling,))
+
+
+def _module(config: TextEncoderConfig, model_path: Path, tokens: Tokenizer) -> TextNetwork:
+    from kcm.encoders.text_network import build_text_network
+
+    conventions = _conventions(config, model_path)
+    prompt, num_skipped = conventions.prompt(config.prompt), 0
+    if conventions.skip_prompt and prompt:
+        (ids, _), (alone, _) = tokens.encode([prompt, ""])
+        ends = len(alone) > 0 and ids[-1] == alone[-1]  # by a token that stands behind any text
+        num_skipped = len(ids) - ends
+    return build_text_network(
+        model_path, conventions, config.precision, num_skipped=num_skipped, truncate_dim=config.truncate_dim
+    )
 
 
 def _exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
@@ -151,36 +174,45 @@ def _exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
     found = tokens.encode(_PROBES)
     probes = [tokens.batch(found), *(tokens.batch([each]) for each in (found[0], found[-1]))]
     axes = {name: {0: "batch", 1: "tokens"} for name in probes[0]}
-    return Exportable(_module(config, model_path), probes, axes, {_TOKENIZER: tokens.text})
+    return Exportable(_module(config, model_path, tokens), probes, axes, {_TOKENIZER: tokens.text})
 
 
 def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
-    """Hexadecimal digest over weights, architecture, tokenizer, pooling, length and precision.
+    """Hexadecimal digest over weights, architecture, tokenizer, conventions, length and precision.
 
-    Raises AssetError when the folder lacks a config or weights as safetensors.
+    Raises AssetError when the folder lacks a config or weights as safetensors, ConfigError for unknown conventions.
     """
-    is_whole = (model_path / "tokenizer.json").is_file()
-    files = ("tokenizer_config.json", *(("tokenizer.json",) if is_whole else _SLOW_TOKENIZER))
-    settings = f"pooling {config.pooling}\nmax_length {config.max_length}\ndtype {config.precision}\n"
-    return folder_digest(model_path, files, settings)
+    conventions = _conventions(config, model_path)
+    folder = model_path / conventions.backbone
+    is_whole = (folder / "tokenizer.json").is_file()
+    files = ["tokenizer_config.json", *(("tokenizer.json",) if is_whole else _SLOW_TOKENIZER)]
+    files += [os.path.relpath(model_path / each, folder) for each in conventions.files]
+    settings = f"pooling {'+'.join(conventions.poolings)}\nmax_length {config.max_length}\ndtype {config.precision}\n"
+    return folder_digest(folder, files, settings + _unusual(config, conventions))
+
+
+def _unusual(config: TextEncoderConfig, conventions: Conventions) -> str:
+    """What an identity says of conventions beyond the pooling; nothing where they change nothing."""
+    prompt = conventions.prompt(config.prompt)
+    steps = [f"{step.kind} {step.config}" for step in conventions.steps]
+    while steps and steps[-1].startswith("Normalize"):  # vectors become unit vectors anyway
+        steps.pop()
+    facts = {
+        "steps": steps,
+        "prompt": prompt,
+        "skips it": conventions.skip_prompt and bool(prompt),
+        "lower case": conventions.lower_case,
+        "truncate_dim": config.truncate_dim,
+    }
+    return "".join(f"{name} {value}\n" for name, value in facts.items() if value)
 
 
 def _tokenizer(config: TextEncoderConfig, model_path: Path) -> Tokenizer:
     from transformers import AutoTokenizer  # an exported network does without
 
+    folder = model_path / _conventions(config, model_path).backbone
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(model_path)) from None
-    longest = tokenizer.model_max_length
-    if config.max_length > longest:
-        raise ConfigError(
-            f"max_length = {config.max_length}, but {config.model!r} takes {longest} tokens",
-            where="encoder.max_length",
-        )
-    return tokens_of(tokenizer, config.max_length)
-
-
-def _mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    weights_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
-    return (hidden_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)
+        raise AssetError(f"cannot load the encoder: {' '.join(str(error).split())}", where=str(folder)) from None
+    return tokens_of(tokenizer, min(config.max_length, tokenizer.model_max_length))

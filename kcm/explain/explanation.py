@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from kcm.bundle.answers import Input, Judgement, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.runtime import SmallSide
 from kcm.errors import DataError
 from kcm.explain.gate import GateReading, read_gate
 from kcm.explain.html import table_html, words_html

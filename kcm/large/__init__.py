@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from kcm.large.base import AsksEach, Item, LargeAnswer, LargeModel
+from kcm.large.base import PROBE, AsksEach, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
@@ -29,6 +29,7 @@ _MODULES = {
 __all__ = [
     "NO_PROMPT",
     "ON_CPU",
+    "PROBE",
     "AsksEach",
     "HeadFit",
     "Item",

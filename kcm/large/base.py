@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from kcm.inputs import content
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, Prompt, PromptMode
 
@@ -20,6 +21,9 @@ class Item:
     id: str
     content: Content
     prompt: Prompt = NO_PROMPT
+
+
+PROBE = Item("probe", content.PROBE)  # a question that a model must answer before any client's is put to it
 
 
 @dataclass(frozen=True)

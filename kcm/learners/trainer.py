@@ -26,6 +26,7 @@ from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
 from kcm.learners.memory import MemoryRow, row_key
+from kcm.learners.optimizers import SGD, AdamW, Optimizer
 from kcm.learners.order import ROWS_PER_GROUP, TrainOrder
 from kcm.learners.ranks import Ranks
 from kcm.learners.stream import TaskRows
@@ -65,11 +66,11 @@ class TrainConfig(Config):
         """Learning rate at `progress` in [0, 1] through a task: a cosine from the peak to zero."""
         return self.peak_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """A fresh optimiser."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=self.sgd_rate, momentum=0.9)
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+            return SGD(parameters, self.sgd_rate, momentum=0.9)
+        return AdamW(parameters, self.learning_rate, self.weight_decay)
 
 
 @dataclass
@@ -239,11 +240,10 @@ class Trainer:
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.train.rate_at(self.position.step / self.steps_in_task)
-        self._optimizer.zero_grad(set_to_none=False)
+        self._optimizer.rate = self.train.rate_at(self.position.step / self.steps_in_task)
+        self._optimizer.zero_grad()
         self._loss(batch, num_rows).backward()  # type: ignore[no-untyped-call]
-        parameters = dict(self.collaborator.named_parameters())
+        parameters = self._parameters
         self.ranks.sum_(p.grad for p in parameters.values() if p.grad is not None)
         with torch.no_grad():
             self.learner.before_update(parameters)
@@ -330,7 +330,8 @@ class Trainer:
         """Get ready for the steps of the task; after the last one, for being measured."""
         task = self.position.task
         self._seen_C = (self._first_task_C <= min(task, len(self.tasks) - 1))[: self.collaborator.num_labels]
-        self._optimizer = self.train.build(self.collaborator.parameters())
+        self._parameters = dict(self.collaborator.named_parameters())
+        self._optimizer = self.train.build(self._parameters.values())
         if self.done:
             return
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]

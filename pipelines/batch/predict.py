@@ -18,8 +18,10 @@ from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Answer, Failure, Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Answer, Failure, Input, fault_of, require_models
+from kcm.bundle.models import require_models
+from kcm.bundle.runtime import fault_of
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kcm.api.cascade import Cascade
-from kcm.bundle.runtime import Answer, Failure, Input, Judgement, Unreadable
+from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from kcm.tasks.units import unit_digest

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kcm.bundle.runtime import Answer
+from kcm.bundle.answers import Answer
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
 from kcm.inputs.content import Part

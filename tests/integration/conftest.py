@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jobs.assets import fetch
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, load_small_side
+from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig

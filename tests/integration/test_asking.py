@@ -13,8 +13,8 @@ import pytest
 
 from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input
 from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content

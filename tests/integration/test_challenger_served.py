@@ -16,7 +16,7 @@ import pytest
 
 from jobs.commands.serving import Site, served_folder
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import KcmError

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input
 from kcm.config import parse_config
 from kcm.inputs.content import Content
 from pipelines.batch.predict import predict

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content

@@ -27,8 +27,9 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from jobs.assets import ASSETS, fetch
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, load_small_side
+from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.config import load_config, parse_config

@@ -25,7 +25,7 @@ from ray.serve.generated.serve_pb2 import ASGIRequest
 from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from jobs.commands.promotion import promote
 from jobs.commands.serving import Site, served_model
 from kcm.api.cascade import load_cascade
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError

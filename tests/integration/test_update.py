@@ -17,8 +17,8 @@ from jobs.assets import ASSETS, fetch
 from jobs.commands.loop import update, versions
 from jobs.commands.serving import served_model
 from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input
 from kcm.inputs.content import Content
 from kcm.tasks.reviews import read_reviews
 from pipelines.config import RunConfig

@@ -19,8 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide, load_encoder, load_large, probe_of
+from kcm.bundle.models import load_encoder, load_large
+from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.cascade.table import OutcomeTable
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError

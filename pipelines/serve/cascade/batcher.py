@@ -6,6 +6,8 @@ Ray Serve's own `@serve.batch` takes items in the order of arrival and computes 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,8 +16,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+_REMEMBERED = 0.8  # what a batch leaves of the weight of those before it, in the pace that is expected
+
+
 class QueueFullError(Exception):
-    """More items wait than are allowed to."""
+    """More items wait than are allowed to, or a new one would wait too long."""
 
 
 @dataclass(eq=False)
@@ -23,6 +28,7 @@ class _Waiting(Generic[ItemT, ResultT]):
     item: ItemT
     length: int
     result: asyncio.Future[ResultT]
+    latest: float  # by the clock, when it must be in a batch
 
 
 class Batcher(Generic[ItemT, ResultT]):
@@ -31,6 +37,10 @@ class Batcher(Generic[ItemT, ResultT]):
     One batch is computed at a time; while it is, the next one gathers. A batch holds the item that waits longest and
     those nearest to it in length: padding costs computation too, and no item starves. Items whose request has been
     cancelled are not computed. `wait_s` is how long a batch that is not full waits for more.
+
+    The queue is bounded by time: items are refused where those before them would keep them waiting for more than
+    `max_wait_s`, by the pace of the latest batches, and dropped where it has come to that all the same. `max_waiting`
+    bounds what the queue holds in memory. `clock` gives seconds that never go back.
     """
 
     def __init__(
@@ -41,9 +51,14 @@ class Batcher(Generic[ItemT, ResultT]):
         max_batch_size: int,
         max_waiting: int,
         wait_s: float = 0.0,
+        max_wait_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute, self._length = compute, length
         self._max_batch_size, self._max_waiting, self._wait_s = max_batch_size, max_waiting, wait_s
+        self._max_wait_s, self._clock = max_wait_s, clock
+        self._spent_s = self._num_computed = 0.0  # by the latest batches
+        self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items
         self._waiting: list[_Waiting[ItemT, ResultT]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -59,8 +74,11 @@ class Batcher(Generic[ItemT, ResultT]):
         """
         if len(self._waiting) + len(items) > self._max_waiting:
             raise QueueFullError(f"{len(self._waiting)} items wait already")
+        if (wait_s := self.expected_wait_s()) > self._max_wait_s:
+            raise QueueFullError(f"{len(self._waiting)} items wait already, which takes about {wait_s:.1f} s")
         create_future = asyncio.get_running_loop().create_future
-        entries = [_Waiting(item, self._length(item), create_future()) for item in items]
+        latest = self._clock() + self._max_wait_s
+        entries = [_Waiting(item, self._length(item), create_future(), latest) for item in items]
         self._waiting += entries
         if self._running is None:
             self._running = asyncio.create_task(self._run())
@@ -69,6 +87,18 @@ class Batcher(Generic[ItemT, ResultT]):
         finally:
             for entry in entries:
                 entry.result.cancel()  # those without a result: their request is over
+
+    def expected_wait_s(self) -> float:
+        """Seconds that an item would wait if it came now: the pace of the latest batches times what is before it.
+
+        0 where nothing is, whatever the pace: a batch has to show that it has got better.
+        """
+        pace_s = self._spent_s / self._num_computed if self._num_computed else 0.0
+        running_s = 0.0
+        if self._batch is not None:
+            began, size = self._batch
+            running_s = max(0.0, size * pace_s - (self._clock() - began))
+        return running_s + len(self._waiting) * pace_s
 
     async def _run(self) -> None:
         try:
@@ -82,6 +112,10 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _next_batch(self) -> list[_Waiting[ItemT, ResultT]]:
         """Take the next batch off the queue."""
+        now = self._clock()
+        for entry in self._waiting:
+            if entry.latest < now and not entry.result.done():
+                entry.result.set_exception(QueueFullError(f"not begun within {self._max_wait_s:g} s"))
         self._waiting = [entry for entry in self._waiting if not entry.result.done()]
         if not self._waiting:
             return []
@@ -93,6 +127,8 @@ class Batcher(Generic[ItemT, ResultT]):
         return batch
 
     async def _compute_batch(self, batch: list[_Waiting[ItemT, ResultT]]) -> None:
+        began = self._clock()
+        self._batch = began, len(batch)
         try:
             # Off the event loop, which has to go on accepting requests and answering health checks.
             results = await asyncio.to_thread(self._compute, [entry.item for entry in batch])
@@ -102,6 +138,10 @@ class Batcher(Generic[ItemT, ResultT]):
                 if not entry.result.done():
                     entry.result.set_exception(error)
             return
+        finally:
+            self._batch = None
+            self._spent_s = _REMEMBERED * self._spent_s + self._clock() - began
+            self._num_computed = _REMEMBERED * self._num_computed + len(batch)
         for entry, result in pairs:
             if not entry.result.done():
                 entry.result.set_result(result)

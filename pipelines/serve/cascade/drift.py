@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kcm.bundle.runtime import Judgement
+from kcm.bundle.answers import Judgement
 from kcm.certify.alarm import RateAlarm
 from kcm.certify.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.database import LogUnavailableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -14,8 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import load_encoder, probe_of
+from kcm.bundle.models import load_encoder
 from kcm.encoders import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import Content
@@ -23,6 +22,9 @@ from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
+
+if TYPE_CHECKING:
+    from kcm.bundle.bundle import Bundle
 
 
 class EncoderFailedError(Exception):
@@ -52,6 +54,9 @@ class EncoderReplica:
         return await asyncio.to_thread(encoder.encode, contents)
 
     async def _load(self, release: Release) -> Encoder:
+        from kcm.bundle.bundle import Bundle  # networks, for their width: torch, which building an application lacks
+        from kcm.bundle.runtime import probe_of
+
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         if same := self._by_identity.get(bundle.encoder_identity):
             return same

@@ -13,16 +13,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from kcm.bundle.runtime import Failure
-from kcm.inputs import content
-from kcm.large import Item, LargeAnswer
+from kcm.bundle.answers import Failure
+from kcm.large import PROBE, Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.rate import TokenBucket
 from pipelines.serve.release import Release
-
-PROBE = Item("probe", content.PROBE)  # a question that must be answered before any client's is
 
 logger = logging.getLogger("ray.serve")
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, Judgement, SmallSide, large_names
+from kcm.bundle.models import large_names
+from kcm.bundle.runtime import SmallSide
 from kcm.explain.explanation import explain
 from kcm.explain.gate import GateReading
 from kcm.explain.networks import networks_with_curves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.bundle.runtime import Failure, Input, Judgement, SmallSide, Unreadable
+from kcm.bundle.answers import Failure, Input, Judgement, Unreadable
+from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder, encode_readable
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.pictures import PictureReader
@@ -36,10 +38,13 @@ class Judging:
     """Encodes items of several requests together, and has the small sides of each judge their features.
 
     Versions with the same encoder share one: a challenger costs its networks alone. `pictures` reads the pictures of a
-    request before its items queue. What fails in one small side harms no other.
+    request before its items queue. What fails in one small side harms no other. Items that would wait longer than
+    `max_wait_s` are refused.
     """
 
-    def __init__(self, encoder: Encoder, pictures: PictureReader, config: BatchingConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, pictures: PictureReader, config: BatchingConfig, *, max_wait_s: float = math.inf
+    ) -> None:
         self.encoder, self._pictures = encoder, pictures
         self._batcher: Batcher[Asked, tuple[Verdict, ...]] = Batcher(
             self._judge,
@@ -47,6 +52,7 @@ class Judging:
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
             wait_s=config.batch_wait_timeout_s,
+            max_wait_s=max_wait_s,
         )
 
     @property

@@ -10,14 +10,12 @@ from weakref import WeakValueDictionary
 
 from ray import serve
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import load_large
+from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
-from kcm.large import AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
+from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
-from pipelines.serve.cascade.escalation import PROBE
 from pipelines.serve.cascade.pictures import PictureReader
 from pipelines.serve.cascade.questions import QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
@@ -61,13 +59,13 @@ class Large:
 
     async def _load(self, release: Release) -> Loaded:
         """The release's large model; versions with the same one share it, as most do."""
-        bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        bundle = await asyncio.to_thread(FrozenModels.read_models, release.bundle)
         key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
         if same := self._by_model.get(key):
             return same
         return self._by_model.setdefault(key, await self._loaded(bundle))
 
-    async def _loaded(self, bundle: Bundle) -> Loaded:
+    async def _loaded(self, bundle: FrozenModels) -> Loaded:
         model = await asyncio.to_thread(self._large_model, bundle)
         await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
         freeze()
@@ -84,9 +82,10 @@ class Large:
             max_batch_size=config.max_batch_size,
             max_waiting=config.max_waiting_items,
             wait_s=config.batch_wait_timeout_s,
+            max_wait_s=ANSWERED_WITHIN * config.attempt_timeout_s,
         )
 
-    def _pictures(self, bundle: Bundle) -> PictureReader | None:
+    def _pictures(self, bundle: FrozenModels) -> PictureReader | None:
         """The reader of the model's own encoder: what a batch computes together is decoded and small by then."""
         backbone = bundle.large.backbone
         if backbone is None or "image" not in backbone.reads:
@@ -98,7 +97,7 @@ class Large:
             num_threads=max(1, round(self._config.cpus)),
         )
 
-    def _large_model(self, bundle: Bundle) -> LargeModel:
+    def _large_model(self, bundle: FrozenModels) -> LargeModel:
         config = self._config
         return load_large(
             bundle,

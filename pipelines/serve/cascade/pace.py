@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kcm.bundle.runtime import Judgement
+from kcm.bundle.answers import Judgement
 
 MOST = 2.0  # what judging by the challenger may cost, in units of what the champion's judging costs
 GRACE_S = 0.5  # seconds above that which are forgiven: a busy machine makes any step slow now and then

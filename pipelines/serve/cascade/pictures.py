@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from kcm.bundle.runtime import Input
+from kcm.bundle.answers import Input
 from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError, num_pixels
 from kcm.large import Item

@@ -12,7 +12,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from kcm.bundle.runtime import Input, Judgement
+from kcm.bundle.answers import Input, Judgement
 from kcm.certify.certificate import certificates_json
 from kcm.costs import prices
 from kcm.large import LargeAnswer

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kcm.bundle.runtime import Answer, Failure, Input, Judgement, SmallSide, Unreadable, probe_of
+from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
+from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.encoders.precomputed import vector_fault
 from kcm.errors import DataError
 from kcm.explain.explanation import variants

@@ -16,8 +16,7 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import require_models
+from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines._ray_private import is_bind_failure
@@ -44,7 +43,7 @@ class AppConfig(Config):
     @property
     def release(self) -> Release:
         """The version to start with. Raises ArtefactError where the folder holds no bundle."""
-        version = self.version or Bundle.read(self.bundle).digest[:12]
+        version = self.version or FrozenModels.read_models(self.bundle).digest[:12]
         return Release(version=version, bundle=self.bundle.absolute())
 
 
@@ -82,7 +81,7 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
             where="serve.feedback.url",
             mend="Set it, such as sqlite:////absolute/path.db",
         )
-    bundle = Bundle.read(release.bundle)
+    bundle = FrozenModels.read_models(release.bundle)
     if not bundle.large.servable:
         raise ArtefactError(
             "recorded answers cannot be served: they are known for recorded rows alone",
@@ -105,7 +104,7 @@ def build_door(
     encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    options = deployment_options(config, config) | {"user_config": release.user_config}
+    options = door_options(config) | {"user_config": release.user_config}
     return door.options(**options).bind(config, assets_dir.absolute(), large, encoder)
 
 
@@ -121,6 +120,15 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
         "graceful_shutdown_timeout_s": config.timeout_s,
         "max_constructor_retry_count": 3,
     }
+
+
+def door_options(config: ServeConfig) -> dict[str, Any]:
+    """Ray Serve's options of the door, which counts its requests itself (`pipelines.serve.http.room`).
+
+    Ray's limits leave room for as many again: whoever is refused has to come in to be told so.
+    """
+    room = 2 * (config.max_ongoing_requests + config.max_queued_requests)
+    return deployment_options(config, config) | {"max_ongoing_requests": room, "max_queued_requests": room}
 
 
 def large_options(config: ServeConfig) -> dict[str, Any]:

@@ -1,52 +1,28 @@
-"""The deployment that clients reach: HTTP interface and collaborator in one process, since every hop costs."""
+"""The deployment that clients reach."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import SmallSide, large_names, load_encoder, require_models
 from kcm.config import parse_config
-from kcm.encoders import Encoder
-from kcm.inputs.content import Content
-from kcm.redact import redact_logger
-from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.encoder import RemoteEncoder
-from pipelines.serve.cascade.escalation import Escalation
-from pipelines.serve.cascade.guard import Guard
-from pipelines.serve.cascade.judging import Judging
-from pipelines.serve.cascade.pictures import PictureReader
-from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.heap import freeze
-from pipelines.serve.http.api import create_api
-from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.requestlog import request_log, to_logger
-from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.metrics import Exposition, ServeMetrics
-from pipelines.serve.rate import RateLimit
 from pipelines.serve.release import Release
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pipelines.serve.deploy.replica import DoorReplica
 
 
 @serve.deployment(name="door")
 @serve.ingress()
 class Door:
-    """Holds the small side; items of several requests are judged together.
-
-    `encoder` is None where the encoder, too, is in this process.
+    """The face of a `DoorReplica` to Ray Serve.
 
     Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
     """
@@ -58,50 +34,32 @@ class Door:
         large: DeploymentHandle[Any],
         encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
-        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
-        self._log = request_log()
-        redact_logger("ray.serve")
-        self._breaker = Breaker(config.large.breaker)
-        self._metrics = ServeMetrics()
-        url = config.feedback.url
-        self._writer = LogWriter(config.feedback, url, self._metrics.unstored, config.application) if url else None
-        if self._writer:
-            await self._writer.open()
-        self._service = CascadeService(self._load, config, self._breaker, self._metrics, self._writer, Exposition())
-        self._probing: asyncio.Task[None] | None = None
+        replica_class = await asyncio.to_thread(self.replica_class)
+        self._replica = replica_class(config, assets_dir, large, encoder)
+        await self._replica.open()
+
+    def replica_class(self) -> type[DoorReplica]:
+        """What the replica is made of, imported where it runs: building an application takes no torch."""
+        from pipelines.serve.deploy.replica import DoorReplica
+
+        return DoorReplica
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve once the replica is constructed."""
-        auth = self._config.auth
-        keys = Keys(auth.keys_file) if auth.keys_file else None
-        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
-        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
-        rate_limit = RateLimit(share) if share else None
-        return create_api(
-            self._service,
-            self._config.limits,
-            keys,
-            rate_limit,
-            self._log.add if self._log else to_logger,
-            self._config.hosts,
-        )
+        return self._replica.api()
 
     def __del__(self) -> None:
-        """Called by Ray Serve when the replica stops."""
-        if self._log:
-            self._log.flush()
-        if self._writer:
-            self._writer.close()
+        """Called by Ray Serve when the replica stops, one that was never constructed too."""
+        if replica := getattr(self, "_replica", None):
+            replica.close()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve the release that the configuration names; returns before one that takes over has been loaded."""
-        await self._service.stage(parse_config(Release, user_config, where="user_config"))
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._service.become_ready())
+        await self._replica.stage(parse_config(Release, user_config, where="user_config"))
 
     async def status(self) -> dict[str, Any]:
         """Which replica this is and what it serves, for `deployment.change_release`."""
-        card = self._service.card()
+        card = self._replica.card()
         return {
             "replica": serve.get_replica_context().replica_id.unique_id,
             "version": card.model_version,
@@ -109,64 +67,3 @@ class Door:
             "refused": card.refused.model_dump() if card.refused else None,
             "challenger": card.challenger.model_dump() if card.challenger else None,
         }
-
-    async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
-        """A version; where its encoder is that of `beside`, both share one."""
-        config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
-        await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
-        if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
-            judging = beside.judging
-        else:
-            judging = await asyncio.to_thread(self._judging, bundle, release)
-        small_side = self._small_side(bundle, judging.encoder)
-        escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        guard = Guard(small_side, release.version, config.on_refuted)
-        guard.act(refuted=False)  # it may have expired
-        auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
-        monitor = auditor and auditor.monitor
-        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics, monitor)
-        freeze()
-        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
-
-    def _judging(self, bundle: Bundle, release: Release) -> Judging:
-        config, read = self._config, bundle.encoder.reader(self._assets_dir)
-        pictures = PictureReader(
-            read,
-            max_pixels=config.limits.max_pixels,
-            max_waiting=config.max_waiting_items,
-            num_threads=max(1, round(config.cpus)),
-        )
-        return Judging(self._encoder_of(bundle, release, read), pictures, config)
-
-    async def _auditor(
-        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
-    ) -> Auditor:
-        config = self._config
-        monitor = Monitor(
-            writer,
-            release.version,
-            bundle.certificates.get(None),
-            self._metrics,
-            guard.act,
-            label_wait_s=config.audit.label_wait_s,
-            disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
-        )
-        with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
-            await monitor.recall()
-        monitor.schedule()
-        return Auditor(
-            config.audit,
-            bundle.answer_names,
-            lambda items: escalation.ask(items, config.large.timeout_s),
-            writer,
-            monitor,
-            self._metrics,
-        )
-
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
-        if self._encoder is None:
-            return load_encoder(bundle, self._assets_dir, self._config.device)
-        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
-
-    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
-        return SmallSide(bundle, encoder, self._config.device, self._config.top_k)

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 
-from kcm.bundle.runtime import Input
+from kcm.bundle.answers import Input
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
+from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig, ServeConfig
 from pipelines.serve.http.access import DOCS, Access, AllowedHosts
 from pipelines.serve.http.body import BodyLimit
 from pipelines.serve.http.errors import add_handlers
@@ -21,6 +21,7 @@ from pipelines.serve.http.labels_api import add_labels
 from pipelines.serve.http.openai_api import add_openai_door
 from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import content_of, explain_request, feedback_request, predict_request
+from pipelines.serve.http.room import Room
 from pipelines.serve.http.site import add_site
 from pipelines.serve.log.decisions import Feedback
 from pipelines.serve.rate import RateLimit
@@ -34,8 +35,9 @@ def create_api(
     rate_limit: RateLimit | None = None,
     log: Log = to_logger,
     hosts: Sequence[str] = LOOPBACK_NAMES,
+    room: ServeConfig | None = None,
 ) -> FastAPI:
-    """The application in front of `service`; without `keys` anyone may call.
+    """The application in front of `service`; without `keys` anyone may call, without `room` any number at once.
 
     `log` is called with the fields of each request's log line; `hosts` are the host names that are served.
     """
@@ -115,7 +117,7 @@ def create_api(
     add_labels(api, service, limits)
     add_site(api, service)
     add_handlers(api)
-    _add_middleware(api, limits, keys, rate_limit, log, hosts, service.failed)
+    _add_middleware(api, limits, keys, rate_limit, log, hosts, service.failed, room)
     return api
 
 
@@ -127,10 +129,12 @@ def _add_middleware(
     log: Log,
     hosts: Sequence[str],
     failed: Callable[[], None],
+    room: ServeConfig | None,
 ) -> None:
     """Add the middleware from the inside out: bodies are read of allowed callers alone, and every request is logged."""
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (BodyLimit, {"limits": limits}),
+        *([(Room, {"config": room})] if room else []),
         (Access, {"keys": keys, "rate_limit": rate_limit}),
         (AllowedHosts, {"hosts": hosts}),
         (RequestLog, {"log": log, "failed": failed}),

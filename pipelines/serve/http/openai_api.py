@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LimitsConfig

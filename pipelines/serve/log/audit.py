@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
 
-from kcm.bundle.runtime import Answer, Failure, Input
+from kcm.bundle.answers import Answer, Failure, Input
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig
 from pipelines.serve.log.database import LogUnavailableError

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 
-from kcm.bundle.runtime import Answer, Route
+from kcm.bundle.answers import Answer, Route
 from kcm.tasks.units import unit_of
 from pipelines.serve.log.database import (
     ALARMS,

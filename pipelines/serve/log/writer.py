@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.bundle.runtime import Route
+from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.config import FeedbackConfig

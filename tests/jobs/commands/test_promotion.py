@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from jobs.commands import promotion
 from jobs.commands.promotion import promote, rollback, rollback_if_refuted
-from jobs.commands.serving import service_folder
+from jobs.commands.serving_start import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
@@ -114,7 +114,7 @@ def test_the_service_of_this_run_is_found_with_its_token(
     config: RunConfig, joined: list[tuple[str, str | None]]
 ) -> None:
     """Promise: `kcm promote` enters the cluster that `kcm serve` of this run has started, which asks for a token."""
-    folder = service_folder(config)
+    folder = service_folder(config.storage_folder, config.name)
     with local_token(folder):
         write_address(folder, "127.0.0.1:6379")
         for name in (MODE, TOKEN_PATH):  # those of the service's own process
@@ -130,8 +130,8 @@ def test_where_no_service_of_this_run_is_found_no_other_is_joined(
 ) -> None:
     """Promise: a cluster of somebody else is left alone; what a killed service has left counts as none."""
     if left:
-        service_folder(config).mkdir(parents=True)
-        write_address(service_folder(config), "gone:1")
+        service_folder(config.storage_folder, config.name).mkdir(parents=True)
+        write_address(service_folder(config.storage_folder, config.name), "gone:1")
     assert promote(config, "1") == {"version": "reviews/1", "served": False}
     assert joined == []
 

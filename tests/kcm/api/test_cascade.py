@@ -17,7 +17,8 @@ from PIL import Image
 
 from kcm.api.cascade import Cascade
 from kcm.api.rows import inputs_of
-from kcm.bundle.runtime import Answer, Failure, SmallSide, Unreadable
+from kcm.bundle.answers import Answer, Failure, Unreadable
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.encoders import TextEncoderConfig
 from kcm.errors import DataError

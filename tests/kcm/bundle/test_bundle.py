@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Answer, Input
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.bundle.runtime import Answer, Input
 from kcm.cascade.deferral import DeferralHead
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy

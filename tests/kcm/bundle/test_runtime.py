@@ -16,8 +16,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kcm.api.cascade import Cascade, load_cascade
+from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Answer, Failure, Input, SmallSide, Unreadable, load_large
+from kcm.bundle.models import load_large
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

@@ -51,7 +51,7 @@ def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, mode
 def test_an_export_is_made_once_and_then_needs_neither_weights_nor_transformers(model_folder, tmp_path, monkeypatch):
     config = text(model_folder, runtime="onnx")
     expected = config.load(tmp_path).encode(TEXTS)
-    monkeypatch.setattr("kcm.encoders.text.load_backbone", None)
+    monkeypatch.setattr("kcm.encoders.text._module", None)
     monkeypatch.setattr("kcm.encoders.text._tokenizer", None)
     np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
     assert len(exports(tmp_path)) == 1

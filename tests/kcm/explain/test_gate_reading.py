@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide, logits
+from kcm.bundle.runtime import SmallSide, logits
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.reference import Reference

@@ -81,7 +81,7 @@ def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -
         place = place - rate * velocity
         trainer.step()
         torch.testing.assert_close(weight.detach(), place)
-    assert not trainer._optimizer.state  # the next task begins without momentum
+    assert not trainer._optimizer.state_dict()["state"]  # the next task begins without momentum
 
 
 def test_the_rate_that_a_search_gives_is_that_of_the_chosen_optimiser() -> None:

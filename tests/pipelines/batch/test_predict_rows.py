@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import pipelines.batch.predict as stage
-from kcm.bundle.runtime import Answer, Failure, Input
+from kcm.bundle.answers import Answer, Failure, Input
 from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
 from pipelines.batch.predict import Score, added_columns

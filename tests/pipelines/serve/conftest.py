@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from markupsafe import Markup
 
-from kcm.bundle.runtime import Answer, Input
+from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompting.shown import Message, Shown
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word

@@ -118,3 +118,74 @@ def test_a_batch_that_fails_fails_its_own_requests_and_the_next_one_goes_on() ->
 def test_a_wrong_number_of_results_is_an_error_and_not_a_mix_up() -> None:
     with pytest.raises(ValueError, match="shorter"):
         run(batcher(lambda items: items[1:]).submit(["a", "b"]))
+
+
+class Ticking:
+    """A clock, and a model that takes a second for each item."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def compute(self, items: list[str]) -> list[str]:
+        self.now += len(items)
+        return items
+
+
+def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
+    clock, compute = Ticking(), Computer(hold=True)
+
+    def slow(items: list[str]) -> list[str]:
+        clock.now += len(items)
+        return compute(items)
+
+    async def clients() -> None:
+        together = Batcher(slow, len, max_batch_size=2, max_waiting=100, max_wait_s=4.0, clock=clock)
+        compute.go.release()
+        assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
+        first = await occupied(compute, together)
+        others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert together.expected_wait_s() == 5.0
+        with pytest.raises(QueueFullError, match=r"5 items wait already, which takes about 5\.0 s"):
+            await together.submit(["d"])
+        for other in others[2:]:
+            other.cancel()
+        compute.go.release(3)
+        assert [await first, await others[0], await others[1]] == [["FIRST"], ["C"], ["C"]]
+        assert together.expected_wait_s() == 0.0
+        compute.go.release()
+        assert await together.submit(["d"]) == ["D"]
+
+    run(clients())
+
+
+def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_passed() -> None:
+    clock = Ticking()
+
+    async def clients() -> None:
+        together = Batcher(clock.compute, len, max_batch_size=8, max_waiting=100, max_wait_s=3.0, clock=clock)
+        for _ in range(3):
+            assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
+
+    run(clients())
+
+
+def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
+    clock, compute = Ticking(), Computer(hold=True)
+
+    async def clients() -> None:
+        together = Batcher(compute, len, max_batch_size=1, max_waiting=100, max_wait_s=4.0, clock=clock)
+        first = await occupied(compute, together)
+        late = asyncio.ensure_future(together.submit(["late"]))
+        await asyncio.sleep(0)
+        clock.now += 5.0
+        compute.go.release()
+        assert await first == ["FIRST"]
+        with pytest.raises(QueueFullError, match="not begun within 4 s"):
+            await late
+
+    run(clients())
+    assert compute.batches == [["first"]]

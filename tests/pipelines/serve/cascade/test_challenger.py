@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.bundle.answers import Input, Judgement
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content

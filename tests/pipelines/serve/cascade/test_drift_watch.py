@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Judgement
+from kcm.bundle.answers import Judgement
 from kcm.certify.drift import DriftReference
 from pipelines.serve.cascade.drift import MOST, Drift
 from pipelines.serve.config import FeedbackConfig

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import Input, SmallSide
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig

@@ -37,7 +37,7 @@ def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
         large_head=None,
         large_identity=openai_identity(asked, LABELS),
     )
-    monkeypatch.setattr(module, "Bundle", SimpleNamespace(read=lambda _: bundle))
+    monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
 
 
 def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
@@ -133,7 +133,7 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
 ) -> None:
     model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
     bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
-    monkeypatch.setattr(module, "Bundle", SimpleNamespace(read=lambda _: bundle))
+    monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
     monkeypatch.setattr(Large.func_or_class, "_large_model", lambda *_: model)  # type: ignore[attr-defined]
     deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]
 

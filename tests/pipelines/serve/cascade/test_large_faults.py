@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Answer, Input, Judgement, SmallSide
+from kcm.bundle.answers import Answer, Input, Judgement
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer, OpenAiConfig, OpenAiModel

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.bundle.answers import Input, Judgement
+from kcm.bundle.runtime import SmallSide
 from kcm.inputs.content import IMAGE, Content, UnreadableError
 from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.batcher import QueueFullError

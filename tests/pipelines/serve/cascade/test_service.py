@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Lineage
-from kcm.bundle.runtime import Input, Judgement, SmallSide
+from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import TEXT, Content
 from kcm.large import ClassifierConfig, Item, LargeAnswer

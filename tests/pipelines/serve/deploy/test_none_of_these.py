@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import load_large
+from kcm.bundle.models import load_large
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.bundle.runtime import Input
+from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from kcm.large.prompting.prompts import NO_PROMPT, question
 from kcm.large.prompting.replies import answer_schema

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from kcm.bundle.runtime import Input
+from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.serve.http.requestlog import RequestLog
 from pipelines.serve.log.decisions import Feedback

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kcm.bundle.runtime import Answer, Failure, Input, Route
+from kcm.bundle.answers import Answer, Failure, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig, FeedbackConfig

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Answer, Route
+from kcm.bundle.answers import Answer, Route
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import (
     ConflictError,

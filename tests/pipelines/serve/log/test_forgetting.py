@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from kcm.bundle.runtime import Answer, Route
+from kcm.bundle.answers import Answer, Route
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log import forgetting

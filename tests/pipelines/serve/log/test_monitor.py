@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from kcm.bundle.runtime import Route
+from kcm.bundle.answers import Route
 from kcm.cascade.policy import Decision as PolicyDecision
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Answer, Route
+from kcm.bundle.answers import Answer, Route
 from pipelines.serve.log.decisions import Decision, DecisionLog, Escalated, Origin, Shadow
 from pipelines.serve.log.trial import Trial, TrialLog
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import create_engine
 
-from kcm.bundle.runtime import Answer, Route
+from kcm.bundle.answers import Answer, Route
 from kcm.errors import DataError, KcmError
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of

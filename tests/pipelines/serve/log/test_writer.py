@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.runtime import Route
+from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import FeedbackConfig

@@ -1,0 +1,211 @@
+"""What a bundle says of its frozen models, and checking and building them: all that needs none of its networks.
+
+Torch is not imported: what only asks the large model, or only checks a bundle, starts in a fraction of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from kcm.bundle.sealed import SealedFolder
+from kcm.components import FAMILIES, Component
+from kcm.config import Config
+from kcm.encoders import Encoder, EncoderConfig
+from kcm.errors import ArtefactError, ConfigError
+from kcm.inputs.content import Part
+from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
+from kcm.large.response_cache import ResponseStore
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+HEAD = "large_head.safetensors"
+WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
+ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
+COMPONENTS = "components.json"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FrozenModels:
+    """The frozen encoder and the large model of a bundle, and the labels that they are asked about.
+
+    `none_label` is the large model's answer to inputs that have none of the labels, where it has one; `large_head` is
+    None where the large model has none. `digest` is that of the manifest, and so of everything; empty until written.
+    """
+
+    label_names: tuple[str, ...]
+    none_label: str | None = None
+    encoder: EncoderConfig
+    encoder_identity: str
+    large: LargeConfig
+    large_identity: str
+    large_head: LinearHead | None = None
+    digest: str = ""
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What the large model may answer: the label list, then none-of-these where there is such an answer."""
+        return self.label_names if self.none_label is None else (*self.label_names, self.none_label)
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """The parts of an input that either side reads; each must be present."""
+        return self.encoder.reads | self.large.reads
+
+    @classmethod
+    def read_models(cls, folder: Path) -> FrozenModels:
+        """The frozen models of the bundle in a folder, all of whose files are checked against its manifest.
+
+        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        component that is not installed.
+        """
+        return FrozenModels.of(open_bundle(folder))
+
+    @classmethod
+    def of(cls, files: SealedFolder) -> FrozenModels:
+        """As `read_models`, from an open folder."""
+        names, folder = files.config(Names, "labels.json"), files.folder
+        encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
+        large_config = large.config
+        if large_config.backbone is not None:
+            large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
+        return FrozenModels(
+            label_names=names.labels,
+            none_label=names.none_label,
+            encoder=_located(encoder.config, ENCODER, folder),
+            encoder_identity=encoder.identity,
+            large=large_config,
+            large_identity=large.identity,
+            large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
+            digest=files.digest,
+        )
+
+
+def open_bundle(folder: Path) -> SealedFolder:
+    """The verified files of a bundle whose components are all at hand; raises what `FrozenModels.read_models` does."""
+    files = SealedFolder(folder, MANIFEST, FORMAT)
+    if files.has(COMPONENTS):
+        files.config(Components, COMPONENTS).require(folder)
+    return files
+
+
+def load_encoder(models: FrozenModels, assets_dir: Path, device: str = "cpu") -> Encoder:
+    """The frozen encoder; ArtefactError when it is not the one the bundle was made with."""
+    encoder = models.encoder.build(assets_dir, device)
+    _require_same("encoder", encoder.identity, models.encoder_identity, models.encoder.name)
+    return encoder
+
+
+def load_large(
+    models: FrozenModels,
+    assets_dir: Path,
+    device: str = "cpu",
+    *,
+    upstreams: Sequence[UpstreamConfig] = (),
+    responses: ResponseStore | None = None,
+    limit_s: float = math.inf,
+) -> LargeModel:
+    """The large model; ArtefactError when it is not the one the bundle was certified with.
+
+    `upstreams` are the servers that the bundle's model may be asked at, ConfigError for another one. `responses` is
+    the store of a paid model's answers; None keeps them in memory. `limit_s` is the time that a
+    server may take for one question.
+    """
+    resources = Resources(device, models.large_head, responses, limit_s)
+    model = models.large.at(upstreams).build(large_names(models), assets_dir, resources)
+    _require_same("large model", model.identity, models.large_identity, models.large.location)
+    return model
+
+
+def require_models(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
+    """Raise what loading would raise for an encoder or a large model other than the bundle's own, without loading."""
+    encoder = models.encoder.identity(assets_dir)
+    _require_same("encoder", encoder, models.encoder_identity, models.encoder.name)
+    identity = models.large.at(upstreams).identity(large_names(models), assets_dir, head=models.large_head)
+    _require_same("large model", identity, models.large_identity, models.large.location)
+
+
+def large_names(models: FrozenModels) -> tuple[str, ...]:
+    """The labels that the large model may answer; a classifier is fitted to the label list, without none-of-these."""
+    return models.label_names if models.large.fits_on_train else models.answer_names
+
+
+def _require_same(what: str, found: str, expected: str, where: str) -> None:
+    if found != expected:
+        raise ArtefactError(
+            f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
+            where=where,
+            mend="Fetch the original, or train and certify again with this one",
+        )
+
+
+def _located(encoder: EncoderConfig, name: str, folder: Path) -> EncoderConfig:
+    """The encoder that the bundle in `folder` names, wherever that lies now."""
+    return encoder.aligned(folder.absolute() / name) if encoder.name == WITHIN + name else encoder
+
+
+class Names(Config):
+    """`labels.json`."""
+
+    labels: tuple[str, ...]
+    tasks: tuple[str, ...]
+    none_label: str | None = None
+
+
+class EncoderFile(Config):
+    """`encoder.json`."""
+
+    config: EncoderConfig
+    identity: str
+
+
+class LargeFile(Config):
+    """`large.json`."""
+
+    config: LargeConfig
+    identity: str
+
+
+class _Component(Config):
+    """A component that is not ours: `path` is its class as `package.module:Class`; `package` may be unknown, empty."""
+
+    family: str
+    tag: str
+    path: str
+    package: str
+    version: str
+
+
+class Components(Config):
+    """`components.json`: what the bundle needs beside this package; no such file where that is nothing."""
+
+    components: tuple[_Component, ...]
+
+    @classmethod
+    def of(cls, components: Iterable[Component]) -> Self:
+        """Those of `components` that are not ours."""
+        described = {(each.family.name, each.family.described(each)): each.family for each in components}
+        return cls(
+            components=tuple(
+                _Component(family=name, **asdict(known))
+                for (name, known), family in described.items()
+                if known.path not in family.ours.values()
+            )
+        )
+
+    def require(self, folder: Path) -> None:
+        """Raise ArtefactError naming the package of a component that cannot be used here."""
+        for each in self.components:
+            try:
+                FAMILIES[each.family].load(each.path)
+            except ConfigError as error:
+                package = f" of package {each.package} {each.version}" if each.package else ""
+                raise ArtefactError(
+                    f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
+                    f" {error.what}",
+                    where=str(folder),
+                    mend=f"Install {each.package or each.path.partition(':')[0]}, on every node",
+                ) from None

@@ -1,0 +1,165 @@
+"""What a replica of the door is made of: HTTP interface and collaborator in one process, since every hop costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import large_names, load_encoder, require_models
+from kcm.bundle.runtime import SmallSide
+from kcm.encoders import Encoder
+from kcm.inputs.content import Content
+from kcm.redact import redact_logger
+from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.drift import Drift
+from pipelines.serve.cascade.encoder import RemoteEncoder
+from pipelines.serve.cascade.escalation import Escalation
+from pipelines.serve.cascade.guard import Guard
+from pipelines.serve.cascade.judging import Judging
+from pipelines.serve.cascade.pictures import PictureReader
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.heap import freeze
+from pipelines.serve.http.api import create_api
+from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.requestlog import request_log, to_logger
+from pipelines.serve.log.audit import Auditor
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import Exposition, ServeMetrics
+from pipelines.serve.rate import RateLimit
+from pipelines.serve.release import Release
+from pipelines.serve.schemas import ModelCard
+
+
+class DoorReplica:
+    """Holds the small side; items of several requests are judged together.
+
+    `encoder` is None where the encoder, too, is in this process.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        assets_dir: Path,
+        large: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
+        self._log = request_log()
+        redact_logger("ray.serve")
+        self._breaker = Breaker(config.large.breaker)
+        self._metrics = ServeMetrics()
+        url = config.feedback.url
+        self._writer = LogWriter(config.feedback, url, self._metrics.unstored, config.application) if url else None
+        self._service = CascadeService(self._load, config, self._breaker, self._metrics, self._writer, Exposition())
+        self._probing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the log, where there is one."""
+        if self._writer:
+            await self._writer.open()
+
+    def api(self) -> FastAPI:
+        """The HTTP interface."""
+        auth = self._config.auth
+        keys = Keys(auth.keys_file) if auth.keys_file else None
+        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
+        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
+        rate_limit = RateLimit(share) if share else None
+        return create_api(
+            self._service,
+            self._config.limits,
+            keys,
+            rate_limit,
+            self._log.add if self._log else to_logger,
+            self._config.hosts,
+            self._config,
+        )
+
+    def close(self) -> None:
+        """Write down what has not been written yet."""
+        if self._log:
+            self._log.flush()
+        if self._writer:
+            self._writer.close()
+
+    async def stage(self, release: Release) -> None:
+        """Serve a release; returns before one that takes over has been loaded."""
+        await self._service.stage(release)
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._service.become_ready())
+
+    def card(self) -> ModelCard:
+        """What is served."""
+        return self._service.card()
+
+    async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
+        """A version; where its encoder is that of `beside`, both share one."""
+        config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
+        await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
+        if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
+            judging = beside.judging
+        else:
+            judging = await asyncio.to_thread(self._judging, bundle, release)
+        small_side = self._small_side(bundle, judging.encoder)
+        escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
+        guard = Guard(small_side, release.version, config.on_refuted)
+        guard.act(refuted=False)  # it may have expired
+        auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
+        monitor = auditor and auditor.monitor
+        drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics, monitor)
+        freeze()
+        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
+
+    def _judging(self, bundle: Bundle, release: Release) -> Judging:
+        config, read = self._config, bundle.encoder.reader(self._assets_dir)
+        pictures = PictureReader(
+            read,
+            max_pixels=config.limits.max_pixels,
+            max_waiting=config.max_waiting_items,
+            num_threads=max(1, round(config.cpus)),
+        )
+        return Judging(self._encoder_of(bundle, release, read), pictures, config, max_wait_s=config.judge_timeout_s)
+
+    async def _auditor(
+        self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: Guard
+    ) -> Auditor:
+        config = self._config
+        monitor = Monitor(
+            writer,
+            release.version,
+            bundle.certificates.get(None),
+            self._metrics,
+            guard.act,
+            label_wait_s=config.audit.label_wait_s,
+            disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
+        )
+        with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
+            await monitor.recall()
+        monitor.schedule()
+        return Auditor(
+            config.audit,
+            bundle.answer_names,
+            lambda items: escalation.ask(items, config.large.timeout_s),
+            writer,
+            monitor,
+            self._metrics,
+        )
+
+    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+        if self._encoder is None:
+            return load_encoder(bundle, self._assets_dir, self._config.device)
+        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
+
+    def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
+        return SmallSide(bundle, encoder, self._config.device, self._config.top_k)
