@@ -274,12 +274,16 @@ class ObjectFiles(Files):
         return self._ask(lambda: bytes(obstore.get(self._store, name).bytes()), name)
 
     def get(self, name: str, target: Path) -> None:
-        """Download an object."""
+        """Download an object. StorageError where it is not what was uploaded by `put`."""
 
         def download() -> None:
+            found, read = obstore.get(self._store, name), hashlib.sha256()
             with target.open("wb") as file:
-                for chunk in obstore.get(self._store, name).stream(min_chunk_size=8 * 2**20):
+                for chunk in found.stream(min_chunk_size=8 * 2**20):
                     file.write(chunk)
+                    read.update(chunk)
+            if found.attributes.get(_SHA256, read.hexdigest()) != read.hexdigest():
+                raise self._error("the file is not what was written", name, "Run the stage again: `kcm verify`")
 
         self._ask(download, name)
 

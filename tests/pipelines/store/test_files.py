@@ -104,6 +104,16 @@ def test_a_creation_whose_answer_was_lost_is_known_for_ours_when_it_is_sent_agai
     assert not files.create("x", b"same")  # another creator with the same content has not won
 
 
+def test_a_download_is_held_against_what_was_uploaded(node_bucket: str, tmp_path: Path) -> None:
+    files = ObjectFiles(node_bucket)
+    (tmp_path / "source").write_bytes(b"1")
+    files.put("x", tmp_path / "source", digest(tmp_path / "source"))
+    files.put("y", tmp_path / "source", "0" * 64)  # as of bytes that changed on their way
+    files.get("x", tmp_path / "target")
+    with pytest.raises(StorageError, match="not what was written"):
+        files.get("y", tmp_path / "target")
+
+
 def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files, put = ObjectFiles(node_bucket), module.obstore.put
     conflicts = iter(range(2))
