@@ -38,10 +38,11 @@ class Job:
     def __init__(self, folder: Path, storage: str) -> None:
         folder.mkdir()
         self.folder = folder
-        self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
-        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         (folder / "package").mkdir()
         write_outside_package(folder / "package")
+        sys.path.insert(0, str(folder / "package"))  # the configuration names classes of it
+        self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
+        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the job; its node's folder is its own."""
