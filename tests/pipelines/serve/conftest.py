@@ -62,6 +62,7 @@ class StubService:
             cells=None,
             networks=[],
             no_curves=NO_CURVES,
+            gate=None,
             shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
         )
 
