@@ -26,7 +26,7 @@ from pipelines.store.artefact import ArtefactStore, Recipe
 from tests.integration.test_run import spoken_config
 from tests.integration.test_storage import content
 from tests.object_store import bucket
-from tests.outside import write_outside_package
+from tests.outside import install_extension
 from tests.seaweed import KEY, SECRET, ObjectServer
 
 TARGETS = ("driver", "worker", "server")
@@ -41,7 +41,7 @@ class Job:
         self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
         (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         (folder / "package").mkdir()
-        write_outside_package(folder / "package")
+        install_extension(folder / "package")
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the job; its node's folder is its own."""

@@ -90,6 +90,15 @@ def served_model(config: RunConfig, model: str | None) -> Release:
     return Release(version=version, bundle=folder)
 
 
+def loads(release: Release) -> str:
+    """What a service of this version loads before it answers, for a person who waits."""
+    bundle = Bundle.read(release.bundle)
+    return (
+        f"loading {release.version}: encoder {bundle.encoder.name}, {len(bundle.collaborator.networks)} small networks,"
+        f" large model {bundle.large.location}"
+    )
+
+
 @contextmanager
 def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block."""

@@ -8,7 +8,7 @@ logged traffic the draw is that of the audits, see `kcm.certify.traffic` and `kc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -207,15 +207,15 @@ def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: 
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
     loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
-    confidence = f"with a probability of at least {1 - delta:.4g}"
+    certain = f"with a probability of at least {confidence([delta])}"
     until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
     if labelled:
         return (
-            f"Units of traffic are taken as exchangeable: {loss}, {confidence} over their order and the draws of audits"
+            f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
             f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
         )
     return (
-        f"Of the window itself, {decisions}: {loss}, {confidence} over the draws of the audits, whatever drifted"
+        f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"
         f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
         f" the window. {until}"
     )
@@ -255,6 +255,11 @@ def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: Certificat
     """
     deployed, _ = certify_policy(rows, rows, policy, config, delta=delta)
     return float(deployed.keep(rows.score, rows.task).mean())
+
+
+def confidence(deltas: Iterable[float]) -> str:
+    """The probability with which promises that spend `deltas` hold together, as `93.9%`: rounded down to a tenth."""
+    return f"{math.floor(round(1000 * (1 - sum(deltas)), 6)) / 10:g}%"
 
 
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
