@@ -8,7 +8,7 @@ logged traffic the draw is that of the audits, see `kcm.certify.traffic` and `kc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -129,8 +129,15 @@ def certify(
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
     spend = config.delta if delta is None else delta
-    method = choose_method(validate, searched, config, spend) if config.method == "auto" else config.method
-    path = _path(method, Frontier.of(validate), rows, searched, config, spend)
+    frontier = Frontier.of(validate)
+
+    def enough(method: TableMethod) -> bool:
+        """Whether there are certify units enough for a method: their number says nothing of their outcomes."""
+        path = _path(method, frontier, rows, searched, config, spend)
+        return path.num_units >= path.fewest_units
+
+    method = config.method if config.method != "auto" else choose_method(validate, searched, config, spend, enough)
+    path = _path(method, frontier, rows, searched, config, spend)
     return Certificate(method=method, **_deployed(path, rows, searched, config, spend))
 
 
@@ -301,10 +308,17 @@ def certificate_curve(
     return {"method": method, **columns}
 
 
-def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> TableMethod:
+def choose_method(
+    validate: ScoredOutcomes,
+    searched: Decision,
+    config: CertificateConfig,
+    delta: float,
+    enough: Callable[[TableMethod], bool] = lambda method: True,
+) -> TableMethod:
     """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
 
-    Under a prompt that changes the large model's answers only `net` is valid.
+    One that has not `enough` certify units could certify nothing, and is taken only where neither has. Under a prompt
+    that changes the large model's answers only `net` is valid.
     """
     if validate.prompted:
         return "net"
@@ -315,7 +329,7 @@ def choose_method(validate: ScoredOutcomes, searched: Decision, config: Certific
         return frontier.at(max(searched.cut, path.certified())).call_rate, path.p_value(searched.cut)
 
     methods: tuple[TableMethod, ...] = ("regret", "net")
-    return min(methods, key=standing)
+    return min([method for method in methods if enough(method)] or methods, key=standing)
 
 
 def _path(
