@@ -124,7 +124,7 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
         if standing.num_open or not standing.stricter:
             return None
         judged = _judged(config, challenger).of_purpose("certify")
-        name = config.collaborators[0]
+        name = challenger.evaluated.deployed
         policies = inbox.certified_policy(), challenger.evaluated.policy(name)
         by_labels, deployed = (float(judged.under(policy).keeps.mean()) for policy in policies)
         return inbox.given() if by_labels > deployed else None
