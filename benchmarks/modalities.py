@@ -68,9 +68,7 @@ def emoji_encoders(places: Places) -> dict[str, Any]:
     found = {}
     for encoder in SMALL_ENCODERS:
         config, _, done = _run(places, "vision.yaml", "tune", f"encoder={encoder}")
-        found[config.encoder.name] = {
-            name: _on_validate(_scored(done, name, ("validate",))) for name in config.collaborators
-        }
+        found[config.encoder.name] = {name: _on_validate(_scored(done, name, ("validate",))) for name in config.trained}
     return {"splits_read": ["train", "validate"], "small_encoders": found}
 
 
@@ -90,7 +88,7 @@ def emoji(places: Places) -> dict[str, Any]:
             "area": measured[name]["routing"]["apgr"],
             "at_a_point_lost_on_validate": _at_a_point_lost(_scored(done, name, SPLITS)),
         }
-        for name in config.collaborators
+        for name in config.trained
     }
 
 

@@ -19,14 +19,12 @@ import time
 from pathlib import Path
 
 import psutil
-import yaml
 from machine import machine
 
 from pipelines.store.artefact import ArtefactStore, Recipe
-from tests.integration.test_run import spoken_config
 from tests.integration.test_storage import content
 from tests.object_store import bucket
-from tests.outside import write_outside_package
+from tests.outside import install_extension
 from tests.seaweed import KEY, SECRET, ObjectServer
 
 TARGETS = ("driver", "worker", "server")
@@ -39,10 +37,8 @@ class Job:
         folder.mkdir()
         self.folder = folder
         (folder / "package").mkdir()
-        write_outside_package(folder / "package")
+        install_extension(folder / "package")
         sys.path.insert(0, str(folder / "package"))  # the configuration names classes of it
-        self.config = spoken_config(storage, folder, tune={"num_trials": 3, "gates": ["confidence"]})
-        (folder / "run.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the job; its node's folder is its own."""

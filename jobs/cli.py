@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,13 @@ BundleSource = Annotated[
 ]
 
 
+class Missing(StrEnum):
+    """What becomes of rows without a recorded answer."""
+
+    answer_small = "answer_small"
+    list = "list"
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version as installed
@@ -72,7 +80,8 @@ def run(
         bool | None,
         typer.Option(
             "--promote/--no-promote",
-            help="Whether the version becomes the champion; without either, unless it escalates everything.",
+            help="Whether the version becomes the champion; without either, if it saves something and is not worse than"
+            " the present one.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -241,6 +250,7 @@ def serve(
             raise KcmError("--bundle and --model name two models", mend="Give one of them")
         if config is None and (bundle is None or overrides):
             raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
+        _tell(f"looking for {bundle or model or f'the champion of {config}'}")
 
         def prepare() -> tuple[Release, Site]:
             from jobs.commands.serving import Site, served_folder, served_model
@@ -260,8 +270,9 @@ def serve(
         from jobs.commands.serving_start import cluster_beside
 
         with cluster_beside(config, overrides or (), prepare) as (release, site):
-            from jobs.commands.serving import serving, wait_for_interruption
+            from jobs.commands.serving import loads, serving, wait_for_interruption
 
+            typer.echo(loads(release), err=True)
             with serving(release, site) as url:
                 result["url"] = url
                 typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
@@ -421,6 +432,14 @@ def predict(
         typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            metavar="answer_small|list",
+            help="With recorded answers: escalated rows that have none get the small model's answer, or none; either"
+            " way they are listed in a file to put to your own model.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
     ] = None,
@@ -451,7 +470,10 @@ def predict(
             assets_dir=site.assets_path,
             reporter=Reporter(),
             upstreams=site.serve.large.upstreams,
+            missing=missing and missing.value,
         )
+        if result.get("missing"):
+            typer.echo(f"{result['missing']:,} rows wait for your own model: {result['missing_path']}", err=True)
         typer.echo(str(output))
 
 
@@ -552,6 +574,12 @@ def version(json: JsonFile = None, debug: Debug = False) -> None:
         typer.echo(result["version"])
 
 
+def _tell(what: str) -> None:
+    """Say what takes seconds to a person who waits; elsewhere stderr holds the work and its error alone."""
+    if sys.stderr.isatty():
+        typer.echo(what, err=True)
+
+
 def _load(config: Path, overrides: list[str] | None) -> RunConfig:
     from kcm.config import load_config
     from pipelines.config import RunConfig
@@ -560,6 +588,7 @@ def _load(config: Path, overrides: list[str] | None) -> RunConfig:
 
 
 def _run(config: Path, overrides: list[str] | None, until: str | None, promote: bool | None = None) -> dict[str, Any]:
+    _tell(f"reading {config}, and starting Ray")
     loaded = _load(config, overrides)
     from pipelines.run import run as run_stages
 

@@ -108,6 +108,8 @@ class Family:
         if inspect.isabstract(component):
             missing = ", ".join(sorted(component.__abstractmethods__))
             raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")
+        if lacking := component.lacks():
+            raise ConfigError(f"{path!r} lacks what it says of itself: {lacking}")
         return component
 
     def abstract(self) -> type[Component]:
@@ -231,6 +233,11 @@ class Component(Config):
 
     family: ClassVar[Family]
     operational: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def lacks(cls) -> str:
+        """What a class needs by its own capabilities, and has not: it is refused when it is found; empty if nothing."""
+        return ""
 
     @property
     def tag(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -37,9 +37,10 @@ class RunConfig(Config):
     )
     assets_path: Path = Field(Path("assets"), description="Models and data that `kcm assets` fetched.")
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
-    collaborators: tuple[CollaboratorName, ...] = Field(
-        ("kcm", "mcm"),
-        description="What is trained; the first one is certified for deployment, the others are controls.",
+    collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
+        "auto",
+        description="What is trained; auto: both, and that one is deployed of which a certificate should leave most,"
+        " by validate rows; of a list the first one is deployed, the other is its control.",
     )
     tasks: TasksConfig
     encoder: EncoderConfig
@@ -110,10 +111,15 @@ class RunConfig(Config):
 
     @field_validator("collaborators")
     @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or len(set(value)) != len(value):
-            raise ValueError("name at least one collaborator, each once")
+    def _distinct(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value or (value != "auto" and len(set(value)) != len(value)):
+            raise ValueError("name at least one collaborator, each once, or auto")
         return value
+
+    @property
+    def trained(self) -> tuple[CollaboratorName, ...]:
+        """The collaborators that are trained."""
+        return get_args(CollaboratorName) if self.collaborators == "auto" else self.collaborators
 
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:

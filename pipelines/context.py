@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kcm.large.response_cache import ResponseStore
 from pipelines.cluster import ClusterConfig
@@ -31,7 +31,8 @@ class Context:
     cached: dict[str, bool] = field(default_factory=dict)
     tracking: Tracking | None = None
     responses: ResponseStore | None = None  # of paid answers; None: a file of the storage
-    promote: bool | None = None  # whether the run makes its version the champion; None: if that saves anything
+    promote: bool | None = None  # whether the run makes its version the champion; None: if nothing speaks against it
+    promotion: dict[str, Any] | None = None  # what became of the version that the run registered
 
     @property
     def run_folder(self) -> Path:

@@ -73,8 +73,8 @@ class Reporter:
                 bar.close()
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(redacted(text), highlight=False)
+        """Print one line, as long as it is."""
+        self.console.print(redacted(text), highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -28,14 +28,14 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     """The result of the stages in `done`; a whole run also has its report and registered version."""
     result: dict[str, Any] = {"name": config.name}
     if "evaluate" in done:
-        measured = done["evaluate"].result
-        result |= measured
-        result["certificate"] = measured[config.collaborators[0]]["certificate"] | {
-            "asked_delta": config.certificate.delta
-        }
+        evaluated: EvaluatedArtefact = done["evaluate"]
+        deployed = evaluated.deployed
+        result |= evaluated.result
+        result["deployed"] = {"collaborator": deployed, "reason": evaluated.choice}
+        result["certificate"] = result[deployed]["certificate"] | {"asked_delta": config.certificate.delta}
         found = prices(config.costs, done["outcomes"].usage)
         result["costs"] = found.model_dump() if found else None
-        path = done["evaluate"].curves[config.collaborators[0]]["certificate_path"]
+        path = evaluated.curves[deployed]["certificate_path"]
         result["recommendation"] = recommendation(result, path)
     result |= {
         "seconds": context.seconds,
@@ -46,6 +46,7 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
     }
     if "register" not in done:
         return result
+    result["promotion"] = context.promotion
     if tracking := context.tracking:
         model = config.tracking.model_of(config.name)
         current = Pointer(context.store.control, config.name).current()
@@ -74,7 +75,7 @@ def write_challenger_report(
     path: Path,
 ) -> None:
     """The report of a challenger as a run's, with what its promotion gates said; it was searched by no trials."""
-    name, curves = config.collaborators[0], evaluated.curves
+    name, curves = evaluated.deployed, evaluated.curves
     result = {"name": version} | evaluated.result
     result["certificate"] = evaluated.result[name]["certificate"] | {"asked_delta": config.certificate.delta}
     inputs = ReportInputs(
@@ -94,7 +95,7 @@ def write_challenger_report(
 def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
     """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
     rows = done["tasks"]
-    learned = {name: result[name]["accuracy_matrix"] for name in config.collaborators}
+    learned = {name: result[name]["accuracy_matrix"] for name in config.trained}
     tracking.log_learning(learned, list(rows.names.tasks))
     tracking.log_rows(read_description(rows.folder)["name"], rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
@@ -110,7 +111,7 @@ def _params(config: RunConfig) -> dict[str, Any]:
 def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
     """Every collaborator's figures over all tasks, intervals left out, and what it saves in money where known."""
     figures: dict[str, float | None] = {}
-    for name in config.collaborators:
+    for name in config.trained:
         overall = result[name]["overall"]
         figures |= {f"{name}/{metric}": value for metric, value in overall.items() if not isinstance(value, list)}
         if found := prices_of(result):
@@ -125,7 +126,7 @@ def _report_inputs(config: RunConfig, done: Mapping[str, Any], result: dict[str,
         frontiers={name: curve["frontier"] for name, curve in curves.items()},
         reliability={name: curve["reliability"] for name, curve in curves.items()},
         trials=done["tune"].trials,
-        certificate_path=curves[config.collaborators[0]]["certificate_path"],
+        certificate_path=curves[result["deployed"]["collaborator"]]["certificate_path"],
         config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
         lineage={stage: artefact.fingerprint for stage, artefact in done.items()},
         machine=_machine(),

@@ -45,7 +45,8 @@ def run(
     """Run the stages up to `until`, or all of them, and give the result.
 
     A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
-    `promote` says whether its version becomes the champion; without it, unless it escalates everything.
+    `promote` says whether its version becomes the champion; without it the first one does that is certified to save
+    something, and a later one that is not worse: see `Register.publish`.
     LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]

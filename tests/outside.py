@@ -1,57 +1,30 @@
-"""A package outside of this one: the files of docs/extending.md, an encoder, and the metadata of an installed one."""
+"""A package outside of this one: files of examples/extension with made metadata, or all of it as pip installs it."""
 
 from __future__ import annotations
 
-import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-EXTENDING = Path(__file__).parents[1] / "docs" / "extending.md"
-
-ENCODER = '''
-import hashlib
-from pathlib import Path
-from typing import ClassVar
-
-import numpy as np
-
-from kcm.encoders import EncoderConfig
-from kcm.inputs.content import TEXT
-
-
-class LettersConfig(EncoderConfig):
-    """How often each letter occurs."""
-
-    reads: ClassVar = TEXT
-
-    def load(self, assets_dir, device="cpu"):
-        return Letters()
-
-    def identity(self, assets_dir):
-        return Letters.identity
-
-
-class Letters:
-    dim, identity, reads = 26, "letters", TEXT
-
-    def read(self, content):
-        return content
-
-    def encode(self, inputs):
-        counts = [[content.text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for content in inputs]
-        return np.array(counts, dtype=np.float32).reshape(-1, 26) / 10
-'''
+EXTENSION = Path(__file__).parents[1] / "examples" / "extension"
 
 
 def write_modules(folder: Path) -> None:
     """Modules `anchor`, `words` and `letters`."""
-    blocks = re.findall(r"```python\n(.*?)```", EXTENDING.read_text(encoding="utf-8"), re.DOTALL)
-    learner, large = blocks
-    for name, text in {"anchor": learner, "words": large, "letters": ENCODER}.items():
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    for name in ("anchor", "words", "letters"):
+        shutil.copy(EXTENSION / "kcm_extension" / f"{name}.py", folder)
+
+
+def install_extension(folder: Path) -> None:
+    """The example package, installed into a folder as pip installs it, but for what it depends on."""
+    source = folder / "source"
+    shutil.copytree(EXTENSION, source)  # setuptools builds where the sources lie
+    target = ["--target", str(folder), "--no-deps", "--no-build-isolation", "--no-index", "--quiet", str(source)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *target], check=True, timeout=300)
 
 
 def write_outside_package(folder: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import doctest
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import nbformat
 import pytest
 
 from kcm.certify.certificate import CertificateConfig
@@ -18,6 +18,7 @@ from kcm.certify.outlook import outlook
 from pipelines.pyfunc import register_model
 from pipelines.tracking import Tracking, TrackingConfig, set_champion
 from tests.kcm.bundle.test_runtime import loadable
+from tests.notebooks import EXAMPLES, executed
 
 __all__ = ["loadable"]  # a fixture
 
@@ -63,11 +64,21 @@ def test_the_table_of_units_is_what_the_outlook_says() -> None:
             assert outlook(units, config, [scope]).needed == int(written.replace(",", ""))  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("name", ["continual_learning", "routing_on_logs"])
-def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each ends with assertions on what it shows."""
-    runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
-    assert capsys.readouterr().out
+def test_the_notebooks_run() -> None:
+    """Each ends with assertions on what it shows; the quick start runs with the main job, on its registry."""
+    cells = executed("continual_learning", "routing_on_logs").cells
+    shown = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+    kinds = {kind for output in shown for kind in output.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds
+
+
+@pytest.mark.parametrize("name", ["quickstart", "continual_learning", "routing_on_logs"])
+def test_a_notebook_is_kept_with_what_it_shows_and_without_errors(name: str) -> None:
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert outputs
+    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs)
 
 
 def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     if not found.possible and found.epsilon is not None and found.epsilon <= _MILDEST:
         values["certificate"]["epsilon"] = round(found.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
-    return summary, list(overview(summary, config.certificate, config.tune.scopes, config.tasks.fractions))
+    lines = overview(
+        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
+    )
+    return summary, list(lines)
 
 
 def _summary(config: RunConfig) -> Summary:

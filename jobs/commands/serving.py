@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from jobs.commands.serving_start import service_folder
+from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
@@ -84,6 +85,15 @@ def served_model(config: RunConfig, model: str | None) -> Release:
     asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
     version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
+
+
+def loads(release: Release) -> str:
+    """What a service of this version loads before it answers, for a person who waits."""
+    bundle = Bundle.read(release.bundle)
+    return (
+        f"loading {release.version}: encoder {bundle.encoder.name}, {len(bundle.collaborator.networks)} small networks,"
+        f" large model {bundle.large.location}"
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kcm.report.glossary import metric
-from kcm.report.words import headline, promise
+from kcm.report.words import headline, promise, why_deployed
 
 Numbers = Mapping[str, Any]
 
@@ -89,11 +89,13 @@ def _lines(result: Numbers) -> Iterator[Text]:
     yield line("result", headline(result))
     if advice := result.get("recommendation"):
         yield line("advice", advice)
+    if why := why_deployed(result):
+        yield line("deployed", why)
     yield line("certificate", promise(result["certificate"]))
     yield from _out_of_scope(result)
     if mlflow := result.get("mlflow"):
         yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
-        yield line("registered", f"{mlflow['model']} version {mlflow['version']}")
+        yield line("registered", f"{mlflow['model']} version {mlflow['version']}{_champion(result)}")
     if result.get("bad_rows"):
         yield line("bad rows", f"{result['bad_rows']} left out, listed by id")
     if cached := [stage for stage, hit in result["cached"].items() if hit]:
@@ -101,6 +103,15 @@ def _lines(result: Numbers) -> Iterator[Text]:
     yield line("seconds", f"{sum(result['seconds'].values()):.0f}")
     if result.get("report"):
         yield line("report", str(result["report"]))
+
+
+def _champion(result: Numbers) -> str:
+    """What became of the version that was registered."""
+    promotion = result.get("promotion") or {}
+    if not (reason := promotion.get("reason")):
+        return ", the champion" if promotion else ""
+    stays = f"; version {promotion['champion']} stays the champion" if promotion["champion"] else ""
+    return f", not promoted: {reason}{stays}; `kcm promote CONFIG {promotion['version']}` insists"
 
 
 def _out_of_scope(result: Numbers) -> Iterator[Text]:

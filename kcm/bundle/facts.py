@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kcm.bundle.bundle import Bundle
+from kcm.certify.certificate import Certificate, confidence
 
 _WITHOUT_THRESHOLD = {
     "keep_all": "the small model answers everything",
@@ -18,21 +19,29 @@ def facts(bundle: Bundle) -> dict[str, str]:
     route = _WITHOUT_THRESHOLD.get(
         decision.decision, f"the small model answers above a {bundle.policy.gate} of {decision.cut:.4g}"
     )
-    promised = bundle.certificates.get(None)
     return {
         "labels": _shortened(bundle.answer_names),
         "tasks": _shortened(bundle.task_names),
         "encoder": bundle.encoder.name,
         "large": bundle.large.location,
         "route": route,
-        "promise": (
-            f"loses at most {100 * promised.epsilon:g} points of accuracy against the large model,"
-            f" with probability {1 - promised.delta:.4g}"
-            if promised is not None and promised.valid
-            else "none"
-        ),
+        "promise": _promise(bundle.certificates),
         "digest": bundle.digest[:12] or "not written",
     }
+
+
+def _promise(certificates: Mapping[str | None, Certificate]) -> str:
+    """What is promised of all decisions together."""
+    promised = certificates.get(None)
+    if promised is None or not all(each.valid for each in certificates.values()):
+        return "none"
+    if all(each.decision == "escalate_all" for each in certificates.values()):
+        return f"loses nothing, since the large model answers everything: {promised.reason}"
+    certain = confidence(each.delta for each in certificates.values())
+    return (
+        f"loses at most {100 * promised.epsilon:g} points of accuracy against the large model, with a probability of at"
+        f" least {certain}"
+    )
 
 
 def _shortened(names: Sequence[str], most: int = 6) -> str:

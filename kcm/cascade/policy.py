@@ -19,6 +19,7 @@ from kcm.large.prompting.prompts import PromptMode
 
 POLICY_FILE = "policy.json"
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
+OnLargeFailure = Literal["answer_small", "error"]
 
 
 class Decision(Config):
@@ -73,7 +74,7 @@ class Policy(Config):
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     prompt: PromptMode = "none"
-    on_large_failure: Literal["answer_small", "error"] = "answer_small"
+    on_large_failure: OnLargeFailure = "answer_small"
 
     def save(self, folder: Path) -> None:
         """Write the policy's file into a folder."""

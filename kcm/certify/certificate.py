@@ -8,7 +8,7 @@ logged traffic the draw is that of the audits, see `kcm.certify.traffic` and `kc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -129,8 +129,15 @@ def certify(
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
     spend = config.delta if delta is None else delta
-    method = choose_method(validate, searched, config, spend) if config.method == "auto" else config.method
-    path = _path(method, Frontier.of(validate), rows, searched, config, spend)
+    frontier = Frontier.of(validate)
+
+    def enough(method: TableMethod) -> bool:
+        """Whether there are certify units enough for a method: their number says nothing of their outcomes."""
+        path = _path(method, frontier, rows, searched, config, spend)
+        return path.num_units >= path.fewest_units
+
+    method = config.method if config.method != "auto" else choose_method(validate, searched, config, spend, enough)
+    path = _path(method, frontier, rows, searched, config, spend)
     return Certificate(method=method, **_deployed(path, rows, searched, config, spend))
 
 
@@ -207,15 +214,15 @@ def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: 
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
     loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
-    confidence = f"with a probability of at least {1 - delta:.4g}"
+    certain = f"with a probability of at least {confidence([delta])}"
     until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
     if labelled:
         return (
-            f"Units of traffic are taken as exchangeable: {loss}, {confidence} over their order and the draws of audits"
+            f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
             f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
         )
     return (
-        f"Of the window itself, {decisions}: {loss}, {confidence} over the draws of the audits, whatever drifted"
+        f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"
         f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
         f" the window. {until}"
     )
@@ -257,6 +264,11 @@ def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: Certificat
     return float(deployed.keep(rows.score, rows.task).mean())
 
 
+def confidence(deltas: Iterable[float]) -> str:
+    """The probability with which promises that spend `deltas` hold together, as `93.9%`: rounded down to a tenth."""
+    return f"{math.floor(round(1000 * (1 - sum(deltas)), 6)) / 10:g}%"
+
+
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
     """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
     own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
@@ -296,10 +308,17 @@ def certificate_curve(
     return {"method": method, **columns}
 
 
-def choose_method(validate: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float) -> TableMethod:
+def choose_method(
+    validate: ScoredOutcomes,
+    searched: Decision,
+    config: CertificateConfig,
+    delta: float,
+    enough: Callable[[TableMethod], bool] = lambda method: True,
+) -> TableMethod:
     """The method that would keep more of the validate rows; on a tie, the one with the lower p-value.
 
-    Under a prompt that changes the large model's answers only `net` is valid.
+    One that has not `enough` certify units could certify nothing, and is taken only where neither has. Under a prompt
+    that changes the large model's answers only `net` is valid.
     """
     if validate.prompted:
         return "net"
@@ -310,7 +329,7 @@ def choose_method(validate: ScoredOutcomes, searched: Decision, config: Certific
         return frontier.at(max(searched.cut, path.certified())).call_rate, path.p_value(searched.cut)
 
     methods: tuple[TableMethod, ...] = ("regret", "net")
-    return min(methods, key=standing)
+    return min([method for method in methods if enough(method)] or methods, key=standing)
 
 
 def _path(

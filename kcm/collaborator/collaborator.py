@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeVar
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -144,6 +145,18 @@ class Collaborator(nn.Module):
         """The inputs of the networks: raw features scaled, and mixed where configured."""
         return self.mixing(self.normalizer(features_ND))  # type: ignore[no-any-return]
 
+    def merged(self) -> Collaborator:
+        """The same functions by one network where judge and small have ended up equal, else this very collaborator.
+
+        They start as copies and part by distillation alone, so that a search that chose none leaves two of the same.
+        """
+        if self.network.shared or not _equal(self.judge, self.small):
+            return self
+        merged = copy.deepcopy(self)
+        merged.network = self.network.model_copy(update={"shared": True})
+        merged.small = merged.judge
+        return merged
+
     def export(self) -> Collaborator:
         """The same functions without gradients, KANs in their serving form: the fastest answers that a CPU gives."""
         exported = copy.deepcopy(self).requires_grad_(False)
@@ -153,6 +166,12 @@ class Collaborator(nn.Module):
         if self.network.shared:
             exported.small = exported.judge
         return exported
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks of one architecture hold the same values."""
+    theirs = other.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
 
 
 def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> ClassBase | None:

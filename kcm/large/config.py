@@ -109,6 +109,17 @@ class LargeConfig(Component):
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """The identity of the model, without loading weights; raises what `build` raises."""
 
+    @classmethod
+    def lacks(cls) -> str:
+        """What a model that is fitted on train rows needs."""
+        needed = ("backbone", "fit") if cls.fits_on_train else ()
+        missing = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
+        return f"{' and '.join(missing)}, since it fits_on_train" if missing else ""
+
+    def unanswered(self, ids: Iterable[str]) -> list[str]:
+        """Those of `ids` that it cannot answer, whatever is shown of them: none, unless it looks answers up."""
+        return []
+
     @property
     def upstream(self) -> UpstreamConfig | None:
         """The server, its key and budget, which the operator decides; None for a local model."""
@@ -162,7 +173,7 @@ class LargeConfig(Component):
         self, features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str], num_classes: int, seed: int
     ) -> HeadFit:
         """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows."""
-        raise NotImplementedError(f"{type(self).__name__} is fits_on_train, and does not say how it is fitted")
+        raise ConfigError(f"{self.adapter!r} is not fitted on train rows", where="large.adapter")
 
     def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
         """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""

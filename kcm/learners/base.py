@@ -153,6 +153,12 @@ class Learner:
     restarts: ClassVar[bool] = False  # networks start anew at every task
     stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a method that its own capabilities ask for more of, when its module is imported."""
+        super().__init_subclass__(**options)
+        if cls.closed_form and cls.absorb is Learner.absorb:
+            raise TypeError(f"{cls.__name__} is closed_form, and lacks `absorb`, which takes rows in")
+
     def check(self, num_labels: int) -> None:
         """Raise ConfigError where the method cannot work with so many labels."""
 
@@ -170,8 +176,10 @@ class Learner:
         """
 
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Take in this rank's rows of a step without a gradient; called in place of the rest of a step."""
-        raise NotImplementedError(f"{type(self).__name__} is closed_form, and does not say how it absorbs rows")
+        """Take in this rank's rows of a step without a gradient; called in place of the rest of a step.
+
+        A method that is `closed_form` must have it.
+        """
 
     def tasks_to_stream(self, task: int) -> range:
         """Positions of the tasks whose train rows task number `task` is trained on."""

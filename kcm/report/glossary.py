@@ -55,6 +55,16 @@ def meaning_of(term: str) -> str:
     return str(_written()["terms"].get(term, ""))
 
 
+def words() -> dict[str, str]:
+    """The words of the house, with their meanings."""
+    return {str(word): str(meaning) for word, meaning in _written()["words"].items()}
+
+
+def measures() -> dict[str, Metric]:
+    """All metrics that have words, by their keys in a result."""
+    return {key: metric(key) for key in _written()["metrics"]}
+
+
 def why_missing(keys: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Reasons why metrics are missing in any of `rows`, each with the labels that it explains."""
     reasons: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from kcm.certify.certificate import confidence
 from kcm.costs import Prices
 from kcm.report.formats import (
     MISSING,
@@ -59,6 +60,17 @@ def measured(result: Numbers) -> str:
     return f"{said} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
 
 
+def why_deployed(result: Numbers) -> str:
+    """Why this collaborator is deployed, and by how many networks; empty where a run does not say."""
+    said = str((result.get("deployed") or {}).get("reason") or "")
+    if deployed(result)[1].get("num_networks") == 1:
+        said += (said and "; ") + (
+            "its judge and its small model are the same network, since nothing was distilled: one is deployed, which"
+            " halves the work of the networks"
+        )
+    return said and f"{said}."
+
+
 def promise(certificate: Numbers) -> str:
     """What is promised of the deployed decision, its bound and its delta; the same words wherever it is shown."""
     if not certificate:
@@ -66,14 +78,15 @@ def promise(certificate: Numbers) -> str:
     if not all(each.get("valid") for each in certificates(certificate).values()):
         return f"The promised call rate cannot be kept{_because(certificate)}"
     if escalates_all(certificate):
-        return f"Nothing can be lost, since the large model answers everything{_because(certificate)}"
-    kind = f"by {certificate.get('method')} on {number(certificate.get('num_rows'))} certify rows"
+        nothing = f"Nothing can be lost, since the large model answers everything{_because(certificate)}"
+        return nothing + _ledger(certificate)
+    kind = f"by {certificate.get('method')} on {number(certificate.get('num_rows'))} certify rows{_needed(certificate)}"
     if window := certificate.get("window"):
         kind += f", decisions {window['after'] + 1} to {window['upto']}; until {window['expires_at']}"
     bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
     return (
         f"At most {epsilon_words(certificate)} lost, with a probability of at least {confidence_words(certificate)}"
-        f" ({bound}{kind}){_ledger(certificate)}"
+        f" ({bound}{kind}){_because(certificate)}{_ledger(certificate)}"
     )
 
 
@@ -166,7 +179,7 @@ def bound_words(certificate: Numbers) -> str:
 def confidence_words(certificate: Numbers) -> str:
     """1 - delta as `90%`, rounded down; delta of all decisions together, which must hold at once."""
     spent = spent_delta(certificate)
-    return "an unstated share" if spent is None else f"{math.floor(round(1000 * (1 - spent), 6)) / 10:g}%"
+    return "an unstated share" if spent is None else confidence([spent])
 
 
 def spent_delta(certificate: Numbers) -> float | None:
@@ -176,15 +189,23 @@ def spent_delta(certificate: Numbers) -> float | None:
     return sum(spent) if len(spent) == len(decisions) else None
 
 
+def _needed(certificate: Numbers) -> str:
+    """How many independent rows there were, where rows come in groups, and how many the promise needed at least."""
+    rows, units, fewest = (certificate.get(name) for name in ("num_rows", "num_units", "fewest_units"))
+    if not known(fewest):
+        return ""
+    drawn = f" in {number(units)} groups" if known(units) and units != rows else ""
+    return f"{drawn}, at least {number(fewest)} were needed"
+
+
 def _ledger(certificate: Numbers) -> str:
     """Why less than the delta that was asked for is spent."""
     asked, spent = certificate.get("asked_delta"), spent_delta(certificate)
     if not known(asked) or not spent or spent > 0.999 * asked:
         return ""
     look = round(math.sqrt(6 * asked / spent) / math.pi)
-    return (
-        f"; δ {number(asked)} was asked for, and look {look} at these rows may spend {percent(spent / asked, 0)} of it"
-    )
+    share = percent(spent / asked, 0)
+    return f"; of the δ {number(asked)} that was asked for, look {look} at these rows may spend {share}"
 
 
 def prices_of(result: Numbers) -> Prices | None:

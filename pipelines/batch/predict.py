@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 from numpy.typing import NDArray
 from ray.data import DataContext, Datasource, ReadTask
@@ -22,11 +24,13 @@ from kcm.bundle.answers import Answer, Failure, Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
 from kcm.bundle.runtime import fault_of
+from kcm.cascade.policy import OnLargeFailure
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
+from kcm.large.adapters.recorded import NO_ANSWER
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import silence_ray_data
 from pipelines.batch.rowwriter import writing
@@ -35,6 +39,10 @@ from pipelines.progress import Reporter
 
 CHUNK_SIZE = 256  # rows that are read together
 BLOCK_BYTES = 64 * 1024  # of rows that an actor is given at a time: few enough that small files keep all actors busy
+
+Missing = Literal["answer_small", "list"]
+_ON_MISSING: dict[Missing, OnLargeFailure] = {"answer_small": "answer_small", "list": "error"}
+_IDS_AT_ONCE = 4096
 
 ANSWERS = pa.schema(
     [
@@ -64,6 +72,7 @@ def predict(
     assets_dir: Path,
     reporter: Reporter,
     upstreams: Sequence[UpstreamConfig] = (),
+    missing: Missing | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
 
@@ -76,6 +85,11 @@ def predict(
     Answers of a paid large model stay in a hidden file beside the output until every row has its answer: a prediction
     that is started again pays for none of them twice. `upstreams` are the servers that the bundle's large model may be
     asked at.
+
+    With recorded answers, `missing` says what becomes of escalated rows that have none: `answer_small` takes the small
+    model's answer, `list` leaves them without one. Either way they are written to `<output>.missing` beside it, to be
+    put to the model that gave the others. Without it, rows that have no recorded answer are refused, all of them
+    counted, before anything is encoded.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
@@ -92,6 +106,9 @@ def predict(
         image_root=image_root and image_root.absolute(),
     )
     require_models(bundle, assets_dir, upstreams)
+    lacking = missing and not bundle.large.servable
+    if missing is None:
+        _require_answers(bundle, source)
     responses = output_path.absolute().with_name(f".{output_path.name}.paid")
     arguments = {
         "bundle_folder": bundle_folder.absolute(),
@@ -100,24 +117,49 @@ def predict(
         "upstreams": tuple(upstreams),
         "responses": ResponseStore.in_file(responses),
         "source": source,
+        "on_missing": _ON_MISSING[missing] if missing and lacking else None,
     }
-
     names = added_columns(source)
     schema = pa.schema([(named, ANSWERS.field(name).type) for name, named in names.items()])
     routes: Counter[str] = Counter()
+    left = output_path.absolute().with_suffix(f".missing{output_path.suffix}")
+    left_schema, num_left = pa.schema([schema.field(names["id"])] if "id" in names else []), 0
     with (
         writing(output_path.absolute(), source, schema) as writer,
+        writing(left, source, left_schema) if lacking else nullcontext() as left_writer,
         connected(cluster),
         reporter.bar("predict", "rows") as bar,
     ):
         bar.update(0, source.num_rows)
         for answered in _answered(source, arguments, cluster):
-            writer.write(answered["payload"], answered.select(list(names)).rename_columns(list(names.values())))
+            answers = answered.select(list(names)).rename_columns(list(names.values()))
+            writer.write(answered["payload"], answers)
             routes.update(route or "error" for route in answered["route"].to_pylist())
+            if left_writer is not None:
+                degraded, silent = pc.equal(answered["route"], "small_degraded"), pc.equal(answered["error"], NO_ANSWER)
+                is_left = pc.fill_null(pc.or_kleene(degraded, silent), False)
+                waiting = answers.filter(is_left)
+                left_writer.write(answered["payload"].filter(is_left), waiting.select(left_schema.names))
+                num_left += len(waiting)
             bar.update(routes.total(), source.num_rows)
     if not routes.keys() & {"error", "small_degraded"}:
         responses.unlink(missing_ok=True)  # the output has all answers now
-    return {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
+    result = {"output": str(output_path), "rows": routes.total(), "routes": dict(routes)}
+    return result | {"missing": num_left, "missing_path": str(left)} if lacking else result
+
+
+def _require_answers(bundle: Bundle, source: RowFile) -> None:
+    """Raise DataError for rows that recorded answers lack, with their number."""
+    if bundle.large.servable:
+        return
+    ids = [row for chunk in source.chunks(_IDS_AT_ONCE) for row in chunk["id"].to_pylist()]
+    if lacking := bundle.large.unanswered(ids):
+        raise DataError(
+            f"{len(lacking):,} of {len(ids):,} rows have no recorded answer, the first is {lacking[0]!r}",
+            where=bundle.large.location,
+            mend="Give --missing list or --missing answer_small: what is known is written, and the escalated rows"
+            " that are to be put to your own model",
+        )
 
 
 def added_columns(source: RowFile) -> dict[str, str]:
@@ -189,10 +231,14 @@ class Score:
         upstreams: Sequence[UpstreamConfig] = (),
         responses: ResponseStore | None = None,
         source: RowFile | None = None,
+        on_missing: OnLargeFailure | None = None,
     ) -> None:
         self._source = source
         self._cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
-        self._bundle = self._cascade.small_side.bundle
+        small_side = self._cascade.small_side
+        self._bundle = small_side.bundle
+        if on_missing is not None:
+            small_side.policy = small_side.policy.model_copy(update={"on_large_failure": on_missing})
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Answer the rows that can be answered; the others say why not."""

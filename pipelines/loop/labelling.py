@@ -54,7 +54,7 @@ def challenger_of(config: RunConfig, state: LoopState) -> Challenger:
         )
     artefact = state.store.named(Register.stage, turn["candidate"]["bundle"]).as_a(BundleArtefact)
     evaluated = artefact.source(EvaluatedArtefact, Reevaluate.stage)
-    name = config.collaborators[0]
+    name = evaluated.deployed
     searched = searched_policy(evaluated.policy(name), evaluated.certificates(name))
     if searched == evaluated.policy(name):
         raise DataError(f"{turn['version']} is certified as it was searched: no label is needed", where=config.name)
@@ -124,7 +124,7 @@ def sufficient_labels(config: RunConfig) -> GivenLabels | None:
         if standing.num_open or not standing.stricter:
             return None
         judged = _judged(config, challenger).of_purpose("certify")
-        name = config.collaborators[0]
+        name = challenger.evaluated.deployed
         policies = inbox.certified_policy(), challenger.evaluated.policy(name)
         by_labels, deployed = (float(judged.under(policy).keeps.mean()) for policy in policies)
         return inbox.given() if by_labels > deployed else None
@@ -141,7 +141,7 @@ def withdraw_labels(config: RunConfig) -> None:
 
 
 def _judged(config: RunConfig, challenger: Challenger) -> JudgedWindow:
-    return JudgedWindow.read(challenger.evaluated.folder / config.collaborators[0] / JUDGED)
+    return JudgedWindow.read(challenger.evaluated.folder / challenger.evaluated.deployed / JUDGED)
 
 
 def _plans(config: RunConfig, state: LoopState) -> Journal:

@@ -40,6 +40,13 @@ class Champions:
             )
         return self.mirror()
 
+    def followed(self, champion: Champion) -> bool:
+        """Whether a version was the champion before, and another one followed."""
+        current = self.pointer.current()
+        if current is None or current.champion.digest == champion.digest:
+            return False
+        return any(each.digest == champion.digest for each in self.pointer.history())
+
     def introduce(self, champion: Champion) -> Champion | None:
         """Make a version that a run has made the champion; one that was it before is not brought back.
 
@@ -50,7 +57,7 @@ class Champions:
             if not self.pointer.is_mirrored(current.number):
                 self.mirror()
             return None
-        if current is not None and any(each.digest == champion.digest for each in self.pointer.history()):
+        if current is not None and self.followed(champion):
             return current.champion
         self.promote(champion, expected=current.number if current else 0)
         return None

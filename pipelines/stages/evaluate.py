@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow.compute as pc
@@ -31,6 +31,7 @@ from kcm.certify.certificate import (
     certify_policy,
 )
 from kcm.certify.ledger import split_fingerprint
+from kcm.config import Config
 from kcm.kan import num_parameters
 from kcm.large import PromptMode
 from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
@@ -44,9 +45,9 @@ from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.ledger import ledger_of
 from pipelines.store.outcomes import Measured, OutcomesArtefact, outcome_table, with_prompts
-from pipelines.training.artefacts import Tuned, TunedArtefact
+from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
-_RESULT, _REPORT, _CERTIFICATES = "result.json", "report.json", "certificates.json"
+_RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
 
 
 class EvaluatedArtefact(Artefact):
@@ -58,6 +59,17 @@ class EvaluatedArtefact(Artefact):
     def result(self) -> dict[str, Any]:
         """The metrics, by collaborator."""
         return self._json(_RESULT)
+
+    @property
+    def deployed(self) -> str:
+        """The collaborator that is deployed, which comes first in all that is measured."""
+        return next(iter(self.result))
+
+    @property
+    def choice(self) -> str | None:
+        """Why this collaborator is deployed, in a sentence; None for what an earlier version measured."""
+        file = self.folder / _CHOICE
+        return str(self._json(_CHOICE)["reason"]) if file.exists() else None
 
     @property
     def curves(self) -> dict[str, Any]:
@@ -100,19 +112,29 @@ class Evaluate(Stage, Plan):
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and certificates.
 
     The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
-    later look at the same rows may spend less.
+    later look at the same rows may spend less. Which collaborator is deployed is frozen before, too: with `choose` by
+    validate rows, so that the choice costs nothing of delta. One by certificates would halve it (Learn then Test,
+    arXiv 2110.01052).
     """
 
     stage, version, unit = "evaluate", 2, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
+    added: ClassVar[frozenset[str]] = frozenset({"choose"})
 
     certificate: CertificateConfig
+    choose: bool = False
+
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration."""
+        return super().of(run, choose=run.collaborators == "auto", **more)  # type: ignore[attr-defined]
 
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """Certify and measure one collaborator after the other."""
-        collaborators = tuned.plan.config.collaborators
+        collaborators, reason = chosen(tuned, self.choose)
+        write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
         (certify_rows,) = elsewhere(certify_fingerprint, (features,))
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
@@ -155,6 +177,30 @@ def certify_fingerprint(features: FeaturesArtefact) -> str:
     return split_fingerprint(row_id for table in tables for row_id in table["id"].to_pylist())
 
 
+def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:
+    """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration."""
+    names: list[str] = list(tuned.plan.config.collaborators)
+    if len(names) == 1:
+        return names, f"{names[0].upper()} is the only collaborator that was trained"
+    if not choose:
+        return names, f"{names[0].upper()} is deployed because the configuration names it first"
+    reached = {name: tuned.objectives(name) for name in names}
+    ranked = sorted(names, key=lambda name: standing(reached[name]), reverse=True)
+    best, other = ranked[0], ranked[1]
+    objective = next((each for each in RANKING if reached[best][each] != reached[other][each]), None)
+    if objective is None:
+        return ranked, f"{best.upper()} is deployed because it comes first: on validate rows both are worth the same"
+    words = {
+        "promised": "a certificate should leave {} of the inputs to it",
+        "calls_saved": "of both a certificate should leave the same, and it saves {} of the calls",
+        "area": "both should save the same, and the area under its frontier is {}",
+    }[objective].format(f"{reached[best][objective]:.1%}")
+    return ranked, (
+        f"{best.upper()} is deployed because on validate rows {words}, against {reached[other][objective]:.1%} with"
+        f" {other.upper()}; choosing so costs nothing of delta"
+    )
+
+
 @dataclass(frozen=True)
 class ScoredTable:
     """An outcome table with its gate scores and the small side's cost, in the order of the table.
@@ -193,7 +239,7 @@ class ScoredTable:
 def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfig, purpose: str) -> float:
     """The delta that this look at the certify rows, by their fingerprint, may spend; repeated work is the same look.
 
-    All collaborators share a look: only the first is deployed, none is chosen by its certificate.
+    All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
     """
     return ledger_of(store).look(certify_rows, config.delta, purpose).spend
 
@@ -226,6 +272,7 @@ def result_of(
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
         "num_parameters": num_parameters(found.collaborator.judge),
+        "num_networks": len(found.collaborator.merged().networks),
     } | _prompted(scored.table, found)
 
 

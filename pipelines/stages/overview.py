@@ -14,9 +14,12 @@ _SHOWN = 8  # labels and tasks
 
 
 def overview(
-    summary: Summary, config: CertificateConfig, scopes: Sequence[Scope], fractions: Fractions
+    summary: Summary, config: CertificateConfig, scopes: Sequence[Scope], fractions: Fractions, *, servable: bool = True
 ) -> Iterator[str]:
-    """Lines for a person; those that start with `warning` ask for a decision."""
+    """Lines for a person; those that start with `warning` ask for a decision.
+
+    `servable` says whether the large model answers rows that it has not seen.
+    """
     labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda each: -each[1])]
     yield f"{summary.num_rows:,} rows, {len(labels)} labels: {_shortened(labels)}"
     for task, splits in list(summary.rows.items())[:_SHOWN]:
@@ -33,6 +36,11 @@ def overview(
     for first, second in summary.alike[:_SHOWN]:
         counts = summary.labels[first], summary.labels[second]
         yield f"warning: two labels are spelled almost alike: {first!r} ({counts[0]:,}) and {second!r} ({counts[1]:,})"
+    if not servable:
+        yield (
+            "warning: the large model is a table of recorded answers, and nothing will answer new inputs: the cascade"
+            " can be certified and predict known rows, and not be served; name a model that answers in section `large`"
+        )
     yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
 
 
@@ -42,7 +50,8 @@ def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fr
     need = f"epsilon {config.epsilon:g} at delta {config.delta:g} needs at least {found.needed:,}"
     if found.possible:
         only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _only_global()
-        return f"{have}; {need}: a certificate is possible{only}"
+        barely = "" if found.num_units >= 2 * found.needed else "; it is a close call, twice as many make a good start"
+        return f"{have}; {need}: a certificate is possible{only}{barely}"
     if math.isinf(found.times_the_rows):
         return f"warning: there are no certify rows; {need}: everything would be escalated"
     rows = math.ceil(summary.num_rows * found.times_the_rows / 50) * 50

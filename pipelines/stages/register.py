@@ -1,7 +1,8 @@
-"""Stage `register`: the first collaborator's cascade as a bundle, with the report, in the model registry."""
+"""Stage `register`: the deployed collaborator's cascade as a bundle, with the report, in the model registry."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -9,13 +10,18 @@ from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.cascade.policy import Policy
+from kcm.certify.certificate import CertificateConfig
 from kcm.certify.drift import FEWEST_ROWS, DriftReference
 from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.pool import elsewhere
 from pipelines.context import Attempt, Context
-from pipelines.loop.champion import Pointer
+from pipelines.loop import gates
+from pipelines.loop.champion import Champion, Current, Pointer
+from pipelines.loop.comparison import Version, without_traffic
+from pipelines.loop.config import GateConfig, UpdateConfig
+from pipelines.loop.gates import PromotionGate
 from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import Champions, champion_now
 from pipelines.loop.units import trained_units
@@ -54,6 +60,8 @@ class Register(Stage, Plan):
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
+    certificate: CertificateConfig = Field(exclude=True)
+    update: UpdateConfig | None = Field(exclude=True)  # its limits decide what is promoted, not what is made
 
     @property
     def continues(self) -> str | None:
@@ -68,13 +76,15 @@ class Register(Stage, Plan):
         tuned: TunedArtefact,
         evaluated: EvaluatedArtefact,
     ) -> None:
-        """The bundle of the first collaborator."""
+        """The bundle of the deployed collaborator, with one network where judge and small are the same."""
         elsewhere(_write_bundle, (self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated))
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Make the bundle the champion, unless it was before and another one followed, or it escalates everything.
+        """Register the bundle, and make it the champion where nothing speaks against it.
 
-        What `context.promote` says counts more than that.
+        The first champion saves something; a later one is not worse than the present one, by the loop's promotion gates
+        that need no traffic. One that was the champion before is not brought back. What `context.promote` says counts
+        more than all of that. `context.promotion` tells what became of it.
         """
         if context.tracking is None:
             return
@@ -82,10 +92,6 @@ class Register(Stage, Plan):
         from pipelines.pyfunc import register_model  # brings most of MLflow
 
         number = register_model(context.tracking, model, artefact.bundle, artefact.fingerprint)
-        if (reason := held_back(artefact, context.promote)) is not None:
-            say = f"version {number} is registered, and not made the champion: {reason}"
-            context.reporter.say(escape(say))
-            return
         champions = Champions(Pointer(context.store.control, self.name), context.tracking.uri, model)
         candidate = champion_now(
             f"{model}/{number}",
@@ -94,8 +100,61 @@ class Register(Stage, Plan):
             by="run",
             after=log_watermark(self.serve, context.store.root, self.serve.application or self.name),
         )
-        if (stays := champions.introduce(candidate)) is not None:
-            context.reporter.say(f"{escape(stays.version)} stays the champion; `kcm promote` brings {number} back")
+        found: list[PromotionGate] = []
+        current, reason = champions.pointer.current(), None
+        if champions.followed(candidate):
+            reason = "it was the champion before"
+        elif current is None or current.champion.digest != candidate.digest:
+            reason, found = self._held_back(artefact, current and current.champion, context)
+        if reason is None:
+            champions.introduce(candidate)
+        self._tell(number, current, reason, found, context)
+
+    def _held_back(
+        self, artefact: BundleArtefact, champion: Champion | None, context: Context
+    ) -> tuple[str | None, list[PromotionGate]]:
+        """Why a version is registered alone, None where it may become the champion; and the gates it was put to."""
+        if context.promote is not None:
+            return (None if context.promote else "--no-promote"), []
+        bundle = Bundle.read(artefact.bundle)
+        if reason := why_not_promotable(bundle.policy, bundle.certificates):
+            return reason, []
+        if champion is None:
+            return None, []
+        limits = self.update.gates if self.update else GateConfig()
+        before = context.store.named(self.stage, champion.bundle).as_a(BundleArtefact)
+        found = without_traffic(
+            Version.of(before, before.bundle),
+            Version.of(artefact, artefact.bundle),
+            limits,
+            self.certificate,
+            context.assets_path,
+        )
+        verdict = gates.overall(found)
+        return "; ".join(gate.reason for gate in found if gate.verdict == verdict) if verdict != "pass" else None, found
+
+    def _tell(
+        self,
+        number: str,
+        before: Current | None,
+        reason: str | None,
+        found: Sequence[PromotionGate],
+        context: Context,
+    ) -> None:
+        """Say what became of the version, and leave it for the run's result."""
+        for gate in found:
+            context.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
+        champion = number if reason is None else before and before.champion.number
+        context.promotion = {
+            "version": number,
+            "champion": champion,
+            "reason": reason,
+            "gates": [gate.model_dump(mode="json") for gate in found] if reason else [],
+        }
+        if reason is not None:
+            stays = f"; version {champion} stays it" if champion else ""
+            say = f"version {number} is registered, and not made the champion: {reason}{stays}"
+            context.reporter.say(escape(say))
 
 
 def _write_bundle(
@@ -108,10 +167,10 @@ def _write_bundle(
 ) -> None:
     """Write the bundle to a new folder."""
     plan, sequence = tuned.plan, features.sequence
-    name = plan.config.collaborators[0]
+    name = evaluated.deployed
     found, policy = tuned.load(name), evaluated.policy(name)
     bundle = Bundle(
-        collaborator=found.collaborator,
+        collaborator=found.collaborator.merged(),
         seed=plan.config.seed,
         label_names=sequence.names.labels,
         none_label=sequence.names.none_label,
@@ -136,15 +195,6 @@ def _write_bundle(
         ),
     )
     bundle.write(folder)
-
-
-def held_back(artefact: BundleArtefact, promote: bool | None) -> str | None:
-    """Why a version is registered alone; None where it may become the champion."""
-    if promote is not None:
-        return None if promote else "--no-promote"
-    bundle = Bundle.read(artefact.bundle)
-    reason = why_not_promotable(bundle.policy, bundle.certificates)
-    return reason and f"{reason}; `kcm run --promote` insists"
 
 
 def _drift(

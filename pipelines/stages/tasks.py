@@ -6,16 +6,19 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from pydantic import Field
 from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.encoders import EncoderConfig
+from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.build import write_sequence
+from kcm.tasks.shards import task_shards
 from pipelines.context import Attempt, Context
 from pipelines.data.passes import workers_of
 from pipelines.stages.overview import overview
@@ -76,10 +79,30 @@ class Tasks(Stage):
         return Rows(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
-        """Say what the rows are and what could be certified with them, before anything is paid."""
-        for line in overview(artefact.summary, self.certificate, self.tune.scopes, self.tasks.fractions):
+        """Say what the rows are and what could be certified with them, before anything is paid.
+
+        Raises DataError for rows that a table of recorded answers lacks.
+        """
+        lines = overview(
+            artefact.summary,
+            self.certificate,
+            self.tune.scopes,
+            self.tasks.fractions,
+            servable=self.large.servable,
+        )
+        for line in lines:
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
+        if self.large.servable:
+            return
+        shards = [each for number in range(len(artefact.names.tasks)) for each in task_shards(artefact.folder, number)]
+        ids = [row for shard in shards for row in pq.read_table(shard, columns=["id"])["id"].to_pylist()]
+        if lacking := self.large.unanswered(ids):
+            raise DataError(
+                f"{len(lacking):,} of {len(ids):,} rows have no recorded answer, the first is {lacking[0]!r}",
+                where=self.large.location,
+                mend="Add their answers to the table, or take the rows out",
+            )
 
 
 def _written(context: Context) -> Path:

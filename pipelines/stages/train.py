@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from rich.markup import escape
 
+from kcm.config import Config
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
@@ -17,6 +20,11 @@ class Train(Stage, Plan, TrainerConfig):
     """The state of a finished trainer for each collaborator."""
 
     stage, version, reads, writes, unit = "train", 3, ("features", "outcomes"), TrainedArtefact, "steps"
+
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration, which may leave open what is deployed."""
+        return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""

@@ -24,6 +24,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
 PROMPTS, SEARCH, TRIALS, FOUND = "prompts.json", "search.json", "trials.json", "found.json"
+RANKING = ("promised", "calls_saved", "area")  # objectives by weight
 _GATE, _STATE, _SCORES = "gate.safetensors", "state.pt", "validate_scores.npy"
 
 
@@ -131,6 +132,14 @@ class TunedArtefact(Artefact):
         choice: dict[str, Any] = _json(self.folder / name / FOUND)["choice"]
         return choice
 
+    def objectives(self, name: str) -> dict[str, float]:
+        """What a collaborator reaches on validate, under the prompt mode that was chosen for it."""
+        if (self.folder / name / PROMPTS).exists():
+            modes: dict[str, dict[str, float]] = _json(self.folder / name / PROMPTS)["objectives"]
+            return modes[Policy.load(self.folder / name).prompt]
+        found = _json(self.folder / name / FOUND)
+        return {objective: found[objective] for objective in RANKING}
+
     def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
         """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
         return {mode: self.folder / name / mode for mode in modes if mode != "none"}
@@ -158,7 +167,12 @@ class TunedArtefact(Artefact):
 
 def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Trials by expected certified keep rate, the highest first."""
-    return sorted(trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]), reverse=True)
+    return sorted(trials, key=standing, reverse=True)
+
+
+def standing(reached: Mapping[str, Any]) -> tuple[float, ...]:
+    """What trials are ranked by, and the collaborators that they left: validate rows alone, which costs no delta."""
+    return tuple(reached[objective] for objective in RANKING)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
+from kcm.large import RecordedConfig
 from pipelines.batch.predict import predict
 from pipelines.cluster import ClusterConfig
 from pipelines.progress import Reporter
+from tests.integration.conftest import LABELS
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -112,6 +114,38 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_rows_without_a_recorded_answer_are_counted_and_listed(
+    quick_bundle: Callable[..., Path],
+    run: Callable[..., dict[str, Any]],
+    sentences: list[str],
+    assets_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """Half of the rows have a recorded answer; who needs another one is found by the small side alone."""
+    rows = [{"id": f"row-{i}", "text": text} for i, text in enumerate(sentences[:40])]
+    write_csv(tmp_path / "in.csv", rows)
+    write_csv(tmp_path / "answers.csv", [{"id": row["id"], "label": "positive"} for row in rows[::2]])
+    large = RecordedConfig(path=str(tmp_path / "answers.csv"))
+    bundle = quick_bundle(large=large, large_identity=large.identity(LABELS, assets_dir), large_head=None)
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    with pytest.raises(DataError, match="20 of 40 rows have no recorded answer, the first is 'row-1'"):
+        run(bundle, source, target)
+    assert not target.exists()
+
+    result = run(bundle, source, target, missing="answer_small")
+    found, left = pd.read_csv(target), pd.read_csv(tmp_path / "out.missing.csv")
+    degraded = found[found["route"] == "small_degraded"]
+    assert 0 < result["missing"] == len(degraded) < 20
+    assert left.to_dict("records") == degraded[["id", "text"]].to_dict("records")
+    assert found["label"].notna().all()
+    assert set(found.loc[found["route"] == "large", "id"]) <= {row["id"] for row in rows[::2]}
+
+    assert run(bundle, source, target, missing="list")["missing"] == len(degraded)
+    listed = pd.read_csv(target)
+    assert listed.loc[listed["error"].notna(), "id"].tolist() == degraded["id"].tolist()
+    assert listed.loc[listed["error"].notna(), "label"].isna().all()
 
 
 def test_a_file_without_rows_becomes_a_file_without_rows(

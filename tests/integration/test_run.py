@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import OutcomeTable
+from kcm.components import components_of
 from kcm.config import load_config, parse_config
 from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
@@ -47,7 +47,8 @@ from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.lease import leased
 from pipelines.tracking import fetch_model
-from tests.outside import write_outside_package
+from tests.notebooks import namespace_of
+from tests.outside import EXTENSION, install_extension
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -156,9 +157,9 @@ def test_the_quick_start_runs(
     monkeypatch.setenv("KCM_EXAMPLE_CONFIG", str(file))
     monkeypatch.setenv("KCM_ASSETS", str(config.assets_path))
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
-    found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "quickstart.py"))
+    found = namespace_of("quickstart")
     assert all(found["result"]["cached"].values())
-    assert [answer.label in ("negative", "positive") for answer in found["answers"]] == [True] * 3
+    assert set(found["frame"]["label"]) <= {"negative", "positive"}
     assert found["explained"].words
 
 
@@ -261,28 +262,32 @@ def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, as
 def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A learner by its entry point, a large model and an encoder by their classes; nothing of ours knows of them.
+    """The example package, installed by pip, brings one component of each family; nothing of ours knows of them.
 
     The storage is a bucket, whose files other stages than those that wrote them fetch again.
     """
-    write_outside_package(cluster_path)
+    install_extension(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
     config = spoken_config(f"{served_bucket}/its prefix", tmp_path)
+    assert {type(each).__module__.partition(".")[0] for each in components_of(config)} == {"kcm_extension"}
     result = run(config)
     assert result["kcm"]["overall"]["large_accuracy"] == 1.0
     store = ArtefactStore(config.storage_path)
     assert result["artefacts"]["register"].startswith(f"{served_bucket}/its prefix/artefacts/register/")
-    assert json.loads(store.storage.files.read("runs/outside/result.json")) == result
+    assert json.loads(store.storage.files.read("runs/extended/result.json")) == result
     shutil.rmtree(store.root)  # as on another node
     (made,) = store.finished("register")
     measured = Bundle.read(made.as_a(BundleArtefact).bundle)
     assert (measured.learner, measured.large, measured.encoder) == (config.learner, config.large, config.encoder)
     assert {name.partition(".")[0] for name in measured.learner_state} == {"judge", "small"}
+    assert measured.collaborator.judge is measured.collaborator.small  # nothing was distilled
+    assert result["kcm"]["num_networks"] == 1
 
-    texts = pd.read_csv(tmp_path / "rows.csv")["text"].tolist()[:20]
+    texts = [file.read_text() for file in sorted((tmp_path / "texts").glob("*/*.txt"))[:20]]
     judged = load_small_side(measured, tmp_path).judge([Input(Content(text)) for text in texts])
     halfway = Decision(decision="threshold", threshold=float(np.median([each.gate_score for each in judged])))
-    policy = Policy(temperature=measured.policy.temperature, decision=halfway)
+    policy = Policy(gate=measured.policy.gate, temperature=measured.policy.temperature, decision=halfway)
+    assert policy.gate == "lead"
     folder = replace(measured, policy=policy, certificates={}).write(tmp_path / "bundle")
     pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
     predict(
@@ -310,35 +315,24 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
 
 
 def spoken_config(storage: str | Path, folder: Path, **more: Any) -> RunConfig:
-    """A run of a second or two of work: rows of few words, letters for features, a large model that knows two words."""
-    write_spoken_rows(folder / "rows.csv", 2 * 120)
-    values = {
-        "name": "outside",
+    """A run of a second or two of work: that of the example package, on texts of few words in `folder`."""
+    write_spoken_texts(folder / "texts", 2 * 120)
+    values = yaml.safe_load((EXTENSION / "run.yaml").read_text())
+    values["tasks"]["source"]["path"] = str(folder / "texts")
+    values |= {
         "storage_path": storage,
         "assets_path": folder,
-        "collaborators": ["kcm"],
-        "tasks": {"source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "topic"}},
-        "encoder": {"kind": "letters:LettersConfig"},
-        "large": {"adapter": "words:WordsConfig", "words": {"good": ["fine"], "bad": ["dull"]}},
-        "learner": {"name": "anchor", "strength": 0.5},
-        "train": {"num_epochs": 1},
-        "tune": {"num_trials": 1, "gates": ["confidence"], "scopes": ["global"]},
-        "certificate": {"epsilon": 0.2},
         "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}"},
         "serve": {"feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"}},
-        "cluster": {"num_encoders": 1, "num_workers": 1},
     }
     return parse_config(RunConfig, values | more)
 
 
-def write_spoken_rows(file: Path, num_rows: int) -> None:
-    """Rows of two topics whose label is the one word of them that the large model knows."""
+def write_spoken_texts(folder: Path, num_texts: int) -> None:
+    """Texts in a folder for each label, which is that of the one word in them that the large model knows."""
     rng = np.random.default_rng(0)
-    words = [" ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(5)) for _ in range(num_rows)]
-    good = rng.integers(0, 2, num_rows)
-    rows = {
-        "text": [f"{said} {('dull', 'fine')[label]}" for said, label in zip(words, good, strict=True)],
-        "label": [("bad", "good")[label] for label in good],
-        "topic": [("films", "books")[number % 2] for number in range(num_rows)],
-    }
-    pd.DataFrame(rows).to_csv(file, index=False)
+    for number, good in enumerate(rng.integers(0, 2, num_texts)):
+        label, word = (("bad", "dull"), ("good", "fine"))[good]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        said = " ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(5))
+        (folder / label / f"{number:03}.txt").write_text(f"{said} {word}")

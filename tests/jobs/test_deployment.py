@@ -22,6 +22,7 @@ from pipelines.serve.release import Release
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"
+DOCKERFILE = (KUBERAY.parents[1] / "Dockerfile").read_text(encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def test_the_images_carry_the_ray_that_was_tested(aws: dict[str, Any]) -> None:
     version = pinned_ray()
     images = [aws["docker"]["image"], aws["available_node_types"]["gpu"]["docker"]["worker_image"]]
     assert all(image.startswith(f"rayproject/ray:{version}-py311") for image in images)
-    assert f"FROM rayproject/ray:{version}-py311\n" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+    assert f"ARG RAY_TAG={version}-py311\n" in DOCKERFILE
     assert all(ray_cluster_of(manifests(name)[0])["rayVersion"] == version for name in ("rayjob", "rayservice"))
 
 
@@ -139,7 +140,7 @@ def test_the_service_asks_for_keys_and_keeps_its_log_in_a_database() -> None:
         environment = {each["name"]: each for each in container["env"]}
         assert "value" not in environment["PGPASSWORD"]
         assert environment["PGPASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "kcm-postgres"
-    assert "kcm[postgres]" in (KUBERAY / "Dockerfile").read_text(encoding="utf-8")
+    assert "kcm[postgres]" in DOCKERFILE
 
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,42 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
     )
     with pytest.raises(ConfigError, match=message):
         parse_config(Run, values)
+
+
+@pytest.mark.parametrize(
+    ("written", "section", "message"),
+    [
+        (
+            """
+            from typing import ClassVar
+            from kcm.large import LargeConfig
+            class Mine(LargeConfig):
+                reads: ClassVar = frozenset()
+                fits_on_train: ClassVar = True
+                def build(self, label_names, assets_dir, resources): ...
+                def identity(self, label_names, assets_dir, head=None): ...
+            """,
+            {"large": {"adapter": "mine:Mine"}},
+            "'mine:Mine' lacks what it says of itself: backbone and fit, since it fits_on_train",
+        ),
+        (
+            """
+            from kcm.learners import Learner
+            class Solver(Learner):
+                closed_form = True
+            """,
+            {"learner": {"name": "mine:Mine"}},
+            "cannot import 'mine' .*Solver is closed_form, and lacks `absorb`",
+        ),
+    ],
+    ids=["large model", "learner"],
+)
+def test_what_a_component_says_of_itself_is_held_against_it_when_it_is_found(
+    outside_package: Path, written: str, section: Any, message: str
+) -> None:
+    (outside_package / "mine.py").write_text(textwrap.dedent(written))
+    with pytest.raises(ConfigError, match=message):
+        parse_config(Run, section)
 
 
 def test_two_packages_that_give_a_name_to_different_classes_are_named(outside_package: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
 
 PROBABILITIES = "probabilities"
+NO_ANSWER = "no recorded answer"
 _PROBABILITY = "probability:"
 _KINDS = (".csv", ".parquet")
 
@@ -69,6 +70,15 @@ class RecordedConfig(LargeConfig):
         """The table."""
         return Path(self.path).expanduser()
 
+    def unanswered(self, ids: Iterable[str]) -> list[str]:
+        """The ids that have no row in the table."""
+        known: set[str] = set()
+        for number, frame in enumerate(read_frames(self.file, _KINDS)):
+            if number == 0:
+                _check_column(self.id_column, "id_column", frame, self.path)
+            known.update(map(str, frame[self.id_column]))
+        return [each for each in ids if each not in known]
+
     @property
     def location(self) -> str:
         """The table."""
@@ -82,7 +92,6 @@ class RecordedModel:
 
     def __init__(self, config: RecordedConfig, label_names: Sequence[str]) -> None:
         self.label_names = tuple(label_names)
-        self._path = config.path
         self._answers: dict[str, LargeAnswer] = {}
         for table in config.answer_tables(self.label_names):
             for row, probabilities_C in zip(
@@ -94,10 +103,8 @@ class RecordedModel:
         self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """The recorded answers. Raises DataError when an item has none: that is a gap in the table, not a failure."""
-        if missing := [item.id for item in items if item.id not in self._answers]:
-            raise unanswered(len(missing), missing[0], self._path)
-        return [self._answers[item.id] for item in items]
+        """The recorded answers; an item without one fails. `RecordedConfig.unanswered` tells beforehand which."""
+        return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
 
 
 def repeated(item: str, path: str) -> DataError:

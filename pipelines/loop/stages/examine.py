@@ -1,29 +1,21 @@
-"""Stage `gates`: the promotion gates of a challenger that is trained, certified and bundled, in `gates.json`.
-
-Shapes: N test rows of a task.
-"""
+"""Stage `gates`: the promotion gates of a challenger that is trained, certified and bundled, in `gates.json`."""
 
 from __future__ import annotations
 
 import heapq
 import json
-import statistics
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder, load_large
-from kcm.bundle.runtime import SmallSide, probe_of
-from kcm.cascade.table import OutcomeTable
+from kcm.bundle.runtime import SmallSide
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
 from kcm.inputs.content import contents
@@ -31,8 +23,9 @@ from kcm.large import Item, LargeConfig, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop import gates
+from pipelines.loop.comparison import Version, latencies, old_tasks, probed
 from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.gates import Paired, PromotionGate
+from pipelines.loop.gates import PromotionGate
 from pipelines.loop.judged import JudgedWindow
 from pipelines.loop.stages.reevaluate import JUDGED
 from pipelines.serve.config import ServeConfig
@@ -41,10 +34,9 @@ from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table, read_task
+from pipelines.store.outcomes import OutcomesArtefact, read_task
 
 GATES = "gates.json"
-_ROUNDS = 15  # of a latency's median
 
 
 class GatesArtefact(Artefact):
@@ -88,20 +80,22 @@ class Examination(Plan):
         bundle: BundleArtefact,
     ) -> None:
         """The verdicts."""
-        challenger, champion = Bundle.read(bundle.bundle), Bundle.read(self.parent.bundle)
+        new = Version(Bundle.read(bundle.bundle), features, outcomes)
+        old = replace(new, bundle=Bundle.read(self.parent.bundle))  # its rows are among those of the challenger
+        challenger, champion = new.bundle, old.bundle
         context, limits = attempt.context, self.limits
         name = next(iter(evaluated.result))
         judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
         certificate = challenger.certificates[None]
         saved = [float(judged.champion_kept.mean()), float(judged.keeps.mean())] if len(judged) else [0.0, 0.0]
-        found = [_probed(challenger, context)]
+        found = [probed(challenger, context.assets_path)]
         if found[0].verdict == "fail":  # what does not answer need not be measured
             _write(attempt.folder, found, saved)
             return
         if limits.panel_size:
             found.append(self._panel(challenger, features, outcomes, champion.task_names, context))
         found += [
-            gates.old_tasks(_pairs(champion, challenger, features, outcomes), limits.max_old_task_loss),
+            gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
             gates.certified(certificate),
             gates.call_rate(
                 ~judged.champion_kept,
@@ -110,7 +104,7 @@ class Examination(Plan):
                 max_call_rate=self.certificate.max_call_rate,
                 bound=certificate.call_rate_bound,
             ),
-            _cost(judged, outcomes, features, limits.max_cost),
+            _cost(judged, new.seconds, limits.max_cost),
             gates.latency(*_latencies(champion, challenger, context), limits.max_latency),
         ]
         _write(attempt.folder, found, saved)
@@ -174,15 +168,6 @@ def _write(folder: Path, found: Sequence[PromotionGate], saved: Sequence[float])
     write_json(folder / GATES, content)
 
 
-def _probed(bundle: Bundle, context: Context) -> PromotionGate:
-    """Whether the bundle judges what every model must be able to read."""
-    try:
-        judged = SmallSide(bundle, load_encoder(bundle, context.assets_path)).judge([Input(probe_of(bundle))])
-    except KcmError as error:
-        return gates.answers_probe(str(error), 1)
-    return gates.answers_probe(None, len(judged))
-
-
 @dataclass(frozen=True)
 class _Asked:
     """An input that the large model has answered before."""
@@ -219,53 +204,15 @@ def _labels(model: LargeModel, items: Sequence[Item]) -> NDArray[np.int64]:
     return np.array([-1 if each.label is None else each.label for each in model.answer(items)], dtype=np.int64)
 
 
-def _pairs(
-    champion: Bundle, challenger: Bundle, features: FeaturesArtefact, outcomes: OutcomesArtefact
-) -> dict[str, Paired]:
-    """Correctness of both cascades on the test rows of each task that the champion knows."""
-    (old, before_N), (new, after_N) = (_answered(each, features, outcomes) for each in (champion, challenger))
-    assert old.id.tolist() == new.id.tolist()
-    return {
-        task: Paired(before_N[mask], after_N[mask], None if old.group is None else old.group[mask])
-        for task in champion.task_names
-        if (mask := old.task == task).any()
-    }
-
-
-def _answered(
-    bundle: Bundle, features: FeaturesArtefact, outcomes: OutcomesArtefact
-) -> tuple[OutcomeTable, NDArray[np.bool_]]:
-    """The outcome table of all test rows, and whether the cascade answers each of them right, [N]."""
-    measured = outcome_table(bundle.collaborator, features, outcomes, ("test",), bundle.gate)
-    table = measured.table
-    kept_N = bundle.policy.keep(measured.scores_N, table.task)
-    return table, np.where(kept_N, table.small_correct, table.large_correct)
-
-
-def _cost(
-    judged: JudgedWindow, outcomes: OutcomesArtefact, features: FeaturesArtefact, max_ratio: float
-) -> PromotionGate:
+def _cost(judged: JudgedWindow, seconds: tuple[float, float], max_ratio: float) -> PromotionGate:
     """What an answer costs on the window, by the seconds of both sides on test rows."""
-    tasks = range(len(features.names.tasks))
-    small_s = float(np.mean(_column([features.task(n, split="test") for n in tasks], "seconds")))
-    large_s = float(np.mean(_column([read_task(outcomes.folder, n, split="test") for n in tasks], "large_cost")))
+    small_s, large_s = seconds
     called = ((~judged.champion_kept).mean(), (~judged.keeps).mean()) if len(judged) else (0.0, 0.0)
     before, after = (small_s + float(share) * large_s for share in called)
     return gates.cost(before, after, max_ratio)
 
 
-def _column(tables: Sequence[pa.Table], name: str) -> NDArray[np.float64]:
-    return np.concatenate([table[name].to_numpy() for table in tables]).astype(np.float64)
-
-
 def _latencies(champion: Bundle, challenger: Bundle, context: Context) -> tuple[float, float]:
-    """Seconds that the small sides take for an input; they take turns, so that a busy machine slows both."""
+    """Seconds that the small sides take for an input, with the one encoder that both have."""
     encoder = load_encoder(challenger, context.assets_path)
-    sides = [SmallSide(bundle, encoder) for bundle in (champion, challenger)]
-    seconds: Mapping[int, list[float]] = {0: [], 1: []}
-    for _ in range(_ROUNDS):
-        for number, side in enumerate(sides):
-            started = time.perf_counter()
-            side.judge([Input(probe_of(side.bundle))])
-            seconds[number].append(time.perf_counter() - started)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return latencies(SmallSide(champion, encoder), SmallSide(challenger, encoder))

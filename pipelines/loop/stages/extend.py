@@ -16,6 +16,7 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from pipelines.context import Attempt, Context
 from pipelines.loop.window import WindowArtefact
+from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -75,7 +76,7 @@ class Extend(Stage):
                 where="train.mask_unseen",
                 mend="Set train.mask_unseen: true and `kcm run` anew",
             )
-        name = config.collaborators[0]
+        name = deployed_of(self.parent)
         if config.learner.build(config.seed).restarts:
             context.reporter.say("this learner trains on the rows of all tasks anew: an update costs as much as a run")
         choice, network = _choice_of(tuned, name), config.network
@@ -137,13 +138,18 @@ class Choose(Stage):
     def plan(self, context: Context, **reads: Artefact) -> Chosen:
         """The choice of the champion's search."""
         tuned = _tuned_of(self.parent)
-        choice = _choice_of(tuned, tuned.plan.config.collaborators[0])
+        choice = _choice_of(tuned, deployed_of(self.parent))
         return Chosen(choice=choice, max_loss=self.tune.max_loss, certificate=self.certificate)
 
 
 def _tuned_of(parent: BundleArtefact) -> TunedArtefact:
     """The search that a bundle's cascade comes from."""
     return parent.source(TunedArtefact, "choose", "prompts", "tune")
+
+
+def deployed_of(parent: BundleArtefact) -> str:
+    """The collaborator whose cascade is in a bundle."""
+    return parent.source(EvaluatedArtefact, "reevaluate", "evaluate").deployed
 
 
 def _choice_of(tuned: TunedArtefact, name: str) -> Choice:

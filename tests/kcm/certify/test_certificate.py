@@ -57,6 +57,23 @@ def test_a_stricter_search_is_not_loosened(draw):
     assert certificate.certified.cut < certificate.threshold == 2.5
 
 
+def test_auto_takes_no_method_that_so_few_units_cannot_pass():
+    """120 units are enough for `regret` (114), not for `net` (135), which the wins on validate speak for."""
+    validate = ScoredOutcomes(
+        score=np.linspace(0, 1, 400), small_correct=np.ones(400, bool), large_correct=np.arange(400) % 10 > 0
+    )
+    rows = ScoredOutcomes(
+        score=np.linspace(0, 1, 120), small_correct=np.ones(120, bool), large_correct=np.ones(120, bool)
+    )
+    config = CertificateConfig(epsilon=0.02, delta=0.1)
+    many = ScoredOutcomes(
+        score=np.linspace(0, 1, 400), small_correct=np.ones(400, bool), large_correct=np.ones(400, bool)
+    )
+    assert certify(validate, many, KEEP_ALL, config).method == "net"
+    found = certify(validate, rows, KEEP_ALL, config)
+    assert (found.method, found.decision) == ("regret", "keep_all")
+
+
 @pytest.mark.parametrize(("method", "fewest"), [("regret", 114), ("net", 135)])
 def test_too_few_rows_escalate_all_and_say_how_many_are_needed(draw, method, fewest):
     config = CertificateConfig(method=method)

@@ -131,3 +131,17 @@ def test_another_basis_is_one_layer_on_its_own_projections_and_controls_match_it
 def test_another_basis_without_projections_or_with_hidden_layers_is_refused(changes) -> None:
     with pytest.raises(ValueError, match=r"basis: quadratic is a single layer.*mixing, such as 2688"):
         NetworkConfig(**{"hidden": (), "basis": "quadratic"} | changes)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp", "linear", "random_relu"])
+def test_equal_networks_are_merged_and_others_are_left(kind) -> None:
+    collaborator = Collaborator(12, 3, NetworkConfig(hidden=(4,) if kind in ("kan", "mlp") else ()), kind, seed=0)
+    merged = collaborator.merged()
+    assert merged.judge is merged.small
+    assert merged.network.shared
+    assert not collaborator.network.shared
+    for one, other in zip(merged(FEATURES), collaborator(FEATURES), strict=True):
+        assert torch.equal(one, other)
+    with torch.no_grad():
+        next(iter(collaborator.small.parameters())).add_(1e-6)
+    assert collaborator.merged() is collaborator

@@ -72,6 +72,7 @@ class Turned:
         (folder / "kcm").mkdir()
         policy.save(folder / "kcm")
         write_json(folder / "kcm" / "certificates.json", certificates_json(certificates))
+        write_json(folder / "result.json", {"kcm": {}})
         table = self.window.drop_columns(["text"]).append_column("purpose", pa.array(["certify"] * NUM))
         said: tuple[Any, ...] = (np.zeros(NUM), ["yes"] * NUM, [False] * NUM)
         for name, column in zip(NEW, said, strict=True):

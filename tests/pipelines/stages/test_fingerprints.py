@@ -31,6 +31,7 @@ BASE: dict[str, Any] = {
     "encoder": {"model": "small", "batch_size": 7},
     "tune": {"num_trials": 3, "prompt_modes": ["none"], "warm_start": False},
     "seed": 3,
+    "collaborators": ["kcm", "mcm"],
     "cluster": {"num_workers": 1},
 }
 CLASSIFIER = {"adapter": "classifier", "encoder": {"model": "big"}}
@@ -161,7 +162,7 @@ def test_every_stage_reads_what_an_earlier_one_writes_and_takes_its_part_by_name
     written: set[str] = set()
     for stage in STAGES:
         assert set(stage.reads) <= written
-        assert set(stage.model_fields) - {"space"} <= RunConfig.model_fields.keys()
+        assert set(stage.model_fields) - {"space", "choose"} <= RunConfig.model_fields.keys()
         written.add(stage.writes.kind)
 
 

@@ -30,9 +30,16 @@ def test_rows_labels_and_slips_are_told() -> None:
     assert slip == "warning: two labels are spelled almost alike: 'billing' (50) and 'billling' (2)"
 
 
+def test_a_table_of_answers_is_said_to_answer_nothing_new() -> None:
+    config, summary = CertificateConfig(), Summary({"a": 1}, {}, {"bank": 200}, [], 0)
+    *_, warning, _ = overview(summary, config, ("global",), DEFAULT_FRACTIONS, servable=False)
+    assert warning.startswith("warning: the large model is a table of recorded answers")
+
+
 def test_rows_that_are_enough_are_said_to_be() -> None:
-    assert lines({"bank": 200})[-1].endswith("needs at least 139: a certificate is possible")
-    assert lines({"a": 90, "b": 90})[-1].endswith("one threshold over all tasks; a threshold of their own has too few")
+    assert lines({"bank": 300})[-1].endswith("needs at least 139: a certificate is possible")
+    assert "a certificate is possible; it is a close call" in lines({"bank": 200})[-1]
+    assert "one threshold over all tasks; a threshold of their own has too few" in lines({"a": 90, "b": 90})[-1]
 
 
 @pytest.mark.parametrize(

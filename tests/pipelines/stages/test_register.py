@@ -1,31 +1,115 @@
-"""A version becomes the champion by itself only if it saves something."""
+"""A version becomes the champion by itself if it saves something, and is not worse than the present champion."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.config import parse_config
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.loop.champion import Pointer
+from pipelines.loop.gates import PromotionGate, Verdict
+from pipelines.progress import Reporter
 from pipelines.stages import register
-from pipelines.stages.register import BundleArtefact
+from pipelines.stages.register import BundleArtefact, Register
+from pipelines.store.artefact import ArtefactStore
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
+RUN = {
+    "name": "reviews",
+    "tasks": {"source": {"kind": "files", "path": "rows.csv"}},
+    "encoder": {"model": "some/model"},
+    "large": {"adapter": "zero_shot", "encoder": {"model": "some/model"}},
+}
 
 
-@pytest.mark.parametrize(
-    ("policy", "promote", "reason"),
-    [
-        (KEEPS, None, None),
-        (KEEPS, False, "--no-promote"),
-        (SAVES_NOTHING, None, "it escalates everything; `kcm run --promote` insists"),
-        (SAVES_NOTHING, True, None),
-    ],
-)
-def test_what_saves_nothing_is_registered_and_no_more(
-    policy: Policy, promote: bool | None, reason: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = SimpleNamespace(policy=policy, certificates={})
-    monkeypatch.setattr(register, "Bundle", SimpleNamespace(read=lambda _: bundle))
-    assert register.held_back(BundleArtefact("register", "f", Path("/f")), promote) == reason
+class Published:
+    """The stage's last step, with a registry that numbers its versions and champions that are real."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.policy, self.verdict, self.asked = folder, KEEPS, "pass", 0
+        self.pointer = Pointer(ArtefactStore(folder).control, "reviews")
+        bundles = SimpleNamespace(read=lambda _: SimpleNamespace(policy=self.policy, certificates={}))
+        monkeypatch.setattr(register, "Bundle", bundles)
+        monkeypatch.setattr(register, "bundle_digest", lambda path: path.parent.name)
+        monkeypatch.setattr(register, "without_traffic", self._gates)
+        monkeypatch.setattr(register.Version, "of", lambda artefact, bundle: artefact.fingerprint)
+        monkeypatch.setattr(ArtefactStore, "named", lambda store, stage, name: self.artefact(name))
+        monkeypatch.setattr("pipelines.pyfunc.register_model", lambda tracking, model, bundle, name: name)
+        monkeypatch.setattr("pipelines.loop.promotion.set_champion", lambda *_: None)
+
+    def __call__(self, version: str, *, promote: bool | None = None) -> dict[str, Any]:
+        """Publish a version, and tell what became of it."""
+        context = Context(
+            "reviews", ArtefactStore(self.folder), self.folder, reporter=Reporter(Console(quiet=True)), promote=promote
+        )
+        context.tracking = SimpleNamespace(uri="sqlite:///none")  # type: ignore[assignment]
+        Register.of(parse_config(RunConfig, RUN)).publish(self.artefact(version), context)
+        assert context.promotion is not None
+        return context.promotion
+
+    def artefact(self, version: str) -> BundleArtefact:
+        return BundleArtefact("register", version, self.folder / version)
+
+    @property
+    def champion(self) -> str | None:
+        current = self.pointer.current()
+        return current and current.champion.number
+
+    def _gates(self, champion: str, challenger: str, *rest: Any) -> list[PromotionGate]:
+        self.asked += 1
+        verdicts: tuple[Verdict, ...] = ("pass", self.verdict)  # type: ignore[assignment]
+        return [
+            PromotionGate(name=f"gate {number}", verdict=verdict, reason=f"{challenger} beside {champion}: {verdict}")
+            for number, verdict in enumerate(verdicts)
+        ]
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+    return Published(tmp_path, monkeypatch)
+
+
+def test_the_first_version_that_saves_something_is_the_champion(published: Published) -> None:
+    published.policy = SAVES_NOTHING
+    assert published("1")["reason"] == "it escalates everything"
+    assert published.champion is None
+    published.policy = KEEPS
+    assert published("2") == {"version": "2", "champion": "2", "reason": None, "gates": []}
+    assert published.asked == 0  # there is nothing to compare it with
+    assert published("2")["champion"] == "2"
+
+
+@pytest.mark.parametrize("verdict", ["fail", "undecided"])
+def test_a_later_version_has_to_pass_the_promotion_gates(published: Published, verdict: str) -> None:
+    published("1")
+    published.verdict = verdict
+    held = published("2")
+    assert held["reason"] == f"2 beside 1: {verdict}"
+    assert [gate["verdict"] for gate in held["gates"]] == ["pass", verdict]
+    assert (held["champion"], published.champion) == ("1", "1")
+    published.verdict = "pass"
+    assert published("2")["reason"] is None
+    assert published.champion == "2"
+
+
+def test_a_champion_that_another_followed_is_not_brought_back(published: Published) -> None:
+    published("1")
+    published("2")
+    assert published("1", promote=True)["reason"] == "it was the champion before"
+    assert published.champion == "2"
+
+
+def test_what_a_person_says_counts_more(published: Published) -> None:
+    assert published("1", promote=False)["reason"] == "--no-promote"
+    assert published.champion is None
+    published.policy, published.verdict = SAVES_NOTHING, "fail"
+    assert published("1", promote=True)["champion"] == "1"
+    assert published("2", promote=True)["champion"] == "2"
+    assert published.asked == 0

@@ -9,6 +9,7 @@ import pytest
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.large import Item, RecordedConfig, RecordedModel
+from kcm.large.adapters.recorded import NO_ANSWER
 
 LABELS = ("no", "yes")
 ROWS = [
@@ -58,9 +59,14 @@ def test_labels_alone_are_enough(write):
     assert silent.error == "no label was recorded"
 
 
-def test_an_item_without_an_answer_is_named(write):
-    with pytest.raises(DataError, match="2 items have no recorded answer, the first is '8'"):
-        load(write(ROWS)).answer([Item("1", Content()), Item("8", Content()), Item("9", Content())])
+def test_items_without_an_answer_fail_and_are_known_beforehand(write):
+    path = write(ROWS)
+    known, *unknown = load(path).answer([Item(row_id, Content()) for row_id in "189"])
+    assert known.label == 1
+    assert [(answer.label, answer.error) for answer in unknown] == [(None, NO_ANSWER)] * 2
+    assert RecordedConfig(path=str(path)).unanswered("18293") == ["8", "9"]
+    with pytest.raises(DataError, match="no column 'key'"):
+        RecordedConfig(path=str(path), id_column="key").unanswered("1")
 
 
 @pytest.mark.parametrize(

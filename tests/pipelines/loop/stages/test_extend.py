@@ -56,6 +56,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             distill=DistillConfig(smoothing=0.2),
             seed=4,
         )
+        monkeypatch.setattr(extend, "deployed_of", lambda parent: name)
         monkeypatch.setattr(extend, "_tuned_of", lambda parent: Search(TrainerPlan(config, (), 16, 2)))
         said: list[str] = []
         context = Context("made", ArtefactStore(tmp_path), tmp_path)
@@ -66,7 +67,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return of
 
 
-def test_the_first_collaborator_alone_goes_on_as_its_search_has_chosen(extended: Any) -> None:
+def test_the_deployed_collaborator_alone_goes_on_as_its_search_has_chosen(extended: Any) -> None:
     plan, said = extended(ReplayConfig())
     assert plan.collaborators == ("kcm",)
     assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)

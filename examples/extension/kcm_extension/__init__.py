@@ -1,0 +1,1 @@
+"""Components for kcm from outside of it, one of each family."""

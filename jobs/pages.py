@@ -1,0 +1,67 @@
+"""The reference of commands in docs/commands.md, made from the commands themselves: `python -m jobs.pages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from jobs.cli import app
+
+HEAD = """# Commands
+
+Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell. This page
+is printed by `python -m jobs.pages`.
+
+Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides, repeatably. All take
+`--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what, where, and
+the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 130 interrupted, 143 terminated by SIGTERM (start again to
+continue).
+"""
+COMMON = {"--set", "--json", "--debug", "--help"}  # said once
+
+
+def commands_reference(application: typer.Typer) -> str:
+    """Markdown for all commands, those of groups after their group."""
+    root = typer.main.get_command(application)
+    return "\n".join([HEAD, *_sections("kcm", root)])
+
+
+def _sections(path: str, command: Any) -> Iterator[str]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield from _section(path, command)
+        return
+    for name, each in below.items():
+        yield from _sections(f"{path} {name}", each)
+
+
+def _section(path: str, command: Any) -> Iterator[str]:
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and not COMMON & set(each.opts)]
+    needed = [f"{each.opts[0]} {_metavar(each)}".strip() for each in options if each.required]
+    yield f"## `{' '.join([path, *map(_metavar, arguments), *needed])}`\n"
+    yield f"{' '.join((command.help or '').split())}\n"
+    rows = [(_metavar(each), each.help) for each in arguments]
+    rows += [(" ".join([", ".join([*each.opts, *each.secondary_opts]), _metavar(each)]), each.help) for each in options]
+    if rows:
+        yield "| | |\n|---|---|"
+        for name, meaning in rows:
+            yield "| " + " | ".join(_cell(each) for each in (f"`{name.strip()}`", meaning or "")) + " |"
+        yield ""
+
+
+def _metavar(parameter: Any) -> str:
+    """What stands for the value of a parameter; empty for a switch."""
+    if getattr(parameter, "is_flag", False):
+        return ""
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(commands_reference(app), end="")
