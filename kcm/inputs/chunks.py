@@ -25,7 +25,7 @@ from kcm.inputs.location import Location, explained
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
-_BLOCK_BYTES = 16 << 20  # that are parsed at once; no row of a CSV file may be longer
+_BLOCK_BYTES = 4 << 20  # that are parsed at once, up to 32 being read ahead; no row of a CSV file may be longer
 _CHUNK_BYTES = 32 << 20  # of a Parquet file's values, unpacked
 _MAX_ROWS = 65_536
 _READ_BYTES = 1 << 20  # of a column of a local Parquet file, at once

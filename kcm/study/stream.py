@@ -32,8 +32,11 @@ class Stream:
     @property
     def train_counts(self) -> np.ndarray:
         """Train rows of every class, int [C]."""
-        labels = [label for task in self.tasks for label in task.label_counts("train")]
-        return np.bincount(labels, minlength=self.num_labels)
+        counts_C = np.zeros(self.num_labels, dtype=np.int64)
+        for task in self.tasks:
+            for label, count in task.label_counts("train").items():
+                counts_C[label] += count
+        return counts_C
 
 
 def make_stream(
