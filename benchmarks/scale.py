@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py job --rows 1000000 4000000 [--write]
     python benchmarks/scale.py features train --rows 1000000 [--features 384] [--write]
+    python benchmarks/scale.py tasks --rows 1000000 4000000 [--write]
 
 Rows are generated: features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
 recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +43,7 @@ from rich.table import Table
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
+from kcm.config import parse_config
 from kcm.encoders import PrecomputedConfig
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
@@ -47,6 +51,8 @@ from kcm.learners.order import TrainOrder
 from kcm.learners.stream import ParquetRows, TaskRows, TensorRows, list_column
 from kcm.learners.trainer import TrainConfig, Trainer
 from kcm.learners.windows import Windows
+from kcm.tasks import TasksConfig
+from kcm.tasks.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up
@@ -273,6 +279,44 @@ def _held(task: ParquetRows, split: str, most: int) -> tuple[list[str], Any]:
     return [str(row) for row in range(count)], task.read(split, 0, count)
 
 
+def tasks(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
+    """Rows of 12 words to a task sequence, each time in one process of its own: CPU seconds, and its largest memory."""
+    found = []
+    for count in rows:
+        place = folder / f"tasks-{count}"
+        _write_texts(place / "rows", count)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            seconds, peak_mib = process.submit(_write_tasks, place).result()
+        per_million = round(seconds * 1e6 / count, 1)
+        found.append(
+            {"rows": count, "cpu_s": round(seconds, 1), "cpu_s_per_million": per_million, "peak_mib": peak_mib}
+        )
+    return found
+
+
+def _write_texts(folder: Path, count: int) -> None:
+    """Texts with labels in files of a shard's size."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{number}" for number in range(5000)])
+    for number, start in enumerate(range(0, count, SHARD_ROWS)):
+        size = min(SHARD_ROWS, count - start)
+        texts = [" ".join(words[row]) for row in rng.integers(0, len(words), (size, 12))]
+        labels = [f"label-{label}" for label in rng.integers(0, 10, size)]
+        pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"part-{number:05}.parquet")
+
+
+def _write_tasks(folder: Path) -> tuple[float, int]:
+    """CPU seconds of making the sequence, and the most memory that this process has had, in MiB with mapped files."""
+    source = {"kind": "files", "path": str(folder / "rows" / "*.parquet")}
+    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 5})
+    started = time.process_time()
+    write_sequence(config, folder / "sequence", config.source.build(folder), 0)
+    taken = time.process_time() - started
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return taken, round(int(peak.split()[1]) / 1024)
+
+
 def _read_rate(task: TaskRows) -> float:
     """Rows per CPU second of the first epoch's batches."""
     count = task.num_rows("train")
@@ -300,6 +344,7 @@ def _train_rate(task: TaskRows, dim: int) -> float:
 
 SECTIONS: dict[str, Callable[[Sequence[int], int, Path], list[dict[str, Any]]]] = {
     "job": job,
+    "tasks": tasks,
     "features": features,
     "train": train,
 }
