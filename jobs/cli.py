@@ -269,7 +269,7 @@ def serve(
             return
         from jobs.commands.serving_start import cluster_beside
 
-        with cluster_beside(config, overrides or (), prepare) as (release, site):
+        with cluster_beside(config, overrides or (), bundle, prepare) as (release, site):
             from jobs.commands.serving import loads, serving, wait_for_interruption
 
             typer.echo(loads(release), err=True)

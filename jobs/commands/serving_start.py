@@ -23,15 +23,18 @@ ResultT = TypeVar("ResultT")
 
 
 @contextmanager
-def cluster_beside(config: Path | None, overrides: Iterable[str], prepare: Callable[[], ResultT]) -> Iterator[ResultT]:
+def cluster_beside(
+    config: Path | None, overrides: Iterable[str], bundle: Path | None, prepare: Callable[[], ResultT]
+) -> Iterator[ResultT]:
     """What `prepare` gives, which runs in a thread beside the start of the cluster that `config` describes.
 
-    Only a local cluster is started, which ends with the block; where the configuration names another, or is wrong,
-    `prepare` runs alone. Raises what `prepare` raises, and KcmError where something else holds the port.
+    Only a local cluster is started, which ends with the block. `prepare` runs alone, and says what is wrong, where the
+    configuration is wrong or names a cluster, or where neither `bundle` nor the storage is there. Raises what `prepare`
+    raises, and KcmError where something else holds the port.
     """
     with ThreadPoolExecutor(max_workers=1) as beside:
         prepared = beside.submit(prepare)
-        if (start := _start_of(config, overrides)) is None:
+        if (start := _start_of(config, overrides)) is None or not (bundle or start.storage).is_dir():
             yield prepared.result()
             return
         prepare_environment()
@@ -50,6 +53,7 @@ class _Start(NamedTuple):
 
     cluster: ClusterConfig
     serve: ServeConfig
+    storage: Path
     folder: Path | None
 
 
@@ -58,7 +62,7 @@ def _start_of(config: Path | None, overrides: Iterable[str]) -> _Start | None:
     if os.environ.get("RAY_ADDRESS"):
         return None
     if config is None:
-        return _Start(ClusterConfig(), ServeConfig(), None)
+        return _Start(ClusterConfig(), ServeConfig(), Path(), None)
     try:
         values = read_values(config, overrides)
         cluster = parse_config(ClusterConfig, values.get("cluster") or {})
@@ -68,4 +72,4 @@ def _start_of(config: Path | None, overrides: Iterable[str]) -> _Start | None:
         return None
     if cluster.address or "name" not in values:
         return None
-    return _Start(cluster, serve, service_folder(storage_folder, str(values["name"])))
+    return _Start(cluster, serve, storage_folder, service_folder(storage_folder, str(values["name"])))

@@ -19,7 +19,6 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
@@ -301,6 +300,8 @@ def _bounded(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
     """Signals that vary, without those that order rows as an earlier one does."""
+    from scipy.stats import rankdata  # takes longer to import than all else that answering needs
+
     kept: dict[str, NDArray[np.float64]] = {}
     for name, column in columns.items():
         rank_N = rankdata(column)

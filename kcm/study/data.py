@@ -14,7 +14,10 @@ from kcm.inputs.content import TEXT, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
+from kcm.tasks.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
+
+_MAX_SALTS = 8  # each of the seeds may ask for another one
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def read_data(
     """Read the rows and build the sequence of every seed, so that every fault of the data shows before any work.
 
     `feature_columns` are names, or patterns such as pixel_*, of columns that hold the features as numbers; without
-    them `reads` are the parts of a row that the encoder reads. Raises DataError, AssetError or ConfigError.
+    them `reads` are the parts of a row that the encoder reads. Splits are the same for all seeds: where a seed's tasks
+    lack something under one salt, another one that gives it is taken. Raises DataError, AssetError or ConfigError.
     """
     num_features: int | None = None
     if feature_columns:
@@ -87,11 +91,21 @@ def read_data(
     else:
         source = config.source.build(assets_dir)
     source = source.in_memory  # read once, for all seeds
-    sequences = []
-    for seed in seeds:
-        drawn = config.model_copy(update={"order": "shuffled", "order_seed": seed})
-        sequences.append(build_sequence(drawn, assets_dir, 0, reads=reads, source=source))
-    return StudyData(tuple(sequences), num_features)
+    for left in reversed(range(_MAX_SALTS)):
+        try:
+            sequences = tuple(
+                build_sequence(_drawn_by(config, seed), assets_dir, 0, reads=reads, source=source) for seed in seeds
+            )
+            return StudyData(sequences, num_features)
+        except SplitError as error:
+            if error.salt is None or left == 0:
+                raise
+            config = config.model_copy(update={"salt": error.salt})
+    raise AssertionError  # the last salt returns or raises
+
+
+def _drawn_by(config: TasksConfig, seed: int) -> TasksConfig:
+    return config.model_copy(update={"order": "shuffled", "order_seed": seed})
 
 
 def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[str]) -> tuple[Source, int]:

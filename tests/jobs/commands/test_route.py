@@ -127,7 +127,7 @@ def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["certify", "absent.csv", *CORRECT], "no such file (absent.csv)"),
+        (["certify", "absent.csv", *CORRECT], "absent.csv)"),
         (["certify", "t.csv"], "not clear who was right"),
         (["certify", "t.csv", *CORRECT], "there is no gate score"),
         (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),

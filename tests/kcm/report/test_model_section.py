@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from kcm.cascade.gate import DEFERRAL
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.scores import SCORES
 from kcm.costs import Prices
@@ -79,7 +78,7 @@ def test_a_policy_is_told_in_sentences(lines: Lines, snapshot: SnapshotAssertion
     assert lines(model_section("kcm", {}, {}, policy.model_dump(mode="json"))) == snapshot
 
 
-@pytest.mark.parametrize("gate", [*SCORES, DEFERRAL, "gap:Gap"])
+@pytest.mark.parametrize("gate", [*SCORES, "deferral", "signals", "gap:Gap"])
 @pytest.mark.parametrize("decision", [KEEP_ALL, ESCALATE_ALL])
 def test_every_gate_and_decision_has_its_words(gate: str, decision: Decision, lines: Lines) -> None:
     policy = Policy(decision=decision).model_dump(mode="json") | {"gate": gate}

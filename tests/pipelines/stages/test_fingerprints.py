@@ -28,14 +28,14 @@ from pipelines.store.sequence import Names, SequenceArtefact
 BASE: dict[str, Any] = {
     "name": "golden",
     "tasks": {},
-    "encoder": {"model": "small", "batch_size": 7},
+    "encoder": {"model": "small", "pooling": "mean", "batch_size": 7},
     "tune": {"num_trials": 3, "prompt_modes": ["none"], "warm_start": False},
     "seed": 3,
     "collaborators": ["kcm", "mcm"],
     "cluster": {"num_workers": 1},
 }
-CLASSIFIER = {"adapter": "classifier", "encoder": {"model": "big"}}
-TOWERS = {"kind": "image_text", "towers": {"image": {"kind": "pixels"}, "text": {"model": "t"}}}
+CLASSIFIER = {"adapter": "classifier", "encoder": {"model": "big", "pooling": "mean"}}
+TOWERS = {"kind": "image_text", "towers": {"image": {"kind": "pixels"}, "text": {"model": "t", "pooling": "mean"}}}
 CLIP = {"adapter": "classifier", "encoder": {"kind": "image_text", "model": "clip"}}
 SERVER = {"adapter": "openai", "model": "big", "api_key_env": None, "max_calls": 7}
 
@@ -103,7 +103,10 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
                 "register": "77dd255009751c65",
             },
         ),
-        ({"large": {"adapter": "zero_shot", "encoder": {"model": "big"}}}, {"outcomes": "5a930398b878d3ba"}),
+        (
+            {"large": {"adapter": "zero_shot", "encoder": {"model": "big", "pooling": "mean"}}},
+            {"outcomes": "5a930398b878d3ba"},
+        ),
         ({"large": {"adapter": "causal_lm", "model": "lm"}}, {"outcomes": "457f36e32f397bb0"}),
     ],
     ids=["classifier", "server", "zero_shot", "causal_lm"],
@@ -142,10 +145,10 @@ def test_a_search_of_before_is_one_of_the_same_space(changes, space) -> None:
     [
         {"cluster": {"num_workers": 5, "num_encoders": 9}},
         {"assets_path": "/elsewhere"},
-        {"encoder": {"model": "small", "batch_size": 8}},
-        {"encoder": {"model": "small", "batch_size": 7, "runtime": "onnx"}},
-        {"encoder": {"model": "small", "batch_size": 7, "precision": "float32"}},
-        {"encoder": {"model": "small", "batch_size": 7, "dtype": "float32"}},
+        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 8}},
+        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "runtime": "onnx"}},
+        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "precision": "float32"}},
+        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "dtype": "float32"}},
         {"large": SERVER | {"num_concurrent": 9}},
         {"tracking": {"experiment": "another"}},
     ],
