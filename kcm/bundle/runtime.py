@@ -179,7 +179,7 @@ def logits(
     device = next(itertools.chain(collaborator.parameters(), collaborator.buffers())).device
     chunks = [
         collaborator(torch.from_numpy(features_ND[start : start + rows_per_batch]).to(device))
-        for start in range(0, len(features_ND), rows_per_batch)
+        for start in range(0, max(len(features_ND), 1), rows_per_batch)  # no rows have logits [0, C], too
     ]
     judge_NC, small_NC = (torch.cat([chunk[side] for chunk in chunks]).double().cpu().numpy() for side in (0, 1))
     return judge_NC, small_NC

@@ -78,7 +78,7 @@ def small_config(storage: Path, assets_dir: Path, **more: Any) -> RunConfig:
 def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     for name in ASSETS:
         fetch(name, assets_dir)
-    return small_config(tmp_path_factory.mktemp("storage"), assets_dir)
+    return small_config(tmp_path_factory.mktemp("storage"), assets_dir, **{"tasks.salt": 4})
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
-from kcm.bundle.runtime import SmallSide
+from kcm.bundle.runtime import SmallSide, logits
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
@@ -124,6 +124,12 @@ def middle(temperature: float = 1.0) -> Decision:
     judge = outcome_table(TEXTS).judge_logits
     scores = bundle(Policy(temperature=temperature)).gate.score(None, judge)
     return Decision(decision="threshold", threshold=float(np.median(scores)))
+
+
+def test_no_rows_have_logits_of_no_rows() -> None:
+    """A shard of a task may have none of a split's."""
+    judge, small = logits(bundle().collaborator, np.empty((0, DIM), dtype=np.float32))
+    assert judge.shape == small.shape == (0, len(LABELS))
 
 
 def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() -> None:
