@@ -74,7 +74,8 @@ def fit_alignment(
         caption_N = torch.from_numpy(np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)[1])
         log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         size = min(config.pairs_per_step, len(captions))
-        num_steps = config.num_epochs * (len(captions) // size)
+        # The schedule divides by the steps of its warm-up, a tenth of all but one: ten steps or fewer would have none.
+        num_steps = max(config.num_epochs * (len(captions) // size), 11)
         optimizer = torch.optim.AdamW(
             [*head.parameters(), log_scale], lr=config.learning_rate, weight_decay=config.weight_decay
         )

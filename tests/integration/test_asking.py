@@ -120,7 +120,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
 ) -> None:
     """A hint that helps is found on validate, certified, measured and served; and nothing is paid for twice."""
     server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: null, input_price: 1.0}}"
-    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]"}
+    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]", "tasks.salt": 1}
     settings = config(server, tweets, tmp_path / "storage", assets_dir, **mild)
     result = run(settings)
 
