@@ -20,7 +20,9 @@ def write_modules(folder: Path) -> None:
 
 
 def install_extension(folder: Path) -> None:
-    """The example package, installed into a folder as pip installs it, but for what it depends on."""
+    """The example package, installed into a folder as pip installs it, but for what it depends on; once is enough."""
+    if (folder / "kcm_extension").is_dir():
+        return
     source = folder / "source"
     shutil.copytree(EXTENSION, source)  # setuptools builds where the sources lie
     target = ["--target", str(folder), "--no-deps", "--no-build-isolation", "--no-index", "--quiet", str(source)]

@@ -26,7 +26,7 @@ from pipelines.store.features import SECONDS, read_task
 from pipelines.store.files import ObjectFiles
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.integration.test_run import spoken_config
-from tests.outside import write_outside_package
+from tests.outside import install_extension
 from tests.seaweed import ObjectServer
 
 pytestmark = pytest.mark.integration
@@ -100,7 +100,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
 
     That node's own connection drops, delays and duplicates requests, and the end is that of a run on a local disk.
     """
-    write_outside_package(cluster_path)
+    install_extension(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
     config = spoken_config(served_bucket, tmp_path)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

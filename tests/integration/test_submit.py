@@ -104,6 +104,8 @@ def config(tmp_path: Path) -> Path:
     rows = [(f"{name}-{label}", text, label) for name, text, label in rows]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "text", "label"), *rows])
+    with (tmp_path / "answers.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "label"), *((name, label) for name, _, label in rows)])
     write_encoder(tmp_path / "encoder", sorted({word for _, text, _ in rows for word in text.split()}))
     values = {
         "name": "submitted",
