@@ -23,6 +23,7 @@ from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.stream import list_column
 from kcm.tasks import Task, TaskSequence
+from pipelines.batch.pool import elsewhere
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.train import Train
@@ -32,7 +33,6 @@ from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
-from pipelines.training.trial import TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -191,14 +191,13 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
         driver.wait()
     before, after = results(tmp_path), dict[str, int]()
     assert len(before) < LONG["tune"]["num_trials"]
-    write_best = TrialPlan.write_best
 
-    def look_first(plan: TrialPlan, *rest: Any) -> None:
+    def look_first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Look at the results just before the search becomes an artefact."""
         after.update(results(tmp_path))
-        write_best(plan, *rest)
+        return elsewhere(function, arguments)
 
-    monkeypatch.setattr(TrialPlan, "write_best", look_first)
+    monkeypatch.setattr("pipelines.stages.tune.elsewhere", look_first)
     found = search.run(**LONG)
     assert len(found.trials) == LONG["tune"]["num_trials"]
     # What ended within the last second before the kill was not written down yet, and is tried anew under another id.
