@@ -111,10 +111,12 @@ class LargeConfig(Component):
 
     @classmethod
     def lacks(cls) -> str:
-        """What a model that is fitted on train rows needs."""
-        needed = ("backbone", "fit") if cls.fits_on_train else ()
-        missing = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
-        return f"{' and '.join(missing)}, since it fits_on_train" if missing else ""
+        """What a model needs that is fitted on train rows, or that is recorded."""
+        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
+            missing = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
+            if getattr(cls, capability) and missing:
+                return f"{' and '.join(missing)}, since it {capability}"
+        return ""
 
     def unanswered(self, ids: Iterable[str]) -> list[str]:
         """Those of `ids` that it cannot answer, whatever is shown of them: none, unless it looks answers up."""
@@ -177,7 +179,7 @@ class LargeConfig(Component):
 
     def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
         """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
-        raise NotImplementedError(f"{type(self).__name__} is recorded, and does not say what")
+        raise ConfigError(f"{self.adapter!r} is not recorded", where="large.adapter")
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[Message]:
         """The messages for an item, for display."""

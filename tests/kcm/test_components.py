@@ -149,6 +149,19 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
         ),
         (
             """
+            from typing import ClassVar
+            from kcm.large import LargeConfig
+            class Mine(LargeConfig):
+                reads: ClassVar = frozenset()
+                is_recorded: ClassVar = True
+                def build(self, label_names, assets_dir, resources): ...
+                def identity(self, label_names, assets_dir, head=None): ...
+            """,
+            {"large": {"adapter": "mine:Mine"}},
+            "'mine:Mine' lacks what it says of itself: answer_tables, since it is_recorded",
+        ),
+        (
+            """
             from kcm.learners import Learner
             class Solver(Learner):
                 closed_form = True
@@ -157,7 +170,7 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
             "cannot import 'mine' .*Solver is closed_form, and lacks `absorb`",
         ),
     ],
-    ids=["large model", "learner"],
+    ids=["fitted model", "recorded model", "learner"],
 )
 def test_what_a_component_says_of_itself_is_held_against_it_when_it_is_found(
     outside_package: Path, written: str, section: Any, message: str
