@@ -1,23 +1,30 @@
-"""The reference of commands in docs/commands.md, made from the commands themselves: `python -m jobs.pages`."""
+"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, and the same with `glossary`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
 from jobs.cli import app
+from kcm.report.glossary import measures, words
 
-HEAD = """# Commands
+COMMANDS_HEAD = """# Commands
 
 Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell. This page
-is printed by `python -m jobs.pages`.
+is printed by `python -m jobs.pages commands`.
 
 Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides, repeatably. All take
 `--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what, where, and
 the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 130 interrupted, 143 terminated by SIGTERM (start again to
 continue).
+"""
+GLOSSARY_HEAD = """# Glossary
+
+One word for each thing, in code, configuration, metrics and docs. The report shows these meanings where a word stands.
+This page is printed by `python -m jobs.pages glossary`.
 """
 COMMON = {"--set", "--json", "--debug", "--help"}  # said once
 
@@ -25,7 +32,17 @@ COMMON = {"--set", "--json", "--debug", "--help"}  # said once
 def commands_reference(application: typer.Typer) -> str:
     """Markdown for all commands, those of groups after their group."""
     root = typer.main.get_command(application)
-    return "\n".join([HEAD, *_sections("kcm", root)])
+    return "\n".join([COMMANDS_HEAD, *_sections("kcm", root)])
+
+
+def glossary_page() -> str:
+    """Markdown of all words of the reports, then of all measures."""
+    lines = [GLOSSARY_HEAD, "| word | meaning |", "|---|---|"]
+    lines += [f"| {word} | {meaning} |" for word, meaning in words().items()]
+    lines += ["", "## Measures", "", "| key | in the report | meaning | missing where |", "|---|---|---|---|"]
+    for key, metric in measures().items():
+        lines.append(f"| `{key}` | {metric.label} | {metric.meaning} | {metric.reason} |")
+    return "\n".join(lines) + "\n"
 
 
 def _sections(path: str, command: Any) -> Iterator[str]:
@@ -63,5 +80,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+PAGES: dict[str, Callable[[], str]] = {"commands": lambda: commands_reference(app), "glossary": glossary_page}
+
 if __name__ == "__main__":
-    print(commands_reference(app), end="")
+    print(PAGES[sys.argv[1]](), end="")
