@@ -91,21 +91,20 @@ def read_data(
     else:
         source = config.source.build(assets_dir)
     source = source.in_memory  # read once, for all seeds
-    for left in reversed(range(_MAX_SALTS)):
-        try:
-            sequences = tuple(
-                build_sequence(_drawn_by(config, seed), assets_dir, 0, reads=reads, source=source) for seed in seeds
-            )
-            return StudyData(sequences, num_features)
-        except SplitError as error:
-            if error.salt is None or left == 0:
-                raise
-            config = config.model_copy(update={"salt": error.salt})
-    raise AssertionError  # the last salt returns or raises
+    build = partial(build_sequence, assets_dir=assets_dir, seed=0, reads=reads, source=source)
+    return StudyData(_sequences(config, seeds, build, _MAX_SALTS), num_features)
 
 
-def _drawn_by(config: TasksConfig, seed: int) -> TasksConfig:
-    return config.model_copy(update={"order": "shuffled", "order_seed": seed})
+def _sequences(
+    config: TasksConfig, seeds: Sequence[int], build: Callable[[TasksConfig], TaskSequence], most_salts: int
+) -> tuple[TaskSequence, ...]:
+    """The sequence of every seed, under the first of up to `most_salts` salts that serves them all."""
+    try:
+        return tuple(build(config.model_copy(update={"order": "shuffled", "order_seed": seed})) for seed in seeds)
+    except SplitError as error:
+        if error.salt is None or most_salts == 1:
+            raise
+        return _sequences(config.model_copy(update={"salt": error.salt}), seeds, build, most_salts - 1)
 
 
 def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[str]) -> tuple[Source, int]:
