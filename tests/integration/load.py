@@ -51,6 +51,8 @@ class Load:
             while not self._stop.is_set():
                 try:
                     self.answered.append(self.ask(client, number))
+                except httpx.HTTPStatusError as error:
+                    self.failed.append(f"{error.response.status_code} {error.response.text}")
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
                 number += self.callers

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -16,7 +18,8 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-_REMEMBERED = 0.8  # what a batch leaves of the weight of those before it, in the pace that is expected
+_LATEST_BATCHES = 7  # whose median is the pace that is expected: one that stalled, such as the first, changes nothing
+_FEWEST_BATCHES = 3  # before which no pace is known: a median of fewer could be that of a stall
 
 
 class QueueFullError(Exception):
@@ -39,8 +42,8 @@ class Batcher(Generic[ItemT, ResultT]):
     cancelled are not computed. `wait_s` is how long a batch that is not full waits for more.
 
     The queue is bounded by time: items are refused where those before them would keep them waiting for more than
-    `max_wait_s`, by the pace of the latest batches, and dropped where it has come to that all the same. `max_waiting`
-    bounds what the queue holds in memory. `clock` gives seconds that never go back.
+    `max_wait_s`, by the median pace of the latest batches, and dropped where it has come to that all the same.
+    `max_waiting` bounds what the queue holds in memory. `clock` gives seconds that never go back.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Batcher(Generic[ItemT, ResultT]):
         self._compute, self._length = compute, length
         self._max_batch_size, self._max_waiting, self._wait_s = max_batch_size, max_waiting, wait_s
         self._max_wait_s, self._clock = max_wait_s, clock
-        self._spent_s = self._num_computed = 0.0  # by the latest batches
+        self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds an item of each of the latest batches
         self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items
         self._waiting: list[_Waiting[ItemT, ResultT]] = []
         self._running: asyncio.Task[None] | None = None
@@ -91,9 +94,12 @@ class Batcher(Generic[ItemT, ResultT]):
     def expected_wait_s(self) -> float:
         """Seconds that an item would wait if it came now: the pace of the latest batches times what is before it.
 
-        0 where nothing is, whatever the pace: a batch has to show that it has got better.
+        0 where nothing is, whatever the pace, since a batch has to show that it has got better; and while too few
+        batches are known.
         """
-        pace_s = self._spent_s / self._num_computed if self._num_computed else 0.0
+        if len(self._paces_s) < _FEWEST_BATCHES:
+            return 0.0
+        pace_s = statistics.median(self._paces_s)
         running_s = 0.0
         if self._batch is not None:
             began, size = self._batch
@@ -140,8 +146,7 @@ class Batcher(Generic[ItemT, ResultT]):
             return
         finally:
             self._batch = None
-            self._spent_s = _REMEMBERED * self._spent_s + self._clock() - began
-            self._num_computed = _REMEMBERED * self._num_computed + len(batch)
+            self._paces_s.append((self._clock() - began) / len(batch))
         for entry, result in pairs:
             if not entry.result.done():
                 entry.result.set_result(result)

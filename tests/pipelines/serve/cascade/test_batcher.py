@@ -143,8 +143,10 @@ def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
 
     async def clients() -> None:
         together = Batcher(slow, len, max_batch_size=2, max_waiting=100, max_wait_s=4.0, clock=clock)
-        compute.go.release()
-        assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
+        for _ in range(3):
+            compute.go.release()
+            assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
+            compute.started.acquire()
         first = await occupied(compute, together)
         others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(5)]
         await asyncio.sleep(0)
@@ -169,6 +171,30 @@ def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_pass
         together = Batcher(clock.compute, len, max_batch_size=8, max_waiting=100, max_wait_s=3.0, clock=clock)
         for _ in range(3):
             assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
+
+    run(clients())
+
+
+@pytest.mark.parametrize("stalled", [0, 2])
+def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> None:
+    """The first batch of a replica, or one beside a replica that starts, takes seconds; the others do not."""
+    clock, compute = Ticking(), Computer(hold=True)
+
+    def once_slow(items: list[str]) -> list[str]:
+        clock.now += 10.0 if len(compute.batches) == stalled else 0.01
+        return compute(items)
+
+    async def clients() -> None:
+        together = Batcher(once_slow, len, max_batch_size=2, max_waiting=100, max_wait_s=4.0, clock=clock)
+        for _ in range(stalled + 1):
+            compute.go.release()
+            await together.submit(["a"])
+            compute.started.acquire()
+        first = await occupied(compute, together)
+        second = asyncio.ensure_future(together.submit(["b"]))
+        await asyncio.sleep(0)
+        compute.go.release(2)
+        assert [await first, await second] == [["FIRST"], ["B"]]
 
     run(clients())
 
