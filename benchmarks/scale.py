@@ -18,6 +18,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,8 +82,12 @@ def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
                 "stages": {stage: round(seconds, 1) for stage, seconds in result["seconds"].items()},
                 "peak_mib": first["peak_mib"],
                 "cache_hit_s": again["seconds"],
+                "cache_hit_cpu_s": again["cpu_s"],
+                "cache_hit_driver_mib": again["peak_mib"]["driver"],
             }
         )
+        print(json.dumps(found[-1]), flush=True)
+        shutil.rmtree(place)
     return found
 
 
@@ -139,11 +144,15 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     command = [sys.executable, "-m", "jobs.cli", "run", str(config), "--json", str(result)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     peaks = Peaks(process.pid)
-    code = process.wait()
+    _, status, usage = os.wait4(process.pid, 0)
     peaks.stop()
-    if code:
-        raise SystemExit(f"the run ended with {code}")
-    taken = {"seconds": round(time.perf_counter() - started, 1), "peak_mib": peaks.mib()}
+    if status:
+        raise SystemExit(f"the run ended with {os.waitstatus_to_exitcode(status)}")
+    taken = {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),  # of the driver, and of what it has waited for
+        "peak_mib": peaks.mib(),
+    }
     return taken, json.loads(result.read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,7 @@
 """A run's storage: a bucket against a local disk, kills at random moments, and a finished artefact of many files.
 
 python benchmarks/storage.py compare           the whole main job on SeaweedFS of this machine, and on its disk
-python benchmarks/storage.py kills --count 12  driver, train worker or storage server killed at random moments
+python benchmarks/storage.py kills --count 12  driver, train worker, node or storage server killed at random moments
 python benchmarks/storage.py hit --files 8000  finding a finished artefact again, on both
 """
 
@@ -19,15 +19,18 @@ import time
 from pathlib import Path
 
 import psutil
+import yaml
 from machine import machine
 
 from pipelines.store.artefact import ArtefactStore, Recipe
+from tests.integration.test_run import spoken_config
 from tests.integration.test_storage import content
 from tests.object_store import bucket
 from tests.outside import install_extension
 from tests.seaweed import KEY, SECRET, ObjectServer
 
-TARGETS = ("driver", "worker", "server")
+TARGETS = ("driver", "worker", "node", "server")
+MOST_S = 600  # of a job that was hit and should end, or go on
 
 
 class Job:
@@ -39,6 +42,9 @@ class Job:
         (folder / "package").mkdir()
         install_extension(folder / "package")
         sys.path.insert(0, str(folder / "package"))  # the configuration names classes of it
+        self.config = spoken_config(storage, folder)
+        values = self.config.model_dump(mode="json")
+        (folder / "run.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the job; its node's folder is its own."""
@@ -101,6 +107,9 @@ def _kill(job: Job, server: ObjectServer, target: str, moment_s: float) -> bool:
     while process.poll() is None:
         if not hit and time.monotonic() - started >= moment_s:
             hit = _killed(process.pid, server, target)
+        if time.monotonic() - started > MOST_S:
+            print(f"the job hangs after its {target} was killed", flush=True)
+            os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.1)
     return hit
 
@@ -114,17 +123,21 @@ def _killed(driver: int, server: ObjectServer, target: str) -> bool:
         time.sleep(2)
         server.start()
         return True
-    workers = [each for each in psutil.Process(driver).children(recursive=True) if _trains(each)]
-    for worker in workers:
-        worker.kill()
-    return bool(workers)
+    found = [each for each in psutil.Process(driver).children(recursive=True) if _is(each, target)]
+    for each in found:
+        each.kill()
+    return bool(found)
 
 
-def _trains(process: psutil.Process) -> bool:
+def _is(process: psutil.Process, target: str) -> bool:
+    """Whether a process is a train worker, or the raylet, with which a node ends."""
     try:
-        return "RayTrainWorker" in " ".join(process.cmdline())
+        command = process.cmdline()
     except psutil.Error:
         return False
+    if target == "node":
+        return bool(command) and Path(command[0]).name == "raylet"
+    return "RayTrainWorker" in " ".join(command)
 
 
 def hit(folder: Path, server: ObjectServer, num_files: int) -> None:

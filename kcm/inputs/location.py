@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<op
 _MAGIC = re.compile(r"[*?[]")
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
+_SETTLED_S = 2.0  # after which another change of a file has another time, whatever the file system's clock ticks in
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +98,20 @@ class Location:
         """Bytes of the file."""
         with explained(self):
             return int(self.file_system.get_file_info(self.path).size or 0)
+
+    def stamp(self) -> str | None:
+        """What is another when the content may be: size, times and inode of a file here, the entity tag of an object.
+
+        None where that cannot be told: the file was changed a moment ago, or its store gives no tags.
+        """
+        if self.is_local:
+            with explained(self):
+                stat = os.stat(self.path)
+            settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S
+            return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
+        with explained(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
+            known = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
+        return f"{known['content-length']}-{known['etag']}" if known.keys() >= {"etag", "content-length"} else None
 
     def open(self) -> pa.NativeFile:
         """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""

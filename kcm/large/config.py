@@ -118,10 +118,6 @@ class LargeConfig(Component):
                 return f"{' and '.join(missing)}, since it {capability}"
         return ""
 
-    def unanswered(self, ids: Iterable[str]) -> list[str]:
-        """Those of `ids` that it cannot answer, whatever is shown of them: none, unless it looks answers up."""
-        return []
-
     @property
     def upstream(self) -> UpstreamConfig | None:
         """The server, its key and budget, which the operator decides; None for a local model."""

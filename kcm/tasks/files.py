@@ -117,6 +117,13 @@ class FileShard(Shard):
         if unchecked is not None:
             self.layout.check_names(unchecked.names, self.table.place)
 
+    def stamp(self) -> str | None:
+        """That of the file, with what its path says of its rows; None where pictures lie in files of their own."""
+        if self.layout.columns["image"]:
+            return None
+        place, stamp = self.table.place, self.table.location.stamp()
+        return stamp and f"{place.stem} {place.split} {place.constants} {self.groups} {stamp}"
+
     def _chunks(self) -> Iterator[tuple[Place, Chunk]]:
         if self.groups is None:
             yield from self.table.chunks(self.config, self.layout.wants)

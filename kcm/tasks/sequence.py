@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
     ]
 )
 VECTOR = "vector"  # the column of the rows' own vectors: fixed_size_list<float32>[D]
-_DESCRIPTION = "sequence.json"
+DESCRIPTION = "sequence.json"
 BAD_ROWS = "bad_rows.csv"
 
 
@@ -121,7 +121,7 @@ class TaskSequence:
 
 def read_description(folder: Path) -> dict[str, Any]:
     """What is known of a saved sequence without its rows: `name`, `label_names`, `none_label`, `tasks` and more."""
-    description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     return description
 
 
@@ -132,7 +132,7 @@ def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[st
     lists such tasks under `grown`.
     """
     description = read_description(parent)
-    link_files(parent, folder, without={_DESCRIPTION})
+    link_files(parent, folder, without={DESCRIPTION})
     number = len(description["tasks"])
     _write_rows(folder, number, split_rows(task))
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]
@@ -168,7 +168,7 @@ def _schema(found: pa.Schema) -> pa.Schema:
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
     """Say what is known of a sequence without its rows; the last file that is written."""
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    (folder / _DESCRIPTION).write_text(text, encoding="utf-8")
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def _write_rows(folder: Path, task: int, rows: pa.Table) -> None:

@@ -32,6 +32,10 @@ class Shard(ABC):
         Raises DataError for a shard that cannot be read, or whose columns do not fit those of the source's others.
         """
 
+    def stamp(self) -> str | None:
+        """What is another whenever the rows are; None where only reading them tells."""
+        return None
+
 
 @dataclass(frozen=True)
 class TableShard(Shard):

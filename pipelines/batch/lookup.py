@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
+from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards, num_rows
 from pipelines.cluster import ClusterConfig
@@ -105,6 +106,12 @@ def look_up(
         storage=storage,
         bar=bar,
     )
+
+
+def coverage(large: LargeConfig, answer_names: Sequence[str], sources: Sequence[Path]) -> Coverage:
+    """Which rows of some shards have no recorded answer. Raises DataError for a table that cannot be right."""
+    answered = (table["id"] for table in large.answer_tables(tuple(answer_names)))
+    return Coverage.of(answered, lambda: (pq.read_table(source, columns=["id"])["id"] for source in sources))
 
 
 class _Recorded:

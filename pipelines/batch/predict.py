@@ -31,6 +31,7 @@ from kcm.inputs.rowfile import CHUNK, RowFile, known_suffix, open_rows
 from kcm.inputs.vectors import vector_in
 from kcm.large import UpstreamConfig
 from kcm.large.adapters.recorded import NO_ANSWER
+from kcm.large.coverage import Coverage
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import silence_ray_data
 from pipelines.batch.rowwriter import writing
@@ -150,16 +151,14 @@ def predict(
 
 def _require_answers(bundle: Bundle, source: RowFile) -> None:
     """Raise DataError for rows that recorded answers lack, with their number."""
-    if bundle.large.servable:
+    if not bundle.large.is_recorded:
         return
-    ids = [row for chunk in source.chunks(_IDS_AT_ONCE) for row in chunk["id"].to_pylist()]
-    if lacking := bundle.large.unanswered(ids):
-        raise DataError(
-            f"{len(lacking):,} of {len(ids):,} rows have no recorded answer, the first is {lacking[0]!r}",
-            where=bundle.large.location,
-            mend="Give --missing list or --missing answer_small: what is known is written, and the escalated rows"
-            " that are to be put to your own model",
-        )
+    answered = (table["id"] for table in bundle.large.answer_tables(bundle.answer_names))
+    Coverage.of(answered, lambda: (chunk["id"] for chunk in source.chunks(_IDS_AT_ONCE))).require(
+        bundle.large.location,
+        "Give --missing list or --missing answer_small: what is known is written, and the escalated rows that are to"
+        " be put to your own model",
+    )
 
 
 def added_columns(source: RowFile) -> dict[str, str]:

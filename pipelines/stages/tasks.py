@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import Field
 from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.encoders import EncoderConfig
-from kcm.errors import DataError
+from kcm.errors import ArtefactError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
 from kcm.tasks.build import write_sequence
-from kcm.tasks.shards import task_shards
+from kcm.tasks.sequence import BAD_ROWS
+from kcm.tasks.sources import Source
+from pipelines.batch.lookup import coverage
+from pipelines.batch.pool import elsewhere
 from pipelines.context import Attempt, Context
+from pipelines.data.known_sources import KnownSource
 from pipelines.data.passes import workers_of
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact
+from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.sequence import Names, SequenceArtefact
 
 
 class Rows(Plan):
-    """A task sequence; its identity is the content of the rows, not the name of their file."""
+    """A task sequence; its identity is the content of the rows, not the name of their file.
+
+    `written` is the folder that the rows were written to; None where the artefact is there, and nothing was read.
+    """
 
     content: str
-    written: Path = Field(exclude=True)
+    written: Path | None = Field(default=None, exclude=True)
 
     def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
+        if self.written is None:
+            raise ArtefactError("the rows were removed a moment ago", where="tasks", mend="Start again")
         for file in self.written.iterdir():
             shutil.move(file, attempt.folder / file.name)
 
@@ -56,32 +66,63 @@ class Tasks(Stage):
     tune: TuneConfig
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
-        """The artefact. Its rows are written before it has a name, which is made of them."""
+        """The artefact. Its rows are written before it has a name, which is made of them; once for the same files."""
         try:
             return super().build(done, context)
         finally:
             shutil.rmtree(_written(context), ignore_errors=True)
 
     def plan(self, context: Context) -> Rows:
-        """Write the sequence, so that faults of the data and its labels stop the run before hours of encoding."""
+        """The rows by their digest; written first where no run has read these files.
+
+        So faults of the data and its labels stop the run before hours of encoding.
+        """
+        source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
+        known = KnownSource.of(context.store.control, source, self._decides())
+        if known.digest and (found := self._finished(known.digest, context)):
+            shutil.copyfile(found.file(BAD_ROWS), context.run_folder / BAD_ROWS)
+            rows, names = Rows(content=known.digest), found.as_a(SequenceArtefact).names
+        else:
+            rows = self._write(source, context)
+            known.remember(rows.content)
+            assert rows.written is not None
+            names = Names.read(rows.written)
+        self.learner.build(self.seed).check(len(names.labels))
+        return rows
+
+    def _decides(self) -> dict[str, Any]:
+        """All that decides the rows of a sequence besides the source's own."""
+        mapping = Path(self.tasks.mapping).expanduser() if self.tasks.mapping else None
+        return {
+            "version": self.version,
+            "tasks": self.tasks.model_dump(mode="json"),
+            "mapping": hashlib.sha256(mapping.read_bytes()).hexdigest() if mapping and mapping.is_file() else None,
+            "seed": self.seed,
+            "vectors": self.encoder.vector_columns,
+            "reads": sorted(self.encoder.reads | self.large.reads),
+        }
+
+    def _finished(self, digest: str, context: Context) -> Artefact | None:
+        return context.store.find(Recipe(self.stage, self.version, Rows(content=digest).section()))
+
+    def _write(self, source: Source, context: Context) -> Rows:
         folder = _written(context)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         digest = write_sequence(
             self.tasks,
             folder,
-            self.tasks.source.build(context.assets_path, self.encoder.vector_columns),
+            source,
             self.seed,
             reads=self.encoder.reads | self.large.reads,
-            bad_rows_file=context.run_folder / "bad_rows.csv",
+            bad_rows_file=context.run_folder / BAD_ROWS,
             workers=workers_of(context.store.storage),
         )
-        self.learner.build(self.seed).check(len(Names.read(folder).labels))
         return Rows(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
         """Say what the rows are and what could be certified with them, before anything is paid.
 
-        Raises DataError for rows that a table of recorded answers lacks.
+        Raises DataError for rows that a table of recorded answers lacks, and for a table that cannot be right.
         """
         lines = overview(
             artefact.summary,
@@ -93,16 +134,15 @@ class Tasks(Stage):
         for line in lines:
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
-        if self.large.servable:
+        if not self.large.is_recorded:
             return
-        shards = [each for number in range(len(artefact.names.tasks)) for each in task_shards(artefact.folder, number)]
-        ids = [row for shard in shards for row in pq.read_table(shard, columns=["id"])["id"].to_pylist()]
-        if lacking := self.large.unanswered(ids):
-            raise DataError(
-                f"{len(lacking):,} of {len(ids):,} rows have no recorded answer, the first is {lacking[0]!r}",
-                where=self.large.location,
-                mend="Add their answers to the table, or take the rows out",
-            )
+        table = self.large.identity(artefact.names.answers, context.assets_path)
+        if context.store.control.get(checked := f"answered/{artefact.fingerprint}-{table[:16]}"):
+            return
+        shards = tuple(artefact.all_shards.values())
+        (found,) = elsewhere(coverage, (self.large, artefact.names.answers, shards))
+        found.require(self.large.location, "Add their answers to the table, or take the rows out")
+        context.store.control.create(checked, b"")
 
 
 def _written(context: Context) -> Path:

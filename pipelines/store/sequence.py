@@ -13,7 +13,7 @@ from kcm.inputs.content import Content
 from kcm.large import LargeConfig
 from kcm.learners.stream import matrix
 from kcm.tasks import TaskSequence
-from kcm.tasks.sequence import VECTOR, read_description, read_rows
+from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_rows
 from kcm.tasks.shards import task_shards
 from kcm.tasks.summary import Summary, read_summary
 from pipelines.store.artefact import Artefact
@@ -69,12 +69,12 @@ class SequenceArtefact(Artefact):
     @cached_property
     def names(self) -> Names:
         """The names of tasks and labels."""
-        return Names.read(self.folder)
+        return Names.read(self._described)
 
     @property
     def summary(self) -> Summary:
         """Counts of the rows, as `tasks` wrote them; other stages do not."""
-        return read_summary(self.folder)
+        return read_summary(self._described)
 
     def shards(self, number: int) -> list[Path]:
         """The files with the rows of one task, in order; features and outcomes have the same shards."""
@@ -92,7 +92,12 @@ class SequenceArtefact(Artefact):
     @property
     def grown_tasks(self) -> frozenset[str]:
         """The tasks whose rows came from the log; their groups are the names that it gives to units."""
-        return frozenset(read_description(self.folder).get("grown", []))
+        return frozenset(read_description(self._described).get("grown", []))
+
+    @property
+    def _described(self) -> Path:
+        """The folder with the description, which alone is fetched."""
+        return self.file(DESCRIPTION).parent
 
     def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
         """The encoder that names its fitted head in place of `towers`; one without towers as it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,15 +70,6 @@ class RecordedConfig(LargeConfig):
         """The table."""
         return Path(self.path).expanduser()
 
-    def unanswered(self, ids: Iterable[str]) -> list[str]:
-        """The ids that have no row in the table."""
-        known: set[str] = set()
-        for number, frame in enumerate(read_frames(self.file, _KINDS)):
-            if number == 0:
-                _check_column(self.id_column, "id_column", frame, self.path)
-            known.update(map(str, frame[self.id_column]))
-        return [each for each in ids if each not in known]
-
     @property
     def location(self) -> str:
         """The table."""
@@ -103,7 +94,7 @@ class RecordedModel:
         self.identity = sha256_of(config.file)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """The recorded answers; an item without one fails. `RecordedConfig.unanswered` tells beforehand which."""
+        """The recorded answers; an item without one fails. `kcm.large.coverage` tells beforehand which."""
         return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
 
 

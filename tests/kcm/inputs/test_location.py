@@ -84,6 +84,13 @@ def test_objects_are_found_and_read_as_files_are_after_pickling_too(put: Put) ->
     assert [file.relative for file in Location.of(uri.replace("1.txt.gz", "*.csv")).glob()] == ["2.csv"]
 
 
+def test_an_object_has_another_stamp_when_it_has_another_content(put: Put) -> None:
+    first = Location.of(put("rows.csv", b"abc")).stamp()
+    assert first is not None
+    assert Location.of(put("rows.csv", b"abd")).stamp() != first
+    assert Location.of(put("rows.csv", b"abc")).stamp() == first
+
+
 def test_the_server_may_be_that_of_the_environment(put: Put, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put("env.csv", b"x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)

@@ -59,14 +59,11 @@ def test_labels_alone_are_enough(write):
     assert silent.error == "no label was recorded"
 
 
-def test_items_without_an_answer_fail_and_are_known_beforehand(write):
+def test_items_without_an_answer_fail(write):
     path = write(ROWS)
     known, *unknown = load(path).answer([Item(row_id, Content()) for row_id in "189"])
     assert known.label == 1
     assert [(answer.label, answer.error) for answer in unknown] == [(None, NO_ANSWER)] * 2
-    assert RecordedConfig(path=str(path)).unanswered("18293") == ["8", "9"]
-    with pytest.raises(DataError, match="no column 'key'"):
-        RecordedConfig(path=str(path), id_column="key").unanswered("1")
 
 
 @pytest.mark.parametrize(
