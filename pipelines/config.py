@@ -25,6 +25,21 @@ from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking import TrackingConfig
 
+# How a run learns that names no learner: what forgets least of all that train, on held-out streams, and needs no tuning
+# (`python benchmarks/default_learner.py`, docs/continual.md).
+DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
+    "network": {
+        "hidden": [],
+        "spline_order": 1,
+        "base_activation": "none",
+        "centred": True,
+        "zero_start": True,
+        "base": "lda",
+    },
+    "learner": {"name": "replay", "memory": 1000, "batch_size": 256, "margin": 4.0},
+    "train": {"optimizer": "sgd", "sgd_rate": 0.1, "num_epochs": 3, "mask_unseen": True},
+}
+
 
 class RunConfig(Config):
     """One run of the pipeline, from rows to a registered bundle."""
@@ -46,7 +61,11 @@ class RunConfig(Config):
     encoder: EncoderConfig
     large: LargeConfig
     network: NetworkConfig = NetworkConfig()
-    learner: LearnerConfig = ReplayConfig()
+    learner: LearnerConfig = Field(
+        ReplayConfig(),
+        description="Named none, replay with asymmetric cross-entropy under SGD over LDA: what is not set of `network`,"
+        " `learner` and `train` is then as in jobs/configs/own_data.yaml.",
+    )
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
     tune: TuneConfig = TuneConfig()
@@ -85,6 +104,17 @@ class RunConfig(Config):
         if not isinstance(serve, dict) or not isinstance(audit := serve.get("audit") or {}, dict):
             return values
         return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_default(cls, values: Any) -> Any:
+        """Without a named learner the three sections that decide how is learned are of one piece."""
+        if not isinstance(values, dict):
+            return values
+        given = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
+        if not all(isinstance(section, dict) for section in given.values()) or "name" in given["learner"]:
+            return values
+        return values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
 
     @field_validator("assets_path")
     @classmethod

@@ -21,6 +21,7 @@ from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.base import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
+from kcm.routing.arithmetic import arithmetic_checks
 from kcm.routing.table import RoutingTable
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -68,8 +69,8 @@ def router_inputs(
 ) -> RouterInputs:
     """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
 
-    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
-    nothing to route by.
+    What the small model wrote is read as the input's text is, in columns of its own, and its sums are checked. Raises
+    DataError where there is nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -85,6 +86,9 @@ def router_inputs(
         words.append(hashed_words(texts))
         if encoder is not None:
             encodings.append(_encoded(texts, encoder, progress))
+    if table.text is not None and table.small_response is not None:
+        texts, responses = ([str(text) for text in column] for column in (table.text, table.small_response))
+        numbers.append(arithmetic_checks(texts, responses))
     if not numbers:
         raise DataError(
             "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"

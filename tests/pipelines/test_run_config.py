@@ -33,6 +33,26 @@ def test_a_single_layer_can_be_trained_analytically() -> None:
     assert config.network.mixing == 64
 
 
+OWN_DATA = CONFIG.with_name("own_data.yaml")
+UNNAMED = ["learner={}", "network={}", "train={}"]
+
+
+def test_a_run_that_names_no_learner_learns_as_own_data_does() -> None:
+    named, unnamed = load_config(RunConfig, OWN_DATA), load_config(RunConfig, OWN_DATA, UNNAMED)
+    assert (unnamed.learner, unnamed.network, unnamed.train) == (named.learner, named.network, named.train)
+
+
+def test_what_is_set_beside_no_named_learner_stays() -> None:
+    config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={memory: 77}", "network={hidden: [8]}"])
+    assert (config.learner.memory, config.learner.margin) == (77, 4.0)
+    assert (config.network.hidden, config.network.base) == ((8,), "lda")
+
+
+def test_a_named_learner_takes_its_sections_as_they_stand() -> None:
+    config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={name: replay}"])
+    assert (config.learner.margin, config.network.base, config.train.optimizer) == (None, "none", "adamw")
+
+
 def test_assets_lie_in_a_folder() -> None:
     with pytest.raises(ConfigError, match=r"s3://bucket/kcm is a URL.*mounted bucket"):
         load_config(RunConfig, CONFIG, ["assets_path=s3://bucket/kcm"])

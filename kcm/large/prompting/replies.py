@@ -42,12 +42,15 @@ def matching_label(text: str, label_names: Sequence[str]) -> int | None:
 
 
 def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text: str) -> float | None:
-    """Probability of the tokens that spell `text` within `content`; None where they do not spell it."""
-    if "".join(token for token, _ in logprobs) != content or not logprobs:
+    """Probability of the tokens that spell `text` within `content`; None where they do not spell it.
+
+    llama.cpp drops the marks of a code block from `content` and keeps them among the tokens: these may be more.
+    """
+    written = "".join(token for token, _ in logprobs)
+    begin, within = written.find(content), content.rfind(text)
+    if min(begin, within) < 0 or not text:
         return None
-    start = content.rfind(text)
-    if start < 0 or not text:
-        return None
+    start = begin + within
     total, position = 0.0, 0
     for token, logprob in logprobs:
         begins, position = position, position + len(token)

@@ -11,6 +11,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
+from kcm.routing.arithmetic import arithmetic_checks
 from kcm.routing.config import RouteColumns
 from kcm.routing.inputs import hashed_words, router_inputs, text_statistics, word_inputs
 from kcm.routing.table import read_table
@@ -42,7 +43,8 @@ def test_what_the_small_model_wrote_is_read_as_the_text_is_but_apart(table_file:
     response = router_inputs(read_table(path, responses), FakeEncoder(), is_confidence=False)
     both = columns.model_copy(update={"small_response": "r"})
     inputs = router_inputs(read_table(path, both), FakeEncoder(), is_confidence=False)
-    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF]))
+    checks_N3 = arithmetic_checks(["a b", "c"], ["it is 7", "a b"])
+    np.testing.assert_array_equal(inputs.numbers_NF, np.hstack([text.numbers_NF, response.numbers_NF, checks_N3]))
     np.testing.assert_array_equal(inputs.encoding_NE, np.hstack([text.encoding_NE, response.encoding_NE]))
     np.testing.assert_array_equal(
         inputs.words_NV.toarray(), np.hstack([text.words_NV.toarray(), response.words_NV.toarray()])

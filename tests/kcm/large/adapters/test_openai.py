@@ -141,6 +141,16 @@ def test_an_answer_is_one_of_the_labels_or_off_label(model, upstream, completion
     assert len(upstream.requests) == 1
 
 
+def test_logprobs_are_found_within_the_code_block_that_llama_cpp_writes_and_does_not_show(model, upstream, label):
+    """Promise: tokens around the content, as llama.cpp's ```json, cost no probability."""
+    tokens = logprobs(
+        ("```", 0.1), ("json\n", 0.2), ('{"label": "', 0.5), ("positive", 0.8), ('"}', 0.3), ("\n```", 0.9)
+    )
+    upstream.plan(label("positive", choice={"message": {"content": '{"label": "positive"}'}, **tokens}))
+    (answer,) = model().answer(items("x"))
+    np.testing.assert_allclose(answer.probabilities, [0.1, 0.8, 0.1], rtol=1e-6)
+
+
 def test_logprobs_become_probabilities(model, upstream, label):
     """Promise: the probability of the label is that of the tokens which spell it; the others share the rest."""
     tokens = logprobs(('{"label": "', 0.5), ("late", 0.8), (" delivery", 0.9), ('"}', 1.0))
