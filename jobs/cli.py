@@ -581,10 +581,12 @@ def _tell(what: str) -> None:
 
 
 def _load(config: Path, overrides: list[str] | None) -> RunConfig:
-    from kcm.config import load_config
+    from kcm.config import parse_config, read_values
+
+    values = read_values(config, overrides or [])  # a file that is not there is told before seconds of imports
     from pipelines.config import RunConfig
 
-    return load_config(RunConfig, config, overrides or [])
+    return parse_config(RunConfig, values, where=str(config))
 
 
 def _run(config: Path, overrides: list[str] | None, until: str | None, promote: bool | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -95,6 +96,19 @@ def circle(name_of: Callable[[Path, Path], str], root: Path = ROOT) -> list[str]
 def test_nothing_imports_in_a_circle(name_of: Callable[[Path, Path], str]) -> None:
     """Imports within functions and under TYPE_CHECKING count."""
     assert circle(name_of) == []
+
+
+def test_the_picture_of_the_rooms_shows_each_above_all_that_it_imports() -> None:
+    picture = ET.parse(ROOT / "docs" / "images" / "architecture.svg")
+    drawn = {node.get("data-room", ""): float(node.get("y", "")) for node in picture.iter() if node.get("data-room")}
+    folders = {f"{package}.{folder.parent.name}" for package in PACKAGES for folder in (ROOT / package).glob("*/*.py")}
+    assert drawn.keys() == folders
+    beside = {("pipelines.stages", "pipelines.loop"), ("pipelines.loop", "pipelines.stages")}
+    for package, _, room in (name.partition(".") for name in drawn):
+        for file, imported in imports(ROOT / package / room):
+            pair = f"{package}.{room}", ".".join(imported.split(".")[:2])
+            if pair[1] in drawn and pair[0] != pair[1] and pair not in beside:
+                assert drawn[pair[0]] < drawn[pair[1]], f"{file} imports {imported}, which is drawn above it"
 
 
 @pytest.mark.parametrize("layer", SERVE_LAYERS)

@@ -64,6 +64,22 @@ def test_the_table_of_units_is_what_the_outlook_says() -> None:
             assert outlook(units, config, [scope]).needed == int(written.replace(",", ""))  # type: ignore[list-item]
 
 
+def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "results_page.py")], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_the_table_of_the_demo() -> None:
+    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(page) if line.startswith("| overall |"))
+    saved = [line.split("|")[8].strip() for line in page[first : first + 2]]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| the (?:demo|same).*?\| ([\d.]+)% \|", readme, re.M)
+    assert quoted == saved
+
+
 def test_the_notebooks_run() -> None:
     """Each ends with assertions on what it shows; the quick start runs with the main job, on its registry."""
     cells = executed("continual_learning", "routing_on_logs").cells

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from kcm.certify.outlook import outlook
-from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.tables import missing_column, read_frame
-from kcm.tasks.build import write_sequence
-from kcm.tasks.checks import SplitError
 from kcm.tasks.guess import Columns, guess_columns
-from kcm.tasks.summary import Summary, read_summary
-from pipelines.config import RunConfig
-from pipelines.stages.overview import overview
 
 KINDS = (".csv", ".tsv", ".parquet")
 ASKED = {
@@ -29,20 +20,6 @@ ASKED = {
     "large": "Column with the large model's answers",
 }
 NONE = "none"  # the answer where there is no such column
-_MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run
-_FEW_ROWS = 5000
-_HEAD = """\
-# Written by `kcm init {table}`. Every key is explained in docs/configuration.md.
-#
-#   kcm run {file}
-#   kcm serve {file}
-#
-# {large}
-"""
-_RECORDED = """The large model is the one whose answers the table holds. It cannot answer inputs that are not there:
-# before `kcm serve`, name a model that can in the section `large`; see docs/large_models.md."""
-_CLASSIFIER = """The large model is mpnet with a linear head that is fitted to the train rows. Put your own in its
-# place: see docs/large_models.md."""
 
 
 def initialise(
@@ -62,14 +39,14 @@ def initialise(
         raise ConfigError("the file is there already", where=str(file), mend="Name another by --output, or delete it")
     frame = read_frame(table, KINDS)
     if frame.empty:
-        raise DataError("the file holds no rows", where=str(table))
+        raise DataError("the file holds no rows", where=str(table), mend="Give one with a header and rows below it")
     columns = _columns(frame, tuple(map(str, frame.columns)), given, ask, str(table))
-    values = _configuration(table, columns, len(frame))
-    summary, lines = _checked(values)
-    head = _HEAD.format(table=table, file=file, large=_RECORDED if columns.large else _CLASSIFIER)
+    from jobs.commands.first_config import first_config  # imports a run's whole configuration: seconds
+
+    content, summary, lines = first_config(table, file, columns, len(frame))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
     return {"config": str(file), "rows": summary.num_rows, "columns": vars(columns), "overview": lines}
@@ -98,6 +75,9 @@ def _columns(
         raise DataError("no column looks like labels", where=where, mend=f"Give --label, one of {', '.join(names)}")
     if found.text is None and found.image is None:
         raise DataError("no column looks like texts", where=where, mend=f"Give --text, one of {', '.join(names)}")
+    if frame[found.label].nunique() < 2:
+        mend = f"Add rows with another, or give --label, one of {', '.join(names)}"
+        raise DataError(f"the column {found.label!r} has one label alone", where=where, mend=mend)
     if found.large and not found.id:
         raise DataError(
             f"the answers in {found.large!r} belong to rows without an id",
@@ -110,68 +90,3 @@ def _columns(
 def _require(column: str, field: str, names: tuple[str, ...], where: str) -> None:
     if column != NONE and column not in names:
         raise missing_column(column, field, list(names), where)
-
-
-def _configuration(table: Path, columns: Columns, num_rows: int) -> dict[str, Any]:
-    """What the run is to be; settings for few rows are those of the demo."""
-    known = {"group_column": columns.group, "task_column": columns.task, "split_column": columns.split}
-    source = {
-        "kind": "files",
-        "path": str(table),
-        "text_column": columns.text,
-        "image_column": columns.image,
-        "label_column": columns.label,
-        "id_column": columns.id,
-    } | known
-    tasks: dict[str, Any] = {
-        "source": {name: value for name, value in source.items() if value is not None or name == "text_column"},
-        "scenario": "domain_incremental" if columns.task else "class_incremental",
-    }
-    if columns.task is None:
-        tasks["num_tasks"] = 1
-    if num_rows < _FEW_ROWS and columns.split is None:  # a certificate needs rows
-        tasks["fractions"] = {"train": 0.40, "validate": 0.15, "certify": 0.27, "test": 0.18}
-    mpnet = {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32}
-    recorded = {"adapter": "recorded", "path": str(table), "id_column": columns.id, "label_column": columns.large}
-    values: dict[str, Any] = {
-        "name": "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in table.stem).lstrip("._-")
-        or "run",
-        "tasks": tasks,
-        "encoder": {"model": "sentence-transformers/all-MiniLM-L6-v2"}
-        if columns.text
-        else {"kind": "image", "model": "efficientnet-lite2"},
-        "large": recorded if columns.large else {"adapter": "classifier", "encoder": mpnet},
-    }
-    if num_rows < _FEW_ROWS:
-        values["train"] = {"num_epochs": 10, "learning_rate": 0.001, "weight_decay": 0.1}
-    return values | {"certificate": {"epsilon": 0.02, "delta": 0.1}}
-
-
-def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
-    """The rows as the run will see them, and what it will say; epsilon is raised to what these rows can certify."""
-    config = parse_config(RunConfig, values, where="kcm init")
-    try:
-        summary = _summary(config)
-    except SplitError as error:
-        if error.salt is None:
-            raise
-        values["tasks"]["salt"] = error.salt  # few rows need a lucky draw
-        config = parse_config(RunConfig, values, where="kcm init")
-        summary = _summary(config)
-    found = outlook(summary.certify_units, config.certificate, config.tune.scopes)
-    if not found.possible and found.epsilon is not None and found.epsilon <= _MILDEST:
-        values["certificate"]["epsilon"] = round(found.epsilon, 3)
-        config = parse_config(RunConfig, values, where="kcm init")
-    lines = overview(
-        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
-    )
-    return summary, list(lines)
-
-
-def _summary(config: RunConfig) -> Summary:
-    """The rows, built as the run will build them."""
-    source = config.tasks.source.build(config.assets_path)
-    reads = config.encoder.reads | config.large.reads
-    with tempfile.TemporaryDirectory() as folder:
-        write_sequence(config.tasks, Path(folder), source, config.seed, reads=reads)
-        return read_summary(Path(folder))

@@ -1,0 +1,193 @@
+"""The page of results, losses included: `python benchmarks/results_page.py > docs/results.md`.
+
+Every figure is read from a file in benchmarks/results, but for the demo's, which are taken from the table of
+docs/demo.md. Nothing is measured here: a figure has one source, and this page shows it beside the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verdict import CONTROLS, Figure, figures, percent, points, read
+
+ROOT = Path(__file__).parents[1]
+HEAD = """\
+# Results, losses included
+
+What was measured, in one place: what holds, what does not, and where each figure comes from. Figures in %, differences
+in percentage points, intervals of 95%. This page is printed by `python benchmarks/results_page.py`, from the files in
+[benchmarks/results](../benchmarks/results) and the table of [the demo](demo.md); the page named beside a figure says
+how it was measured, on what machine, and what was seen before.
+"""
+_INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
+_PARTS = ("alarm", "drift", "histories", "labels", "growth")  # of benchmarks/loop.py
+
+
+def page() -> str:
+    """The Markdown of the page."""
+    parts = [
+        HEAD,
+        *_section("What the cascade saves", _deployed()),
+        *_section("KCM against its controls", _controls(list(figures()))),
+        *_section("Routing on logged answers", _routing()),
+        *_section("The gate", _gate()),
+        *_section("Promises over time", _loop()),
+        *_section("Speed", _speed()),
+        *_section("What was not measured", _missing()),
+    ]
+    text = "\n".join(parts) + "\n"
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield from lines
+    yield ""
+
+
+def _table(heads: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _deployed() -> Iterator[str]:
+    """Calls saved as deployed: one run each."""
+    rows = [["reviews in four domains, [the demo](demo.md)", *row] for row in demo_rows()]
+    if emoji := read("modalities").get("rows", {}).get("emoji"):
+        for name in ("kcm", "mcm"):
+            found = emoji[name]["deployed"]
+            low, high = found["difference_interval"]
+            lost = points({"estimate": found["difference"], "low": low, "high": high})
+            accuracies = (percent(found[f"{side}_accuracy"]) for side in ("small", "large", "cascade"))
+            cells = [name.upper(), *accuracies, lost, percent(found["calls_saved"])]
+            rows.append(["emoji by two artists, [pictures](modalities.md)", *cells])
+    yield from _table(["data", "", "small", "large", "cascade", "cascade − large", "calls saved"], rows)
+    yield ""
+    yield "One seed each, certified at 2 points. Which of KCM and MCM saves more in a single run hangs on the draw:"
+    yield "over ten seeds the area under their deferral curves is the same (below)."
+
+
+def demo_rows() -> list[list[str]]:
+    """Name, accuracies, difference and calls saved, of the rows `overall` of the demo's table."""
+    lines = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| overall |"))
+    kcm, mcm = ([cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines[first : first + 2])
+    mcm[2] = kcm[2]  # the same large model
+    return [[row[0], *row[1:5], row[6]] for row in (kcm, mcm)]
+
+
+def verdict_of(over: str, *, fewer_is_better: bool) -> str:
+    """`ahead`, `behind` or `equal`, by an interval such as `+0.7 (+0.2 to +1.3)`; `one seed` where there is none."""
+    if not (ends := _INTERVAL.search(over)):
+        return "one seed"
+    low, high = sorted(float(end) * (-1 if fewer_is_better else 1) for end in ends.groups())
+    return "ahead" if low > 0 else "behind" if high < 0 else "equal"
+
+
+def _controls(rows: list[Figure]) -> Iterator[str]:
+    judged = [
+        (row, control, verdict_of(over, fewer_is_better="fewer is better" in row.what))
+        for row in rows
+        for control, over in row.over.items()
+    ]
+    counts = Counter((control, verdict) for _, control, verdict in judged)
+    heads = ["KCM beside", "ahead", "no difference shown", "behind", "one seed alone"]
+    verdicts = ("ahead", "equal", "behind", "one seed")
+    yield "Rows of [the paper's claims](verdict.md), by whether the interval of the difference leaves out zero:\n"
+    yield from _table(heads, ((name, *(str(counts[name, verdict]) for verdict in verdicts)) for name in CONTROLS))
+    for verdict, title in (("behind", "Where KCM is behind"), ("ahead", "Where KCM is ahead")):
+        yield f"\n{title}:\n"
+        found = [(row, control) for row, control, each in judged if each == verdict]
+        yield from _table(
+            ["figure", "KCM", "less", "difference"], ((row.what, row.kcm, name, row.over[name]) for row, name in found)
+        )
+
+
+def _routing() -> Iterator[str]:
+    routing = read("routing")
+    rows = []
+    for name, what in (("gsm8k", "before the small model answers"), ("gsm8k_cascade", "once it has answered")):
+        routers = routing[name]["routers"]
+        gain = points(routing[name]["over_the_hashed_word_ridge"])
+        each = (f"{routers[key]['apgr']:.3f}" for key in ("deferral", "hashed_words", "random", "oracle"))
+        rows.append([f"GSM8K, {what}", *each, gain])
+    yield from _table(["APGR", "deferral head", "hashed-word ridge", "random", "oracle", "gain, in hundredths"], rows)
+    broken = routing["violations"]["largest_share_broken"]
+    yield ""
+    yield f"Of certificates at 10% at most {percent(broken)}% broke, in redraws of six tables ([routing](routing.md))."
+
+
+def _gate() -> Iterator[str]:
+    yield "Calls saved at half a point lost, by gate ([gates](gates.md)):\n"
+    tables = read("gates")
+    names = list(dict.fromkeys(name for table in tables.values() for name in table["gates"]))
+    rows = (
+        [f"{data}, {table['num_seeds']} seeds", *(_saved(table["gates"].get(name)) for name in names)]
+        for data, table in tables.items()
+    )
+    yield from _table(["data", *names], rows)
+    for data, table in tables.items():
+        yield f"\n`signals` less the others, {data}:\n"
+        pairs = {
+            pair: found["calls_saved"] for pair, found in table["differences"].items() if pair.startswith("signals")
+        }
+        yield from _table(["", "calls saved"], ((pair, points(found)) for pair, found in pairs.items()))
+
+
+def _saved(found: Mapping[str, Any] | None) -> str:
+    return percent(found["calls_saved"]) if found else ""
+
+
+def _loop() -> Iterator[str]:
+    yield "`python benchmarks/loop.py PART`, simulated ([certificates](certificates.md), [the loop](loop.md)):\n"
+    rows = [
+        [f"`{part}`", row["figure"], row["must"], row["found"]]
+        for part in _PARTS
+        for row in read(f"loop_{part}").get("rows", ())
+    ]
+    yield from _table(["part", "figure", "must", "found"], rows)
+
+
+def _speed() -> Iterator[str]:
+    rows = []
+    served = read("serve")
+    found = served["proxies"]["haproxy"]["throughput"]
+    ratios = {
+        "a kept item's median, of a large-only service's": found["kept_vs_large"],
+        "cascade beside large-only, by CPU; the ideal is " + f"{found['ideal_ratio']:.2f}": found["ratio"],
+        "p99 over median at 80% of the capacity": found["p99_over_median"],
+    }
+    rows += [["[served](serving.md)", what, f"{value:.2f} x", _machine(served)] for what, value in ratios.items()]
+    kan = read("kan")
+    for row in kan["headline"]:
+        figure = f"{row['figure']}{'' if row['met'] else ', which misses what it must be, ' + str(row['must'])}"
+        rows.append(["[the KAN](kan.md)", figure, f"{row['value']:.2f}", _machine(kan)])
+    runtimes = read("runtimes")
+    for model, kinds in runtimes["parts"]["encoders"].items():
+        for kind, each in kinds.items():
+            if kind != "torch":
+                what = f"{model.rpartition('/')[2]}, {kind}: one text, of torch's time"
+                rows.append(["[runtimes](runtimes.md)", what, f"{each['one_vs_torch']:.2f} x", _machine(runtimes)])
+    yield from _table(["", "figure", "found", "machine"], rows)
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    found = result["machine"]
+    return f"{found['cpu']}, {found['cores']} cores{', AMX' if found['amx'] else ''}"
+
+
+def _missing() -> Iterator[str]:
+    yield "- Fewer hallucinations, the paper's fourth claim: no language model that is worth routing to runs on these"
+    yield "  machines."
+    yield "- GPUs: nothing here ran on one; `python benchmarks/gpu.py` makes the figures where there is one."
+    yield "- Real traffic: the loop's figures are of simulated or replayed streams."
+
+
+if __name__ == "__main__":
+    print(page(), end="")
