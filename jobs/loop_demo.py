@@ -28,8 +28,8 @@ from kcm.inputs.content import Content
 from kcm.tasks.reviews import read_reviews
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
+from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.labelling import opened_inbox
-from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState, application_of, watermark_of

@@ -18,8 +18,8 @@ from kcm.report.words import prices_of, recommendation
 from kcm.tasks.sequence import read_description
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.champion import Pointer
-from pipelines.loop.gates import PromotionGate
+from pipelines.loop.promotion.champion import Pointer
+from pipelines.loop.promotion.gates import PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.tracking import Tracking, registered_version
 

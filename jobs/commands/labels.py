@@ -10,9 +10,9 @@ from typing import Any
 from jobs.views.labels import SKIP, STOP
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
-from pipelines.loop.inbox import Inbox
+from pipelines.loop.certify.inbox import Inbox
 from pipelines.loop.labelling import opened_inbox
-from pipelines.serve.log.inbox import InboxItem
+from pipelines.serve.log.records.inbox import InboxItem
 
 
 def labels(

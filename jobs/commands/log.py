@@ -31,8 +31,8 @@ def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     with reported(json, debug) as result:
         from jobs.views.log import stats_view
         from jobs.views.table import result_console
-        from pipelines.serve.log.stats import log_stats
-        from pipelines.serve.log.window import LogReader
+        from pipelines.serve.log.reading.stats import log_stats
+        from pipelines.serve.log.reading.window import LogReader
 
         url, application = _log_of(config, overrides)
         with LogReader(url) as log:
@@ -57,8 +57,8 @@ def export(
 ) -> None:
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     with reported(json, debug) as result:
-        from pipelines.serve.log.export import export as write_log
-        from pipelines.serve.log.window import LogReader
+        from pipelines.serve.log.reading.export import export as write_log
+        from pipelines.serve.log.reading.window import LogReader
 
         url, application = _log_of(config, overrides)
         with LogReader(url) as log:
@@ -114,7 +114,7 @@ def _told_of_holders(
     from pipelines.config import RunConfig
     from pipelines.loop.remembered import remembered
     from pipelines.loop.state import LoopState
-    from pipelines.serve.log.window import LogReader
+    from pipelines.serve.log.reading.window import LogReader
 
     with LogReader(url) as log:
         key = log.unit_key
@@ -150,7 +150,7 @@ def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:
 @contextmanager
 def _written(url: str) -> Iterator[Database]:
     from pipelines.serve.log.database import Database, LogUnavailableError
-    from pipelines.serve.log.window import require_log
+    from pipelines.serve.log.reading.window import require_log
 
     require_log(url)
     database = Database(url, TIMEOUT_S)

@@ -17,10 +17,10 @@ from kcm.errors import KcmError
 from pipelines.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster import join, prepare_environment
 from pipelines.config import RunConfig
-from pipelines.loop.canary import roll_out
-from pipelines.loop.champion import By
 from pipelines.loop.logs import log_url
-from pipelines.loop.promotion import champion_now, promoting
+from pipelines.loop.promotion.canary import roll_out
+from pipelines.loop.promotion.champion import By
+from pipelines.loop.promotion.promote import champion_now, promoting
 from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
@@ -31,7 +31,7 @@ from pipelines.serve.deploy.deployment import (
     is_running,
     write_down,
 )
-from pipelines.serve.log.trial import TrialLog
+from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Release
 from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from kcm.config import Config
 from kcm.errors import DataError
-from pipelines.loop.champion import Champion
 from pipelines.loop.journal import Journal
+from pipelines.loop.promotion.champion import Champion
 from pipelines.store.control import Control
 
 

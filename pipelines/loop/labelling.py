@@ -11,16 +11,16 @@ from kcm.cascade.policy import Policy
 from kcm.certify.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.inbox import GivenLabels, Inbox, InboxPlan
+from pipelines.loop.certify.inbox import GivenLabels, Inbox, InboxPlan
+from pipelines.loop.certify.judged import JudgedWindow
+from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.journal import Journal
-from pipelines.loop.judged import JudgedWindow
-from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
+from pipelines.loop.stages.window import WindowArtefact
 from pipelines.loop.state import LoopState, application_of, inboxes_key
-from pipelines.loop.window import WindowArtefact
 from pipelines.serve.log.database import Database, LogUnavailableError
-from pipelines.serve.log.inbox import close_inboxes
+from pipelines.serve.log.records.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 

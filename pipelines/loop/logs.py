@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.window import LogReader
+from pipelines.serve.log.reading.window import LogReader
 
 LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
 

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
+from pipelines.loop.stages.window import ROWS, Window
 from pipelines.loop.state import LoopState
 from pipelines.loop.units import rows_of
-from pipelines.loop.window import ROWS, Window
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.features import FeaturesArtefact
 

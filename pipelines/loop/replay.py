@@ -17,8 +17,9 @@ from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.errors import DataError
 from kcm.large import Item, LargeAnswer
 from kcm.tasks.units import unit_digest
-from pipelines.serve.log.decisions import Decision, DecisionLog, Escalated, Feedback, Origin
-from pipelines.serve.log.payloads import Payload
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
+from pipelines.serve.log.records.payloads import Payload
 
 
 @dataclass

@@ -10,12 +10,12 @@ from typing import Any
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempts
-from pipelines.loop.champion import Champion, Pointer
 from pipelines.loop.logs import log_url, log_watermark
-from pipelines.loop.promotion import Champions
+from pipelines.loop.promotion.champion import Champion, Pointer
+from pipelines.loop.promotion.promote import Champions
 from pipelines.loop.triggers import Seen
-from pipelines.serve.log.drift import drifted
-from pipelines.serve.log.window import LogReader
+from pipelines.serve.log.reading.window import LogReader
+from pipelines.serve.log.records.drift import drifted
 from pipelines.store.artefact import ArtefactStore, write_json
 
 LOOP = "loop.json"

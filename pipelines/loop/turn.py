@@ -16,17 +16,17 @@ from rich.markup import escape
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempt, configuration_fingerprint
-from pipelines.loop.champion import Champion
 from pipelines.loop.journal import Journal
-from pipelines.loop.promotion import champion_now, promoting
+from pipelines.loop.promotion.champion import Champion
+from pipelines.loop.promotion.promote import champion_now, promoting
 from pipelines.loop.state import LoopState, inboxes_key, watermark_of, window_start
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
 if TYPE_CHECKING:  # which takes seconds to import, and a turn without work does without
-    from pipelines.loop.gates import PromotionGate, Verdict
-    from pipelines.loop.inbox import GivenLabels
+    from pipelines.loop.certify.inbox import GivenLabels
+    from pipelines.loop.promotion.gates import PromotionGate, Verdict
     from pipelines.loop.walk import Walked
 
 
@@ -122,7 +122,7 @@ class _Turn:
 
     def take(self) -> dict[str, Any]:
         """What became of the attempt, as `loop.json` tells it."""
-        from pipelines.loop.gates import overall
+        from pipelines.loop.promotion.gates import overall
         from pipelines.loop.walk import walk
 
         walked = walk(self.config, self.state, self.attempt, self.labels, self.reporter)

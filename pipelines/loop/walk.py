@@ -14,18 +14,18 @@ from kcm.bundle.bundle import bundle_digest
 from kcm.errors import ArtefactError
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop import gates
 from pipelines.loop.attempts import Attempt
-from pipelines.loop.champion import Champion
-from pipelines.loop.gates import PromotionGate
-from pipelines.loop.inbox import GivenLabels
-from pipelines.loop.promotion import champion_now
+from pipelines.loop.certify.inbox import GivenLabels
+from pipelines.loop.promotion import gates
+from pipelines.loop.promotion.champion import Champion
+from pipelines.loop.promotion.gates import PromotionGate
+from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.stages.examine import GATES, Examine, GatesArtefact
 from pipelines.loop.stages.extend import Choose, Extend
 from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
 from pipelines.loop.stages.reevaluate import Reevaluate
+from pipelines.loop.stages.window import Window, WindowArtefact
 from pipelines.loop.state import LoopState, application_of, log_reader
-from pipelines.loop.window import Window, WindowArtefact
 from pipelines.progress import Reporter
 from pipelines.pyfunc import register_model
 from pipelines.result import write_challenger_report

@@ -17,13 +17,13 @@ from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.pool import elsewhere
 from pipelines.context import Attempt, Context
-from pipelines.loop import gates
-from pipelines.loop.champion import Champion, Current, Pointer
-from pipelines.loop.comparison import Version, without_traffic
 from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.gates import PromotionGate
 from pipelines.loop.logs import log_watermark
-from pipelines.loop.promotion import Champions, champion_now
+from pipelines.loop.promotion import gates
+from pipelines.loop.promotion.champion import Champion, Current, Pointer
+from pipelines.loop.promotion.comparison import Version, without_traffic
+from pipelines.loop.promotion.gates import PromotionGate
+from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.loop.units import trained_units
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact

@@ -22,14 +22,14 @@ from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop.canary import roll_out
 from pipelines.loop.config import CanaryConfig
+from pipelines.loop.promotion.canary import roll_out
 from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.database import DECISIONS, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.trial import TrialLog
+from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Challenger, Release
 from tests.integration.load import Load
 

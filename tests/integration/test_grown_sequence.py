@@ -24,7 +24,7 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.stages.extend import Choose, Extend
 from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.window import Window, WindowArtefact
+from pipelines.loop.stages.window import Window, WindowArtefact
 from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Stage, run_stages

@@ -10,8 +10,8 @@ import pytest
 from kcm.bundle.bundle import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
-from pipelines.loop.champion import Pointer
-from pipelines.loop.promotion import Champions, champion_now
+from pipelines.loop.promotion.champion import Pointer
+from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.store.artefact import CONTROL
 from pipelines.store.control import Control
 from pipelines.tracking import Tracking

@@ -22,11 +22,11 @@ from kcm.inputs.content import contents
 from kcm.large import Item, LargeConfig, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
-from pipelines.loop import gates
-from pipelines.loop.comparison import Version, latencies, old_tasks, probed
+from pipelines.loop.certify.judged import JudgedWindow
 from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.gates import PromotionGate
-from pipelines.loop.judged import JudgedWindow
+from pipelines.loop.promotion import gates
+from pipelines.loop.promotion.comparison import Version, latencies, old_tasks, probed
+from pipelines.loop.promotion.gates import PromotionGate
 from pipelines.loop.stages.reevaluate import JUDGED
 from pipelines.serve.config import ServeConfig
 from pipelines.stages.evaluate import EvaluatedArtefact

@@ -15,7 +15,7 @@ from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from pipelines.context import Attempt, Context
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage

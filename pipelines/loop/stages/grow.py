@@ -24,9 +24,9 @@ from kcm.learners.rowindex import index_file
 from kcm.tasks.sequence import append_task
 from kcm.tasks.shards import GROUP_ROWS, task_shards
 from pipelines.context import Attempt, Context
-from pipelines.loop.judged import window_features
-from pipelines.loop.selection import row_ids, task_of
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.certify.judged import window_features
+from pipelines.loop.stages.selection import row_ids, task_of
+from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.register import BundleArtefact

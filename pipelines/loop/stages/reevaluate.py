@@ -15,12 +15,12 @@ from kcm.certify.certificate import CertificateConfig
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from pipelines.context import Attempt, Context
+from pipelines.loop.certify.inbox import GivenLabels
+from pipelines.loop.certify.judged import JudgedWindow, window_features
+from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.certify.recertify import certify_window, planned_bet
 from pipelines.loop.config import UpdateConfig
-from pipelines.loop.inbox import GivenLabels
-from pipelines.loop.judged import JudgedWindow, window_features
-from pipelines.loop.lineage import LineageLedger
-from pipelines.loop.recertify import certify_window, planned_bet
-from pipelines.loop.window import WindowArtefact
+from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.evaluate import EvaluatedArtefact, ScoredTable, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact

@@ -12,9 +12,9 @@ from kcm.bundle.answers import Judgement
 from kcm.certify.alarm import RateAlarm
 from kcm.certify.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.drift import COMBINED, Evidence
-from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.watch import Watch
+from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.records.drift import COMBINED, Evidence
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
+from pipelines.serve.log.records.inbox import AnsweredError, InboxItem, InboxView, UnknownItemError, UnknownLabelError
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import AskedItem, LabelsCounted, LabelsResponse, LabelStanding, Refusal
 

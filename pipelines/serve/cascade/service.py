@@ -27,19 +27,11 @@ from pipelines.serve.cascade.pace import MOST
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import (
-    ConflictError,
-    Decision,
-    Escalated,
-    Feedback,
-    NewLabelsError,
-    Origin,
-    Shadow,
-    UnknownRequestError,
-)
-from pipelines.serve.log.drift import drifted
-from pipelines.serve.log.heartbeat import Lease
-from pipelines.serve.log.history import History
+from pipelines.serve.log.decisions import ConflictError, NewLabelsError, UnknownRequestError
+from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin, Shadow
+from pipelines.serve.log.monitor.history import History
+from pipelines.serve.log.records.drift import drifted
+from pipelines.serve.log.records.heartbeat import Lease
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger, Release, Releases, Served

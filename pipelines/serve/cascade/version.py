@@ -25,8 +25,8 @@ from pipelines.serve.cascade.judging import Judging, Unjudged, Verdict
 from pipelines.serve.cascade.pace import Pace
 from pipelines.serve.cascade.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.audit import Auditor
-from pipelines.serve.log.decisions import Shadow
+from pipelines.serve.log.entries import Shadow
+from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.schemas import Refusal
 
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items

@@ -201,7 +201,7 @@ def _num_replicas() -> int:
 
 @dataclass(frozen=True)
 class RunningService:
-    """The running application as `pipelines.loop.canary` sees it; `written_down` as in `change_release`."""
+    """The running application as `pipelines.loop.promotion.canary` sees it; `written_down` as in `change_release`."""
 
     timeout_s: float = 300.0
     written_down: Callable[[Release], None] = lambda release: None

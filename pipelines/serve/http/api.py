@@ -23,7 +23,7 @@ from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import content_of, explain_request, feedback_request, predict_request
 from pipelines.serve.http.room import Room
 from pipelines.serve.http.site import add_site
-from pipelines.serve.log.decisions import Feedback
+from pipelines.serve.log.entries import Feedback
 from pipelines.serve.rate import RateLimit
 from pipelines.serve.schemas import FeedbackResponse, LoopRecord, ModelCard, PredictResponse, Problem, Refusal, Status
 

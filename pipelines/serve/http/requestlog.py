@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.serve.http.errors import problem
 from pipelines.serve.http.requests import REQUEST_ID_PATTERN
-from pipelines.serve.log.decisions import Origin
+from pipelines.serve.log.entries import Origin
 
 REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer

@@ -6,7 +6,7 @@ import datetime
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 
-from kcm.bundle.answers import Answer, Route
 from kcm.tasks.units import unit_of
 from pipelines.serve.log.database import (
     ALARMS,
@@ -34,9 +33,10 @@ from pipelines.serve.log.database import (
     of_items,
     take_turns,
 )
-from pipelines.serve.log.drift import Evidence, write_drift
-from pipelines.serve.log.heartbeat import beats
-from pipelines.serve.log.inbox import (
+from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Shadow, Tally, utc_now
+from pipelines.serve.log.records.drift import Evidence, write_drift
+from pipelines.serve.log.records.heartbeat import beats
+from pipelines.serve.log.records.inbox import (
     InboxView,
     asked_for,
     inbox_counts,
@@ -44,117 +44,14 @@ from pipelines.serve.log.inbox import (
     inbox_states,
     store_answers_once,
 )
-from pipelines.serve.log.payloads import Payload, as_bytes, expired
-from pipelines.serve.log.standing import standing_of
-from pipelines.serve.log.tenures import Tenure, tenures
-from pipelines.serve.log.watch import Event
-from pipelines.serve.log.watched import Watched, put_watched, take_watch
+from pipelines.serve.log.records.payloads import Payload, as_bytes, expired
+from pipelines.serve.log.records.standing import standing_of
+from pipelines.serve.log.records.tenures import Tenure, tenures
+from pipelines.serve.log.records.watched import Watched, put_watched, take_watch
 
 APPLICATION = "kcm"  # the name of an application that has none
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
 ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a request comes from: the id that the service gave it, the name of its key, the id that the client gave."""
-
-    request_id: str
-    caller: str | None = None
-    client_request_id: str | None = None
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-@dataclass(frozen=True)
-class Shadow:
-    """What a challenger would have done with an item that the champion answered."""
-
-    model_version: str
-    gate_score: float
-    small_label: str
-    keeps: bool
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One answered item, and its audit where one was drawn.
-
-    `audit_share` is the probability with which kept items were drawn when it was answered, 0 without audits; it does
-    not depend on the item. `drawn_label` is the small model's answer where the item was drawn, else None. `unit` is the
-    digest of its unit (`kcm.tasks.units.unit_digest`), `payload` what is kept of its input. `sequence` counts what a
-    replica has answered. An update learns from no item whose unit, score or small label is None. While a challenger is
-    tried out, `stage` is that of its trial, `seconds` what the request took, and `shadow` what the challenger would
-    have done.
-    """
-
-    origin: Origin
-    item: int
-    model_version: str
-    route: Route
-    audit_share: float = 0.0
-    drawn_label: str | None = None
-    small_label: str | None = None
-    gate_score: float | None = None
-    task: str | None = None
-    unit: bytes | None = None
-    large_identity: str | None = None
-    payload: Payload | None = None
-    sequence: int | None = None
-    shadow: Shadow | None = None
-    stage: int | None = None
-    seconds: float | None = None
-    answered_at: datetime.datetime = field(default_factory=_now)
-
-    @property
-    def probability(self) -> float:
-        """That of the large model being asked about this item."""
-        return self.audit_share if self.route == "small" else 1.0
-
-
-@dataclass(frozen=True)
-class Escalated:
-    """The answer to an item that was not kept, and the large model's probabilities [C] where they are known."""
-
-    item: int
-    answer: Answer
-    task: str | None = None
-    large_probabilities_C: NDArray[np.floating] | None = None
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """The true label of one item of a request, and the input, if it is to be learned from.
-
-    `new` is true of a label that the model does not know: it certifies and watches nothing.
-    """
-
-    item: int
-    label: str
-    text: str | None = None
-    task: str | None = None
-    new: bool | None = None
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Items of a version that are alike, and how many there are of them.
-
-    Of audited items `probability` is that of the draw, `state` the audit's (None for items without one), `agrees`
-    whether both sides gave the same label, `small_right` and `large_right` whether that is the true one. What is not
-    known is None.
-    """
-
-    number: int
-    audit_share: float
-    route: str
-    probability: float = 1.0
-    state: str | None = None
-    agrees: bool | None = None
-    small_right: bool | None = None
-    large_right: bool | None = None
 
 
 class UnknownRequestError(Exception):
@@ -241,7 +138,7 @@ class DecisionLog:
                 raise UnknownRequestError(f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None and len(new | _new_labels(connection, owner)) > max_new:
                 raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
-            shared = {"request_id": request_id, "caller": owner, "received_at": _now()}
+            shared = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
             connection.execute(insert(connection, FEEDBACK), [_storable(shared | asdict(label)) for label in labels])
             stored = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
                 FEEDBACK.c.request_id == request_id, FEEDBACK.c.item.in_(list(wanted))
@@ -274,7 +171,7 @@ class DecisionLog:
 
     def add_escalated(self, request_id: str, model_version: str, escalated: Sequence[Escalated]) -> None:
         """Commit the answers to escalated items."""
-        shared = {"request_id": request_id, "model_version": model_version, "answered_at": _now()}
+        shared = {"request_id": request_id, "model_version": model_version, "answered_at": utc_now()}
         with self._database.writing() as connection:
             rows = [_storable(shared | _escalated_row(each)) for each in escalated]
             connection.execute(insert(connection, ESCALATED), rows)
@@ -287,14 +184,14 @@ class DecisionLog:
             "model_version": model_version,
             "stage": stage,
             "status": status,
-            "failed_at": _now(),
+            "failed_at": utc_now(),
         }
         with self._database.writing() as connection:
             connection.execute(insert(connection, FAILURES), [row])
 
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
         """Delete payloads that are too old or too many, STEP of them at most; the number that was deleted."""
-        before = None if keep_days is None else _now() - datetime.timedelta(days=keep_days)
+        before = None if keep_days is None else utc_now() - datetime.timedelta(days=keep_days)
         with self._database.reading() as connection:
             doomed = expired(connection, self._application, before=before, keep_bytes=keep_bytes)
         if doomed:
@@ -375,7 +272,7 @@ class DecisionLog:
     def take_watch(self, model_version: str, lease: datetime.timedelta) -> Watched:
         """As `watched.take_watch`, for this process and from now on."""
         with self._database.writing() as connection:
-            return take_watch(connection, self._application, model_version, self._writer, _now(), lease)
+            return take_watch(connection, self._application, model_version, self._writer, utc_now(), lease)
 
     def put_watched(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
         """As `watched.put_watched`, for this process."""
@@ -385,7 +282,7 @@ class DecisionLog:
     def raise_alarm(self, model_version: str, epsilon: float, regret_low: float) -> bool:
         """Commit that a version's certificate is refuted. True where this is the first alarm of the version."""
         last = select(func.max(DECISIONS.c.number)).where(DECISIONS.c.model_version == model_version).scalar_subquery()
-        row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": _now()}
+        row = {"model_version": model_version, "epsilon": epsilon, "regret_low": regret_low, "raised_at": utc_now()}
         with self._database.writing() as connection:
             alarm = insert(connection, ALARMS).values(row | {"upto": last})
             return connection.execute(alarm.returning(ALARMS.c.model_version)).first() is not None
@@ -420,7 +317,7 @@ class DecisionLog:
 def _new_labels(connection: Connection, owner: str) -> set[str]:
     """The new labels that a caller has given within a day."""
     f = FEEDBACK.c
-    since = _now() - datetime.timedelta(days=1)
+    since = utc_now() - datetime.timedelta(days=1)
     given = select(f.label).where(f.caller == owner, f.new.is_(True), f.received_at > since)
     return set(connection.scalars(given.distinct()))
 

@@ -19,21 +19,13 @@ from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker, Call
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import (
-    APPLICATION,
-    Decision,
-    DecisionLog,
-    Escalated,
-    Feedback,
-    Tally,
-    UnknownRequestError,
-)
-from pipelines.serve.log.drift import Evidence
-from pipelines.serve.log.inbox import InboxView
-from pipelines.serve.log.payloads import STEP, Payload
-from pipelines.serve.log.tenures import Tenure
-from pipelines.serve.log.watch import Event
-from pipelines.serve.log.watched import Watched
+from pipelines.serve.log.decisions import APPLICATION, DecisionLog, UnknownRequestError
+from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Tally
+from pipelines.serve.log.records.drift import Evidence
+from pipelines.serve.log.records.inbox import InboxView
+from pipelines.serve.log.records.payloads import STEP, Payload
+from pipelines.serve.log.records.tenures import Tenure
+from pipelines.serve.log.records.watched import Watched
 
 MAX_WAITING = 256  # writes that wait for the database
 MAX_BUFFERED = 50_000  # decisions that wait for the database; the oldest are dropped for new ones

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.commands import labels
-from pipelines.loop.inbox import Inbox
+from pipelines.loop.certify.inbox import Inbox
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 
 

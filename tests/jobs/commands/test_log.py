@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
-from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin
-from pipelines.serve.log.payloads import Payload
-from pipelines.serve.log.window import WINDOW
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Feedback, Origin
+from pipelines.serve.log.reading.window import WINDOW
+from pipelines.serve.log.records.payloads import Payload
 from tests.conftest import ROOT
 
 REVIEWS = ROOT / "jobs/configs/reviews.yaml"

@@ -18,9 +18,10 @@ from jobs.commands.serving_start import service_folder
 from kcm.errors import KcmError
 from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
-from pipelines.loop.champion import By, Pointer
+from pipelines.loop.promotion.champion import By, Pointer
 from pipelines.loop.state import LoopState
-from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, champion_of, set_champion
 from tests.jobs.conftest import registered

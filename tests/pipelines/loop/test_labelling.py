@@ -18,12 +18,12 @@ from kcm.certify.certificate import CertificateConfig, certificates_json
 from kcm.config import load_config
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.champion import Champion
-from pipelines.loop.judged import NEW, JudgedWindow
+from pipelines.loop.certify.judged import NEW, JudgedWindow
+from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.certify.recertify import certify_window
 from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
-from pipelines.loop.lineage import LineageLedger
 from pipelines.loop.logs import log_url
-from pipelines.loop.recertify import certify_window
+from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.state import LoopState
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import Recipe, write_json

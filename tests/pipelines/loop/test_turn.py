@@ -19,9 +19,9 @@ from pipelines.config import RunConfig
 from pipelines.loop import turn as turns
 from pipelines.loop import walk as walks
 from pipelines.loop.attempts import Attempt
-from pipelines.loop.champion import Champion
-from pipelines.loop.gates import PromotionGate, Verdict
-from pipelines.loop.promotion import champion_now
+from pipelines.loop.promotion.champion import Champion
+from pipelines.loop.promotion.gates import PromotionGate, Verdict
+from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.loop.walk import Walked
@@ -149,7 +149,9 @@ def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_go
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.loop.promotion.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "pipelines.loop.promotion.promote.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             update(loop.config)
     assert loop.alias == "1"
@@ -250,7 +252,7 @@ def test_an_alias_that_was_moved_by_hand_stops_the_loop(loop: Loop) -> None:
 
 def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a clock that jumps back years changes no window and no order."""
-    monkeypatch.setattr("pipelines.loop.promotion.utc_now", lambda: "1970-01-01T00:00:00+00:00")
+    monkeypatch.setattr("pipelines.loop.promotion.promote.utc_now", lambda: "1970-01-01T00:00:00+00:00")
     assert update(loop.config)["promoted"]
     loop.watermark = 900
     result = update(loop.config)

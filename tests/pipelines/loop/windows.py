@@ -13,10 +13,11 @@ import pyarrow as pa
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
-from pipelines.loop.inbox import Inbox, InboxPlan
-from pipelines.loop.recertify import WindowScope
-from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
-from pipelines.serve.log.payloads import Payload
+from pipelines.loop.certify.inbox import Inbox, InboxPlan
+from pipelines.loop.certify.recertify import WindowScope
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.records.payloads import Payload
 
 NUM = 9000  # decisions of an inbox's window
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from kcm.large.prompting.shown import Message, Shown
 from pipelines.serve.cascade.explanations import NO_CURVES, Explanation, Word
 from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig
 from pipelines.serve.http.api import create_api
-from pipelines.serve.log.decisions import Feedback, Origin
+from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse, Refusal, Timings, Traffic
 
 HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface

@@ -13,8 +13,8 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.champion import Pointer
-from pipelines.loop.gates import PromotionGate, Verdict
+from pipelines.loop.promotion.champion import Pointer
+from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.progress import Reporter
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
@@ -42,7 +42,7 @@ class Published:
         monkeypatch.setattr(register.Version, "of", lambda artefact, bundle: artefact.fingerprint)
         monkeypatch.setattr(ArtefactStore, "named", lambda store, stage, name: self.artefact(name))
         monkeypatch.setattr("pipelines.pyfunc.register_model", lambda tracking, model, bundle, name: name)
-        monkeypatch.setattr("pipelines.loop.promotion.set_champion", lambda *_: None)
+        monkeypatch.setattr("pipelines.loop.promotion.promote.set_champion", lambda *_: None)
 
     def __call__(self, version: str, *, promote: bool | None = None) -> dict[str, Any]:
         """Publish a version, and tell what became of it."""

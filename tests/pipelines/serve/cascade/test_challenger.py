@@ -23,11 +23,12 @@ from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
-from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import DECISIONS, FAILURES, SHADOWS
-from pipelines.serve.log.decisions import DecisionLog, Origin
-from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.trial import TrialLog
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Origin
+from pipelines.serve.log.monitor.audit import Auditor
+from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Challenger, Release
 from pipelines.serve.schemas import PredictResponse, Refusal
@@ -294,7 +295,9 @@ def test_a_canary_that_nobody_controls_any_more_ends_by_itself(url: str, monkeyp
         controller.renew("2")
         await replica.serve("2", share=1.0, leased=True)
         assert {each.model_version for each in await replica.answer_all()} == {"2"}
-        monkeypatch.setattr("pipelines.serve.log.heartbeat.LEASE_S", 0.0)  # the last sign of life is older by now
+        monkeypatch.setattr(
+            "pipelines.serve.log.records.heartbeat.LEASE_S", 0.0
+        )  # the last sign of life is older by now
         while (card := replica.service.challenger_card()) and card.dropped is None:
             await asyncio.sleep(0.02)
         assert card is not None

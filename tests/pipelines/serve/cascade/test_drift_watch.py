@@ -13,10 +13,11 @@ from kcm.bundle.answers import Judgement
 from kcm.certify.drift import DriftReference
 from pipelines.serve.cascade.drift import MOST, Drift
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.decisions import Decision, DecisionLog, Origin
-from pipelines.serve.log.drift import COMBINED, drifted
-from pipelines.serve.log.monitor import Monitor
-from pipelines.serve.log.window import LogReader
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.reading.window import LogReader
+from pipelines.serve.log.records.drift import COMBINED, drifted
 from pipelines.serve.log.writer import LogWriter
 from tests.pipelines.serve.stubs import NoMetrics
 

@@ -25,7 +25,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.escalation import Escalation
 from pipelines.serve.cascade.questions import QuestionQueue
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.log.decisions import Origin
+from pipelines.serve.log.entries import Origin
 from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
 from tests.pipelines.serve.stubs import service_of, version_of

@@ -19,7 +19,7 @@ from kcm.inputs.pictures import PictureError
 from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.pictures import PictureReader, TooManyPixelsError
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.decisions import Origin
+from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import Refusal
 from tests.pipelines.serve.stubs import picture, service_of, version_of
 

@@ -18,7 +18,7 @@ from kcm.inputs.pictures import PictureError
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.log.decisions import Origin
+from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import PredictResponse, Refusal
 from tests.pipelines.serve.stubs import StubEncoder, picture, service_of, version_of
 

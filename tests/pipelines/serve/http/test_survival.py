@@ -26,7 +26,7 @@ import uvicorn
 from pipelines.serve.http.api import create_api
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.decisions import Decision, Origin
+from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.schemas import FeedbackResponse
 

@@ -29,7 +29,8 @@ from pipelines.serve.log.database import (
     LogUnavailableError,
     upgrade,
 )
-from pipelines.serve.log.decisions import Decision, DecisionLog, Feedback, Origin
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Feedback, Origin
 
 VERSION = {"version_table": "kcm_log_version"}
 

@@ -13,17 +13,9 @@ import pytest
 
 from kcm.bundle.answers import Answer, Route
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
-from pipelines.serve.log.decisions import (
-    ConflictError,
-    Decision,
-    DecisionLog,
-    Escalated,
-    Feedback,
-    Origin,
-    Tally,
-    UnknownRequestError,
-)
-from pipelines.serve.log.payloads import Payload
+from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
+from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin, Tally
+from pipelines.serve.log.records.payloads import Payload
 
 ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
 

@@ -1,0 +1,1 @@
+"""Promotion: the gates of a challenger, its trial on traffic, and the champion's pointer."""

@@ -1,0 +1,172 @@
+"""A version beside the champion on test rows: the promotion gates that need no traffic.
+
+Each version is measured by what its own run has left, encoder and large model included; the rows that both know are
+paired by their ids. Nothing is encoded or asked for again. The large model's answers are those under the task prompt.
+
+Shapes: N test rows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kcm.bundle.answers import Input
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import load_encoder
+from kcm.bundle.runtime import SmallSide, probe_of
+from kcm.certify.certificate import CertificateConfig
+from kcm.errors import KcmError
+from pipelines.loop.config import GateConfig
+from pipelines.loop.promotion import gates
+from pipelines.loop.promotion.gates import Paired, PromotionGate
+from pipelines.store.artefact import Artefact
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcomes import OutcomesArtefact, outcome_table, read_task
+
+_ROUNDS = 15  # of a latency's median
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a cascade does with its test rows: whether it keeps each, and whether it is right, [N] by `position`."""
+
+    position: Mapping[str, int]  # of a row, by its id
+    task: NDArray[np.object_]
+    group: NDArray[np.object_] | None
+    kept: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A bundle, with the features and the large model's answers that it was made of."""
+
+    bundle: Bundle
+    features: FeaturesArtefact
+    outcomes: OutcomesArtefact
+
+    @classmethod
+    def of(cls, artefact: Artefact, bundle: Path) -> Self:
+        """The version of an artefact of stage `register`, whose bundle lies in a folder."""
+        return cls(
+            Bundle.read(bundle),
+            artefact.source(FeaturesArtefact, "features"),
+            artefact.source(OutcomesArtefact, "outcomes"),
+        )
+
+    @cached_property
+    def answered(self) -> Answered:
+        """The answers to all test rows."""
+        bundle = self.bundle
+        measured = outcome_table(bundle.collaborator, self.features, self.outcomes, ("test",), bundle.gate)
+        table = measured.table
+        kept_N = bundle.policy.keep(measured.scores_N, table.task)
+        return Answered(
+            position={row: place for place, row in enumerate(table.id)},
+            task=table.task,
+            group=table.group,
+            kept=kept_N,
+            right=np.where(kept_N, table.small_correct, table.large_correct),
+        )
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """What the small side and the large model take for an input, by the mean of the test rows."""
+        tasks = range(len(self.features.names.tasks))
+        small = [self.features.task(number, split="test") for number in tasks]
+        large = [read_task(self.outcomes.folder, number, split="test") for number in tasks]
+        return _mean(small, "seconds"), _mean(large, "large_cost")
+
+
+def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
+    """Correctness of both cascades on the test rows of each of the champion's tasks, as far as both know them."""
+    before, after = champion.answered, challenger.answered
+    measured = [task for task in champion.bundle.task_names if (before.task == task).any()]
+    known = {task: _common(champion, challenger, task) for task in measured}
+    return {
+        task: Paired(before.right[one], after.right[other], _of(before.group, one))
+        for task, (one, other) in known.items()
+    }
+
+
+def without_traffic(
+    champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
+) -> list[PromotionGate]:
+    """The verdicts on a version of `kcm run`, the cheap ones first; only the first where it does not load."""
+    found = [probed(challenger.bundle, assets_path)]
+    if found[0].verdict == "fail":
+        return found
+    before, after = champion.answered, challenger.answered
+    one, other = _common(champion, challenger, None)
+    promised = challenger.bundle.certificates[None]
+    small, large = zip(champion.seconds, challenger.seconds, strict=True)
+    spent = [
+        small_s + float((~kept).mean() if len(kept) else 1.0) * large_s
+        for small_s, large_s, kept in zip(small, large, (before.kept, after.kept), strict=True)
+    ]
+    encoders = [load_encoder(each.bundle, assets_path) for each in (champion, challenger)]
+    sides = [SmallSide(each.bundle, encoder) for each, encoder in zip((champion, challenger), encoders, strict=True)]
+    return [
+        *found,
+        gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
+        gates.certified(promised),
+        gates.call_rate(
+            ~before.kept[one],
+            ~after.kept[other],
+            _of(before.group, one),
+            max_call_rate=certificate.max_call_rate,
+            bound=promised.call_rate_bound,
+        ),
+        gates.cost(*spent, limits.max_cost),
+        gates.latency(*latencies(*sides), limits.max_latency),
+    ]
+
+
+def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
+    """Whether the bundle judges what every model must be able to read."""
+    try:
+        judged = SmallSide(bundle, load_encoder(bundle, assets_path)).judge([Input(probe_of(bundle))])
+    except KcmError as error:
+        return gates.answers_probe(str(error), 1)
+    return gates.answers_probe(None, len(judged))
+
+
+def latencies(champion: SmallSide, challenger: SmallSide) -> tuple[float, float]:
+    """Seconds that the small sides take for an input; they take turns, so that a busy machine slows both."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for side, took in zip((champion, challenger), seconds, strict=True):
+            started = time.perf_counter()
+            side.judge([Input(probe_of(side.bundle))])
+            took.append(time.perf_counter() - started)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def _common(champion: Version, challenger: Version, task: str | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the test rows that both know stand with each, in one order; those of a task, or all."""
+    before, after = champion.answered, challenger.answered
+    rows = [
+        (place, after.position[row])
+        for row, place in before.position.items()
+        if row in after.position and task in (None, before.task[place])
+    ]
+    pairs = np.array(rows, dtype=np.intp).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _of(group: NDArray[np.object_] | None, rows: NDArray[np.intp]) -> NDArray[np.object_] | None:
+    return None if group is None else group[rows]
+
+
+def _mean(tables: Sequence[pa.Table], column: str) -> float:
+    return float(np.concatenate([table[column].to_numpy() for table in tables]).mean())

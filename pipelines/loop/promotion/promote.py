@@ -1,0 +1,122 @@
+"""Promotion: the one way in which a version becomes the champion, whoever asks for it.
+
+The pointer is swapped first, MLflow's alias follows. A crash in between is made good by the next one who looks; an
+alias that somebody moved by hand is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kcm.errors import KcmError
+from pipelines.loop.promotion.champion import By, Champion, Current, Pointer, utc_now
+from pipelines.store.control import Control
+from pipelines.store.lease import leased
+from pipelines.tracking import champion_of, set_champion
+
+PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
+
+
+@dataclass(frozen=True)
+class Champions:
+    """The champion of an application: the pointer, and the registered model whose alias mirrors it."""
+
+    pointer: Pointer
+    uri: str
+    model: str
+
+    def promote(self, champion: Champion, *, expected: int) -> Current:
+        """Make a version the champion after champion number `expected`, and let the alias follow.
+
+        Raises KcmError, with nothing changed, where another one became the champion meanwhile.
+        """
+        if not self.pointer.swap(expected, champion):
+            raise KcmError(
+                f"another version became the champion while {champion.version} was made ready",
+                where=self.model,
+                mend="Look at `kcm versions`, and start again",
+            )
+        return self.mirror()
+
+    def followed(self, champion: Champion) -> bool:
+        """Whether a version was the champion before, and another one followed."""
+        current = self.pointer.current()
+        if current is None or current.champion.digest == champion.digest:
+            return False
+        return any(each.digest == champion.digest for each in self.pointer.history())
+
+    def introduce(self, champion: Champion) -> Champion | None:
+        """Make a version that a run has made the champion; one that was it before is not brought back.
+
+        Gives the champion that stays, None where it is now this one.
+        """
+        current = self.pointer.current()
+        if current is not None and current.champion.digest == champion.digest:
+            if not self.pointer.is_mirrored(current.number):
+                self.mirror()
+            return None
+        if current is not None and self.followed(champion):
+            return current.champion
+        self.promote(champion, expected=current.number if current else 0)
+        return None
+
+    def mirror(self) -> Current:
+        """Let MLflow's alias show the champion; where the champion changes meanwhile, the new one."""
+        current = self._needed()
+        while True:
+            set_champion(self.uri, self.model, current.champion.number)
+            self.pointer.mark_mirrored(current.number)
+            if (now := self._needed()) == current:
+                return current
+            current = now
+
+    def agreed(self) -> Current:
+        """The champion, on which pointer and alias agree; what a crash left between them is made good.
+
+        Raises KcmError where there is no champion, or somebody moved the alias.
+        """
+        current = self._needed()
+        if not self.pointer.is_mirrored(current.number):
+            return self.mirror()
+        alias = champion_of(self.uri, self.model)
+        if alias != current.champion.number:
+            raise KcmError(
+                f"MLflow's champion of {self.model!r} is version {alias}, which nobody has promoted:"
+                f" it is version {current.champion.number}",
+                where=self.uri,
+                mend=f"Say which one counts: `kcm promote CONFIG {alias}`, or `kcm promote CONFIG"
+                f" {current.champion.number}`",
+            )
+        return current
+
+    def _needed(self) -> Current:
+        if (current := self.pointer.current()) is None:
+            raise KcmError(
+                f"{self.model!r} has no champion", where=self.uri, mend="Start `kcm run`, or `kcm promote` a version"
+            )
+        return current
+
+
+def champion_now(
+    version: str, digest: str, fingerprint: str, *, by: By, after: int = 0, parent: str | None = None
+) -> Champion:
+    """A version as it becomes the champion now: the bundle's digest, and the artefact of `register` that holds it."""
+    return Champion(
+        digest=digest,
+        version=version,
+        bundle=fingerprint,
+        promoted_at=utc_now(),
+        after=after,
+        parent=parent,
+        by=by,
+    )
+
+
+@contextmanager
+def promoting(control: Control, application: str) -> Iterator[None]:
+    """Hold the right to promote, so that what is served and the pointer change in the same order."""
+    what = f"the champion of {application!r}"
+    with leased(control, f"leases/champion/{application}", what, wait_s=PROMOTION_WAIT_S):
+        yield

@@ -1,0 +1,91 @@
+"""Audits: a random share of the kept items is also put to the large model, after it has been answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import numpy as np
+
+from kcm.bundle.answers import Answer, Failure, Input
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.config import AuditConfig
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
+
+_BUSY = Failure("too many audits are under way")
+
+logger = logging.getLogger("ray.serve")
+
+
+class Auditor:
+    """Audits the kept items of one version, and has its `monitor` read the log afterwards.
+
+    `ask` puts items to the large model under the task prompt alone, which is what a certificate compares with. A draw
+    is committed before its item is asked about; an audit that fails is lost, and one whose outcome never reaches the
+    log counts as lost.
+    """
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        answer_names: Sequence[str],
+        ask: Callable[[Sequence[Item]], Awaitable[list[LargeAnswer] | Failure]],
+        log: LogWriter,
+        monitor: Monitor,
+        metrics: ServeMetrics,
+    ) -> None:
+        self._config, self._answer_names, self._ask = config, answer_names, ask
+        self._log, self.monitor, self._metrics = log, monitor, metrics
+        self._random = random.Random(config.seed)
+        self._ongoing: set[asyncio.Task[None]] = set()
+
+    def draw(self, answers: Sequence[Answer], share: float) -> dict[int, str]:
+        """Labels of the kept items of a request that are to be audited, each drawn with the probability `share`."""
+        return {
+            index: answer.label
+            for index, answer in enumerate(answers)
+            if answer.route == "small" and self._random.random() < share
+        }
+
+    def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:
+        """Start to audit the drawn items, whose decisions have been added to the log; returns at once."""
+        self.monitor.schedule()
+        if not drawn:
+            return
+        busy = len(self._ongoing) >= self._config.max_ongoing
+        items = [] if busy else [Item("", inputs[index].content) for index in drawn]
+        task = asyncio.create_task(self._audit(request_id, dict(drawn), items))
+        self._ongoing.add(task)
+        task.add_done_callback(self._ongoing.discard)
+
+    async def settled(self) -> None:
+        """Wait until no audit is under way."""
+        while self._ongoing:
+            await asyncio.wait(self._ongoing)
+
+    async def _audit(self, request_id: str, drawn: Mapping[int, str], items: Sequence[Item]) -> None:
+        """Ask about `items`, those that were drawn; without items the audits are lost."""
+        labels: dict[int, str | None] = dict.fromkeys(drawn)
+        probabilities: dict[int, np.ndarray] = {}
+        try:
+            await self._log.flush()
+            outcome = await self._ask(items) if items else _BUSY
+            if not isinstance(outcome, Failure):
+                labels = dict(zip(drawn, map(self._name, outcome), strict=True))
+                heard = zip(drawn, outcome, strict=True)
+                probabilities = {item: each.probabilities for item, each in heard if each.probabilities is not None}
+            await self._log.finish_audits(request_id, labels, probabilities)
+        except LogUnavailableError as error:
+            logger.warning("request %s: its audits are lost: %s", request_id, error)
+            labels = dict.fromkeys(drawn)
+        for index, label in labels.items():
+            self._metrics.audited("lost" if label is None else "agree" if label == drawn[index] else "disagree")
+        self.monitor.schedule()
+
+    def _name(self, answer: LargeAnswer) -> str | None:
+        return None if answer.label is None else self._answer_names[answer.label]

@@ -1,0 +1,227 @@
+"""Whether a version keeps what its certificate promises, computed from the log of all that it answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from kcm.certify.certificate import Certificate
+from kcm.certify.drift import ALARM_DELTA
+from kcm.certify.monitor import Observations, loss_interval
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.entries import Tally
+from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.records.watched import MOST_LEASE
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.metrics import ServeMetrics
+
+CHECK_AFTER_S = 5.0  # time in which events are gathered before the log is read
+RECALL_AFTER_S = 1.0  # time in which an alarm of another replica is seen, while there is traffic
+_REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
+AT_ONCE = 100_000  # decisions that are read together
+LEASE_S = 30.0  # after which another process may watch in the place of one that says nothing
+PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
+_DELTA = 0.1  # of a version without a certificate
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Ends of the confidence sequences, each at the certificate's delta, and whether the certificate is refuted.
+
+    `num_items` is how many items they are about; `num_degraded` were answered by the small model in place of a large
+    one that failed, which the certificate does not cover, and are left out.
+    """
+
+    disagreement: tuple[float, float]
+    regret: tuple[float, float]
+    alarm: bool
+    num_items: int
+    num_degraded: int
+
+
+def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
+    """The bounds of a version from its tallies; items that were answered while nothing was audited are left out.
+
+    `disagreement` is how often kept items differ from the large model, which bounds the accuracy that is lost from
+    above without a label; `regret` is the accuracy that is lost. An audit that is lost, or whose outcome is not known
+    yet, widens both. A disagreement without a true label widens the regret, so that the bound holds whichever answers
+    get labels.
+    """
+    delta = certificate.delta if certificate else _DELTA
+    credits_wins = certificate is not None and certificate.method == "net"
+    covered = [tally for tally in tallies if tally.route != "small_degraded"]
+    watched = [tally for tally in covered if tally.audit_share > 0]
+    regret = loss_interval([_regret(tally, credits_wins) for tally in watched], delta, credits_wins=credits_wins)
+    num_items = sum(tally.number for tally in watched)
+    return Bounds(
+        disagreement=loss_interval([_disagreement(tally) for tally in watched], delta),
+        regret=regret,
+        alarm=certificate is not None and regret[0] >= certificate.epsilon,
+        num_items=num_items,
+        num_degraded=sum(tally.number for tally in tallies) - sum(tally.number for tally in covered),
+    )
+
+
+def _disagreement(tally: Tally) -> Observations:
+    if tally.state is None:
+        return Observations(tally.number, tally.audit_share)
+    known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
+    low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
+    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
+
+
+def _regret(tally: Tally, credits_wins: bool) -> Observations:
+    lowest = -1.0 if credits_wins else 0.0
+    if tally.state is None or (tally.state == "answered" and tally.agrees):
+        return Observations(tally.number, tally.audit_share)
+    low, high = lowest, 1.0
+    if tally.state == "answered" and tally.small_right is not None:
+        low = high = max(lowest, float(bool(tally.large_right)) - float(tally.small_right))
+    return Observations(tally.number, tally.audit_share, tally.probability, low, high)
+
+
+class Monitor:
+    """Watches one version by the log; an alarm is committed there, and stays.
+
+    One process of all holds the version's record in the log (`records.watched`), advances it and shows the metrics;
+    the others read it. A version has one sequence, whatever the number of replicas and however often they
+    start. Without a certificate nothing was promised, and nothing raises the alarm. `act` is told after every look
+    whether the certificate is refuted, by whichever replica. `disagreement` is the limit whose excess is drift, if any.
+
+    What labels refute has two alarms, each at half of the certificate's delta: a watch that bets on decision after
+    decision, where a label may take `label_wait_s`, and the interval of all decisions, for which no label comes too
+    late. What disagreement refutes needs the watch alone.
+    """
+
+    def __init__(
+        self,
+        log: LogWriter,
+        version: str,
+        certificate: Certificate | None,
+        metrics: ServeMetrics,
+        act: Callable[[bool], None] = lambda refuted: None,
+        *,
+        label_wait_s: float = 86400.0,
+        disagreement: float | None = None,
+    ) -> None:
+        self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
+        self._act = act
+        self._watches: dict[str, Watch] = {}
+        if certificate is not None and (watch := _watch_of(certificate, timedelta(seconds=label_wait_s))):
+            self._watches[PROMISE] = watch
+        if disagreement is not None:
+            self._watches[DISAGREEMENT] = Watch(disagreement, ALARM_DELTA, label_free=True)
+        self._scheduled: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
+        self._took_s = 0.0
+        self._showing = False
+
+    @property
+    def disagreement(self) -> Watch | None:
+        """The watch over disagreement as drift, as this replica knows it; None without one."""
+        return self._watches.get(DISAGREEMENT)
+
+    def schedule(self) -> None:
+        """Look for alarms and read the log soon; calls until then cause one reading of each."""
+        if self._recalling is None or self._recalling.done():
+            self._recalling = asyncio.create_task(self._recall_soon())
+        if self._scheduled is None or self._scheduled.done():
+            self._scheduled = asyncio.create_task(self._check_soon())
+
+    async def recall(self) -> bool:
+        """Act upon an alarm that any replica has given, if one has. Raises LogUnavailableError."""
+        refuted = await self._log.has_alarm(self._version)
+        self._act(refuted)
+        return refuted
+
+    async def check(self) -> Bounds | None:
+        """Advance the record of the version, commit an alarm, show both. Raises LogUnavailableError.
+
+        None where another process does; what that has written is read then.
+        """
+        refuted = await self.recall()
+        lease = timedelta(seconds=max(LEASE_S, 2 * _REST * self._took_s))
+        record = await self._log.take_watch(self._version, min(lease, MOST_LEASE))
+        for name, watch in self._watches.items():
+            watch.load_state_dict(record.state.get(name))
+        if not record.held:
+            self._hide()
+            return None
+        tallies = await self._log.tallies(self._version)
+        found = bounds(tallies, self._certificate)
+        for watch in self._watches.values():
+            await self._advance(watch)
+        state = {name: watch.state_dict() for name, watch in self._watches.items()}
+        if not await self._log.put_watched(self._version, record.revision, state):
+            return None  # another process was faster: what was computed here is dropped, and read again next time
+        promise = self._watches.get(PROMISE)
+        alarm = (promise is not None and promise.alarm) or _interval_refutes(tallies, self._certificate)
+        if alarm and self._certificate and not refuted:
+            low = (found.disagreement if self._certificate.method == "traffic" else found.regret)[0]
+            if await self._log.raise_alarm(self._version, self._certificate.epsilon, low):
+                logger.error(
+                    "version %s loses more than the %g that its certificate allows",
+                    self._version,
+                    self._certificate.epsilon,
+                )
+            self._act(True)
+        found = replace(found, alarm=alarm or refuted)
+        self._metrics.set_bounds(self._version, disagreement=found.disagreement, regret=found.regret, alarm=found.alarm)
+        self._showing = True
+        return found
+
+    async def _advance(self, watch: Watch) -> None:
+        """Bet on what is new in the log; a long log in pieces."""
+        while True:
+            events = await self._log.events(self._version, watch.after, AT_ONCE, label_free=watch.label_free)
+            if not watch.advance(events, datetime.now(UTC)) or len(events) < AT_ONCE:
+                return
+
+    def _hide(self) -> None:
+        """Show no figures beside those of the process that watches now."""
+        if self._showing:
+            self._metrics.hide_bounds(self._version)
+            self._showing = False
+
+    async def _recall_soon(self) -> None:
+        await asyncio.sleep(RECALL_AFTER_S)
+        with suppress(LogUnavailableError):  # of which the check tells
+            await self.recall()
+
+    async def _check_soon(self) -> None:
+        await asyncio.sleep(max(CHECK_AFTER_S, _REST * self._took_s))
+        started = time.monotonic()
+        try:
+            await self.check()
+        except LogUnavailableError as error:
+            logger.warning("version %s cannot be watched: %s", self._version, error)
+        self._took_s = time.monotonic() - started
+
+
+def _watch_of(certificate: Certificate, label_wait: timedelta) -> Watch | None:
+    """What bets against a certificate, decision by decision; wins that count against losses are no events."""
+    match certificate.method:
+        case "traffic":
+            return Watch(certificate.epsilon, certificate.delta, label_free=True)
+        case "net":
+            return None
+        case _:
+            return Watch(certificate.epsilon, certificate.delta / 2, label_free=False, wait=label_wait)
+
+
+def _interval_refutes(tallies: Sequence[Tally], certificate: Certificate | None) -> bool:
+    """Whether labels show the mean loss of all decisions above the limit, however late they came.
+
+    At what the watch leaves of delta: nothing of it where labels decide nothing.
+    """
+    if certificate is None or certificate.method == "traffic":
+        return False
+    share = 1.0 if certificate.method == "net" else 0.5
+    return bounds(tallies, certificate.model_copy(update={"delta": share * certificate.delta})).alarm

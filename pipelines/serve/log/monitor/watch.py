@@ -1,0 +1,86 @@
+"""The alarm of a version's certificate, given as soon after its promise is broken as can be.
+
+One e-process, one delta. A decision is bet on once, in the order of the log, when its turn comes: all before it were
+bet on, and its outcome is final, because it was not drawn for an audit, or its audit has ended and, where labels
+decide, its label has come; or because its time for that is over. What is not known by then counts as no loss, for good:
+with Y' = Y where it is known and 0 else, Y' <= Y, so that the mean of Y' given what was bet on before exceeds no limit
+that the mean of Y keeps. Hence the wealth is one supermartingale, looked at whenever one likes, and the alarm false
+with probability delta at most, whatever decides which outcomes are late, as long as the outcomes of later decisions do
+not. (To bet on decisions in the order in which outcomes come in would be void: complaints come first. So would it be to
+bet on one again when its label comes: those are several sequences, of which the best would count.)
+
+The price is that a decision without an outcome holds up those after it, until its time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from kcm.certify.alarm import RateAlarm
+from pipelines.serve.log.entries import Event
+
+AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed
+
+
+class Watch:
+    """Bets on decision after decision that losses exceed `limit`.
+
+    A loss is a disagreement with the large model where `label_free`, else one that a label tells. An outcome may take
+    `wait`, from the answer on; an answer that is dated in the future is not waited for, as its clock is wrong.
+    """
+
+    def __init__(self, limit: float, delta: float, *, label_free: bool, wait: timedelta = AUDIT_WAIT) -> None:
+        self.label_free, self._wait = label_free, wait
+        self._alarm = RateAlarm(limit, delta)
+        self.after = 0  # the last decision that was bet on
+
+    def advance(self, events: Sequence[Event], now: datetime) -> bool:
+        """Bet on decisions above `after`, in their order; whether on all of them: else the next one is waited for."""
+        settled = next((place for place, each in enumerate(events) if self._waits_for(each, now)), len(events))
+        if settled:
+            share_N = np.array([each.share for each in events[:settled]], dtype=np.float64)
+            lost_N = np.array([each.lost for each in events[:settled]], dtype=bool)
+            self._alarm.observe(np.where(lost_N, 1 / share_N, 0.0), share_N)
+            self.after = events[settled - 1].number
+        return settled == len(events)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the limit is refuted, which it stays."""
+        return self._alarm.alarm
+
+    @property
+    def e_value(self) -> float:
+        """The wealth now."""
+        return self._alarm.e_value
+
+    @property
+    def suspicion(self) -> float:
+        """What asks for a closer look; no e-value."""
+        return self._alarm.suspicion
+
+    @property
+    def num_decisions(self) -> int:
+        """How many decisions were bet on."""
+        return self._alarm.num_decisions
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain values, with what it was bet on for."""
+        return {"promise": self._promise, "after": self.after, "alarm": self._alarm.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restore what `state_dict` gave; without it, or for another promise, it stays as it is."""
+        if state is not None and state["promise"] == self._promise:
+            self.after = state["after"]
+            self._alarm.load_state_dict(state["alarm"])
+
+    @property
+    def _promise(self) -> list[Any]:
+        return [self._alarm.limit, self._alarm.delta, self.label_free]
+
+    def _waits_for(self, event: Event, now: datetime) -> bool:
+        return not event.final and timedelta(0) <= now - event.answered_at < self._wait

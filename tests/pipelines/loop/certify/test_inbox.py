@@ -1,0 +1,199 @@
+"""People are asked about a few drawn disagreements, and what they say certifies the challenger, or is refused whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kcm.cascade.policy import KEEP_ALL
+from kcm.certify.certificate import CertificateConfig
+from kcm.errors import DataError, KcmError
+from pipelines.loop.certify.inbox import Inbox
+from pipelines.loop.certify.recertify import certify_window
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.reading.window import LogReader
+from tests.pipelines.loop.windows import NUM, Asked, made_inbox, made_window, scope_of
+
+
+@pytest.fixture(scope="module")
+def window() -> pa.Table:
+    return made_window(NUM, rate=0.05)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, window: pa.Table) -> Iterator[Asked]:
+    asked = made_inbox(tmp_path, window)
+    yield asked
+    asked.inbox.close()
+
+
+def test_what_is_drawn_is_written_down_once_in_its_order(asked: Asked) -> None:
+    number = asked.inbox.fill()
+    assert 20 < number < 200
+    items = asked.inbox.items()
+    assert [each.position for each in items] == list(range(number))
+    assert items[0].text == f"the text of {items[0].id.removesuffix('/0')}"
+    asked.inbox.answer({items[0].id: "no"})
+    assert asked.again().fill() == number
+    assert asked.again().items()[0].label == "no"
+    assert len(asked.inbox.items("drawn", limit=5)) == 5
+
+
+def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: Asked) -> None:
+    asked.inbox.fill()
+    rng = np.random.default_rng(0)
+    start = asked.inbox.standing()
+    assert not start.certified
+    assert start.bound > 0.02
+    bounds, labels = [start.bound], 0
+    for each in asked.inbox.items():
+        asked.inbox.answer({each.id: "no" if rng.random() < 0.05 else "yes"})
+        labels += 1
+        if labels % 10 == 0:
+            bounds.append(asked.inbox.standing().bound)
+            if asked.inbox.standing().certified:
+                break
+    standing = asked.inbox.standing()
+    assert standing.certified
+    assert standing.num_open > 0  # no further label is needed
+    assert standing.num_labelled == labels < 80
+    assert bounds == sorted(bounds, reverse=True)
+    policy, certificates = certify_window(
+        asked.inbox.given().of(asked.window),
+        np.zeros(NUM),
+        ["yes"] * NUM,
+        asked.inbox.plan.policy,
+        CertificateConfig(),
+        scope=scope_of(asked.window),
+        floor=0.2,
+        delta=0.06,
+        bet=0.9,
+        labels=asked.inbox.plan.draw,
+    )
+    assert policy.decision == KEEP_ALL
+    assert certificates[None].bound == pytest.approx(standing.bound)
+
+
+def test_the_service_says_of_the_labels_what_the_loop_says(asked: Asked) -> None:
+    """Promise: the page tells what the labels certify, by the log alone."""
+    asked.inbox.fill()
+    asked.inbox.ask()
+    log = DecisionLog(asked.url, 5.0, "reviews")
+    for number in (0, 10, 30):
+        asked.inbox.answer({each.id: "yes" for each in asked.inbox.items("drawn", number)})
+        view = log.inbox(3)
+        assert view is not None
+        assert view.standing == asked.inbox.standing()
+        assert view.standing.num_labelled == view.counts["labelled"]
+    log.close()
+
+
+def test_what_is_skipped_counts_as_lost(asked: Asked) -> None:
+    asked.inbox.fill()
+    asked.inbox.answer(dict.fromkeys([each.id for each in asked.inbox.items()]))
+    standing = asked.inbox.standing()
+    assert not standing.certified
+    assert standing.num_open == 0
+    assert standing.bound > 0.04
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"r999999/0": "yes"}, "not in the inbox: r999999/0"),
+        ({"nonsense": "yes"}, "not in the inbox"),
+        ({"": "perhaps"}, "not in the list of labels"),
+    ],
+)
+def test_unknown_items_and_labels_are_refused_and_nothing_is_stored(
+    asked: Asked, answers: dict[str, str], message: str
+) -> None:
+    asked.inbox.fill()
+    first, second = asked.inbox.items(limit=2)
+    with pytest.raises(DataError, match=message):
+        asked.inbox.answer({first.id: "no"} | {key or second.id: label for key, label in answers.items()})
+    assert len(asked.inbox.items("drawn")) == len(asked.inbox.items())
+
+
+def test_a_file_goes_out_and_comes_back(asked: Asked, tmp_path: Path) -> None:
+    number, path = asked.inbox.fill(), tmp_path / "inbox.csv"
+    assert asked.inbox.export(path) == number
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, (label, skip) in zip(rows, [("no", ""), ("", "yes"), ("none of these", "")], strict=False):
+        row |= {"label": label, "skip": skip}
+    write(path, rows)
+    assert asked.inbox.take(path) == 3
+    assert [(each.state, each.label) for each in asked.inbox.items(limit=4)] == [
+        ("labelled", "no"),
+        ("skipped", None),
+        ("labelled", "none of these"),
+        ("drawn", None),
+    ]
+    asked.inbox.export(path)
+    assert asked.inbox.take(path) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "no", "skip": "yes"}, "labelled and skipped"),
+        ({"skip": "maybe"}, "skip = 'maybe'"),
+        ({"id": "r0/7", "label": "no"}, "not in the inbox"),
+        ({"label": "NO"}, "not in the list"),
+    ],
+)
+def test_a_file_with_one_bad_row_is_refused_whole(
+    asked: Asked, tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "inbox.csv"
+    asked.inbox.fill()
+    asked.inbox.export(path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    write(path, [rows[0] | {"label": "no"}, rows[1] | change, *rows[2:]])
+    with pytest.raises(DataError, match=message):
+        asked.inbox.take(path)
+    assert len(asked.inbox.items("drawn")) == len(rows)
+
+
+def test_an_item_with_two_labels_and_a_file_without_labels_are_refused(asked: Asked, tmp_path: Path) -> None:
+    path = tmp_path / "inbox.csv"
+    asked.inbox.fill()
+    first = asked.inbox.items(limit=1)[0].id
+    path.write_text(f"id,label\n{first},yes\n{first},no\n")
+    with pytest.raises(DataError, match="two labels"):
+        asked.inbox.take(path)
+    path.write_text("id,lable\nr1/0,yes\n")
+    with pytest.raises(DataError, match="label"):
+        asked.inbox.take(path)
+
+
+def test_the_log_gives_the_labels_of_the_attempt_back(asked: Asked) -> None:
+    asked.inbox.fill()
+    first = asked.inbox.items(limit=1)[0]
+    asked.inbox.answer({first.id: "no"})
+    with LogReader(asked.url) as reader:
+        read = reader.window("reviews", 0, reader.watermark("reviews"), "a1").to_pylist()
+    (row,) = [row for row in read if row["inbox_state"] == "labelled"]
+    assert (f"{row['request_id']}/{row['item']}", row["inbox_label"]) == (first.id, "no")
+    assert 0 < row["inbox_probability"] <= 1
+
+
+def test_a_log_that_is_gone_is_said_in_one_line(asked: Asked, tmp_path: Path) -> None:
+    gone = Inbox(f"sqlite:///{tmp_path / 'no folder' / 'log.db'}", asked.inbox.plan, asked.window, [0.0], ["yes"])
+    with pytest.raises(KcmError, match="the log cannot be read"):
+        gone.items()
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

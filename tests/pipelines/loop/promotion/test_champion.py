@@ -1,0 +1,80 @@
+"""The champion changes by compare-and-swap, keeps its history, and never goes back to a rejected version by itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from pipelines.loop.promotion.champion import Champion, Current, Pointer
+from pipelines.store.control import Control
+
+
+def champion(name: str, **more: object) -> Champion:
+    return Champion.model_validate(
+        {"digest": name, "version": f"demo/{len(name)}", "bundle": "f" * 16, "promoted_at": "", "by": "run"} | more
+    )
+
+
+@pytest.fixture
+def pointer(tmp_path: Path) -> Pointer:
+    return Pointer(Control(tmp_path), "demo")
+
+
+def test_an_application_without_a_champion_takes_its_first_one(pointer: Pointer) -> None:
+    assert pointer.current() is None
+    assert pointer.swap(0, champion("a"))
+    assert pointer.current() == Current(1, champion("a"))
+
+
+def test_who_did_not_see_the_newest_champion_changes_nothing(pointer: Pointer) -> None:
+    pointer.swap(0, champion("a"))
+    assert pointer.swap(1, champion("bb"))
+    assert not pointer.swap(1, champion("ccc"))
+    assert [each.digest for each in pointer.history()] == ["a", "bb"]
+
+
+def test_applications_on_one_storage_have_champions_of_their_own(tmp_path: Path) -> None:
+    one, other = (Pointer(Control(tmp_path), name) for name in ("one", "other"))
+    one.swap(0, champion("a"))
+    assert other.current() is None
+
+
+def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_watermark(pointer: Pointer) -> None:
+    pointer.reject("a", "rolled back: two complaints", upto=700)
+    assert pointer.rejected("a") == "rolled back: two complaints"
+    assert pointer.rejected("b", upto=700) == "rolled back: two complaints"
+    assert pointer.rejected("b", upto=701) is None
+    assert pointer.rejected("b") is None
+
+
+def test_the_first_reason_stays(pointer: Pointer) -> None:
+    pointer.reject("a", "first")
+    pointer.reject("a", "second")
+    assert [each["reason"] for each in pointer.rejections()] == ["first"]
+
+
+def test_an_alias_that_a_crash_left_behind_is_known(pointer: Pointer) -> None:
+    pointer.swap(0, champion("a"))
+    assert not pointer.is_mirrored(1)
+    pointer.mark_mirrored(1)
+    pointer.swap(1, champion("b"))
+    assert pointer.is_mirrored(1)
+    assert not pointer.is_mirrored(2)
+
+
+def _swap(root: Path, name: str, won: multiprocessing.Queue) -> None:
+    won.put(Pointer(Control(root), "demo").swap(0, champion(name)))
+
+
+def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    won = context.Queue()
+    processes = [context.Process(target=_swap, args=(tmp_path, "x" * n, won)) for n in range(1, 7)]
+    for process in processes:
+        process.start()
+    results = [won.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(results) == 1

@@ -1,0 +1,142 @@
+"""Promotion gates pass what is shown, fail what is refuted, and leave to a person what the rows cannot decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from pipelines.loop.promotion.gates import (
+    Paired,
+    answers_probe,
+    call_rate,
+    cost,
+    enough_rows,
+    latency,
+    old_tasks,
+    overall,
+    replay_panel,
+)
+
+
+def paired(both: int, champion_alone: int, challenger_alone: int, neither: int) -> Paired:
+    champion = [True] * (both + champion_alone) + [False] * (challenger_alone + neither)
+    challenger = [True] * both + [False] * champion_alone + [True] * challenger_alone + [False] * neither
+    return Paired(np.array(champion), np.array(challenger))
+
+
+def test_the_loss_of_an_old_task_has_the_published_interval() -> None:
+    """The airway data of Fagerland, Lydersen and Laake (Stat. Med. 33, 2014): Tango's interval is -.517 to -.026."""
+    (task,) = old_tasks({"airway": paired(1, 1, 7, 12)}, 0.01).figures["tasks"].values()
+    assert task["loss"] == pytest.approx(-6 / 21)
+    assert task["interval"] == pytest.approx([-0.517, -0.026], abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (paired(950, 0, 0, 50), "pass"),
+        (paired(900, 1, 9, 90), "pass"),
+        (paired(900, 60, 10, 30), "fail"),
+        (paired(300, 0, 0, 20), "undecided"),  # nothing lost, but 320 rows cannot show it
+        (paired(900, 12, 8, 80), "undecided"),
+        (paired(0, 0, 0, 0), "undecided"),
+    ],
+)
+def test_an_old_task_passes_only_where_the_rows_show_that_it_loses_little(rows: Paired, verdict: str) -> None:
+    gate = old_tasks({"films": rows}, 0.01)
+    assert gate.verdict == verdict
+    assert ("films" in gate.reason) == (verdict != "pass")
+
+
+def test_one_old_task_that_fails_is_enough() -> None:
+    gate = old_tasks({"films": paired(950, 0, 0, 50), "tweets": paired(800, 100, 0, 100)}, 0.01)
+    assert gate.verdict == "fail"
+    assert "tweets" in gate.reason
+    assert "films" not in gate.reason
+
+
+def test_sentences_of_one_document_count_less_than_as_many_documents() -> None:
+    rows = paired(950, 0, 0, 50)
+    assert old_tasks({"t": rows}, 0.01).verdict == "pass"
+    grouped = Paired(rows.champion, rows.challenger, np.repeat(np.arange(100), 10).astype(object))
+    assert old_tasks({"t": grouped}, 0.01).verdict == "undecided"
+
+
+def test_a_challenger_that_loses_the_limit_passes_no_more_often_than_the_interval_allows() -> None:
+    """With a true loss of exactly one point, the upper end lies below one point in a fortieth of all draws at most."""
+    rng, rows, passed = np.random.default_rng(0), 2000, 0
+    for _ in range(400):
+        kind = rng.choice(3, size=rows, p=[0.97, 0.02, 0.01])  # both right; the champion alone; the challenger alone
+        gate = old_tasks({"t": Paired(kind != 2, kind != 1)}, 0.01)
+        passed += gate.verdict == "pass"
+    assert passed <= binom.ppf(0.999, 400, 0.025)
+
+
+def test_a_window_with_too_little_to_learn_from_fails() -> None:
+    assert enough_rows(200, 0, min_large_answers=200, min_labels=0).verdict == "pass"
+    gate = enough_rows(199, 3, min_large_answers=200, min_labels=5)
+    assert gate.verdict == "fail"
+    assert gate.reason == "199 answers of the large model, 200 are needed; 3 labels, 5 are needed"
+
+
+def test_a_bundle_that_does_not_answer_fails() -> None:
+    assert answers_probe(None, 8).verdict == "pass"
+    assert answers_probe("the encoder is another one", 8).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("changed_since", "changed_at_random", "verdict"),
+    [(0, 0, "pass"), (10, 0, "fail"), (6, 6, "pass"), (2, 0, "pass")],
+)
+def test_a_large_model_that_is_another_one_is_noticed(changed_since: int, changed_at_random: int, verdict: str) -> None:
+    """Promise: an undecided model is no other model: it repeats its past as it repeats itself."""
+    earlier = np.zeros(32, dtype=np.int64)
+    first, second = earlier.copy(), earlier.copy()
+    first[:changed_since] = 1
+    second[:changed_since] = 1
+    second[20 : 20 + changed_at_random] = 1
+    gate = replay_panel(earlier, first, second)
+    assert gate.verdict == verdict
+    assert gate.figures["agreement_with_earlier"] == pytest.approx(1 - changed_since / 32)
+
+
+def test_without_earlier_answers_the_panel_is_undecided() -> None:
+    nothing = np.array([], dtype=np.int64)
+    assert replay_panel(nothing, nothing, nothing).verdict == "undecided"
+
+
+def calls(share: float, rows: int = 1000) -> np.ndarray:
+    return np.arange(rows) < share * rows
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "verdict"), [(0.6, 0.4, "pass"), (0.4, 0.4, "pass"), (0.4, 0.5, "fail")]
+)
+def test_a_challenger_calls_no_more_often(champion: float, challenger: float, verdict: str) -> None:
+    assert call_rate(calls(champion), calls(challenger)).verdict == verdict
+
+
+def test_few_rows_cannot_tell_whether_a_challenger_calls_more_often() -> None:
+    assert call_rate(calls(0.4, 20), calls(0.45, 20)).verdict == "undecided"
+
+
+def test_a_promised_call_rate_must_be_certified() -> None:
+    assert call_rate(calls(0.6), calls(0.4), max_call_rate=0.5, bound=0.45).verdict == "pass"
+    assert call_rate(calls(0.6), calls(0.4), max_call_rate=0.5, bound=0.55).verdict == "fail"
+    assert call_rate(calls(0.6), calls(0.4), max_call_rate=0.5).verdict == "fail"
+
+
+def test_an_answer_that_costs_or_takes_too_much_fails() -> None:
+    assert cost(1.0, 1.04, 1.05).verdict == "pass"
+    assert cost(1.0, 1.06, 1.05).verdict == "fail"
+    assert latency(0.01, 0.02, 1.5).verdict == "fail"
+    assert latency(0.0, 0.02, 1.5).verdict == "undecided"
+
+
+def test_the_worst_verdict_counts() -> None:
+    passed, undecided = answers_probe(None, 1), old_tasks({"t": paired(3, 0, 0, 0)}, 0.01)
+    failed = answers_probe("gone", 1)
+    assert overall([passed]) == "pass"
+    assert overall([passed, undecided]) == "undecided"
+    assert overall([undecided, failed, passed]) == "fail"

@@ -1,0 +1,77 @@
+"""The pointer is the truth and MLflow's alias its mirror: crashes between them are mended, a hand on it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kcm.bundle.bundle import bundle_digest
+from kcm.errors import KcmError
+from pipelines.loop.promotion.champion import Champion, Pointer
+from pipelines.loop.promotion.promote import Champions, champion_now
+from pipelines.store.control import Control
+from pipelines.tracking import Tracking, TrackingConfig, champion_of, set_champion
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> tuple[Champions, list[Champion]]:
+    """An application without a champion, and three registered versions."""
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="demo", key="key")
+    found = []
+    for name in ("a", "b", "c"):
+        bundle = tmp_path / name
+        bundle.mkdir()
+        (bundle / "bundle.json").write_text(name)
+        number = tracking.register("demo", bundle, fingerprint=name)
+        found.append(champion_now(f"demo/{number}", bundle_digest(bundle), name, by="run"))
+    tracking.close()
+    return Champions(Pointer(Control(tmp_path / "control"), "demo"), tracking.uri, "demo"), found
+
+
+def test_a_version_of_a_run_becomes_the_champion_and_the_alias_follows(versions) -> None:
+    champions, (a, *_) = versions
+    with pytest.raises(KcmError, match="'demo' has no champion"):
+        champions.agreed()
+    assert champions.introduce(a) is None
+    assert champions.agreed().champion == a
+    assert champion_of(champions.uri, "demo") == a.number == "1"
+
+
+def test_a_run_that_is_repeated_does_not_bring_back_its_version(versions) -> None:
+    """Promise: what the loop has promoted since stays, though `kcm run` finds its own bundle finished."""
+    champions, (a, b, _) = versions
+    champions.introduce(a)
+    champions.introduce(b)
+    assert champions.introduce(a) == b
+    assert champions.agreed().champion == b
+    assert champion_of(champions.uri, "demo") == b.number
+
+
+def test_of_two_promotions_from_one_champion_the_second_changes_nothing(versions) -> None:
+    champions, (a, b, c) = versions
+    champions.introduce(a)
+    champions.promote(b, expected=1)
+    with pytest.raises(KcmError, match=f"another version became the champion while {c.version}"):
+        champions.promote(c, expected=1)
+    assert champions.agreed().champion == b
+
+
+def test_an_alias_that_a_crash_left_behind_follows_at_the_next_look(versions) -> None:
+    champions, (a, b, _) = versions
+    champions.introduce(a)
+    assert champions.pointer.swap(1, b)  # and the process dies
+    assert champion_of(champions.uri, "demo") == a.number
+    assert champions.agreed().champion == b
+    assert champion_of(champions.uri, "demo") == b.number
+
+
+def test_an_alias_that_was_moved_by_hand_is_refused_until_somebody_promotes(versions) -> None:
+    champions, (a, b, c) = versions
+    champions.introduce(a)
+    champions.promote(b, expected=1)
+    set_champion(champions.uri, "demo", c.number)
+    with pytest.raises(KcmError, match="version 3, which nobody has promoted: it is version 2"):
+        champions.agreed()
+    champions.promote(c, expected=2)
+    assert champions.agreed().champion == c

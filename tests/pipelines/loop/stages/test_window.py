@@ -1,0 +1,170 @@
+"""A window tells each unit what it is for, and is refused, in one line, where nothing may be learned from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+
+from kcm.errors import DataError
+from pipelines.context import Attempt, Context
+from pipelines.loop.stages.window import WindowArtefact, WindowPlan
+from pipelines.progress import Reporter
+from pipelines.store.artefact import ArtefactStore, Recipe
+from tests.pipelines.loop.logged import MadeLog, decisions, unit
+
+TEXTS = [f"text {number}" for number in range(400)]
+SPLITS = {"train": 0.4, "validate": 0.1, "certify": 0.3, "test": 0.2}
+Write = Callable[..., WindowArtefact]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes the window of a log."""
+
+    def write(log: MadeLog | None = None, **changes: Any) -> WindowArtefact:
+        log = log or MadeLog(decisions(TEXTS, ["good"] * 400))
+        known = {
+            "application": "made",
+            "after": 0,
+            "upto": log.table.num_rows,
+            "champion": "digest",
+            "salt": "s",
+            "fractions": SPLITS,
+            "rule": 1,
+            "task": "traffic-{number}",
+            "labels": ("bad", "good"),
+            "more_labels": (),
+            "none_label": None,
+            "tasks": ("films",),
+            "large_identity": "large-1",
+            "prompt": "none",
+            "promoted_after": 0,
+            "alarm": None,
+            "forgotten_rows": (),
+            "log": log,
+            "held": {},
+        }
+        plan = WindowPlan.model_validate(known | changes)
+        context = Context("made", ArtefactStore(tmp_path), tmp_path, reporter=Reporter())
+        recipe = Recipe("window", 1, plan.section())
+
+        def attempt(attempt: Attempt) -> None:
+            plan.write(attempt)
+
+        shutil.rmtree(tmp_path / "artefacts", ignore_errors=True)  # the log is another one under the same name
+        return context.build(recipe, attempt).as_a(WindowArtefact)
+
+    return write
+
+
+def test_units_are_shared_out_by_the_fractions_and_a_unit_is_never_split(write: Write) -> None:
+    window = write(MadeLog(decisions(TEXTS + TEXTS, ["good"] * 800)))
+    purposes = window.table["purpose"].to_pylist()
+    assert purposes[:400] == purposes[400:]
+    for split, count in Counter(purposes[:400]).items():
+        assert count == pytest.approx(400 * SPLITS[split], abs=40)
+
+
+def test_more_traffic_moves_no_unit_and_another_salt_does(write: Write) -> None:
+    first = write(upto=200).table["purpose"].to_pylist()
+    assert write().table["purpose"].to_pylist()[:200] == first
+    assert write(salt="t").table["purpose"].to_pylist()[:200] != first
+
+
+def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
+    held = {unit(text): "test" for text in TEXTS[:40]} | {unit(text): "train" for text in TEXTS[40:80]}
+    window = write(held=held)
+    assert window.table["purpose"].to_pylist()[:80] == ["test"] * 40 + ["train"] * 40
+    assert "80 decisions" in window.description["refused"][0]
+
+
+def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    for number in range(7):
+        rows[number]["label"] = "refund"
+    assert write(MadeLog(rows), new_labels="keep").description["labels_unknown"] == {"refund": 7}
+    known = write(MadeLog(rows), new_labels="keep", more_labels=("refund",))
+    assert (known.new_labels, known.description["labels_unknown"]) == (("refund",), {})
+
+
+def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    rows[3] |= {"unit": None}
+    rows[5] |= {"gate_score": None}
+    purposes = write(MadeLog(rows)).table["purpose"]
+    assert pc.indices_nonzero(purposes.is_null()).to_pylist() == [3, 5]
+
+
+def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -> None:
+    def named(*tasks: str | None) -> str:
+        rows = decisions(TEXTS, ["good"] * 400)
+        for number, row in enumerate(rows):
+            row["task"] = tasks[number % len(tasks)]
+        return write(MadeLog(rows)).task
+
+    assert named("books") == "books"
+    assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
+
+
+def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    rows[7]["audit_share"] = rows[7]["probability"] = 0.25
+    window = write(MadeLog(rows), promoted_after=0, alarm=12)
+    scope = window.scope(30)
+    assert window.share_floor == 0.25
+    assert (scope.num_decisions, scope.num_missing, scope.alarm) == (400, 0, 12)
+    trained = {name for name, each in zip(window.table["unit"], window.table["purpose"], strict=True)}
+    certified = set(window.of_purpose("certify")["unit"].to_pylist())
+    assert len(trained) == 400
+    assert certified
+    assert not certified & set(scope.trained_units)
+
+
+def test_labels_that_are_announced_are_new_and_others_are_refused(write: Write) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    rows[0]["label"], rows[1]["inbox_label"] = "odd", "bad"
+    assert write(MadeLog(rows), more_labels=("odd", "even")).new_labels == ("odd",)
+    with pytest.raises(DataError, match="'odd', which is not in the list"):
+        write(MadeLog(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_version": None}, "1 decisions have no version"),
+        ({"probability": None}, "no probability"),
+        ({"audit_share": 0.0}, "nothing was audited when 1 decisions"),
+        ({"large_identity": "large-2"}, "another large model, large-2"),
+    ],
+)
+def test_one_such_decision_refuses_the_window(write: Write, change: dict[str, Any], says: str) -> None:
+    rows = decisions(TEXTS, ["good"] * 400)
+    rows[9] |= change
+    with pytest.raises(DataError, match=says) as refused:
+        write(MadeLog(rows))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("log", "change", "says"),
+    [
+        (MadeLog(decisions(TEXTS, ["good"] * 400), lost=1), {}, "1 decisions are missing"),
+        (MadeLog([]), {}, "no decision"),
+        (None, {"promoted_after": 1}, "before the champion was promoted, after decision 1"),
+        (None, {"prompt": "soft"}, "prompt soft"),
+    ],
+)
+def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        write(log, **change)
+
+
+def test_one_decision_in_a_thousand_may_be_missing(write: Write) -> None:
+    texts = [f"text {number}" for number in range(1000)]
+    assert write(MadeLog(decisions(texts, ["good"] * 1000), lost=1)).description["counts"]["missing"] == 1

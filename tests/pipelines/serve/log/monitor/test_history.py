@@ -1,0 +1,106 @@
+"""What every version has answered, saved and lost, told from the log alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.database import INBOX, Database, LogUnavailableError, insert
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Feedback, Origin
+from pipelines.serve.log.monitor.history import History
+from pipelines.serve.log.writer import LogWriter
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def decision(
+    number: int, version: str, route: Literal["small", "large", "small_degraded"] = "small", *, drawn: bool = False
+) -> Decision:
+    at = START + timedelta(days=number)
+    label = "good" if drawn else None
+    return Decision(Origin(f"r{number}"), 0, version, route, 0.5, label, small_label="good", answered_at=at)
+
+
+@pytest.fixture
+def url(any_url: str) -> str:
+    """Two versions: the first kept two of three, of which one was audited and labelled, the second kept none of two."""
+    url = any_url
+    log = DecisionLog(url, 5.0, "films")
+    log.add_decisions([decision(1, "films/1", drawn=True), decision(2, "films/1"), decision(3, "films/1", "large")])
+    log.add_decisions([decision(4, "films/2", "large"), decision(5, "films/2", "small_degraded")])
+    log.finish_audits("r1", {0: "bad"})
+    log.add_feedback("r1", None, [Feedback(0, "bad")])
+    log.raise_alarm("films/1", 0.02, 0.05)
+    log.close()
+    other = DecisionLog(url, 5.0, "books")
+    other.add_decisions([decision(6, "books/1")])
+    other.close()
+    database = Database(url, 5.0)
+    shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": START}
+    rows = [
+        shared | {"request_id": "r4", "position": 0, "state": "labelled", "label": "bad"},
+        shared | {"request_id": "r5", "position": 1, "state": "skipped", "label": None},
+    ]
+    with database.writing() as connection:
+        connection.execute(insert(connection, INBOX), rows)
+    database.close()
+    return url
+
+
+@pytest.fixture
+def writer(url: str) -> Iterator[LogWriter]:
+    writer = LogWriter(FeedbackConfig(), url, application="films")
+    yield writer
+    writer.close()
+
+
+def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -> None:
+    first, second = asyncio.run(History(writer).chapters())
+    assert (first.tenure.version, second.tenure.version) == ("films/1", "films/2")
+    assert (first.tenure.since, first.tenure.until) == (START + timedelta(days=1), START + timedelta(days=3))
+    assert (first.num_items, first.num_escalated, first.num_audited) == (3, 1, 1)
+    assert (second.num_items, second.num_escalated, second.num_audited) == (2, 2, 0)
+    assert (first.tenure.num_labels, second.tenure.num_labels) == (1, 1)  # a skipped item is no label
+    assert first.tenure.refuted_at is not None
+    assert second.tenure.refuted_at is None
+
+
+def test_bounds_are_told_only_where_something_was_audited(writer: LogWriter) -> None:
+    first, second = asyncio.run(History(writer).chapters())
+    assert first.disagreement is not None
+    assert 0 <= first.disagreement[0] <= 1 / 3 <= first.disagreement[1] <= 1
+    assert second.disagreement is None
+
+
+def test_the_log_is_not_read_with_every_look_at_the_page(writer: LogWriter, url: str) -> None:
+    moments = iter((0.0, 1.0, 50.9, 51.1, 52.0))
+    history = History(writer, clock=lambda: next(moments))
+
+    async def look() -> None:
+        before = await history.chapters()  # took a second: a rest of fifty follows
+        log = DecisionLog(url, 5.0, "films")
+        log.add_decisions([decision(9, "films/3")])
+        log.close()
+        assert await history.chapters() is before
+        assert [each.tenure.version for each in await history.chapters()] == ["films/1", "films/2", "films/3"]
+
+    asyncio.run(look())
+
+
+def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
+    tmp_path: Path,
+) -> None:
+    assert asyncio.run(History(None).chapters()) == []
+    writer = LogWriter(FeedbackConfig(), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
+    assert asyncio.run(History(writer).chapters()) == []
+    (tmp_path / "gone.db").unlink()
+    with pytest.raises(LogUnavailableError):
+        asyncio.run(History(writer).chapters())
+    writer.close()

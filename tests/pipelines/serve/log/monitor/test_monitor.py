@@ -1,0 +1,385 @@
+"""What the log says of a version's promise, and what cannot make it say something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from kcm.bundle.answers import Route
+from kcm.cascade.policy import Decision as PolicyDecision
+from kcm.certify.certificate import Certificate
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.database import FEEDBACK, MONITORS, Database
+from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
+from pipelines.serve.log.entries import Decision, Feedback, Origin, Tally
+from pipelines.serve.log.monitor.monitor import Monitor, bounds
+from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.writer import LogWriter
+
+
+def certificate(epsilon: float, method: str = "regret") -> Certificate:
+    kept = PolicyDecision(decision="threshold", threshold=1.0)
+    return Certificate(
+        method=method,  # type: ignore[arg-type]
+        epsilon=epsilon,
+        delta=0.1,
+        decision="threshold",
+        threshold=1.0,
+        bound=epsilon,
+        valid=True,
+        call_rate=0.5,
+        call_rate_bound=None,
+        searched=kept,
+        certified=kept,
+        num_rows=200,
+        num_units=200,
+        fewest_units=114,
+        reason="",
+    )
+
+
+def audited(number: int, share: float = 1.0, **known: Any) -> Tally:
+    return Tally(number, share, "small", share, **{"state": "answered"} | known)
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[DecisionLog]:
+    log = DecisionLog(url, 5.0)
+    yield log
+    log.close()
+
+
+class Traffic:
+    """Answers items of version 1, each drawn with a share, audits them and lets their labels come."""
+
+    def __init__(self, log: DecisionLog, share: float, seed: int = 0) -> None:
+        self._log, self._share, self._rng = log, share, np.random.default_rng(seed)
+        self._number = 0
+
+    def answer(
+        self, number: int, route: Route = "small", disagree: float = 0.0, lost_if_disagree: bool = False
+    ) -> None:
+        """Kept items differ from the large model with probability `disagree`; such audits may all time out."""
+        origin = Origin(f"r{self._number}")
+        self._number += 1
+        drawn_N = (self._rng.random(number) < self._share) & (route == "small")
+        differs_N = self._rng.random(number) < disagree
+        self._log.add_decisions(
+            [
+                Decision(origin, item, "1", route, self._share, "small's" if drawn else None)
+                for item, drawn in enumerate(drawn_N)
+            ]
+        )
+        labels: dict[int, str | None] = {}
+        for item in np.flatnonzero(drawn_N).tolist():
+            said = "large's" if differs_N[item] else "small's"
+            labels[item] = None if differs_N[item] and lost_if_disagree else said
+        self._log.finish_audits(origin.request_id, labels)
+
+
+def test_audits_that_time_out_where_the_sides_differ_hide_nothing(log: DecisionLog) -> None:
+    """Promise: with a true disagreement of .20 whose audits are all lost, the interval still holds it."""
+    traffic = Traffic(log, share=0.5)
+    highs = []
+    for _ in range(20):
+        traffic.answer(200, disagree=0.2, lost_if_disagree=True)
+        found = bounds(log.tallies("1"), certificate(0.02))
+        assert found.disagreement[0] <= 0.2 <= found.disagreement[1]
+        assert found.regret == found.disagreement
+        highs.append(found.disagreement[1])
+    assert 0.2 < highs[-1] < 0.25  # it is no empty promise: the interval has closed in on the truth from above
+
+
+def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionLog) -> None:
+    """Promise: 300 items that all differ say the same whether or not 5,000 degraded ones follow; these are counted."""
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(300, disagree=1.0)
+    before = bounds(log.tallies("1"), certificate(0.02))
+    for _ in range(50):
+        traffic.answer(100, route="small_degraded")
+    after = bounds(log.tallies("1"), certificate(0.02))
+    assert after.disagreement == before.disagreement
+    assert after.disagreement[0] > 0.95
+    assert (after.num_items, before.num_degraded, after.num_degraded) == (300, 0, 5000)
+
+
+def test_made_up_ids_do_not_silence_the_alarm(log: DecisionLog) -> None:
+    """Promise: with a true loss of .30 against .05, five made-up ids for every honest label change nothing."""
+    traffic = Traffic(log, share=0.5)
+    for number in range(20):
+        traffic.answer(20, disagree=0.3)
+        log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(20)])
+        for fake in range(5):
+            with pytest.raises(UnknownRequestError):
+                log.add_feedback(f"fake{number}.{fake}", None, [Feedback(item, "small's") for item in range(20)])
+    found = bounds(log.tallies("1"), certificate(0.05))
+    assert (found.alarm, found.num_items, len(log.read(FEEDBACK))) == (True, 400, 400)
+    assert 0.05 < found.regret[0] < 0.3 < found.regret[1]
+
+
+def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(log: DecisionLog) -> None:
+    """Promise: labels that come only where an answer was wrong, as complaints do, do not exaggerate."""
+    traffic, rng = Traffic(log, share=0.5), np.random.default_rng(1)
+    for number in range(20):
+        traffic.answer(200, disagree=0.05)
+        log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200) if rng.random() < 0.3])
+    found = bounds(log.tallies("1"), certificate(0.05))
+    assert not found.alarm  # the loss is .05 where every label is `large's`; 0.3 of that is known
+    assert found.regret[0] < 0.015 < 0.05 < found.regret[1]
+
+
+def test_labels_count_under_the_version_that_answered(log: DecisionLog) -> None:
+    log.add_decisions([Decision(Origin("r"), item, "1", "small", 1.0, "a") for item in range(100)])
+    log.finish_audits("r", dict.fromkeys(range(100), "b"))
+    log.add_feedback("r", None, [Feedback(item, "b") for item in range(100)])
+    assert bounds(log.tallies("1"), certificate(0.05)).alarm
+    assert bounds(log.tallies("2"), certificate(0.05)).regret == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("label_first", [False, True])
+def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(
+    log: DecisionLog, label_first: bool
+) -> None:
+    log.add_decisions([Decision(Origin("r"), 0, "1", "small", 0.5, "bad")])
+    steps = [lambda: log.add_feedback("r", None, [Feedback(0, "good")]), lambda: log.finish_audits("r", {0: "good"})]
+    for step in steps if label_first else reversed(steps):
+        step()
+        step()
+    assert log.tallies("1") == [audited(1, 0.5, agrees=False, small_right=False, large_right=True)]
+
+
+def test_disagreement_needs_no_label_and_shrinks_around_its_share() -> None:
+    found = bounds([Tally(400, 0.5, "small"), audited(360, 0.5, agrees=True), audited(40, 0.5, agrees=False)], None)
+    low, high = found.disagreement
+    assert 0.02 < low < 0.1 < high < 0.2
+    assert found.regret == (0.0, high)  # without a label nothing is lost for sure, and no more than differs
+    assert not found.alarm
+
+
+def test_the_alarm_is_raised_by_labels_that_refute_the_certificate_and_by_nothing_less() -> None:
+    right = audited(100, agrees=False, small_right=True, large_right=False)  # the small model was right to differ
+    wrong = audited(100, agrees=False, small_right=False, large_right=True)
+    assert not bounds([right, Tally(100, 1.0, "large")], certificate(0.05)).alarm
+    found = bounds([right, wrong], certificate(0.05))
+    assert found.alarm
+    assert found.regret[0] > 0.05
+    assert not bounds([right, wrong], None).alarm
+
+
+def test_where_wins_are_credited_they_count_against_losses() -> None:
+    tallies = [
+        audited(200, agrees=False, small_right=False, large_right=True),
+        audited(200, agrees=False, small_right=True, large_right=False),
+    ]
+    credited, plain = bounds(tallies, certificate(0.05, "net")), bounds(tallies, certificate(0.05))
+    assert plain.alarm
+    assert not credited.alarm
+    assert credited.regret[0] < 0 < credited.regret[1]
+
+
+@pytest.mark.parametrize("state", ["drawn", "lost"])
+@pytest.mark.parametrize("method", ["regret", "net"])
+def test_an_audit_without_an_outcome_may_have_gone_either_way(state: str, method: str) -> None:
+    tallies = [audited(200, state=state), audited(200, agrees=False)]
+    found = bounds([*tallies, audited(100, agrees=True)], certificate(0.05, method))
+    assert found.disagreement[0] < 0.4 < 0.8 < found.disagreement[1]
+    low, high = found.regret
+    assert high > 0.8
+    assert low == 0 if method == "regret" else -0.9 < low < -0.8
+
+
+def test_items_answered_while_nothing_was_audited_say_nothing() -> None:
+    assert bounds([Tally(10_000, 0.0, "small"), Tally(5, 0.0, "large")], certificate(0.02)).num_items == 0
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def set_bounds(self, version: str, **found: Any) -> None:
+        self.seen.append(found)
+
+    def hide_bounds(self, version: str) -> None:
+        self.seen.append({"hidden": version})
+
+
+def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
+    traffic, promised = Traffic(log, share=1.0), certificate(0.2)
+    recorders = [Recorder() for _ in range(3)]
+    writers = [LogWriter(FeedbackConfig(), url) for _ in range(3)]
+
+    async def look() -> list[bool]:
+        found = [
+            await Monitor(writer, "1", promised, recorder).check()
+            for writer, recorder in zip(writers, recorders, strict=True)
+        ]
+        return [each is not None for each in found]
+
+    traffic.answer(100, disagree=1.0)
+    log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
+    assert asyncio.run(look()) == [True, False, False]
+    (record,) = log.read(MONITORS)
+    assert (record["revision"], record["state"]["promise"]["after"]) == (1, 100)
+    for _ in range(5):
+        traffic.answer(400)  # a good time afterwards
+    monkeypatch.setattr("pipelines.serve.log.records.watched.MOST_LEASE", timedelta(0))  # the first one is killed
+    writers = writers[1:]
+    recorders = recorders[1:]
+    assert asyncio.run(look())[0]
+    assert [len(each.seen) for each in recorders] == [1, 1]
+    second = recorders[0].seen[0]
+    assert second["alarm"]
+    assert second["regret"][0] < 0.2
+    assert log.read(MONITORS)[0]["state"]["promise"]["after"] == 2100
+
+
+def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str, log: DecisionLog) -> None:
+    """Promise: what is written follows on what was read; who is late finds out, and reads."""
+    Traffic(log, share=1.0).answer(50)
+    first, second = (DecisionLog(url, 5.0) for _ in range(2))
+    held = first.take_watch("1", timedelta(seconds=30))
+    assert (held.held, held.revision, second.take_watch("1", timedelta(seconds=30)).held) == (True, 0, False)
+    assert first.take_watch("1", timedelta(0)).held  # its lease ends
+    assert second.take_watch("1", timedelta(seconds=30)).held
+    assert not first.put_watched("1", 0, {"late": True})
+    assert second.put_watched("1", 0, {})
+    assert not second.put_watched("1", 0, {"again": True})
+    assert log.read(MONITORS)[0]["state"] == {}
+
+
+def test_figures_are_hidden_where_another_process_shows_them(url: str, log: DecisionLog) -> None:
+    Traffic(log, share=1.0).answer(50)
+    recorder, other = Recorder(), DecisionLog(url, 5.0)
+
+    async def look() -> None:
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.2), recorder)
+        await monitor.check()
+        with Database(url, 5.0).writing() as connection:
+            connection.execute(update(MONITORS).values(holder="another"))
+        await monitor.check()
+        await monitor.check()
+
+    asyncio.run(look())
+    assert [set(each) for each in recorder.seen][1:] == [{"hidden"}]
+    assert not other.take_watch("1", timedelta(seconds=1)).held
+
+
+@pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
+def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_replica(
+    url: str, log: DecisionLog, method: str, labelled: bool
+) -> None:
+    """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
+    traffic, promised = Traffic(log, share=0.5), certificate(0.05, method)
+    acted: dict[str, list[bool]] = {"first": [], "second": []}
+    writer = LogWriter(FeedbackConfig(), url)
+
+    async def look(name: str) -> None:
+        await Monitor(writer, "1", promised, Recorder(), acted[name].append).check()
+
+    async def recall(name: str) -> None:
+        await Monitor(LogWriter(FeedbackConfig(), url), "1", promised, Recorder(), acted[name].append).recall()
+
+    for _ in range(10):
+        traffic.answer(400)
+    asyncio.run(look("first"))
+    assert acted["first"] == [False]
+    for number in range(10, 13):
+        traffic.answer(200, disagree=0.3)
+        if labelled:
+            log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200)])
+    assert not bounds(log.tallies("1"), certificate(0.05)).alarm  # the mean of the whole time is still good
+    asyncio.run(look("first"))
+    asyncio.run(recall("second"))
+    assert acted == {"first": [False, False, True], "second": [True]}
+
+
+def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
+    Traffic(log, share=1.0).answer(500, disagree=0.5)
+
+    async def look() -> bool:
+        found = await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder()).check()
+        assert found is not None
+        return found.alarm
+
+    assert not asyncio.run(look())
+
+
+def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> None:
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(200, disagree=1.0)
+
+    async def look() -> list[bool]:
+        wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s)
+        for _ in range(2):
+            await asyncio.sleep(wait_s)
+            found = await monitor.check()
+            alarms.append(found is not None and found.alarm)
+            log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(200)])
+        return alarms
+
+    assert asyncio.run(look()) == [False, True]
+
+
+def test_a_long_log_is_read_in_pieces_and_only_once(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.serve.log.monitor.monitor.AT_ONCE", 50)
+    traffic = Traffic(log, share=1.0)
+    traffic.answer(330, disagree=0.2)
+    log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
+
+    async def look() -> None:
+        for _ in range(2):  # a second process goes on from what the first has written
+            await Monitor(LogWriter(FeedbackConfig(), url), "1", certificate(0.5), Recorder()).check()
+            monkeypatch.setattr("pipelines.serve.log.records.watched.MOST_LEASE", timedelta(0))
+
+    asyncio.run(look())
+    whole = Watch(0.5, 0.05, label_free=False)
+    assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
+    assert log.read(MONITORS)[0]["state"]["promise"] == whole.state_dict()
+    assert whole.num_decisions == 330
+
+
+def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
+    """Promise: what the log says of a decision is final, or the alarm is told that it is not."""
+    log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
+    log.add_decisions([Decision(Origin("r"), 4, "1", "small", 0.5), Decision(Origin("r"), 5, "1", "large", 0.5)])
+    log.finish_audits("r", {0: "a", 1: "b", 2: None})
+
+    def known(label_free: bool) -> list[tuple[bool, bool]]:
+        return [(each.lost, each.final) for each in log.events("1", 0, 10, label_free=label_free)]
+
+    quiet, opened = (False, True), (False, False)
+    assert known(label_free=True) == [quiet, (True, True), quiet, opened, quiet, quiet]
+    assert known(label_free=False) == [quiet, opened, quiet, opened, quiet, quiet]
+    log.add_feedback("r", None, [Feedback(1, "b")])
+    assert known(label_free=False)[1] == (True, True)
+
+
+def test_many_events_cause_one_reading_of_the_log(url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.serve.log.monitor.monitor.CHECK_AFTER_S", 0.01)
+    Traffic(log, share=1.0).answer(10)
+    recorder = Recorder()
+
+    async def schedule() -> None:
+        monitor = Monitor(LogWriter(FeedbackConfig(), url), "1", None, recorder)
+        for number in (1, 2):
+            for _ in range(50):
+                monitor.schedule()
+            while len(recorder.seen) < number:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(schedule())
+    found = bounds(log.tallies("1"), None)
+    assert found.num_items == 10
+    assert [seen["disagreement"] for seen in recorder.seen] == [found.disagreement] * 2

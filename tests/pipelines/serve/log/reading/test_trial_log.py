@@ -1,0 +1,137 @@
+"""Promise: a trial is read from the log as it happened, with what is not known on the safe side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from kcm.bundle.answers import Answer, Route
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Escalated, Origin, Shadow
+from pipelines.serve.log.reading.trial import Trial, TrialLog
+
+NOT_ASKED = "not asked"
+
+
+class Traffic:
+    """Writes decisions as the door does."""
+
+    def __init__(self, url: str) -> None:
+        self.log, self._number = DecisionLog(url, 5.0, "films"), 0
+
+    def request(
+        self,
+        *items: tuple[Route, str, str | None],
+        version: str = "one",
+        shadow: tuple[str, bool] | None = None,
+        share: float = 0.5,
+        stage: int | None = 0,
+        seconds: float = 0.1,
+        application: str = "films",
+    ) -> str:
+        """Items as (route, small label, large label): NOT_ASKED for no audit, None for an answer that has not come."""
+        self._number += 1
+        name = f"r{self._number}"
+        log = self.log if application == "films" else DecisionLog(self.log._database._url, 5.0, application)
+        log.add_decisions(
+            [
+                Decision(
+                    Origin(name),
+                    index,
+                    version,
+                    route,
+                    share,
+                    small if route == "small" and large != NOT_ASKED else None,
+                    small_label=small,
+                    shadow=shadow and Shadow("two", 1.0, *shadow),
+                    stage=stage,
+                    seconds=seconds,
+                )
+                for index, (route, small, large) in enumerate(items)
+            ]
+        )
+        for index, (route, _, large) in enumerate(items):
+            if route == "small" and large not in (NOT_ASKED, None):
+                log.finish_audits(name, {index: large})
+            if route == "large":
+                answer = Answer(large or "", {}, 0.5, 0.0, 1.0, "large", False, 0.0)
+                log.add_escalated(name, version, [Escalated(index, answer)])
+        return name
+
+
+@pytest.fixture
+def url(any_url: str) -> str:
+    return any_url
+
+
+@pytest.fixture
+def traffic(url: str) -> Iterator[Traffic]:
+    traffic = Traffic(url)
+    yield traffic
+    traffic.log.close()
+
+
+def read(url: str, after: int = 0) -> Trial:
+    log = TrialLog(url, "films")
+    try:
+        return log.read(after, "one", "two")
+    finally:
+        log.close()
+
+
+def test_a_challenger_loses_kept_items_on_which_the_large_model_says_otherwise(url: str, traffic: Traffic) -> None:
+    kept: Route = "small"
+    traffic.request((kept, "good", "bad"), version="two", stage=1, share=1.0, seconds=0.3)
+    traffic.request((kept, "good", "good"), ("large", "good", "bad"), version="two", stage=1, share=1.0)
+    traffic.request((kept, "good", "bad"), (kept, "good", NOT_ASKED), version="two", stage=2, share=0.25)
+    traffic.request((kept, "good", None), version="two", stage=2, share=0.25)
+    found = read(url).challenger
+    assert found.stage.tolist() == [1, 1, 2, 2]
+    assert found.num_items.tolist() == [1, 2, 2, 1]
+    assert found.lost_low.tolist() == [1.0, 0.0, 2.0, 0.0]
+    assert found.lost_high.tolist() == [1.0, 0.0, 2.0, 4.0]
+    assert found.share.tolist() == [1.0, 1.0, 0.25, 0.25]
+    assert found.seconds.tolist() == [0.3, 0.1, 0.1, 0.1]
+    assert (found.num_decisions(1), found.num_decisions(2)) == (3, 3)
+
+
+def test_a_shadow_is_scored_on_what_the_champion_escalated_and_had_audited(url: str, traffic: Traffic) -> None:
+    keeps, escalates = ("good", True), ("good", False)
+    traffic.request(("large", "bad", "bad"), shadow=keeps)
+    traffic.request(("large", "bad", "bad"), shadow=escalates)
+    traffic.request(("small", "bad", "bad"), shadow=keeps)
+    traffic.request(("small", "bad", NOT_ASKED), shadow=keeps)
+    traffic.request(("small", "good", "good"), shadow=keeps)
+    traffic.request(("small_degraded", "bad", None), shadow=keeps)
+    found = read(url).champion
+    assert found.lost_low.tolist() == [1.0, 0.0, 2.0, 0.0, 0.0, 0.0]
+    assert found.lost_high.tolist() == [1.0, 0.0, 2.0, 0.0, 0.0, 1.0]
+
+
+def test_failed_requests_stand_in_their_stage(url: str, traffic: Traffic) -> None:
+    traffic.request(("small", "good", "good"), version="two", stage=1, share=1.0)
+    traffic.request(("small", "good", "good"), version="two", stage=2, share=1.0)
+    traffic.log.add_failure("lost", "two", 1, 503)
+    traffic.log.add_failure("another's", "three", 1, 503)
+    found = read(url).challenger
+    assert (found.stage.tolist(), found.failed.tolist()) == ([1, 1, 2], [False, True, False])
+    assert np.isnan(found.seconds[1])
+
+
+def test_other_applications_earlier_trials_and_times_without_a_trial_are_left_out(url: str, traffic: Traffic) -> None:
+    traffic.request(("small", "good", NOT_ASKED), shadow=("good", True))
+    log = TrialLog(url, "films")
+    after = log.last()
+    traffic.request(("small", "good", NOT_ASKED), shadow=("good", True), application="songs")
+    traffic.request(("small", "good", NOT_ASKED), stage=None)
+    traffic.request(("small", "good", NOT_ASKED), version="three")
+    assert (after, len(log.read(after, "one", "two").champion), len(log.read(0, "one", "two").champion)) == (1, 0, 1)
+    log.close()
+
+
+def test_without_audits_nothing_is_known_of_what_was_lost(url: str, traffic: Traffic) -> None:
+    traffic.request(("small", "good", NOT_ASKED), version="two", stage=1, share=0.0)
+    found = read(url).challenger
+    assert (found.lost_low.tolist(), found.lost_high.tolist(), found.share.tolist()) == ([0.0], [1.0], [1.0])

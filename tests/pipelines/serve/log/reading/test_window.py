@@ -1,0 +1,342 @@
+"""What an update reads: every decision of a window once, with all that became known of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sqlalchemy import create_engine
+
+from kcm.bundle.answers import Answer, Route
+from kcm.errors import DataError, KcmError
+from kcm.inputs.content import Content
+from kcm.tasks.units import unit_digest, unit_of
+from pipelines.serve.log.database import DECISIONS, INBOX, Database, insert, take_turns
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
+from pipelines.serve.log.reading import window as room
+from pipelines.serve.log.reading.window import WINDOW, LogReader
+from pipelines.serve.log.records.payloads import Payload
+
+ANSWER = Answer("good", {"good": 0.75}, 0.6, 0.4, 1.5, "large", False, 0.2)
+
+
+def decision(request_id: str, item: int = 0, route: Route = "small", **values: Any) -> Decision:
+    known = {
+        "audit_share": 0.25,
+        "small_label": "bad",
+        "gate_score": 0.5,
+        "unit": unit_digest(Content(request_id)),
+        "large_identity": "large/7",
+    }
+    return Decision(Origin(request_id), item, "films/3", route, **(known | values))
+
+
+@pytest.fixture
+def log(any_url: str) -> Iterator[DecisionLog]:
+    log = DecisionLog(any_url, 2.0, "films")
+    log.open()
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def reader(any_url: str, log: DecisionLog) -> Iterator[LogReader]:
+    with LogReader(any_url) as reader:
+        yield reader
+
+
+def whole(reader: LogReader, **options: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = reader.window("films", 0, reader.watermark("films"), **options).to_pylist()
+    return rows
+
+
+def test_a_window_says_of_every_decision_all_that_is_known(log: DecisionLog, reader: LogReader) -> None:
+    known_C = np.array([0.125, 0.875], np.float32)
+    log.add_escalated("r1", "films/3", [Escalated(1, ANSWER, None, known_C)])
+    payload = Payload("a text", b"a picture", np.array([1.5, -2.0], "<f4").tobytes())
+    log.add_decisions(
+        [
+            decision("r1", 0, task="films", payload=payload),
+            decision("r1", 1, "large", payload=Payload("only text")),
+            decision("r1", 2, "small_degraded"),
+            decision("r2", 0, drawn_label="bad"),
+            decision("r2", 1, drawn_label="bad"),
+            decision("r2", 2, drawn_label="bad"),
+            decision("r3", 0, "large"),  # whose answer the log could not take
+        ]
+    )
+    log.finish_audits("r2", {0: "good", 1: None}, {0: known_C})
+    log.add_feedback("r2", None, [Feedback(1, "good", "told with the label", "films")])
+    rows = whole(reader)
+    assert [(row["request_id"], row["item"]) for row in rows] == [
+        ("r1", 0), ("r1", 1), ("r1", 2), ("r2", 0), ("r2", 1), ("r2", 2), ("r3", 0)
+    ]  # fmt: skip
+    assert [row["number"] for row in rows] == sorted({row["number"] for row in rows})
+    assert [row["state"] for row in rows] == [None, "answered", "lost", "answered", "lost", "drawn", "lost"]
+    assert [row["large_label"] for row in rows] == [None, "good", None, "good", None, None, None]
+    assert [row["probability"] for row in rows] == [0.25, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0]
+    probabilities = [row["large_probabilities"] for row in rows]
+    assert probabilities == [None, [0.125, 0.875], None, [0.125, 0.875], None, None, None]
+    assert [row["label"] for row in rows] == [None] * 4 + ["good", None, None]
+    assert [row["text"] for row in rows] == ["a text", "only text", None, None, "told with the label", None, None]
+    assert [row["task"] for row in rows] == ["films", None, None, None, "films", None, None]
+    first = rows[0]
+    assert (first["image"], first["features"]) == (b"a picture", [1.5, -2.0])
+    assert (first["gate_score"], first["small_label"], first["route"]) == (0.5, "bad", "small")
+    assert (first["caller"], first["model_version"], first["large_identity"]) == ("anonymous", "films/3", "large/7")
+    assert (first["audit_share"], first["answered_at"].utcoffset().total_seconds()) == (0.25, 0)
+    assert first["unit"] == unit_of(unit_digest(Content("r1")), reader.unit_key)
+
+
+def test_a_window_is_read_in_batches_and_none_is_missed(
+    log: DecisionLog, reader: LogReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_ROWS", 7)
+    monkeypatch.setattr(room, "MAX_BYTES", 100)
+    sizes = [90, 0, 0, 200, 20, 90, 10, 0, 0, 0] * 3
+    for number, size in enumerate(sizes):
+        log.add_decisions([decision(f"r{number:02}", payload=Payload("x" * size) if size else None)])
+    batches = list(reader.batches("films", 0, reader.watermark("films")))
+    assert [row["request_id"] for batch in batches for row in batch.to_pylist()] == [f"r{n:02}" for n in range(30)]
+    for batch in batches:
+        held = sum(len(row["text"] or "") for row in batch.to_pylist())
+        assert batch.num_rows == 1 or (held <= 100 and batch.num_rows <= 7)
+    assert pa.Table.from_batches(batches).schema == WINDOW
+
+
+def test_a_window_without_decisions_has_its_columns(reader: LogReader) -> None:
+    assert reader.watermark("films") == 0
+    assert reader.window("films", 0, 100).schema == WINDOW
+    assert reader.gaps("films", 0, 100) == 0
+
+
+def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogReader, any_url: str) -> None:
+    books = DecisionLog(any_url, 2.0, "books")
+    for number in range(3):
+        log.add_decisions([decision(f"f{number}", sequence=number + 1)])
+        books.add_decisions([decision(f"b{number}", sequence=number + 1)])
+    books.close()
+    assert [row["request_id"] for row in whole(reader)] == ["f0", "f1", "f2"]
+    upto = reader.watermark("books")
+    assert upto == reader.watermark("films") + 1
+    assert reader.window("books", 0, upto)["request_id"].to_pylist() == ["b0", "b1", "b2"]
+    assert (reader.gaps("books", 0, upto), reader.gaps("films", 0, upto)) == (0, 0)
+    assert reader.watermark("nobody") == 0
+
+
+def test_windows_that_follow_each_other_share_no_decision(log: DecisionLog, reader: LogReader) -> None:
+    log.add_decisions([decision("r1"), decision("r2")])
+    first = reader.watermark("films")
+    log.add_decisions([decision("r3"), decision("r4")])
+    second = reader.watermark("films")
+    assert reader.window("films", 0, first)["request_id"].to_pylist() == ["r1", "r2"]
+    assert reader.window("films", first, second)["request_id"].to_pylist() == ["r3", "r4"]
+
+
+def test_a_watermark_passes_no_batch_that_is_being_written(any_url: str, log: DecisionLog, reader: LogReader) -> None:
+    """Promise: below a watermark nothing is added, also where a slow replica has taken its numbers first."""
+    log.add_decisions([decision("before")])
+    before = reader.watermark("films")
+    taken, go = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        database = Database(any_url, 10.0)
+        row = {"request_id": "slow", "item": 0, "caller": "", "model_version": "1", "route": "small", "unit": "u"}
+        row |= {"audit_share": 0.5, "probability": 0.5, "application": "films", "answered_at": decision("").answered_at}
+        with database.writing() as connection:
+            take_turns(connection)
+            connection.execute(insert(connection, DECISIONS), [row])
+            taken.set()
+            assert go.wait(20)
+        database.close()
+
+    other = DecisionLog(any_url, 10.0, "films")
+    other.open()
+    threads = [
+        threading.Thread(target=slow),
+        threading.Thread(target=lambda: other.add_decisions([decision("quick")])),
+    ]
+    threads[0].start()
+    assert taken.wait(20)
+    threads[1].start()
+    threads[1].join(1.0)
+    assert reader.watermark("films") == before
+    go.set()
+    for thread in threads:
+        thread.join(20)
+    other.close()
+    window = reader.window("films", before, reader.watermark("films"))
+    assert window["request_id"].to_pylist() == ["slow", "quick"]
+
+
+def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogReader, any_url: str) -> None:
+    """Promise: decisions that a replica dropped are counted, before, between and behind those that came."""
+
+    def add(writer: DecisionLog, *numbers: int) -> int:
+        writer.add_decisions([decision(f"{id(writer)}-{n}", sequence=n) for n in numbers])
+        return reader.watermark("films")
+
+    other = DecisionLog(any_url, 2.0, "films")
+    first = add(log, 3, 4, 5)  # two are missing
+    second = add(log, 6, 9)  # two
+    add(other, 1, 2, 3)
+    third = add(log, 12, 13)  # two, which the window before could not miss
+    other.close()
+    assert reader.gaps("films", 0, first) == 2
+    assert reader.gaps("films", first, second) == 2
+    assert reader.gaps("films", second, third) == 2
+    assert reader.gaps("films", 0, third) == 6
+    assert reader.gaps("films", third, third + 100) == 0
+
+
+ANSWERS = """
+import asyncio, itertools, sys
+from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.writer import LogWriter
+
+
+async def answer():
+    log = LogWriter(FeedbackConfig(timeout_s=10.0), sys.argv[1], application="films")
+    await log.open()
+    for number in itertools.count():
+        payload = Payload("x" * 1000)
+        log.add_decisions([Decision(Origin(f"r{number:06}"), 0, "1", "small", 0.5, unit=b"u", payload=payload)])
+        if number % 100 == 0:
+            await log.flush()
+            print(number, flush=True)
+        await asyncio.sleep(0.0002)
+
+
+asyncio.run(answer())
+"""
+
+
+def test_a_replica_that_is_killed_leaves_no_hole(any_url: str, log: DecisionLog, reader: LogReader) -> None:
+    """Promise: whenever SIGKILL comes, what was committed is there, whole and in its order, with its payloads."""
+    with subprocess.Popen([sys.executable, "-c", ANSWERS, any_url], stdout=subprocess.PIPE, text=True) as replica:
+        assert replica.stdout is not None
+        committed = [int(line) for line, _ in zip(replica.stdout, range(8), strict=False)][-1]
+        replica.kill()
+    upto = reader.watermark("films")
+    window = reader.window("films", 0, upto)
+    assert window["request_id"].to_pylist() == [f"r{number:06}" for number in range(window.num_rows)]
+    assert window.num_rows > committed == 700
+    assert {*window["text"].to_pylist()} == {"x" * 1000}
+    assert reader.gaps("films", 0, upto) == 0
+    log.add_decisions([decision("after it")])
+    assert reader.window("films", upto, reader.watermark("films"))["request_id"].to_pylist() == ["after it"]
+
+
+def test_a_batch_that_is_sent_again_is_no_gap(log: DecisionLog, reader: LogReader) -> None:
+    """Promise: what comes twice is there once, and the numbers that PostgreSQL spent on it are not missed."""
+    batch = [decision(f"r{n}", sequence=n) for n in (1, 2, 3)]
+    for _ in range(3):
+        log.add_decisions(batch)
+    log.add_decisions([decision("r4", sequence=4)])
+    upto = reader.watermark("films")
+    assert reader.window("films", 0, upto)["request_id"].to_pylist() == ["r1", "r2", "r3", "r4"]
+    assert reader.gaps("films", 0, upto) == 0
+
+
+def test_decisions_of_an_older_version_are_refused_and_a_window_may_begin_after_them(
+    log: DecisionLog, reader: LogReader, any_url: str
+) -> None:
+    engine = create_engine(any_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO decisions (request_id, item, caller, model_version, route, audit_share, answered_at)"
+            " VALUES ('old', 0, 'abc', 'films/2', 'small', .5, '2026-01-02 03:04:05.000006')"
+        )
+    engine.dispose()
+    old = reader.watermark("films")
+    assert old == 1
+    log.add_decisions([decision("new")])
+    upto = reader.watermark("films")
+    with pytest.raises(DataError, match="1 decisions without probability or unit") as caught:
+        reader.window("films", 0, upto)
+    assert "begin the window after number 1" in str(caught.value)
+    assert reader.window("films", old, upto)["request_id"].to_pylist() == ["new"]
+
+
+def test_a_decision_without_a_unit_is_refused(log: DecisionLog, reader: LogReader) -> None:
+    log.add_decisions([decision("r1"), replace(decision("r2"), unit=None)])
+    with pytest.raises(DataError, match="1 decisions without probability or unit"):
+        whole(reader)
+
+
+def test_the_inbox_of_an_attempt_is_read_and_else_the_last_one(
+    log: DecisionLog, reader: LogReader, any_url: str
+) -> None:
+    log.add_decisions([decision("r1"), decision("r2"), decision("r3")])
+    now = decision("").answered_at
+    drawn = {"item": 0, "application": "films", "probability": 0.5, "position": 0, "drawn_at": now}
+    rows = [
+        drawn | {"request_id": "r1", "attempt": "b", "state": "skipped", "drawn_at": now.replace(year=2040)},
+        drawn | {"request_id": "r1", "attempt": "a", "state": "labelled", "label": "good", "probability": 1.0},
+        drawn | {"request_id": "r2", "attempt": "a", "state": "drawn"},
+    ]
+    database = Database(any_url, 2.0)
+    with database.writing() as connection:
+        for row in rows:
+            connection.execute(insert(connection, INBOX), [row])
+    database.close()
+
+    def inbox(**options: Any) -> list[tuple[Any, ...]]:
+        return [(row["inbox_state"], row["inbox_label"], row["inbox_probability"]) for row in whole(reader, **options)]
+
+    assert inbox() == [("skipped", None, 0.5), ("drawn", None, 0.5), (None, None, None)]
+    assert inbox(attempt="a") == [("labelled", "good", 1.0), ("drawn", None, 0.5), (None, None, None)]
+
+
+def test_a_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no log"):
+        LogReader(f"sqlite:///{tmp_path}/feedback.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_read_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "feedback.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(KcmError, match="the log cannot be read"), LogReader(f"sqlite:///{tmp_path}/feedback.db") as log:
+        log.watermark("films")
+
+
+def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, reader: LogReader, any_url: str) -> None:
+    log.add_escalated("r1", "films/3", [Escalated(1, ANSWER)])
+    log.add_decisions([decision("r1", 0), decision("r1", 1, "large"), decision("r1", 2, drawn_label="bad")])
+    first = reader.watermark("films")
+    assert reader.counts("films", 0) == (3, 1, 0)
+    log.finish_audits("r1", {2: "good"})
+    log.add_feedback("r1", None, [Feedback(0, "good")])
+    log.add_decisions([decision("r2")])
+    database = Database(any_url, 2.0)
+    with database.writing() as connection:
+        drawn = {"request_id": "r2", "item": 0, "attempt": "a", "application": "films", "probability": 1.0}
+        said = {"position": 0, "state": "labelled", "label": "bad", "drawn_at": decision("r2").answered_at}
+        connection.execute(insert(connection, INBOX), [drawn | said])
+    database.close()
+    assert reader.counts("films", 0) == (4, 2, 2)
+    assert reader.counts("films", first) == (1, 0, 1)
+    assert reader.counts("others", 0) == (0, 0, 0)
+
+
+def test_an_alarm_is_known_by_the_last_decision_before_it(log: DecisionLog, reader: LogReader) -> None:
+    """Promise: a window may begin after what raised the alarm."""
+    log.add_decisions([decision("r1"), decision("r2")])
+    before = reader.watermark("films")
+    assert reader.alarm("films", "films/3") is None
+    assert log.raise_alarm("films/3", 0.02, 0.03)
+    log.add_decisions([decision("r3", answered_at=decision("r3").answered_at + timedelta(minutes=1))])
+    assert reader.alarm("films", "films/3") == before
+    assert reader.alarm("films", "films/4") is None

@@ -1,0 +1,72 @@
+"""The inbox in the log's tables, in either database: what is answered once, and what is refused whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Origin
+from pipelines.serve.log.forgetting import forget_request
+from pipelines.serve.log.records.inbox import AnsweredError, AskedFor, UnknownItemError, UnknownLabelError, open_inbox
+from pipelines.serve.log.records.payloads import Payload
+
+
+@pytest.fixture
+def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
+    """Three items, r2 to be asked first."""
+    log = DecisionLog(any_url, 5.0, "films")
+    log.add_decisions(
+        [Decision(Origin(f"r{n}"), 0, "films/1", "small", 0.5, "good", payload=Payload(f"text {n}")) for n in range(3)]
+    )
+    log.finish_audits("r2", {0: "bad"})
+    shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": datetime.now(UTC)}
+    with log._database.writing() as connection:
+        open_inbox(connection, "films", AskedFor("a", "films/2", ("good", "bad")))
+        rows = [shared | {"request_id": f"r{n}", "position": 2 - n, "small_label": "good"} for n in range(3)]
+        connection.execute(insert(connection, INBOX), rows)
+    yield log
+    log.close()
+
+
+def test_items_come_in_their_order_with_what_both_sides_say(log: DecisionLog) -> None:
+    view = log.inbox(2)
+    assert view is not None
+    assert view.asked == AskedFor("a", "films/2", ("good", "bad"))
+    assert [(each.id, each.text) for each in view.items] == [("r2/0", "text 2"), ("r1/0", "text 1")]
+    assert (view.items[0].small_label, view.items[0].large_label) == ("good", "bad")
+    assert view.items[1].large_label is None
+    assert view.items[0].answered_at.tzinfo is not None
+    assert view.counts == {"drawn": 3, "labelled": 0, "skipped": 0}
+
+
+def test_the_first_answer_stays_and_a_bad_one_among_others_stores_nothing(log: DecisionLog) -> None:
+    log.answer_inbox({"r2/0": "bad", "r1/0": None}, again=False)
+    log.answer_inbox({"r2/0": "bad", "r1/0": None}, again=False)
+    for bad, error in (("r2/0", AnsweredError), ("r1/0", AnsweredError), ("r9/0", UnknownItemError)):
+        with pytest.raises(error):
+            log.answer_inbox({"r0/0": "good", bad: "good"}, again=False)
+    with pytest.raises(UnknownLabelError):
+        log.answer_inbox({"r0/0": "Good"}, again=False)
+    assert log.inbox(0).counts == {"drawn": 1, "labelled": 1, "skipped": 1}  # type: ignore[union-attr]
+    log.answer_inbox({"r2/0": None, "r1/0": "good"}, again=True)
+    assert [(row["state"], row["label"]) for row in log.read(INBOX)] == [
+        ("drawn", None),
+        ("labelled", "good"),
+        ("skipped", None),
+    ]
+
+
+def test_what_is_forgotten_is_asked_for_no_more(log: DecisionLog, any_url: str) -> None:
+    database = Database(any_url, 5.0)
+    forget_request(database, "films", "r2")
+    database.close()
+    view = log.inbox(5)
+    assert view is not None
+    assert [each.id for each in view.items] == ["r1/0", "r0/0"]
+    with pytest.raises(UnknownItemError):
+        log.answer_inbox({"r2/0": "bad"}, again=False)
