@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kcm.learners.base import Batch
-from kcm.learners.stream import TensorRows
+from kcm.learners.training.stream import TensorRows
 from kcm.study import LEARNERS, Cell, Settings, Stream, flatness, run_cell
 from kcm.study.settings import has_memory
 

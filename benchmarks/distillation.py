@@ -34,8 +34,8 @@ from kcm.config import load_config
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import fit_head
 from kcm.learners.base import Batch
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig

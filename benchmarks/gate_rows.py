@@ -27,8 +27,8 @@ from kcm.encoders import EncoderConfig
 from kcm.inputs.content import contents
 from kcm.large import fit_head
 from kcm.learners.base import Batch
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
 from kcm.study.features import cached_features
 from kcm.tasks import build_sequence

@@ -35,7 +35,7 @@ from kcm.config import load_config
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import contents
 from kcm.kan import KAN, MLP
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.run import run
 from pipelines.serve.deploy.haproxy import free_port

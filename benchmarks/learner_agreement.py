@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import TrainConfig, Trainer
 from kcm.metrics.continual import summarise
 
 # Avalanche imports these on its way, and uses none of them here.

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.certify.alarm import RateAlarm
-from kcm.certify.drift import DistanceReference
+from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certify.monitoring.drift import DistanceReference
 
 EPSILON, SHARE, DELTA = 0.02, 0.05, 0.1
 PAST, FOREVER, RUNS, DELAY_RUNS = 100_000, 1_000_000, 200, 1000

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from kcm.encoders import Encoder, TextEncoderConfig
 from kcm.inputs.content import Content, contents
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from pipelines.batch.encoding import encoded
 from pipelines.cluster import ClusterConfig, connected
 from pipelines.context import Context

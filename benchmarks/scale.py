@@ -48,10 +48,10 @@ from kcm.config import parse_config
 from kcm.encoders import PrecomputedConfig
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
-from kcm.learners.order import TrainOrder
-from kcm.learners.stream import ParquetRows, TaskRows, TensorRows, list_column
-from kcm.learners.trainer import TrainConfig, Trainer
-from kcm.learners.windows import Windows
+from kcm.learners.training.order import TrainOrder
+from kcm.learners.training.stream import ParquetRows, TaskRows, TensorRows, list_column
+from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
 from kcm.tasks.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards

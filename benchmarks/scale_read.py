@@ -26,7 +26,7 @@ from machine import machine
 from rich.console import Console
 from rich.table import Table
 
-from kcm.tasks.files import FilesSource
+from kcm.tasks.readers.files import FilesSource
 
 RESULTS = Path(__file__).parent / "results" / "scale_read.json"
 ROWS_AT_ONCE, NUM_WORDS, NUM_LABELS, NUM_FEATURES = 100_000, 12, 50, 64

@@ -28,7 +28,7 @@ from serve_sites import Place
 
 from jobs.commands.serving import Site, served_folder, served_model
 from kcm.config import load_config
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.haproxy import free_port
 

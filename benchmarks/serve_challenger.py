@@ -28,7 +28,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.certify.drift import DriftReference
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import Content

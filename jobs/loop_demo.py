@@ -25,7 +25,7 @@ from kcm.certify.traffic import decisions_needed
 from kcm.config import load_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger

@@ -16,7 +16,7 @@ from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import LearnerConfig, ReplayConfig
-from kcm.learners.trainer import TrainConfig
+from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.cluster import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig

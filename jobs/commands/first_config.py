@@ -11,8 +11,8 @@ import yaml
 from kcm.certify.outlook import outlook
 from kcm.config import parse_config
 from kcm.tasks.build import write_sequence
-from kcm.tasks.checks import SplitError
-from kcm.tasks.guess import Columns
+from kcm.tasks.preparation.checks import SplitError
+from kcm.tasks.readers.guess import Columns
 from kcm.tasks.summary import Summary, read_summary
 from pipelines.config import RunConfig
 from pipelines.stages.overview import overview

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.tables import missing_column, read_frame
-from kcm.tasks.guess import Columns, guess_columns
+from kcm.tasks.readers.guess import Columns, guess_columns
 
 KINDS = (".csv", ".tsv", ".parquet")
 ASKED = {

@@ -28,8 +28,8 @@ from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import Batch, LearnerConfig
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import TrainConfig, Trainer
 
 _ROWS_AT_ONCE = 4096
 

@@ -39,12 +39,12 @@ from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
-from kcm.certify.drift import DriftReference
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.components import Component, components_of
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.aligned import ALIGNED_FILES
+from kcm.encoders.dual.aligned import ALIGNED_FILES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import Prompts
 from kcm.learners import LearnerConfig

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders.base import Encoder
-from kcm.encoders.network import Precision, Runtime
+from kcm.encoders.runtime.network import Precision, Runtime
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content, Part
 
@@ -121,7 +121,7 @@ class NetworkConfig(EncoderConfig):
     """A frozen network that runs in torch or, exported, in ONNX Runtime.
 
     Precision changes the features and is part of the encoder's identity; the runtime, checked to be within
-    `kcm.encoders.export.TOLERANCE`, is not.
+    `kcm.encoders.runtime.export.TOLERANCE`, is not.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"runtime"})

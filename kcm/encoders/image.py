@@ -17,13 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kcm.assets import resolve
-from kcm.encoders.backbone import dtype_of, load_backbone
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import NetworkConfig
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
-from kcm.encoders.export import NETWORK, Exportable, exported
-from kcm.encoders.identity import folder_digest
-from kcm.encoders.network import Network, OnnxNetwork, TorchNetwork
+from kcm.encoders.runtime.backbone import dtype_of, load_backbone
+from kcm.encoders.runtime.export import NETWORK, Exportable, exported
+from kcm.encoders.runtime.identity import folder_digest
+from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, PROBE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square

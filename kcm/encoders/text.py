@@ -17,9 +17,9 @@ from kcm.assets import resolve
 from kcm.encoders.base import Encoder
 from kcm.encoders.config import NetworkConfig
 from kcm.encoders.conventions import Conventions, backbone_folder, read_conventions
-from kcm.encoders.export import NETWORK, Exportable, exported
-from kcm.encoders.identity import folder_digest
-from kcm.encoders.network import Network, OnnxNetwork, TorchNetwork
+from kcm.encoders.runtime.export import NETWORK, Exportable, exported
+from kcm.encoders.runtime.identity import folder_digest
+from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
 from kcm.encoders.tokens import FastTokens, Tokenizer, runs, tokens_of
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part, contents

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.encoders.backbone import dtype_of, load_backbone
 from kcm.encoders.conventions import Conventions, Step
-from kcm.encoders.network import Precision
+from kcm.encoders.runtime.backbone import dtype_of, load_backbone
+from kcm.encoders.runtime.network import Precision
 from kcm.errors import AssetError
 
 _ACTIVATIONS = "torch.nn.modules."  # whose classes a folder may name; code of its own is not run

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.errors import DataError
-from kcm.tasks.digests import id_digests
-from kcm.tasks.exchange import Findings, RecordFile, Records, bucket_ranges, merge_buckets, records_of
+from kcm.tasks.preparation.digests import id_digests
+from kcm.tasks.preparation.exchange import Findings, RecordFile, Records, bucket_ranges, merge_buckets, records_of
 
 Ids = Iterable[pa.ChunkedArray]
 

@@ -17,7 +17,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
-from kcm.learners.trainer import Trainer
+from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import shot_accuracies, third_accuracies
 from kcm.study.means import NearestClassMean
 from kcm.study.settings import Setting, StudyNetwork, kind_of

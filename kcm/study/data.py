@@ -14,7 +14,7 @@ from kcm.inputs.content import TEXT, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.checks import SplitError
+from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.sources import Source, TableShard
 
 _MAX_SALTS = 8  # each of the seeds may ask for another one

@@ -11,7 +11,7 @@ import torch
 
 from kcm.inputs.content import Content, contents
 from kcm.learners.base import Batch
-from kcm.learners.stream import TensorRows
+from kcm.learners.training.stream import TensorRows
 from kcm.tasks import TaskSequence
 
 

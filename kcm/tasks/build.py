@@ -1,7 +1,7 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
-Rows go from file to file, block by block (kcm.tasks.passes), and the passes may run on many machines. What is here
-holds counts and the names of labels and tasks, and nothing that grows with the rows.
+Rows go from file to file, block by block (kcm.tasks.preparation.passes), and the passes may run on many machines.
+What is here holds counts and the names of labels and tasks, and nothing that grows with the rows.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy as np
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.tasks import passes
-from kcm.tasks.blocks import Block, clean_shard
-from kcm.tasks.checks import check_labels, check_sizes, shortage, split_error
-from kcm.tasks.cleaning import Rules
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.exchange import Matters, RecordFile, bridging, bucket_ranges, merge_buckets, repeated
-from kcm.tasks.passes import NUM_LOTS, Candidates, Placed, Placement, ShardPlan
+from kcm.tasks.preparation import passes
+from kcm.tasks.preparation.blocks import Block, clean_shard
+from kcm.tasks.preparation.checks import check_labels, check_sizes, shortage, split_error
+from kcm.tasks.preparation.cleaning import Rules
+from kcm.tasks.preparation.exchange import Matters, RecordFile, bridging, bucket_ranges, merge_buckets, repeated
+from kcm.tasks.preparation.passes import NUM_LOTS, Candidates, Placed, Placement, ShardPlan
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sampling import Ranked, head_to_tail, join_ranks, long_tail_sizes, threshold
 from kcm.tasks.scenarios import load_mapping, plan_tasks

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from kcm.config import Config
-from kcm.tasks.reviews import ReviewsSource
+from kcm.tasks.readers.reviews import ReviewsSource
 from kcm.tasks.sampling import LongTailConfig
 from kcm.tasks.scenarios import Scenario, TaskOrder
 from kcm.tasks.sources import SourceConfig

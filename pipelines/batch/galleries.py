@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from kcm.bundle.runtime import logits
 from kcm.cascade.table import SPLITS
 from kcm.collaborator.collaborator import Collaborator
-from kcm.encoders.image_text import pair_features
+from kcm.encoders.dual.image_text import pair_features
 from kcm.retrieval.fusion import TwoRankers, fit_weight, standardised
 from kcm.retrieval.gallery import Gallery
 from kcm.tasks import TaskSequence
-from kcm.tasks.pairs import MATCH, NO_MATCH
+from kcm.tasks.readers.pairs import MATCH, NO_MATCH
 
 IMAGE_TO_TEXT, TEXT_TO_IMAGE = "image to text", "text to image"
 WAYS = (IMAGE_TO_TEXT, TEXT_TO_IMAGE)

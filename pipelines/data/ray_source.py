@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from kcm.errors import ConfigError, DataError, KcmError
 from kcm.inputs.chunks import Chunk
 from kcm.redact import redacted
-from kcm.tasks.columns import ColumnsConfig, Layout, Normaliser, Place
+from kcm.tasks.readers.columns import ColumnsConfig, Layout, Normaliser, Place
 from kcm.tasks.sources import Shard, Source, SourceConfig
 from pipelines.batch.pool import silence_ray_data
 

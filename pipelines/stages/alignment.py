@@ -16,13 +16,13 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.encoders import EncoderConfig, TowersConfig
-from kcm.encoders.aligned import save_aligned
-from kcm.encoders.alignment import AlignmentConfig, fit_alignment
+from kcm.encoders.dual.aligned import save_aligned
+from kcm.encoders.dual.alignment import AlignmentConfig, fit_alignment
 from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence
 from kcm.tasks.hashing import draw
-from kcm.tasks.pairs import MATCH
+from kcm.tasks.readers.pairs import MATCH
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage

@@ -10,7 +10,7 @@ from typing import Self
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
-from kcm.learners.rowindex import RowIndex
+from kcm.learners.training.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.pool import elsewhere, place

@@ -11,7 +11,7 @@ from rich.markup import escape
 from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import CertificateConfig
-from kcm.certify.drift import FEWEST_ROWS, DriftReference
+from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig

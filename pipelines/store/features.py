@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcm.encoders.network import Runtime
-from kcm.learners.stream import list_column, matrix
+from kcm.encoders.runtime.network import Runtime
+from kcm.learners.training.stream import list_column, matrix
 from kcm.tasks.shards import ShardWriter, shard_file, task_shards
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.sequence import Names, SequenceArtefact, shards_of

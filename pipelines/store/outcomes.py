@@ -21,11 +21,11 @@ from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
 from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator.collaborator import Collaborator
-from kcm.encoders.network import Runtime
+from kcm.encoders.runtime.network import Runtime
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer, LinearHead, PromptMode
-from kcm.learners.stream import list_column, matrix
+from kcm.learners.training.stream import list_column, matrix
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix, read_task

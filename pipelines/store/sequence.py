@@ -11,7 +11,7 @@ import pyarrow as pa
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig
-from kcm.learners.stream import matrix
+from kcm.learners.training.stream import matrix
 from kcm.tasks import TaskSequence
 from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_rows
 from kcm.tasks.shards import task_shards

@@ -22,8 +22,8 @@ from kcm.config import Config
 from kcm.errors import LockedError
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.stream import ParquetRows
-from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.training.stream import ParquetRows
+from kcm.learners.training.trainer import TrainConfig, Trainer
 from pipelines.store.artefact import Artefact
 from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control import Control

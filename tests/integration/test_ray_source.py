@@ -13,7 +13,7 @@ import ray
 
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.files import FilesSource
+from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import Source, SourceConfig
 
 

@@ -21,7 +21,7 @@ from datasets import Dataset
 from kcm.cascade.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
-from kcm.learners.stream import list_column
+from kcm.learners.training.stream import list_column
 from kcm.tasks import Task, TaskSequence
 from pipelines.batch.pool import elsewhere
 from pipelines.config import RunConfig

@@ -20,7 +20,7 @@ from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.inputs.content import Content
-from kcm.tasks.reviews import read_reviews
+from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
 from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay

@@ -19,7 +19,7 @@ from kcm.encoders import EncoderConfig, ImageTextConfig, PixelsConfig, TextEncod
 from kcm.errors import ConfigError
 from kcm.large import ClassifierConfig, LargeConfig
 from kcm.learners import LearnerConfig, ReplayConfig
-from kcm.tasks.files import FilesSource
+from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import SourceConfig
 
 

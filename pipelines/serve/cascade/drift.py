@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kcm.bundle.answers import Judgement
-from kcm.certify.alarm import RateAlarm
-from kcm.certify.drift import ALARM_DELTA, DriftReference
+from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor.monitor import Monitor
 from pipelines.serve.log.monitor.watch import Watch

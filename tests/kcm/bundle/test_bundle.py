@@ -22,12 +22,12 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
-from kcm.certify.drift import DriftReference
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
-from kcm.encoders.aligned import save_aligned
-from kcm.encoders.alignment import AlignmentHead
+from kcm.encoders.dual.aligned import save_aligned
+from kcm.encoders.dual.alignment import AlignmentHead
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts

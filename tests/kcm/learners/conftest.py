@@ -15,8 +15,8 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import TrainConfig, Trainer
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 

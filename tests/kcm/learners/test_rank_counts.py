@@ -9,7 +9,7 @@ import torch
 
 from kcm.learners import DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.trainer import Trainer
+from kcm.learners.training.trainer import Trainer
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)
 LEARNERS: list[LearnerConfig] = [REPLAY, DerConfig(memory=31, batch_size=18), LwfConfig(), EwcConfig(), SiConfig()]

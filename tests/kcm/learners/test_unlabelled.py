@@ -24,8 +24,8 @@ from kcm.learners import (
     ReplayConfig,
     SiConfig,
 )
-from kcm.learners.stream import TensorRows
-from kcm.learners.trainer import TrainConfig, Trainer
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import TrainConfig, Trainer
 
 LEARNERS = [
     ReplayConfig(memory=40),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.learners.trainer import Trainer
+from kcm.learners.training.trainer import Trainer
 from kcm.study import run_cell
 from kcm.study import study as study_module
 

@@ -12,9 +12,10 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.inputs.content import TEXT
-from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence, passes
+from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
 from kcm.tasks.build import SequenceBuild, in_process
-from kcm.tasks.overlap import Status
+from kcm.tasks.preparation import passes
+from kcm.tasks.preparation.overlap import Status
 from kcm.tasks.rows import Record, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.sequence import BAD_ROWS

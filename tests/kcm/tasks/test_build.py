@@ -17,7 +17,7 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.files import FilesSource
+from kcm.tasks.readers.files import FilesSource
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:
@@ -48,7 +48,8 @@ def test_another_order_of_tasks_changes_neither_ids_nor_labels_nor_splits(write_
 def test_another_process_with_another_hash_seed_builds_the_same(write_csv, labelled, tmp_path):
     path = write_csv(labelled(200, 4))
     script = (
-        "import sys; from pathlib import Path; from kcm.tasks import *; from kcm.tasks.files import FilesSource\n"
+        "import sys; from pathlib import Path; from kcm.tasks import *\n"
+        "from kcm.tasks.readers.files import FilesSource\n"
         "config = TasksConfig(source=FilesSource(path=sys.argv[1]), scenario='class_incremental', num_tasks=2,"
         " order='shuffled', max_rows_per_task=80)\n"
         "build_sequence(config, Path('none'), 5).save(Path(sys.argv[2]))"

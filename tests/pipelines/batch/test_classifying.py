@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.large import ClassifierConfig
-from kcm.learners.stream import list_column
+from kcm.learners.training.stream import list_column
 from pipelines.batch.classifying import Classify, fit_sample
 
 LARGE = ClassifierConfig(num_folds=2)

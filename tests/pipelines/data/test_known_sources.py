@@ -15,7 +15,7 @@ import pytest
 from kcm.config import parse_config
 from kcm.inputs import location
 from kcm.inputs.location import Location
-from kcm.tasks.files import FileShard
+from kcm.tasks.readers.files import FileShard
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.tasks import Tasks

@@ -13,7 +13,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
-from kcm.learners.stream import matrix
+from kcm.learners.training.stream import matrix
 from pipelines.store.features import read_task, write_rows
 from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list, with_prompts, write_identity
 

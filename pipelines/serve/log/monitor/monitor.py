@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from kcm.certify.certificate import Certificate
-from kcm.certify.drift import ALARM_DELTA
-from kcm.certify.monitor import Observations, loss_interval
+from kcm.certify.monitoring.drift import ALARM_DELTA
+from kcm.certify.monitoring.monitor import Observations, loss_interval
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.entries import Tally
 from pipelines.serve.log.monitor.watch import Watch

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from kcm.certify.alarm import RateAlarm
+from kcm.certify.monitoring.alarm import RateAlarm
 from pipelines.serve.log.entries import Event
 
 AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
-from kcm.certify.trial import Requests
+from kcm.certify.monitoring.trial import Requests
 from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FAILURES, SHADOWS, Database
 from pipelines.serve.log.records.heartbeat import beat
 

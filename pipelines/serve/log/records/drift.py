@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Connection, delete, select
 
-from kcm.certify.drift import ALARM_DELTA
+from kcm.certify.monitoring.drift import ALARM_DELTA
 from pipelines.serve.log.database import DRIFT, insert
 
 COMBINED = "combined"  # the mean over all quantities, which is an e-process as each of them is

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.certify.trial import Requests
+from kcm.certify.monitoring.trial import Requests
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.loop.promotion import canary

@@ -1,0 +1,165 @@
+"""Drift of inputs away from the certify rows: a distance with a known limit.
+
+Half of the certify rows define a distance, that to the k-th nearest of them; the other half give its distribution. Of n
+fresh distances the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, for any distribution of rows, so
+an upper bound on it holds with a known probability. Without drift, distances exceed that value no more often than the
+bound says: an event for `RateAlarm`. (A conformal martingale against a fixed reference is not valid: its p-values all
+depend on the same rows.)
+
+`DriftReference` holds what was seen of a version's inputs: distance, labels, how often it escalates and how often it
+disagrees with the large model, each with an upper bound from the certify rows.
+
+Shapes: N inputs, R reference rows, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kcm.certify.pvalues import binomial_upper_bound
+from kcm.errors import DataError
+
+NEIGHBOUR = 5  # the distance is that to this nearest reference row
+TYPICAL = 0.1  # share of the calibration rows that lie beyond the threshold
+FEWEST_ROWS = 100
+MOST_ROWS = 1000  # reference rows: each costs every input a distance
+ALARM_DELTA = 0.05  # probability that inputs like the certify rows are ever called drifted, limits that hold given
+QUANTITIES = ("call_rate", "disagreement", "distance", "labels")
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceReference:
+    """Reference rows [R, D], the distance beyond which an input is unusual, and the bound on its rate without drift."""
+
+    rows_RD: NDArray[np.float32]
+    threshold: float
+    limit: float
+
+    @classmethod
+    def fit(cls, features_ND: NDArray[np.float32], delta: float, seed: int) -> DistanceReference:
+        """From certify rows [N, D]; the limit holds with probability 1 - delta. DataError for fewer than 100 rows."""
+        if len(features_ND) < FEWEST_ROWS:
+            raise DataError(f"{len(features_ND)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+        order = np.random.default_rng(seed).permutation(len(features_ND))
+        reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
+        reference = reference[:MOST_ROWS]
+        distances = np.sort(_distances(calibration, reference))
+        count = max(1, round(TYPICAL * len(distances)))
+        from scipy.stats import beta  # half a second of every process that only loads a bundle
+
+        limit = float(beta.ppf(1 - delta, count, len(distances) - count + 1))
+        return cls(reference, float(distances[-count]), limit)
+
+    def unusual(self, features_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each input lies farther from the reference rows than the threshold, [N]."""
+        return _distances(features_ND.astype(np.float32), self.rows_RD) > self.threshold
+
+
+@dataclass(frozen=True)
+class LabelReference:
+    """Labels that were rarely answered on certify rows, and the bound on their rate without drift."""
+
+    rare: frozenset[int]
+    limit: float
+
+    @classmethod
+    def fit(cls, labels_N: NDArray[np.int64], num_labels: int, delta: float, seed: int) -> LabelReference:
+        """From the small model's answers on certify rows; the limit holds with probability 1 - delta.
+
+        Half of the rows say which labels are rare, the other half how rare. DataError for fewer than 100 rows.
+        """
+        if len(labels_N) < FEWEST_ROWS:
+            raise DataError(f"{len(labels_N)} rows", where="drift", mend=f"Give at least {FEWEST_ROWS} certify rows")
+        order = np.random.default_rng(seed).permutation(len(labels_N))
+        chosen, calibration = np.array_split(labels_N[order], 2)
+        counts = np.bincount(chosen, minlength=num_labels)
+        ascending = counts.argsort(kind="stable")
+        within = np.cumsum(counts[ascending]) <= TYPICAL * len(chosen)
+        rare = frozenset(int(label) for label in ascending[within])
+        count = int(np.isin(calibration, list(rare)).sum())
+        from scipy.stats import beta
+
+        return cls(rare, float(beta.ppf(1 - delta, count + 1, len(calibration) - count)))
+
+    def unusual(self, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each answer is one of the rare labels, [N]."""
+        return np.isin(labels_N, list(self.rare))
+
+
+@dataclass(frozen=True, eq=False)
+class DriftReference:
+    """What was seen of inputs on certify rows, and the bounds on what may be seen of them later."""
+
+    distance: DistanceReference
+    labels: LabelReference
+    call_rate: float
+    disagreement: float
+
+    @classmethod
+    def fit(
+        cls,
+        features_ND: NDArray[np.float32],
+        small_labels_N: NDArray[np.int64],
+        num_labels: int,
+        keeps_N: NDArray[np.bool_],
+        disagrees_N: NDArray[np.bool_],
+        delta: float,
+        seed: int = 0,
+    ) -> DriftReference:
+        """From certify rows under the deployed policy; all limits hold together with probability 1 - delta.
+
+        `disagrees_N`: whether the small answer differs from the large one. DataError for fewer than 100 rows.
+        """
+        spend, count = delta / len(QUANTITIES), len(keeps_N)
+        return cls(
+            DistanceReference.fit(features_ND, spend, seed),
+            LabelReference.fit(small_labels_N, num_labels, spend, seed),
+            call_rate=binomial_upper_bound(int((~keeps_N).sum()), count, spend),
+            disagreement=binomial_upper_bound(int((keeps_N & disagrees_N).sum()), count, spend),
+        )
+
+    def limits(self) -> dict[str, float]:
+        """The limits by quantity; a quantity that may take any value cannot drift, and is left out."""
+        values = (self.call_rate, self.disagreement, self.distance.limit, self.labels.limit)
+        return {name: value for name, value in zip(QUANTITIES, values, strict=True) if 0 < value < 0.99}
+
+    def rows(self) -> NDArray[np.float32]:
+        """The reference rows, [R, D]."""
+        return self.distance.rows_RD
+
+    def figures(self) -> dict[str, Any]:
+        """All else, as plain values."""
+        return {
+            "threshold": self.distance.threshold,
+            "distance": self.distance.limit,
+            "rare": sorted(self.labels.rare),
+            "labels": self.labels.limit,
+            "call_rate": self.call_rate,
+            "disagreement": self.disagreement,
+        }
+
+    @classmethod
+    def of(cls, rows_RD: NDArray[np.float32], figures: Mapping[str, Any]) -> DriftReference:
+        """From what `rows` and `figures` gave."""
+        return cls(
+            DistanceReference(rows_RD, figures["threshold"], figures["distance"]),
+            LabelReference(frozenset(figures["rare"]), figures["labels"]),
+            figures["call_rate"],
+            figures["disagreement"],
+        )
+
+
+def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The distance of every input to its NEIGHBOUR-th nearest reference row, [N]."""
+    squares_R = (rows_RD**2).sum(1)
+    found = []
+    for part in np.array_split(features_ND, max(1, len(features_ND) // 1024)):
+        squared = (part**2).sum(1)[:, None] + squares_R - 2 * part @ rows_RD.T
+        nearest = min(NEIGHBOUR, len(rows_RD)) - 1
+        found.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
+    return np.concatenate(found)

@@ -1,0 +1,170 @@
+"""What the traffic of a trial says of a challenger: shown to be good enough, refuted, or neither.
+
+Of every request that the challenger took, an event may have happened: it failed, it was slow, or an item was lost. With
+x in [0, 1] the event, or the share of the request's items with it, A whether it was looked at, pi >= s the probability
+of that and s the announced floor of pi,
+
+    X = s A x / pi  in [0, 1]        K = mean over bets b of  prod_i (1 - b (X_i - s_i limit))
+
+is a supermartingale as long as the mean of x is at least `limit`, given the past. So K >= 1 / delta shows that it lies
+below (betting, arXiv 2010.09686), and earlier stages count in later ones. The other way round `RateAlarm` refutes, at
+whatever moment, that the mean stays below the limit. An answer of the large model that was asked for and has not come
+counts as a disagreement where the challenger has to show something, and as none where it is to be refuted.
+
+Shapes: N requests, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import logsumexp
+
+from kcm.certify.monitoring.alarm import RateAlarm
+from kcm.config import Config
+
+Verdict = Literal["pass", "undecided", "refuted"]
+
+_BETS = np.array([0.99, 0.5, 0.25, 0.1, 0.03])
+_CHECKS = ("errors", "slow", "disagreement")
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """Requests that one version took in a trial.
+
+    `stage` [N] and `num_items` [N]; `failed` [N] bool; `seconds` [N], NaN where it failed; `lost_low` and `lost_high`
+    [N]: the least and the greatest mean of A x / pi over the items of a request, where x is a kept item on which the
+    challenger disagrees with the large model; `share` [N]: the floor of pi, in (0, 1].
+    """
+
+    stage: NDArray[np.int64]
+    num_items: NDArray[np.int64]
+    failed: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+    lost_low: NDArray[np.float64]
+    lost_high: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.stage)
+
+    def num_decisions(self, stage: int) -> int:
+        """Items of one stage."""
+        return int(self.num_items[self.stage == stage].sum())
+
+    def slowest(self, quantile: float) -> float | None:
+        """The seconds that a share `quantile` of the requests that were answered took at most; None without any."""
+        answered = self.seconds[~self.failed]
+        return float(np.quantile(answered, quantile, method="higher")) if len(answered) else None
+
+
+class Limits(Config):
+    """What a challenger may not exceed; `slow_s` is None where nothing is known that it could be compared with."""
+
+    error_rate: float
+    slow_s: float | None
+    slow_rate: float
+    disagreement: float
+
+
+class Check(Config):
+    """One quantity of a trial so far."""
+
+    name: Literal["errors", "slow", "disagreement"]
+    limit: float
+    rate: float = Field(description="Measured, or bounded from above where large answers are missing.")
+    evidence: float = Field(description="Log of the wealth that shows that the limit is kept.")
+    needed: float = Field(description="Log of the wealth that is needed to show it.")
+    verdict: Verdict
+
+
+class StageVerdict(Config):
+    """What a stage of a trial has shown; stage 0 is the shadow."""
+
+    stage: int
+    share: float
+    num_decisions: int
+    num_requests: int
+    verdict: Verdict
+    reason: str
+    checks: tuple[Check, ...] = ()
+
+
+def judge(
+    requests: Requests, limits: Limits, delta: float, *, stage: int, share: float, num_stages: int
+) -> StageVerdict:
+    """The verdict on a challenger after the requests of this stage and those before.
+
+    `delta` is the probability that a bad challenger passes everything, or that a good one is ever refuted; checks and
+    stages share it.
+    """
+    spend = delta / (len(_CHECKS) * num_stages)
+    ones = np.ones(len(requests))
+    answered = ~requests.failed
+    checks = [_check("errors", requests.failed, requests.failed, ones, limits.error_rate, spend)]
+    if limits.slow_s is not None:
+        slow = requests.seconds[answered] > limits.slow_s
+        checks.append(_check("slow", slow, slow, ones[answered], limits.slow_rate, spend))
+    low, high, floor = (each[answered] for each in (requests.lost_low, requests.lost_high, requests.share))
+    checks.append(_check("disagreement", low, high, floor, limits.disagreement, spend))
+    verdicts = [check.verdict for check in checks]
+    verdict: Verdict = "refuted" if "refuted" in verdicts else "undecided" if "undecided" in verdicts else "pass"
+    return StageVerdict(
+        stage=stage,
+        share=share,
+        num_decisions=requests.num_decisions(stage),
+        num_requests=int((requests.stage == stage).sum()),
+        verdict=verdict,
+        reason=_reason(checks, verdict),
+        checks=tuple(checks),
+    )
+
+
+def upper_bound(lost_high: NDArray[np.float64], share: NDArray[np.float64], delta: float) -> float:
+    """Upper confidence bound on the mean of an event from A x / pi [N] and the floors [N]; 1 without requests."""
+    low, high = 0.0, 1.0
+    if _log_wealth(lost_high, share, 1.0) < np.log(1 / delta):
+        return 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        if _log_wealth(lost_high, share, middle) >= np.log(1 / delta):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _check(
+    name: Literal["errors", "slow", "disagreement"],
+    low: NDArray[np.float64] | NDArray[np.bool_],
+    high: NDArray[np.float64] | NDArray[np.bool_],
+    share: NDArray[np.float64],
+    limit: float,
+    delta: float,
+) -> Check:
+    alarm = RateAlarm(limit, delta)
+    alarm.observe(low.astype(np.float64), share)
+    evidence, needed = _log_wealth(high.astype(np.float64), share, limit), float(np.log(1 / delta))
+    verdict: Verdict = "refuted" if alarm.alarm else "pass" if evidence >= needed else "undecided"
+    rate = float(high.mean()) if len(high) else 0.0
+    return Check(name=name, limit=limit, rate=rate, evidence=evidence, needed=needed, verdict=verdict)
+
+
+def _log_wealth(event: NDArray[np.float64], share: NDArray[np.float64], limit: float) -> float:
+    """ln K after all requests."""
+    gain_N = share * (limit - event)
+    return float(logsumexp(np.log1p(_BETS[:, None] * gain_N).sum(axis=1), b=1 / len(_BETS)))
+
+
+def _reason(checks: Sequence[Check], verdict: Verdict) -> str:
+    if verdict == "pass":
+        return "errors, time and disagreement stay within their limits"
+    found = [check for check in checks if check.verdict == verdict]
+    said = "exceed their limit" if verdict == "refuted" else "are not shown to stay within their limit"
+    return "; ".join(f"{check.name}: {check.rate:.4f} {said} of {check.limit:.4f}" for check in found)

@@ -1,0 +1,1 @@
+"""Networks of encoders in torch and ONNX Runtime: loading, export, identity."""

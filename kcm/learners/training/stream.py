@@ -1,0 +1,232 @@
+"""Train rows in memory or on disk, read a contiguous range at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from kcm.errors import DataError
+from kcm.learners.base import Batch, joined
+from kcm.learners.training.order import ROWS_PER_GROUP
+from kcm.learners.training.rowindex import RowIndex
+
+_OPEN_SHARDS = 64  # whose footers are kept
+
+
+class TaskRows(Protocol):
+    """The rows of one task: features, labels and the large model's probabilities, per split."""
+
+    name: str
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+        ...
+
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
+        ...
+
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split, all with weight 1."""
+        ...
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
+        ...
+
+    def take(self, split: str, positions: Tensor) -> Batch:
+        """The rows at some positions of a split, all with weight 1."""
+        ...
+
+
+class TensorRows:
+    """Rows held in memory, one `Batch` and its ids per split: for tests and in-process benchmarks."""
+
+    def __init__(self, name: str, splits: dict[str, tuple[list[str], Batch]]) -> None:
+        self.name, self._splits = name, splits
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+        return len(self._splits[split][0])
+
+    def ids(self, split: str) -> list[str]:
+        """Row ids of a split."""
+        return self._splits[split][0]
+
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
+        return Counter(self._splits[split][1].labels.tolist())
+
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split."""
+        return self.take(split, torch.arange(start, stop))
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
+        ids, rows = self._splits[split]
+        return ids[start:stop], rows.labels[start:stop].tolist()
+
+    def take(self, split: str, positions: Tensor) -> Batch:
+        """The rows at `positions` of a split."""
+        return self._splits[split][1].take(positions, torch.ones(len(positions)))
+
+
+class ParquetRows:
+    """Rows of a task's shards of features and of the outcomes beside them, in the same order, a split contiguous.
+
+    Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
+    What is read is not kept: memory does not depend on the number of rows. Threads may read at the same time.
+    Raises DataError for shards that do not hold the same rows.
+    """
+
+    def __init__(self, name: str, features: Sequence[Path], outcomes: Sequence[Path] | None) -> None:
+        self.name = name
+        self._features, self._outcomes = list(features), list(outcomes) if outcomes else None
+        if self._outcomes and len(self._features) != len(self._outcomes):
+            where = f"{self._features[0]} and {self._outcomes[0]}"
+            raise DataError("features and outcomes have different shards", where=where)
+        self._index = RowIndex.of_shards(self._features)
+        self._starts = np.concatenate([[0], np.cumsum(self._index.shard_rows)])
+        self._lock = threading.Lock()  # an open file has one place of reading
+        self._shard = lru_cache(_OPEN_SHARDS)(self._open)
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split."""
+        return len(self._range(split))
+
+    def label_counts(self, split: str) -> Mapping[int, int]:
+        """The labels of a split's rows, and how many rows have each."""
+        return self._index.labels.get(split, {})
+
+    def read(self, split: str, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of a split."""
+        return joined(self._batch(*part) for part in self._parts(split, start, stop))
+
+    def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
+        """The ids and labels of these rows."""
+        ids: list[str] = []
+        labels: list[int] = []
+        for shard, first, last in self._parts(split, start, stop):
+            with self._lock:
+                rows = self._shard(shard)[0].rows(first, last, ["id", "label"])
+            ids += rows["id"].to_pylist()
+            labels += rows["label"].to_pylist()
+        return ids, labels
+
+    def take(self, split: str, positions: Tensor) -> Batch:
+        """The rows at `positions` of a split, read by row group."""
+        group_N = positions // ROWS_PER_GROUP
+        order_N = torch.argsort(group_N, stable=True)
+        parts = []
+        for group in sorted(set(group_N.tolist())):
+            start = group * ROWS_PER_GROUP
+            rows = self.read(split, start, min(start + ROWS_PER_GROUP, self.num_rows(split)))
+            index = positions[group_N == group] - start
+            parts.append(rows.take(index, torch.ones(len(index))))
+        return joined(parts).take(order_N.argsort(), torch.ones(len(positions)))
+
+    def _range(self, split: str) -> range:
+        return self._index.ranges.get(split, range(0))
+
+    def _parts(self, split: str, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Shard, first and last row within it, of all the shards that hold rows `start` to `stop` of a split."""
+        first = self._range(split).start + start
+        last = self._range(split).start + stop
+        parts = []
+        for shard in range(int(np.searchsorted(self._starts, first, side="right")) - 1, len(self._features)):
+            at = int(self._starts[shard])
+            if at >= last:
+                break
+            parts.append((shard, max(first - at, 0), min(last, int(self._starts[shard + 1])) - at))
+        return parts
+
+    def _batch(self, shard: int, first: int, last: int) -> Batch:
+        with self._lock:
+            features, outcomes = self._shard(shard)
+            rows = features.rows(first, last, ["features", "label"])
+            large_NC = np.full((len(rows), 1), np.nan, dtype=np.float32)
+            if outcomes is not None:
+                answers = outcomes.rows(first, last, ["large_label", "large_probabilities"])
+                large_NC = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
+        return Batch(
+            torch.from_numpy(matrix(rows["features"])),
+            torch.from_numpy(np.array(rows["label"].to_numpy())),
+            torch.from_numpy(large_NC),
+            torch.ones(len(rows)),
+        )
+
+    def _open(self, shard: int) -> tuple[_ShardFile, _ShardFile | None]:
+        """The files of a shard, which must hold the same rows."""
+        features = _ShardFile(self._features[shard])
+        if self._outcomes is None:
+            return features, None
+        outcomes = _ShardFile(self._outcomes[shard])
+        if outcomes.num_rows != features.num_rows or not outcomes.ids().equals(features.ids()):
+            raise DataError(
+                "features and outcomes hold different rows",
+                where=f"{self._features[shard]} and {self._outcomes[shard]}",
+            )
+        return features, outcomes
+
+
+class _ShardFile:
+    """An open shard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from None
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.num_rows = int(self._starts[-1])
+
+    def rows(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of rows `first` to `last`, by way of the row groups that hold them."""
+        begin, end = np.searchsorted(self._starts, [first, max(first, last - 1)], side="right") - 1
+        try:
+            table = self._file.read_row_groups(range(begin, end + 1), columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from None
+        return table.slice(first - int(self._starts[begin]), last - first)
+
+    def ids(self) -> pa.ChunkedArray:
+        """The ids of all rows."""
+        return self._file.read(columns=["id"])["id"]
+
+    def _damaged(self, error: object) -> DataError:
+        reason = " ".join(str(error).split())
+        return DataError(f"the shard cannot be read: {reason}", where=str(self._path), mend="Build it again")
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of equally long float lists as a float32 matrix [N, D]."""
+    values = column.combine_chunks()
+    width = values.type.list_size
+    flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width).astype(np.float32)  # a copy: Arrow's own memory is read-only
+
+
+def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    """The large model's probabilities, one-hot where it gave only a label of the list."""
+    in_list = (labels_N >= 0) & (labels_N < large_NC.shape[1])
+    only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)
+    large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
+    return large_NC
+
+
+def list_column(values_ND: np.ndarray) -> pa.FixedSizeListArray:
+    """A float matrix [N, D] as a column of lists: the inverse of `matrix`."""
+    values = np.ascontiguousarray(values_ND)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

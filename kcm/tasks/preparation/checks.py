@@ -1,0 +1,124 @@
+"""What every task needs, checked by counts before any work starts; and a salt that gives it to small tables.
+
+A draw by hash can leave a small task's split empty, or with a single class. Nothing is moved to mend that: another salt
+draws all units anew, and more rows help.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kcm.errors import DataError
+from kcm.tasks.hashing import draws
+from kcm.tasks.preparation.passes import Candidates
+from kcm.tasks.scenarios import Scenario, TaskPlan
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
+
+Cell = tuple[int, int, int]  # task, split, label
+_NUM_SALTS = 64
+_LIKELY = 0.9  # how sure one wants to be that more rows help
+
+
+class SplitError(DataError):
+    """A split that lacks what it needs; `salt` is one that gives it, where there is one."""
+
+    salt: int | None = None
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What a split of a task lacks: rows of `label`, or of any label."""
+
+    what: str
+    split: Split
+    label: str | None
+
+
+def check_labels(labels: Sequence[str], present: Collection[str], where: str) -> None:
+    """Raise DataError when there are fewer than two classes, or one of the label list has no row."""
+    if absent := [label for label in labels if label not in present]:
+        raise DataError(
+            f"label {absent[0]!r} of the label list has no row", where=where, mend="Remove it from source.labels"
+        )
+    if len(labels) < 2:
+        raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
+
+
+def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
+    """Raise DataError when a task has fewer rows than classes."""
+    for name, labels, count in zip(plan.names, plan.labels, num_rows, strict=True):
+        if count < max(len(labels), len(SPLITS)):
+            raise DataError(
+                f"task {name!r} has {count} rows for {len(labels)} classes and {len(SPLITS)} splits",
+                where="tasks",
+                mend="Add rows, or raise max_rows_per_task",
+            )
+
+
+def shortage(plan: TaskPlan, cells: Collection[Cell], labels: Sequence[str], scenario: Scenario) -> Shortage | None:
+    """The first split without rows, of one class, or without train rows of a class; `cells` are those with rows.
+
+    A task that has one class by design, as class- and task-incremental ones may, cannot have more in a split.
+    """
+    found = set(cells)
+    numbers = {label: number for number, label in enumerate(labels)}
+    for task, (name, own) in enumerate(zip(plan.names, plan.labels, strict=True)):
+        several = len(own) > 1 or scenario == "domain_incremental"
+        for place, split in enumerate(SPLITS):
+            held = [label for label in own if (task, place, numbers[label]) in found]
+            if not held:
+                return Shortage(f"task {name!r} has no {split} rows", split, None)
+            if several and len(held) == 1:
+                return Shortage(f"all {split} rows of task {name!r} are of one class, {held[0]!r}", split, None)
+            if split == "train" and (untrained := [label for label in own if label not in held]):
+                return Shortage(f"class {untrained[0]!r} of task {name!r} has no train rows", split, untrained[0])
+    return None
+
+
+def split_error(
+    found: Shortage,
+    rows: Candidates,
+    lacks: Callable[[Collection[Cell]], Shortage | None],
+    origins: Collection[int],
+    fractions: Mapping[Split, float],
+) -> SplitError:
+    """The error for a shortage, with what mends it: a salt, or how many more rows.
+
+    `rows` are some of every task and label, `lacks` says what splits lack, given the cells that have rows.
+    """
+    error = SplitError(found.what, where="tasks", mend=f"Add {found.split} rows of {_those(found)}")
+    error.salt = working_salt(rows, lacks, origins, fractions)
+    if error.salt is not None:
+        error.mend = f"tasks.salt={error.salt} draws splits with all that they need"
+    elif NOT_GIVEN in origins or SPLITS.index(found.split) not in origins:
+        more = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[found.split]))
+        error.mend = f"Add about {more} rows of {_those(found)}, raise max_rows_per_task, or change the fractions"
+    return error
+
+
+def _those(found: Shortage) -> str:
+    return f"class {found.label!r}" if found.label else "every class"
+
+
+def working_salt(
+    rows: Candidates,
+    lacks: Callable[[Collection[Cell]], Shortage | None],
+    origins: Collection[int],
+    fractions: Mapping[Split, float],
+) -> int | None:
+    """The first of a few dozen salts whose splits have all that they need; None where there is none."""
+    units, unit_N = np.unique(rows.unit.astype(str), return_inverse=True)
+    content_N = pd.factorize(rows.content)[0] * (NOT_GIVEN + 1) + rows.origin  # those of other origins do not meet
+    for salt in range(_NUM_SALTS):
+        drawn_N = draws(salt, "purpose", units.tolist())[unit_N]
+        split_N = drawn_splits(drawn_N, rows.origin, origins, fractions)
+        kept_N = split_N == pd.Series(split_N).groupby(content_N).transform("min").to_numpy()
+        cells = np.unique(np.stack([rows.task, split_N, rows.label], axis=1)[kept_N], axis=0)
+        if lacks([(task, split, label) for task, split, label in cells.tolist()]) is None:
+            return salt
+    return None

@@ -1,0 +1,93 @@
+"""Labelled rows from a data set of the hub, or from the hub's cache where the hub does not answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from kcm.assets import hub
+from kcm.assets.digest import sha256_of
+from kcm.errors import AssetError, DataError
+from kcm.inputs.chunks import read_chunks
+from kcm.inputs.location import Location
+from kcm.tasks.readers.columns import ColumnsConfig, Layout, Place
+from kcm.tasks.readers.files import FoundTable
+from kcm.tasks.sources import Source, SourceConfig
+
+
+class HubSource(SourceConfig, ColumnsConfig):
+    """A data set by its id, such as clinc/clinc_oos with the subset plus."""
+
+    id: str = Field(description="Id of the data set, owner/name.")
+    subset: str | None = Field(default=None, description="Name of the data set's configuration.")
+    revision: str | None = Field(
+        default=None, description="Commit, tag or branch; pin it for results that can be repeated."
+    )
+
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        """One table per split of the data set, class labels by their names. Raises DataError when it is not there."""
+        files = export(self, assets_dir)
+        tables = [
+            FoundTable(Location.of(path), Place(f"{self.id}: {split}", split, split), path.stat().st_size)
+            for split, path in files.items()
+        ]
+        first = next((chunk for table in tables for chunk in read_chunks(table.location) if chunk.num_rows), None)
+        if first is None:
+            raise DataError(f"data set {self.id!r} has no rows", where="source.id")
+        layout = Layout.found_in(first, tables[0].place, self, vectors)
+        layout = replace(layout, classes=_class_names(next(iter(files.values()))))
+        shards = [shard for table in tables for shard in table.shards(layout, self)]
+        return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
+
+
+def export(
+    config: HubSource, assets_dir: Path, *, connect_timeout: float = 5.0, timeout: float = 1800.0
+) -> dict[str, Path]:
+    """Every split of the data set as a Parquet file below `assets_dir`, in a folder named by the files' content.
+
+    Raises DataError when the data set cannot be loaded.
+    """
+    root = assets_dir / "hub"
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as draft:
+        written = Path(draft) / "splits"
+        written.mkdir()
+        try:
+            files = hub.export_data_set(
+                config.id,
+                config.subset,
+                config.revision,
+                folder=written,
+                connect_timeout=connect_timeout,
+                timeout=timeout,
+            )
+        except AssetError as error:
+            raise DataError(
+                f"cannot load data set {config.id!r}: {error.what}",
+                where="source.id",
+                mend="Check the id and the network, or give a local file with source.kind = files",
+            ) from None
+        digest = hashlib.sha256(json.dumps({split: sha256_of(path) for split, path in files.items()}).encode())
+        folder = root / digest.hexdigest()[:32]
+        with suppress(OSError):  # there already, with the same content
+            written.rename(folder)
+    return {split: folder / path.name for split, path in files.items()}
+
+
+def _class_names(path: Path) -> Mapping[str, tuple[str, ...]]:
+    """The names of the classes that a column's numbers stand for, from what `datasets` writes beside a schema."""
+    written = (pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(written).get("info", {}).get("features", {})
+    return {
+        column: tuple(feature["names"])
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }

@@ -1,0 +1,121 @@
+"""Image-text matching: pictures with captions become matching and non-matching pairs.
+
+Pictures are taken two by two, in the order of a seeded hash: each is paired with its own caption and with the other's.
+Both classes are therefore equally large, every caption is right as often as wrong, and the pairs of two pictures stay
+in one split: no picture and no caption is in two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import Field
+
+from kcm.errors import DataError
+from kcm.tasks.hashing import draw
+from kcm.tasks.readers.files import FilesSource
+from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
+
+_PAIRS_AT_ONCE = 256
+LABELS = MATCH, NO_MATCH = ("match", "no match")
+
+
+class PairsSource(SourceConfig):
+    """Tables of pictures with captions, one for each task, from which pairs are made."""
+
+    tables: dict[str, str] = Field(min_length=1, description="Task -> file or folder with its pictures and captions.")
+    image_column: str = Field(default="image", description="Column with the picture: its bytes, or a path.")
+    image_root: str | None = Field(
+        default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
+    )
+    text_column: str = Field(default="text", description="Column with the caption.")
+    id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
+    group_column: str | None = Field(
+        default=None, description="Column that tells which pictures show the same; null: those with equal captions do."
+    )
+    max_caption: int = Field(default=2000, ge=1, description="Characters of a caption; a longer one is a bad row.")
+    pair_seed: int = Field(default=0, ge=0, description="Seed of which pictures lend each other their captions.")
+
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        refuse_vectors(vectors, "pairs")
+        shards = [PairsShard(task, self._captioned(path).build(assets_dir), self) for task, path in self.tables.items()]
+        return Source("pairs", tuple(shards), LABELS)
+
+    def _captioned(self, path: str) -> FilesSource:
+        """The pictures and captions of a table; a caption is what labels its picture, and no other label is needed."""
+        return FilesSource(
+            path=path,
+            image_column=self.image_column,
+            image_root=self.image_root,
+            text_column=self.text_column,
+            label_column=self.text_column,
+            id_column=self.id_column,
+            group_column=self.group_column,
+        )
+
+
+@dataclass(frozen=True)
+class PairsShard(Shard):
+    """The pairs of one table, whose pictures are in memory while they are read."""
+
+    task: str
+    source: Source
+    config: PairsSource
+
+    @property
+    def where(self) -> str:  # type: ignore[override]  # a property here
+        """The table."""
+        return self.config.tables[self.task]
+
+    def read(self) -> Iterator[pa.Table]:
+        """The pairs. Raises DataError for a table with one caption alone, too."""
+        pairs = _pairs(list(self.source.records), self.task, self.config)
+        while part := list(islice(pairs, _PAIRS_AT_ONCE)):
+            yield rows_of(part)
+
+
+def _pairs(records: Sequence[Record], task: str, config: PairsSource) -> Iterator[Record]:
+    units: dict[str, dict[str, list[Record]]] = {}
+    for number, record in enumerate(records, start=1):
+        caption = (record.text or "").strip()
+        too_long = len(caption) > config.max_caption
+        if record.fault or too_long or not (record.id and record.image and caption):
+            fault = f"the caption has {len(caption):,} characters, more than {config.max_caption:,}" if too_long else ""
+            yield _pair(record, record, f"{task} {number}", task, fault=record.fault or fault)
+            continue
+        units.setdefault(record.split or "", {}).setdefault(record.group or caption.casefold(), []).append(record)
+    for split, members in units.items():
+        if len(members) < 2:
+            raise DataError(f"table {task!r} needs two captions in a split, it has one {split}", where="source.tables")
+        yield from _split_pairs(members, task, config.pair_seed)
+
+
+def _split_pairs(units: dict[str, list[Record]], task: str, seed: int) -> Iterator[Record]:
+    ordered = sorted(units, key=lambda unit: (draw(seed, "pairs", f"{task}\0{unit}"), unit))
+    blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
+    blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
+    for block in blocks:
+        for position, unit in enumerate(block):
+            others = units[block[(position + 1) % len(block)]]
+            for number, record in enumerate(units[unit]):
+                yield _pair(record, record, f"{task}\0{min(block)}", task)
+                yield _pair(record, others[number % len(others)], f"{task}\0{min(block)}", task)
+
+
+def _pair(record: Record, other: Record, group: str, task: str, fault: str = "") -> Record:
+    """The picture of one row with the caption of the other; named after both where they differ."""
+    return Record(
+        id=record.id if other is record else f"{record.id} / {other.id}",
+        text=other.text,
+        label=MATCH if other is record else NO_MATCH,
+        group=group,
+        task=task,
+        split=record.split,
+        image=record.image,
+        fault=fault,
+    )

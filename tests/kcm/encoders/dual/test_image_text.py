@@ -1,0 +1,236 @@
+"""Pairs as features: alignment heads and pretrained dual encoders, what they share, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kcm.config import parse_config
+from kcm.encoders import ImageTextConfig, PixelsConfig, TextEncoderConfig, TowersConfig
+from kcm.encoders.dual import image_text
+from kcm.encoders.dual.aligned import save_aligned
+from kcm.encoders.dual.alignment import AlignmentConfig, AlignmentHead, fit_alignment
+from kcm.encoders.dual.dual import PretrainedDual
+from kcm.encoders.dual.image_text import ImageTextEncoder, pair_features
+from kcm.errors import AssetError, ConfigError, DataError
+from kcm.inputs.content import Content, UnreadableError
+from tests.tiny_clip import save_clip
+
+
+def picture(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 30), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+RED, BLUE = picture("red"), picture("blue")
+
+
+class Counting:
+    """A dual encoder that counts what it is given; its vectors tell the length of the part."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def images(self, inputs):
+        self.seen.append(len(inputs))
+        if bad := {position: "damaged" for position, content in enumerate(inputs) if content.image == b"bad"}:
+            raise UnreadableError(bad)
+        return np.array([[len(content.image), 1] for content in inputs], dtype=np.float32).reshape(-1, 2)
+
+    def texts(self, inputs):
+        self.seen.append(len(inputs))
+        return np.array([[1, len(content.text)] for content in inputs], dtype=np.float32).reshape(-1, 2)
+
+
+def encoder(output: str = "pair") -> tuple[ImageTextEncoder, Counting]:
+    dual = Counting()
+    return ImageTextEncoder(ImageTextConfig(model="any", output=output), dual, "identity"), dual
+
+
+def test_pair_features_are_products_and_their_sum():
+    images, texts = np.array([[0.6, 0.8]], np.float32), np.array([[1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(pair_features(images, texts), [[0.6 * np.sqrt(2), 0.0, 0.6]], rtol=1e-6)
+
+
+def test_what_inputs_share_is_embedded_once():
+    model, dual = encoder()
+    features = model.encode([Content("a", b"xx"), Content("bb", b"xx"), Content("a", b"y")])
+    assert dual.seen == [2, 2]
+    np.testing.assert_allclose(features[:, -1], [2 + 1, 2 + 2, 1 + 1])
+
+
+def test_every_input_with_a_bad_picture_is_named():
+    model, _ = encoder()
+    with pytest.raises(UnreadableError) as caught:
+        model.encode([Content("a", b"xx"), Content("b", b"bad"), Content("c", b"bad"), Content("d", b"y")])
+    assert caught.value.faults == {1: "damaged", 2: "damaged"}
+
+
+@pytest.mark.parametrize(("output", "dim"), [("pair", 3), ("image", 2), ("text", 2)])
+def test_one_part_or_both(output, dim):
+    model, _ = encoder(output)
+    assert model.reads == ({"image", "text"} if output == "pair" else {output})
+    assert model.encode([Content("a", b"xx")]).shape == (1, dim) == (1, model.dim)
+    assert model.encode([]).shape == (0, dim)
+
+
+def test_a_head_finds_the_pairs_of_rows_that_it_never_saw():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(600, 6))
+    views = [hidden @ rng.normal(size=(6, dim)) for dim in (20, 12)]
+    images, texts = ((view + 0.1 * rng.normal(size=view.shape)).astype(np.float32) for view in views)
+    config = AlignmentConfig(dim=8, dropout=0.1, num_epochs=30, pairs_per_step=100)
+    head = fit_alignment(images[:500], texts[:500], [str(number) for number in range(500)], config, seed=0)
+    scores = head.images(torch.from_numpy(images[500:])) @ head.texts(torch.from_numpy(texts[500:])).T
+    assert (scores.argmax(1) == torch.arange(100)).float().mean() > 0.5  # 0.01 by chance
+
+
+def test_the_same_seed_gives_the_same_head_and_another_one_another():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(40, 3)).astype(np.float32)
+    config = AlignmentConfig(dim=2, num_epochs=2, pairs_per_step=16)
+    captions = [str(number // 2) for number in range(40)]
+    first, again, other = (fit_alignment(*rows, captions, config, seed).image.weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_one_caption_tells_nothing_apart():
+    rows = np.zeros((4, 5), np.float32), np.zeros((4, 3), np.float32)
+    with pytest.raises(DataError, match="at least two captions, it has 1"):
+        fit_alignment(*rows, ["a"] * 4, AlignmentConfig(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"), ("red", "blue", "a"), max_tokens=8)
+
+
+def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
+    rows = [Content("a red", RED), Content("a blue", RED), Content("a red", BLUE)]
+    images, texts = (
+        ImageTextConfig(model=str(clip), max_length=8, output=part).build(tmp_path).encode(rows)
+        for part in ("image", "text")
+    )
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(texts[0], texts[2])
+    pairs = ImageTextConfig(model=str(clip), max_length=8).build(tmp_path).encode(rows)
+    np.testing.assert_allclose(pairs, pair_features(images, texts), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["pair", "image", "text"])
+def test_what_was_read_one_by_one_without_weights_is_encoded_alike(clip, tmp_path, output):
+    config = ImageTextConfig(model=str(clip), max_length=8, output=output)
+    rows = [Content("a red", RED), Content("a blue", BLUE), Content("a", RED)]
+    encoder, read = config.build(tmp_path), config.reader(tmp_path)
+    ready = [read(row) for row in rows]
+    assert all((row.pixels is None) == (output == "text") for row in ready)
+    np.testing.assert_array_equal(encoder.encode(ready), encoder.encode(rows))
+    np.testing.assert_array_equal(encoder.encode([encoder.read(row) for row in rows]), encoder.encode(rows))
+
+
+def test_encoders_of_the_parts_of_one_model_share_it(clip, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(*arguments, **options):
+        loaded.append(PretrainedDual(*arguments, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(image_text, "PretrainedDual", load)
+    config = ImageTextConfig(model=str(clip), max_length=5, output="image")
+    parts = [each.build(tmp_path) for each in (config, config.of_part("text"))]
+    assert len(loaded) == 1
+    assert len({each.identity for each in parts}) == 2
+
+
+def test_clip_refuses_more_tokens_than_it_takes(clip, tmp_path):
+    with pytest.raises(ConfigError, match="max_length = 64, but the model takes 8 tokens"):
+        ImageTextConfig(model=str(clip)).build(tmp_path)
+
+
+def test_clip_names_the_input_whose_picture_is_none(clip, tmp_path):
+    with pytest.raises(UnreadableError) as caught:
+        ImageTextConfig(model=str(clip), max_length=8).build(tmp_path).encode([Content("a", RED), Content("a")])
+    assert list(caught.value.faults) == [1]
+
+
+def test_a_folder_without_a_dual_encoder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AssetError, match=f"cannot load the encoder.*{tmp_path}"):
+        ImageTextConfig(model=str(tmp_path), max_length=8).build(tmp_path)
+
+
+def test_what_decides_the_features_decides_the_identity(clip, tmp_path):
+    base = ImageTextConfig(model=str(clip), max_length=8)
+    identity = base.identity(tmp_path)
+    assert base.model_copy(update={"batch_size": 1}).identity(tmp_path) == identity
+    for change in ({"output": "image"}, {"max_length": 6}, {"max_pixels": 1000}):
+        assert base.model_copy(update=change).identity(tmp_path) != identity
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "either `model` or `towers`"),
+        ({"towers": {"image": {"kind": "pixels"}, "text": {"kind": "pixels"}}}, "does not read the text alone"),
+        ({"towers": {"image": {"model": "m"}, "text": {"model": "m"}}}, "does not read the image alone"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(ImageTextConfig, values)
+
+
+def test_towers_that_were_never_aligned_say_what_to_do(tmp_path):
+    towers = TowersConfig(image=PixelsConfig(), text=TextEncoderConfig(model="m"))
+    with pytest.raises(ConfigError, match=r"has not been fitted.*`kcm run` fits it"):
+        ImageTextConfig(towers=towers).build(tmp_path)
+
+
+def test_a_saved_head_reads_as_a_dual_encoder(clip, tmp_path):
+    towers = TowersConfig(image=PixelsConfig(side=4), text=TextEncoderConfig(model=str(clip), max_length=8))
+    head = AlignmentHead(48, 16, 5).eval()
+    save_aligned(tmp_path, towers, head)
+    loaded = AlignmentHead.load(tmp_path)
+    assert torch.equal(loaded.image.weight, head.image.weight)
+    assert ImageTextConfig(model=str(tmp_path)).identity(tmp_path).endswith("-pair")
+
+
+def test_a_pretrained_model_gives_the_same_in_either_runtime(clip, tmp_path):
+    inputs = [Content("red", RED), Content("a blue square", BLUE)]
+    by_torch, by_onnx = (
+        ImageTextConfig(model=str(clip), max_length=8, runtime=runtime).load(tmp_path) for runtime in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(by_onnx.encode(inputs), by_torch.encode(inputs), atol=1e-5)
+    assert by_onnx.identity == by_torch.identity
+    assert len(list(tmp_path.glob(".onnx/*/network.onnx"))) == 2
+
+
+def test_a_pretrained_model_in_int8_is_another_encoder_whatever_the_batch(clip, tmp_path):
+    inputs = [Content("red", RED), Content("a blue square", BLUE)]
+    low, full = (
+        ImageTextConfig(model=str(clip), max_length=8, precision=p).load(tmp_path) for p in ("int8", "float32")
+    )
+    np.testing.assert_array_equal(low.encode(inputs), np.concatenate([low.encode([each]) for each in inputs]))
+    assert np.abs(low.encode(inputs) - full.encode(inputs)).max() > 1e-5
+    assert low.identity != full.identity
+
+
+def test_towers_have_their_own_runtime():
+    with pytest.raises(ConfigError, match="give runtime and precision to the towers"):
+        parse_config(
+            ImageTextConfig, {"towers": {"image": {"kind": "pixels"}, "text": {"model": "m"}}, "runtime": "onnx"}
+        )
+
+
+def test_what_earlier_versions_wrote_of_a_model_has_no_new_keys():
+    assert not {"runtime", "precision", "dtype"} & ImageTextConfig(model="m").model_dump().keys()

@@ -1,0 +1,312 @@
+"""A trainer is the same for any number of ranks and any interruption, and its learners differ as they should."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from kcm.bundle.sealed import SealedFolder, sealing, write_state
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.learners import (
+    Batch,
+    DerConfig,
+    EwcConfig,
+    FinetuneConfig,
+    JointConfig,
+    LearnerConfig,
+    LwfConfig,
+    ReplayConfig,
+    SiConfig,
+)
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
+from kcm.metrics.continual import summarise
+
+LEARNERS = [
+    FinetuneConfig(),
+    JointConfig(),
+    ReplayConfig(memory=40, batch_size=17),
+    ReplayConfig(memory=40, batch_size=17, margin=2.0),
+    DerConfig(memory=40, batch_size=17),
+    LwfConfig(),
+    EwcConfig(),
+    EwcConfig(fisher="empirical", online=True, decay=0.9),
+    SiConfig(),
+]
+
+
+def final_accuracy(trainer: Trainer) -> float:
+    trainer.run()
+    return float(np.mean(trainer.accuracy["small"][-1]))
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_joint_beats_replay_beats_finetuning(make_trainer, digits, kind) -> None:
+    finetune, replay, joint = (
+        final_accuracy(make_trainer(digits, learner, kind=kind))
+        for learner in (FinetuneConfig(), ReplayConfig(memory=60), JointConfig())
+    )
+    assert finetune < 0.35  # classes of the last task alone
+    assert replay > finetune + 0.2
+    assert joint > 0.9
+    assert joint > replay
+
+
+def test_replay_without_memory_is_finetuning(make_trainer, digits) -> None:
+    without, finetune = make_trainer(digits[:2], ReplayConfig(memory=0)), make_trainer(digits[:2], FinetuneConfig())
+    without.run()
+    finetune.run()
+    assert without.accuracy == finetune.accuracy
+    for ours, theirs in zip(without.collaborator.parameters(), finetune.collaborator.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+WALKS = [(learner, False) for learner in LEARNERS] + [(DerConfig(memory=40, batch_size=17), True), (EwcConfig(), True)]
+
+
+@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
+def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
+    make_trainer, digits, learner, mask_unseen, tmp_path
+) -> None:
+    make = functools.partial(make_trainer, digits[:3], learner, epochs=2, mask_unseen=mask_unseen)
+    undisturbed = make()
+    while not undisturbed.done:
+        if undisturbed.position.total in (1, 12, 17, 24, 31):  # 12 steps a task: within each, and just after two
+            torch.save(undisturbed.state_dict(), tmp_path / f"{undisturbed.position.total}.pt")
+        undisturbed.step()
+    saved = sorted(tmp_path.glob("*.pt"))
+    assert len(saved) == 5
+    for path in saved:
+        resumed = make()
+        resumed.load_state_dict(torch.load(path, weights_only=True))
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        for ours, theirs in zip(resumed.collaborator.parameters(), undisturbed.collaborator.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=repr)
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_trainer, digits, learner, steps, tmp_path) -> None:
+    trainer = make_trainer(digits[:2], learner, epochs=1)
+    for _ in range(steps):
+        trainer.step()
+    with sealing(tmp_path / "bundle", "manifest.json", 1) as draft:
+        write_state(draft / "learner", trainer.learner.state_dict())
+    found = SealedFolder(tmp_path / "bundle", "manifest.json", 1).state("learner")
+    _assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
+
+
+def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_trainer, uneven, on_ranks) -> None:
+    def trained(ranks: Ranks) -> list[dict]:
+        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
+        for trainer in trainers:
+            trainer.run()
+        return [trainer.state_dict() for trainer in trainers]
+
+    one, two, four = (on_ranks(n, trained) for n in (1, 2, 4))
+    for other in (two, four):
+        for ours, theirs in zip(other, one, strict=True):
+            assert ours["learner"].get("memory", {}).get("ids") == theirs["learner"].get("memory", {}).get("ids")
+            _assert_close(ours["collaborator"], theirs["collaborator"], atol=2e-4, rtol=1e-3)
+            _assert_close(ours["learner"], theirs["learner"], atol=1e-3, rtol=1e-2)
+
+
+def _assert_close(ours, theirs, **tolerance: float) -> None:
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, **tolerance, equal_nan=True)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            _assert_close(ours[key], value, **tolerance)
+    else:
+        assert ours == theirs
+
+
+def _first(task: TensorRows, split: str, count: int):
+    return task.ids(split)[:count], task.take(split, torch.arange(count))
+
+
+@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
+def test_gradients_do_not_depend_on_the_rank_count(make_trainer, digits, learner, mask_unseen) -> None:
+    make = functools.partial(make_trainer, digits[:2], learner, epochs=2, mask_unseen=mask_unseen)
+    alone = make()
+    for _ in range(17):  # a task of 12 steps, and the next one's up to its uneven last batch
+        alone.step()
+    state = alone.state_dict()
+    expected = _gradients([alone])
+    for world_size in (2, 3, 7):
+        trainers = [make() for _ in range(world_size)]
+        for rank, trainer in enumerate(trainers):
+            trainer.load_state_dict(state)
+            trainer.ranks = Ranks(rank, world_size)
+        for ours, theirs in zip(_gradients(trainers), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def _gradients(trainers: list[Trainer]) -> list[torch.Tensor]:
+    """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
+    for trainer in trainers:
+        trainer._optimizer.zero_grad()
+        trainer._loss(*trainer._step_batch()).backward()
+    parameters = dict(trainers[0].collaborator.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.grad = torch.stack([trainer.collaborator.get_parameter(name).grad for trainer in trainers]).sum(0)
+    with torch.no_grad():
+        trainers[0].learner.before_update(parameters)
+    return [parameter.grad for parameter in parameters.values()]
+
+
+def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:
+    state = make_trainer(digits[:2], FinetuneConfig()).state_dict()
+    with pytest.raises(ArtefactError, match=r"digits-0.*digits-1"):
+        make_trainer(digits[1:3], FinetuneConfig()).load_state_dict(state)
+
+
+def test_a_task_without_test_rows_is_refused(make_trainer, digits) -> None:
+    empty = TensorRows("empty", {"train": _first(digits[0], "train", 3), "test": _first(digits[0], "test", 0)})
+    with pytest.raises(DataError, match="empty"):
+        make_trainer([empty], FinetuneConfig())
+
+
+def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_trainer, digits) -> None:
+    network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
+    trainer = make_trainer(digits[:2], JointConfig(), epochs=1, network=network)
+    mean = digits[0].take("train", torch.arange(digits[0].num_rows("train"))).features.mean(0)
+    trainer.run()
+    torch.testing.assert_close(trainer.collaborator.normalizer.mean, mean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        LwfConfig(strength=0),
+        EwcConfig(strength=0),
+        EwcConfig(strength=0, fisher="empirical", online=True),
+        SiConfig(strength=0),
+        DerConfig(memory=40, alpha=0, beta=0),
+        ReplayConfig(memory=0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
+    make_trainer, digits, learner, shared
+) -> None:
+    network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
+
+    def weights(learner: LearnerConfig) -> torch.Tensor:
+        trainer = make_trainer(digits[:3], learner, epochs=1, network=network)
+        trainer.run()
+        return torch.cat([p.detach().flatten() for p in trainer.collaborator.parameters()])
+
+    finetuned = weights(FinetuneConfig())
+    assert torch.equal(weights(learner), finetuned)
+    switched_on = type(learner)(**({"memory": 40} if "memory" in type(learner).model_fields else {}))
+    assert not torch.allclose(weights(switched_on), finetuned, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
+    joint = final_accuracy(make_trainer([_merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
+    halves = [_merged(digits[:2]), _merged(digits[2:])]
+    for learner in (ReplayConfig(memory=2000, batch_size=64), DerConfig(memory=2000, batch_size=64)):
+        assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06, learner
+
+
+def _merged(tasks: list[TensorRows]) -> TensorRows:
+    """All rows of some tasks as one."""
+    splits = {}
+    for split in ("train", "test"):
+        parts = [_first(task, split, task.num_rows(split)) for task in tasks]
+        ids = [each for ids, _ in parts for each in ids]
+        splits[split] = ids, functools.reduce(Batch.join, [rows for _, rows in parts])
+    return TensorRows(" and ".join(task.name for task in tasks), splits)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_springs_lose_less_than_finetuning_where_domains_follow_each_other(make_trainer, domains, kind) -> None:
+    def lost(learner: LearnerConfig) -> float:
+        trainer = make_trainer(domains, learner, kind=kind, epochs=4)
+        trainer.run()
+        return summarise(trainer.accuracy["small"])["forgetting_first"]
+
+    finetuning = lost(FinetuneConfig())
+    assert finetuning > 0.3
+    for learner in (EwcConfig(), EwcConfig(fisher="empirical"), EwcConfig(online=True), SiConfig()):
+        assert lost(learner) < finetuning - 0.1, learner
+
+
+@pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
+def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_trainer, digits, learner) -> None:
+    tasks = [
+        TensorRows(f"task-{number}", {split: _first(digits[number % 5], split, 12) for split in ("train", "test")})
+        for number in range(16)
+    ]
+    for number, task in enumerate(tasks):
+        task.ids("train")[:] = [f"{number}-{row}" for row in range(12)]
+    trainer, sizes = make_trainer(tasks, learner, epochs=1), []
+    while not trainer.done:
+        if trainer.step():
+            sizes.append(_size(trainer.learner.state_dict()))
+    assert len(set(sizes[5:])) == 1
+    assert sizes[-1] <= 4 * sum(p.numel() for p in trainer.collaborator.parameters())
+
+
+def _size(state) -> int:
+    """Numbers and names in a state."""
+    if isinstance(state, torch.Tensor):
+        return state.numel()
+    if isinstance(state, dict | list):
+        return sum(_size(part) for part in (state.values() if isinstance(state, dict) else state))
+    return 1
+
+
+@pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
+def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_trainer, digits, learner) -> None:
+    trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
+    assert trainer.baseline["small"] == [None] * 5
+    for _ in range(trainer.steps_in_task - 1):
+        trainer.step()
+    assert trainer.collaborator.num_labels == len(trainer.collaborator.judge.layers[0].weight) == 2
+    assert trainer.evaluate(num_learned=5)["small"][1:] == [0.0] * 4  # none of their labels is ever answered
+    trainer.run()
+    matrix = trainer.accuracy["small"]
+    assert [[value is None for value in row] for row in matrix] == [[j > i for j in range(5)] for i in range(5)]
+    measured = summarise(matrix, trainer.baseline["small"])
+    assert measured["fwt"] is None
+    assert measured["average_accuracy"] == pytest.approx(np.mean(matrix[-1]))
+
+
+def test_the_accuracy_under_masking_is_that_of_a_choice_among_the_seen_labels(make_trainer, digits) -> None:
+    trainer = make_trainer(digits, FinetuneConfig(), epochs=1, mask_unseen=True)
+    while not trainer.step():
+        pass
+    rows = digits[0].take("test", torch.arange(digits[0].num_rows("test")))
+    outputs = dict(zip(("judge", "small"), trainer.collaborator(rows.features), strict=True))
+    for name, logits_NC in outputs.items():
+        right = logits_NC[:, :2].argmax(-1) == rows.labels
+        assert trainer.accuracy[name][0][0] == pytest.approx(float(right.float().mean()))
+
+
+def test_masking_changes_nothing_where_all_labels_come_with_the_first_task(make_trainer, domains) -> None:
+    network = NetworkConfig(hidden=(8,), grid_size=3, zero_start=True)  # outputs are drawn differently
+    plain, masked = (
+        make_trainer(domains[:2], FinetuneConfig(), epochs=1, mask_unseen=mask, network=network)
+        for mask in (False, True)
+    )
+    plain.run()
+    masked.run()
+    assert masked.accuracy["small"][-1] == plain.accuracy["small"][-1]
+
+
+def test_a_memory_without_room_for_every_label_is_refused(make_trainer, digits) -> None:
+    for learner in (ReplayConfig(memory=9), DerConfig(memory=9)):
+        with pytest.raises(ConfigError, match=r"memory = 9 .* labels, 10"):
+            make_trainer(digits, learner)
+    make_trainer(digits, ReplayConfig(memory=10))

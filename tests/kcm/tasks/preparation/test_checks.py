@@ -1,0 +1,44 @@
+"""Small tables whose draw lacks something are told what mends it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kcm.errors import DataError
+from kcm.tasks.preparation.checks import SplitError
+
+
+def test_the_salt_that_is_named_works_and_is_the_first_that_does(write_csv, build, labelled):
+    path = write_csv(labelled(16, 3))  # most salts leave a class or a split of so few rows empty
+    with pytest.raises(SplitError, match=r"tasks\.salt=\d+ draws splits with all that they need") as caught:
+        build(path, num_tasks=1)
+    salt = caught.value.salt
+    assert salt
+    build(path, num_tasks=1, salt=salt)
+    for lower in range(salt):
+        with pytest.raises(SplitError):
+            build(path, num_tasks=1, salt=lower)
+
+
+def test_the_error_names_the_split_and_the_label_and_how_many_rows_it_takes(write_csv, build, labelled):
+    path = write_csv([*labelled(60, 2), *((f"rare {i}", f"rare {i}") for i in range(20))])
+    with pytest.raises(SplitError, match=r"class 'rare \d+' of task 'task-1' has no train rows") as caught:
+        build(path, num_tasks=1)
+    # one row more trains with probability 1/2: four of five do not at least once in ten
+    assert re.search(r"Add about 4 rows of class 'rare \d+'", str(caught.value))
+    assert caught.value.salt is None
+
+
+def test_no_salt_helps_given_splits(write_csv, build):
+    rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "certify") for i in range(40)]
+    rows += [(f"test {i}", "class-0", "test") for i in range(40)]
+    with pytest.raises(DataError, match=r"all test rows .* of one class, 'class-0' .*Add test rows of every class"):
+        build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
+
+
+def test_the_default_salt_is_the_seed(write_csv, build, labelled):
+    path = write_csv(labelled(200, 2))
+    first, second = (build(path, num_tasks=1, **choice).rows(0) for choice in ({"seed": 5}, {"seed": 1, "salt": 5}))
+    assert first.equals(second)

@@ -1,0 +1,126 @@
+"""A sequence is the same files whatever the blocks, buckets and shards in which its rows go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.config import parse_config
+from kcm.errors import DataError
+from kcm.tasks import SPLITS, TasksConfig, build, shards
+from kcm.tasks.build import in_process, write_sequence
+from kcm.tasks.preparation import blocks, exchange
+from kcm.tasks.rows import Record, rows_of
+from kcm.tasks.sequence import read_rows
+from kcm.tasks.shards import task_shards
+from kcm.tasks.sources import Source, TableShard
+
+
+def some_rows(count: int = 1200) -> pa.Table:
+    """Rows of every kind: documents, texts that repeat, ids that repeat, out-of-scope and unlabelled rows, bad ones."""
+    draw = np.random.default_rng(0)
+    records = []
+    for i in range(count):
+        text = f"Größe {draw.integers(3 * count // 4)}\u2003naïve ✓" if i % 7 else f"  Plain TEXT {i % 91} "
+        label = "" if i % 13 == 0 else "none" if i % 17 == 0 else f"label-{i % 4}"
+        group = f"document {i // 3}" if i % 2 else ""
+        records.append(Record(f"r{i % (count - 5)}", "" if i % 301 == 0 else text, label, group, task="xy"[i % 8 > 3]))
+    return rows_of(records)
+
+
+CONFIG = {
+    "max_rows_per_task": 400,
+    "max_bad_rows": "5%",
+    "long_tail": {"imbalance_factor": 2},
+    "unlabelled": "keep",
+    "out_of_scope": "keep",
+}
+
+
+def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -> tuple[str, dict[str, bytes]]:
+    """The digest and the files of the sequence of some shards."""
+    source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(rows)), (), "none")
+    digest = write_sequence(parse_config(TasksConfig, CONFIG), folder, source, 3, workers=workers)
+    return digest, {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def last_first(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
+    """Workers that begin at the other end."""
+    return [function(item) for item in items[::-1]][::-1]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
+    return written(tmp_path_factory.mktemp("whole") / "sequence", [some_rows()])
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 100])
+def test_neither_blocks_nor_shards_of_the_source_change_a_byte(
+    block_rows: int, whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "SHARD_ROWS", block_rows * 10)
+    rows = some_rows()
+    bounds = [0, 10, 10, 500, 1200]
+    tables = [rows.slice(start, stop - start) for start, stop in pairwise(bounds)]
+    assert written(tmp_path / "parts", tables, last_first) == whole
+
+
+def test_the_number_of_buckets_merged_at_once_changes_no_byte(
+    whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_ROWS_AT_ONCE", 100)
+    assert len(exchange.bucket_ranges(1200)) > 8
+    assert written(tmp_path / "buckets", [some_rows()]) == whole
+
+
+def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
+    rows = some_rows()
+    assert written(tmp_path / "same", [rows])[0] == whole[0]
+    used = read_rows(tmp_path / "same", 0)["id"][0].as_py()
+    kept = pa.array([row_id != used for row_id in rows["id"].to_pylist()])
+    assert written(tmp_path / "other", [rows.filter(kept)])[0] != whole[0]
+
+
+def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (shards, build):
+        monkeypatch.setattr(module, "SHARD_ROWS", 128)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 32)
+    records = [Record(str(i), f"text {i}", "ab"[i % 2]) for i in range(1000)]
+    config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 1})
+    write_sequence(config, tmp_path / "sequence", Source.of_records("rows", records), 0)
+    files = task_shards(tmp_path / "sequence", 0)
+    assert [len(pq.read_table(file)) for file in files] == [128] * 7 + [104]
+    rows = read_rows(tmp_path / "sequence", 0)
+    assert rows["split"].to_pylist() == sorted(rows["split"].to_pylist(), key=SPLITS.index)
+    for split in SPLITS:
+        numbers = [int(row["id"]) for row in rows.to_pylist() if row["split"] == split]
+        assert numbers == sorted(numbers)
+
+
+def test_one_text_in_all_rows_and_one_group_of_all_rows_are_a_row_of_the_shuffle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    merged = exchange.merged
+    monkeypatch.setattr(exchange, "merged", lambda records, how: seen.append(len(records)) or merged(records, how))
+    rows = rows_of([Record(str(i), "the same", "ab"[i % 2], group="one") for i in range(4000)])
+    source = Source("rows", tuple(TableShard(str(i), rows.slice(i * 1000, 1000)) for i in range(4)))
+    config = parse_config(TasksConfig, {"num_tasks": 1, "scenario": "class_incremental"})
+    with pytest.raises(DataError, match=r"has no \w+ rows"):
+        write_sequence(config, tmp_path / "sequence", source, 0)
+    assert max(seen[-2:]) == 4  # the last two merges are those of contents and groups over the four blocks
+
+
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
+    for number, shards_ in enumerate(((), (TableShard("empty", some_rows().slice(0, 0)),))):
+        with pytest.raises(DataError, match="there are no rows"):
+            write_sequence(TasksConfig(), tmp_path / str(number), Source("rows", shards_), 0)

@@ -1,0 +1,215 @@
+"""Columns of many tables become one: they widen, or are refused by the names of the column and the two files."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kcm.errors import DataError
+from kcm.tasks.readers import files
+from kcm.tasks.readers.files import FilesSource
+from kcm.tasks.rows import row_schema
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """`folder(a={…}, b={…})` writes a Parquet file for each, with a text and a label where none are given."""
+
+    def write(**tables: Any) -> Path:
+        for name, columns in tables.items():
+            size = len(next(iter(columns.values())))
+            whole = {"text": ["t"] * size, "label": ["x"] * size} | columns
+            pq.write_table(pa.table(whole), tmp_path / f"{name}.parquet")
+        return tmp_path
+
+    return write
+
+
+def column(folder: Path, name: str, **config: Any) -> list[Any]:
+    source = FilesSource(path=f"{folder}/*.parquet", **config).build(folder)
+    return [value for table in source.tables() for value in table[name].to_pylist()]
+
+
+WHEN = datetime.datetime(2026, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (pa.array(["a", None, ""]), ["a", None, ""]),
+        (pa.array([3, None]), ["3", None]),
+        (pa.array([1.0, 2.5, 1e20, float("nan"), None]), ["1.0", "2.5", "1e+20", None, None]),
+        (pa.array([True, None]), ["True", None]),
+        (pa.array([WHEN], pa.timestamp("us")), [str(WHEN)]),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), ["b", "a", "b"]),
+        (pa.array(["a"], pa.large_string()), ["a"]),
+        (pa.nulls(2), [None, None]),
+    ],
+)
+def test_every_type_becomes_text_as_python_writes_it(folder: Any, values: pa.Array, text: list[str | None]) -> None:
+    assert column(folder(a={"label": values}), "label") == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ([3], [4.0, None], ["3", "4", None]),
+        ([3], [4.5, 4.0], ["3", "4.5", "4"]),
+        ([3.5], [4], ["3.5", "4.0"]),
+        ([3], ["x"], ["3", "x"]),
+        (["x"], [3.0], ["x", "3.0"]),
+        ([None], [3], [None, "3"]),
+        ([3], [None], ["3", None]),
+    ],
+)
+def test_a_column_widens_from_integers_to_numbers_to_text(
+    folder: Any, first: list[Any], second: list[Any], text: list[str | None]
+) -> None:
+    assert column(folder(a={"label": first}, b={"label": second}), "label") == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (["x"], [True], r"column 'label' holds truths \(bool\), in .*a\.parquet it holds text .*b\.parquet"),
+        ([3], [WHEN], r"column 'label' holds times .*in .*a\.parquet it holds integers"),
+        (["x"], [["y"]], r"column 'label' holds list<.*>, not text .*b\.parquet"),
+        ([["x"]], [["y"]], r"column 'label' holds list<.*>, not text .*a\.parquet"),
+    ],
+)
+def test_a_column_of_another_kind_is_refused_by_its_name_and_both_files(
+    folder: Any, first: list[Any], second: list[Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        column(folder(a={"label": first}, b={"label": second}), "label")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_a_later_file_lacks_or_adds_is_refused_by_name(folder: Any) -> None:
+    path = folder(a={"doc": ["d"]}, b={"dok": ["d"]})
+    with pytest.raises(DataError, match=r"no column 'doc' \(group_column\) .*b\.parquet.*mean 'dok'"):
+        column(path, "group", group_column="doc")
+    assert column(path, "group") == ["", ""]
+    folder(b={"split": ["test"]})
+    with pytest.raises(DataError, match=r"a column 'split', which .*a\.parquet lacks .*b\.parquet.*split_column"):
+        column(path, "split")
+
+
+def test_an_optional_key_may_come_late_and_one_that_never_comes_is_refused(tmp_path: Path) -> None:
+    rows = [{"text": "t", "label": "x"}] * 3 + [{"text": "t", "label": "x", "doc": 7}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (table,) = FilesSource(path=str(path), group_column="doc").build(tmp_path).tables()
+    assert table["group"].to_pylist() == [None, None, None, "7"]
+    with pytest.raises(DataError, match=r"no column 'dog' .*mean 'doc'"):
+        FilesSource(path=str(path), group_column="dog").build(tmp_path)
+
+
+def test_folders_called_key_value_are_columns(folder: Any, tmp_path: Path) -> None:
+    for topic, split in (("caf%C3%A9 1", "train"), ("__HIVE_DEFAULT_PARTITION__", "dev")):
+        (tmp_path / f"topic={topic}" / f"split={split}").mkdir(parents=True)
+        pq.write_table(pa.table({"text": ["t"], "label": ["x"]}), tmp_path / f"topic={topic}/split={split}/1.parquet")
+    source = FilesSource(path=str(tmp_path), task_column="topic").build(tmp_path)
+    (first, second) = [table.to_pylist()[0] for table in source.tables()]
+    assert (first["task"], first["split"], first["id"]) == (
+        None,
+        "dev",
+        "topic=__HIVE_DEFAULT_PARTITION__/split=dev/1-1",
+    )
+    assert (second["task"], second["split"]) == ("café 1", "train")
+
+
+def test_many_files_of_one_split_belong_to_it_and_others_are_left_out(folder: Any) -> None:
+    path = folder(**{name: {"text": [name]} for name in ("train-00001-of-2", "train_0", "dev", "trained", "other")})
+    source = FilesSource(path=str(path)).build(path)
+    assert [(row.text, row.split, row.id) for row in source.records] == [
+        ("dev", "val", "dev-1"),
+        ("train-00001-of-2", "train", "train-00001-of-2-1"),
+        ("train_0", "train", "train_0-1"),
+    ]
+
+
+def test_a_list_of_paths_is_read_in_its_order_with_ids_below_what_they_have_in_common(
+    folder: Any, tmp_path: Path
+) -> None:
+    folder(b={"text": ["2"]})
+    (tmp_path / "deep").mkdir()
+    pq.write_table(pa.table({"text": ["1"], "label": ["x"]}), tmp_path / "deep" / "b.parquet")
+    assert FilesSource(path=f"{tmp_path}/deep/*.parquet").build(tmp_path).name == "deep"
+    source = FilesSource(path=(str(tmp_path / "deep"), str(tmp_path / "b.parquet"))).build(tmp_path)
+    assert [(row.text, row.id) for row in source.records] == [("1", "deep/b-1"), ("2", "b-1")]
+
+
+def test_the_row_groups_of_a_large_file_are_shards_that_give_the_same_rows(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder() / "rows.parquet"
+    table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
+    pq.write_table(table, path, row_group_size=90)
+    whole = FilesSource(path=str(path)).build(path)
+    monkeypatch.setattr(files, "_SHARD_BYTES", path.stat().st_size // 4)
+    source = FilesSource(path=str(path)).build(path)
+    assert (len(whole.shards), len(source.shards)) == (1, 5)
+    again = pickle.loads(pickle.dumps(source.shards))
+    parts = [pa.concat_tables(shard.read()) for shard in again]
+    assert pa.concat_tables(parts).combine_chunks().equals(pa.concat_tables(whole.tables()).combine_chunks())
+    assert parts[0].schema == row_schema()
+
+
+def test_pictures_of_paths_come_a_few_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"file")
+    (tmp_path / "rows.csv").write_text("image,label\n" + "a.png,x\n" * 600 + "gone.png,x\n,x\n")
+    source = FilesSource(path=str(tmp_path / "rows.csv"), text_column=None, image_column="image").build(tmp_path)
+    tables = list(source.tables())
+    assert [len(table) for table in tables] == [256, 256, 90]
+    last = tables[-1].to_pylist()[-2:]
+    assert (last[0]["fault"], last[1]["image"]) == ("no image file 'gone.png': No such file or directory", None)
+
+
+def test_pictures_may_lie_in_an_object_store_and_not_outside_of_their_folder(
+    put: Callable[[str, bytes], str],
+) -> None:
+    put("pictures/deep/a.png", b"file")
+    put("secret.png", b"secret")
+    uri = put("pictures/rows.csv", b"image,label\ndeep/a.png,x\n../secret.png,x\ngone.png,x\n")
+    rows = list(FilesSource(path=uri, text_column=None, image_column="image").build(Path()).records)
+    assert rows[0].image == b"file"
+    assert [row.fault for row in rows[1:]] == [
+        "image file '../secret.png' does not lie below 's3://rows/pictures'; an image root may allow more",
+        "no image file 'gone.png': no such file",
+    ]
+
+
+def test_rows_of_a_store_are_those_of_the_same_files_here(put: Callable[[str, bytes], str], folder: Any) -> None:
+    path = folder(train={"text": ["größe", "b"]}, test={"text": ["c"]})
+    for name in ("train", "test"):
+        uri = put(f"an a b/{name}.parquet", (path / f"{name}.parquet").read_bytes())
+    here, there = (FilesSource(path=each).build(path) for each in (str(path), uri.replace("/test.parquet", "")))
+    assert list(here.records) == list(there.records)
+    assert there.name == "an a b"
+    with pytest.raises(DataError, match=r"the bucket 'absent' does not exist"):
+        FilesSource(path=uri.replace("rows/", "absent/")).build(path)
+
+
+@pytest.mark.parametrize("number", [7, 40])
+def test_a_shard_that_is_cut_is_named_and_the_rows_before_it_are_read(folder: Any, number: int) -> None:
+    path = folder(**{f"part-{each:02}": {"text": [str(each)]} for each in range(50)})
+    broken = path / f"part-{number:02}.parquet"
+    broken.write_bytes(broken.read_bytes()[:-20])
+
+    def texts() -> Iterator[str]:
+        for table in FilesSource(path=str(path)).build(path).tables():
+            yield from table["text"].to_pylist()
+
+    reading = texts()
+    assert [next(reading) for _ in range(number)] == [str(each) for each in range(number)]
+    with pytest.raises(DataError, match=rf"part-{number:02}\.parquet"):
+        next(reading)

@@ -1,0 +1,62 @@
+"""Tables as people have them, and what their columns are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kcm.tasks.readers.guess import guess_columns
+
+N = 60
+TEXTS = [f"please help me with thing {number}" for number in range(N)]
+LABELS = ["refund", "card", "other"] * (N // 3)
+
+
+def test_names_tell() -> None:
+    frame = pd.DataFrame(
+        {
+            "id": range(N),
+            "Text": TEXTS,
+            "Label": LABELS,
+            "domain": ["a", "b"] * (N // 2),
+            "user": [f"u{number // 2}" for number in range(N)],
+            "split": ["train", "dev", "test"] * (N // 3),
+            "gpt": LABELS[1:] + LABELS[:1],
+        }
+    )
+    found = guess_columns(frame)
+    assert vars(found) == {
+        "text": "Text",
+        "image": None,
+        "label": "Label",
+        "id": "id",
+        "group": "user",
+        "task": "domain",
+        "split": "split",
+        "large": "gpt",
+    }
+
+
+def test_contents_tell_where_names_do_not() -> None:
+    frame = pd.DataFrame({"n": np.arange(N) * 1.5, "what they wrote": TEXTS, "verdict": LABELS, "mark": TEXTS[::-1]})
+    found = guess_columns(frame.assign(mark=[f"m{number}" for number in range(N)]))
+    assert (found.text, found.label, found.id, found.large) == ("what they wrote", "verdict", None, None)
+
+
+@pytest.mark.parametrize("cells", [[b"png"] * N, [f"{number}.PNG" for number in range(N)]])
+def test_pictures_are_found(cells: list[object]) -> None:
+    found = guess_columns(pd.DataFrame({"what": cells, "class": LABELS}))
+    assert (found.image, found.label, found.text) == ("what", "class", None)
+
+
+def test_an_id_that_repeats_is_none_and_a_split_of_other_words_is_none() -> None:
+    frame = pd.DataFrame({"id": [1, 1, *range(2, N)], "text": TEXTS, "label": LABELS, "split": ["a", "b"] * (N // 2)})
+    found = guess_columns(frame)
+    assert (found.id, found.split) == (None, None)
+
+
+def test_what_is_known_is_not_guessed() -> None:
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS, "intent": LABELS[1:] + LABELS[:1]})
+    assert guess_columns(frame, label="intent").label == "intent"
+    assert guess_columns(frame, label="intent").large == "label"

@@ -1,0 +1,39 @@
+"""Data sets of the hub become the same tables as files do."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+
+from kcm.assets import hub
+from kcm.errors import AssetError, DataError
+from kcm.tasks.readers.hub import HubSource
+from kcm.tasks.rows import Record
+
+
+def test_class_labels_come_by_name_and_splits_by_theirs(monkeypatch, tmp_path):
+    def export(repo, subset, revision, *, folder, **_):
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "intent": datasets.ClassLabel(names=["no", "yes"])}
+        )
+        rows = {"train": {"text": ["a", "b"], "intent": [1, -1]}, "validation": {"text": ["c"], "intent": [0]}}
+        for split, columns in rows.items():
+            datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
+        return {split: folder / f"{split}.parquet" for split in rows}
+
+    monkeypatch.setattr(hub, "export_data_set", export)
+    source = HubSource(id="owner/name").build(tmp_path)
+    assert list(source.records) == [
+        Record("train-1", "a", "yes", split="train"),
+        Record("train-2", "b", None, split="train"),
+        Record("validation-1", "c", "no", split="validation"),
+    ]
+
+
+def test_a_data_set_that_cannot_be_loaded_points_to_local_files(monkeypatch, tmp_path):
+    def export(*_, **__):
+        raise AssetError("the hub did not answer within 5 s")
+
+    monkeypatch.setattr(hub, "export_data_set", export)
+    with pytest.raises(DataError, match=r"cannot load data set 'owner/name'.*did not answer.*source\.kind = files"):
+        HubSource(id="owner/name").build(tmp_path)

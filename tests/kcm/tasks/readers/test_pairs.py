@@ -1,0 +1,105 @@
+"""Pairs: as many that match as not, no caption that gives its answer away, and no picture in two splits."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kcm.errors import DataError
+from kcm.inputs.content import IMAGE, TEXT
+from kcm.tasks import TasksConfig, build_sequence
+from kcm.tasks.readers.pairs import PairsSource
+
+
+def picture(number: int, shade: int = 7) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number % 256, number // 256, shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def table(path: Path, num_rows: int, **columns: object) -> str:
+    rows = {
+        "id": [f"{path.stem}{number}" for number in range(num_rows)],
+        "image": [picture(number) for number in range(num_rows)],
+        "text": [f"caption {number}" for number in range(num_rows)],
+    }
+    pd.DataFrame(rows | columns).to_parquet(path)
+    return str(path)
+
+
+def pairs(path: str, **options: object) -> list:
+    return list(PairsSource(tables={"task": path}, id_column="id", **options).build(Path()).records)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 40, 41])
+def test_every_picture_and_every_caption_is_as_often_right_as_wrong(num_rows, tmp_path):
+    found = pairs(table(tmp_path / "p.parquet", num_rows))
+    assert Counter(pair.label for pair in found) == {"match": num_rows, "no match": num_rows}
+    for part in ("image", "text"):
+        labels = defaultdict(list)
+        for pair in found:
+            labels[getattr(pair, part)].append(pair.label)
+        assert all(sorted(each) == ["match", "no match"] for each in labels.values())
+    assert len({pair.id for pair in found}) == 2 * num_rows
+
+
+def test_pictures_of_equal_captions_never_stand_against_each_other(tmp_path):
+    texts = [f"caption {number // 3}" for number in range(30)]
+    found = pairs(table(tmp_path / "p.parquet", 30, text=texts))
+    own = {pair.image: pair.text for pair in found if pair.label == "match"}
+    assert all(pair.text != own[pair.image] for pair in found if pair.label == "no match")
+
+
+def test_no_picture_and_no_caption_is_in_two_splits(tmp_path):
+    pictures = {name: [picture(number, shade) for number in range(120)] for shade, name in enumerate(("one", "two"))}
+    tables = {name: table(tmp_path / f"{name}.parquet", 120, image=each) for name, each in pictures.items()}
+    config = TasksConfig(source=PairsSource(tables=tables, id_column="id"))
+    sequence = build_sequence(config, tmp_path, seed=0, reads=IMAGE | TEXT)
+    assert [task.name for task in sequence.tasks] == ["one", "two"]
+    assert sequence.label_names == ("match", "no match")
+    rows = sequence.rows(0).to_pandas()
+    for part in ("image", "text"):
+        assert rows.groupby(part)["split"].nunique().max() == 1
+
+
+def test_another_seed_pairs_otherwise_and_the_same_one_alike(tmp_path):
+    path = table(tmp_path / "p.parquet", 40)
+    first, again, other = (pairs(path, pair_seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert {pair.id for pair in first} != {pair.id for pair in other}
+
+
+def test_given_splits_are_paired_within(tmp_path):
+    splits = ["train"] * 20 + ["test"] * 10
+    found = pairs(table(tmp_path / "p.parquet", 30, split=splits))
+    split_of = {pair.text: pair.split for pair in found if pair.label == "match"}
+    assert all(split_of[pair.text] == pair.split for pair in found)
+
+
+def test_bad_rows_are_named_and_the_others_paired_all_the_same(tmp_path):
+    columns = {
+        "text": ["x" * 10_000, "", *(f"caption {number}" for number in range(2, 30))],
+        "image": [picture(0), picture(1), b"", b"not a picture", *(picture(number) for number in range(4, 30))],
+    }
+    config = TasksConfig(
+        source=PairsSource(tables={"task": table(tmp_path / "p.parquet", 30, **columns)}, id_column="id"),
+        max_bad_rows=10,
+        fractions={"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2},
+    )
+    sequence = build_sequence(config, tmp_path, seed=0, reads=IMAGE | TEXT)
+    reasons = {row.id.split(" / ")[0]: row.reason for row in sequence.bad_rows}
+    assert reasons["p0"] == "the caption has 10,000 characters, more than 2,000"
+    assert reasons["p1"] == "empty text"
+    assert reasons["p2"] == "missing image"
+    assert reasons["p3"].startswith("not an image")
+    assert len(sequence.rows(0)) >= 2 * 26 - 1
+
+
+def test_one_caption_alone_cannot_be_paired(tmp_path):
+    with pytest.raises(DataError, match="table 'task' needs two captions"):
+        pairs(table(tmp_path / "p.parquet", 2, text=["the same", "The same"]))
