@@ -11,8 +11,8 @@ from kcm.encoders.config import EncoderConfig, TowersConfig
 _MODULES = {
     "ImageEncoder": "image",
     "ImageEncoderConfig": "image",
-    "ImageTextConfig": "image_text",
-    "ImageTextEncoder": "image_text",
+    "ImageTextConfig": "dual.image_text",
+    "ImageTextEncoder": "dual.image_text",
     "PixelsConfig": "pixels",
     "PixelsEncoder": "pixels",
     "PrecomputedConfig": "precomputed",
