@@ -84,7 +84,10 @@ def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
             left_out_N[out_N] = _nothing_gained(control, part, values_NF)
         found[name] = _figures(prepared, left_out_N, _nothing_gained(control, rows, head.values(test)))
     best = max(OURS, key=lambda name: found[name]["calls_saved_on_validate"])
-    return found | {CHOSEN: found[best], "parameters": {"signals": head.num_parameters, "curves": len(head.signals)}}
+    return found | {
+        CHOSEN: found[best],
+        "parameters": {"signals": head.curves.num_parameters, "curves": len(head.signals)},
+    }
 
 
 def _read(rows: GateRows, temperature: float) -> GateInputs:

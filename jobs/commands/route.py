@@ -10,7 +10,7 @@ import typer
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile, options_of
 from kcm.errors import KcmError
-from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns
+from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
 
 if TYPE_CHECKING:
     from kcm.routing.frame import RoutingFrame
@@ -62,7 +62,7 @@ def evaluate(
     """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
 
     The router is `deferral`: a KAN estimates from all that the table tells of an input what a large call would gain.
-    Beside it: the table's own confidence or score, 1 - P(small right), hashed-word ridge, random, and the oracle.
+    Beside it: `signals`, monotone curves over this estimate and other numbers; the table's own confidence or score, 1 - P(small right), hashed-word ridge, random, and the oracle.
     APGR and CPT are null where the large model is not better. Any split column is ignored.
     """
     with reported(json, debug) as result:
@@ -90,6 +90,13 @@ def fit(
     columns: dict[str, Any],
     columns_file: ColumnsFile = None,
     encoder: Encoder = None,
+    gate: Annotated[
+        RouteGateChoice,
+        typer.Option(
+            help="deferral: the routing head's own score; signals: a few curves over it and other numbers, which the "
+            "JSON holds whole; auto: what has the larger area under its frontier, out of fold."
+        ),
+    ] = "auto",
     assets_path: AssetsPath = Path("assets"),
     seed: Seed = 0,
     json: JsonFile = None,
@@ -105,8 +112,9 @@ def fit(
 
         with progress_bars() as progress:
             frame = RoutingFrame.open(table, columns_file, columns, encoder, assets_path, progress=progress)
-            result |= frame.fit(seed, output)
-        typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+            result |= frame.fit(seed, output, gate)
+        curves = f", {len(result['curves'])} curves" if result["gate"] == "signals" else ""
+        typer.echo(f"fitted on {result['num_rows']:,} {result['split']} rows, gate {result['gate']}{curves}: {output}")
 
 
 @app.command()

@@ -21,29 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kcm.cascade.curves import Curves, Signal, best_strength, distinct
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
-from kcm.cascade.monotone import STRENGTHS, MonotoneFit, fit_monotone, log_loss, monotone_kan, unit_folds
+from kcm.cascade.monotone import STRENGTHS, unit_folds
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
 from kcm.errors import DataError
-from kcm.kan import KANLinear
 from kcm.metrics.units import Units
 
 MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
 _LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
 _PRIOR_ROWS = 10.0  # with which the accuracy of a label is drawn to that of all
-_ALIKE = 0.9999  # rank correlation of two signals that order rows alike
-_ENDS = (0.01, 0.99)  # quantiles of a signal over the fitted rows between which its curve bends
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A number that speaks for an answer (`direction` 1) or against it (-1), and what it is, for people."""
-
-    name: str
-    direction: int
-    meaning: str
-
 
 SIGNALS = (
     Signal("confidence", 1, "log-odds of the judge's likeliest label"),
@@ -80,8 +68,8 @@ class Signals(FittedForm):
         left_out = {strength: fitted.left_out(strength) for strength in STRENGTHS}
         heads = {strength: fitted.head(strength, rows.reference) for strength in STRENGTHS}
         # A constant of their own would order folds by how their other rows fared: all have that of the whole.
-        scores = {strength: heads[strength].constant + left_out[strength] for strength in STRENGTHS}
-        best = min(STRENGTHS, key=lambda strength: log_loss(scores[strength], fitted.nothing_gained))
+        scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
+        best = best_strength(scores, fitted.nothing_gained)
         score_N = heads[best].score(rows.inputs, rows.deferral_weight)
         score_N[chosen] = scores[best]
         return FittedHead(heads[best], score_N)
@@ -91,15 +79,12 @@ class Signals(FittedForm):
 class SignalsHead:
     """The fitted curves, with what they read.
 
-    `low_F` and `high_F` are the ends of every signal, `rates_2C` the accuracy of the small and of the large model where
-    the small one gives a label, `reference` what the small side has kept of the rows that it learned.
+    `rates_2C` are the accuracies of the small and of the large model where the small one gives a label, `reference` what
+    the small side has kept of the rows that it learned.
     """
 
-    signals: tuple[Signal, ...]
-    low_F: NDArray[np.float64]
-    high_F: NDArray[np.float64]
+    curves: Curves
     rates_2C: NDArray[np.float64]
-    fit: MonotoneFit
     reference: Reference
 
     @classmethod
@@ -108,46 +93,22 @@ class SignalsHead:
         names = (*_OWN, *(field.name for field in fields(Reference)))
         if missing := [name for name in names if name not in tensors]:
             raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
-        kan = monotone_kan(len(tensors["signal_F"]))
-        kan.kan_layers[0].weight.copy_(tensors["curves"])
-        return cls(
-            tuple(SIGNALS[position] for position in tensors["signal_F"].tolist()),
-            tensors["low_F"].numpy(),
-            tensors["high_F"].numpy(),
-            tensors["rates_2C"].numpy(),
-            MonotoneFit(kan, float(tensors["constant"])),
-            Reference(**{field.name: tensors[field.name] for field in fields(Reference)}),
-        )
+        reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
+        return cls(Curves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was fitted."""
-        own = {
-            "signal_F": torch.tensor([SIGNALS.index(each) for each in self.signals]),
-            "low_F": torch.from_numpy(self.low_F),
-            "high_F": torch.from_numpy(self.high_F),
-            "rates_2C": torch.from_numpy(self.rates_2C),
-            "curves": self._layer.weight.detach(),
-            "constant": torch.tensor(self.fit.constant, dtype=torch.float64),
-        }
+        own = self.curves.tensors(SIGNALS) | {"rates_2C": torch.from_numpy(self.rates_2C)}
         return own | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
 
     @property
-    def constant(self) -> float:
-        """The score of an average row."""
-        return self.fit.constant
-
-    @property
-    def _layer(self) -> KANLinear:
-        return self.fit.kan.kan_layers[0]
-
-    @property
-    def num_parameters(self) -> int:
-        """The fitted numbers that a person has to check: the coefficients of the curves, and the constant."""
-        return self._layer.weight.numel() + 1
+    def signals(self) -> tuple[Signal, ...]:
+        """What the curves read."""
+        return self.curves.signals
 
     def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
         """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
-        return np.asarray(self.constant + self.contributions(self.values(inputs)).sum(1))
+        return self.curves.score(self.values(inputs))
 
     def values(self, inputs: GateInputs) -> NDArray[np.float64]:
         """The signals of every row, [N, F]."""
@@ -156,18 +117,6 @@ class SignalsHead:
             raise DataError(f"the gate reads {', '.join(missing)}, and there are no features", where="gate")
         known_NF = np.stack([known[each.name] for each in self.signals if each.name not in _RATES], 1)
         return with_rates(known_NF, answers(inputs), self.rates_2C)
-
-    def contributions(self, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What every curve adds to the score, [N, F]; 0 is what it adds to a fitted row on average."""
-        layer = self._layer
-        inputs_NF = torch.from_numpy(scaled(values_NF, self.low_F, self.high_F))
-        curves_NKF: Tensor = layer.features(inputs_NF).unflatten(-1, (-1, layer.in_features))  # type: ignore[no-untyped-call]
-        return (curves_NKF * layer.weight.view(1, -1, layer.in_features)).sum(1).numpy()
-
-    def curves(self, num_points: int = 41) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Every curve whole, in the units of its signal: points [P] between its ends, and what it adds there [P]."""
-        points_PF = np.linspace(self.low_F, self.high_F, num_points)
-        return list(zip(points_PF.T, self.contributions(points_PF).T, strict=True))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,7 +136,7 @@ class SignalRows:
         """The `chosen` ones of `rows`, in folds of whole units."""
         group = None if rows.group is None else rows.group[chosen]
         known = {name: column[chosen] for name, column in known_signals(rows.inputs, rows.reference).items()}
-        names = _distinct(known)
+        names = distinct(known)
         return cls(
             known_NF=np.stack([known[name] for name in names], 1),
             answer_N=answers(rows.inputs)[chosen],
@@ -225,13 +174,10 @@ class SignalRows:
 
     def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
         """Curves fitted to all rows."""
-        values_NF = self.values_NF
-        low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         by_name = {each.name: each for each in SIGNALS}
-        signals = tuple(by_name[name] for name in (*self.names, *_RATES))
-        directions = [each.direction for each in signals]
-        fit = fit_monotone(scaled(values_NF, low_F, high_F), directions, self.nothing_gained, strength)
-        return SignalsHead(signals, low_F, high_F, self.rates_2C, fit, reference or Reference.nothing())
+        signals = [by_name[name] for name in (*self.names, *_RATES)]
+        curves = Curves.fitted(signals, self.values_NF, self.nothing_gained, strength)
+        return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:
         """The sum of curves that never saw a row's fold, [N]."""
@@ -240,7 +186,7 @@ class SignalRows:
             out_N = self.fold_N == fold
             head = self.select(~out_N).head(strength)
             values_NF = with_rates(self.known_NF[out_N], self.answer_N[out_N], head.rates_2C)
-            sum_N[out_N] = head.contributions(values_NF).sum(1)
+            sum_N[out_N] = head.curves.contributions(values_NF).sum(1)
         return sum_N
 
     def select(self, rows: NDArray[np.bool_]) -> SignalRows:
@@ -285,26 +231,5 @@ def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray
     return found
 
 
-def scaled(
-    values_NF: NDArray[np.float64], low_F: NDArray[np.float64], high_F: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Signals on [-1, 1], clamped to their ends; 0 for one that does not vary."""
-    width_F = high_F - low_F
-    scaled_NF = 2 * (values_NF - low_F) / np.where(width_F > 0, width_F, 1) - 1
-    return np.where(width_F > 0, scaled_NF.clip(-1, 1), 0.0)
-
-
 def _bounded(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return score_N.clip(-_LIMIT, _LIMIT)
-
-
-def _distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
-    """Signals that vary, without those that order rows as an earlier one does."""
-    from scipy.stats import rankdata  # takes longer to import than all else that answering needs
-
-    kept: dict[str, NDArray[np.float64]] = {}
-    for name, column in columns.items():
-        rank_N = rankdata(column)
-        if np.ptp(column) > 0 and not any(np.corrcoef(rank_N, known_N)[0, 1] > _ALIKE for known_N in kept.values()):
-            kept[name] = rank_N
-    return tuple(kept)

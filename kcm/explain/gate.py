@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import logits
+from kcm.cascade.curves import Signal
 from kcm.cascade.gate import tempered
-from kcm.cascade.signals import Signal, SignalsHead
+from kcm.cascade.signals import SignalsHead
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def gate_curves(bundle: Bundle) -> tuple[GateCurve, ...]:
         return ()
     return tuple(
         GateCurve(signal, tuple(points_P.tolist()), tuple(added_P.tolist()))
-        for signal, (points_P, added_P) in zip(head.signals, head.curves(), strict=True)
+        for signal, (points_P, added_P) in zip(head.signals, head.curves.drawn(), strict=True)
     )
 
 
@@ -56,8 +57,8 @@ def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | 
     judge_1C, small_1C = logits(bundle.collaborator, features_D[None])
     values_1F = head.values(tempered(features_D[None], judge_1C, small_1C, gate.temperature))
     return GateReading(
-        head.constant,
+        head.curves.constant,
         gate_curves(bundle),
         tuple(values_1F[0].tolist()),
-        tuple(head.contributions(values_1F)[0].tolist()),
+        tuple(head.curves.contributions(values_1F)[0].tolist()),
     )

@@ -74,10 +74,10 @@ def test_every_curve_goes_the_way_that_theory_says_and_can_be_read(reference):
     assert names[-2:] == ["small accuracy", "large accuracy"]
     assert "nearest mean" in names
     assert "agreement" not in names  # of one network, it orders rows as the confidence does
-    for signal, (points, added) in zip(head.signals, head.curves(), strict=True):
+    for signal, (points, added) in zip(head.signals, head.curves.drawn(), strict=True):
         assert (np.diff(points) > 0).all()
         assert (signal.direction * np.diff(added) >= -1e-9).all()
-    assert head.num_parameters == 7 * len(names) + 1
+    assert head.curves.num_parameters == 7 * len(names) + 1
 
 
 def test_all_signals_together_are_few_enough_to_read():
@@ -88,8 +88,8 @@ def test_all_signals_together_are_few_enough_to_read():
 def test_a_score_is_the_constant_and_what_its_curves_add(reference):
     inputs, *_ = rows = world(300)
     head = fitted(rows, reference).head
-    parts = head.contributions(head.values(inputs))
-    np.testing.assert_allclose(head.score(inputs, 0.0), head.constant + parts.sum(1))
+    parts = head.curves.contributions(head.values(inputs))
+    np.testing.assert_allclose(head.score(inputs, 0.0), head.curves.constant + parts.sum(1))
     np.testing.assert_allclose(parts.mean(0)[:-2], 0, atol=1e-6)  # rates of fitted rows are those of other folds
 
 
