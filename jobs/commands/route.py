@@ -62,8 +62,9 @@ def evaluate(
     """Compare routers, cross-fitted on the same folds; figures are means over folds, differences are paired.
 
     The router is `deferral`: a KAN estimates from all that the table tells of an input what a large call would gain.
-    Beside it: `signals`, monotone curves over this estimate and other numbers; the table's own confidence or score, 1 - P(small right), hashed-word ridge, random, and the oracle.
-    APGR and CPT are null where the large model is not better. Any split column is ignored.
+    Beside it: `signals`, monotone curves over this estimate and other numbers; the table's own confidence or score,
+    1 - P(small right), hashed-word ridge, random, and the oracle. APGR and CPT are null where the large model is not
+    better. Any split column is ignored.
     """
     with reported(json, debug) as result:
         from jobs.views.route import evaluation_view, progress_bars

@@ -79,8 +79,8 @@ class Signals(FittedForm):
 class SignalsHead:
     """The fitted curves, with what they read.
 
-    `rates_2C` are the accuracies of the small and of the large model where the small one gives a label, `reference` what
-    the small side has kept of the rows that it learned.
+    `rates_2C` are the accuracies of the small and of the large model where the small one gives a label, `reference`
+    what the small side has kept of the rows that it learned.
     """
 
     curves: Curves

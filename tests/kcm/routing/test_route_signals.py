@@ -1,4 +1,4 @@
-"""The gate `signals` of a router: curves that go their ways, over what a table tells, and never over a row's own label."""
+"""The gate `signals` of a router: curves that go their ways over what a table tells, never over a row's own label."""
 
 from __future__ import annotations
 
