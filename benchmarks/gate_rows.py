@@ -218,7 +218,7 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
 
 
 def _sequence(config: RunConfig, seed: int, places: Places) -> TaskSequence:
-    """The tasks in the splits of the seed; where these lack something, in those of the first salt beyond that do not."""
+    """The tasks in the splits of the seed; where these lack something, of another salt that gives it."""
     salt = seed
     while True:
         tasks = config.tasks.model_copy(update={"salt": salt})
