@@ -27,7 +27,9 @@ from kcm.certify.certificate import Certificate, CertificateConfig
 from kcm.certify.labelled import LabelledTest, LabelledTraffic
 from kcm.certify.ledger import look_delta
 from kcm.certify.traffic import Traffic, decisions_needed
-from pipelines.loop.certify.recertify import LabelDraw, WindowScope, certify_window, planned_bet
+from pipelines.loop.certify.labels import LabelDraw
+from pipelines.loop.certify.recertify import certify_window, planned_bet
+from pipelines.loop.certify.scope import WindowScope
 
 EPSILON, DELTA, UPDATES, HISTORIES = 0.02, 0.1, 6, 500
 ASKED, RUNS = 2000, 100  # answers of the large model for kept items in a window that is labelled

@@ -29,11 +29,12 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import APPLICATION, DecisionLog
 from pipelines.serve.log.entries import Decision, Feedback, Origin
 from pipelines.serve.log.records.inbox import AskedFor, open_inbox
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 

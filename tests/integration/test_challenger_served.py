@@ -27,9 +27,9 @@ from pipelines.loop.promotion.canary import roll_out
 from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.log.database import DECISIONS, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.reading.trial import TrialLog
+from pipelines.serve.log.tables import DECISIONS, SHADOWS
 from pipelines.serve.release import Challenger, Release
 from tests.integration.load import Load
 

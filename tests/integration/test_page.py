@@ -26,8 +26,8 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder, PixelsConfig, PixelsEncoder
 from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.tables import FEEDBACK
 from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, drawn_inbox, inbox_of, page_of, three_versions
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -28,8 +28,8 @@ from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import change_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.release import Release
 from pipelines.tracking import CHAMPION, Tracking
 from tests.integration.load import Load

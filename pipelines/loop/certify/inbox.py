@@ -24,8 +24,8 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.config import Config
 from kcm.errors import DataError, KcmError
 from kcm.inputs.tables import missing_column, read_frame
-from pipelines.loop.certify.recertify import LabelDraw, drawn_items, label_tests
-from pipelines.serve.log.database import INBOX, Database, LogUnavailableError, insert
+from pipelines.loop.certify.labels import LabelDraw, drawn_items, label_tests
+from pipelines.serve.log.database import Database, LogUnavailableError, insert
 from pipelines.serve.log.records.inbox import (
     AskedFor,
     InboxItem,
@@ -37,6 +37,7 @@ from pipelines.serve.log.records.inbox import (
     store_answers,
 )
 from pipelines.serve.log.records.standing import LabelTest, Standing, standing_of
+from pipelines.serve.log.tables import INBOX
 
 COLUMNS = ("id", "text", "task", "label", "skip")  # of the file for teams that label elsewhere
 _YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no")

@@ -23,7 +23,7 @@ from kcm.errors import ArtefactError, DataError
 from kcm.large.prompting.prompts import PromptMode
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.context import Attempt, Context
-from pipelines.loop.certify.recertify import MAX_MISSING, WindowScope
+from pipelines.loop.certify.scope import MAX_MISSING, WindowScope
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.units import rows_of, units_of
 from pipelines.serve.config import ServeConfig

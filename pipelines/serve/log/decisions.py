@@ -15,24 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 
 from kcm.tasks.units import unit_of
-from pipelines.serve.log.database import (
-    ALARMS,
-    AUDITS,
-    DECISIONS,
-    ESCALATED,
-    FAILURES,
-    FEEDBACK,
-    FORGOTTEN,
-    INBOX,
-    LOG_KEY,
-    PAYLOADS,
-    SHADOWS,
-    Database,
-    in_utc,
-    insert,
-    of_items,
-    take_turns,
-)
+from pipelines.serve.log.database import Database, in_utc, insert, take_turns
 from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Shadow, Tally, utc_now
 from pipelines.serve.log.records.drift import Evidence, write_drift
 from pipelines.serve.log.records.heartbeat import beats
@@ -48,6 +31,20 @@ from pipelines.serve.log.records.payloads import Payload, as_bytes, expired
 from pipelines.serve.log.records.standing import standing_of
 from pipelines.serve.log.records.tenures import Tenure, tenures
 from pipelines.serve.log.records.watched import Watched, put_watched, take_watch
+from pipelines.serve.log.tables import (
+    ALARMS,
+    AUDITS,
+    DECISIONS,
+    ESCALATED,
+    FAILURES,
+    FEEDBACK,
+    FORGOTTEN,
+    INBOX,
+    LOG_KEY,
+    PAYLOADS,
+    SHADOWS,
+    of_items,
+)
 
 APPLICATION = "kcm"  # the name of an application that has none
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are

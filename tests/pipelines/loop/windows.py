@@ -14,7 +14,7 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.loop.certify.inbox import Inbox, InboxPlan
-from pipelines.loop.certify.recertify import WindowScope
+from pipelines.loop.certify.scope import WindowScope
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.log.records.payloads import Payload

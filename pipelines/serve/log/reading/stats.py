@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
 
-from pipelines.serve.log.database import AUDITS, DECISIONS, FEEDBACK, FORGOTTEN, INBOX, PAYLOADS
+from pipelines.serve.log.tables import AUDITS, DECISIONS, FEEDBACK, FORGOTTEN, INBOX, PAYLOADS
 
 
 def log_stats(connection: Connection, application: str) -> dict[str, Any]:

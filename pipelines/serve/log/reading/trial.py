@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from kcm.certify.monitoring.trial import Requests
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FAILURES, SHADOWS, Database
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.records.heartbeat import beat
+from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FAILURES, SHADOWS
 
 _COLUMNS = (
     *("number", "request_id", "stage", "seconds", "route", "share", "version", "label", "state", "large"),

@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 from sqlalchemy.engine import make_url
 
 from kcm.errors import DataError, KcmError
-from pipelines.serve.log.database import (
+from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.records.drift import read_drift
+from pipelines.serve.log.tables import (
     ALARMS,
     AUDITS,
     DECISIONS,
@@ -24,10 +26,7 @@ from pipelines.serve.log.database import (
     INBOX,
     LOG_KEY,
     PAYLOADS,
-    Database,
-    LogUnavailableError,
 )
-from pipelines.serve.log.records.drift import read_drift
 
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
 

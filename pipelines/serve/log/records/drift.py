@@ -11,7 +11,8 @@ import pandas as pd
 from sqlalchemy import Connection, delete, select
 
 from kcm.certify.monitoring.drift import ALARM_DELTA
-from pipelines.serve.log.database import DRIFT, insert
+from pipelines.serve.log.database import insert
+from pipelines.serve.log.tables import DRIFT
 
 COMBINED = "combined"  # the mean over all quantities, which is an e-process as each of them is
 FRESH = datetime.timedelta(hours=1)  # a replica that has written nothing for so long is gone

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, select, update
 
-from pipelines.serve.log.database import TRIALS, insert
+from pipelines.serve.log.database import insert
+from pipelines.serve.log.tables import TRIALS
 
 RENEW_S = 10.0  # time between two signs of life
 LEASE_S = 60.0  # time without one after which a trial ends

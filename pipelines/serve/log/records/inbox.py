@@ -12,17 +12,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select, update
 
-from pipelines.serve.log.database import (
-    AUDITS,
-    DECISIONS,
-    ESCALATED,
-    INBOX,
-    INBOXES,
-    PAYLOADS,
-    in_utc,
-    insert,
-)
+from pipelines.serve.log.database import in_utc, insert
 from pipelines.serve.log.records.standing import LabelTest, Standing
+from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, INBOX, INBOXES, PAYLOADS
 
 State = Literal["drawn", "labelled", "skipped"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, func, select
 
 from kcm.inputs.content import Content
-from pipelines.serve.log.database import PAYLOADS
+from pipelines.serve.log.tables import PAYLOADS
 
 Kept = Literal["none", "text", "all"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table, and_, func, select
 
-from pipelines.serve.log.database import ALARMS, DECISIONS, FEEDBACK, INBOX, in_utc
+from pipelines.serve.log.database import in_utc
+from pipelines.serve.log.tables import ALARMS, DECISIONS, FEEDBACK, INBOX
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from pipelines.serve.log.database import MONITORS, in_utc, insert
+from pipelines.serve.log.database import in_utc, insert
+from pipelines.serve.log.tables import MONITORS
 
 MOST_LEASE = timedelta(hours=1)
 

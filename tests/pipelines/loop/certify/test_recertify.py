@@ -12,7 +12,8 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.certify.recertify import LabelDraw, certify_window, needed_units, planned_bet
+from pipelines.loop.certify.labels import LabelDraw
+from pipelines.loop.certify.recertify import certify_window, planned_bet
 from tests.pipelines.loop.windows import START, made_window, scope_of
 
 KEEP = Policy(decision=KEEP_ALL)
@@ -106,19 +107,6 @@ def test_a_bet_is_planned_on_the_losses_of_validate_decisions() -> None:
     assert planned(made_window(4000, rate=0.01), threshold=1.0) == 0.99
 
 
-def test_what_a_certificate_needs_is_told_from_validate_decisions() -> None:
-    def needed(rate: float) -> int | None:
-        window = made_window(4000, rate=rate, seed=1)
-        return needed_units(window, np.zeros(4000), ["yes"] * 4000, KEEP, 0.02, 0.2, 0.06)
-
-    assert needed(0.03) is None
-    least, more = needed(0.0), needed(0.01)
-    assert least is not None
-    assert more is not None
-    assert 700 < least < more
-    assert certified(made_window(round(1.2 * least)))[0].decision == KEEP_ALL
-
-
 def labelled(window: pa.Table, draw: LabelDraw, losing: float, skipped: float = 0.0) -> pa.Table:
     """The window after a person labelled what the attempt drew."""
     rng = np.random.default_rng(4)
@@ -170,18 +158,6 @@ def test_labels_of_another_attempt_are_refused() -> None:
     other = labelled(window, LabelDraw("another", 0.5), losing=0.1)
     with pytest.raises(DataError, match="not drawn by attempt this"):
         certified(other, labels=LabelDraw("this", 0.5))
-
-
-def test_whether_and_when_an_item_is_drawn_is_uniform_and_never_changes() -> None:
-    draw, items = LabelDraw("attempt", 0.3), [f"r{i}/0" for i in range(5000)]
-    rho = draw.probabilities(np.where(np.arange(5000) < 2500, 0.2, 1.0), 0.2)
-    assert rho[[0, -1]] == pytest.approx([0.3, 0.06])
-    drawn = draw.drawn(items, rho)
-    assert abs(drawn[:2500].mean() - 0.3) < 0.04
-    assert abs(drawn[2500:].mean() - 0.06) < 0.02
-    assert (draw.drawn(items[::-1], rho[::-1])[::-1] == drawn).all()
-    assert abs(np.corrcoef(draw.order(items), drawn)[0, 1]) < 0.05
-    assert (LabelDraw("other", 0.3).drawn(items, rho) != drawn).any()
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
-from pipelines.serve.log.database import DECISIONS, FAILURES, SHADOWS
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.log.monitor.monitor import Monitor
 from pipelines.serve.log.reading.trial import TrialLog
+from pipelines.serve.log.tables import DECISIONS, FAILURES, SHADOWS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Challenger, Release
 from pipelines.serve.schemas import PredictResponse, Refusal

@@ -26,13 +26,13 @@ from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.log import writer as log_writer
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.log.monitor.monitor import Monitor
 from pipelines.serve.log.reading.stats import log_stats
 from pipelines.serve.log.reading.window import LogReader
+from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from pipelines.serve.schemas import PredictResponse, Refusal

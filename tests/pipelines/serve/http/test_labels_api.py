@@ -15,11 +15,12 @@ from sqlalchemy import update
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.config import AuthConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.log.records.inbox import AskedFor, close_inboxes, open_inbox
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 
 LABELS = ("bad", "good", "none of these")

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipelines.serve.log.database import FEEDBACK
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.tables import FEEDBACK
 
 # The door's interface and its store; a model has no part in this.
 SERVER = """

@@ -20,17 +20,10 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import (
-    AUDITS,
-    DECISIONS,
-    FEEDBACK,
-    SCHEMA,
-    Database,
-    LogUnavailableError,
-    upgrade,
-)
+from pipelines.serve.log.database import Database, LogUnavailableError, upgrade
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Feedback, Origin
+from pipelines.serve.log.tables import AUDITS, DECISIONS, FEEDBACK, SCHEMA
 
 VERSION = {"version_table": "kcm_log_version"}
 

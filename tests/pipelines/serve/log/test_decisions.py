@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from kcm.bundle.answers import Answer, Route
-from pipelines.serve.log.database import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
 from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin, Tally
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK, PAYLOADS
 
 ANSWER = Answer("good", {"good": 0.75, "bad": 0.25}, 0.6, 0.4, 1.5, "large", False, 0.2)
 

@@ -16,13 +16,14 @@ from kcm.bundle.answers import Answer, Route
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
 from pipelines.serve.log import forgetting
-from pipelines.serve.log.database import AUDITS, FORGOTTEN, INBOX, PAYLOADS, Database, insert
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
 from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
 from pipelines.serve.log.forgetting import forget_caller, forget_request
 from pipelines.serve.log.monitor.monitor import bounds
 from pipelines.serve.log.reading.window import LogReader
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import AUDITS, FORGOTTEN, INBOX, PAYLOADS
 
 SECRET = "the private text of ann"
 

@@ -16,10 +16,11 @@ from kcm.inputs.content import Content
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
-from pipelines.serve.log.database import DECISIONS, FEEDBACK, PAYLOADS, LogUnavailableError
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import ConflictError, DecisionLog, UnknownRequestError
 from pipelines.serve.log.entries import Decision, Feedback, Origin
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 
 LABELS = [Feedback(0, "good")]

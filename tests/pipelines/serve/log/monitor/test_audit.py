@@ -13,11 +13,11 @@ from kcm.bundle.answers import Answer, Failure, Input, Route
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.config import AuditConfig, FeedbackConfig
-from pipelines.serve.log.database import AUDITS
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.log.monitor.monitor import Monitor
+from pipelines.serve.log.tables import AUDITS
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import AuditOutcome
 

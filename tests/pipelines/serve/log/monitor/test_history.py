@@ -11,10 +11,11 @@ from typing import Literal
 import pytest
 
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import INBOX, Database, LogUnavailableError, insert
+from pipelines.serve.log.database import Database, LogUnavailableError, insert
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Feedback, Origin
 from pipelines.serve.log.monitor.history import History
+from pipelines.serve.log.tables import INBOX
 from pipelines.serve.log.writer import LogWriter
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

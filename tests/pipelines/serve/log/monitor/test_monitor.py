@@ -15,11 +15,12 @@ from kcm.bundle.answers import Route
 from kcm.cascade.policy import Decision as PolicyDecision
 from kcm.certify.certificate import Certificate
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.database import FEEDBACK, MONITORS, Database
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
 from pipelines.serve.log.entries import Decision, Feedback, Origin, Tally
 from pipelines.serve.log.monitor.monitor import Monitor, bounds
 from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.tables import FEEDBACK, MONITORS
 from pipelines.serve.log.writer import LogWriter
 
 

@@ -20,12 +20,13 @@ from kcm.bundle.answers import Answer, Route
 from kcm.errors import DataError, KcmError
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest, unit_of
-from pipelines.serve.log.database import DECISIONS, INBOX, Database, insert, take_turns
+from pipelines.serve.log.database import Database, insert, take_turns
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin
 from pipelines.serve.log.reading import window as room
 from pipelines.serve.log.reading.window import WINDOW, LogReader
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import DECISIONS, INBOX
 
 ANSWER = Answer("good", {"good": 0.75}, 0.6, 0.4, 1.5, "large", False, 0.2)
 

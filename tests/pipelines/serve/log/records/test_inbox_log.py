@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.serve.log.database import INBOX, Database, insert
+from pipelines.serve.log.database import Database, insert
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.log.forgetting import forget_request
 from pipelines.serve.log.records.inbox import AnsweredError, AskedFor, UnknownItemError, UnknownLabelError, open_inbox
 from pipelines.serve.log.records.payloads import Payload
+from pipelines.serve.log.tables import INBOX
 
 
 @pytest.fixture
