@@ -50,6 +50,8 @@ def run(
     LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]
+    if config.tasks.source.opens_quickly:  # what is wrong with a file is told before a cluster is started
+        config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
         key = Recipe("run", 1, section).fingerprint

@@ -99,7 +99,7 @@ def loads(release: Release) -> str:
 @contextmanager
 def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block."""
-    prepare_environment()
+    prepare_environment(site.serve.num_replicas)
     with connected(site.cluster, site.cluster_folder):
         url = deploy(release, site.serve, site.assets_path)
         try:

@@ -37,7 +37,7 @@ def cluster_beside(
         if (start := _start_of(config, overrides)) is None or not (bundle or start.storage).is_dir():
             yield prepared.result()
             return
-        prepare_environment()
+        prepare_environment(start.serve.num_replicas)
         with connected(start.cluster, start.folder):
             start_proxy(start.serve)
             yield prepared.result()

@@ -92,6 +92,7 @@ class SourceConfig(Component):
     """A source of rows."""
 
     family: ClassVar[Family] = FAMILIES["source"]
+    opens_quickly: ClassVar[bool] = False  # `build` reads a few rows at the most, and needs no cluster
 
     kind: str = Field("", description="Chooses this form of the section.")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -46,6 +46,8 @@ class FilesSource(SourceConfig, ColumnsConfig):
     without any, all. Parts KEY=VALUE of a path below it are columns. A JSON file holds a list of objects, or a mapping
     from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
     """
+
+    opens_quickly: ClassVar[bool] = True
 
     path: str | tuple[str, ...] = Field(
         description="CSV, TSV, JSON, JSONL or Parquet file, a folder, a pattern, or a list; local, s3:// or gs://."

@@ -116,7 +116,7 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
         "max_ongoing_requests": replicas.max_ongoing_requests,
         "max_queued_requests": replicas.max_queued_requests,
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=config.retry_after_s),
-        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_wait_loop_s": 0.1,
         "graceful_shutdown_timeout_s": config.timeout_s,
         "max_constructor_retry_count": 3,
     }
@@ -146,12 +146,17 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
     return options | {"autoscaling_config": scaling}
 
 
-def prepare_environment() -> None:
-    """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
+def prepare_environment(num_doors: int | None = None) -> None:
+    """Settings that a local cluster which serves reads when it starts; a person's own settings win.
+
+    Where it is known that there is one door, it stops at once: another that could take its requests over is not there.
+    """
     # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
     settings = {"RAY_worker_niceness": "0", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH}
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
         settings |= haproxy_environment()
+    if num_doors == 1:
+        settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 

