@@ -29,6 +29,7 @@ from kcm.tasks.readers.reviews import read_reviews
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.earliest import first_certified
 from pipelines.loop.labelling import opened_inbox
 from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
@@ -52,6 +53,7 @@ def demonstrate(config: RunConfig, domain: str, max_rows: int | None, say: Say) 
     if state.champions.pointer.history()[-1].by == "run" and not state.attempts.turns():
         replay(config, rows, say)
     say(outcome(update(config)))
+    say(took(config, state, len(rows)))
     label(config, rows, say)
     say(outcome(update(config)))
     last = state.attempts.turns()[-1]
@@ -86,8 +88,16 @@ def needed(config: RunConfig, state: LoopState, num_rows: int) -> str:
     )
 
 
-def replay(config: RunConfig, rows: Sequence[Record], say: Say) -> None:
-    """Put the rows to the champion, request by request; labels come when all is answered.
+def took(config: RunConfig, state: LoopState, num_rows: int) -> str:
+    """The traffic that the first turn's certificate would have taken, without a label."""
+    found = first_certified(config, state)
+    if found is None:
+        return f"{num_rows:,} decisions were too few for a certificate without labels"
+    return f"the first certificate took {found:,} decisions"
+
+
+def replay(config: RunConfig, rows: Sequence[Record], say: Say, labelled: int = LABELLED) -> None:
+    """Put the rows to the champion, request by request; labels come when all is answered, of one in `labelled`.
 
     What an earlier, interrupted demonstration has logged is not sent again.
     """
@@ -102,7 +112,7 @@ def replay(config: RunConfig, rows: Sequence[Record], say: Say) -> None:
         for start in range(done - done % REQUEST, len(rows), REQUEST):
             part = rows[start : start + REQUEST]
             request = played.answer([Input(Content(row.text), group=row.group) for row in part])
-            late[request] = {place: str(row.label) for place, row in enumerate(part) if place % LABELLED == 0}
+            late[request] = {place: str(row.label) for place, row in enumerate(part) if place % labelled == 0}
         for request, labels in late.items():
             played.feedback(request, labels)
     finally:

@@ -2,100 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from pydantic import Field, field_validator
 from ray.exceptions import AuthenticationError
 
-from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
-from kcm.redact import PlainUrl
 from pipelines._ray_private import loopback_kept
 from pipelines.authentication import local_token, write_address
+from pipelines.cluster_config import ClusterConfig
 from pipelines.signals import handlers_restored
 
 MIB = 2**20
-CPUS_PER_TRIAL = 1
-
-
-class ClusterConfig(Config):
-    """Size and address of the cluster; nothing here changes a result."""
-
-    address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
-    node_ip: str = Field(
-        "127.0.0.1",
-        description="Address of a local cluster's node; with any but a loopback address Ray listens on all interfaces.",
-    )
-    num_cpus: int = Field(
-        4, ge=1, description="Logical CPUs of a local cluster; more than cores, since workers share them."
-    )
-    object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
-    num_workers: int | tuple[int, int] = Field(
-        2, description="Train workers; a pair is the fewest and the most, as many as the cluster has room for."
-    )
-    cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
-    max_failures: int = Field(3, ge=0, description="Times that a dead train worker is replaced.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
-    num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
-    num_trials: int = Field(2, ge=1, description="Tune trials that run at once, at most; fewer where there is no room.")
-    workers_per_trial: int = Field(
-        0, ge=0, description="Train workers of a trial; 0: a trial trains alone, which suits all but large data."
-    )
-    use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
-    gpus_per_encoder: float = Field(1.0, gt=0, description="GPU share of an encoder, where there are GPUs.")
-
-    @field_validator("node_ip")
-    @classmethod
-    def _of_this_machine(cls, value: str) -> str:
-        try:
-            if not ipaddress.ip_address(value).is_unspecified:
-                return value
-        except ValueError:
-            pass
-        raise ValueError("must be an IP address of this machine, such as 127.0.0.1")
-
-    @field_validator("num_workers", mode="before")
-    @classmethod
-    def _count_or_pair(cls, value: Any) -> Any:
-        ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-        if all(isinstance(end, int) and not isinstance(end, bool) for end in ends) and 1 <= ends[0] <= ends[1]:
-            return value
-        raise ValueError("must be a count from 1, or a pair such as [1, 4], the smaller first")
-
-    @property
-    def device(self) -> str:
-        """The torch device of encoders; its class is part of a feature's fingerprint."""
-        return "cuda" if self.use_gpu else "cpu"
-
-    @property
-    def within_trials(self) -> ClusterConfig | None:
-        """The train workers of a trial as a cluster of its own; None where a trial trains alone."""
-        return self.model_copy(update={"num_workers": self.workers_per_trial}) if self.workers_per_trial else None
-
-    def concurrent_trials(self, resources: Mapping[str, float]) -> int:
-        """How many trials may run at once within a cluster's `resources`, at least one.
-
-        Ray places trials before their train workers: with one trial too many, all wait forever for the resources that
-        the others hold (ray#54305). Trials that train alone may queue.
-        """
-        if self.workers_per_trial == 0:
-            return self.num_trials
-        room = resources.get("CPU", 0.0) / self.cpus_of_trial
-        if self.use_gpu:
-            room = min(room, resources.get("GPU", 0.0) / self.workers_per_trial)
-        return max(1, min(self.num_trials, int(room)))
-
-    @property
-    def cpus_of_trial(self) -> float:
-        """Logical CPUs that a trial reserves together with its train workers."""
-        return CPUS_PER_TRIAL + self.workers_per_trial * self.cpus_per_worker
 
 
 def prepare_environment() -> None:

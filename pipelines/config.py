@@ -18,12 +18,12 @@ from kcm.large import LargeConfig, PromptsConfig
 from kcm.learners import LearnerConfig, ReplayConfig
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks import TasksConfig
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
-from pipelines.tracking import TrackingConfig
+from pipelines.tracking_config import TrackingConfig
 
 # How a run learns that names no learner: what forgets least of all that train, on held-out streams, and needs no tuning
 # (`python benchmarks/default_learner.py`, docs/continual.md).

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcm.large.response_cache import ResponseStore
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.storage import Storage

@@ -14,7 +14,8 @@ from mlflow.exceptions import MlflowException
 from kcm.bundle.bundle import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
-from pipelines.tracking import DIGEST_TAG, SQLITE, fetch_model
+from pipelines.tracking import DIGEST_TAG, fetch_model
+from pipelines.tracking_config import SQLITE
 
 SCHEME = "models:/"
 _IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise

@@ -21,44 +21,21 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
-from pydantic import Field
 
 from kcm.bundle.bundle import bundle_digest
-from kcm.config import Config
 from kcm.errors import KcmError
-from kcm.redact import PlainUrl
 from pipelines.outbox import Outbox, Record
+from pipelines.tracking_config import TrackingConfig
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 DIGEST_TAG = "bundle_digest"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
 CHAMPION = "champion"
-SQLITE = "sqlite:///"
 UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 _PARAMS_AT_ONCE = 100  # MLflow takes no more
 _OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
-
-
-class TrackingConfig(Config):
-    """Where runs and models are recorded; nothing here changes a result."""
-
-    uri: PlainUrl | None = Field(
-        None,
-        description="MLflow tracking URI (password by MLFLOW_TRACKING_PASSWORD or PGPASSWORD); SQLite in the storage "
-        "path without one.",
-    )
-    experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
-    model_name: str | None = Field(None, description="Registered model; the run's name without one.")
-
-    def uri_in(self, storage_path: Path) -> str:
-        """The tracking URI of runs that keep their artefacts in `storage_path`."""
-        return self.uri or f"{SQLITE}{storage_path.absolute() / 'mlflow.db'}"
-
-    def model_of(self, run_name: str) -> str:
-        """The registered model of a run."""
-        return self.model_name or run_name
 
 
 @dataclass(frozen=True)

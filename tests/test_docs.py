@@ -16,7 +16,8 @@ import pytest
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, TrackingConfig, set_champion
+from pipelines.tracking import Tracking, set_champion
+from pipelines.tracking_config import TrackingConfig
 from tests.kcm.bundle.test_runtime import loadable
 from tests.notebooks import EXAMPLES, executed
 

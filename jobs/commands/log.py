@@ -106,6 +106,28 @@ def forget(
         result |= _told_of_holders(config, overrides, url, forgotten.units)
 
 
+@app.command()
+def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
+    """Remove what was forgotten from the artefacts of earlier versions, once the champion was trained without it.
+
+    They can be served, but no update goes on from them.
+    """
+    with reported(json, debug) as result:
+        from kcm.config import load_config
+        from pipelines.config import RunConfig
+        from pipelines.loop.purging import purge as purge_artefacts
+        from pipelines.loop.state import LoopState
+        from pipelines.serve.log.reading.window import LogReader
+
+        url, application = _log_of(config, overrides)
+        with LogReader(url) as log:
+            key, units = log.unit_key, log.forgotten(application)
+        found = purge_artefacts(LoopState.of(load_config(RunConfig, config, overrides or [])), key, units)
+        result |= {"units": len(units), "emptied": found.emptied, "windows": found.windows}
+        counted = f"{len(found.emptied)} artefacts are emptied, {len(found.windows)} windows erased"
+        typer.echo(f"{len(units)} forgotten units: {counted}")
+
+
 def _told_of_holders(
     config: Path, overrides: list[str] | None, url: str, units: frozenset[str]
 ) -> dict[str, list[str]]:
@@ -122,7 +144,7 @@ def _told_of_holders(
     if found.versions:
         learned = ", ".join(found.versions)
         typer.echo(
-            f"learned by {learned}: the next `kcm update` trains without them; delete what is older with its rows"
+            f"learned by {learned}: the next `kcm update` trains without them; `kcm log purge` empties what is older"
         )
     if found.unreadable:
         typer.echo(f"not known of {', '.join(found.unreadable)}: the artefacts that they were made of are gone")

@@ -10,12 +10,14 @@ from jobs.views.loop import outcome
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop.state import LoopState, look_at_log
+from pipelines.loop.state import LoopState, application_of, log_reader, look_at_log, watermark_of
 from pipelines.loop.triggers import Seen
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Deliver, Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
+
+RECENT = 1000  # decisions by which the traffic of a version is told
 
 
 class VersionState(Config):
@@ -26,6 +28,7 @@ class VersionState(Config):
     by: str | None
     parent: str | None
     promoted_at: str | None
+    traffic: float | None  # its share of the last decisions; None where nothing is logged
     window: tuple[int, int] | None
     verdict: str | None
     certificate: dict[str, Any] | None
@@ -92,6 +95,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
     history = {champion.digest: champion for champion in pointer.history()}
     known = {digest: champion.version for digest, champion in history.items()}
     known |= {digest: turn["version"] for digest, turn in turns.items()}
+    shares = _shares(config)
     found = []
     for digest, version in known.items():
         turn, champion, stopped = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
@@ -110,6 +114,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
                 by=champion and champion.by,
                 parent=known.get((champion.parent if champion else turn["champion_digest"]) or ""),
                 promoted_at=champion and champion.promoted_at,
+                traffic=shares.get(version, 0.0) if shares else None,
                 window=(turn["after"], turn["upto"]) if turn else None,
                 verdict=turn.get("verdict"),
                 certificate=turn.get("certificate"),
@@ -122,3 +127,11 @@ def versions(config: RunConfig) -> dict[str, Any]:
         "versions": [each.model_dump(mode="json") for each in newest],
         "rolled_back": state.rolled_back(),
     }
+
+
+def _shares(config: RunConfig) -> dict[str, float]:
+    """What each version answered of the last `RECENT` decisions; nothing where nothing was served."""
+    if not watermark_of(config):
+        return {}
+    with log_reader(config) as log:
+        return log.shares(application_of(config), RECENT)

@@ -15,7 +15,8 @@ from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
-from pipelines.cluster import ClusterConfig, connected
+from pipelines.cluster import connected
+from pipelines.cluster_config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.loop.logs import log_url
 from pipelines.loop.state import application_of

@@ -36,8 +36,8 @@ def outcome(result: Numbers) -> str:
 def versions_view(result: Numbers) -> Group:
     """All versions, the newest first, and the last rollback."""
     table = plain_table("Versions, the newest first")
-    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "why"):
-        table.add_column(heading, overflow="fold", justify="right" if heading.startswith("loss") else "left")
+    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "traffic\n%", "why"):
+        table.add_column(heading, overflow="fold", justify="right" if heading.endswith("%") else "left")
     for each in result["versions"]:
         certificate = each["certificate"]
         table.add_row(
@@ -47,6 +47,7 @@ def versions_view(result: Numbers) -> Group:
             f"{each['window'][0] + 1}–{each['window'][1]}" if each["window"] else _NONE,
             each["verdict"] or _NONE,
             percent(certificate["bound"]) if certificate and certificate["valid"] else _NONE,
+            _NONE if each["traffic"] is None else percent(each["traffic"]),
             escape(each["reason"] or ""),
             style="bold" if each["state"] == "champion" else None,
         )

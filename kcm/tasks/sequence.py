@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +18,9 @@ from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import Scenario, TaskOrder
 from kcm.tasks.shards import ShardWriter, task_shards
 from kcm.tasks.splits import SPLITS, Split
+
+if TYPE_CHECKING:
+    import datasets
 
 # Pictures can pass 2 GiB, which `binary` cannot count.
 SCHEMA = pa.schema(
@@ -157,6 +159,8 @@ def dataset_of(rows: Mapping[str, list[Any]]) -> datasets.Dataset:
     vectors = rows.get(VECTOR, [])
     if any(vector is not None for vector in vectors):
         columns[VECTOR] = pa.array(vectors, pa.list_(pa.float32(), len(vectors[0])))
+    import datasets  # half a second of every process that only reads a configuration
+
     return datasets.Dataset(pa.table(columns))
 
 
@@ -193,6 +197,8 @@ def read_rows(folder: Path, task: int) -> pa.Table:
 
 
 def _read_splits(folder: Path, task: int) -> dict[Split, datasets.Dataset]:
+    import datasets
+
     table = read_rows(folder, task)
     splits = table.column("split")
     names = _schema(table.schema).names

@@ -20,7 +20,7 @@ from kcm.large import LargeConfig, LinearHead
 from kcm.learners.memory import row_key
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers

@@ -43,7 +43,14 @@ class Attempts:
         self._journal = Journal(control, f"loop/{application}/attempts")
 
     def next(self, champion: Champion, after: int, watermark: int, configuration: str) -> Attempt | None:
-        """The attempt on the window (after, watermark]: an interrupted one goes on, else a new one is written down.
+        """The attempt that is `due`, which is written down unless it was interrupted; None where none is."""
+        attempt = self.due(champion, after, watermark, configuration)
+        if attempt is not None and attempt != self.interrupted():
+            self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
+        return attempt
+
+    def due(self, champion: Champion, after: int, watermark: int, configuration: str) -> Attempt | None:
+        """The attempt on the window (after, watermark]: an interrupted one, which goes on, else a new one.
 
         None where the log holds nothing new since the last attempt or promotion. Raises DataError for a log that ends
         before the last promotion: it is another one.
@@ -55,12 +62,11 @@ class Attempts:
                 where="log",
                 mend="Restore the log; or `kcm promote` the champion again, and the window begins at its end",
             )
-        if (interrupted := self._open()) and _goes_on(interrupted, champion, after, configuration):
-            return interrupted
+        if (earlier := self.interrupted()) and _goes_on(earlier, champion, after, configuration):
+            return earlier
         attempt = Attempt(champion=champion.digest, after=after, upto=watermark, configuration=configuration)
         if watermark <= after or attempt.name in {each["attempt"] for each in self.turns()}:
             return None
-        self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
         return attempt
 
     def relabelled(self, labels: str, configuration: str) -> Attempt | None:
@@ -98,7 +104,7 @@ class Attempts:
                 found[entry["attempt"]] = {"attempt": entry["attempt"]} | entry["turn"]
         return list(found.values())
 
-    def _open(self) -> Attempt | None:
+    def interrupted(self) -> Attempt | None:
         """The last attempt, unless it is finished."""
         entries = self._journal.entries()
         opened = max((place for place, each in enumerate(entries) if "opened" in each), default=None)

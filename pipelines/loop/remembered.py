@@ -5,7 +5,7 @@ The next update trains without it. What earlier versions hold stays until their 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Remembered:
 def remembered(state: LoopState, key: bytes, units: Collection[str]) -> Remembered:
     """What holds these units, by their names in the log that has this key."""
     versions, unreadable, folders = list[str](), list[str](), dict[Path, None]()
-    for version, bundle in _bundles(state):
+    for version, bundle in state.bundles().items():
         try:
             artefact = state.store.named(Register.stage, bundle).as_a(BundleArtefact)
             sequence = artefact.source(FeaturesArtefact, "features").sequence
@@ -47,12 +47,3 @@ def remembered(state: LoopState, key: bytes, units: Collection[str]) -> Remember
         if pc.any(pc.is_in(held, pa.array(units, pa.string()))).as_py():
             folders[window.folder] = None
     return Remembered(tuple(versions), tuple(unreadable), tuple(folders))
-
-
-def _bundles(state: LoopState) -> Iterator[tuple[str, str]]:
-    """Every version that was a champion or a challenger, and its artefact, each once."""
-    known = {each.version: each.bundle for each in state.champions.pointer.history()}
-    for turn in state.attempts.turns():
-        if candidate := turn.get("candidate"):
-            known.setdefault(candidate["version"], candidate["bundle"])
-    yield from known.items()

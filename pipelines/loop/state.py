@@ -72,6 +72,14 @@ class LoopState:
             "at": last["at"],
         }
 
+    def bundles(self) -> dict[str, str]:
+        """Every version that was a champion or a challenger, and the artefact of `register` that holds its bundle."""
+        known = {each.version: each.bundle for each in self.champions.pointer.history()}
+        for turn in self.attempts.turns():
+            if candidate := turn.get("candidate"):
+                known.setdefault(candidate["version"], candidate["bundle"])
+        return known
+
     def write(self) -> dict[str, str]:
         """Write `loop.json` and the page beside it, unless they tell it already, and give their paths."""
         told, page = redacted_values(self.as_json()), self.path.with_suffix(".html")

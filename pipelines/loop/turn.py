@@ -61,16 +61,25 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     state = LoopState.of(config)
     control, what = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
-        current = state.champions.agreed().champion
-        watermark = watermark_of(config)
+        watermark, configuration = watermark_of(config), _configuration(config)
         labels = _sufficient_labels(config, state)
-        attempt = labels and state.attempts.relabelled(_fingerprint(labels), _configuration(config))
+        seen = state.champions.present()
+        nothing = {
+            "changed": False,
+            "reason": f"nothing is new in the log since decision {watermark}",
+            "champion": seen.champion.version,
+        }
+        if labels is None and state.champions.pointer.is_mirrored(seen.number):  # MLflow takes seconds to be asked
+            start = window_start(config, seen.champion)
+            if state.attempts.due(seen.champion, start, watermark, configuration) is None:
+                return nothing | state.write()
+        current = state.champions.agreed().champion
+        attempt = labels and state.attempts.relabelled(_fingerprint(labels), configuration)
         if attempt is None:
             labels = None
-            attempt = state.attempts.next(current, window_start(config, current), watermark, _configuration(config))
+            attempt = state.attempts.next(current, window_start(config, current), watermark, configuration)
         if attempt is None:
-            reason = f"nothing is new in the log since decision {watermark}"
-            return {"changed": False, "reason": reason, "champion": current.version} | state.write()
+            return nothing | state.write()
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
         try:
             turn = _Turn(config, state, attempt, labels, deliver, reporter).take()

@@ -31,7 +31,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact, outcome_table
-from pipelines.tracking import TrackingConfig
+from pipelines.tracking_config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"

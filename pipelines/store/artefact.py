@@ -38,6 +38,7 @@ from pipelines.store.lease import leased
 from pipelines.store.storage import Storage
 
 MANIFEST = "manifest.json"
+EMPTIED = "emptied"  # in the manifest of one whose files were removed on purpose: it counts as unfinished
 FORMAT = 2  # of manifests; those of format 1, which may lack the number, lie beside their files
 ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
 ATTEMPT = "attempt-"  # how the folder of an attempt begins
@@ -211,6 +212,8 @@ class ArtefactStore:
                 mend="Use the newer version, or another storage_path",
             )
         found = finished_at(self.storage, home)
+        if manifest.get(EMPTIED):
+            return None
         return found if next(damaged_files(self.storage, found, thorough=False), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:
@@ -224,7 +227,7 @@ class ArtefactStore:
         )
 
     def finished(self, stage: str) -> list[Artefact]:
-        """All finished artefacts of a stage, the newest first; their files are not verified."""
+        """All finished artefacts of a stage, of all with "", the newest first; their files are not verified."""
         found = []
         for home in self.homes(stage):
             with suppress(ValueError, FileNotFoundError):  # torn by a crash

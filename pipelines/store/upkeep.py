@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kcm.errors import LockedError
 from pipelines.store.artefact import (
     ARTEFACTS,
     CONTROL,
+    EMPTIED,
     MANIFEST,
     Artefact,
     ArtefactStore,
     damaged_files,
+    encoded,
+    file_hashes,
     finished_at,
+    marks_of,
     read_manifest,
 )
 from pipelines.store.files import digest
@@ -88,10 +93,7 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
 
     LockedError while anything is being written: it may be about to refer to what is there.
     """
-    with leased(store.control, CLEANING, "the storage"):
-        for key, holder in held(store.control, "leases"):
-            if key != CLEANING:
-                raise LockedError(f"the storage is in use by {holder}", where=key, mend="Wait for it to end")
+    with alone(store):
         garbage = find_garbage(store)
         for home in garbage.homes:
             store.storage.files.delete([store.storage.name(home / MANIFEST)])  # no half of it is taken for finished
@@ -103,6 +105,46 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
                 if home not in there:
                     shutil.rmtree(home, ignore_errors=True)
     return garbage
+
+
+@contextmanager
+def alone(store: ArtefactStore) -> Iterator[None]:
+    """Nothing else writes artefacts within the block. LockedError where something does."""
+    with leased(store.control, CLEANING, "the storage"):
+        for key, holder in held(store.control, "leases"):
+            if key != CLEANING:
+                raise LockedError(f"the storage is in use by {holder}", where=key, mend="Wait for it to end")
+        yield
+
+
+def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], None]) -> None:
+    """Change files of a finished artefact where they lie; `change(folder)` adds and removes none.
+
+    Only within `alone`. A kill in between leaves files that its manifest does not tell of: they count as damaged, until
+    they are rewritten.
+    """
+    change(artefact.folder)
+    store.storage.keep(artefact.path)
+    _tell(store, artefact, {"files": file_hashes(artefact.path), "marks": marks_of(store.storage, artefact.path)})
+
+
+def empty(store: ArtefactStore, artefact: Artefact) -> None:
+    """Remove all files of a finished artefact but its manifest, by which others find what they were made of."""
+    store.storage.drop([artefact.path])
+    artefact.path.mkdir(parents=True, exist_ok=True)
+    _tell(store, artefact, {"files": {}, "marks": {}, EMPTIED: True})
+
+
+def _tell(store: ArtefactStore, artefact: Artefact, changed: dict[str, Any]) -> None:
+    """Let the manifest of an artefact tell of its files as they are now."""
+    told = encoded(artefact.manifest | changed)
+    store.storage.files.write(store.storage.name(artefact.home / MANIFEST), told)
+    read_manifest(store.storage, artefact.home, anew=True)  # this node's copy
+
+
+def is_emptied(artefact: Artefact) -> bool:
+    """Whether the files of an artefact were removed on purpose."""
+    return bool(artefact.manifest.get(EMPTIED))
 
 
 def _finished(store: ArtefactStore) -> Iterator[tuple[Path, Artefact]]:

@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from kcm.errors import KcmError
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Bar, polled
 from pipelines.signals import handlers_restored
 from pipelines.store.checkpoint import newest_checkpoint

@@ -22,7 +22,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.content import Content
 from pipelines.batch.predict import predict
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run

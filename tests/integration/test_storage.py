@@ -18,18 +18,34 @@ import pytest
 import torch
 import yaml
 
+from jobs.commands.loop import update
+from jobs.commands.serving import served_model
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
+from kcm.inputs.content import Content
 from pipelines.config import RunConfig
+from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.logs import log_url
+from pipelines.loop.purging import purge
+from pipelines.loop.replay import Replay
+from pipelines.loop.state import LoopState, log_reader
 from pipelines.run import run
+from pipelines.serve.log.database import Database
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.forgetting import forget_request
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control import Control, Versioned
 from pipelines.store.features import SECONDS, read_task
 from pipelines.store.files import ObjectFiles
+from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
-from tests.integration.test_run import spoken_config
+from tests.integration.test_run import spoken_config, write_spoken_texts
 from tests.outside import install_extension
 from tests.seaweed import ObjectServer
 
 pytestmark = pytest.mark.integration
+
+NUM_DECISIONS = 160  # of a turn
 
 
 def test_no_increment_is_lost_where_requests_are_dropped_delayed_and_duplicated(
@@ -134,3 +150,80 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     on_disk = spoken_config(tmp_path / "storage", tmp_path)
     run(on_disk)
     assert found == content(on_disk)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
+    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: champions, attempts, the ledger and loop.json are in the bucket, with all that the next turn reads.
+
+    What is forgotten meanwhile leaves it, too.
+    """
+    install_extension(cluster_path)
+    monkeypatch.syspath_prepend(cluster_path)
+    log = {"url": f"sqlite:///{tmp_path / 'feedback.db'}", "store_payloads": "text"}
+    config = spoken_config(
+        served_bucket,
+        tmp_path,
+        learner={"name": "replay", "memory": 50},
+        train={"num_epochs": 1, "mask_unseen": True},
+        serve={"feedback": log, "audit": {"share": 0.9}},
+        update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9, "max_cost": 9, "max_latency": 9}},
+    )
+    run(config)
+    write_spoken_texts(tmp_path / "traffic", 3 * NUM_DECISIONS)
+    texts = [file.read_text() for file in sorted((tmp_path / "traffic").glob("*/*.txt"), key=lambda file: file.name)]
+
+    def on_another_node(name: str) -> dict[str, Any]:
+        monkeypatch.setenv("KCM_CACHE", str(tmp_path / name))
+        return update(config)
+
+    forgotten, *_ = play(config, texts[:NUM_DECISIONS])
+    first = on_another_node("second")
+    assert (first["version"], first["after"], first["upto"]) == ("extended/2", 0, NUM_DECISIONS)
+    assert first["promoted"], first["reason"]
+    assert not on_another_node("third")["changed"]
+    play(config, texts[NUM_DECISIONS : 2 * NUM_DECISIONS])
+    database = Database(config.serve.feedback.url, 30.0)
+    units = forget_request(database, "extended", forgotten).units
+    second = on_another_node("fourth")
+    assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
+    told = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))
+    assert [turn["version"] for turn in told["turns"]] == ["extended/2", "extended/3"]
+    looks = LineageLedger(ArtefactStore(served_bucket).control, "extended").attempts()
+    assert [look.number for look in looks] == [1, 2]
+
+    state = LoopState.of(config)
+    with log_reader(config) as reader:
+        purged = purge(state, reader.unit_key, units)
+    stages = {name.split("/")[0] for name in purged.emptied}
+    assert stages == {
+        "tasks",
+        "features",
+        "outcomes",
+        "train",
+        "tune",
+        "grow",
+        "extend",
+        "choose",
+    }  # the run has them too
+    assert len(purged.windows) == 1
+    assert verify(state.store)[1] == []
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "fifth"))
+    with log_reader(config) as reader:
+        assert purge(LoopState.of(config), reader.unit_key, units).emptied == []
+    play(config, texts[2 * NUM_DECISIONS :])
+    assert on_another_node("sixth")["version"] == "extended/4"
+
+
+def play(config: RunConfig, texts: list[str]) -> list[str]:
+    """Put texts to the champion, and give the ids of the requests."""
+    release = served_model(config, None)
+    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, config.name)
+    log.open()
+    replay = Replay(load_cascade(release.bundle, config.assets_path), log, release.version, 0.9, "text")
+    ids = [replay.answer([Input(Content(text)) for text in texts[at : at + 16]]) for at in range(0, len(texts), 16)]
+    log.close()
+    return ids

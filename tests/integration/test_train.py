@@ -30,7 +30,7 @@ from kcm.learners.analytic import Analytic
 from kcm.learners.training.stream import list_column
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks.shards import task_shards
-from pipelines.cluster import ClusterConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
 from pipelines.store.features import write_rows

@@ -52,6 +52,12 @@ def test_the_command_line_starts_without_the_heavy_modules() -> None:
     assert shown.stdout == "[]\n"
 
 
+def test_a_turn_of_the_loop_that_has_nothing_to_do_waits_for_no_heavy_module() -> None:
+    script = "import jobs.commands.loop, sys; print(sorted({'datasets', 'mlflow', 'ray'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
 def test_help_has_a_short_name_everywhere() -> None:
     for words in ((), ("run",), ("route",), ("route", "certify")):
         assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""

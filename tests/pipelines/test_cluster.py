@@ -11,7 +11,8 @@ from ray.exceptions import AuthenticationError
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster import ClusterConfig, _check_room, connected, join
+from pipelines.cluster import _check_room, connected, join
+from pipelines.cluster_config import ClusterConfig
 
 
 @pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])

@@ -16,7 +16,8 @@ from kcm.bundle.bundle import Bundle, bundle_digest
 from kcm.errors import ConfigError
 from pipelines import registry
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, TrackingConfig, set_champion
+from pipelines.tracking import Tracking, set_champion
+from pipelines.tracking_config import TrackingConfig
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture

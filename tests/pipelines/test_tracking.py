@@ -17,7 +17,8 @@ from tenacity import wait_none
 
 from kcm.errors import KcmError
 from pipelines.outbox import Outbox
-from pipelines.tracking import Tracking, TrackingConfig, champion_of, flat, is_outage, send
+from pipelines.tracking import Tracking, champion_of, flat, is_outage, send
+from pipelines.tracking_config import TrackingConfig
 
 
 class Mlflow:

@@ -14,7 +14,6 @@ from kcm.errors import KcmError
 from pipelines.loop.promotion.champion import By, Champion, Current, Pointer, utc_now
 from pipelines.store.control import Control
 from pipelines.store.lease import leased
-from pipelines.tracking import champion_of, set_champion
 
 PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
 
@@ -64,11 +63,13 @@ class Champions:
 
     def mirror(self) -> Current:
         """Let MLflow's alias show the champion; where the champion changes meanwhile, the new one."""
-        current = self._needed()
+        from pipelines.tracking import set_champion  # MLflow, which takes seconds to import
+
+        current = self.present()
         while True:
             set_champion(self.uri, self.model, current.champion.number)
             self.pointer.mark_mirrored(current.number)
-            if (now := self._needed()) == current:
+            if (now := self.present()) == current:
                 return current
             current = now
 
@@ -77,9 +78,11 @@ class Champions:
 
         Raises KcmError where there is no champion, or somebody moved the alias.
         """
-        current = self._needed()
+        current = self.present()
         if not self.pointer.is_mirrored(current.number):
             return self.mirror()
+        from pipelines.tracking import champion_of
+
         alias = champion_of(self.uri, self.model)
         if alias != current.champion.number:
             raise KcmError(
@@ -91,7 +94,11 @@ class Champions:
             )
         return current
 
-    def _needed(self) -> Current:
+    def present(self) -> Current:
+        """The champion by its pointer alone, which is at hand at once: the alias may contradict it, see `agreed`.
+
+        Raises KcmError where there is no champion.
+        """
         if (current := self.pointer.current()) is None:
             raise KcmError(
                 f"{self.model!r} has no champion", where=self.uri, mend="Start `kcm run`, or `kcm promote` a version"

@@ -52,12 +52,10 @@ def test_versions_and_folders_that_hold_a_forgotten_unit_are_told(
     first, second, third = (
         Rows(Path(f"/{number}"), units) for number, units in enumerate((("other",), ("told", "other"), ("told",)), 1)
     )
-    champions = [SimpleNamespace(version=f"films/{n}", bundle=f"b{n}") for n in (1, 2, 9)]
-    turns = [{"candidate": None}, {"candidate": {"version": "films/3", "bundle": "b3"}}]
+    bundles = {f"films/{n}": f"b{n}" for n in (1, 2, 9, 3)}
     state: Any = SimpleNamespace(
         store=Store({"b1": first, "b2": second, "b3": third}, [tmp_path / "one", tmp_path / "two"]),
-        champions=SimpleNamespace(pointer=SimpleNamespace(history=lambda: champions)),
-        attempts=SimpleNamespace(turns=lambda: turns),
+        bundles=lambda: bundles,
     )
     found = remembered(state, KEY, {"told"})
     assert found.versions == ("films/2", "films/3")

@@ -111,10 +111,13 @@ def test_a_challenger_that_fails_leaves_the_champion_and_its_reasons(loop: Loop)
     assert json.loads(loop.state.path.read_text())["turns"][0]["verdict"] == "fail"
 
 
-def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop) -> None:
+def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: neither Ray nor MLflow, which take seconds to be imported."""
     loop.verdicts = ["fail"]
     update(loop.config)
-    result = update(loop.config)
+    with monkeypatch.context() as patch:
+        patch.delattr("pipelines.tracking.champion_of")
+        result = update(loop.config)
     assert (result["changed"], result["champion"]) == (False, "reviews/1")
     assert "nothing is new in the log since decision 500" in result["reason"]
     assert len(loop.walked) == 1
@@ -149,9 +152,7 @@ def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_go
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "pipelines.loop.promotion.promote.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr("pipelines.tracking.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             update(loop.config)
     assert loop.alias == "1"

@@ -156,6 +156,17 @@ class LogReader:
             row = connection.execute(chosen.where(d.application == application, d.number > after)).one()
         return int(row[0]), int(row[1]), int(row[2])
 
+    def shares(self, application: str, num_decisions: int) -> dict[str, float]:
+        """What each version answered of the last so many decisions."""
+        d = DECISIONS.c
+        last = select(d.model_version).where(d.application == application).order_by(d.number.desc())
+        recent = last.limit(num_decisions).subquery()
+        with self.reading() as connection:
+            found = connection.execute(select(recent.c.model_version, func.count()).group_by(recent.c.model_version))
+            counts = {version: number for version, number in found.all() if version}
+        total = sum(counts.values())
+        return {version: number / total for version, number in counts.items()}
+
     def drift(self, application: str, version: str) -> dict[str, float]:
         """As `pipelines.serve.log.records.drift.read_drift`."""
         with self.reading() as connection:

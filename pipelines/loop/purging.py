@@ -1,0 +1,128 @@
+"""What was forgotten leaves the artefacts of earlier versions, too: they are served on, but nothing goes on from them.
+
+A version remembers a unit in the rows that it was trained on, in all that was made of these rows, and in the memory of
+its learner. Those artefacts are emptied; bundles, figures and lineage stay. A window keeps its decisions as the log
+does, as numbers without content. The champion must have been trained without the units before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kcm.errors import ArtefactError, KcmError
+from pipelines.loop.certify.judged import PAYLOAD
+from pipelines.loop.stages.grow import Grow
+from pipelines.loop.stages.window import ROWS, Window
+from pipelines.loop.state import LoopState
+from pipelines.loop.units import rows_of
+from pipelines.stages.register import BundleArtefact, Register
+from pipelines.store.artefact import Artefact
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
+
+# What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
+_KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window"})
+_SEQUENCES = ("grow", "tasks")
+_ERASED = (*PAYLOAD, "label", "inbox_label")
+
+
+@dataclass(frozen=True)
+class Purged:
+    """The artefacts that were emptied, as STAGE/FINGERPRINT, and the windows whose content was erased."""
+
+    emptied: list[str] = field(default_factory=list)
+    windows: list[str] = field(default_factory=list)
+
+
+def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
+    """Remove these units, by their names in the log that has this key, from all artefacts of an application.
+
+    Killed and called again it goes on. Raises KcmError, with nothing changed, where the champion still holds them or a
+    turn is under way, and LockedError while anything is being written.
+    """
+    found = Purged()
+    if not units:
+        return found
+    with alone(state.store):
+        if state.attempts.interrupted() is not None:
+            raise KcmError("a turn was interrupted", where=state.name, mend="`kcm update` ends it; then purge")
+        sequences = {each.fingerprint for each in _sequences(state) if _holds(each, key, units)}
+        _require_other_champion(state, sequences)
+        for artefact in state.store.finished(""):
+            if artefact.stage not in _KEPT and not is_emptied(artefact) and _owner(artefact) in sequences:
+                empty(state.store, artefact)
+                found.emptied.append(f"{artefact.stage}/{artefact.fingerprint}")
+        for window in state.store.finished(Window.stage):
+            if _erase(state, window, units):
+                found.windows.append(f"{window.stage}/{window.fingerprint}")
+    return found
+
+
+def _sequences(state: LoopState) -> Iterator[SequenceArtefact]:
+    """The sequences that the application's versions were trained on, and those of challengers that never were one."""
+    found = {each.path: each for each in state.store.finished(Grow.stage)}
+    for bundle in state.bundles().values():
+        try:
+            artefact = state.store.named(Register.stage, bundle)
+            sequence: Artefact = artefact.source(SequenceArtefact, *_SEQUENCES)
+        except (ArtefactError, OSError):
+            continue  # it is gone with all that it was made of
+        found[sequence.path] = sequence
+    return (each.as_a(SequenceArtefact) for each in found.values())
+
+
+def _holds(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> bool:
+    """Whether rows of these units are in a sequence, or were until it was emptied."""
+    if is_emptied(sequence):
+        return True  # what was made of it may have been left by a purge that was killed
+    try:
+        return bool(rows_of(sequence, key, units))
+    except (ArtefactError, OSError):
+        return True  # likewise
+
+
+def _owner(artefact: Artefact) -> str | None:
+    """The fingerprint of the sequence whose rows an artefact is about."""
+    if artefact.stage in _SEQUENCES:
+        return artefact.fingerprint
+    try:
+        return artefact.source(SequenceArtefact, *_SEQUENCES).fingerprint
+    except (ArtefactError, OSError):
+        return None
+
+
+def _require_other_champion(state: LoopState, sequences: Collection[str]) -> None:
+    champion = state.champions.present().champion
+    bundle = state.store.named(Register.stage, champion.bundle).as_a(BundleArtefact)
+    if _owner(bundle) in sequences:
+        raise KcmError(
+            f"{champion.version}, the champion, was trained on what is to be removed",
+            where=state.name,
+            mend="`kcm update` trains the next one without it; then purge",
+        )
+
+
+def _erase(state: LoopState, window: Artefact, units: Collection[str]) -> bool:
+    """Erase the content of these units from a window; whether there was any."""
+    table = pq.read_table(window.folder / ROWS)
+    named = pc.fill_null(pc.is_in(table["unit"], pa.array(sorted(units))), False)
+    erased = [name for name in _ERASED if pc.any(pc.and_(named, table[name].is_valid())).as_py()]
+    if not erased:
+        return False
+    for name in erased:
+        column = pc.if_else(named, pa.scalar(None, table[name].type), table[name])
+        table = table.set_column(table.column_names.index(name), name, column)
+
+    def change(folder: Path) -> None:
+        draft = folder / f".{ROWS}"
+        pq.write_table(table, draft)
+        draft.replace(folder / ROWS)
+
+    rewrite(state.store, window, change)
+    return True

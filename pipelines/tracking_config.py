@@ -1,0 +1,32 @@
+"""The section `tracking` of a configuration; apart from what records, since MLflow takes its time to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.redact import PlainUrl
+
+SQLITE = "sqlite:///"
+
+
+class TrackingConfig(Config):
+    """Where runs and models are recorded; nothing here changes a result."""
+
+    uri: PlainUrl | None = Field(
+        None,
+        description="MLflow tracking URI (password by MLFLOW_TRACKING_PASSWORD or PGPASSWORD); SQLite in the storage "
+        "path without one.",
+    )
+    experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
+    model_name: str | None = Field(None, description="Registered model; the run's name without one.")
+
+    def uri_in(self, storage_path: Path) -> str:
+        """The tracking URI of runs that keep their artefacts in `storage_path`."""
+        return self.uri or f"{SQLITE}{storage_path.absolute() / 'mlflow.db'}"
+
+    def model_of(self, run_name: str) -> str:
+        """The registered model of a run."""
+        return self.model_name or run_name

@@ -1,0 +1,47 @@
+"""The traffic that a first certificate took is told as it was planned, where the sides agree as was expected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.certify.certificate import CertificateConfig
+from kcm.certify.traffic import decisions_needed
+from pipelines.loop.certify.judged import JudgedWindow
+from pipelines.loop.earliest import STEP, earliest
+from tests.pipelines.loop.windows import made_window, scope_of
+
+EVERY = 4  # one decision in so many is of a validate unit, the others certify
+
+
+def found(num: int, rate: float, share: float) -> int | None:
+    window = made_window(num, rate=rate, share=share)
+    columns = {
+        "purpose": ["validate" if place % EVERY == 0 else "certify" for place in range(num)],
+        "challenger_score": np.random.default_rng(1).random(num),
+        "challenger_label": ["yes"] * num,
+        "challenger_keeps": [True] * num,
+    }
+    for name, values in columns.items():
+        window = window.append_column(name, pa.array(values))
+    judged, policy = JudgedWindow(window), Policy(decision=KEEP_ALL)
+    return earliest(judged, policy, CertificateConfig(), scope=scope_of(window), floor=share, delta=0.06)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_where_nothing_disagrees_it_takes_what_was_planned(share: float) -> None:
+    planned = decisions_needed(0.0, share, CertificateConfig().epsilon, 0.06)
+    assert planned is not None
+    took = found(2000, 0.0, share)
+    assert took is not None
+    assert 1.0 <= took / (planned * EVERY / (EVERY - 1)) <= 1.5
+    assert took % STEP == 0
+
+
+def test_disagreement_takes_longer_and_too_little_traffic_is_told() -> None:
+    without, much = found(2000, 0.0, 0.8), found(2000, 0.03, 0.8)
+    assert without is not None
+    assert much is None or much > without
+    assert found(100, 0.0, 0.2) is None
