@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,9 @@ from kcm.bundle.bundle import Bundle
 from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import OpenAiConfig
+from kcm.large import Item, OpenAiConfig, OpenAiModel
 from kcm.large.prompting.sanitize import sanitized
+from kcm.large.response_cache import ResponseStore
 from kcm.tasks import TaskSequence
 from pipelines.config import RunConfig
 from pipelines.run import run
@@ -28,6 +32,7 @@ from tests.fake_upstream import FakeUpstream, Turn, label
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+SERVER = Path(__file__).parents[2] / "benchmarks/language_model_server.py"
 NUM_ROWS = 240
 SMOLLM = "SmolLM2-135M-Instruct-GGUF"
 QUICK = {
@@ -77,6 +82,59 @@ def test_the_router_finds_out_that_a_weak_language_model_is_not_worth_a_call(twe
     assert measured["call_rate"] == 0
     assert result["certificate"]["decision"] == "keep_all"
     assert measured["cascade_accuracy"] == measured["small_accuracy"]
+
+
+class LanguageModel:
+    """SmolLM2-135M behind llama.cpp's server, a process of its own, which may be killed and started again."""
+
+    def __init__(self, gguf: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.gguf = gguf
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, str(SERVER), str(self.gguf), "--port", str(self.port), "--slots", "2"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        assert str(self.port) in self.process.stdout.readline()  # it says when it is ready
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.mark.slow
+def test_a_language_model_is_asked_by_many_killed_and_asked_on_and_nothing_is_asked_twice(
+    assets_dir: Path, tweets: Path, tmp_path: Path
+) -> None:
+    """llama.cpp's own server: labels with probabilities, more questions than slots, a restart under way."""
+    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[:24]]
+    server = LanguageModel(fetch(SMOLLM, assets_dir) / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    try:
+        settings = OpenAiConfig(
+            model="smollm",
+            base_url=f"http://127.0.0.1:{server.port}/v1",
+            api_key_env=None,
+            max_retries=60,
+            max_wait_s=2,
+        )
+        paid = ResponseStore.in_file(tmp_path / "paid.sqlite")
+        model = OpenAiModel(settings, ("negative", "positive"), paid)
+        items = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
+        first = model.answer(items[:8])
+        asked = [model.ask(item) for item in items]
+        server.kill()  # while eight questions are under way
+        server.start()
+        answers = [future.result() for future in asked]
+    finally:
+        server.kill()
+    assert all(answer.error is None and answer.label in (0, 1) for answer in answers)
+    assert all(answer.probabilities is not None and answer.cost.tokens > 20 for answer in answers)
+    assert [answer.label for answer in answers[:8]] == [answer.label for answer in first]
+    again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)  # of a server that is gone
+    assert [answer.label for answer in again] == [answer.label for answer in answers]
 
 
 class Oracle:

@@ -1,0 +1,125 @@
+"""A real language model behind the cascade, over OpenAI's protocol: what is kept, and what that saves.
+
+    kcm assets reviews SmolLM2-135M-Instruct-GGUF
+    python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
+    python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other, such as a larger one
+
+Clear tweets of the `reviews` data; the stages of `kcm run` up to its figures, so that every row is asked once and the
+answers lie in --storage. Tokens and seconds are those of the server's answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from machine import machine
+from rich.pretty import pprint
+
+from kcm.config import load_config
+from pipelines.config import RunConfig
+from pipelines.run import run
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "language_model.json"
+CONFIG = HERE.parent / "jobs" / "configs" / "reviews.yaml"
+SMOLLM = "SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf"
+CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
+EPSILON = 0.1  # what so few certify rows can promise
+
+
+@contextmanager
+def served(gguf: Path, port: int) -> Iterator[str]:
+    """The address of a server of one's own."""
+    command = [sys.executable, str(HERE / "language_model_server.py"), str(gguf), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"{process.stdout.readline().strip()}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def write_rows(assets: Path, file: Path, num_rows: int) -> None:
+    """The first `num_rows` clear tweets, as a file of one's own."""
+    lines = (assets / "reviews/tweets_GroundTruth.txt").read_text(encoding="utf-8").splitlines()
+    rows = [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines)]
+    clear = [(rating, text) for rating, text in rows if abs(rating) > CLEAR][:num_rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as out:
+        for rating, text in clear:
+            label = "positive" if rating > 0 else "negative"
+            out.write(json.dumps({"text": text, "label": label, "task": "tweets"}) + "\n")
+
+
+def measured(base_url: str, model: str, rows: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the cascade keeps on test rows, and what the server's answers took."""
+    overrides = {
+        "collaborators": "[kcm]",
+        "tasks.source": f"{{kind: files, path: {rows.absolute()}, task_column: task}}",
+        "tasks.max_rows_per_task": "null",
+        "large": f"{{adapter: openai, base_url: {base_url}, model: {model}, api_key_env: null, num_concurrent: 4}}",
+        "tune.num_trials": 2,
+        "certificate.epsilon": EPSILON,
+        "storage_path": arguments.storage.absolute(),
+        "assets_path": arguments.assets.absolute(),
+    }
+    config = load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in overrides.items()])
+    result = run(config, until="evaluate")
+    outcomes = Path(result["artefacts"]["outcomes"])
+    table = pq.read_table(outcomes / "task-0000.parquet")
+    usage = json.loads((outcomes / "large.json").read_text(encoding="utf-8"))
+    seconds = float(table["large_cost"].to_numpy().mean())
+    tokens = usage["tokens"] / usage["rows"]
+    surest_N = np.stack(table["large_probabilities"].to_numpy()).max(1)
+    overall = result["kcm"]["overall"]
+    saved = overall["calls_saved"]
+    return {
+        "model": model,
+        "rows_asked": usage["rows"],
+        "off_label": float((table["large_label"].to_numpy() < 0).mean()),
+        "with_probabilities": float(np.isfinite(surest_N).mean()),
+        "tokens_a_row": tokens,
+        "seconds_a_row": seconds,
+        **{key: overall[key] for key in ("num_rows", "small_accuracy", "large_accuracy", "cascade_accuracy")},
+        "calls_saved": saved,
+        "saved_per_1000_rows": {"tokens": 1000 * saved * tokens, "seconds": 1000 * saved * seconds},
+        "certificate": {key: result["certificate"][key] for key in ("decision", "epsilon", "delta", "bound")},
+        "machine": machine(),
+    }
+
+
+def main() -> None:
+    """Start a server unless one is named, run, print, and write down with `--write`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-url", metavar="URL", help="a server that runs, up to before /chat/completions")
+    parser.add_argument("--model", default="SmolLM2-135M", help="the model, as the server knows it")
+    parser.add_argument("--num-rows", type=int, default=240)
+    parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
+    parser.add_argument("--storage", type=Path, default=Path("storage/language_model"))
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
+    arguments = parser.parse_args()
+    rows = arguments.storage / f"tweets-{arguments.num_rows}.jsonl"
+    write_rows(arguments.assets, rows, arguments.num_rows)
+    gguf = arguments.assets / SMOLLM
+    server = nullcontext(arguments.base_url) if arguments.base_url else served(gguf, arguments.port)
+    with server as base_url:
+        found = measured(base_url, arguments.model, rows, arguments)
+    pprint(found)
+    if arguments.write:
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps(kept | {arguments.model: found}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

