@@ -254,8 +254,10 @@ def serve(
 
         def prepare() -> tuple[Release, Site]:
             from jobs.commands.serving import Site, served_folder, served_model
+            from kcm.config import load_config
+            from pipelines.served_run import ServedRun
 
-            loaded = _load(config, overrides) if config else None
+            loaded = load_config(ServedRun, config, overrides or []) if config else None
             release = served_folder(bundle) if bundle else served_model(loaded, model)
             site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
             result["version"] = release.version

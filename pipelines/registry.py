@@ -6,16 +6,16 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
-from pipelines.tracking import DIGEST_TAG, fetch_model
-from pipelines.tracking_config import SQLITE
+from pipelines._mlflow_private import aliased_in
+from pipelines.tracking_config import DIGEST_TAG, SQLITE
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: where its answer lies at hand, it is not asked
+    from mlflow.entities.model_registry import ModelVersion
 
 SCHEME = "models:/"
 _IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless they say otherwise
@@ -28,14 +28,12 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
     anew. Raises KcmError where there is no such version, ArtefactError for a bundle that is not the one that was
     registered.
     """
-    found = _resolved(uri, model)
-    version = f"{found.name}/{found.version}"
-    if (registered := found.tags.get(DIGEST_TAG)) is None:
-        mend = "Start the run that made it again, which records it"
-        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
+    version, registered = _aliased(uri, model) or _registered(uri, model)
     key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
     folder = root / version / key
     if not folder.exists():
+        from pipelines.tracking import fetch_model
+
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as draft:  # so that it appears whole or not
@@ -75,8 +73,30 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kcm" / "models"
 
 
+def _aliased(uri: str, model: str) -> tuple[str, str] | None:
+    """Version and digest that NAME@ALIAS means, where the registry is a file; None: MLflow has to say."""
+    name, at, alias = model.partition("@")
+    if not at or not uri.startswith(SQLITE):
+        return None
+    found = aliased_in(Path(uri.removeprefix(SQLITE)), name, alias, DIGEST_TAG)
+    return found and (f"{name}/{found[0]}", found[1])
+
+
+def _registered(uri: str, model: str) -> tuple[str, str]:
+    """Version and digest that NAME@ALIAS or NAME/VERSION means."""
+    found = _resolved(uri, model)
+    version = f"{found.name}/{found.version}"
+    if (digest := found.tags.get(DIGEST_TAG)) is None:
+        mend = "Start the run that made it again, which records it"
+        raise ArtefactError(f"no digest was registered with {version}", where=uri, mend=mend)
+    return version, digest
+
+
 def _resolved(uri: str, model: str) -> ModelVersion:
     """The version that NAME@ALIAS or NAME/VERSION means."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
     name, at, alias = model.partition("@")
     database = Path(uri.removeprefix(SQLITE))
     try:

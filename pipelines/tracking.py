@@ -22,16 +22,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.outbox import Outbox, Record
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking_config import CHAMPION, DIGEST_TAG, TrackingConfig
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
-DIGEST_TAG = "bundle_digest"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
-CHAMPION = "champion"
 UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 _PARAMS_AT_ONCE = 100  # MLflow takes no more

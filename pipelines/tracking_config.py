@@ -9,6 +9,8 @@ from pydantic import Field
 from kcm.config import Config
 from kcm.redact import PlainUrl
 
+CHAMPION = "champion"  # the alias of the version that is served
+DIGEST_TAG = "bundle_digest"  # of a version: the digest of its bundle
 SQLITE = "sqlite:///"
 
 

@@ -236,7 +236,16 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
 def test_building_an_application_and_asking_a_large_model_take_no_torch() -> None:
     """It costs every process that imports it two seconds."""
     modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.large", "kcm.large.adapters.classifier")
-    slow = {"torch", "mlflow", "transformers", "sklearn"}
+    _take_none_of({"torch", "mlflow", "transformers", "sklearn", "sqlalchemy", "scipy.special"}, modules)
+
+
+def test_kcm_serve_takes_nothing_that_only_its_replicas_or_a_run_need() -> None:
+    """A person waits for it. MLflow is asked only where its answer does not lie in a file at hand."""
+    modules = ("jobs.cli", "jobs.commands.serving_start", "jobs.commands.serving", "pipelines.served_run")
+    _take_none_of({"torch", "mlflow", "transformers", "datasets", "sqlalchemy", "scipy"}, modules)
+
+
+def _take_none_of(slow: set[str], modules: tuple[str, ...]) -> None:
     program = f"import sys, {', '.join(modules)}; print(sorted({slow} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

@@ -33,7 +33,8 @@ from pipelines.serve.deploy.deployment import (
 )
 from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Release
-from pipelines.tracking import DIGEST_TAG, FINGERPRINT_TAG, PARENT_TAG, version_tags
+from pipelines.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
+from pipelines.tracking_config import DIGEST_TAG
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:

@@ -10,22 +10,20 @@ from pathlib import Path
 import yaml
 
 from jobs.commands.serving_start import service_folder
-from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.cluster import connected
 from pipelines.cluster_config import ClusterConfig
-from pipelines.config import RunConfig
 from pipelines.loop.logs import log_url
-from pipelines.loop.state import application_of
 from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION
+from pipelines.served_run import ServedRun
+from pipelines.tracking_config import CHAMPION
 
 
 class Site(Config):
@@ -37,10 +35,10 @@ class Site(Config):
     cluster_folder: Path | None = None  # where `kcm promote` finds the local cluster
 
     @classmethod
-    def of(cls, config: RunConfig) -> Site:
+    def of(cls, config: ServedRun) -> Site:
         """The settings of a run's configuration."""
         named = {
-            "application": application_of(config),
+            "application": config.application,
             "costs": config.serve.costs or config.costs,
         }
         site = cls(
@@ -76,7 +74,7 @@ def served_folder(bundle: Path) -> Release:
     return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
 
 
-def served_model(config: RunConfig, model: str | None) -> Release:
+def served_model(config: ServedRun, model: str | None) -> Release:
     """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
 
     An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. Raises
@@ -90,11 +88,8 @@ def served_model(config: RunConfig, model: str | None) -> Release:
 
 def loads(release: Release) -> str:
     """What a service of this version loads before it answers, for a person who waits."""
-    bundle = Bundle.read(release.bundle)
-    return (
-        f"loading {release.version}: encoder {bundle.encoder.name}, {len(bundle.collaborator.networks)} small networks,"
-        f" large model {bundle.large.location}"
-    )
+    models = FrozenModels.read_models(release.bundle)
+    return f"loading {release.version}: encoder {models.encoder.name}, large model {models.large.location}"
 
 
 @contextmanager

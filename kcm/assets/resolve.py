@@ -6,9 +6,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
 from kcm.errors import AssetError
@@ -79,6 +76,9 @@ def _pin(pin: Path, commit: str) -> None:
 
 def _cached(model: str, weights: str, revision: str | None) -> Path | None:
     """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
+    from huggingface_hub import snapshot_download  # takes its time to import, and fetched assets need none of it
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
         folder = Path(
             snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=[*_PATTERNS, weights])

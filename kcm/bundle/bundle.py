@@ -6,7 +6,6 @@ fitted, such as alignment heads, are contained.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -205,14 +204,6 @@ class Bundle(FrozenModels):
 
 def _units(files: SealedFolder) -> frozenset[str]:
     return frozenset(bytes(unit).hex() for unit in files.tensors(UNITS)["units"].numpy())
-
-
-def bundle_digest(folder: Path) -> str:
-    """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError where there is none."""
-    try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    except OSError:
-        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), mend="Give the folder of a bundle") from None
 
 
 class _Networks(Config):

@@ -5,11 +5,12 @@ Torch is not imported: what only asks the large model, or only checks a bundle, 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kcm.bundle.sealed import SealedFolder
 from kcm.components import FAMILIES, Component
@@ -18,7 +19,9 @@ from kcm.encoders import Encoder, EncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
-from kcm.large.response_cache import ResponseStore
+
+if TYPE_CHECKING:
+    from kcm.large.response_cache import ResponseStore
 
 MANIFEST = "bundle.json"
 FORMAT = 1
@@ -90,6 +93,14 @@ def open_bundle(folder: Path) -> SealedFolder:
     if files.has(COMPONENTS):
         files.config(Components, COMPONENTS).require(folder)
     return files
+
+
+def bundle_digest(folder: Path) -> str:
+    """The `digest` of the bundle in a folder, without reading it. Raises ArtefactError where there is none."""
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        raise ArtefactError(f"no {MANIFEST} here", where=str(folder), mend="Give the folder of a bundle") from None
 
 
 def load_encoder(models: FrozenModels, assets_dir: Path, device: str = "cpu") -> Encoder:

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import rel_entr
 
 from kcm.metrics.units import Units
@@ -69,6 +68,8 @@ def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -
 
 def hoeffding_bentkus_upper_bound(total_loss: float, num_units: int, delta: float) -> float:
     """The largest level that `hoeffding_bentkus_p_value` does not reject at `delta`."""
+    from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
+
     mean = total_loss / num_units
 
     def excess(level: float) -> float:

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
 from kcm.cascade.frontier import lowest_threshold
@@ -126,6 +125,8 @@ class TrafficPath:
 
     def upper_bound(self, threshold: float) -> float:
         """Upper confidence bound, at delta, on the mean disagreement on what is kept at `threshold`."""
+        from scipy.optimize import brentq  # takes its time to import; who only reads certificates needs no root
+
         count = self._count(threshold)
 
         def excess(epsilon: float) -> float:
@@ -165,6 +166,8 @@ def plan_bet(losses: ArrayLike, level: float) -> float:
 
     It maximises the mean of ln(1 - nu (X - level)); the rows must not be those of the window.
     """
+    from scipy.optimize import minimize_scalar
+
     x = np.asarray(losses, dtype=np.float64)
 
     def loss(bet: float) -> float:
@@ -179,6 +182,8 @@ def units_needed(losses: ArrayLike, level: float, delta: float) -> int | None:
 
     With the bet that is planned on them; `level` is the floor times epsilon. None where no number suffices.
     """
+    from scipy.optimize import brentq
+
     x = np.asarray(losses, dtype=np.float64)
     bets_G, weights_G = _mixture(plan_bet(x, level))
     growth_G = np.log1p(-bets_G[:, None] * (x - level)).mean(axis=1)

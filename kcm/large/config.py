@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,8 +24,10 @@ from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
 from kcm.large.prompting.prompts import PromptMode
 from kcm.large.prompting.shown import Message, Shown
-from kcm.large.response_cache import ResponseStore
 from kcm.redact import PlainUrl, VariableName
+
+if TYPE_CHECKING:  # a database, which paid models alone need
+    from kcm.large.response_cache import ResponseStore
 
 
 class UpstreamConfig(Config):

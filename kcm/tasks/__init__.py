@@ -1,11 +1,29 @@
-"""From rows to a sequence of tasks with disjoint splits."""
+"""From rows to a sequence of tasks with disjoint splits. What builds one is imported when first used."""
 
-from kcm.tasks.build import build_sequence
-from kcm.tasks.config import TasksConfig
-from kcm.tasks.rows import BadRow
-from kcm.tasks.scenarios import Scenario
-from kcm.tasks.sequence import Task, TaskSequence
-from kcm.tasks.splits import SPLITS, Fractions, Split
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kcm.tasks.build import build_sequence
+    from kcm.tasks.config import TasksConfig
+    from kcm.tasks.rows import BadRow
+    from kcm.tasks.scenarios import Scenario
+    from kcm.tasks.sequence import Task, TaskSequence
+    from kcm.tasks.splits import SPLITS, Fractions, Split
+
+_MODULES = {
+    "SPLITS": "splits",
+    "BadRow": "rows",
+    "Fractions": "splits",
+    "Scenario": "scenarios",
+    "Split": "splits",
+    "Task": "sequence",
+    "TaskSequence": "sequence",
+    "TasksConfig": "config",
+    "build_sequence": "build",
+}
 
 __all__ = [
     "SPLITS",
@@ -18,3 +36,9 @@ __all__ = [
     "TasksConfig",
     "build_sequence",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"kcm.tasks.{_MODULES[name]}"), name)

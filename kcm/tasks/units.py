@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
 
@@ -47,6 +45,9 @@ def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]
 
     A row without a group ("") is connected by its text alone. A unit with groups is called by the first of them.
     """
+    from scipy.sparse import coo_array  # takes its time to import, and who names single units needs no graph
+    from scipy.sparse.csgraph import connected_components
+
     keys: dict[str, int] = {}
     edges: list[tuple[int, int]] = []
     for row, (content, group) in enumerate(zip(contents, groups, strict=True)):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.reading.window import LogReader
 
 LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
 
@@ -19,6 +16,10 @@ def log_url(serve: ServeConfig, storage_path: Path) -> str:
 
 def log_watermark(serve: ServeConfig, storage_path: Path, application: str) -> int:
     """The number of the last decision that a window of an application may end with; 0 where nothing is logged."""
+    from sqlalchemy.engine import make_url  # takes its time to import; most only want to know where the log lies
+
+    from pipelines.serve.log.reading.window import LogReader
+
     url = log_url(serve, storage_path)
     database = make_url(url)
     if database.get_backend_name() == "sqlite" and not Path(database.database or "").exists():

@@ -106,7 +106,7 @@ def inboxes_key(name: str) -> str:
 
 def application_of(config: RunConfig) -> str:
     """The name under which a run's decisions stand in the log."""
-    return config.serve.application or config.name
+    return config.application
 
 
 def log_reader(config: RunConfig) -> LogReader:

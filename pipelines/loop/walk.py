@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 from rich.markup import escape
 
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.errors import ArtefactError
 from pipelines.config import RunConfig
 from pipelines.context import Context

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from kcm.config import Config
 from kcm.costs import CostsConfig
@@ -229,6 +227,9 @@ class FeedbackConfig(Config):
     def _usable(cls, value: str | None) -> str | None:
         if value is None:
             return None
+        from sqlalchemy.engine import make_url  # takes its time to import, and most deployments open no database
+        from sqlalchemy.exc import ArgumentError
+
         try:
             url = make_url(value)
         except ArgumentError:

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from rich.markup import escape
 
-from kcm.bundle.bundle import Bundle, Lineage, bundle_digest
+from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.models import bundle_digest
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference

@@ -31,7 +31,8 @@ from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, Tracking
+from pipelines.tracking import Tracking
+from pipelines.tracking_config import CHAMPION
 from tests.integration.load import Load
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
 from pipelines.loop.promotion.champion import Pointer

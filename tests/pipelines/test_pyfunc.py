@@ -12,7 +12,8 @@ from mlflow.models import get_model_info
 
 import kcm
 from kcm.api.cascade import load_cascade
-from kcm.bundle.bundle import Bundle, bundle_digest
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import bundle_digest
 from kcm.errors import ConfigError
 from pipelines import registry
 from pipelines.pyfunc import register_model

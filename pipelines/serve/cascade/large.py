@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from ray import serve
@@ -13,7 +13,6 @@ from ray import serve
 from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
 from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
-from kcm.large.response_cache import ResponseStore
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.batcher import Batcher
 from pipelines.serve.cascade.pictures import PictureReader
@@ -21,6 +20,9 @@ from pipelines.serve.cascade.questions import QuestionQueue
 from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
 from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release, ReleaseCache
+
+if TYPE_CHECKING:
+    from kcm.large.response_cache import ResponseStore
 
 ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
 
@@ -116,6 +118,8 @@ def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | Non
     """
     if not large.has_budget:
         return None
+    from kcm.large.response_cache import ResponseStore  # a database, which paid models alone need
+
     if log.url is None:
         raise ConfigError(
             "the large model has a budget (max_calls or max_cost), and there is no database for replicas to share it",

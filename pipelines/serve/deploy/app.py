@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import ray
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError
@@ -39,6 +40,9 @@ class AppConfig(Config):
     version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
     assets_path: Path
     serve: ServeConfig = ServeConfig()
+    checked: bool = Field(
+        default=False, description="Whether who deploys has done what `require_servable` does, over the same files."
+    )
 
     @property
     def release(self) -> Release:
@@ -50,16 +54,16 @@ class AppConfig(Config):
 def application(arguments: dict[str, Any]) -> Application:
     """Ray Serve's entry point for deployments by file: `import_path: pipelines.serve.deploy.app:application`."""
     config = parse_config(AppConfig, arguments, where="args of the application")
-    return build_app(config.release, config.serve, config.assets_path)
+    return build_app(config.release, config.serve, config.assets_path, checked=config.checked)
 
 
-def build_app(release: Release, config: ServeConfig, assets_dir: Path) -> Application:
+def build_app(release: Release, config: ServeConfig, assets_dir: Path, *, checked: bool = False) -> Application:
     """The cascade of a bundle as a Ray Serve application.
 
-    Raises ArtefactError, before anything is started, for a damaged bundle and for models that are not its own,
-    ConfigError for keys that cannot be read and for audits without a log.
+    Raises what `require_servable` raises, before anything is started, unless that was `checked`.
     """
-    require_servable(release, config, assets_dir)
+    if not checked:
+        require_servable(release, config, assets_dir)
     options = large_options(config) | {"user_config": release.user_config}
     large = Large.options(**options).bind(config.large, assets_dir.absolute(), config.feedback, config.limits)
     return build_door(release, config, assets_dir, large, encoder=_encoder(release, config, assets_dir))
@@ -74,7 +78,10 @@ def _encoder(release: Release, config: ServeConfig, assets_dir: Path) -> Applica
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
-    """Raise what `build_app` raises, without building anything."""
+    """Raise ArtefactError for a damaged bundle and for models that are not its own; hashes of files are taken once.
+
+    Raises ConfigError for keys that cannot be read and for audits without a log.
+    """
     if config.audit.share and not config.feedback.url:
         raise ConfigError(
             f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
@@ -178,6 +185,15 @@ def stop() -> None:
 
 # Our own line per request, in requestlog.py, takes the place of the access log.
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
+
+
+def preload() -> None:
+    """Have a worker import what a door is made of, while Ray Serve starts: Ray makes a replica of an idle worker."""
+    ray.remote(num_cpus=0)(_import_door).remote()
+
+
+def _import_door() -> None:
+    import pipelines.serve.deploy.replica  # noqa: F401
 
 
 def start_proxy(config: ServeConfig) -> None:

@@ -32,8 +32,13 @@ IMPORT_PATH = "pipelines.serve.deploy.app:application"
 POLL_S = 0.1
 
 
-def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
-    """The content of a file for `serve deploy`; a change of `user_config` alone changes the version while it runs."""
+def deployment_file(
+    release: Release, config: ServeConfig, assets_dir: Path, *, checked: bool = False
+) -> dict[str, Any]:
+    """The content of a file for `serve deploy`; a change of `user_config` alone changes the version while it runs.
+
+    `checked`: what is deployed has passed `require_servable` on this machine just now, and need not do so again.
+    """
     return {
         "proxy_location": proxy_location(config).value,
         "http_options": http_settings(config),
@@ -48,6 +53,7 @@ def deployment_file(release: Release, config: ServeConfig, assets_dir: Path) -> 
                     "version": release.version,
                     "assets_path": str(assets_dir.absolute()),
                     "serve": config.model_dump(mode="json", exclude_unset=True),
+                    **({"checked": True} if checked else {}),
                 },
                 "deployments": [{"name": name, "user_config": release.user_config} for name in _deployments(config)],
             }
@@ -69,7 +75,8 @@ def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_tim
     require_servable(release, config, assets_dir)
     start_proxy(config)
     try:
-        _client().deploy_apps(ServeDeploySchema.model_validate(deployment_file(release, config, assets_dir)))
+        file = deployment_file(release, config, assets_dir, checked=True)
+        _client().deploy_apps(ServeDeploySchema.model_validate(file))
         return wait_until_ready(config, ready_timeout_s)
     except BaseException:
         serve.shutdown()

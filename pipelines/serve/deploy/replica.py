@@ -106,7 +106,8 @@ class DoorReplica:
     async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version; where its encoder is that of `beside`, both share one."""
         config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
-        await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
+        if beside:  # else the large model's own replicas refuse one that is not the bundle's, before any is ready
+            await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
         if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
             judging = beside.judging
         else:

@@ -15,9 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -132,12 +129,19 @@ def insert(connection: Connection, table: Table) -> Any:
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the tables up to date; who comes second waits, and finds nothing left to do."""
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+    from alembic.util import CommandError
+
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     config = AlembicConfig()
     config.set_main_option("script_location", _MIGRATIONS)
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise LogUnavailableError(f"the tables are of another version of this package: {error}") from error
 
 
 @contextmanager
@@ -146,8 +150,6 @@ def _unavailable() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         raise LogUnavailableError(type(error).__name__) from error
-    except CommandError as error:
-        raise LogUnavailableError(f"the tables are of another version of this package: {error}") from error
 
 
 def _engine(url: URL, timeout_s: float) -> Engine:

@@ -23,7 +23,8 @@ from pipelines.loop.state import LoopState
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.release import Release
-from pipelines.tracking import CHAMPION, champion_of, set_champion
+from pipelines.tracking import champion_of, set_champion
+from pipelines.tracking_config import CHAMPION
 from tests.jobs.conftest import registered
 
 

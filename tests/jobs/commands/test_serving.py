@@ -12,14 +12,15 @@ from mlflow import MlflowClient
 
 from jobs.commands import serving
 from jobs.commands.serving import Site, served_model, write_deployment
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
 from pipelines.serve.release import Release
-from pipelines.tracking import DIGEST_TAG, Tracking
+from pipelines.tracking import Tracking
+from pipelines.tracking_config import DIGEST_TAG
 from tests.jobs.conftest import registered
 
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.bundle.bundle import bundle_digest
+from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.loop.promotion.champion import Champion, Pointer
 from pipelines.loop.promotion.promote import Champions, champion_now

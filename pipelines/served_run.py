@@ -1,0 +1,121 @@
+"""What serving needs of the configuration of a run, without the sections of what trains it: those import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from kcm.config import Config
+from kcm.costs import CostsConfig
+from kcm.large import LargeConfig
+from pipelines.cluster_config import ClusterConfig
+from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.store.files import normalised
+from pipelines.store.storage import Storage
+from pipelines.tracking_config import TrackingConfig
+
+# The keys that `pipelines.config.RunConfig` adds.
+TRAINED_BY = frozenset(
+    {
+        "certificate",
+        "collaborators",
+        "distill",
+        "encoder",
+        "learner",
+        "network",
+        "prompts",
+        "seed",
+        "tasks",
+        "train",
+        "tune",
+    }
+)
+
+
+class ServedRun(Config):
+    """The keys of a run that its service is made of; those of what trains it are passed over."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder and its model.")
+    storage_path: Path | str = Field(
+        Path("storage"),
+        description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX, which needs `tracking.uri` and `serve.feedback.url`.",
+    )
+    assets_path: Path = Field(Path("assets"), description="Models and data that `kcm assets` fetched.")
+    large: LargeConfig
+    costs: CostsConfig = CostsConfig()
+    serve: ServeConfig = ServeConfig()
+    update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _passed_over(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key in cls.model_fields or key not in TRAINED_BY}
+
+    @field_validator("storage_path", mode="before")
+    @classmethod
+    def _stored(cls, value: object) -> object:
+        """A path or a URI. Workers run in folders of their own, so no path may be relative."""
+        if not isinstance(value, str | Path):
+            return value
+        place = normalised(value)
+        return place if "://" in place else Path(place)
+
+    @field_validator("assets_path", mode="before")
+    @classmethod
+    def _mounted(cls, value: object) -> object:
+        """A URL would pass as a path, and become a folder of that name."""
+        if "://" in str(value):
+            raise ValueError(f"{value} is a URL: name a folder that all nodes see, such as a mounted bucket")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _audited(cls, values: Any) -> Any:
+        """A cascade that is updated from its traffic is audited, unless another share is configured."""
+        if not isinstance(values, dict) or values.get("update") is None:
+            return values
+        serve = values.get("serve") or {}
+        if not isinstance(serve, dict) or not isinstance(audit := serve.get("audit") or {}, dict):
+            return values
+        return values | {"serve": serve | {"audit": {"share": AUDIT_SHARE} | audit}}
+
+    @field_validator("assets_path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """Workers run in folders of their own, so no path may be relative."""
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _recorded(self) -> ServedRun:
+        """No database can lie in a bucket."""
+        if isinstance(self.storage_path, Path):
+            return self
+        missing = [
+            key
+            for key, url in {"tracking.uri": self.tracking.uri, "serve.feedback.url": self.serve.feedback.url}.items()
+            if url is None
+        ]
+        if missing:
+            raise ValueError(
+                f"storage_path {self.storage_path} is no folder for databases: set {' and '.join(missing)}, such as"
+                " postgresql+psycopg://USER@HOST/NAME"
+            )
+        return self
+
+    @property
+    def application(self) -> str:
+        """The name under which the decisions stand in the log."""
+        return self.serve.application or self.name
+
+    @property
+    def storage_folder(self) -> Path:
+        """The folder of this node for the storage: the storage itself, but for one in a bucket."""
+        return Storage.at(self.storage_path).root
