@@ -27,8 +27,8 @@ import httpx
 import torch
 from machine import machine
 from rich.console import Console
+from steps import answer, seconds, train_step
 from torch import nn
-from torch.nn import functional as F
 
 from jobs.commands.serving import Site, served_model, serving
 from kcm.config import load_config
@@ -59,10 +59,13 @@ def networks(device: str, assets: Path) -> dict[str, Any]:
         made = {name: module.to(device) for name, module in contestants(ours).items()}
         for name in [each for each in made if each.startswith("ours")]:
             torch.testing.assert_close(made[name](x_ND.to(device)).cpu(), expected_NC, atol=NETWORKS_AGREE, rtol=1e-3)
-    return {
-        kind: {batch: turns({name: action(each, batch, device) for name, each in made.items()}) for batch in BATCHES}
-        for kind, action in (("forward", answering), ("train step", training))
-    }
+    found: dict[str, Any] = {}
+    for kind, action in (("forward", answer), ("train step", partial(train_step, num_labels=SHAPE[-1]))):
+        found[kind] = {}
+        for batch in BATCHES:
+            x_ND = torch.randn(batch, SHAPE[0], device=device)
+            found[kind][batch] = turns({name: action(each, x_ND) for name, each in made.items()})
+    return found
 
 
 def contestants(ours: KAN) -> dict[str, nn.Module]:
@@ -82,52 +85,11 @@ def _installed(package: str) -> Any:
         return None
 
 
-def answering(module: nn.Module, batch: int, device: str) -> Callable[[], None]:
-    """One answer to a batch."""
-    x_ND = torch.randn(batch, SHAPE[0], device=device)
-
-    def run_once() -> None:
-        with torch.inference_mode():
-            module(x_ND)
-
-    return run_once
-
-
-def training(module: nn.Module, batch: int, device: str) -> Callable[[], None]:
-    """One step of AdamW; the rate is tiny, so that the work stays the same."""
-    x_ND, labels_N = torch.randn(batch, SHAPE[0], device=device), torch.arange(batch, device=device) % SHAPE[-1]
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-7, fused=True)
-
-    def run_once() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(module(x_ND), labels_N).backward()
-        optimizer.step()
-
-    return run_once
-
-
 def turns(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Median milliseconds of each."""
-    repetitions = {
-        name: max(1, int(SAMPLE_S / min(_seconds(each, 1) for _ in range(4)))) for name, each in runs.items()
-    }
-    rounds = [{name: _seconds(each, repetitions[name]) for name, each in runs.items()} for _ in range(ROUNDS)]
+    repetitions = {name: max(1, int(SAMPLE_S / min(seconds(each, 1) for _ in range(4)))) for name, each in runs.items()}
+    rounds = [{name: seconds(each, repetitions[name]) for name, each in runs.items()} for _ in range(ROUNDS)]
     return {name: round(1000 * statistics.median(each[name] for each in rounds), 4) for name in runs}
-
-
-def _seconds(run_once: Callable[[], object], repetitions: int) -> float:
-    _wait()
-    started = time.perf_counter()
-    for _ in range(repetitions):
-        run_once()
-    _wait()
-    return (time.perf_counter() - started) / repetitions
-
-
-def _wait() -> None:
-    """Until the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def sentences(assets: Path, number: int) -> list[str]:
@@ -148,8 +110,8 @@ def encoders(device: str, assets: Path) -> dict[str, Any]:
             cosine = float((vectors_ND * exact_ND).sum(1).min())
             largest = float(abs(vectors_ND - exact_ND).max())
             assert largest <= FEATURES_AGREE if precision == "float32" else cosine >= LOW_PRECISION_COSINE, largest
-            many = _seconds(partial(encoder.encode, texts), 1)
-            alone = _seconds(partial(encoder.encode, texts[:1]), 8)
+            many = seconds(partial(encoder.encode, texts), 1)
+            alone = seconds(partial(encoder.encode, texts[:1]), 8)
             found[f"{model}, {precision}"] = {
                 "rows_per_s": len(texts) / many,
                 "one_ms": 1000 * alone,

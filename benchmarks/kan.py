@@ -15,7 +15,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ import torch
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from steps import seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -135,16 +135,6 @@ def action(module: nn.Module, x: Tensor, labels: Tensor, kind: str) -> Callable[
     return forward_backward if kind == "forward+backward" else step
 
 
-def sample(run: Callable[[], None], repetitions: int, device: str) -> float:
-    """Milliseconds per repetition."""
-    start = time.perf_counter()
-    for _ in range(repetitions):
-        run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repetitions * 1e3
-
-
 def measure(device: str, shape: tuple[int, ...], batch: int, kind: str, modules: dict[str, nn.Module]) -> list[Cell]:
     """Time one kind of work at one shape and batch, all contestants in turn."""
     generator = torch.Generator().manual_seed(0)
@@ -157,12 +147,12 @@ def measure(device: str, shape: tuple[int, ...], batch: int, kind: str, modules:
     }
     repetitions, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
-        warm = min(sample(run, 1, device) for _ in range(3))
+        warm = min(1e3 * seconds(run, 1) for _ in range(3))
         repetitions[name] = max(1, min(200, int(SAMPLE_SECONDS * 1e3 / warm)))
     for index in range(ROUNDS):
         for name, run in runs.items():
             if index < 3 or name != "pykan":  # up to a hundred times slower: three rounds will do
-                times[name].append(sample(run, repetitions[name], device))
+                times[name].append(1e3 * seconds(run, repetitions[name]))
     return [Cell(device, shape, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from steps import answer, seconds, train_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -140,47 +141,17 @@ def training(network: KAN) -> dict[str, nn.Module]:
     }
 
 
-def forward(module: nn.Module, x_NI: Tensor) -> Callable[[], object]:
-    """One answer."""
-
-    def run() -> None:
-        with torch.inference_mode():
-            module(x_NI)
-
-    return run
-
-
-def train_step(module: nn.Module, x_NI: Tensor) -> Callable[[], object]:
-    """One step of AdamW; the rate is tiny, so that the work stays the same."""
-    labels_N = torch.arange(len(x_NI)) % SHAPE[-1]
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-7, fused=True)
-
-    def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(module(x_NI), labels_N).backward()
-        optimizer.step()
-
-    return run
-
-
 def ratios(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Time of each as a multiple of the first's: the median over rounds that time all of them in turn."""
     repetitions = {}
     for name, run in runs.items():
-        repetitions[name] = max(1, min(300, int(SAMPLE_SECONDS / min(_seconds(run, 1) for _ in range(4)))))
+        repetitions[name] = max(1, min(300, int(SAMPLE_SECONDS / min(seconds(run, 1) for _ in range(4)))))
     times = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            times[name].append(_seconds(run, repetitions[name]))
+            times[name].append(seconds(run, repetitions[name]))
     ours = next(iter(times.values()))
     return {name: statistics.median(a / b for a, b in zip(theirs, ours, strict=True)) for name, theirs in times.items()}
-
-
-def _seconds(run: Callable[[], object], repetitions: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repetitions):
-        run()
-    return (time.perf_counter() - start) / repetitions
 
 
 def largest_errors(modules: dict[str, nn.Module], network: KAN) -> dict[str, float]:
@@ -201,8 +172,8 @@ def main() -> None:
     network, console = KAN(SHAPE, seed=0), Console(width=120)
     written: dict[str, object] = {"machine": machine(), "shape": SHAPE}
     for title, make, action, batches in (
-        ("forward", answering, forward, (1, 4, 32, 1024)),
-        ("train step", training, train_step, (32, 256, 1024)),
+        ("forward", answering, answer, (1, 4, 32, 1024)),
+        ("train step", training, partial(train_step, num_labels=SHAPE[-1]), (32, 256, 1024)),
     ):
         modules = make(network)
         errors = largest_errors(modules, network)

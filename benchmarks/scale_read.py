@@ -68,8 +68,7 @@ def _tables(count: int) -> Iterator[pa.Table]:
     """The rows, some at a time."""
     rng = np.random.default_rng(0)
     words = pa.array([f"word{number}" for number in range(5000)])
-    for start in range(0, count, ROWS_AT_ONCE):
-        size = min(ROWS_AT_ONCE, count - start)
+    for start, size in _parts(count):
         drawn = words.take(pa.array(rng.integers(0, len(words), size * NUM_WORDS)))
         lists = pa.FixedSizeListArray.from_arrays(drawn, NUM_WORDS).cast(pa.list_(pa.string()))
         yield pa.table(
@@ -81,12 +80,11 @@ def _tables(count: int) -> Iterator[pa.Table]:
         )
 
 
-def _write_csv(path: Path, count: int) -> None:
-    tables = _tables(count)
+def _write(writer: type[pa_csv.CSVWriter | pq.ParquetWriter], tables: Iterator[pa.Table], path: Path) -> None:
     first = next(tables)
-    with pa_csv.CSVWriter(path, first.schema) as writer:
+    with writer(path, first.schema) as file:
         for table in (first, *tables):
-            writer.write_table(table)
+            file.write_table(table)
 
 
 def _write_json_lines(path: Path, count: int) -> None:
@@ -95,32 +93,28 @@ def _write_json_lines(path: Path, count: int) -> None:
             file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
 
 
-def _write_parquet(path: Path, count: int) -> None:
-    tables = _tables(count)
-    first = next(tables)
-    with pq.ParquetWriter(path, first.schema) as writer:
-        for table in (first, *tables):
-            writer.write_table(table)
-
-
-def _write_vectors(path: Path, count: int) -> None:
+def _vectors(count: int) -> Iterator[pa.Table]:
+    """Rows with a vector instead of a text, some at a time."""
     rng = np.random.default_rng(0)
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32())), ("label", pa.string())])
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, count, ROWS_AT_ONCE):
-            size = min(ROWS_AT_ONCE, count - start)
-            flat = pa.array(rng.normal(size=size * NUM_FEATURES).astype(np.float32))
-            vectors = pa.FixedSizeListArray.from_arrays(flat, NUM_FEATURES).cast(pa.list_(pa.float32()))
-            labels = [f"label-{number}" for number in rng.integers(0, NUM_LABELS, size)]
-            ids = [f"row-{start + row}" for row in range(size)]
-            writer.write_table(pa.table([pa.array(ids), vectors, pa.array(labels)], schema=schema))
+    for start, size in _parts(count):
+        flat = pa.array(rng.normal(size=size * NUM_FEATURES).astype(np.float32))
+        vectors = pa.FixedSizeListArray.from_arrays(flat, NUM_FEATURES).cast(pa.list_(pa.float32()))
+        labels = [f"label-{number}" for number in rng.integers(0, NUM_LABELS, size)]
+        ids = [f"row-{start + row}" for row in range(size)]
+        yield pa.table([pa.array(ids), vectors, pa.array(labels)], schema=schema)
+
+
+def _parts(count: int) -> Iterator[tuple[int, int]]:
+    """Where each part of the rows begins, and how many it has."""
+    return ((start, min(ROWS_AT_ONCE, count - start)) for start in range(0, count, ROWS_AT_ONCE))
 
 
 KINDS: dict[str, Callable[[Path, int], None]] = {
-    "csv": _write_csv,
+    "csv": lambda path, count: _write(pa_csv.CSVWriter, _tables(count), path),
     "jsonl": _write_json_lines,
-    "parquet": _write_parquet,
-    "vectors": _write_vectors,
+    "parquet": lambda path, count: _write(pq.ParquetWriter, _tables(count), path),
+    "vectors": lambda path, count: _write(pq.ParquetWriter, _vectors(count), path),
 }
 
 

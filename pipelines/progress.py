@@ -42,10 +42,6 @@ class Bar:
             self._spoken = time.monotonic()
             self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}")
 
-    def close(self) -> None:
-        """Remove the bar."""
-        self._progress.remove_task(self._task)
-
 
 class Reporter:
     """Output of the stages on the terminal."""
@@ -66,11 +62,7 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
-            bar = Bar(progress, self.console, name, unit)
-            try:
-                yield bar
-            finally:
-                bar.close()
+            yield Bar(progress, self.console, name, unit)
 
     def say(self, text: str) -> None:
         """Print one line, as long as it is."""

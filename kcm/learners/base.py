@@ -226,10 +226,6 @@ class Learner:
     def forget(self, ids: Collection[str]) -> None:
         """Drop what is remembered of rows with these ids."""
 
-    def memory_rows(self) -> list[MemoryRow]:
-        """What is remembered now."""
-        return []
-
     def state_dict(self) -> dict[str, Any]:
         """All that the next step needs, loadable with `weights_only=True`."""
         return {}

@@ -117,10 +117,6 @@ class Replay(Learner):
         """Remembered rows with these ids leave the memory; later tasks take their place."""
         self.memory.remove(ids)
 
-    def memory_rows(self) -> list[MemoryRow]:
-        """The memory's rows, in key order."""
-        return self.memory.rows
-
     def state_dict(self) -> dict[str, Any]:
         """The memory."""
         return {"memory": self.memory.state_dict()}

@@ -145,8 +145,3 @@ class _Bettor:
         else:
             self.cash += math.exp(min(self.log_stake + float(path_N[ended]), _MOST))
             self.suspicion = 0.0
-
-
-def combined(*alarms: RateAlarm) -> float:
-    """The mean of e-values, which is one for the promise that none of the limits is exceeded."""
-    return float(np.mean([alarm.e_value for alarm in alarms]))

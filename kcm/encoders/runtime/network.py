@@ -5,6 +5,7 @@ Shapes: B inputs of a batch, D features.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from kcm.errors import AssetError
-from kcm.threads import num_threads
 
 if TYPE_CHECKING:  # a network of ONNX Runtime does without
     from torch import nn
@@ -56,7 +56,7 @@ class OnnxNetwork:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
+        options.intra_op_num_threads, options.inter_op_num_threads = _num_threads(), 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores, too
         options.log_severity_level = 3
         try:
@@ -72,3 +72,9 @@ class OnnxNetwork:
         (vectors_BD,) = self._session.run(None, known)
         found: np.ndarray = vectors_BD
         return found
+
+
+def _num_threads() -> int:
+    """`OMP_NUM_THREADS` where it is set, as Ray does from the CPUs of an actor or a replica; else the usable cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))

@@ -38,11 +38,6 @@ class Block:
     origins: frozenset[int]
     ids: RecordFile
 
-    @property
-    def num_usable(self) -> int:
-        """Rows that have no fault of their own."""
-        return self.num_rows - self.num_bad
-
     def file(self, what: str) -> Path:
         """Where the block keeps what a pass leaves."""
         return self.folder / f"{what}-{self.shard:05d}-{self.number:05d}"

@@ -223,8 +223,8 @@ def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
     found = round_trip(bundle(learner_state=learner.state_dict()), tmp_path)
     again = found.learner.build(found.seed)
     again.load_state_dict(dict(found.learner_state))
-    assert [row.id for row in again.memory_rows()] == [row.id for row in learner.memory_rows()]
-    assert np.array_equal(again.memory_rows()[-1].features, learner.memory_rows()[-1].features)
+    assert [row.id for row in again.memory.rows] == [row.id for row in learner.memory.rows]
+    assert np.array_equal(again.memory.rows[-1].features, learner.memory.rows[-1].features)
 
 
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:

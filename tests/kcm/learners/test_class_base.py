@@ -192,7 +192,7 @@ def test_remembered_logits_of_labels_without_a_base_are_left_out(digits) -> None
     trainer = make(digits[:2], DerConfig(memory=40))
     while trainer.position.task == 0:
         trainer.step()
-    logits = np.stack([row.logits for row in trainer.learner.memory_rows()])
+    logits = np.stack([row.logits for row in trainer.learner.memory.rows])
     assert np.isfinite(logits[..., :2]).all()
     assert np.isnan(logits[..., 2:]).all()
 

@@ -21,6 +21,7 @@ from kcm.learners import (
     FinetuneConfig,
     LearnerConfig,
     LwfConfig,
+    Replay,
     ReplayConfig,
     SiConfig,
 )
@@ -74,7 +75,8 @@ def walked(
 def test_every_learner_walks_past_them(digits, learner) -> None:
     trainer = walked(hidden(digits[:3], keep=4), learner, DistillConfig())
     assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
-    assert all(row.label >= 0 for row in trainer.learner.memory_rows())
+    if isinstance(trainer.learner, Replay):
+        assert all(row.label >= 0 for row in trainer.learner.memory.rows)
     assert trainer.accuracy["judge"][0][0] > trainer.baseline["judge"][0]
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kcm.certify.monitoring.alarm import RateAlarm, combined
+from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.errors import ConfigError, DataError
 
 
@@ -119,12 +119,6 @@ def test_a_limit_near_one_leaves_something_to_bet() -> None:
     alarm.observe(np.ones(500))
     assert alarm.alarm
     assert math.isfinite(alarm.e_value)
-
-
-def test_the_mean_of_e_values_is_one() -> None:
-    quiet, loud = RateAlarm(0.1, 0.1), RateAlarm(0.1, 0.1)
-    loud.observe(np.ones(100))
-    assert combined(quiet, loud) == pytest.approx((quiet.e_value + loud.e_value) / 2)
 
 
 @pytest.mark.parametrize(("y", "share"), [([21.0], 0.05), ([-1.0], 0.5), ([0.0], 0.0)])
