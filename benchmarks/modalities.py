@@ -42,7 +42,7 @@ from pipelines.run import STAGES, run_context
 from pipelines.run import retrieval as measure_retrieval
 from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import run_stages
-from pipelines.store.outcomes import outcome_table
+from pipelines.store.outcomes import outcome_parts
 
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
@@ -108,15 +108,13 @@ def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple
 
 def _scored(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> ScoredTable:
     found = done["tune"].load(name)
-    return ScoredTable.of(
-        found, outcome_table(found.collaborator, done["features"], done["outcomes"], splits, found.gate)
-    )
+    return ScoredTable.of(found, outcome_parts(found.collaborator, done["features"], done["outcomes"], splits))
 
 
 def _on_validate(scored: ScoredTable) -> dict[str, Any]:
     rows = scored.rows("validate")
     cheapest = Frontier.of(rows).cheapest(0.0)
-    large_s, small_s = scored.table.large_cost, scored.small_cost
+    large_s, small_s = scored.table.large_cost, scored.table.small_cost
     return {
         "num_rows": len(rows),
         "small_accuracy": float(rows.small_correct.mean()),

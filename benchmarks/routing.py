@@ -336,7 +336,7 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
         for name, found in areas.items():
             trainer = plan.trainer(name)
             trainer.run()
-            table = outcome_table(trainer.collaborator.eval(), features, outcomes, ("test",)).table
+            table = outcome_table(trainer.collaborator.eval(), features, outcomes, ("test",))
             found.append(Frontier.of(ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))).area())
     interval = paired_over_seeds(areas["kcm"], areas["mcm"])
     return {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.table import OutcomeTable, joined_groups
 from kcm.errors import DataError
 
 
@@ -68,6 +69,13 @@ class ScoredOutcomes:
             group=table.group,
             task=table.task,
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoredOutcomes]) -> ScoredOutcomes:
+        """The rows of several tables, all under prompt `none`, of which there is one at least."""
+        names = ("score", "small_correct", "large_correct", "large_none_error", "task")
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**columns, group=joined_groups([(part.group, len(part)) for part in parts]))
 
     @property
     def prompted(self) -> bool:

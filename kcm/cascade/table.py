@@ -117,9 +117,12 @@ class OutcomeTable:
 
     def to_parquet(self, path: Path) -> None:
         """Write one Parquet file; the label names go into its schema metadata."""
+        pq.write_table(self.to_arrow(), path)
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as they are written to a file, of which `from_parquet` makes the table again."""
         arrays = {name: _to_arrow(getattr(self, name)) for name in _columns(self)}
-        table = pa.table(arrays).replace_schema_metadata({"label_names": json.dumps(self.label_names)})
-        pq.write_table(table, path)
+        return pa.table(arrays).replace_schema_metadata({"label_names": json.dumps(self.label_names)})
 
     @classmethod
     def from_parquet(cls, path: Path) -> OutcomeTable:
@@ -263,6 +266,13 @@ def concatenate(tables: Sequence[OutcomeTable]) -> OutcomeTable:
     names = {table.label_names for table in tables}
     if len(names) != 1:
         raise DataError(f"outcome tables over different labels cannot be joined: {sorted(names)}", where="label_names")
-    columns = set.intersection(*(set(_columns(table)) for table in tables))
+    columns = set.intersection(*(set(_columns(table)) for table in tables)) - {"group"}
     joined = {name: np.concatenate([getattr(table, name) for table in tables]) for name in columns}
-    return OutcomeTable(label_names=tables[0].label_names, **joined)
+    groups = joined_groups([(table.group, len(table)) for table in tables])
+    return OutcomeTable(label_names=tables[0].label_names, group=groups, **joined)
+
+
+def joined_groups(parts: Sequence[tuple[NDArray[np.object_] | None, int]]) -> NDArray[np.object_] | None:
+    """The groups of several tables, each with its number of rows; None where no row has one."""
+    joined = np.concatenate([np.full(count, None) if group is None else group for group, count in parts])
+    return None if pd.isna(joined).all() else joined

@@ -1,6 +1,6 @@
-"""The head of a classifier, fitted on a bounded sample of the labelled train rows, and its answers to all rows.
+"""The head of a classifier, fitted on the labelled train rows, and its answers to all rows.
 
-Shapes: N rows of the sample, C labels.
+Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
+from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.learners.memory import row_key
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards
@@ -26,16 +28,58 @@ from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
 from pipelines.store.storage import Storage
 
-MAX_FITTED_ROWS = 65_536  # of a head: a linear map has nothing to gain from more, and they fit in a worker's memory
+MAX_FITTED_ROWS = 65_536  # that are fitted in one memory; of more, every step reads them anew
+NUM_FOLDS = 5  # of a fit by steps
+
+
+class FittedHead(Protocol):
+    """A head, and what it would say of the rows that it was fitted on had they been left out."""
+
+    @property
+    def head(self) -> LinearHead:
+        """The head of all rows."""
+        ...
+
+    def probabilities(self, rows: pa.Table) -> np.ndarray:
+        """Class probabilities float32 [N, C] of rows of features, out-of-fold where the head was fitted on them."""
+        ...
 
 
 @dataclass(frozen=True)
-class FittedHead:
-    """A head, and out-of-fold probabilities float32 [N, C] for the rows that it was fitted on, by their ids."""
+class FittedAtOnce:
+    """A head fitted in one memory, and out-of-fold probabilities float32 [N, C] of its rows, by their ids."""
 
     head: LinearHead
     ids: pa.Array
     out_of_fold_NC: np.ndarray
+
+    def probabilities(self, rows: pa.Table) -> np.ndarray:
+        """Class probabilities, out-of-fold of the rows that it was fitted on."""
+        probabilities_NC = self.head.probabilities(feature_matrix(rows))
+        found = pc.index_in(rows["id"], value_set=self.ids)
+        is_fitted = found.is_valid().to_numpy()
+        probabilities_NC[is_fitted] = self.out_of_fold_NC[found.drop_null().to_numpy()]
+        return probabilities_NC
+
+
+@dataclass(frozen=True)
+class FittedBySteps:
+    """A head fitted on rows that were streamed; a row is of the fold that its unit's hash says."""
+
+    fit: StreamedFit
+
+    @property
+    def head(self) -> LinearHead:
+        """The head of all rows."""
+        return self.fit.head
+
+    def probabilities(self, rows: pa.Table) -> np.ndarray:
+        """Class probabilities, out-of-fold of the labelled train rows."""
+        features_ND = feature_matrix(rows)
+        probabilities_NC = self.head.probabilities(features_ND)
+        mine = _is_labelled(rows).to_numpy(zero_copy_only=False)
+        probabilities_NC[mine] = self.fit.out_of_fold(features_ND[mine], _folds(rows)[mine])
+        return probabilities_NC
 
 
 class Classify:
@@ -48,10 +92,7 @@ class Classify:
 
     def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
         """The answers to rows of features; each costs what encoding it took."""
-        probabilities = self._fitted.head.probabilities(feature_matrix(rows))
-        found = pc.index_in(rows["id"], value_set=self._fitted.ids)
-        is_fitted = found.is_valid().to_numpy()
-        probabilities[is_fitted] = self._fitted.out_of_fold_NC[found.drop_null().to_numpy()]
+        probabilities = self._fitted.probabilities(rows)
         answers = Answers(
             label_N=probabilities.argmax(axis=1),
             probabilities_NC=probabilities,
@@ -74,7 +115,7 @@ def classify(
 ) -> tuple[dict[str, Path], LinearHead]:
     """A file with the answers to the rows of every shard of features: the files by name, and the head."""
     fitted: FittedHead
-    (fitted,) = elsewhere(fit_sample, (large, num_labels, seed, list(sources.values())))
+    (fitted,) = elsewhere(fit_rows, (large, num_labels, seed, list(sources.values())))
     made, _ = map_shards(
         sources,
         Classify,
@@ -88,12 +129,12 @@ def classify(
     return made, fitted.head
 
 
-def fit_sample(
+def fit_rows(
     large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
 ) -> FittedHead:
-    """Fit the head on the labelled train rows; of more than `limit` on those with the smallest keys.
+    """Fit the head on the labelled train rows: at once up to `limit` of them, and beyond by steps that read them all.
 
-    Rows beyond the sample are new to the head, whose probabilities for them are as good as out-of-fold ones.
+    The rows with the smallest keys choose the strength of the penalty, and where the steps begin.
     """
     largest = _key_limit(shards, seed, limit)
     parts = []
@@ -103,7 +144,20 @@ def fit_sample(
     # A row without a group stands alone: its id is its group.
     groups = pc.coalesce(sample["group"], sample["id"]).to_pylist()
     fit = large.fit(feature_matrix(sample), sample["label"].to_numpy(), groups, num_labels, seed)
-    return FittedHead(fit.head, sample["id"].combine_chunks(), fit.out_of_fold_NC)
+    if largest is None:
+        return FittedAtOnce(fit.head, sample["id"].combine_chunks(), fit.out_of_fold_NC)
+
+    def batches() -> Iterator[LabelledRows]:
+        for rows in _labelled(shards, ["id", "label", "group", "features"]):
+            yield LabelledRows(feature_matrix(rows), rows["label"].to_numpy(), _folds(rows))
+
+    return FittedBySteps(fit_streamed(batches, fit.head, fit.c, NUM_FOLDS))
+
+
+def _folds(rows: pa.Table) -> np.ndarray:
+    """The fold of every row, [N]: that of its group, else of itself."""
+    units = pc.coalesce(rows["group"], rows["id"]).to_numpy()
+    return np.asarray(pd.util.hash_array(units, categorize=False) % np.uint64(NUM_FOLDS)).astype(np.int64)
 
 
 def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
@@ -124,5 +178,9 @@ def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Tab
     for shard in shards:
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(columns=list({*columns, "label", "split"})):
-                mask = pc.and_(pc.equal(batch["split"], "train"), pc.not_equal(batch["label"], UNLABELLED))
-                yield pa.table(batch.filter(mask)).select(list(columns))
+                yield pa.table(batch.filter(_is_labelled(batch))).select(list(columns))
+
+
+def _is_labelled(rows: pa.Table | pa.RecordBatch) -> pa.Array:
+    """Which rows are labelled train rows."""
+    return pc.and_(pc.equal(rows["split"], "train"), pc.not_equal(rows["label"], UNLABELLED))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,9 +21,10 @@ from kcm.cascade.evaluation import (
     router_quality,
 )
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import SPLITS, OutcomeTable
+from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import (
     Certificate,
     CertificateConfig,
@@ -34,7 +36,7 @@ from kcm.certify.ledger import split_fingerprint
 from kcm.config import Config
 from kcm.kan import num_parameters
 from kcm.large import PromptMode
-from kcm.metrics.calibration import confidences, expected_calibration_error, reliability
+from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
@@ -44,9 +46,10 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.ledger import ledger_of
-from pipelines.store.outcomes import Measured, OutcomesArtefact, outcome_table, with_prompts
+from pipelines.store.outcomes import OutcomePart, OutcomesArtefact, outcome_parts
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
+OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 _RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
 
 
@@ -88,12 +91,8 @@ class EvaluatedArtefact(Artefact):
         return {None: Certificate.model_validate(stored)} | own
 
     @staticmethod
-    def write_deployed(
-        folder: Path, table: OutcomeTable, policy: Policy, certificates: Mapping[str | None, Certificate]
-    ) -> None:
-        """Write one collaborator's outcome table, deployed policy and certificates to a new folder."""
-        folder.mkdir()
-        table.to_parquet(folder / "outcomes.parquet")
+    def write_deployed(folder: Path, policy: Policy, certificates: Mapping[str | None, Certificate]) -> None:
+        """Write one collaborator's deployed policy and certificates beside its outcome table."""
         policy.save(folder)
         write_json(folder / _CERTIFICATES, certificates_json(certificates))
 
@@ -156,17 +155,17 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
     found, names = tuned.load(name), features.names
-    measured = outcome_table(found.collaborator, features, outcomes, SPLITS, found.gate)
     answers = tuned.answers(name, list(found.objectives))
-    table = with_prompts(measured.table, answers, len(names.tasks), SPLITS)
-    scored = ScoredTable.of(found, measured, table)
+    folder.mkdir()
+    parts = outcome_parts(found.collaborator, features, outcomes, SPLITS, answers)
+    scored = ScoredTable.of(found, kept_parts(parts, folder / OUTCOMES))
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
-    EvaluatedArtefact.write_deployed(folder, scored.table, policy, certificates)
+    EvaluatedArtefact.write_deployed(folder, policy, certificates)
     return (
         result_of(scored, policy, certificates, found, names.tasks),
-        curves_of(scored, certificates[None], config, policy.temperature),
+        curves_of(scored, certificates[None], config),
     )
 
 
@@ -201,39 +200,60 @@ def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:
     )
 
 
+def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:
+    """The parts of an outcome table, each written to a file on its way."""
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for part in parts:
+            rows = part.modes.to_arrow()
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer.write_table(rows)
+            yield part
+
+
 @dataclass(frozen=True)
 class ScoredTable:
-    """An outcome table with its gate scores and the small side's cost, in the order of the table.
+    """The rows of an outcome table without their logits, with gate scores and costs, in the order of the table.
 
-    Validate scores are out-of-fold. Rows are those under the deployed prompt mode, `mode`.
+    Validate scores are out-of-fold. `mode` is the deployed prompt mode.
     """
 
-    table: OutcomeTable
-    scores: np.ndarray
-    small_cost: np.ndarray
+    table: MeasuredRows
     mode: PromptMode
 
     @classmethod
-    def of(cls, found: Tuned, measured: Measured, table: OutcomeTable | None = None) -> ScoredTable:
+    def of(cls, found: Tuned, parts: Iterable[OutcomePart]) -> ScoredTable:
         """Score every row as it is served, by the gate of `found`, but validate rows as the search saw them.
 
-        `table` repeats the rows that were measured for each of its prompt modes; these rows alone without one.
+        The validate rows of all parts are those of the search, in its order.
         """
-        items, table = measured.table, measured.table if table is None else table
-        scores = measured.scores_N.copy()
-        scores[items.split == "validate"] = found.validate_scores
-        num_modes = len(table) // len(items)
-        return cls(table, np.tile(scores, num_modes), np.tile(measured.seconds_N, num_modes), found.policy.prompt)
+        measured, searched = [], 0
+        for part in parts:
+            mine = part.table.split == "validate"
+            scores = part.scores(found.gate)
+            scores[mine] = found.validate_scores[searched : searched + int(mine.sum())]
+            searched += int(mine.sum())
+            modes = len(part.modes) // max(1, len(part.table))
+            measured.append(
+                MeasuredRows.of(
+                    part.modes, np.tile(scores, modes), np.tile(part.seconds_N, modes), found.policy.temperature
+                )
+            )
+        return cls(MeasuredRows.joined(measured), found.policy.prompt)
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
         """Rows of a split, and of a task where one is named."""
         rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
         return rows if task is None else rows & (self.table.task == task)
 
+    @property
+    def judged(self) -> MeasuredRows:
+        """The test rows under prompt `none`, on which the judge's confidence is held against what is right."""
+        return self.table.select((self.table.split == "test") & (self.table.prompt == "none"))
+
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
         """The scored rows of a split, and of a task where one is named."""
-        mask = self.mask(split, task)
-        return ScoredOutcomes.of(self.table.select(mask), self.scores[mask])
+        return self.table.scored(self.mask(split, task))
 
 
 def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfig, purpose: str) -> float:
@@ -267,7 +287,7 @@ def result_of(
         | {
             "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
             "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
-            "expected_calibration_error": _calibration_error(scored, policy.temperature),
+            "expected_calibration_error": _calibration_error(scored),
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
@@ -276,14 +296,13 @@ def result_of(
     } | _prompted(scored.table, found)
 
 
-def _prompted(table: OutcomeTable, found: Tuned) -> dict[str, Any]:
+def _prompted(table: MeasuredRows, found: Tuned) -> dict[str, Any]:
     """Each prompt mode's objectives on validate, and its effect on the large model's answers on test."""
     if not found.objectives:
         return {}
     modes: dict[str, Any] = {}
     for mode, reached in found.objectives.items():
-        rows = table.where(split="test", prompt=mode)
-        assert rows.none_label is not None  # looked up when the table was made
+        rows = table.select((table.split == "test") & (table.prompt == mode))
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
         assert effect is not None  # a task without test rows was refused when the tasks were built
         modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
@@ -296,7 +315,7 @@ def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str,
     shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
     # A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
     rows = replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
-    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, scored.small_cost[mask])
+    quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, table.small_cost)
     assert quality is not None  # a task without test rows was refused when the tasks were built
     return _flat(quality)
 
@@ -304,7 +323,7 @@ def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str,
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
     """Metrics of the test rows whose right answer is none-of-these; None where there are none."""
     mask = scored.mask("test") & (scored.table.label >= num_labels)
-    rows = ScoredOutcomes.of(scored.table.select(mask), scored.scores[mask])
+    rows = scored.table.scored(mask)
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
     return None if quality is None else {f"out_of_scope_{name}": value for name, value in asdict(quality).items()}
 
@@ -331,22 +350,17 @@ def _flat(quality: RouteQuality) -> dict[str, Any]:
     }
 
 
-def _calibration_error(scored: ScoredTable, temperature: float) -> float | None:
-    table = scored.table.where(split="test", prompt="none")
-    return expected_calibration_error(
-        confidences(table.judge_logits, temperature), table.judge_logits.argmax(1) == table.label
-    )
+def _calibration_error(scored: ScoredTable) -> float | None:
+    rows = scored.judged
+    return expected_calibration_error(rows.confidence, rows.judge_correct)
 
 
-def curves_of(
-    scored: ScoredTable, certificate: Certificate, config: CertificateConfig, temperature: float
-) -> dict[str, Any]:
+def curves_of(scored: ScoredTable, certificate: Certificate, config: CertificateConfig) -> dict[str, Any]:
     """The curves of the report, thinned: frontier and reliability on test, the certificate's own test on certify."""
     frontier = Frontier.of(scored.rows("test")).curve()
-    table = scored.table.where(split="test", prompt="none")
-    right = table.judge_logits.argmax(1) == table.label
+    judged = scored.judged
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
-        "reliability": reliability(confidences(table.judge_logits, temperature), right).filled(),
+        "reliability": reliability(judged.confidence, judged.judge_correct).filled(),
         "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }

@@ -67,7 +67,7 @@ class Prompting(Plan):
             folder = attempt.folder / name
             shutil.copytree(tuned.folder / name, folder)
             found = tuned.load(name)
-            table = outcome_table(found.collaborator, features, outcomes, SPLITS).table
+            table = outcome_table(found.collaborator, features, outcomes, SPLITS)
             writer = Prompted(self, names, found, self._freeze(found, table, names), features.sequence)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 from rich.markup import escape
 
@@ -31,11 +32,12 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
 from pipelines.tracking_config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"
+_MOST_DRIFT_ROWS = 65_536  # whose features tell how far apart inputs lie
 DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
 
 
@@ -202,16 +204,21 @@ def _drift(
     found: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
 ) -> DriftReference | None:
     """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
-    certify = outcome_table(found.collaborator, features, outcomes, ["certify"], found.gate)
-    table, num_labels = certify.table, found.collaborator.num_labels
-    if len(table) < FEWEST_ROWS:
+    num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
+    if num_rows < FEWEST_ROWS:
         return None
-    small_N = table.small_logits[:, :num_labels].argmax(axis=1)
+    rng, share = np.random.default_rng(0), min(1.0, _MOST_DRIFT_ROWS / num_rows)
+    small, keeps, differs, shown = [], [], [], []
+    for part in outcome_parts(found.collaborator, features, outcomes, ["certify"]):
+        small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
+        keeps.append(policy.keep(part.scores(found.gate), part.table.task))
+        differs.append(small[-1] != part.table.large_label)
+        shown.append(part.features_ND if share == 1 else part.features_ND[rng.random(len(part.table)) < share])
     return DriftReference.fit(
-        features.matrix("certify"),
-        small_N,
+        np.concatenate(shown),
+        np.concatenate(small),
         num_labels,
-        policy.keep(certify.scores_N, table.task),
-        small_N != table.large_label,
+        np.concatenate(keeps),
+        np.concatenate(differs),
         DRIFT_DELTA,
     )

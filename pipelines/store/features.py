@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.runtime.network import Runtime
+from kcm.learners.training.rowindex import RowIndex
 from kcm.learners.training.stream import list_column, matrix
 from kcm.tasks.shards import ShardWriter, shard_file, task_shards
 from pipelines.store.artefact import Artefact, write_json
@@ -96,11 +97,10 @@ class FeaturesArtefact(Artefact):
         """The shards of all tasks by the names of their files, task by task, in order."""
         return shards_of(self.folder, len(self.names.tasks))
 
-    def matrix(self, split: str) -> np.ndarray:
-        """The features of all rows of a split, float32 [N, D], task by task."""
-        where = pc.field("split") == split
-        tables = (pq.read_table(file, columns=["features"], filters=where) for file in self.all_shards.values())
-        return np.concatenate([feature_matrix(table) for table in tables])
+    def num_rows(self, split: str) -> int:
+        """The rows of a split, those that are out of scope among them."""
+        tasks = [RowIndex.of_shards(self.shards(number)) for number in range(len(self.names.tasks))]
+        return sum(len(task.ranges.get(name, ())) for task in tasks for name in (split, f"{split}, out of scope"))
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
         """The rows of one task, or of one of its splits."""

@@ -13,22 +13,20 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from kcm.cascade.gate import Gate, GateName, fit_gate
+from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.scores import form_named
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
-from kcm.metrics.calibration import fit_temperature
 from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
+from pipelines.training.fitting import fitted_on
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
 
@@ -101,24 +99,19 @@ class TrialPlan:
         """The best policy of a choice on validate."""
         state = self.state(choice)
         collaborator = self.plan.collaborator(self.collaborator, state)
-        found = outcome_table(collaborator, self.features, self.outcomes, ("validate",))
-        features_ND = self.features.matrix("validate") if form_named(choice.gate).reads_features else None
-        table = found.table.where(prompt="none")
-        fitted = fit_gate(
+        gate, rows = fitted_on(
+            lambda: outcome_parts(collaborator, self.features, self.outcomes, ("validate",)),
+            self.features.num_rows("validate"),
             choice.gate,
-            fit_temperature(table.judge_logits, table.label),
-            table,
-            features_ND,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
             reference=Reference.of(collaborator, state["learner"]),
             deferral_weight=choice.deferral_weight,
             seed=self.plan.config.seed,
         )
-        rows = ScoredOutcomes.of(table, fitted.scores)
-        best = find_policy(rows, fitted.gate, choice.scope, self.max_loss)
+        best = find_policy(rows, gate, choice.scope, self.max_loss)
         first_look = look_delta(self.certificate.delta, 1)
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
-        return Evaluated(best, keep_rate, fitted.gate, fitted.scores)
+        return Evaluated(best, keep_rate, gate, rows.score)
 
     def write_best(self, folder: Path, choice: Choice) -> dict[str, float]:
         """Write the artefact of the best choice, and give its objectives."""

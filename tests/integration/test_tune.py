@@ -30,7 +30,7 @@ from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
 from pipelines.training.worker import TrainerPlan
@@ -173,7 +173,8 @@ def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_o
     found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
     assert isinstance(found.gate.head, SignalsHead)
     assert "neighbours" in [signal.name for signal in found.gate.head.signals]
-    scores = outcome_table(found.collaborator, search.features, search.outcomes, ("validate",), found.gate).scores_N
+    parts = outcome_parts(found.collaborator, search.features, search.outcomes, ("validate",))
+    scores = np.concatenate([part.scores(found.gate) for part in parts])
     assert scores.shape == found.validate_scores.shape
     assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
 

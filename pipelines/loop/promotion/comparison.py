@@ -24,6 +24,7 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
 from kcm.bundle.runtime import SmallSide, probe_of
+from kcm.cascade.table import joined_groups
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
 from pipelines.loop.config import GateConfig
@@ -31,7 +32,7 @@ from pipelines.loop.promotion import gates
 from pipelines.loop.promotion.gates import Paired, PromotionGate
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table, read_task
+from pipelines.store.outcomes import OutcomesArtefact, outcome_parts, read_task
 
 _ROUNDS = 15  # of a latency's median
 
@@ -68,15 +69,21 @@ class Version:
     def answered(self) -> Answered:
         """The answers to all test rows."""
         bundle = self.bundle
-        measured = outcome_table(bundle.collaborator, self.features, self.outcomes, ("test",), bundle.gate)
-        table = measured.table
-        kept_N = bundle.policy.keep(measured.scores_N, table.task)
+        ids: list[str] = []
+        tasks, groups, kept, right = [], [], [], []
+        for part in outcome_parts(bundle.collaborator, self.features, self.outcomes, ("test",)):
+            table = part.table
+            kept.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
+            right.append(np.where(kept[-1], table.small_correct, table.large_correct))
+            tasks.append(table.task)
+            groups.append((table.group, len(table)))
+            ids += table.id.tolist()
         return Answered(
-            position={row: place for place, row in enumerate(table.id)},
-            task=table.task,
-            group=table.group,
-            kept=kept_N,
-            right=np.where(kept_N, table.small_correct, table.large_correct),
+            position={row: place for place, row in enumerate(ids)},
+            task=np.concatenate(tasks),
+            group=joined_groups(groups),
+            kept=np.concatenate(kept),
+            right=np.concatenate(right),
         )
 
     @property

@@ -21,10 +21,10 @@ from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.certify.recertify import certify_window, planned_bet
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.stages.window import WindowArtefact
-from pipelines.stages.evaluate import EvaluatedArtefact, ScoredTable, curves_of, result_of
+from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, ScoredTable, curves_of, kept_parts, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
 from pipelines.training.artefacts import TunedArtefact
 
 JUDGED = "window.parquet"
@@ -73,14 +73,16 @@ class Recertification(Plan):
             bet=bet,
             labels=self.labels and self.labels.plan.draw,
         )
-        scored = ScoredTable.of(found, outcome_table(found.collaborator, features, outcomes, SPLITS, found.gate))
         folder = attempt.folder / name
-        EvaluatedArtefact.write_deployed(folder, scored.table, policy, certificates)
+        folder.mkdir()
+        parts = outcome_parts(found.collaborator, features, outcomes, SPLITS)
+        scored = ScoredTable.of(found, kept_parts(parts, folder / OUTCOMES))
+        EvaluatedArtefact.write_deployed(folder, policy, certificates)
         judged.under(policy).write(folder / JUDGED)
         EvaluatedArtefact.write_measured(
             attempt.folder,
             {name: result_of(scored, policy, certificates, found, names.tasks)},
-            {name: curves_of(scored, certificates[None], self.certificate, policy.temperature)},
+            {name: curves_of(scored, certificates[None], self.certificate)},
         )
 
     def _spent(self, attempt: Attempt) -> float:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from kcm.large import ClassifierConfig
 from kcm.learners.training.stream import list_column
-from pipelines.batch.classifying import Classify, fit_sample
+from pipelines.batch.classifying import Classify, FittedAtOnce, FittedBySteps, fit_rows
 
 LARGE = ClassifierConfig(num_folds=2)
 
@@ -31,7 +31,8 @@ def shards(tmp_path, sizes):
 
 def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     (path,) = shards(tmp_path, [100])
-    fitted = fit_sample(LARGE, 2, 0, [path])
+    fitted = fit_rows(LARGE, 2, 0, [path])
+    assert isinstance(fitted, FittedAtOnce)
     assert fitted.ids.to_pylist() == [f"row {n}" for n in range(80)]
     table, _ = Classify(fitted)(pq.read_table(path), path)
     answered = np.array(table["large_probabilities"].to_pylist(), dtype=np.float32)
@@ -40,9 +41,15 @@ def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     assert not np.array_equal(answered[:80], fitted.head.probabilities(np.zeros((80, 3), np.float32)))
 
 
-def test_a_sample_is_the_same_for_any_shards(tmp_path) -> None:
-    one = fit_sample(LARGE, 2, 0, shards(tmp_path, [100]), limit=30)
-    three = fit_sample(LARGE, 2, 0, shards(tmp_path, [40, 25, 35]), limit=30)
-    assert len(one.ids) == 30
-    assert one.ids.equals(three.ids)
-    np.testing.assert_array_equal(one.head.weight_CD, three.head.weight_CD)
+def test_more_rows_are_fitted_by_steps_whatever_their_shards(tmp_path) -> None:
+    (path,) = paths = shards(tmp_path, [100])
+    one = fit_rows(LARGE, 2, 0, paths, limit=30)
+    three = fit_rows(LARGE, 2, 0, shards(tmp_path, [40, 25, 35]), limit=30)
+    assert isinstance(one, FittedBySteps)
+    np.testing.assert_allclose(one.head.weight_CD, three.head.weight_CD, atol=1e-3)
+    rows = pq.read_table(path)
+    answered = Classify(one)(rows, path)[0]["large_probabilities"].to_pylist()
+    plain = one.head.probabilities(np.array(rows["features"].to_pylist(), dtype=np.float32))
+    differs = (np.array(answered, dtype=np.float32) != plain).any(axis=1)
+    assert differs[:80].all()  # out of fold
+    assert not differs[80:].any()  # unlabelled, and test rows

@@ -1,0 +1,84 @@
+"""A gate fitted on validate rows, and the score of every one: memory is that of a bounded sample, and of scalars.
+
+Of more rows than the limit, temperature and head are fitted on units drawn by a hash. The other rows are new to the
+head, so that what it says of them is as honest as out-of-fold scores are of the sample. Shapes: N rows of all, S of the
+sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from kcm.cascade.gate import FittedGate, Gate, GateName, fit_gate
+from kcm.cascade.reference import Reference
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.scores import form_named
+from kcm.cascade.table import OutcomeTable, concatenate
+from kcm.metrics.calibration import fit_temperature
+from pipelines.store.outcomes import OutcomePart
+
+MAX_FITTED_ROWS = 65_536
+
+
+def fitted_on(
+    parts: Callable[[], Iterable[OutcomePart]],
+    num_rows: int,
+    gate: GateName,
+    *,
+    num_labels: int,
+    reference: Reference,
+    deferral_weight: float,
+    seed: int,
+    limit: int = MAX_FITTED_ROWS,
+) -> tuple[Gate, ScoredOutcomes]:
+    """The gate, and the `num_rows` validate rows with the scores by which a search has to judge it.
+
+    `parts` gives the rows, twice where they are more than `limit`.
+    """
+    share, reads_features = limit / num_rows, form_named(gate).reads_features
+    scored: list[ScoredOutcomes] = []
+    tables: list[OutcomeTable] = []
+    features: list[np.ndarray] = []
+    for part in parts():
+        mine = _sampled(part.table, share)
+        tables.append(part.table if mine.all() else part.table.select(mine))
+        scored.append(ScoredOutcomes.of(part.table, np.zeros(len(part.table))))
+        if reads_features:
+            features.append(part.features_ND[mine])
+    sample = concatenate(tables)
+    fitted = fit_gate(
+        gate,
+        fit_temperature(sample.judge_logits, sample.label),
+        sample,
+        np.concatenate(features) if reads_features else None,
+        num_labels=num_labels,
+        reference=reference,
+        deferral_weight=deferral_weight,
+        seed=seed,
+    )
+    rows = ScoredOutcomes.joined(scored)
+    return fitted.gate, replace(rows, score=fitted.scores if share >= 1 else _scores(parts(), fitted, share))
+
+
+def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> np.ndarray:
+    """The gate's score of every row, out-of-fold those of the sample, [N]."""
+    found, used = [], 0
+    for part in parts:
+        mine = _sampled(part.table, share)
+        scores = part.scores(fitted.gate)
+        scores[mine] = fitted.scores[used : used + int(mine.sum())]
+        used += int(mine.sum())
+        found.append(scores)
+    return np.concatenate(found)
+
+
+def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
+    """Which rows are in the sample, [N]: all of a unit, which is its group, else its row, or none."""
+    if share >= 1:
+        return np.ones(len(table), dtype=bool)
+    unit_N = table.id if table.group is None else np.where(pd.isna(table.group), table.id, table.group)
+    return np.asarray(pd.util.hash_array(unit_N, categorize=False) < np.uint64(share * 2**64))

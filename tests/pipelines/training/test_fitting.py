@@ -1,0 +1,85 @@
+"""Every validate row has a score; of more rows than fit, a gate is fitted on whole units, and scores others as new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.cascade.gate import fit_gate
+from kcm.cascade.reference import Reference
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.table import OutcomeTable
+from kcm.metrics.calibration import fit_temperature
+from pipelines.store.outcomes import OutcomePart
+from pipelines.training.fitting import fitted_on
+
+NUM_ROWS, SIZE = 600, 250
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(NUM_ROWS, 4)).astype(np.float32)
+LABEL = (FEATURES[:, 0] + RNG.normal(size=NUM_ROWS) > 0).astype(int)
+LOGITS = np.stack([-FEATURES[:, 0], FEATURES[:, 0]], 1).astype(np.float64)
+LARGE_RIGHT = RNG.random(NUM_ROWS) < 0.9
+GROUP = np.array([f"document {row // 3}" if row % 2 else None for row in range(NUM_ROWS)], dtype=object)
+
+
+def table(rows: slice) -> OutcomeTable:
+    count = len(LABEL[rows])
+    return OutcomeTable(
+        id=np.array([f"row {row}" for row in range(NUM_ROWS)], dtype=object)[rows],
+        task=np.full(count, "task", dtype=object),
+        split=np.full(count, "validate", dtype=object),
+        prompt=np.full(count, "none", dtype=object),
+        group=GROUP[rows],
+        label=LABEL[rows],
+        judge_logits=LOGITS[rows],
+        small_logits=LOGITS[rows] * 2,
+        large_label=np.where(LARGE_RIGHT, LABEL, 1 - LABEL)[rows],
+        large_probabilities=np.full((count, 2), np.nan),
+        large_cost=np.ones(count),
+        large_error=np.zeros(count, dtype=bool),
+        label_names=("no", "yes"),
+    )
+
+
+def parts() -> Iterator[OutcomePart]:
+    for start in range(0, NUM_ROWS, SIZE):
+        rows = slice(start, start + SIZE)
+        found = table(rows)
+        yield OutcomePart(found, found, FEATURES[rows], np.zeros(len(found)), 2)
+
+
+def fitted(gate: str, limit: int) -> tuple[Any, ScoredOutcomes]:
+    more = {"num_labels": 2, "reference": Reference.nothing(), "deferral_weight": 0.1, "seed": 0}
+    return fitted_on(parts, NUM_ROWS, gate, limit=limit, **more)
+
+
+@pytest.mark.parametrize("gate", ["confidence", "deferral"])
+def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
+    whole = table(slice(None))
+    expected = fit_gate(
+        gate,
+        fit_temperature(whole.judge_logits, whole.label),
+        whole,
+        FEATURES,
+        num_labels=2,
+        reference=Reference.nothing(),
+        deferral_weight=0.1,
+    )
+    found, rows = fitted(gate, NUM_ROWS)
+    np.testing.assert_array_equal(rows.score, expected.scores)
+    np.testing.assert_array_equal(rows.small_correct, whole.small_correct)
+    np.testing.assert_array_equal(rows.group, whole.group)
+    assert found.temperature == expected.gate.temperature
+
+
+def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() -> None:
+    gate, rows = fitted("deferral", NUM_ROWS // 3)
+    as_new = np.concatenate([part.scores(gate) for part in parts()])
+    is_sampled = rows.score != as_new  # those are out of fold
+    assert 0.2 < is_sampled.mean() < 0.5
+    for document in set(GROUP) - {None}:
+        assert len(set(is_sampled[document == GROUP])) == 1
+    assert len(rows) == NUM_ROWS
