@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -129,6 +129,18 @@ def load_large(
     model = models.large.at(upstreams).build(large_names(models), assets_dir, resources)
     _require_same("large model", model.identity, models.large_identity, models.large.location)
     return model
+
+
+def with_first_labels(
+    models: FrozenModels, num_labels: int, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()
+) -> FrozenModels:
+    """The frozen models as they were when the label list ended after `num_labels`: what was asked then, and of whom."""
+    if num_labels == len(models.label_names):
+        return models
+    known = {each.name: getattr(models, each.name) for each in fields(FrozenModels)}
+    earlier = FrozenModels(**known | {"label_names": models.label_names[:num_labels]})
+    identity = earlier.large.at(upstreams).identity(large_names(earlier), assets_dir, head=earlier.large_head)
+    return replace(earlier, large_identity=identity)
 
 
 def require_models(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:

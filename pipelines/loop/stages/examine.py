@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_encoder, load_large
+from kcm.bundle.models import load_encoder, load_large, with_first_labels
 from kcm.bundle.runtime import SmallSide
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
@@ -117,13 +118,20 @@ class Examination(Plan):
         tasks: Sequence[str],
         context: Context,
     ) -> PromotionGate:
-        """Ask the large model twice what it answered before, outside of every cache of answers."""
-        asked = _panel_rows(features, outcomes, tasks, self.limits.panel_size, self.seed)
+        """Ask the large model twice what it answered before, outside of every cache of answers.
+
+        The question is that of then: labels that came later are not offered.
+        """
+        old = [number for number, name in enumerate(features.names.tasks) if name in tasks]
+        num_labels = min(_num_labels(outcomes, number) for number in old)
+        old = [number for number in old if _num_labels(outcomes, number) == num_labels]
+        asked = _panel_rows(features, outcomes, old, self.limits.panel_size, self.seed)
         items = [Item(row.id, row.content) for row in asked]
 
         def load() -> LargeModel:
             device = context.cluster.device
-            return load_large(challenger, context.assets_path, device, upstreams=self.upstreams)
+            models = with_first_labels(challenger, num_labels, context.assets_path, self.upstreams)
+            return load_large(models, context.assets_path, device, upstreams=self.upstreams)
 
         try:
             model = load()
@@ -178,14 +186,12 @@ class _Asked:
 
 
 def _panel_rows(
-    features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[str], size: int, seed: int
+    features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
 ) -> list[_Asked]:
-    """The rows of the panel: test rows of old tasks, drawn by their ids, the same as long as there is an old task."""
+    """The rows of the panel: test rows of these tasks, drawn by their ids, the same as long as the tasks are."""
     sequence = features.sequence.load()
     known: list[tuple[float, _Asked]] = []
-    for number, name in enumerate(features.names.tasks):
-        if name not in tasks:
-            continue
+    for number in tasks:
         answers = read_task(outcomes.folder, number, split="test").select(["id", "large_label", "large_error"])
         rows = sequence.rows(number).select(["id", "text", "image"])
         content = dict(
@@ -197,6 +203,12 @@ def _panel_rows(
                     (draw(seed, "panel", row["id"]), _Asked(row["id"], content[row["id"]], row["large_label"]))
                 )
     return [asked for _, asked in heapq.nsmallest(size, known, key=lambda each: (each[0], each[1].id))]
+
+
+def _num_labels(outcomes: OutcomesArtefact, number: int) -> int:
+    """The length of the label list that the large model chose from when it answered the rows of a task."""
+    column = pq.read_schema(outcomes.shards(number)[0]).field("large_probabilities")
+    return int(column.type.list_size)
 
 
 def _labels(model: LargeModel, items: Sequence[Item]) -> NDArray[np.int64]:
