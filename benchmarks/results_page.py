@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verdict import CONTROLS, Figure, figures, percent, points, read
+from verdict import CONTROLS, Figure, demo_rows, figures, percent, points, read
 
 ROOT = Path(__file__).parents[1]
 HEAD = """\
@@ -71,15 +71,6 @@ def _deployed() -> Iterator[str]:
     yield ""
     yield "One seed each, certified at 2 points. Which of KCM and MCM saves more in a single run hangs on the draw:"
     yield "over ten seeds the area under their deferral curves is the same (below)."
-
-
-def demo_rows() -> list[list[str]]:
-    """Name, accuracies, difference and calls saved, of the rows `overall` of the demo's table."""
-    lines = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8").splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("| overall |"))
-    kcm, mcm = ([cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines[first : first + 2])
-    mcm[2] = kcm[2]  # the same large model
-    return [[row[0], *row[1:5], row[6]] for row in (kcm, mcm)]
 
 
 def verdict_of(over: str, *, fewer_is_better: bool) -> str:
