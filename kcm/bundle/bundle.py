@@ -7,13 +7,12 @@ fitted, such as alignment heads, are contained.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -33,6 +32,7 @@ from kcm.bundle.models import (
     open_bundle,
 )
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
+from kcm.bundle.units import UnitDigests
 from kcm.cascade.forms import GateHead
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.policy import POLICY_FILE, Policy
@@ -83,7 +83,7 @@ class Bundle(FrozenModels):
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
-    trained_units: frozenset[str] | None = None
+    trained_units: Set[str] | None = None
     drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
 
@@ -158,8 +158,8 @@ class Bundle(FrozenModels):
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
             if self.trained_units is not None:
-                packed = np.frombuffer(bytearray.fromhex("".join(sorted(self.trained_units))), np.uint8)
-                write_tensors(draft / UNITS, {"units": torch.from_numpy(packed.reshape(-1, 16))})
+                packed = UnitDigests.of(self.trained_units).packed
+                write_tensors(draft / UNITS, {"units": torch.from_numpy(packed.copy())})
             if self.drift is not None:
                 write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
                 write_json(draft / DRIFT, self.drift.figures())
@@ -194,16 +194,12 @@ class Bundle(FrozenModels):
             certificates=files.config(_Certificates, "certificate.json").by_task(),
             metrics=files.json("metrics.json"),
             learner_state=files.state("learner"),
-            trained_units=_units(files) if files.has(UNITS) else None,
+            trained_units=UnitDigests(files.tensors(UNITS)["units"].numpy()) if files.has(UNITS) else None,
             drift=DriftReference.of(files.tensors(DRIFT_ROWS)["rows"].numpy(), files.json(DRIFT))
             if files.has(DRIFT)
             else None,
             lineage=files.config(Lineage, "lineage.json"),
         )
-
-
-def _units(files: SealedFolder) -> frozenset[str]:
-    return frozenset(bytes(unit).hex() for unit in files.tensors(UNITS)["units"].numpy())
 
 
 class _Networks(Config):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kcm.bundle.units import UnitDigests
 from kcm.inputs.content import Content
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.splits import Split
@@ -31,12 +32,12 @@ def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> l
     return list(dict.fromkeys(row_id for row_id, unit, _ in _units(sequence, key) if unit in units))
 
 
-def trained_units(sequence: SequenceArtefact) -> frozenset[str]:
+def trained_units(sequence: SequenceArtefact) -> UnitDigests:
     """Digests of the units of a sequence whose rows train, or choose gate and policy, as bundles list them.
 
     Those of rows from the log are the names that it gives them.
     """
-    return frozenset(
+    return UnitDigests.of(
         unit if isinstance(unit, str) else unit[:16].hex()
         for _, unit, split in _digests(sequence)
         if split in ("train", "validate")
