@@ -32,14 +32,14 @@ def facts(bundle: Bundle) -> dict[str, str]:
 
 def _promise(certificates: Mapping[str | None, Certificate]) -> str:
     """What is promised of all decisions together."""
-    promised = certificates.get(None)
-    if promised is None or not all(each.valid for each in certificates.values()):
+    common = certificates.get(None)
+    if common is None or not all(each.valid for each in certificates.values()):
         return "none"
     if all(each.decision == "escalate_all" for each in certificates.values()):
-        return f"loses nothing, since the large model answers everything: {promised.reason}"
+        return f"loses nothing, since the large model answers everything: {common.reason}"
     certain = confidence(each.delta for each in certificates.values())
     return (
-        f"loses at most {100 * promised.epsilon:g} points of accuracy against the large model, with a probability of at"
+        f"loses at most {100 * common.epsilon:g} points of accuracy against the large model, with a probability of at"
         f" least {certain}"
     )
 

@@ -47,10 +47,10 @@ def pooled_covariance(count_C: Tensor, sum_CP: Tensor, gram_PP: Tensor, shrinkag
     degrees = num_rows - float(seen_C1.sum())
     # A single row of each class says nothing of how rows of a class vary: as all rows do, then.
     covariance_PP = within_PP / degrees if degrees else total_PP / num_rows
-    spread = float(covariance_PP.diagonal().sum()) / num_inputs
+    mean_variance = float(covariance_PP.diagonal().sum()) / num_inputs
     rounding = _ROUNDING * float(gram_PP.diagonal().sum()) / num_rows / num_inputs
     covariance_PP = (1 - shrinkage) * covariance_PP
-    covariance_PP.diagonal().add_(max(shrinkage * spread, rounding))
+    covariance_PP.diagonal().add_(max(shrinkage * mean_variance, rounding))
     return covariance_PP
 
 

@@ -21,7 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from kcm.errors import DataError
-from kcm.inputs.location import Location, explained
+from kcm.inputs.location import Location, naming_location
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
@@ -72,7 +72,7 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
             f"unknown kind of file {location.suffix!r}", where=str(location), mend=f"Use {', '.join(suffixes)}"
         )
     try:
-        with explained(location):
+        with naming_location(location):
             yield
     except UnicodeDecodeError:
         raise _not_utf8(location) from None

@@ -86,7 +86,7 @@ class Location:
     def kind(self) -> fs.FileType:
         """Whether it is a file, a folder or nothing. Raises DataError where its bucket is missing, or does not say."""
         bucket = self.path.partition("/")[0]
-        with explained(self):
+        with naming_location(self):
             kind = self.file_system.get_file_info(self.path).type
             if kind == fs.FileType.NotFound and self.store:
                 kind = kind if self.file_system.get_file_info(bucket).type != kind else None
@@ -96,7 +96,7 @@ class Location:
 
     def size(self) -> int:
         """Bytes of the file."""
-        with explained(self):
+        with naming_location(self):
             return int(self.file_system.get_file_info(self.path).size or 0)
 
     def stamp(self) -> str | None:
@@ -105,11 +105,11 @@ class Location:
         None where that cannot be told: the file was changed a moment ago, or its store gives no tags.
         """
         if self.is_local:
-            with explained(self):
+            with naming_location(self):
                 stat = os.stat(self.path)
             settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S
             return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
-        with explained(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
+        with naming_location(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
             known = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
         return f"{known['content-length']}-{known['etag']}" if known.keys() >= {"etag", "content-length"} else None
 
@@ -124,7 +124,7 @@ class Location:
 
     def files(self, *, recursive: bool) -> list[FoundFile]:
         """The files below a folder, in the order of their paths; hidden ones (names from `.` or `_`) are left out."""
-        with explained(self):
+        with naming_location(self):
             found = self.file_system.get_file_info(fs.FileSelector(self.path, recursive=recursive))
         start = len(self.path.rstrip("/")) + 1
         files = [
@@ -167,7 +167,7 @@ class FoundFile:
 
 
 @contextmanager
-def explained(location: Location) -> Iterator[None]:
+def naming_location(location: Location) -> Iterator[None]:
     """A block that reads `location`; what the file system raises becomes a DataError of one line that names it."""
     try:
         yield

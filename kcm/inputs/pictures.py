@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError, UnreadableError
-from kcm.inputs.location import Location, explained
+from kcm.inputs.location import Location, naming_location
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others may run programs, or are nobody's photographs
 MAX_PIXELS = 20_000_000
@@ -73,7 +73,7 @@ def _stored_picture(value: str, folder: Location, root: Location) -> tuple[bytes
         return b"", f"image file {value!r} does not lie below {str(root)!r}; an image root may allow more"
     found = Location(path, folder.store)
     try:
-        with explained(found), found.open_at() as file:
+        with naming_location(found), found.open_at() as file:
             return file.read(), ""
     except DataError as error:
         return b"", f"no image file {value!r}: {error.what}"

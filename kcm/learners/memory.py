@@ -134,8 +134,8 @@ class Memory:
         features, labels, large = (state[name] for name in ("features", "labels", "large_probabilities"))
         logits = state["logits"].numpy() if "logits" in state else [None] * len(ids)
         self.rows = [
-            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities, said)
-            for row_id, task, label, vector, probabilities, said in zip(
+            MemoryRow(row_key(self.seed, row_id), row_id, int(task), int(label), vector, probabilities, logit)
+            for row_id, task, label, vector, probabilities, logit in zip(
                 ids, tasks, labels.tolist(), features.numpy(), large.numpy(), logits, strict=True
             )
         ]

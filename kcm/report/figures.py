@@ -38,7 +38,7 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     chart = Chart(title, "No frontier was measured.", _CALLS, scale("accuracy", "percent"))
     if not any(frontiers.values()):
         return chart
-    first, said = deployed(result)[1], []
+    first, sentences = deployed(result)[1], []
     large, oracle = first["overall"].get("large_accuracy"), first.get("routing") or {}
     chart.draw("dashed", "large", [{"y": large}], "large alone")
     for who in (who for who in names if who in frontiers):
@@ -50,14 +50,14 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
         tip = f"{names[who]} deployed: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
         chart.draw("line", who, [{"x": rate, "y": low, "y2": high}], opacity=0.7)
         chart.draw(SHAPES[who], who, [{"x": rate, "y": accuracy, "tip": tip}], f"{names[who]} deployed", size=120)
-        said.append(f"{tip}.")
+        sentences.append(f"{tip}.")
     rate, accuracy = oracle.get("oracle_call_rate"), oracle.get("oracle_accuracy")
     tip = f"oracle router: {percent(accuracy)} at a call rate of {percent(rate)}"
     chart.draw("hollow circle", "large", [{"x": rate, "y": accuracy, "tip": tip}], "oracle router")
-    said.append(f"Large alone: {percent(large)}. The left end of a curve is the small model alone.")
+    sentences.append(f"Large alone: {percent(large)}. The left end of a curve is the small model alone.")
     if any((each.get("policy") or {}).get("task_decisions") for each in collaborators(result).values()):
-        said.append("Thresholds per task may leave the curve, which has one for all.")
-    chart.sentence = " ".join(said)
+        sentences.append("Thresholds per task may leave the curve, which has one for all.")
+    chart.sentence = " ".join(sentences)
     return chart
 
 
@@ -66,7 +66,7 @@ def differences(result: Numbers) -> Chart:
     rows, certificate, names = outcomes(result), certificate_of(result), names_of(result)
     title, x = "Difference to the large model alone", scale("cascade minus large, points", "signed points")
     reason = "No paired difference was measured."
-    chart, said = Chart(title, reason, x, rows_scale([name for name, _ in rows]), len(rows)), []
+    chart, sentences = Chart(title, reason, x, rows_scale([name for name, _ in rows]), len(rows)), []
     for who in collaborators(result):
         marks, bars = [], []
         for name, row in ((name, each[who]) for name, each in rows if who in each):
@@ -76,12 +76,12 @@ def differences(result: Numbers) -> Chart:
             bars.append({"x": low, "x2": high, "y": name, "lane": who})
         chart.draw("line", who, bars, opacity=0.7)
         chart.draw(SHAPES[who], who, marks, f"{names[who]}, 95% interval")
-        said.append(f"{marks[0]['tip']}.")
+        sentences.append(f"{marks[0]['tip']}.")
     if chart.layers:
         chart.draw("line", "large", [{"x": 0.0}])
         allowed = [{"x": -epsilon}] if (epsilon := certificate.get("epsilon")) else []
         chart.draw("dashed", "limit", allowed, f"allowed loss, {epsilon_words(certificate)}")
-    chart.sentence = " ".join([*said, "Left of zero the cascade is less accurate than the large model alone."])
+    chart.sentence = " ".join([*sentences, "Left of zero the cascade is less accurate than the large model alone."])
     return chart
 
 
@@ -135,7 +135,7 @@ def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart
     """Accuracy against confidence per bin, beside the diagonal; the area of a mark is its share of the rows."""
     title, reason = "How far confidence can be trusted", "Confidence was not compared with accuracy."
     chart = Chart(title, reason, scale("confidence", "percent"), scale("accuracy", "percent"))
-    said = []
+    sentences = []
     for who, name in names_of(result).items():
         filled = filled_bins(bins.get(who, ()))
         total = sum(b["count"] for b in filled)
@@ -149,17 +149,17 @@ def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart
         if telling := [b for b in filled if b["count"] >= 0.02 * total]:
             worst = max(telling, key=lambda b: abs(b["confidence"] - b["accuracy"]))
             sure, right = percent(worst["confidence"], 0), percent(worst["accuracy"], 0)
-            said.append(f"{name}: furthest off where {sure} sure, and right {right} of the time.")
+            sentences.append(f"{name}: furthest off where {sure} sure, and right {right} of the time.")
     if chart.layers:
         low = min(row["x"] for layer in chart.layers for row in layer["data"]["values"])
         chart.draw("dashed", "large", [{"x": at, "y": at} for at in (low, 1.0)], "as sure as right", type="line")
-    chart.sentence = " ".join([*said, "Larger marks hold more rows."])
+    chart.sentence = " ".join([*sentences, "Larger marks hold more rows."])
     return chart
 
 
 def forgetting(result: Numbers) -> Chart:
     """R[j, j] (hollow) joined with R[T, j] (filled), per task and collaborator."""
-    tasks, names, said = task_names(result), names_of(result), []
+    tasks, names, sentences = task_names(result), names_of(result), []
     x, reason = scale("accuracy of the small model", "percent"), "Forgetting needs two tasks, and an accuracy for each."
     chart = Chart("What became of each task", reason, x, rows_scale(tasks), len(tasks))
     for who, each in collaborators(result).items() if len(tasks) > 1 else ():
@@ -174,8 +174,8 @@ def forgetting(result: Numbers) -> Chart:
             worst = (
                 f"{task} lost the most, {unsigned_points(first - last)}" if first > last else "no task lost accuracy"
             )
-            said.append(f"{names[who]}: {worst}.")
-    chart.sentence = " ".join(said)
+            sentences.append(f"{names[who]}: {worst}.")
+    chart.sentence = " ".join(sentences)
     return chart
 
 

@@ -71,9 +71,9 @@ def model_section(
     return Markup(_render("model", result=result, who=who, policy=policy))
 
 
-def render_loop(told: Numbers) -> str:
-    """The turns of a loop as HTML, without a script; `told` as in `loop.json`, text from data is escaped."""
-    return _render("loop", told=told)
+def render_loop(state: Numbers) -> str:
+    """The turns of a loop as HTML, without a script; `state` as in `loop.json`, text from data is escaped."""
+    return _render("loop", state=state)
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:

@@ -53,22 +53,22 @@ def measured(result: Numbers) -> str:
     own, found = deployed(result)
     other: Who = "mcm" if own == "kcm" else "kcm"
     control = collaborators(result).get(other)
-    said = f"On test, {names_of(result)[own]} {_does(found['overall'])}."
+    sentence = f"On test, {names_of(result)[own]} {_does(found['overall'])}."
     if not control:
-        return said
+        return sentence
     networks = "MLPs in place of KANs" if other == "mcm" else "KANs in place of MLPs"
-    return f"{said} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
+    return f"{sentence} {names_of(result)[other]}, the control with {networks}, {_does(control['overall'])}."
 
 
 def why_deployed(result: Numbers) -> str:
     """Why this collaborator is deployed, and by how many networks; empty where a run does not say."""
-    said = str((result.get("deployed") or {}).get("reason") or "")
+    sentence = str((result.get("deployed") or {}).get("reason") or "")
     if deployed(result)[1].get("num_networks") == 1:
-        said += (said and "; ") + (
+        sentence += (sentence and "; ") + (
             "its judge and its small model are the same network, since nothing was distilled: one is deployed, which"
             " halves the work of the networks"
         )
-    return said and f"{said}."
+    return sentence and f"{sentence}."
 
 
 def promise(certificate: Numbers) -> str:

@@ -163,16 +163,16 @@ def _join(answers: Path, places: Path, target: Path, where: str) -> None:
     """Give the rows of a part their answers, in the order of shards and positions."""
     if target.exists():
         return
-    said, rows = pq.read_table(answers), pq.read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
-    counts = pc.value_counts(said["id"].combine_chunks())
+    answered, rows = pq.read_table(answers), pq.read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
+    counts = pc.value_counts(answered["id"].combine_chunks())
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         raise repeated(twice[0].as_py(), where)
-    found = pc.index_in(rows["id"], value_set=said["id"].combine_chunks())
+    found = pc.index_in(rows["id"], value_set=answered["id"].combine_chunks())
     if found.null_count:
         missing = rows["id"].filter(found.is_null())
         raise unanswered(len(missing), missing[0].as_py(), where)
-    joined = said.take(found).append_column(_SHARD, rows[_SHARD]).append_column(_ROW, rows[_ROW])
+    joined = answered.take(found).append_column(_SHARD, rows[_SHARD]).append_column(_ROW, rows[_ROW])
     draft = target.with_name(f".{target.name}")
     pq.write_table(joined, draft, row_group_size=GROUP_ROWS)
     draft.replace(target)

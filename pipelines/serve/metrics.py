@@ -132,9 +132,9 @@ class ServeMetrics:
         """Show which share of the callers a challenger answers."""
         self._challenger.set(share, tags={"version": version})
 
-    def shadowed(self, version: str, said: Sequence[Literal["agree", "disagree", "other route"]]) -> None:
+    def shadowed(self, version: str, outcomes: Sequence[Literal["agree", "disagree", "other route"]]) -> None:
         """Count items that a challenger judged beside the champion."""
-        for each in said:
+        for each in outcomes:
             self._shadows.inc(tags={"version": version, "said": each})
 
     def challenger_failed(self, version: str) -> None:

@@ -379,8 +379,8 @@ def _reason(error: BaseException) -> tuple[str, str]:
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return "no right to read or write here", "Ask for it, or check the credentials in the environment"
     status = re.search(r"non-2xx status code: (\d+ [A-Za-z ]+)", text)
-    said = status[1].strip() if status else type(error).__name__
-    return f"the storage does not answer as it should: {said}", "Start again when it does: finished work is kept"
+    reason = status[1].strip() if status else type(error).__name__
+    return f"the storage does not answer as it should: {reason}", "Start again when it does: finished work is kept"
 
 
 def _endpoint() -> str:

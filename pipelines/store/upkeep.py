@@ -137,8 +137,8 @@ def empty(store: ArtefactStore, artefact: Artefact) -> None:
 
 def _tell(store: ArtefactStore, artefact: Artefact, changed: dict[str, Any]) -> None:
     """Let the manifest of an artefact tell of its files as they are now."""
-    told = encoded(artefact.manifest | changed)
-    store.storage.files.write(store.storage.name(artefact.home / MANIFEST), told)
+    manifest = encoded(artefact.manifest | changed)
+    store.storage.files.write(store.storage.name(artefact.home / MANIFEST), manifest)
     read_manifest(store.storage, artefact.home, anew=True)  # this node's copy
 
 

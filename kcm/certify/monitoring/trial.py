@@ -166,5 +166,5 @@ def _reason(checks: Sequence[Check], verdict: Verdict) -> str:
     if verdict == "pass":
         return "errors, time and disagreement stay within their limits"
     found = [check for check in checks if check.verdict == verdict]
-    said = "exceed their limit" if verdict == "refuted" else "are not shown to stay within their limit"
-    return "; ".join(f"{check.name}: {check.rate:.4f} {said} of {check.limit:.4f}" for check in found)
+    finding = "exceed their limit" if verdict == "refuted" else "are not shown to stay within their limit"
+    return "; ".join(f"{check.name}: {check.rate:.4f} {finding} of {check.limit:.4f}" for check in found)

@@ -78,8 +78,8 @@ class AdamW(Optimizer):
         mean.lerp_(gradient, 1 - self._BETA1)
         square.mul_(self._BETA2).addcmul_(gradient, gradient, value=1 - self._BETA2)
         size = self.rate / (1 - self._BETA1**step)
-        spread = square.sqrt().div_((1 - self._BETA2**step) ** 0.5).add_(self._EPSILON)
-        parameter.addcdiv_(mean, spread, value=-size)
+        scale = square.sqrt().div_((1 - self._BETA2**step) ** 0.5).add_(self._EPSILON)
+        parameter.addcdiv_(mean, scale, value=-size)
 
 
 class SGD(Optimizer):

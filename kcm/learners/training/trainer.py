@@ -426,8 +426,8 @@ class Trainer:
         batch = self._widened(self.tasks[task].take("train", positions))
         logits = self._logits_to_remember(batch.features) if self.learner.stores_logits else [None] * len(batch)
         return [
-            MemoryRow(row_key(self.seed, row_id), row_id, task, int(label), features, large, said)
-            for row_id, label, features, large, said in zip(
+            MemoryRow(row_key(self.seed, row_id), row_id, task, int(label), features, large, logit)
+            for row_id, label, features, large, logit in zip(
                 ids,
                 batch.labels,
                 batch.features.numpy(),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from kcm.errors import DataError
-from kcm.inputs.location import FoundFile, Location, explained
+from kcm.inputs.location import FoundFile, Location, naming_location
 from kcm.tasks.rows import Record, rows_of, split_name
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
@@ -60,7 +60,7 @@ class PicturesShard(Shard):
         parts: dict[str, str] = dict(zip(self.levels, file.relative.split("/")[:-1], strict=False))
         image, fault = b"", ""
         try:
-            with explained(file.location), file.location.open_at() as stream:
+            with naming_location(file.location), file.location.open_at() as stream:
                 image = stream.read()
         except DataError as error:
             fault = f"no image file {file.relative!r}: {error.what}"

@@ -85,7 +85,7 @@ def drawn_items(
     found = rows.table.iloc[drawn[np.argsort(place_N[drawn], kind="stable")]]
     known = probability_N[found.index], rows.small_label[found.index]
     chosen = enumerate(zip(found["request_id"], found["item"], *known, strict=True))
-    return [DrawnItem(request, int(item), float(rho), place, said) for place, (request, item, rho, said) in chosen]
+    return [DrawnItem(request, int(item), float(rho), place, answer) for place, (request, item, rho, answer) in chosen]
 
 
 def label_tests(
@@ -170,8 +170,8 @@ def labelled_traffic(rows: Rows, traffic: Traffic, threshold: float, labels: Lab
     answered, lost = np.zeros((2, len(rows)), dtype=bool)
     label, large = (table[name].to_numpy(dtype=object) for name in ("inbox_label", "large_label"))
     for place in np.flatnonzero(drawn | never):
-        said = None if never[place] else large[place]
-        answered[place], lost[place] = outcome(state[place], label[place], rows.small_label[place], said)
+        answer = None if never[place] else large[place]
+        answered[place], lost[place] = outcome(state[place], label[place], rows.small_label[place], answer)
     return LabelledTraffic(
         traffic=traffic,
         threshold=threshold,

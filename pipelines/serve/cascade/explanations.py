@@ -100,17 +100,17 @@ def explanation(
 ) -> Explanation:
     """The explanation of `given` from the judgements of its variants, with `top` edges per network."""
     bundle = side.bundle
-    explained = explain(bundle, given, judgements, top)
+    found = explain(bundle, given, judgements, top)
     networks = networks_with_curves(bundle.collaborator)
-    cells = heat_map(bundle, explained.judgement.features_D)
+    cells = heat_map(bundle, found.judgement.features_D)
     return Explanation(
         model_version=version,
         request_id=request_id,
-        label=explained.label,
-        judge_label=explained.judge_label,
-        confidence=explained.judgement.confidence,
-        escalated=not explained.judgement.keeps,
-        words=[Word(word=word, effect=effect) for word, effect in explained.words],
+        label=found.label,
+        judge_label=found.judge_label,
+        confidence=found.judgement.confidence,
+        escalated=not found.judgement.keeps,
+        words=[Word(word=word, effect=effect) for word, effect in found.words],
         cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
         networks=[
             Reasons(
@@ -123,11 +123,11 @@ def explanation(
                 exact=reason.exact,
                 edges=[_edge(networks[name], each, bundle) for each in reason.contributions],
             )
-            for name, reason in explained.reasons.items()
+            for name, reason in found.reasons.items()
         ],
         no_curves=None if networks else NO_CURVES,
-        gate=explained.gate and _gate(explained.gate),
-        shown=bundle.large.shown(large_names(bundle), side.question(given, explained.judgement)),
+        gate=found.gate and _gate(found.gate),
+        shown=bundle.large.shown(large_names(bundle), side.question(given, found.judgement)),
     )
 
 

@@ -112,8 +112,8 @@ def add_openai_door(api: FastAPI, service: CascadeService, limits: LimitsConfig)
         request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
         headers, usage, message = _headers(response, answer), _usage(text), form.message(answer.label)
         if body.stream:
-            told = usage if body.stream_options and body.stream_options.include_usage else None
-            chunks = _chunks(response, message, told)
+            last = usage if body.stream_options and body.stream_options.include_usage else None
+            chunks = _chunks(response, message, last)
             return StreamingResponse(chunks, headers=headers, media_type="text/event-stream")
         choice = {
             "index": 0,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import DataError
-from kcm.inputs.location import Location, explained, stem_of
+from kcm.inputs.location import Location, naming_location, stem_of
 
 Put = Callable[[str, bytes], str]
 
@@ -151,5 +151,5 @@ def test_a_store_that_refuses_says_what_to_do(
 
 def test_a_missing_file_is_named_where_it_is_opened(tmp_path: Path) -> None:
     gone = Location.of(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"no such file \(.*gone\.csv\)"), explained(gone):
+    with pytest.raises(DataError, match=r"no such file \(.*gone\.csv\)"), naming_location(gone):
         gone.open()
