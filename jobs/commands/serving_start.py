@@ -17,7 +17,7 @@ from kcm.errors import KcmError
 from pipelines.cluster import connected
 from pipelines.cluster_config import ClusterConfig
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import preload, prepare_environment, start_proxy
+from pipelines.serve.deploy.app import preload, prepare_environment, require_free_address, start_proxy
 from pipelines.store.storage import Storage
 
 ResultT = TypeVar("ResultT")
@@ -33,9 +33,11 @@ def cluster_beside(
     configuration is wrong or names a cluster, or where neither `bundle` nor the storage is there. Raises what `prepare`
     raises, and KcmError where something else holds the port.
     """
+    if start := _start_of(config, overrides):
+        require_free_address(start.serve)
     with ThreadPoolExecutor(max_workers=1) as beside:
         prepared = beside.submit(prepare)
-        if (start := _start_of(config, overrides)) is None or not (bundle or start.storage).is_dir():
+        if start is None or not (bundle or start.storage).is_dir():
             yield prepared.result()
             return
         prepare_environment(start.serve.num_replicas)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -205,9 +207,25 @@ def start_proxy(config: ServeConfig) -> None:
         serve.shutdown()
         if not is_bind_failure(error):
             raise
-        raise KcmError(
-            "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port="
-        ) from None
+        raise _taken(config) from None
+
+
+def require_free_address(config: ServeConfig) -> None:
+    """Raise KcmError where something else on this machine listens where the proxy is to: known before a start."""
+    family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not listen
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _taken(config) from None
+
+
+def _taken(config: ServeConfig) -> KcmError:
+    return KcmError(
+        "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port=PORT"
+    )
 
 
 def proxy_location(config: ServeConfig) -> ProxyLocation:
