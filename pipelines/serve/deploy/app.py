@@ -160,8 +160,13 @@ def prepare_environment(num_doors: int | None = None) -> None:
 
     Where it is known that there is one door, it stops at once: another that could take its requests over is not there.
     """
-    # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
-    settings = {"RAY_worker_niceness": "0", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH}
+    settings = {
+        # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH,
+        # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    }
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
         settings |= haproxy_environment()
     if num_doors == 1:
