@@ -165,6 +165,10 @@ class LargeConfig(Component):
         """The same model with its backbone in another runtime."""
         return self.with_backbone(self.backbone.in_runtime(runtime)) if self.backbone else self
 
+    def of_dim(self, dim: int) -> LargeConfig:
+        """The same model whose backbone knows the length of the rows' own vectors, where it reads these."""
+        return self.with_backbone(self.backbone.of_dim(dim)) if self.backbone else self
+
     def resolved(self, assets_dir: Path, device: str = "cpu") -> LargeConfig:
         """The same model with its backbone in the faster runtime where that is `auto`; raises what `build` raises."""
         return self.with_backbone(self.backbone.resolved(assets_dir, device)) if self.backbone else self

@@ -180,7 +180,7 @@ def _write_bundle(
         task_names=sequence.names.tasks,
         encoder=sequence.with_head(stage.encoder).in_runtime(features.runtime).of_dim(features.dim),
         encoder_identity=features.identity,
-        large=sequence.large_with_head(stage.large).in_runtime(outcomes.runtime),
+        large=sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim),
         large_identity=outcomes.identity,
         policy=policy,
         learner=plan.config.learner,

@@ -1,0 +1,113 @@
+"""Rows that bring their vectors: trained on without an encoder, and answered alike by file, in Python and over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import kcm
+from kcm.bundle.bundle import Bundle
+from kcm.cascade.policy import Decision, Policy
+from kcm.config import parse_config
+from pipelines.batch.predict import predict
+from pipelines.config import RunConfig
+from pipelines.progress import Reporter
+from pipelines.run import run
+from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.release import Release
+from pipelines.stages.register import BundleArtefact
+from pipelines.store.artefact import ArtefactStore
+
+NUM_ROWS, DIM, ASKED = 900, 4, 30
+VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
+
+
+def rows() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    values_ND = rng.normal(size=(NUM_ROWS, DIM)).astype(np.float32)
+    is_yes_N = values_ND[:, 0] + rng.normal(scale=0.3, size=NUM_ROWS) > 0
+    columns = {f"f_{number}": values_ND[:, number] for number in range(DIM)}
+    return pd.DataFrame(
+        columns | {"id": [f"row {n}" for n in range(NUM_ROWS)], "label": np.where(is_yes_N, "yes", "no")}
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("ray_cluster")
+def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> None:
+    given = rows()
+    given.to_parquet(tmp_path / "rows.parquet")
+    source = {"kind": "files", "path": str(tmp_path / "rows.parquet"), "text_column": None, "id_column": "id"}
+    values = {
+        "name": "vectors",
+        "storage_path": str(tmp_path / "storage"),
+        "assets_path": str(tmp_path),
+        "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1},
+        "encoder": VECTORS,
+        "large": {"adapter": "classifier", "encoder": VECTORS, "num_folds": 2},
+        "collaborators": ["kcm"],
+        "network": {"hidden": [4]},
+        "learner": {"name": "finetune"},
+        "train": {"num_epochs": 2},
+        "tune": {"num_trials": 1, "gates": ["deferral"], "learning_rates": [0.003], "large_weights": [1.0]},
+        "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
+    }
+    config = parse_config(RunConfig, values)
+    assert run(config)["kcm"]["overall"]["large_accuracy"] > 0.8
+
+    (made,) = ArtefactStore(config.storage_path).finished("register")
+    trained = Bundle.read(made.as_a(BundleArtefact).bundle)
+    asked = given.head(ASKED)
+    vectors = asked[[f"f_{number}" for number in range(DIM)]].to_numpy()
+    scores = [each.gate_score for each in kcm.load(made.as_a(BundleArtefact).bundle).predict([*vectors_of(asked)])]
+    halfway = Decision(decision="threshold", threshold=float(np.median(scores)))
+    policy = Policy(
+        gate=trained.policy.gate,
+        temperature=trained.policy.temperature,
+        deferral_weight=trained.policy.deferral_weight,
+        decision=halfway,
+    )
+    folder = replace(trained, policy=policy, certificates={}).write(tmp_path / "bundle")
+
+    asked.drop(columns="label").to_parquet(tmp_path / "in.parquet")
+    quiet = Reporter(Console(quiet=True))
+    where = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    predict(folder, *where, "text", cluster=config.cluster, assets_dir=tmp_path, reporter=quiet)
+    predicted = pd.read_parquet(tmp_path / "out.parquet")
+    assert predicted["error"].isna().all()
+    assert set(predicted["route"]) == {"small", "large"}
+
+    cascade = kcm.load(folder)
+    for inputs in (vectors_of(asked), [{"features": vector.tolist()} for vector in vectors]):
+        answers = cascade.predict(inputs)
+        assert [answer.label for answer in answers] == predicted["label"].tolist()
+        assert [answer.route for answer in answers] == predicted["route"].tolist()
+    (refused,) = cascade.predict([{"features": [1.0, 2.0, 3.0]}])
+    assert refused.reason == f"the vector has 3 numbers instead of {DIM}"
+
+    stop()  # Ray Serve keeps the port that it was started with
+    serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
+    url = start(build_app(Release(version="vectors", bundle=folder), serve, tmp_path), serve)
+    try:
+        body = {"inputs": [{"features": vector.tolist()} for vector in vectors]}
+        served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+        short = httpx.post(f"{url}/v1/predict", json={"inputs": [{"features": [1.0, 2.0]}]}, timeout=60)
+        text = httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": "no vector"}]}, timeout=60)
+    finally:
+        stop()
+    assert [answer["label"] for answer in served] == predicted["label"].tolist()
+    assert [answer["route"] for answer in served] == predicted["route"].tolist()
+    assert (short.status_code, text.status_code) == (422, 422)
+    assert "features" in text.text
+
+
+def vectors_of(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """Rows as a table gives them: a column for each number of their vector."""
+    return [{name: row[name] for name in row if name.startswith("f_")} for row in frame.to_dict("records")]
