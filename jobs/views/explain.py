@@ -14,6 +14,8 @@ from kcm.explain.explanation import Explanation
 from kcm.explain.gate import GateReading
 from kcm.explain.reasons import Reasons
 
+_SHOWN = 5e-4  # a smaller contribution would be shown as zero
+
 
 def explanation_view(explanation: Explanation, label_names: Sequence[str], top: int) -> Group:
     """The decision and its largest contributions, for a person."""
@@ -27,13 +29,16 @@ def explanation_view(explanation: Explanation, label_names: Sequence[str], top: 
     )
     words = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in explanation.strongest_words[:top])
     tables = (
-        part
-        for name, reasons in explanation.reasons.items()
-        for part in (_title(name, reasons, label_names), _contributions(reasons))
+        part for name, reasons in explanation.reasons.items() for part in reasons_view(name, reasons, label_names)
     )
     heeded = [f"words that the judge heeds: {words}"] if words else []
     gate = [] if explanation.gate is None else _gate(explanation.gate)
     return Group(headline, *heeded, *gate, *tables)
+
+
+def reasons_view(name: str, reasons: Reasons, label_names: Sequence[str]) -> tuple[str, Table | str]:
+    """The logit of a network's answer, and what it is made of."""
+    return _title(name, reasons, label_names), _contributions(reasons)
 
 
 def _title(name: str, reasons: Reasons, label_names: Sequence[str]) -> str:
@@ -52,7 +57,10 @@ def _gate(reading: GateReading) -> list[str | Table]:
     return [f"\nthe gate score {reading.score:.2f} is the sum of", table]
 
 
-def _contributions(reasons: Reasons) -> Table:
+def _contributions(reasons: Reasons) -> Table | str:
+    added = (*(each.contribution for each in reasons.contributions), reasons.rest)
+    if reasons.base and all(abs(each) < _SHOWN for each in added):
+        return "all of it by the means of the classes: on top of these, no curve adds anything here"
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("feature", "value", "contribution"):
         table.add_column(heading, justify="right")

@@ -66,7 +66,7 @@ def plot_network(
     layers, scores = network.kan_layers, importance(network, x_NI)
     edges = [_top_edges(score_OI, top) for score_OI in scores]
     nodes = _columns(edges)
-    height = max(max(map(len, edges)), max(map(len, nodes)))
+    height = max(1, *map(len, edges), *map(len, nodes))  # a network that adds nothing has no edge to draw
 
     figure, ax = pyplot.subplots(figsize=(2.2 + 3.4 * len(layers), 0.9 + (0.95 if symbolic else 0.75) * height))
     ax.set(xlim=(-0.35, len(layers) + 0.35), ylim=(-0.5, height - 0.5))
