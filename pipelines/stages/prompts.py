@@ -189,7 +189,7 @@ class ChoosePrompts(Stage):
     ) -> Prompting:
         """The large model of the stage `outcomes`."""
         return Prompting(
-            large=features.sequence.large_with_head(self.large).in_runtime(outcomes.runtime).of_dim(features.dim),
+            large=features.sequence.large_with_head(self.large).in_runtime(outcomes.runtime),
             identity=outcomes.identity,
             device=context.cluster.device,
             modes=self.tune.prompt_modes,

@@ -29,6 +29,7 @@ BASE: dict[str, Any] = {
     "name": "golden",
     "tasks": {},
     "encoder": {"model": "small", "pooling": "mean", "batch_size": 7},
+    "learner": {"name": "replay"},
     "tune": {"num_trials": 3, "prompt_modes": ["none"], "warm_start": False},
     "seed": 3,
     "collaborators": ["kcm", "mcm"],

@@ -27,7 +27,7 @@ def space(**more: Any) -> str:
 @pytest.mark.parametrize(
     ("more", "rates"),
     [
-        ({}, (0.5, 0.6)),
+        ({"learner": {"name": "replay"}}, (0.5, 0.6)),
         ({"train": {"optimizer": "sgd"}}, (7.0, 8.0)),
         ({"train": {"optimizer": "sgd", "sgd_rate": 9.0}, "learner": {"name": "slda"}}, (9.0,)),
         ({"train": {"learning_rate": 0.9}, "learner": {"name": "analytic"}}, (0.9,)),
