@@ -98,9 +98,16 @@ class Scene:
         shutil.copytree(self.storage, self.folder / name, symlinks=True)
 
     def restore(self, name: str) -> None:
-        """Go back to what was saved; at the same place, since MLflow's records name it."""
-        shutil.rmtree(self.storage, ignore_errors=True)
-        shutil.copytree(self.folder / name, self.storage, symlinks=True)
+        """Go back to what was saved; at the same place, since MLflow's records name it.
+
+        Databases are written over, not replaced: MLflow's client holds its own open.
+        """
+        for kept in self.storage.iterdir():
+            if kept.is_dir():
+                shutil.rmtree(kept)
+            elif kept.suffix != ".db":
+                kept.unlink()
+        shutil.copytree(self.folder / name, self.storage, symlinks=True, dirs_exist_ok=True)
 
     def play(self, rows: Sequence[Record]) -> dict[str, Sequence[Record]]:
         """Put rows to the champion, in this process; the rows of each request by its id."""

@@ -164,6 +164,7 @@ class Newcomer:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
         self._background.append(process)
         assert process.stdout is not None
@@ -242,6 +243,11 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="newcomer-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+def _heed_ctrl_c() -> None:
+    """A terminal's programs end by Ctrl-C; what runs in the background may have been started to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _free_port() -> int:
