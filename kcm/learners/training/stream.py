@@ -29,7 +29,7 @@ class TaskRows(Protocol):
     name: str
 
     def num_rows(self, split: str) -> int:
-        """Rows of a split."""
+        """How many rows a split has."""
         ...
 
     def label_counts(self, split: str) -> Mapping[int, int]:
@@ -56,7 +56,7 @@ class TensorRows:
         self.name, self._splits = name, splits
 
     def num_rows(self, split: str) -> int:
-        """Rows of a split."""
+        """How many rows a split has."""
         return len(self._splits[split][0])
 
     def ids(self, split: str) -> list[str]:
@@ -101,7 +101,7 @@ class ParquetRows:
         self._shard = lru_cache(_OPEN_SHARDS)(self._open)
 
     def num_rows(self, split: str) -> int:
-        """Rows of a split."""
+        """How many rows a split has."""
         return len(self._range(split))
 
     def label_counts(self, split: str) -> Mapping[int, int]:
