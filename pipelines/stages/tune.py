@@ -200,7 +200,7 @@ def _tuner(
     if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
         return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _space(config, plan)
+    space = search_space(config, plan)
     return ray_tune.Tuner(
         trainable,
         param_space={name: ray_tune.choice(values) for name, values in space.items()},
@@ -285,7 +285,7 @@ def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) ->
         context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 
-def _space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
+def search_space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
     """The values of every dimension that matters.
 
     Over two labels all scores of the judge alone are one order.

@@ -12,7 +12,7 @@ from ray import tune as ray_tune
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages.tune import Space, Trial, _space, last_search, restored_search
+from pipelines.stages.tune import Space, Trial, last_search, restored_search, search_space
 from pipelines.store.artefact import ArtefactStore, Recipe, write_json
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TunedArtefact
@@ -27,7 +27,7 @@ def space(**more: Any) -> str:
 @pytest.mark.parametrize(
     ("more", "rates"),
     [
-        ({"learner": {"name": "replay"}}, (0.5, 0.6)),
+        ({"train": {"optimizer": "adamw"}}, (0.5, 0.6)),
         ({"train": {"optimizer": "sgd"}}, (7.0, 8.0)),
         ({"train": {"optimizer": "sgd", "sgd_rate": 9.0}, "learner": {"name": "slda"}}, (9.0,)),
         ({"train": {"learning_rate": 0.9}, "learner": {"name": "analytic"}}, (0.9,)),
@@ -40,7 +40,7 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
     network = {"hidden": []}  # the closed forms are of a single layer
     config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
     plan = SimpleNamespace(plan=SimpleNamespace(config=config, num_labels=3, tasks=("one",)))
-    assert _space(config.tune, plan)["learning_rate"] == rates
+    assert search_space(config.tune, plan)["learning_rate"] == rates
 
 
 @pytest.mark.parametrize(
