@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import ray
 from mlflow import MlflowClient
 
 from jobs.commands.promotion import promote
@@ -34,6 +33,7 @@ from pipelines.serve.release import Release
 from pipelines.tracking import Tracking
 from pipelines.tracking_config import CHAMPION
 from tests.integration.load import Load
+from tests.ray_private import session_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -166,7 +166,7 @@ def test_versions_change_under_load_without_a_failed_or_mixed_request(
 def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[str]) -> None:
     """Promise: what happened to a request can be found by its id, and no input is in any log."""
     httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": sentences[0]}]}, headers={"x-request-id": "to-find"})
-    folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs" / "serve"
+    folder = session_folder() / "logs" / "serve"
     lines: list[dict[str, Any]] = []
     deadline = time.monotonic() + 30
     while not lines and time.monotonic() < deadline:

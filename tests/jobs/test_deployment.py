@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 from typer.main import get_command
 
@@ -19,6 +18,7 @@ from kcm.config import parse_config
 from pipelines.serve.deploy import client_headers
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.release import Release
+from tests.ray_private import validate_autoscaler
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "jobs" / "kuberay"
@@ -59,13 +59,13 @@ def aws() -> dict[str, Any]:
 
 
 def test_ray_accepts_the_cluster(aws: dict[str, Any]) -> None:
-    validate_config(prepare_config(aws))
+    validate_autoscaler(aws)
 
 
 def test_ray_refuses_a_cluster_with_a_slip_in_it(aws: dict[str, Any]) -> None:
     aws["idle_timeout"] = aws.pop("idle_timeout_minutes")
     with pytest.raises(Exception, match="idle_timeout"):
-        validate_config(prepare_config(aws))
+        validate_autoscaler(aws)
 
 
 def test_no_work_lands_on_the_head_and_workers_start_from_none(aws: dict[str, Any]) -> None:

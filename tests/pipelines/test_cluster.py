@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster import _check_room, connected, join
+from pipelines.cluster import connected, join
 from pipelines.cluster_config import ClusterConfig
+from tests.ray_private import keeps_loopback
 
 
 @pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
@@ -33,15 +33,19 @@ def test_a_node_has_one_address(given: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [9, (9, 12)])
-def test_workers_without_room_on_a_local_cluster_are_refused(workers) -> None:
+def test_workers_without_room_on_a_local_cluster_are_refused(workers, started) -> None:
     """Promise: nobody waits for CPUs that never come."""
-    with pytest.raises(ConfigError, match=r"9 train workers of 0\.5 CPUs .* local cluster of 4 \(cluster.num_workers"):
-        _check_room(ClusterConfig(num_workers=workers))
+    reason = r"9 train workers of 0\.5 CPUs .* local cluster of 4 \(cluster.num_workers"
+    with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(num_workers=workers)):
+        pass
+    assert not started
 
 
-def test_a_trial_without_room_for_its_workers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"7 train workers take 4\.5 CPUs, .* \(cluster.workers_per_trial"):
-        _check_room(ClusterConfig(workers_per_trial=7))
+def test_a_trial_without_room_for_its_workers_is_refused(started) -> None:
+    reason = r"7 train workers take 4\.5 CPUs, .* \(cluster.workers_per_trial"
+    with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(workers_per_trial=7)):
+        pass
+    assert not started
 
 
 @pytest.mark.parametrize(
@@ -60,8 +64,9 @@ def test_no_more_trials_run_at_once_than_fit_with_their_workers(given, resources
 
 
 @pytest.mark.parametrize("workers", [8, (1, 12)])
-def test_workers_with_room_are_not(workers) -> None:
-    _check_room(ClusterConfig(num_workers=workers))
+def test_workers_with_room_are_not(workers, started) -> None:
+    with connected(ClusterConfig(num_workers=workers)):
+        assert started["address"] == "local"
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     asked: dict[str, object] = {}
 
     def init(**given: object) -> None:
-        asked.update(given, loopback_is_meant=not ray_constants.ENABLE_RAY_CLUSTER)
+        asked.update(given, loopback_is_meant=keeps_loopback())
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", init)
@@ -88,7 +93,7 @@ def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[
 def test_a_local_cluster_keeps_to_loopback_unless_told_otherwise(started: dict[str, object]) -> None:
     with connected(ClusterConfig()):
         assert (started["_node_ip_address"], started["loopback_is_meant"]) == ("127.0.0.1", True)
-    assert ray_constants.ENABLE_RAY_CLUSTER
+    assert not keeps_loopback()
     with connected(ClusterConfig(node_ip="192.0.2.7")):
         assert started["_node_ip_address"] == "192.0.2.7"
 

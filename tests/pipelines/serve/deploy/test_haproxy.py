@@ -12,20 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
-from ray._common.utils import import_attr
-from ray.serve._private.constants import (
-    SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
-    SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
-)
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve._private.http_util import validate_http_proxy_callback_return
-from ray.serve.config import HTTPOptions
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pipelines.serve.deploy import app, client_headers
 from pipelines.serve.deploy.haproxy import haproxy_environment
 from pipelines.serve.deploy.haproxy_config import hardened
+from tests.ray_private import haproxy_configuration, proxy_middlewares, timeout_headers
 
 
 @pytest.fixture
@@ -43,16 +36,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
 @pytest.fixture
 def written(tmp_path: Path) -> str:
     """What Ray writes for one application."""
-    door = BackendConfig(
-        name="door", path_prefix="/", app_name="kcm", servers=[ServerConfig(name="r", host="127.0.0.1", port=1)]
-    )
-    http = HTTPOptions(host="127.0.0.1", port=8000)
-    HAProxyApi(
-        HAProxyConfig(http_options=http, socket_path=str(tmp_path / "admin.sock")),
-        {"door": door},
-        config_file_path=str(tmp_path / "haproxy.cfg"),
-    )._generate_config_file_internal()
-    return (tmp_path / "haproxy.cfg").read_text()
+    return haproxy_configuration(tmp_path)
 
 
 def lines_of(config: str, section: str) -> list[str]:
@@ -95,10 +79,7 @@ def test_a_client_that_falls_silent_and_headers_of_ray_s_own_do_not_come_through
     assert timeouts == ["timeout client 30s", "timeout http-request 15s"]
     assert "option http-buffer-request" in lines_of(config, "defaults")
     first = lines_of(config, "frontend http_frontend")[:2]
-    assert [line.rpartition(" ")[2] for line in first] == [
-        SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
-        SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
-    ]
+    assert [line.rpartition(" ")[2] for line in first] == timeout_headers()
     assert all(line.startswith("http-request del-header ") for line in first)
 
 
@@ -138,7 +119,7 @@ def test_without_haproxy_ray_serve_itself_drops_those_headers(header: str) -> No
         seen.extend(name for name, _ in scope["headers"])
         await Response()(scope, receive, send)
 
-    for each in validate_http_proxy_callback_return(import_attr(client_headers.IMPORT_PATH)()):
+    for each in proxy_middlewares(client_headers.IMPORT_PATH):
         client = TestClient(each.cls(app, *each.args, **each.kwargs))
     assert client.get("/", headers={header: "0", "x-request-id": "mine"}).status_code == 200
     assert b"x-request-id" in seen

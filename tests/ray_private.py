@@ -1,0 +1,75 @@
+"""Every use that tests make of private parts of Ray; those of `pipelines._ray_private` have their own tests.
+
+Ray's private modules are imported inside the functions, since most tests need few of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.middleware import Middleware
+
+
+def session_folder() -> Path:
+    """Where the local cluster writes its logs and sockets."""
+    from ray._private import worker
+
+    return Path(worker._global_node.get_session_dir_path())
+
+
+def asks_for_a_token() -> bool:
+    """Whether Ray's processes ask each other for a token; it is in mode "token", not "disabled"."""
+    from ray._raylet import get_authentication_mode
+
+    mode: int = get_authentication_mode()
+    return {0: False, 1: True}[mode]
+
+
+def keeps_loopback() -> bool:
+    """Whether Ray leaves 127.0.0.1 as it stands, rather than replace it by the machine's outward address."""
+    from ray._private import ray_constants
+
+    return not ray_constants.ENABLE_RAY_CLUSTER
+
+
+def validate_autoscaler(config: dict[str, Any]) -> None:
+    """Raise where Ray's cluster launcher refuses a configuration."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(config))
+
+
+def haproxy_configuration(folder: Path) -> str:
+    """What Ray Serve writes for HAProxy, for one application at 127.0.0.1:8000."""
+    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+    from ray.serve.config import HTTPOptions
+
+    door = BackendConfig(
+        name="door", path_prefix="/", app_name="kcm", servers=[ServerConfig(name="r", host="127.0.0.1", port=1)]
+    )
+    http = HTTPOptions(host="127.0.0.1", port=8000)
+    file = folder / "haproxy.cfg"
+    config = HAProxyConfig(http_options=http, socket_path=str(folder / "admin.sock"))
+    HAProxyApi(config, {"door": door}, config_file_path=str(file))._generate_config_file_internal()
+    return file.read_text()
+
+
+def timeout_headers() -> list[str]:
+    """The request headers by which a client may change Ray Serve's time limit, or have it ignore a hang-up."""
+    from ray.serve._private import constants
+
+    return [
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+    ]
+
+
+def proxy_middlewares(import_path: str) -> list[Middleware]:
+    """The middlewares that a proxy of Ray Serve takes from the function at an import path."""
+    from ray._common.utils import import_attr
+    from ray.serve._private.http_util import validate_http_proxy_callback_return
+
+    middlewares: list[Middleware] = validate_http_proxy_callback_return(import_attr(import_path)())
+    return middlewares
