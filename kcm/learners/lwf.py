@@ -67,7 +67,7 @@ class Lwf(Replay):
         """What the label costs, and what it costs to answer unlike the teacher."""
         if not self._teacher:
             return scored.label_loss_N
-        taught_MNC = self._taught(scored.collaborator, scored.batch.features)
+        taught_MNC = self.taught(scored.collaborator, scored.batch.features)
         divergence_MNC = F.kl_div(
             self._log_probabilities(scored.logits_MNC),
             self._log_probabilities(taught_MNC),
@@ -77,7 +77,8 @@ class Lwf(Replay):
         return scored.label_loss_N + self.strength * self.temperature**2 * divergence_MNC.sum((0, 2))
 
     @torch.no_grad()
-    def _taught(self, collaborator: Collaborator, features_ND: Tensor) -> Tensor:
+    def taught(self, collaborator: Collaborator, features_ND: Tensor) -> Tensor:
+        """Logits [M, N, C] of the teacher's networks, on the base that they had."""
         inputs_NM = collaborator.inputs(features_ND)
         networks = collaborator.networks.items()
         logits = [functional_call(network, self._teacher[name], (inputs_NM,)) for name, network in networks]

@@ -230,6 +230,10 @@ class Trainer:
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
+    def step_loss(self) -> Tensor:
+        """The loss of this rank's share of the next step: a scalar; the sum over ranks is the loss of the step."""
+        return self._loss(*self._step_batch())
+
     def _step_batch(self) -> tuple[Batch, int]:
         """This rank's share of the step's rows, and how many rows all ranks share."""
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
@@ -258,13 +262,14 @@ class Trainer:
             index, weights = self.ranks.share(torch.arange(len(extra)))
             batch = batch.join(extra.take(index, weights * extra.weights[index]))
             total += float(extra.weights.sum())
-        loss_N = self.learner.row_loss(self._scored(batch, num_stream))
+        loss_N = self.learner.row_loss(self.scored(batch, num_stream))
         return (loss_N * batch.weights).sum() / total
 
-    def _scored(self, batch: Batch, num_stream: int) -> Scored:
+    def scored(self, batch: Batch, num_stream: int) -> Scored:
         """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM.
 
-        A row without a label costs nothing but what its teachers say.
+        The first `num_stream` rows are of the stream, the others remembered. A row without a label costs nothing but
+        what its teachers say.
         """
         judge_NC, small_NC = self._logits(batch.features)
         given = (batch.labels, num_stream, self._classes)

@@ -73,11 +73,11 @@ def make_trainer() -> Callable[..., Trainer]:
         epochs: int = 6,
         ranks: Ranks | None = None,
         network: NetworkConfig = NETWORK,
-        mask_unseen: bool = False,
+        **train: Any,
     ) -> Trainer:
         collaborator = Collaborator(64, 10, network, kind, seed=0)
-        train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, mask_unseen=mask_unseen)
-        return Trainer(collaborator, learner.build(0), tasks, train, DistillConfig(), seed=0, ranks=ranks)
+        config = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, **train)
+        return Trainer(collaborator, learner.build(0), tasks, config, DistillConfig(), seed=0, ranks=ranks)
 
     return make
 

@@ -45,12 +45,10 @@ def test_the_loss_is_plain_where_no_label_is_old(seen) -> None:
 
 
 def test_new_rows_give_old_labels_no_gradient_under_a_margin_without_end(make_trainer, digits) -> None:
-    trainer = make_trainer(digits, ReplayConfig(memory=0, margin=1e4), kind="linear", epochs=1)
+    trainer = make_trainer(digits, ReplayConfig(memory=0, margin=1e4), kind="linear", epochs=1, optimizer="sgd")
     while trainer.position.task == 0:
         trainer.step()
     old = trainer.collaborator.judge.layers[0].weight[:2].detach().clone()
-    trainer.train = trainer.train.model_copy(update={"optimizer": "sgd"})
-    trainer._begin_task()
     while trainer.position.task == 1:
         trainer.step()
     assert torch.equal(trainer.collaborator.judge.layers[0].weight[:2], old)
@@ -66,22 +64,19 @@ def test_it_forgets_less_than_plain_replay(make_trainer, digits) -> None:
 
 
 def test_sgd_has_momentum_a_rate_of_its_own_and_no_decay(make_trainer, digits) -> None:
-    trainer = make_trainer(digits[:2], FinetuneConfig(), kind="linear", epochs=1)
-    trainer.train = trainer.train.model_copy(update={"optimizer": "sgd", "sgd_rate": 0.05})
-    trainer._begin_task()
+    trainer = make_trainer(digits[:2], FinetuneConfig(), kind="linear", epochs=1, optimizer="sgd", sgd_rate=0.05)
     weight = trainer.collaborator.judge.layers[0].weight
     place, velocity = weight.detach().clone(), torch.zeros_like(weight)
     steps = trainer.steps_in_task
     for step in range(steps):
         rate = 0.05 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
-        batch, num_rows = trainer._step_batch()
         trainer.collaborator.zero_grad()
-        trainer._loss(batch, num_rows).backward()
+        trainer.step_loss().backward()
         velocity = 0.9 * velocity + weight.grad
         place = place - rate * velocity
         trainer.step()
         torch.testing.assert_close(weight.detach(), place)
-    assert not trainer._optimizer.state_dict()["state"]  # the next task begins without momentum
+    assert not trainer.state_dict()["optimizer"]["state"]  # the next task begins without momentum
 
 
 def test_the_rate_that_a_search_gives_is_that_of_the_chosen_optimiser() -> None:

@@ -39,10 +39,10 @@ LEARNERS = [
 KINDS = ["kan", "mlp", "linear", "random_relu"]
 
 
-def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None = None, epochs: int = 1) -> Trainer:
+def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None = None, epochs: int = 1, rate=0.02):
     options = {"spline_order": 1, "base_activation": "none", "centred": True, "zero_start": True}
     network = NetworkConfig(hidden=(), base=base, **options)
-    train = TrainConfig(num_epochs=epochs, batch_size=50, optimizer="sgd", sgd_rate=0.02)
+    train = TrainConfig(num_epochs=epochs, batch_size=50, optimizer="sgd", sgd_rate=rate)
     collaborator = Collaborator(64, 10, network, kind, seed=0)
     learner = (learner or FinetuneConfig()).build(0)
     return Trainer(collaborator, learner, tasks, train, DistillConfig(), seed=0, ranks=ranks)
@@ -83,9 +83,7 @@ def test_logits_are_those_of_the_network_and_twenty_times_the_score_of_the_mean(
 
 @pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
 def test_a_residual_that_stays_zero_is_the_nearest_mean_of_scikit_learn(digits) -> None:
-    trainer = make(digits)
-    trainer.train = trainer.train.model_copy(update={"sgd_rate": 1e-12})
-    trainer._begin_task()
+    trainer = make(digits, rate=1e-12)
     trainer.run()
     (x, y), (test, labels) = (rows_of(digits, split) for split in ("train", "test"))
     x, test = (F.normalize(each.double(), dim=1).numpy() for each in (x, test))
@@ -183,7 +181,7 @@ def test_old_networks_teach_with_the_base_that_they_had(digits) -> None:
     features = rows_of(digits[:1], "test")[0]
     with torch.no_grad():
         expected = torch.stack(fresh.collaborator(features))
-        taught = trainer.learner._taught(trainer.collaborator, features)
+        taught = trainer.learner.taught(trainer.collaborator, features)
         assert not torch.allclose(torch.stack(trainer.collaborator(features)), expected)
     torch.testing.assert_close(taught, expected)
 

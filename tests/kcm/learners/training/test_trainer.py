@@ -152,8 +152,8 @@ def test_gradients_do_not_depend_on_the_rank_count(make_trainer, digits, learner
 def _gradients(trainers: list[Trainer]) -> list[torch.Tensor]:
     """What the optimiser of every rank would see: the sum over ranks, and what the first rank's learner adds to it."""
     for trainer in trainers:
-        trainer._optimizer.zero_grad()
-        trainer._loss(*trainer._step_batch()).backward()
+        trainer.collaborator.zero_grad()
+        trainer.step_loss().backward()
     parameters = dict(trainers[0].collaborator.named_parameters())
     for name, parameter in parameters.items():
         parameter.grad = torch.stack([trainer.collaborator.get_parameter(name).grad for trainer in trainers]).sum(0)
