@@ -184,7 +184,7 @@ class NetworkConfig(EncoderConfig):
             return "torch"
         probes = list(self.probes())
         best = {
-            runtime: min(_seconds(encoder, probes) for _ in range(_ROUNDS))
+            runtime: min(encoding_seconds(encoder, probes) for _ in range(_ROUNDS))
             for runtime, encoder in (("torch", by_torch), ("onnx", by_onnx))
         }
         return "onnx" if best["onnx"] < best["torch"] else "torch"
@@ -194,7 +194,8 @@ _ROUNDS = 3  # of a measurement; the quickest counts, since others use the machi
 _NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
 
 
-def _seconds(encoder: Encoder, probes: Sequence[Content]) -> float:
+def encoding_seconds(encoder: Encoder, probes: Sequence[Content]) -> float:
+    """Seconds that an encoder takes for all probes together, and for the first four one by one."""
     started = time.perf_counter()
     encoder.encode(probes)
     for probe in probes[:4]:

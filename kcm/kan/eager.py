@@ -24,13 +24,13 @@ def kan_linear(x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
     """Output [N, O] of a KAN layer with packed weight [O, (1 + K) * I], on a CPU in float32 or float64."""
     x_NI = x_NI if x_NI.is_contiguous() else x_NI.contiguous()
     if x_NI.shape[0] >= _FEW_ROWS and x_NI.numel() >= _FEW_NUMBERS:
-        return _ManyRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+        return ManyRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
     if x_NI.requires_grad:
-        return _FewRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
+        return FewRows.apply(x_NI, weight_OF, grid)  # type: ignore[no-any-return, no-untyped-call]
     return F.linear(edge_features_in_place(x_NI, grid).flatten(1), weight_OF)  # a first layer: no gradient to write
 
 
-class _FewRows(torch.autograd.Function):
+class FewRows(torch.autograd.Function):
     """B-splines, evaluated in place and kept for the backward pass: one GEMM each way."""
 
     @staticmethod
@@ -54,7 +54,7 @@ class _FewRows(torch.autograd.Function):
         return x_gradient, weight_gradient, None
 
 
-class _ManyRows(torch.autograd.Function):
+class ManyRows(torch.autograd.Function):
     """Powers, with the weights folded to match, one GEMM per term while it is in cache; evaluated again in backward."""
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -52,8 +53,8 @@ def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, mode
 def test_an_export_is_made_once_and_then_needs_neither_weights_nor_transformers(model_folder, tmp_path, monkeypatch):
     config = text(model_folder, runtime="onnx")
     expected = config.load(tmp_path).encode(TEXTS)
-    monkeypatch.setattr("kcm.encoders.text._module", None)
-    monkeypatch.setattr("kcm.encoders.text._tokenizer", None)
+    for module in ("transformers", "kcm.encoders.text_network"):
+        monkeypatch.setitem(sys.modules, module, None)  # importing it fails
     np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
     assert len(exports(tmp_path)) == 1
 
@@ -151,7 +152,7 @@ def test_auto_becomes_a_runtime_that_gives_the_same_and_stays_that(model_folder,
 @pytest.mark.parametrize("faster", ["torch", "onnx"])
 def test_auto_is_the_runtime_that_was_faster(faster, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "kcm.encoders.config._seconds", lambda encoder, probes: 1.0 if encoder.config.runtime == faster else 2.0
+        "kcm.encoders.config.encoding_seconds", lambda encoder, probes: 1.0 if encoder.config.runtime == faster else 2.0
     )
     assert text(model_folder).resolved(tmp_path).in_use == faster
 

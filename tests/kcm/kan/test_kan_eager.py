@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from kcm.kan import KAN, KANLinear
 from kcm.kan.basis import edge_features
-from kcm.kan.eager import _FewRows, _ManyRows, kan_linear, touched_splines
+from kcm.kan.eager import FewRows, ManyRows, kan_linear, touched_splines
 
-PATHS = pytest.mark.parametrize("path", [_FewRows, _ManyRows])
+PATHS = pytest.mark.parametrize("path", [FewRows, ManyRows])
 
 
 def plain(layer: KANLinear, x: torch.Tensor) -> torch.Tensor:
