@@ -25,8 +25,8 @@ from kcm.inputs.location import Location, naming_location
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_DEPTH = 100  # levels of a JSON value: what reads and writes it calls itself for each
-_BLOCK_BYTES = 4 << 20  # that are parsed at once, up to 32 being read ahead; no row of a CSV file may be longer
-_CHUNK_BYTES = 32 << 20  # of a Parquet file's values, unpacked
+BLOCK_BYTES = 4 << 20  # that are parsed at once, up to 32 being read ahead; no row of a CSV file may be longer
+CHUNK_BYTES = 32 << 20  # of a Parquet file's values, unpacked
 _MAX_ROWS = 65_536
 _READ_BYTES = 1 << 20  # of a column of a local Parquet file, at once
 
@@ -83,7 +83,7 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
             raise _not_utf8(location) from None
         if "straddling object" in str(error):
             raise DataError(
-                f"a row is longer than {_BLOCK_BYTES >> 20} MiB", where=str(location), mend="Is a quote left open?"
+                f"a row is longer than {BLOCK_BYTES >> 20} MiB", where=str(location), mend="Is a quote left open?"
             ) from None
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
@@ -134,7 +134,7 @@ class _CsvRows:
         reader = pa_csv.open_csv(
             pa.PythonFile(source, mode="r"),
             # In one thread, rows are numbered; it takes less time in all.
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=pa_csv.ParseOptions(
                 delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._put_aside
             ),
@@ -265,7 +265,7 @@ def line_blocks(location: Location) -> Iterator[list[tuple[int, str]]]:
                 continue
             block.append((number, line))
             size += len(line)
-            if size >= _BLOCK_BYTES:
+            if size >= BLOCK_BYTES:
                 yield block
                 block, size = [], 0
         if block:
@@ -348,7 +348,7 @@ def parquet_chunks(file: pq.ParquetFile, wanted: Wanted, groups: range) -> Itera
         yield Chunk(file.schema_arrow.empty_table().select(kept), 1, names, 0, typed=True)
     for group in groups:
         size = meta.row_group(group).total_byte_size // max(meta.row_group(group).num_rows, 1)
-        batch_size = min(max(_CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
+        batch_size = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
         for batch in file.iter_batches(batch_size=batch_size, row_groups=[group], columns=kept):
             yield Chunk(pa.table(batch), first, names, len(batch), typed=True)
             first += len(batch)

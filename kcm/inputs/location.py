@@ -27,7 +27,7 @@ _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<op
 _MAGIC = re.compile(r"[*?[]")
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _CONNECT_SECONDS, _REQUEST_SECONDS = 10.0, 60.0
-_SETTLED_S = 2.0  # after which another change of a file has another time, whatever the file system's clock ticks in
+SETTLED_S = 2.0  # after which another change of a file has another time, whatever the file system's clock ticks in
 
 
 @dataclass(frozen=True, order=True)
@@ -107,7 +107,7 @@ class Location:
         if self.is_local:
             with naming_location(self):
                 stat = os.stat(self.path)
-            settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S
+            settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
             return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
         with naming_location(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
             known = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}

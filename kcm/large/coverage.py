@@ -17,7 +17,7 @@ from kcm.tasks.preparation.exchange import Findings, RecordFile, Records, bucket
 Ids = Iterable[pa.ChunkedArray]
 
 _ROW, _ANSWER = np.uint64(1), np.uint64(2)
-_IDS_PER_FILE = 1_000_000
+IDS_PER_FILE = 1_000_000  # whose digests are sorted in memory
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _files(ids: Ids, value: np.uint64, target: Path) -> Iterator[RecordFile]:
     waiting: list[np.ndarray] = []
     for number, chunk in enumerate(ids):
         waiting.append(id_digests(chunk))
-        if sum(map(len, waiting)) >= _IDS_PER_FILE:
+        if sum(map(len, waiting)) >= IDS_PER_FILE:
             yield _file(waiting, value, target.with_name(f"{target.name}-{number}"))
             waiting = []
     if waiting:

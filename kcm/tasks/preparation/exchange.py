@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 NUM_BUCKETS = 64
 _SHIFT = np.uint64(58)  # leaves the bits that tell 64 buckets apart
-_ROWS_AT_ONCE = 1_000_000  # records that one merge holds, where buckets are as large
+ROWS_AT_ONCE = 1_000_000  # records that one merge holds, where buckets are as large
 
 RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("value", "<u8"), ("count", "<u8")])
 Records = NDArray[np.void]
@@ -74,7 +74,7 @@ def merged(records: Records, how: np.ufunc) -> Records:
 
 def bucket_ranges(num_rows: int) -> list[range]:
     """All buckets, as many at once as memory has room for."""
-    size = max(1, NUM_BUCKETS * _ROWS_AT_ONCE // max(num_rows, 1))
+    size = max(1, NUM_BUCKETS * ROWS_AT_ONCE // max(num_rows, 1))
     return [range(start, min(start + size, NUM_BUCKETS)) for start in range(0, NUM_BUCKETS, size)]
 
 

@@ -36,7 +36,7 @@ _CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, inte
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-_SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
+SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become several shards
 
 
 class FilesSource(SourceConfig, ColumnsConfig):
@@ -84,11 +84,11 @@ class FoundTable:
 
     def shards(self, layout: Layout, config: ColumnsConfig) -> list[Shard]:
         """The file as one shard, or several of its row groups where it is large."""
-        if self.location.suffix != ".parquet" or self.size <= _SHARD_BYTES:
+        if self.location.suffix != ".parquet" or self.size <= SHARD_BYTES:
             return [FileShard(self, layout, config)]
         with readable(self.location, _KINDS), open_parquet(self.location) as file:
             num_groups = file.num_row_groups
-        num_shards = min(num_groups, -(-self.size // _SHARD_BYTES)) or 1
+        num_shards = min(num_groups, -(-self.size // SHARD_BYTES)) or 1
         ends = [number * num_groups // num_shards for number in range(num_shards + 1)]
         return [FileShard(self, layout, config, range(*pair)) for pair in pairwise(ends)]
 

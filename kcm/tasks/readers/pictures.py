@@ -18,7 +18,7 @@ from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
 Level = Literal["split", "task", "label"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_TABLE_BYTES, _SHARD_BYTES = 32 << 20, 256 << 20
+TABLE_BYTES, SHARD_BYTES = 32 << 20, 256 << 20  # of files that are one table, and one shard
 
 
 class PicturesSource(SourceConfig):
@@ -39,7 +39,7 @@ class PicturesSource(SourceConfig):
         if not files:
             raise DataError("the folder holds no picture", where=self.path, mend=f"Known are {', '.join(SUFFIXES)}")
         levels = self.folders or _levels(files)
-        shards = [PicturesShard(str(folder), tuple(part), levels) for part in _parts(files, _SHARD_BYTES)]
+        shards = [PicturesShard(str(folder), tuple(part), levels) for part in _parts(files, SHARD_BYTES)]
         return Source(folder.name, tuple(shards), self.labels, self.out_of_scope_label)
 
 
@@ -53,7 +53,7 @@ class PicturesShard(Shard):
 
     def read(self) -> Iterator[pa.Table]:
         """The pictures, some megabytes at a time; one that cannot be read is at fault."""
-        for part in _parts(self.files, _TABLE_BYTES):
+        for part in _parts(self.files, TABLE_BYTES):
             yield rows_of([self._record(file) for file in part])
 
     def _record(self, file: FoundFile) -> Record:

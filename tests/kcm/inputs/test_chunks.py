@@ -45,7 +45,7 @@ def test_rows_of_any_number_of_fields_keep_their_places_and_their_cells(tmp_path
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     with pytest.MonkeyPatch.context() as patch:
         if small_blocks:
-            patch.setattr(chunks, "_BLOCK_BYTES", 1024)
+            patch.setattr(chunks, "BLOCK_BYTES", 1024)
         found = read(path, written.getvalue().encode())
     cells = [dict(zip("abc", [*row, "", ""][:3], strict=True)) for row in table]
     assert rows(found) == cells
@@ -87,8 +87,8 @@ def test_a_long_text_is_one_cell_and_one_without_end_a_quote_left_open(tmp_path:
 
 
 def test_a_large_file_comes_in_pieces_numbered_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_BLOCK_BYTES", 4096)
-    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(chunks, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     number = list(range(5000))
     table = pa.table({"n": number})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=1700)

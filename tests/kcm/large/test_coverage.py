@@ -16,7 +16,7 @@ def chunks(ids: list[str], size: int) -> list[pa.ChunkedArray]:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_what_lacks_an_answer_is_counted_and_the_first_in_order_is_named(size, monkeypatch) -> None:
-    monkeypatch.setattr(coverage, "_IDS_PER_FILE", 10)
+    monkeypatch.setattr(coverage, "IDS_PER_FILE", 10)
     rows = [f"row {number}" for number in range(50)]
     answered = [*reversed(rows[:20]), "of another set", *rows[22:49]]
     found = Coverage.of(chunks(answered, size), lambda: chunks(rows, size))

@@ -24,7 +24,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore
 
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(location, "_SETTLED_S", -1.0)  # these files were written a moment ago
+    monkeypatch.setattr(location, "SETTLED_S", -1.0)  # these files were written a moment ago
     folder = tmp_path / "rows"
     folder.mkdir()
     for name, start in (("a", 0), ("b", 300)):
@@ -120,5 +120,5 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(build, reads, ro
 
 def test_a_file_that_was_changed_a_moment_ago_has_no_stamp_yet(rows: Path, monkeypatch) -> None:
     assert Location.of(rows / "a.parquet").stamp() is not None
-    monkeypatch.setattr(location, "_SETTLED_S", 2.0)
+    monkeypatch.setattr(location, "SETTLED_S", 2.0)
     assert Location.of(rows / "a.parquet").stamp() is None

@@ -75,7 +75,7 @@ def test_neither_blocks_nor_shards_of_the_source_change_a_byte(
 def test_the_number_of_buckets_merged_at_once_changes_no_byte(
     whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(exchange, "ROWS_AT_ONCE", 100)
     assert len(exchange.bucket_ranges(1200)) > 8
     assert written(tmp_path / "buckets", [some_rows()]) == whole
 

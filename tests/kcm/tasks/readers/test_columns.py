@@ -155,7 +155,7 @@ def test_the_row_groups_of_a_large_file_are_shards_that_give_the_same_rows(
     table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
     pq.write_table(table, path, row_group_size=90)
     whole = FilesSource(path=str(path)).build(path)
-    monkeypatch.setattr(files, "_SHARD_BYTES", path.stat().st_size // 4)
+    monkeypatch.setattr(files, "SHARD_BYTES", path.stat().st_size // 4)
     source = FilesSource(path=str(path)).build(path)
     assert (len(whole.shards), len(source.shards)) == (1, 5)
     again = pickle.loads(pickle.dumps(source.shards))

@@ -71,8 +71,8 @@ def test_many_pictures_are_several_shards_of_small_tables(
 ) -> None:
     path = folder(*(f"{'ab'[n % 2]}/{n:03}.png" for n in range(100)))
     whole = pa.concat_tables(PicturesSource(path=str(path)).build(path).tables())
-    monkeypatch.setattr(pictures, "_TABLE_BYTES", 10 * 1024)
-    monkeypatch.setattr(pictures, "_SHARD_BYTES", 30 * 1024)
+    monkeypatch.setattr(pictures, "TABLE_BYTES", 10 * 1024)
+    monkeypatch.setattr(pictures, "SHARD_BYTES", 30 * 1024)
     shards = pickle.loads(pickle.dumps(PicturesSource(path=str(path)).build(path).shards))
     tables = [table for shard in shards for table in shard.read()]
     assert (len(shards), {len(table) for table in tables}) == (4, {10})
