@@ -19,13 +19,13 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture
-def _jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the wall clock finds it days away, now before and now after the last one."""
     real, jumps = time.time, itertools.cycle([30 * DAY_S, -30 * DAY_S, 0.0, 400 * DAY_S])
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
 
 
-@pytest.mark.usefixtures("_jumping_clock")
+@pytest.mark.usefixtures("jumping_clock")
 def test_requests_keys_and_rates_are_as_ever(client_of: Callable[..., TestClient], tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"ann {sha256(b'secret').hexdigest()}\n")
@@ -37,7 +37,7 @@ def test_requests_keys_and_rates_are_as_ever(client_of: Callable[..., TestClient
     assert 1 <= int(responses[-1].headers["retry-after"]) <= 10
 
 
-@pytest.mark.usefixtures("_jumping_clock")
+@pytest.mark.usefixtures("jumping_clock")
 def test_a_breaker_rests_neither_longer_nor_shorter() -> None:
     short, long = Breaker(BreakerConfig(failures=1, rest_s=0.01)), Breaker(BreakerConfig(failures=1, rest_s=1000.0))
     for breaker in (short, long):

@@ -58,7 +58,7 @@ def url(tmp_path: Path) -> str:
 def watched(drift: Drift, looks: int, **kind: Any) -> None:
     async def look() -> None:
         for number in range(looks):
-            drift._waiting = judgements(MOST, seed=100 + number, **kind)
+            drift.add(judgements(MOST, seed=100 + number, **kind))
             await drift.look()
 
     asyncio.run(look())
@@ -103,7 +103,7 @@ def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
         monitor = Monitor(writer, "1", None, NoMetrics(), disagreement=limit)  # type: ignore[arg-type]
         drift = Drift(reference, "1", writer, NoMetrics(), monitor)  # type: ignore[arg-type]
         await monitor.check()
-        drift._waiting = judgements(50, seed=7)
+        drift.add(judgements(50, seed=7))
         await drift.look()
         await drift.look()
 
@@ -120,7 +120,7 @@ def test_replicas_count_alike_and_without_any_there_is_no_drift(reference: Drift
     async def look(kind: dict[str, float]) -> None:
         writer = LogWriter(FeedbackConfig(), url, application="films")
         drift = Drift(reference, "1", writer, NoMetrics())  # type: ignore[arg-type]
-        drift._waiting = judgements(MOST, seed=3, **kind)
+        drift.add(judgements(MOST, seed=3, **kind))
         await drift.look()
 
     assert drifted({}) is None

@@ -134,7 +134,7 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
     model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
     bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
-    monkeypatch.setattr(Large.func_or_class, "_large_model", lambda *_: model)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
     deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]
 
     async def ask() -> list[LargeAnswer]:

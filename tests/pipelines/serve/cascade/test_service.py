@@ -133,7 +133,7 @@ async def started(
     feedback: FeedbackConfig = CONFIG.feedback,
 ) -> CascadeService:
     log = LogWriter(feedback, url, application="films") if url else None
-    config = CONFIG.model_copy(update={"audit": AuditConfig(share=share, seed=0)})
+    config = CONFIG.model_copy(update={"audit": AuditConfig(share=share, seed=0), "feedback": feedback})
 
     async def load(staged: Release, beside: CascadeVersion | None) -> CascadeVersion:
         fails = 99 if staged.version == "mute" else troubles
@@ -410,7 +410,6 @@ def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_b
         service = await started(
             recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=1.0)
         )
-        service._config = service._config.model_copy(update={"feedback": FeedbackConfig(new_labels="keep")})
         for number in range(4):
             await service.predict([KEPT], Origin(f"r{number}", "ann"))
             await service.predict([KEPT], Origin(f"s{number}", "bob"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, func, inspect, select, text
 
 from kcm.bundle.answers import Answer, Route
 from kcm.inputs.content import Content
@@ -142,19 +142,21 @@ def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
     monkeypatch.setattr(forgetting, "STEP", 2)
     for number in range(3):
         answered(log, f"r{number}", "ann")
-    forget_items, steps = forgetting._forget_items, []
+    writing, num_forgotten = database.writing, []
 
-    def stopped(*arguments: Any) -> None:
-        forget_items(*arguments)
-        steps.append(len(arguments[1]))
-        if len(steps) == 3:
-            raise KeyboardInterrupt
+    @contextmanager
+    def stopped() -> Iterator[Connection]:
+        with writing() as connection:
+            yield connection
+            num_forgotten.append(connection.scalar(select(func.count()).select_from(FORGOTTEN)))
+            if len(num_forgotten) == 3:
+                raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(forgetting, "_forget_items", stopped)
+        patch.setattr(database, "writing", stopped)
         with pytest.raises(KeyboardInterrupt):
             forget_caller(database, "films", "ann")
-    assert steps == [2, 2, 2]
+    assert num_forgotten == [2, 4, 6]
     assert len(log.read(FORGOTTEN)) == 4  # the step that was stopped is undone as a whole
     assert forget_caller(database, "films", "ann").num_items == 5
     assert SECRET not in dump(any_url)

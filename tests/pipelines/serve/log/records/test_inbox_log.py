@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def log(any_url: str, tmp_path: Path) -> Iterator[DecisionLog]:
     )
     log.finish_audits("r2", {0: "bad"})
     shared = {"item": 0, "attempt": "a", "application": "films", "probability": 1.0, "drawn_at": datetime.now(UTC)}
-    with log._database.writing() as connection:
+    with closing(Database(any_url, 5.0)) as database, database.writing() as connection:
         open_inbox(connection, "films", AskedFor("a", "films/2", ("good", "bad")))
         rows = [shared | {"request_id": f"r{n}", "position": 2 - n, "small_label": "good"} for n in range(3)]
         connection.execute(insert(connection, INBOX), rows)
