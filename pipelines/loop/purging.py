@@ -29,7 +29,7 @@ from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 # What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
 _KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window"})
 _SEQUENCES = ("grow", "tasks")
-_ERASED = (*PAYLOAD, "label", "inbox_label")
+ERASED = (*PAYLOAD, "label", "inbox_label")  # columns of a window that hold content
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _erase(state: LoopState, window: Artefact, units: Collection[str]) -> bool:
     """Erase the content of these units from a window; whether there was any."""
     table = pq.read_table(window.folder / ROWS)
     named = pc.fill_null(pc.is_in(table["unit"], pa.array(sorted(units))), False)
-    erased = [name for name in _ERASED if pc.any(pc.and_(named, table[name].is_valid())).as_py()]
+    erased = [name for name in ERASED if pc.any(pc.and_(named, table[name].is_valid())).as_py()]
     if not erased:
         return False
     for name in erased:

@@ -94,7 +94,7 @@ class Examination(Plan):
             _write(attempt.folder, found, saved)
             return
         if limits.panel_size:
-            found.append(self._panel(challenger, features, outcomes, champion.task_names, context))
+            found.append(self.panel(challenger, features, outcomes, champion.task_names, context))
         found += [
             gates.old_tasks(old_tasks(old, new), limits.max_old_task_loss),
             gates.certified(certificate),
@@ -110,7 +110,7 @@ class Examination(Plan):
         ]
         _write(attempt.folder, found, saved)
 
-    def _panel(
+    def panel(
         self,
         challenger: Bundle,
         features: FeaturesArtefact,

@@ -68,7 +68,7 @@ class Extend(Stage):
 
     def plan(self, context: Context, window: WindowArtefact, **reads: Artefact) -> Extension:
         """The hyper-parameters that the champion's search has chosen. ConfigError for one that cannot go on."""
-        tuned = _tuned_of(self.parent)
+        tuned = tuned_of(self.parent)
         config = tuned.plan.config
         if not config.train.mask_unseen:
             raise ConfigError(
@@ -137,12 +137,12 @@ class Choose(Stage):
 
     def plan(self, context: Context, **reads: Artefact) -> Chosen:
         """The choice of the champion's search."""
-        tuned = _tuned_of(self.parent)
+        tuned = tuned_of(self.parent)
         choice = _choice_of(tuned, deployed_of(self.parent))
         return Chosen(choice=choice, max_loss=self.tune.max_loss, certificate=self.certificate)
 
 
-def _tuned_of(parent: BundleArtefact) -> TunedArtefact:
+def tuned_of(parent: BundleArtefact) -> TunedArtefact:
     """The search that a bundle's cascade comes from."""
     return parent.source(TunedArtefact, "choose", "prompts", "tune")
 

@@ -25,7 +25,7 @@ def build(store: ArtefactStore, stage: str, text: str, *inputs: Artefact) -> Art
     def write(folder: Path, scratch: Path) -> None:
         (folder / "rows.txt").write_text(text)
         if stage == "window":
-            columns = {name: [None, "secret"] for name in (*purging._ERASED, "small_label")}
+            columns = {name: [None, "secret"] for name in (*purging.ERASED, "small_label")}
             pq.write_table(pa.table({"unit": [None, "ann"]} | columns), folder / ROWS)
 
     return store.build(Recipe(stage, 1, {"text": text}, inputs), write)[0]
@@ -84,7 +84,7 @@ def test_earlier_versions_are_emptied_and_the_champion_is_not(store: ArtefactSto
     assert (first["bundle"].folder / "rows.txt").exists()
     assert len(found.windows) == 2
     erased = pq.read_table(first["window"].folder / ROWS)
-    assert all(erased[name].null_count == 2 for name in purging._ERASED)
+    assert all(erased[name].null_count == 2 for name in purging.ERASED)
     assert erased["small_label"].to_pylist() == [None, "secret"]
     assert verify(store)[1] == []
 

@@ -16,13 +16,15 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig
+from pipelines.loop import labelling
 from pipelines.loop import turn as turns
 from pipelines.loop import walk as walks
 from pipelines.loop.attempts import Attempt
+from pipelines.loop.journal import Journal
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.loop.promotion.promote import champion_now
-from pipelines.loop.state import LoopState
+from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.loop.walk import Walked
 from pipelines.store.lease import leased
@@ -264,7 +266,9 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
     first = update(loop.config)
     labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    monkeypatch.setattr(turns, "_sufficient_labels", lambda *_: labels)
+    Journal(loop.state.store.control, inboxes_key("reviews")).append(lambda _: {"attempt": "the first"})
+    monkeypatch.setattr(labelling, "sufficient_labels", lambda _: labels)
+    monkeypatch.setattr(labelling, "withdraw_labels", lambda _: None)
     again = update(loop.config)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.large import LargeAnswer
+from pipelines.loop.config import GateConfig
 from pipelines.loop.stages import examine
 from pipelines.loop.stages.examine import Examination
 from pipelines.store.outcomes import Answers, OutcomesArtefact
@@ -56,8 +57,8 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     )
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))
     context: Any = SimpleNamespace(assets_path=Path(), cluster=SimpleNamespace(device="cpu"))
-    limits: Any = SimpleNamespace(limits=SimpleNamespace(panel_size=32), seed=0, upstreams=())
-    gate = Examination._panel(limits, challenger, features, outcomes, names, context)
+    examination = Examination.model_construct(limits=GateConfig(panel_size=32), seed=0, upstreams=())
+    gate = examination.panel(challenger, features, outcomes, names, context)
     return gate.verdict, lengths, tasks
 
 

@@ -57,7 +57,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             seed=4,
         )
         monkeypatch.setattr(extend, "deployed_of", lambda parent: name)
-        monkeypatch.setattr(extend, "_tuned_of", lambda parent: Search(TrainerPlan(config, (), 16, 2)))
+        monkeypatch.setattr(extend, "tuned_of", lambda parent: Search(TrainerPlan(config, (), 16, 2)))
         said: list[str] = []
         context = Context("made", ArtefactStore(tmp_path), tmp_path)
         monkeypatch.setattr(context.reporter, "say", said.append)
