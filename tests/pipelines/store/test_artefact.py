@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store import artefact as module
 from pipelines.store.artefact import (
     MANIFEST,
     Artefact,
@@ -108,7 +107,6 @@ def test_damage_that_keeps_size_and_mark_is_found_by_the_thorough_look(tmp_path:
 def another_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From now on this process is one of a node that has fetched nothing."""
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "another node"))
-    module._whole.clear()
 
 
 def test_another_node_fetches_what_it_reads_and_holds_it_against_the_manifest(
@@ -122,7 +120,6 @@ def test_another_node_fetches_what_it_reads_and_holds_it_against_the_manifest(
     assert not found.path.exists()
     assert (found.folder / "data.txt").read_text() == "forty-two"
     shutil.rmtree(store.root)
-    module._whole.clear()
     store.storage.files.write(f"artefacts/features/{made.fingerprint}/{made.path.name}/data.txt", b"forty-one")
     with pytest.raises(ArtefactError, match="not what its manifest says"):
         _ = found.folder
@@ -134,7 +131,6 @@ def test_an_artefact_that_travels_is_fetched_where_it_arrives(node_bucket: str) 
     features = store.build(Recipe("features", 1, {}, (rows,)), write_data)[0]
     sent = pickle.dumps(features)
     shutil.rmtree(store.root)  # as on a node that has nothing of it
-    module._whole.clear()
     arrived = pickle.loads(sent)
     assert (arrived.source(Artefact, "tasks").folder / "data.txt").read_text() == "forty-two"
     assert arrived.file("data.txt").read_text() == "forty-two"
@@ -160,7 +156,6 @@ def test_two_processes_may_fetch_one_file_at_once(node_bucket: str) -> None:
     store = ArtefactStore(node_bucket)
     artefact = store.build(RECIPE, write_data)[0]
     (artefact.path / "data.txt").unlink()
-    module._whole.clear()
     read: list[str] = []
     threads = [threading.Thread(target=lambda: read.append(artefact.file("data.txt").read_text())) for _ in range(8)]
     for thread in threads:

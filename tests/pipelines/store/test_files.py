@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -176,9 +177,15 @@ def test_what_is_no_storage_path_is_refused(place: str) -> None:
         normalised(place)
 
 
-def test_a_file_that_is_being_written_is_not_listed(tmp_path: Path) -> None:
-    files = LocalFiles(tmp_path)
-    with files._draft("x") as draft:
-        draft.write_bytes(b"1")
-        assert names(files) == []
-    assert names(files) == ["x"]
+def test_a_file_that_is_being_written_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, source, seen = LocalFiles(tmp_path / "here"), tmp_path / "source", []
+    source.write_bytes(b"1")
+    copy = shutil.copyfile
+
+    def copied(source: Path, draft: Path) -> None:
+        copy(source, draft)
+        seen.append((draft.exists(), names(files)))
+
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    files.put("x", source, digest(source))
+    assert (seen, names(files)) == ([(True, [])], ["x"])
