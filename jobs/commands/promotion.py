@@ -112,7 +112,7 @@ def delivered(config: RunConfig, version: str) -> Delivery:
     release = served_model(config, version)
     site = Site.of(config)
     require_servable(release, site.serve, config.assets_path)
-    with _running_cluster(config) as connected:
+    with running_cluster(config) as connected:
         if not (connected and is_running()) or (current := current_release()) is None:
             return Delivery(served=False)
         assert config.update is not None
@@ -136,7 +136,7 @@ def delivered(config: RunConfig, version: str) -> Delivery:
 
 def change_served(config: RunConfig, release: Release) -> bool:
     """Let the running service answer with a release; False where none runs."""
-    with _running_cluster(config) as connected:
+    with running_cluster(config) as connected:
         if served := connected and is_running():
             change_release(
                 release, timeout_s=config.serve.load_timeout_s, written_down=partial(write_down, config.serve)
@@ -145,7 +145,7 @@ def change_served(config: RunConfig, release: Release) -> bool:
 
 
 @contextmanager
-def _running_cluster(config: RunConfig) -> Iterator[bool]:
+def running_cluster(config: RunConfig) -> Iterator[bool]:
     """Whether a cluster runs; connected to it within the block. None is started.
 
     It is the configured one, else the one that `kcm serve` started for this run.

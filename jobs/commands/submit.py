@@ -28,7 +28,7 @@ from pipelines.config import RunConfig
 
 AuthMode = Literal["disabled", "token"]
 CONFIG = "config.yaml"
-_POLL_S = 0.5
+POLL_S = 0.5  # between two looks at the state of a job whose log has ended
 
 
 def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
@@ -105,5 +105,5 @@ def _follow(client: JobSubmissionClient, job: str) -> None:
 
 def _end(client: JobSubmissionClient, job: str) -> JobDetails:
     while not (details := client.get_job_info(job)).status.is_terminal():
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     return details

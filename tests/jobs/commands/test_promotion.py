@@ -48,7 +48,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def change(release: Release, **_: Any) -> None:
         versions.append(release.version)
 
-    monkeypatch.setattr(promotion, "_running_cluster", cluster)
+    monkeypatch.setattr(promotion, "running_cluster", cluster)
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     monkeypatch.setattr(promotion, "is_running", lambda: True)
     monkeypatch.setattr(promotion, "change_release", change)

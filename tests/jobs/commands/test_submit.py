@@ -58,7 +58,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
     client = FakeClient()
     monkeypatch.setattr(module, "JobSubmissionClient", client)
-    monkeypatch.setattr(module, "_POLL_S", 0)
+    monkeypatch.setattr(module, "POLL_S", 0)
     return client
 
 

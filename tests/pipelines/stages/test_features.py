@@ -29,7 +29,7 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
 
 @pytest.mark.parametrize("faster", ["torch", "onnx"])
 def test_auto_is_resolved_once_for_all_actors_and_recorded(faster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(TextEncoderConfig, "_faster", lambda self, assets_dir: faster)
+    monkeypatch.setattr(TextEncoderConfig, "resolved", lambda self, assets_dir, device: self.in_runtime(faster))
     artefact, given = written_by(TextEncoderConfig(model="m"), tmp_path, monkeypatch)
     assert [encoder.in_use for encoder in given] == [faster]
     assert artefact.runtime == faster
