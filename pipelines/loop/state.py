@@ -82,19 +82,19 @@ class LoopState:
 
     def write(self) -> dict[str, str]:
         """Write `loop.json` and the page beside it, unless they tell it already, and give their paths."""
-        told, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
-        if not (page.exists() and self._tells(told)):
+        content, page = redacted_values(self.as_json()), self.path.with_suffix(".html")
+        if not (page.exists() and self._shows(content)):
             from kcm.report.page import render_loop, write_page  # which takes its time to import
 
-            write_page(render_loop(told), page)
-            write_json(self.path, told)  # the last one: what it tells, the page tells
+            write_page(render_loop(content), page)
+            write_json(self.path, content)  # last: whatever is in it is on the page
         for path in (self.path, page):
             self.store.storage.keep(path)
         return {"result_path": str(self.path), "report_path": str(page)}
 
-    def _tells(self, told: dict[str, Any]) -> bool:
+    def _shows(self, content: dict[str, Any]) -> bool:
         try:
-            return bool(json.loads(self.path.read_text(encoding="utf-8")) == told)
+            return bool(json.loads(self.path.read_text(encoding="utf-8")) == content)
         except (OSError, ValueError):
             return False
 

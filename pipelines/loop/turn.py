@@ -26,8 +26,8 @@ from pipelines.store.lease import leased
 
 if TYPE_CHECKING:  # which takes seconds to import, and a turn without work does without
     from pipelines.loop.certify.inbox import GivenLabels
+    from pipelines.loop.challenger import BuiltChallenger
     from pipelines.loop.promotion.gates import PromotionGate, Verdict
-    from pipelines.loop.walk import Walked
 
 
 @dataclass(frozen=True)
@@ -131,21 +131,21 @@ class _Turn:
 
     def take(self) -> dict[str, Any]:
         """What became of the attempt, as `loop.json` tells it."""
+        from pipelines.loop.challenger import build_challenger
         from pipelines.loop.promotion.gates import overall
-        from pipelines.loop.walk import walk
 
-        walked = walk(self.config, self.state, self.attempt, self.labels, self.reporter)
-        verdict = overall(walked.gates)
-        turn = self._told(walked, verdict)
-        for gate in walked.gates:
+        built = build_challenger(self.config, self.state, self.attempt, self.labels, self.reporter)
+        verdict = overall(built.gates)
+        turn = self._record(built, verdict)
+        for gate in built.gates:
             self.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
-        if walked.candidate is None:
+        if built.candidate is None:
             return turn
-        why_not = self._held_back(walked.candidate, verdict)
+        why_not = self._held_back(built.candidate, verdict)
         if why_not is not None:
             return turn | {"promoted": False} | why_not
         return turn | _promote(
-            self.config, self.state, walked.candidate, self._starts_from(), self.attempt.upto, self.deliver
+            self.config, self.state, built.candidate, self._starts_from(), self.attempt.upto, self.deliver
         )
 
     def _starts_from(self) -> set[str]:
@@ -154,8 +154,8 @@ class _Turn:
             return {self.attempt.champion}
         return {self.attempt.champion, self.state.attempts.turns()[-1]["digest"]}
 
-    def _told(self, walked: Walked, verdict: Verdict) -> dict[str, Any]:
-        candidate = walked.candidate
+    def _record(self, built: BuiltChallenger, verdict: Verdict) -> dict[str, Any]:
+        candidate = built.candidate
         return {
             "version": candidate.version if candidate else None,
             "digest": candidate.digest if candidate else None,
@@ -168,9 +168,9 @@ class _Turn:
             "promoted": False,
             "awaits_approval": False,
             "verdict": verdict,
-            "reason": _reason(walked.gates),
-            "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in walked.gates},
-        } | walked.figures
+            "reason": _reason(built.gates),
+            "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in built.gates},
+        } | built.figures
 
     def _held_back(self, candidate: Champion, verdict: Verdict) -> dict[str, Any] | None:
         """Why the challenger is not promoted by itself; None where it is."""

@@ -115,7 +115,7 @@ def without_traffic(
         return found
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
-    promised = challenger.bundle.certificates[None]
+    deployed = challenger.bundle.certificates[None]
     small, large = zip(champion.seconds, challenger.seconds, strict=True)
     spent = [
         small_s + float((~kept).mean() if len(kept) else 1.0) * large_s
@@ -126,13 +126,13 @@ def without_traffic(
     return [
         *found,
         gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
-        gates.certified(promised),
+        gates.certified(deployed),
         gates.call_rate(
             ~before.kept[one],
             ~after.kept[other],
             _of(before.group, one),
             max_call_rate=certificate.max_call_rate,
-            bound=promised.call_rate_bound,
+            bound=deployed.call_rate_bound,
         ),
         gates.cost(*spent, limits.max_cost),
         gates.latency(*latencies(*sides), limits.max_latency),

@@ -12,8 +12,8 @@ from kcm.bundle.answers import Judgement
 from kcm.certify.monitoring.alarm import RateAlarm
 from kcm.certify.monitoring.drift import ALARM_DELTA, DriftReference
 from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
 from pipelines.serve.log.monitor.monitor import Monitor
-from pipelines.serve.log.monitor.watch import Watch
 from pipelines.serve.log.records.drift import COMBINED, Evidence
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -79,7 +79,7 @@ class Drift:
         self._metrics.set_drift(self._version, {name: each.e_value for name, each in self.evidence.items()})
 
     @property
-    def _disagreement(self) -> Watch | None:
+    def _disagreement(self) -> DecisionAlarm | None:
         return self._monitor and self._monitor.disagreement
 
     def _bet(self, seen: Sequence[Judgement]) -> None:
@@ -93,7 +93,7 @@ class Drift:
             alarm.observe(events[name].astype(np.float64))
 
     def _sum_up(self) -> None:
-        known: dict[str, RateAlarm | Watch] = dict(self._alarms)
+        known: dict[str, RateAlarm | DecisionAlarm] = dict(self._alarms)
         if self._disagreement:
             known["disagreement"] = self._disagreement
         evidence = {name: (each.e_value, each.num_decisions) for name, each in known.items()}

@@ -16,17 +16,16 @@ from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop import labelling
+from pipelines.loop import challenger, labelling
 from pipelines.loop import turn as turns
-from pipelines.loop import walk as walks
 from pipelines.loop.attempts import Attempt
+from pipelines.loop.challenger import BuiltChallenger
 from pipelines.loop.journal import Journal
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.loop.turn import Delivery, approve, update
-from pipelines.loop.walk import Walked
 from pipelines.store.lease import leased
 from pipelines.tracking import Tracking, champion_of, set_champion
 
@@ -42,7 +41,7 @@ class Loop:
     state: LoopState
     verdicts: list[Verdict] = field(default_factory=list)
     watermark: int = 500
-    walked: list[str] = field(default_factory=list)
+    built: list[str] = field(default_factory=list)
     fault: BaseException | None = None
 
     @property
@@ -64,13 +63,15 @@ class Loop:
         tracking.close()
         return champion_now(f"{self.config.name}/{number}", bundle_digest(bundle), name, by="run")
 
-    def walk(self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object) -> Walked:
-        self.walked.append(attempt.name)
+    def build(
+        self, config: RunConfig, state: LoopState, attempt: Attempt, labels: object, reporter: object
+    ) -> BuiltChallenger:
+        self.built.append(attempt.name)
         if self.fault:
             raise self.fault
         verdict = self.verdicts[-1] if self.verdicts else "pass"
         candidate = self.register(attempt.name).model_copy(update={"parent": attempt.champion})
-        return Walked(
+        return BuiltChallenger(
             [PromotionGate(name="rows", verdict=verdict, reason=f"it is {verdict}")], candidate, {"labels": 3}
         )
 
@@ -80,7 +81,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
     made = Loop(config, LoopState.of(config))
     made.state.champions.introduce(made.register("first"))
-    monkeypatch.setattr(walks, "walk", made.walk)
+    monkeypatch.setattr(challenger, "build_challenger", made.build)
     monkeypatch.setattr(turns, "watermark_of", lambda _: made.watermark)
     monkeypatch.setattr(turns, "window_start", lambda _, champion: champion.after)
     return made
@@ -122,7 +123,7 @@ def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monk
         result = update(loop.config)
     assert (result["changed"], result["champion"]) == (False, "reviews/1")
     assert "nothing is new in the log since decision 500" in result["reason"]
-    assert len(loop.walked) == 1
+    assert len(loop.built) == 1
     assert not ray.is_initialized()
 
 
@@ -131,7 +132,7 @@ def test_new_traffic_makes_another_attempt(loop: Loop) -> None:
     update(loop.config)
     loop.watermark = 501
     update(loop.config)
-    assert len(set(loop.walked)) == 2
+    assert len(set(loop.built)) == 2
 
 
 @pytest.mark.parametrize("changes", [{"min_labels": 7}, {"every_s": 5.0}])
@@ -147,7 +148,7 @@ def test_a_killed_turn_goes_on_with_its_own_window(loop: Loop) -> None:
         update(loop.config)
     loop.fault, loop.watermark = None, 900
     assert update(loop.config)["promoted"]
-    assert len(set(loop.walked)) == 1
+    assert len(set(loop.built)) == 1
 
 
 def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_goes_on(
@@ -169,7 +170,7 @@ def test_of_two_turns_at_once_one_works_and_the_other_says_who_does(loop: Loop) 
     what = leased(loop.state.store.control, "leases/loop/reviews", "the update of 'reviews'")
     with what, pytest.raises(LockedError, match=r"the update of 'reviews' is being written by process \d+ of"):
         update(loop.config)
-    assert loop.walked == []
+    assert loop.built == []
 
 
 def test_a_refused_window_is_told_in_a_line_and_may_be_tried_again(loop: Loop) -> None:
@@ -231,15 +232,15 @@ def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     def deliver(version: str) -> Delivery:
         raise AssertionError("it must not be brought to traffic")
 
-    walk: Callable[..., Walked] = loop.walk
+    build: Callable[..., BuiltChallenger] = loop.build
 
-    def slow(*given: object) -> Walked:
-        walked = walk(*given)
+    def slow(*given: object) -> BuiltChallenger:
+        built = build(*given)
         loop.state.champions.introduce(other)
-        return walked
+        return built
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walks, "walk", slow)
+        patch.setattr(challenger, "build_challenger", slow)
         with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was trained"):
             update(loop.config, deliver)
     assert loop.champion == "reviews/2"
@@ -250,7 +251,7 @@ def test_an_alias_that_was_moved_by_hand_stops_the_loop(loop: Loop) -> None:
     set_champion(loop.state.champions.uri, "reviews", "2")
     with pytest.raises(KcmError, match="version 2, which nobody has promoted: it is version 1"):
         update(loop.config)
-    assert loop.walked == []
+    assert loop.built == []
 
 
 def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +287,7 @@ def test_a_full_disk_is_told_in_a_line_and_the_turn_goes_on_once_there_is_room(l
         update(loop.config)
     loop.fault, loop.watermark = None, 900
     result = update(loop.config)
-    assert (result["promoted"], result["upto"], len(set(loop.walked))) == (True, 500, 1)
+    assert (result["promoted"], result["upto"], len(set(loop.built))) == (True, 500, 1)
 
 
 @pytest.mark.parametrize("fault", ["missing", "another"])
@@ -301,4 +302,4 @@ def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_lo
         "the register artefact first is missing" if fault == "missing" else "the bundle of reviews/1 is another one"
     )
     with pytest.raises(ArtefactError, match=expected):
-        walks.champion_bundle(loop.state, attempt)
+        challenger.champion_bundle(loop.state, attempt)

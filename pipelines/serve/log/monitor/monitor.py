@@ -15,7 +15,7 @@ from kcm.certify.monitoring.drift import ALARM_DELTA
 from kcm.certify.monitoring.monitor import Observations, loss_interval
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.entries import Tally
-from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
 from pipelines.serve.log.records.watched import MOST_LEASE
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -95,9 +95,9 @@ class Monitor:
     start. Without a certificate nothing was promised, and nothing raises the alarm. `act` is told after every look
     whether the certificate is refuted, by whichever replica. `disagreement` is the limit whose excess is drift, if any.
 
-    What labels refute has two alarms, each at half of the certificate's delta: a watch that bets on decision after
+    What labels refute has two alarms, each at half of the certificate's delta: one that bets on decision after
     decision, where a label may take `label_wait_s`, and the interval of all decisions, for which no label comes too
-    late. What disagreement refutes needs the watch alone.
+    late. What disagreement refutes needs the first alone.
     """
 
     def __init__(
@@ -113,20 +113,20 @@ class Monitor:
     ) -> None:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
         self._act = act
-        self._watches: dict[str, Watch] = {}
-        if certificate is not None and (watch := _watch_of(certificate, timedelta(seconds=label_wait_s))):
-            self._watches[PROMISE] = watch
+        self._alarms: dict[str, DecisionAlarm] = {}
+        if certificate is not None and (found := _alarm_of(certificate, timedelta(seconds=label_wait_s))):
+            self._alarms[PROMISE] = found
         if disagreement is not None:
-            self._watches[DISAGREEMENT] = Watch(disagreement, ALARM_DELTA, label_free=True)
+            self._alarms[DISAGREEMENT] = DecisionAlarm(disagreement, ALARM_DELTA, label_free=True)
         self._scheduled: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
         self._took_s = 0.0
         self._showing = False
 
     @property
-    def disagreement(self) -> Watch | None:
-        """The watch over disagreement as drift, as this replica knows it; None without one."""
-        return self._watches.get(DISAGREEMENT)
+    def disagreement(self) -> DecisionAlarm | None:
+        """The alarm on disagreement as drift, as this replica knows it; None without one."""
+        return self._alarms.get(DISAGREEMENT)
 
     def schedule(self) -> None:
         """Look for alarms and read the log soon; calls until then cause one reading of each."""
@@ -149,19 +149,19 @@ class Monitor:
         refuted = await self.recall()
         lease = timedelta(seconds=max(LEASE_S, 2 * _REST * self._took_s))
         record = await self._log.take_watch(self._version, min(lease, MOST_LEASE))
-        for name, watch in self._watches.items():
-            watch.load_state_dict(record.state.get(name))
+        for name, each in self._alarms.items():
+            each.load_state_dict(record.state.get(name))
         if not record.held:
             self._hide()
             return None
         tallies = await self._log.tallies(self._version)
         found = bounds(tallies, self._certificate)
-        for watch in self._watches.values():
-            await self._advance(watch)
-        state = {name: watch.state_dict() for name, watch in self._watches.items()}
+        for each in self._alarms.values():
+            await self._advance(each)
+        state = {name: each.state_dict() for name, each in self._alarms.items()}
         if not await self._log.put_watched(self._version, record.revision, state):
             return None  # another process was faster: what was computed here is dropped, and read again next time
-        promise = self._watches.get(PROMISE)
+        promise = self._alarms.get(PROMISE)
         alarm = (promise is not None and promise.alarm) or _interval_refutes(tallies, self._certificate)
         if alarm and self._certificate and not refuted:
             low = (found.disagreement if self._certificate.method == "traffic" else found.regret)[0]
@@ -177,11 +177,11 @@ class Monitor:
         self._showing = True
         return found
 
-    async def _advance(self, watch: Watch) -> None:
+    async def _advance(self, alarm: DecisionAlarm) -> None:
         """Bet on what is new in the log; a long log in pieces."""
         while True:
-            events = await self._log.events(self._version, watch.after, AT_ONCE, label_free=watch.label_free)
-            if not watch.advance(events, datetime.now(UTC)) or len(events) < AT_ONCE:
+            events = await self._log.events(self._version, alarm.after, AT_ONCE, label_free=alarm.label_free)
+            if not alarm.advance(events, datetime.now(UTC)) or len(events) < AT_ONCE:
                 return
 
     def _hide(self) -> None:
@@ -205,21 +205,21 @@ class Monitor:
         self._took_s = time.monotonic() - started
 
 
-def _watch_of(certificate: Certificate, label_wait: timedelta) -> Watch | None:
+def _alarm_of(certificate: Certificate, label_wait: timedelta) -> DecisionAlarm | None:
     """What bets against a certificate, decision by decision; wins that count against losses are no events."""
     match certificate.method:
         case "traffic":
-            return Watch(certificate.epsilon, certificate.delta, label_free=True)
+            return DecisionAlarm(certificate.epsilon, certificate.delta, label_free=True)
         case "net":
             return None
         case _:
-            return Watch(certificate.epsilon, certificate.delta / 2, label_free=False, wait=label_wait)
+            return DecisionAlarm(certificate.epsilon, certificate.delta / 2, label_free=False, wait=label_wait)
 
 
 def _interval_refutes(tallies: Sequence[Tally], certificate: Certificate | None) -> bool:
     """Whether labels show the mean loss of all decisions above the limit, however late they came.
 
-    At what the watch leaves of delta: nothing of it where labels decide nothing.
+    At what the alarm on decisions leaves of delta: nothing of it where labels decide nothing.
     """
     if certificate is None or certificate.method == "traffic":
         return False

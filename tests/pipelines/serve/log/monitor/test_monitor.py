@@ -18,8 +18,8 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog, UnknownRequestError
 from pipelines.serve.log.entries import Decision, Feedback, Origin, Tally
+from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
 from pipelines.serve.log.monitor.monitor import Monitor, bounds
-from pipelines.serve.log.monitor.watch import Watch
 from pipelines.serve.log.tables import FEEDBACK, MONITORS
 from pipelines.serve.log.writer import LogWriter
 
@@ -345,7 +345,7 @@ def test_a_long_log_is_read_in_pieces_and_only_once(
             monkeypatch.setattr("pipelines.serve.log.records.watched.MOST_LEASE", timedelta(0))
 
     asyncio.run(look())
-    whole = Watch(0.5, 0.05, label_free=False)
+    whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
     assert log.read(MONITORS)[0]["state"]["promise"] == whole.state_dict()
     assert whole.num_decisions == 330

@@ -26,7 +26,7 @@ from pipelines.serve.log.entries import Event
 AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed
 
 
-class Watch:
+class DecisionAlarm:
     """Bets on decision after decision that losses exceed `limit`.
 
     A loss is a disagreement with the large model where `label_free`, else one that a label tells. An outcome may take

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.serve.log.entries import Event
-from pipelines.serve.log.monitor.watch import Watch
+from pipelines.serve.log.monitor.decision_alarm import DecisionAlarm
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND, WAIT = timedelta(seconds=1), timedelta(minutes=10)
@@ -35,11 +35,13 @@ def seen(lost_N: np.ndarray, late_N: np.ndarray, after: int, now: int, share: fl
     ]
 
 
-def watched(lost_N: np.ndarray, late_N: np.ndarray, looks: list[int], limit: float, share: float = 1.0) -> Watch:
-    watch = Watch(limit, 0.1, label_free=True, wait=WAIT)
+def watched(
+    lost_N: np.ndarray, late_N: np.ndarray, looks: list[int], limit: float, share: float = 1.0
+) -> DecisionAlarm:
+    alarm = DecisionAlarm(limit, 0.1, label_free=True, wait=WAIT)
     for now in looks:
-        watch.advance(seen(lost_N, late_N, watch.after, now, share), START + now * SECOND)
-    return watch
+        alarm.advance(seen(lost_N, late_N, alarm.after, now, share), START + now * SECOND)
+    return alarm
 
 
 def test_looks_at_any_times_are_looks_at_one_sequence() -> None:
@@ -57,20 +59,20 @@ def test_looks_at_any_times_are_looks_at_one_sequence() -> None:
 
 
 def test_a_decision_is_bet_on_once_and_what_comes_too_late_changes_nothing() -> None:
-    watch = Watch(0.05, 0.1, label_free=True, wait=WAIT)
+    alarm = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
     events = [Event(number, 1.0, False, number != 3, START) for number in range(1, 6)]
-    assert not watch.advance(events, START + WAIT - SECOND)
-    assert (watch.after, watch.num_decisions) == (2, 2)
-    assert watch.advance(events[2:], START + WAIT)
-    before = watch.state_dict()
-    assert watch.advance([], START + WAIT)
-    assert (watch.after, watch.num_decisions, watch.state_dict()) == (5, 5, before)
+    assert not alarm.advance(events, START + WAIT - SECOND)
+    assert (alarm.after, alarm.num_decisions) == (2, 2)
+    assert alarm.advance(events[2:], START + WAIT)
+    before = alarm.state_dict()
+    assert alarm.advance([], START + WAIT)
+    assert (alarm.after, alarm.num_decisions, alarm.state_dict()) == (5, 5, before)
 
 
 def test_an_answer_from_the_future_holds_up_nothing() -> None:
     """Promise: a clock that jumped does not silence the alarm."""
-    watch = Watch(0.05, 0.1, label_free=True, wait=WAIT)
-    assert watch.advance([Event(1, 1.0, False, False, START + timedelta(days=3650))], START)
+    alarm = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
+    assert alarm.advance([Event(1, 1.0, False, False, START + timedelta(days=3650))], START)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.2])
@@ -95,12 +97,12 @@ def test_the_alarm_comes_although_half_of_the_losses_are_known_too_late() -> Non
 
 def test_a_state_goes_on_and_one_of_another_promise_does_not() -> None:
     lost_N, late_N = history(500, 0.05, seed=3)
-    watch = watched(lost_N, late_N * 0, [300], 0.05)
-    other = Watch(0.05, 0.1, label_free=True, wait=WAIT)
-    other.load_state_dict(watch.state_dict())
-    for each in (watch, other):
+    alarm = watched(lost_N, late_N * 0, [300], 0.05)
+    other = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
+    other.load_state_dict(alarm.state_dict())
+    for each in (alarm, other):
         each.advance(seen(lost_N, late_N * 0, each.after, 500), START + 500 * SECOND)
-    assert other.state_dict() == watch.state_dict()
-    stricter = Watch(0.01, 0.1, label_free=True, wait=WAIT)
-    stricter.load_state_dict(watch.state_dict())
+    assert other.state_dict() == alarm.state_dict()
+    stricter = DecisionAlarm(0.01, 0.1, label_free=True, wait=WAIT)
+    stricter.load_state_dict(alarm.state_dict())
     assert (stricter.after, stricter.num_decisions) == (0, 0)

@@ -40,7 +40,7 @@ VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 
 
 @dataclass(frozen=True)
-class Walked:
+class BuiltChallenger:
     """The gates, and the challenger as the champion that it would be; None where the window holds too little."""
 
     gates: list[PromotionGate]
@@ -62,9 +62,9 @@ class RegisterChallenger(Register):
         """Nothing yet."""
 
 
-def walk(
+def build_challenger(
     config: RunConfig, state: LoopState, attempt: Attempt, labels: GivenLabels | None, reporter: Reporter
-) -> Walked:
+) -> BuiltChallenger:
     """Go as far as the promotion gates, the cheap ones first; a window with too little ends at the first.
 
     Raises ArtefactError where the champion's bundle is missing, DataError for a window that nothing may be learned or
@@ -85,7 +85,7 @@ def walk(
         min_labels=config.update.min_labels,
     )
     if enough.verdict == "fail":
-        return Walked([enough], figures=figures)
+        return BuiltChallenger([enough], figures=figures)
     stages = stages_of(config, parent, attempt, labels)
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(
@@ -155,7 +155,7 @@ def _registered(
     enough: PromotionGate,
     figures: Mapping[str, Any],
     context: Context,
-) -> Walked:
+) -> BuiltChallenger:
     """Register the challenger with its verdicts and its report, in the registry but not as the champion."""
     tracking = context.tracking
     assert tracking is not None
@@ -183,7 +183,7 @@ def _registered(
     tracking.log({}, {}, report)
     tracking.finish()
     candidate = champion_now(f"{model}/{number}", digest, bundle.fingerprint, by="update", parent=attempt.champion)
-    return Walked(
+    return BuiltChallenger(
         found,
         candidate,
         dict(figures)
