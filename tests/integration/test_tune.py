@@ -214,6 +214,7 @@ def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search
     Two trials at once would hold 2 of 4 CPUs, and neither could start a worker of 3.
     """
     crowded = {"num_trials": 2, "workers_per_trial": 1, "cpus_per_worker": 3}
-    found = search.run(cluster=crowded, tune={"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    tune = {"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    found = search.run(cluster=crowded, learner={"name": "replay"}, tune=tune)
     assert len({trial["params"]["learning_rate"] for trial in found.trials}) == 2  # so that both had to train
     assert free_cpus() == ray.cluster_resources()["CPU"]
