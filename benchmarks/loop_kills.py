@@ -28,7 +28,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.logs import log_url
-from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
+from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
@@ -144,7 +144,7 @@ def _server_rows(scene: Scene, callers: _Callers, killed: list[float], before: i
     lost = [at for request, at in callers.answered.items() if request not in decided]
     early = [at for at in lost if not any(at <= kill <= at + COMMIT_S for kill in killed)]
     with log_reader(config) as reader:
-        gaps = reader.gaps(application_of(config), before, watermark_of(config))
+        gaps = reader.gaps(config.application, before, watermark_of(config))
     told = f"{len(callers.told)} told, {len(callers.told - labels)} lost in {len(killed)} kills"
     answered = (
         f"{len(callers.answered)} requests, {len(lost)} lost, {len(early)} of them not within a second of a kill;"

@@ -33,7 +33,7 @@ from pipelines.loop.earliest import first_certified
 from pipelines.loop.labelling import opened_inbox
 from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
-from pipelines.loop.state import LoopState, application_of, watermark_of
+from pipelines.loop.state import LoopState, watermark_of
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
 
@@ -103,7 +103,7 @@ def replay(config: RunConfig, rows: Sequence[Record], say: Say, labelled: int = 
     """
     release = served_model(config, None)
     cascade = load_cascade(release.bundle, config.assets_path)
-    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, application_of(config))
+    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, config.application)
     log.open()
     try:
         done = watermark_of(config)

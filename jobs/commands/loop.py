@@ -10,7 +10,7 @@ from jobs.views.loop import outcome
 from kcm.config import Config
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop.state import LoopState, application_of, log_reader, look_at_log, watermark_of
+from pipelines.loop.state import LoopState, log_reader, look_at_log, watermark_of
 from pipelines.loop.triggers import Seen
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Deliver, Delivery
@@ -134,4 +134,4 @@ def _shares(config: RunConfig) -> dict[str, float]:
     if not watermark_of(config):
         return {}
     with log_reader(config) as log:
-        return log.shares(application_of(config), RECENT)
+        return log.shares(config.application, RECENT)

@@ -21,7 +21,7 @@ from pipelines.loop.logs import log_url
 from pipelines.loop.promotion.canary import roll_out
 from pipelines.loop.promotion.champion import By
 from pipelines.loop.promotion.promote import champion_now, promoting
-from pipelines.loop.state import LoopState, application_of, log_reader, watermark_of
+from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.turn import Delivery
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import (
@@ -102,7 +102,7 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     if current is None or current.champion.by != "update" or not watermark_of(config):
         return None
     with log_reader(config) as log:
-        if log.alarm(application_of(config), current.champion.version) is None:
+        if log.alarm(config.application, current.champion.version) is None:
             return None
     return rollback(config, reason="its certificate was refuted by its own traffic")
 

@@ -25,7 +25,7 @@ from pipelines.loop.stages.extend import Choose, Extend
 from pipelines.loop.stages.grow import Grow, GrowFeatures, GrowOutcomes
 from pipelines.loop.stages.reevaluate import Reevaluate
 from pipelines.loop.stages.window import Window, WindowArtefact
-from pipelines.loop.state import LoopState, application_of, log_reader
+from pipelines.loop.state import LoopState, log_reader
 from pipelines.progress import Reporter
 from pipelines.pyfunc import register_model
 from pipelines.result import write_challenger_report
@@ -137,7 +137,7 @@ def _window(
     with log_reader(config) as log:
         stage = Window.of(
             config,
-            application=application_of(config),
+            application=config.application,
             after=attempt.after,
             upto=attempt.upto,
             promoted_after=attempt.after,

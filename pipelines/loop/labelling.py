@@ -18,7 +18,7 @@ from pipelines.loop.journal import Journal
 from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
 from pipelines.loop.stages.window import WindowArtefact
-from pipelines.loop.state import LoopState, application_of, inboxes_key
+from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.serve.log.records.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
@@ -83,7 +83,7 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
         spent = LineageLedger(state.store.control, config.name).spend(attempt, config.certificate.delta)
         return InboxPlan(
             attempt=attempt,
-            application=application_of(config),
+            application=config.application,
             version=challenger.version,
             policy=challenger.searched,
             labels=Bundle.read(challenger.bundle.bundle).answer_names,
@@ -137,7 +137,7 @@ def withdraw_labels(config: RunConfig) -> None:
         closing(Database(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S)) as log,
         log.writing() as connection,
     ):
-        close_inboxes(connection, application_of(config))
+        close_inboxes(connection, config.application)
 
 
 def _judged(config: RunConfig, challenger: Challenger) -> JudgedWindow:

@@ -104,11 +104,6 @@ def inboxes_key(name: str) -> str:
     return f"loop/{name}/inboxes"
 
 
-def application_of(config: RunConfig) -> str:
-    """The name under which a run's decisions stand in the log."""
-    return config.application
-
-
 def log_reader(config: RunConfig) -> LogReader:
     """The log of a run's service. DataError where nothing has been served yet."""
     return LogReader(log_url(config.serve, config.storage_folder))
@@ -116,7 +111,7 @@ def log_reader(config: RunConfig) -> LogReader:
 
 def watermark_of(config: RunConfig) -> int:
     """The number of the last decision that a window of a run's application may end with; 0 where nothing is logged."""
-    return log_watermark(config.serve, config.storage_folder, application_of(config))
+    return log_watermark(config.serve, config.storage_folder, config.application)
 
 
 def window_start(config: RunConfig, champion: Champion) -> int:
@@ -127,7 +122,7 @@ def window_start(config: RunConfig, champion: Champion) -> int:
     if not watermark_of(config):
         return champion.after
     with log_reader(config) as log:
-        return max(champion.after, log.alarm(application_of(config), champion.version) or 0)
+        return max(champion.after, log.alarm(config.application, champion.version) or 0)
 
 
 def look_at_log(config: RunConfig) -> Seen:
@@ -139,7 +134,7 @@ def look_at_log(config: RunConfig) -> Seen:
     turns = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == current.digest]
     after = min(watermark, max([current.after, *turns]))
     with log_reader(config) as log:
-        decisions, large_answers, labels = log.counts(application_of(config), after)
-        refuted = log.alarm(application_of(config), current.version) is not None
-        drift = drifted(log.drift(application_of(config), current.version))
+        decisions, large_answers, labels = log.counts(config.application, after)
+        refuted = log.alarm(config.application, current.version) is not None
+        drift = drifted(log.drift(config.application, current.version))
         return Seen(decisions, large_answers, labels, refuted=refuted, drift=drift, champion=current.version)
