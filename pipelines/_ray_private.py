@@ -5,9 +5,10 @@ Ray is imported inside the functions: `kcm --help` and the workers import this m
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ JOB_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+logger = logging.getLogger("ray.serve")
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 _JOB_LOGS = ", last available logs"
 _BIND_FAILURE = "Failed to bind"
@@ -56,6 +58,27 @@ def serve_client(required: bool = True) -> ServeControllerClient | None:
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=required)
+
+
+def end_serve(timeout_s: float = 30.0) -> None:
+    """What `serve.shutdown` does, without a line about retries: there, the controller's death is an answer, too.
+
+    Serve's own call is retried without end, and Ray says so to the driver when the controller has ended itself.
+    """
+    import ray
+    from ray.serve.context import _disconnect
+
+    client = serve_client(required=False)
+    if client is None:
+        return
+    client.shutdown_cached_handles()
+    with suppress(ray.exceptions.RayActorError):
+        ending = client._controller.graceful_shutdown.options(max_task_retries=0).remote()
+        try:
+            ray.get(ending, timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            logger.warning("Ray Serve has not ended within %g s.", timeout_s)
+    _disconnect()
 
 
 def served_applications(client: ServeControllerClient) -> dict[str, Any]:

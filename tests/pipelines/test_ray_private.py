@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ray._private import ray_constants, services
 from ray._raylet import get_authentication_mode
+from ray.actor import ActorMethod
 from ray.dashboard.modules.job import job_supervisor
 from ray.exceptions import RayTaskError, UserCodeException
-from ray.serve import context
+from ray.serve import api, context
 from ray.serve._private import client, controller, http_util
 
 import jobs
@@ -51,6 +52,18 @@ def test_the_client_of_serve_takes_files_and_tells_what_is_deployed() -> None:
     assert "config" in inspect.signature(client.ServeControllerClient.deploy_apps).parameters
     assert "self._controller" in inspect.getsource(client.ServeControllerClient.__init__)
     assert callable(controller.ServeController.get_app_configs)
+
+
+def test_the_end_of_serve_is_what_serve_does_itself() -> None:
+    """The same calls in the same order, with the one option that its own call lacks."""
+    theirs = inspect.getsource(client.ServeControllerClient.shutdown)
+    ours = inspect.getsource(private.end_serve)
+    for step in ("shutdown_cached_handles()", "_controller.graceful_shutdown"):
+        assert step in theirs
+        assert step in ours
+    assert "_disconnect()" in inspect.getsource(api.shutdown)
+    assert "max_task_retries" in inspect.signature(ActorMethod._remote).parameters
+    assert "max_task_retries=0" in ours
 
 
 def test_the_text_of_a_taken_address_is_ray_s() -> None:

@@ -22,7 +22,7 @@ from ray.serve.schema import LoggingConfig
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from pipelines._ray_private import is_bind_failure
+from pipelines._ray_private import end_serve, is_bind_failure
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
 from pipelines.serve.config import ReplicaConfig, ServeConfig
@@ -187,7 +187,7 @@ def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120
 
 def stop() -> None:
     """Let requests in flight finish, and stop serving."""
-    serve.shutdown()
+    end_serve()
 
 
 # Our own line per request, in requestlog.py, takes the place of the access log.
@@ -209,7 +209,7 @@ def start_proxy(config: ServeConfig) -> None:
     try:
         serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)
     except RayError as error:
-        serve.shutdown()
+        stop()
         if not is_bind_failure(error):
             raise
         raise _taken(config) from None

@@ -22,6 +22,7 @@ from pipelines.serve.deploy.app import (
     proxy_location,
     require_servable,
     start_proxy,
+    stop,
     wait_until_ready,
 )
 from pipelines.serve.deploy.kubernetes import patch
@@ -79,7 +80,7 @@ def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_tim
         _client().deploy_apps(ServeDeploySchema.model_validate(file))
         return wait_until_ready(config, ready_timeout_s)
     except BaseException:
-        serve.shutdown()
+        stop()
         raise
 
 
