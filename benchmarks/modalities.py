@@ -42,7 +42,7 @@ from pipelines.run import STAGES, run_context
 from pipelines.run import retrieval as measure_retrieval
 from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import run_stages
-from pipelines.store.outcomes import outcome_parts
+from pipelines.store.outcome_table import outcome_parts
 
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"

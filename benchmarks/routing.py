@@ -47,7 +47,8 @@ from kcm.routing.head import fit_head
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
-from pipelines.store.outcomes import OutcomesArtefact, outcome_table
+from pipelines.store.outcome_table import outcome_table
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"

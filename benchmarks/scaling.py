@@ -35,8 +35,8 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import FinetuneConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.stream import list_column
 from kcm.learners.training.trainer import TrainConfig
+from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards
 from pipelines.cluster import connected
 from pipelines.cluster_config import ClusterConfig

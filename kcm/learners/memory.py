@@ -7,7 +7,6 @@ keys of a union lie among the smallest keys of its parts, sketches of parts merg
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from kcm.tasks.hashing import row_key
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,6 @@ class MemoryRow:
         if logits is not None:
             logits = np.pad(logits, ((0, 0), (0, missing)), constant_values=np.nan)
         return replace(self, large_probabilities=np.concatenate([large, more]), logits=logits)
-
-
-def row_key(seed: int, row_id: str) -> int:
-    """A 63-bit hash of (seed, id), uniform and the same on every machine."""
-    digest = hashlib.blake2b(f"{seed}\0{row_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def select(keys: Sequence[int], groups: Sequence[tuple[int, int]], capacity: int) -> list[int]:

@@ -24,7 +24,8 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError
 from kcm.learners.base import Batch, Classes, Learner
 from kcm.learners.config import LearnerConfig
-from kcm.learners.memory import Memory, MemoryRow, row_key, select
+from kcm.learners.memory import Memory, MemoryRow, select
+from kcm.tasks.hashing import row_key
 
 
 class MemoryConfig(LearnerConfig):

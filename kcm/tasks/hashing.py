@@ -28,3 +28,9 @@ def draws(seed: int | str, purpose: str, names: Iterable[str]) -> NDArray[np.flo
 def shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:
     """The names in an order drawn by the seed."""
     return sorted(names, key=lambda name: (draw(seed, purpose, name), name))
+
+
+def row_key(seed: int, row_id: str) -> int:
+    """A 63-bit hash of (seed, id), uniform and the same on every machine."""
+    digest = hashlib.blake2b(f"{seed}\0{row_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

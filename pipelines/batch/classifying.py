@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
-from kcm.learners.memory import row_key
+from kcm.tasks.hashing import row_key
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards
 from pipelines.cluster_config import ClusterConfig

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from kcm.encoders import EncoderConfig, encode_readable
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
-from kcm.learners.training.stream import matrix
+from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.pool import Took, Worker, map_shards, num_rows

@@ -24,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import ray.data
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -237,13 +236,18 @@ def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
 def elsewhere(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
     """The results of a function for the arguments of each call, by other processes of this node, which sees its files.
 
-    In this process where there is no cluster.
+    There are as many at a time as this process has cores. In this process where there is no cluster.
     """
     if not ray.is_initialized():
         return [function(*arguments) for arguments in calls]
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(function).options(num_cpus=0, max_retries=3, scheduling_strategy=here)
-    return [_result(reference) for reference in [remote.remote(*arguments) for arguments in calls]]
+    running: list[Any] = []
+    for arguments in calls:
+        if len(running) >= len(os.sched_getaffinity(0)):
+            ray.wait(running, num_returns=len(running) - len(os.sched_getaffinity(0)) + 1)
+        running.append(remote.remote(*arguments))
+    return [_result(reference) for reference in running]
 
 
 def _result(reference: Any) -> Any:
@@ -367,6 +371,8 @@ def _sum(parts: Iterable[Took]) -> Took:
 
 def silence_ray_data() -> None:
     """Turn off Ray Data's progress output; the stage has its own bar."""
+    import ray.data  # an actor does without
+
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -46,7 +46,8 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.ledger import ledger_of
-from pipelines.store.outcomes import OutcomePart, OutcomesArtefact, outcome_parts
+from pipelines.store.outcome_table import OutcomePart, outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator

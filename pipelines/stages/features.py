@@ -10,7 +10,7 @@ from typing import Self
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
-from kcm.learners.training.rowindex import RowIndex
+from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.pool import elsewhere, place
@@ -44,7 +44,7 @@ class Encoding(Plan):
         made = encode_shards(context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
         place(made, attempt.folder)
         tasks = [task_shards(attempt.folder, number) for number in range(len(sequence.names.tasks))]
-        elsewhere(_write_index, *((shards,) for shards in tasks))
+        elsewhere(_write_indices, (tasks,))
         write_runtime(attempt.folder, encoder.in_use)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -76,6 +76,7 @@ class Features(Stage):
         return Encoding.of(sequence.with_head(self.encoder), context)
 
 
-def _write_index(shards: Sequence[Path]) -> None:
-    """Leave beside the features of a task where its splits are, for whoever trains on them."""
-    RowIndex.read(shards).save(shards[0])
+def _write_indices(tasks: Sequence[Sequence[Path]]) -> None:
+    """Leave beside the features of each task where its splits are, for whoever trains on them."""
+    for shards in tasks:
+        RowIndex.read(shards).save(shards[0])

@@ -42,7 +42,8 @@ from pipelines.batch.pool import place
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact, write_rows
-from pipelines.store.outcomes import Answers, OutcomesArtefact, outcome_table, with_prompts
+from pipelines.store.outcome_table import outcome_table, with_prompts
+from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 

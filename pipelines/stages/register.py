@@ -32,7 +32,8 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking_config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 

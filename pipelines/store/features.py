@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.runtime.network import Runtime
-from kcm.learners.training.rowindex import RowIndex
-from kcm.learners.training.stream import list_column, matrix
+from kcm.tasks.columns import list_column, matrix
+from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import ShardWriter, shard_file, task_shards
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.sequence import Names, SequenceArtefact, shards_of

@@ -11,8 +11,8 @@ import pyarrow as pa
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig
-from kcm.learners.training.stream import matrix
 from kcm.tasks import TaskSequence
+from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_rows
 from kcm.tasks.shards import task_shards
 from kcm.tasks.summary import Summary, read_summary

@@ -19,7 +19,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.metrics.calibration import fit_temperature
-from pipelines.store.outcomes import OutcomePart
+from pipelines.store.outcome_table import OutcomePart
 
 MAX_FITTED_ROWS = 65_536
 

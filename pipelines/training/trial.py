@@ -22,7 +22,8 @@ from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers

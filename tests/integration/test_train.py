@@ -27,8 +27,8 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
-from kcm.learners.training.stream import list_column
 from kcm.learners.training.trainer import TrainConfig
+from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards
 from pipelines.cluster_config import ClusterConfig
 from pipelines.progress import Reporter

@@ -21,8 +21,8 @@ from datasets import Dataset
 from kcm.cascade.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
-from kcm.learners.training.stream import list_column
 from kcm.tasks import Task, TaskSequence
+from kcm.tasks.columns import list_column
 from pipelines.batch.pool import elsewhere
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -30,7 +30,8 @@ from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
-from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
 from pipelines.training.worker import TrainerPlan

@@ -18,7 +18,8 @@ from torch import Tensor
 from kcm.errors import DataError
 from kcm.learners.base import Batch, joined
 from kcm.learners.training.order import ROWS_PER_GROUP
-from kcm.learners.training.rowindex import RowIndex
+from kcm.tasks.columns import matrix
+from kcm.tasks.rowindex import RowIndex
 
 _OPEN_SHARDS = 64  # whose footers are kept
 
@@ -210,23 +211,9 @@ class _ShardFile:
         return DataError(f"the shard cannot be read: {reason}", where=str(self._path), mend="Build it again")
 
 
-def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of equally long float lists as a float32 matrix [N, D]."""
-    values = column.combine_chunks()
-    width = values.type.list_size
-    flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, width).astype(np.float32)  # a copy: Arrow's own memory is read-only
-
-
 def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """The large model's probabilities, one-hot where it gave only a label of the list."""
     in_list = (labels_N >= 0) & (labels_N < large_NC.shape[1])
     only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)
     large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
     return large_NC
-
-
-def list_column(values_ND: np.ndarray) -> pa.FixedSizeListArray:
-    """A float matrix [N, D] as a column of lists: the inverse of `matrix`."""
-    values = np.ascontiguousarray(values_ND)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

@@ -25,12 +25,13 @@ from kcm.config import Config
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Classes, LearnedTask, Learner, Scored
-from kcm.learners.memory import MemoryRow, row_key
+from kcm.learners.memory import MemoryRow
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.optimizers import SGD, AdamW, Optimizer
 from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
 from kcm.learners.training.stream import TaskRows
 from kcm.learners.training.windows import Windows
+from kcm.tasks.hashing import row_key
 
 _ROWS_SKETCHED = 16 * ROWS_PER_GROUP  # of which ids and labels are held at a time
 

@@ -31,8 +31,9 @@ from pipelines.loop.config import GateConfig
 from pipelines.loop.promotion import gates
 from pipelines.loop.promotion.gates import Paired, PromotionGate
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_parts, read_task
+from pipelines.store.features import FeaturesArtefact, read_task
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 
 _ROUNDS = 15  # of a latency's median
 

@@ -34,8 +34,8 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, read_task
+from pipelines.store.features import FeaturesArtefact, read_task
+from pipelines.store.outcomes import OutcomesArtefact
 
 GATES = "gates.json"
 

@@ -20,7 +20,7 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
-from kcm.learners.training.rowindex import index_file
+from kcm.tasks.rowindex import index_file
 from kcm.tasks.sequence import append_task
 from kcm.tasks.shards import GROUP_ROWS, task_shards
 from pipelines.context import Attempt, Context

@@ -24,7 +24,8 @@ from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, ScoredTable, curves_of, kept_parts, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
 JUDGED = "window.parquet"

@@ -32,7 +32,8 @@ from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, LargeConfig, LinearHead, Prompts
 from kcm.learners import LearnerConfig, Replay, ReplayConfig
-from kcm.learners.memory import MemoryRow, row_key
+from kcm.learners.memory import MemoryRow
+from kcm.tasks.hashing import row_key
 from tests.tiny_bert import save_bert
 
 FEATURES, LABELS = 6, ("bad", "good", "unclear")

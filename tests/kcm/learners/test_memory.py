@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from kcm.learners.memory import Memory, MemoryRow, row_key, select
+from kcm.learners.memory import Memory, MemoryRow, select
+from kcm.tasks.hashing import row_key
 
 
 def row(number: int, *, task: int = 0, label: int = 0, seed: int = 0) -> MemoryRow:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.large import ClassifierConfig
-from kcm.learners.training.stream import list_column
+from kcm.tasks.columns import list_column
 from pipelines.batch.classifying import Classify, FittedAtOnce, FittedBySteps, fit_rows
 
 LARGE = ClassifierConfig(num_folds=2)

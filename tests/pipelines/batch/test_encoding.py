@@ -11,7 +11,7 @@ import pytest
 
 from kcm.encoders import PixelsConfig, PrecomputedConfig
 from kcm.errors import DataError
-from kcm.learners.training.stream import list_column, matrix
+from kcm.tasks.columns import list_column, matrix
 from pipelines.batch.encoding import Copy, Encode, encode_shards, rows_together
 from pipelines.store.features import write_rows
 from pipelines.store.storage import Storage

@@ -16,7 +16,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
-from kcm.learners.training.stream import list_column
+from kcm.tasks.columns import list_column
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.evaluate import Evaluate

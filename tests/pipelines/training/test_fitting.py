@@ -13,7 +13,7 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable
 from kcm.metrics.calibration import fit_temperature
-from pipelines.store.outcomes import OutcomePart
+from pipelines.store.outcome_table import OutcomePart
 from pipelines.training.fitting import fitted_on
 
 NUM_ROWS, SIZE = 600, 250

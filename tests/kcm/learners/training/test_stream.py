@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kcm.errors import DataError
 from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
-from kcm.learners.training.stream import ParquetRows, list_column, matrix
+from kcm.learners.training.stream import ParquetRows
+from kcm.tasks.columns import list_column, matrix
 
 
 @settings(max_examples=25)

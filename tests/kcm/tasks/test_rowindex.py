@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.learners.training.rowindex import RowIndex, index_file
+from kcm.tasks.rowindex import RowIndex, index_file
 
 
 @pytest.fixture
