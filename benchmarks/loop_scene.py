@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,19 +96,16 @@ class Scene:
 
     def save(self, name: str) -> None:
         """Keep the storage as it is."""
-        shutil.copytree(self.storage, self.folder / name, symlinks=True)
+        _copy(self.storage, self.folder / name)
 
     def restore(self, name: str) -> None:
-        """Go back to what was saved; at the same place, since MLflow's records name it.
-
-        Databases are written over, not replaced: MLflow's client holds its own open.
-        """
+        """Go back to what was saved; at the same place, since MLflow's records name it."""
         for kept in self.storage.iterdir():
             if kept.is_dir():
                 shutil.rmtree(kept)
-            elif kept.suffix != ".db":
+            elif not _is_database(kept.name):
                 kept.unlink()
-        shutil.copytree(self.folder / name, self.storage, symlinks=True, dirs_exist_ok=True)
+        _copy(self.folder / name, self.storage)
 
     def play(self, rows: Sequence[Record]) -> dict[str, Sequence[Record]]:
         """Put rows to the champion, in this process; the rows of each request by its id."""
@@ -198,3 +196,19 @@ class ProcessorTime:
                     with suppress(psutil.Error):
                         times = process.cpu_times()
                         self._used[process.pid, process.create_time()] = times.user + times.system
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a storage over another; databases by SQLite itself, since MLflow's client holds its own open."""
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_databases)
+    for file in source.rglob("*.db"):
+        with closing(sqlite3.connect(file)) as read, closing(sqlite3.connect(target / file.relative_to(source))) as out:
+            read.backup(out)
+
+
+def _databases(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if _is_database(name)]
+
+
+def _is_database(name: str) -> bool:
+    return name.partition(".db")[2] in ("", "-wal", "-shm", "-journal") and ".db" in name
