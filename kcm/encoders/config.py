@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders.base import Encoder
+from kcm.encoders.runtime.fastest import fastest
 from kcm.encoders.runtime.network import Precision, Runtime
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import Content, Part
@@ -160,7 +161,9 @@ class NetworkConfig(EncoderConfig):
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         if self.in_use != "auto":
             return self.in_runtime(self.in_use)
-        return self.in_runtime(self._faster(assets_dir) if device == "cpu" else "torch")
+        if device != "cpu":
+            return self.in_runtime("torch")
+        return self.in_runtime(fastest(assets_dir, self.identity(assets_dir), lambda: self._seconds(assets_dir)))
 
     def is_exported(self, device: str) -> bool:
         """Whether an export is what runs: on a GPU it is torch, as it was before there was a choice.
@@ -175,19 +178,19 @@ class NetworkConfig(EncoderConfig):
             )
         return False
 
-    def _faster(self, assets_dir: Path) -> Runtime:
-        """The runtime that takes less time for the probes, one by one and together; torch where only that works."""
+    def _seconds(self, assets_dir: Path) -> dict[Runtime, float]:
+        """What the probes take in each runtime, one by one and together; of torch alone where only that works."""
         by_torch = self.in_runtime("torch").build(assets_dir)
         try:
             by_onnx = self.in_runtime("onnx").build(assets_dir)
         except (AssetError, ImportError):
-            return "torch"
+            return {"torch": 0.0}
         probes = list(self.probes())
-        best = {
+        encoders: dict[Runtime, Encoder] = {"torch": by_torch, "onnx": by_onnx}
+        return {
             runtime: min(encoding_seconds(encoder, probes) for _ in range(_ROUNDS))
-            for runtime, encoder in (("torch", by_torch), ("onnx", by_onnx))
+            for runtime, encoder in encoders.items()
         }
-        return "onnx" if best["onnx"] < best["torch"] else "torch"
 
 
 _ROUNDS = 3  # of a measurement; the quickest counts, since others use the machine as well

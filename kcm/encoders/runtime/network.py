@@ -56,7 +56,7 @@ class OnnxNetwork:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = _num_threads(), 1
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes use the cores, too
         options.log_severity_level = 3
         try:
@@ -74,7 +74,7 @@ class OnnxNetwork:
         return found
 
 
-def _num_threads() -> int:
+def num_threads() -> int:
     """`OMP_NUM_THREADS` where it is set, as Ray does from the CPUs of an actor or a replica; else the usable cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
