@@ -17,7 +17,7 @@ from kcm.errors import KcmError
 from pipelines.cluster import connected
 from pipelines.cluster_config import ClusterConfig
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import preload, prepare_environment, require_free_address, start_proxy
+from pipelines.serve.deploy.app import prepare_environment, require_free_address, start_proxy
 from pipelines.store.storage import Storage
 
 ResultT = TypeVar("ResultT")
@@ -42,7 +42,6 @@ def cluster_beside(
             return
         prepare_environment(start.serve.num_replicas)
         with connected(start.cluster, start.folder):
-            preload()
             start_proxy(start.serve)
             yield prepared.result()
 

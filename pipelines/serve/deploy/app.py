@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import ray
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError
@@ -192,15 +191,6 @@ def stop() -> None:
 
 # Our own line per request, in requestlog.py, takes the place of the access log.
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
-
-
-def preload() -> None:
-    """Have a worker import what a door is made of, while Ray Serve starts: Ray makes a replica of an idle worker."""
-    ray.remote(num_cpus=0)(_import_door).remote()
-
-
-def _import_door() -> None:
-    import pipelines.serve.deploy.replica  # noqa: F401
 
 
 def start_proxy(config: ServeConfig) -> None:
