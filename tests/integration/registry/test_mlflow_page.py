@@ -12,15 +12,15 @@ from mlflow import MlflowClient
 from playwright.sync_api import expect, sync_playwright
 
 from kcm.bundle.bundle import Bundle
-from tests.integration.mlflow_registry import mlflow_process, registry_of
-from tests.integration.test_page import CHROMIUM, FLAGS
+from tests.integration.page.test_page import CHROMIUM, FLAGS
+from tests.integration.registry.mlflow_registry import mlflow_process, registry_of
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-PICTURES = Path(__file__).parents[2] / "build" / "mlflow"
+PICTURES = Path(__file__).parents[3] / "build" / "mlflow"
 PATIENCE_MS = 60_000
 
 

@@ -52,7 +52,7 @@ from tests.outside import EXTENSION, install_extension
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Few rows, and a certificate so mild that some threshold passes: both routes are to be seen.
 SMALL = {

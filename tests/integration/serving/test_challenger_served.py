@@ -31,11 +31,11 @@ from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.log.tables import DECISIONS, SHADOWS
 from pipelines.serve.release import Challenger, Release
-from tests.integration.load import Load
+from tests.integration.serving.load import Load
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
+REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 KEYS = {f"caller-{number}": f"key of caller {number}" for number in range(12)}
 ITEMS = 3  # of a request
 NUM_PROMOTIONS, NUM_ROLLBACKS = (int(each) for each in os.environ.get("KCM_RELEASE_CHANGES", "4,2").split(","))

@@ -27,7 +27,7 @@ from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
-from tests.integration.test_run import SMALL, small_config
+from tests.integration.pipeline.test_run import SMALL, small_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -67,7 +67,7 @@ def start(config: RunConfig, folder: Path) -> subprocess.Popen[str]:
     """`kcm update` in a process of its own."""
     values = SMALL | LOOP | {"storage_path": config.storage_path, "assets_path": config.assets_path}
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    file = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
+    file = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
     command = [sys.executable, "-m", "jobs.cli", "update", str(file), *words, "--json", str(folder / "result.json")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -256,7 +256,7 @@ def after_losses(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) ->
     with tempfile.TemporaryDirectory(prefix="kcm-", ignore_cleanup_errors=True) as short:  # sockets lie below it
         subprocess.run(
             [sys.executable, str(script), str(folder / "plan.pickle"), str(folder)],
-            env=ours | {"RAY_TMPDIR": short, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env=ours | {"RAY_TMPDIR": short, "PYTHONPATH": str(Path(__file__).parents[3])},
             check=True,
             timeout=400,
         )

@@ -28,7 +28,15 @@ from kcm.large import ClassifierConfig, OpenAiConfig, Prompts
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import FEEDBACK
-from tests.integration.served_page import CERTIFICATE, HOSTILE, METRICS, drawn_inbox, inbox_of, page_of, three_versions
+from tests.integration.page.served_page import (
+    CERTIFICATE,
+    HOSTILE,
+    METRICS,
+    drawn_inbox,
+    inbox_of,
+    page_of,
+    three_versions,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -38,7 +46,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PICTURES = Path(__file__).parents[2] / "build" / "page"
+PICTURES = Path(__file__).parents[3] / "build" / "page"
 ACCESSIBLE = (Path(__file__).parent / "accessible.js").read_text(encoding="utf-8")
 MATRIX = ("85.0", "60.0", "83.0", "80.0")
 LABELS = ("negative", HOSTILE)

@@ -9,7 +9,7 @@ import pytest
 
 from kcm.api.cascade import load_cascade
 from kcm.bundle.bundle import Bundle
-from tests.integration.mlflow_registry import mlflow_process, registry_of
+from tests.integration.registry.mlflow_registry import mlflow_process, registry_of
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture

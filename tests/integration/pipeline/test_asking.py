@@ -31,8 +31,8 @@ from tests.fake_upstream import FakeUpstream, Turn, label
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
-SERVER = Path(__file__).parents[2] / "benchmarks/language_model_server.py"
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+SERVER = Path(__file__).parents[3] / "benchmarks/language_model_server.py"
 NUM_ROWS = 240
 SMOLLM = "SmolLM2-135M-Instruct-GGUF"
 QUICK = {

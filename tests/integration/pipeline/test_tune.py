@@ -61,7 +61,7 @@ import sys
 from pathlib import Path
 from pipelines.cluster import connected
 from pipelines.cluster_config import ClusterConfig
-from tests.integration.test_tune import LONG, Search
+from tests.integration.pipeline.test_tune import LONG, Search
 with connected(ClusterConfig(num_cpus=2)):
     Search(Path(sys.argv[1])).run(**LONG)
 """

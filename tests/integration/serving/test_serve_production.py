@@ -32,12 +32,12 @@ from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.release import Release
 from pipelines.tracking import Tracking
 from pipelines.tracking_config import CHAMPION
-from tests.integration.load import Load
+from tests.integration.serving.load import Load
 from tests.ray_private import session_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
+REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 
 
 @pytest.fixture(scope="module")

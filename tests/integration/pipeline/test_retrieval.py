@@ -19,7 +19,7 @@ from tests.tiny_clip import save_clip
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
-CONFIG = Path(__file__).parents[2] / "jobs/configs/coco_clip.yaml"
+CONFIG = Path(__file__).parents[3] / "jobs/configs/coco_clip.yaml"
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 230, 40)}
 PLACES = ("top", "bottom", "left", "right", "middle")
 WORDS = (*COLORS, *PLACES, "at", "the", "is")
