@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kcm.large.response_cache import ResponseStore
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.storage import Storage
 
 if TYPE_CHECKING:  # actors do without MLflow
-    from pipelines.tracking import Tracking
+    from pipelines.tracking.tracking import Tracking
 
 
 @dataclass

@@ -12,7 +12,7 @@ from rich.markup import escape
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from kcm.retrieval.search import RetrievalConfig
-from pipelines.cluster import connected
+from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.logs import log_url
@@ -33,7 +33,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_er
 from pipelines.store.files import StorageError
 from pipelines.store.lease import leased, refuse_while_held
 from pipelines.store.upkeep import CLEANING
-from pipelines.tracking import Tracking
+from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)

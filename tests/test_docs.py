@@ -16,8 +16,8 @@ import pytest
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
 from tests.notebooks import EXAMPLES, executed
 

@@ -14,8 +14,8 @@ from jobs.commands.serving import Site, served_model
 from jobs.commands.serving_start import service_folder
 from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
-from pipelines.authentication import LocalCluster, find_cluster, settings
-from pipelines.cluster import join, prepare_environment
+from pipelines.cluster.authentication import LocalCluster, find_cluster, settings
+from pipelines.cluster.connection import join, prepare_environment
 from pipelines.config import RunConfig
 from pipelines.loop.logs import log_url
 from pipelines.loop.promotion.canary import roll_out
@@ -33,8 +33,8 @@ from pipelines.serve.deploy.deployment import (
 )
 from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Release
-from pipelines.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
-from pipelines.tracking_config import DIGEST_TAG
+from pipelines.tracking.config import DIGEST_TAG
+from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:

@@ -14,8 +14,8 @@ from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.loop.logs import log_url
 from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
@@ -23,7 +23,7 @@ from pipelines.serve.deploy.app import prepare_environment, require_servable, st
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
-from pipelines.tracking_config import CHAMPION
+from pipelines.tracking.config import CHAMPION
 
 
 class Site(Config):

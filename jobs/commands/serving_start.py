@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from kcm.config import parse_config, read_values
 from kcm.errors import KcmError
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import preload, prepare_environment, require_free_address, start_proxy
 from pipelines.store.storage import Storage

@@ -23,7 +23,7 @@ import pipelines
 from kcm.errors import KcmError
 from kcm.redact import redacted
 from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authentication
-from pipelines.authentication import MODE
+from pipelines.cluster.authentication import MODE
 from pipelines.config import RunConfig
 
 AuthMode = Literal["disabled", "token"]

@@ -22,7 +22,7 @@ from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.learners.memory import row_key
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers

@@ -28,7 +28,7 @@ from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.pool import Took, elsewhere, map_shards, num_rows
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers, over_labels
 from pipelines.store.storage import Storage

@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcm.errors import ArtefactError, DataError, KcmError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.storage import Storage
 

@@ -33,7 +33,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact, outcome_parts
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"

@@ -32,7 +32,7 @@ from kcm.learners import LearnerConfig
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.batch.pool import elsewhere
-from pipelines.cluster_config import CPUS_PER_TRIAL
+from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage

@@ -97,8 +97,8 @@ from pathlib import Path
 import ray
 import typer
 from jobs.exit import reported
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.connection import connected
+from pipelines.cluster.config import ClusterConfig
 
 def wait(json_file: Path) -> None:
     with reported(json_file, debug=False), connected(ClusterConfig(num_cpus=1)):

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines._mlflow_private import aliased_in
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from kcm.bundle.models import bundle_digest
 from kcm.errors import ConfigError
 from pipelines import registry
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture

@@ -19,7 +19,7 @@ from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 from kcm.large import RecordedConfig
 from pipelines.batch.predict import predict
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from tests.integration.conftest import LABELS
 

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from pipelines.cluster import connected, prepare_environment
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected, prepare_environment
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import MANIFEST
 from pipelines.store.storage import Storage

@@ -22,7 +22,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.content import Content
 from pipelines.batch.predict import predict
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
@@ -30,7 +30,7 @@ from pipelines.serve.config import ReplicaConfig
 from pipelines.serve.deploy.app import build_app, start, stop
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
-from pipelines.tracking import fetch_model
+from pipelines.tracking.tracking import fetch_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -30,7 +30,7 @@ from kcm.learners.analytic import Analytic
 from kcm.learners.training.stream import list_column
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks.shards import task_shards
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
 from pipelines.store.features import write_rows
@@ -45,7 +45,7 @@ CLUSTER = ClusterConfig(checkpoint_every=40)
 DRIVER = """
 import pickle, sys
 from pathlib import Path
-from pipelines.cluster import connected
+from pipelines.cluster.connection import connected
 from pipelines.progress import Reporter
 from pipelines.training.driver import run_workers
 worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())

@@ -59,8 +59,8 @@ LONG: dict[str, Any] = {
 DRIVER = """
 import sys
 from pathlib import Path
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.connection import connected
+from pipelines.cluster.config import ClusterConfig
 from tests.integration.pipeline.test_tune import LONG, Search
 with connected(ClusterConfig(num_cpus=2)):
     Search(Path(sys.argv[1])).run(**LONG)

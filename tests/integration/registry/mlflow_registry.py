@@ -16,8 +16,8 @@ import httpx
 from kcm.bundle.bundle import Bundle
 from pipelines.pyfunc import register_model
 from pipelines.serve.deploy.haproxy import free_port
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 
 WAIT_S = 300
 

@@ -30,8 +30,8 @@ from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import AUDITS, DECISIONS, ESCALATED, FEEDBACK
 from pipelines.serve.release import Release
-from pipelines.tracking import Tracking
-from pipelines.tracking_config import CHAMPION
+from pipelines.tracking.config import CHAMPION
+from pipelines.tracking.tracking import Tracking
 from tests.integration.serving.load import Load
 from tests.ray_private import session_folder
 

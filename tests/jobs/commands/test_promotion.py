@@ -16,15 +16,15 @@ from jobs.commands import promotion
 from jobs.commands.promotion import promote, rollback, rollback_if_refuted
 from jobs.commands.serving_start import service_folder
 from kcm.errors import KcmError
-from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
+from pipelines.cluster.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig
 from pipelines.loop.promotion.champion import By, Pointer
 from pipelines.loop.state import LoopState
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from pipelines.serve.release import Release
-from pipelines.tracking import champion_of, set_champion
-from pipelines.tracking_config import CHAMPION
+from pipelines.tracking.config import CHAMPION
+from pipelines.tracking.tracking import champion_of, set_champion
 from tests.jobs.conftest import registered
 
 

@@ -19,8 +19,8 @@ from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.deploy.app import application
 from pipelines.serve.release import Release
-from pipelines.tracking import Tracking
-from pipelines.tracking_config import DIGEST_TAG
+from pipelines.tracking.config import DIGEST_TAG
+from pipelines.tracking.tracking import Tracking
 from tests.jobs.conftest import registered
 
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"

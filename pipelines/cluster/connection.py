@@ -14,9 +14,9 @@ from ray.exceptions import AuthenticationError
 
 from kcm.errors import ConfigError, KcmError
 from pipelines._ray_private import loopback_kept
-from pipelines.authentication import local_token, write_address
-from pipelines.cluster_config import ClusterConfig
-from pipelines.signals import handlers_restored
+from pipelines.cluster.authentication import local_token, write_address
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.signals import handlers_restored
 
 MIB = 2**20
 
@@ -43,7 +43,7 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
     """A connection to the cluster within the block; an open connection is left open.
 
     A local cluster asks for a token and listens on `config.node_ip`. Its address and token are in `folder`, which only
-    its owner can read (`pipelines.authentication.find_cluster`).
+    its owner can read (`pipelines.cluster.authentication.find_cluster`).
     """
     if ray.is_initialized():
         yield

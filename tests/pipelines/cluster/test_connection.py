@@ -10,8 +10,8 @@ from ray.exceptions import AuthenticationError
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster import connected, join
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected, join
 from tests.ray_private import keeps_loopback
 
 

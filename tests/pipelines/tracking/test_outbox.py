@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
-from pipelines.outbox import Outbox, Record
+from pipelines.tracking.outbox import Outbox, Record
 
 
 class Server:

@@ -16,9 +16,9 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from tenacity import wait_none
 
 from kcm.errors import KcmError
-from pipelines.outbox import Outbox
-from pipelines.tracking import Tracking, champion_of, flat, is_outage, send
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.outbox import Outbox
+from pipelines.tracking.tracking import Tracking, champion_of, flat, is_outage, send
 
 
 class Mlflow:

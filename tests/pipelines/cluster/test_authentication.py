@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.authentication import MODE, TOKEN, TOKEN_PATH, find_cluster, local_token, settings, write_address
+from pipelines.cluster.authentication import MODE, TOKEN, TOKEN_PATH, find_cluster, local_token, settings, write_address
 from tests.ray_private import asks_for_a_token
 
 

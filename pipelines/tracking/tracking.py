@@ -24,8 +24,8 @@ from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
-from pipelines.outbox import Outbox, Record
-from pipelines.tracking_config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.outbox import Outbox, Record
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
