@@ -212,8 +212,8 @@ FAMILIES: Mapping[str, Family] = {
                 "confidence": "kcm.cascade.scores:Confidence",
                 "margin": "kcm.cascade.scores:Margin",
                 "entropy": "kcm.cascade.scores:Entropy",
-                "deferral": "kcm.cascade.deferral:Deferral",
-                "signals": "kcm.cascade.signals:Signals",
+                "deferral": "kcm.cascade.fitted.deferral:Deferral",
+                "signals": "kcm.cascade.fitted.signals:Signals",
             },
         ),
     )

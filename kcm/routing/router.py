@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
-from kcm.cascade.curves import Curves
+from kcm.cascade.fitted.curves import Curves
 from kcm.cascade.frontier import Frontier
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError

@@ -2,7 +2,7 @@
 
 The first number is what the routing head expects of all the words and features; the others say what a person would look
 at. The score is the log-odds that a large call gains nothing, as that of the gate `signals` of a cascade
-(`kcm.cascade.signals`). Shapes: N rows, F signals.
+(`kcm.cascade.fitted.signals`). Shapes: N rows, F signals.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.curves import Curves, Signal, best_strength, distinct
-from kcm.cascade.monotone import STRENGTHS, unit_folds
+from kcm.cascade.fitted.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
 from kcm.metrics.units import Units
 from kcm.routing.arithmetic import arithmetic_checks
 from kcm.routing.inputs import NUM_NUMBERS, NUM_WORDS, text_statistics

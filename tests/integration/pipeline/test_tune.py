@@ -18,7 +18,7 @@ import pytest
 import ray
 from datasets import Dataset
 
-from kcm.cascade.signals import SignalsHead
+from kcm.cascade.fitted.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.training.stream import list_column

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
 from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
-from kcm.cascade.monotone import STRENGTHS, unit_folds
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
 from kcm.errors import DataError

@@ -5,13 +5,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kcm.cascade import signals
+from kcm.cascade.fitted import signals
+from kcm.cascade.fitted.signals import SIGNALS
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.cascade.signals import SIGNALS
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.errors import DataError
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kcm.cascade import deferral
-from kcm.cascade.deferral import DeferralHead, fit_deferral, gate_score, relative_cost
+from kcm.cascade.fitted import deferral
+from kcm.cascade.fitted.deferral import DeferralHead, fit_deferral, gate_score, relative_cost
 from kcm.cascade.forms import GateInputs
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate

@@ -2,7 +2,7 @@
 
     score(x) = constant + sum_f curve_f(x_f),    curve_f is flat beyond the ends of its signal
 
-Every signal has a direction known beforehand, and no curve may go against it; see `kcm.cascade.monotone` for the fit.
+Every signal has a direction known beforehand, and no curve may go against it; see `kcm.cascade.fitted.monotone` for the fit.
 Shapes: N rows, F signals.
 """
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.monotone import MonotoneFit, fit_monotone, log_loss, monotone_kan
+from kcm.cascade.fitted.monotone import MonotoneFit, fit_monotone, log_loss, monotone_kan
 from kcm.kan import KANLinear
 
 _ALIKE = 0.9999  # rank correlation of two signals that order rows alike
