@@ -2,8 +2,8 @@
 
     score(x) = constant + sum_f curve_f(x_f),    curve_f is flat beyond the ends of its signal
 
-Every signal has a direction known beforehand, and no curve may go against it; see `kcm.cascade.fitted.monotone` for the fit.
-Shapes: N rows, F signals.
+Every signal has a direction known beforehand, and no curve may go against it; see `kcm.cascade.fitted.monotone` for the
+fit. Shapes: N rows, F signals.
 """
 
 from __future__ import annotations
