@@ -12,7 +12,7 @@ from ray import serve
 from serve_echo import Echo
 from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 
-from jobs.commands.serving import Site
+from jobs.commands.serving.serving import Site
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.config import ServeConfig

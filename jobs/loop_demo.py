@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.loop import approve, update
-from jobs.commands.promotion import promote, rollback
-from jobs.commands.serving import served_model
+from jobs.commands.loop.promotion import promote, rollback
+from jobs.commands.loop.turns import approve, update
+from jobs.commands.serving.serving import served_model
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from jobs.views.loop import outcome

@@ -159,7 +159,7 @@ def _told_of_holders(
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:
     """The URL of the log of a run's service, and the application whose decisions they are."""
-    from jobs.commands.serving import Site
+    from jobs.commands.serving.serving import Site
     from kcm.config import load_config
     from pipelines.config import RunConfig
 

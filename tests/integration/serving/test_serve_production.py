@@ -15,8 +15,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.promotion import promote
-from jobs.commands.serving import Site, served_model
+from jobs.commands.loop.promotion import promote
+from jobs.commands.serving.serving import Site, served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

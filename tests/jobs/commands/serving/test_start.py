@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands.serving_start import cluster_beside
+from jobs.commands.serving.start import cluster_beside
 from kcm.errors import KcmError
 
 
 def test_a_taken_address_is_told_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("jobs.commands.serving_start.connected", lambda *_: pytest.fail("a cluster is started"))
+    monkeypatch.setattr("jobs.commands.serving.start.connected", lambda *_: pytest.fail("a cluster is started"))
     (config := tmp_path / "run.yaml").write_text(f"name: small\nstorage_path: {tmp_path}\n")
 
     def prepare() -> None:

@@ -41,7 +41,7 @@ def initialise(
     if frame.empty:
         raise DataError("the file holds no rows", where=str(table), mend="Give one with a header and rows below it")
     columns = _columns(frame, tuple(map(str, frame.columns)), given, ask, str(table))
-    from jobs.commands.first_config import first_config  # imports a run's whole configuration: seconds
+    from jobs.commands.setup.first_config import first_config  # imports a run's whole configuration: seconds
 
     content, summary, lines = first_config(table, file, columns, len(frame))
     try:

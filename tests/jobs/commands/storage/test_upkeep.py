@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.storage import storage_of
+from jobs.commands.storage.upkeep import storage_of
 from kcm.errors import ConfigError
 from pipelines.store.artefact import ArtefactStore
 from tests.pipelines.store.test_upkeep import build, refer

@@ -96,7 +96,7 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
         questions.append((question, guess))
         return guess
 
-    from jobs.commands.init import initialise
+    from jobs.commands.setup.init import initialise
 
     result = initialise(at / "asked.csv", None, {"label": "topic"}, ask)
     assert questions == [("Column with the text", "utterance"), ("Column with the large model's answers", "none")]

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands import serving
-from jobs.commands.serving import Site, served_model, write_deployment
+from jobs.commands.serving import serving
+from jobs.commands.serving.serving import Site, served_model, write_deployment
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
@@ -23,7 +23,7 @@ from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import Tracking
 from tests.jobs.conftest import registered
 
-REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
+REVIEWS = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from jobs.commands import submit as module
-from jobs.commands.submit import CONFIG, pack, submit
+from jobs.commands.runs import submit as module
+from jobs.commands.runs.submit import CONFIG, pack, submit
 from kcm.config import load_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
@@ -48,7 +48,7 @@ class FakeClient:
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    reviews = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
+    reviews = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
     return load_config(RunConfig, reviews, [f"storage_path={tmp_path}", "train.num_epochs=7", "seed=3"])
 
 

@@ -48,7 +48,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     assert config.update is not None or update(config) is not None  # which says what is missing
     settings = config.update
     assert settings is not None
-    from jobs.commands.promotion import rollback_if_refuted
+    from jobs.commands.loop.promotion import rollback_if_refuted
 
     def attempt(reason: str) -> None:
         say(f"an attempt starts: {reason}")
@@ -74,7 +74,7 @@ def _to_traffic(config: RunConfig) -> Deliver:
     """How a version comes to answer traffic; Ray Serve, which takes its time to import, only if one does."""
 
     def deliver(version: str) -> Delivery:
-        from jobs.commands.promotion import delivered
+        from jobs.commands.loop.promotion import delivered
 
         return delivered(config, version)
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands import loop, promotion
-from jobs.commands.loop import versions
-from jobs.commands.promotion import rollback
+from jobs.commands.loop import promotion, turns
+from jobs.commands.loop.promotion import rollback
+from jobs.commands.loop.turns import versions
 from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
@@ -22,7 +22,7 @@ from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Decision, Origin
 from tests.jobs.conftest import registered
 
-CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+CONFIG = Path(__file__).parents[4] / "jobs/configs/reviews.yaml"
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={poll_s: 1}"]
 TURN: dict[str, Any] = {
     "version": "reviews/3",
@@ -67,7 +67,7 @@ def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkey
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0, "reviews")
     for number, version in enumerate(("reviews/1", "reviews/2", "reviews/1", "reviews/2", "reviews/2", "reviews/2")):
         log.add_decisions([Decision(Origin(f"r{number}"), 0, version, "small", 0.5)])
-    monkeypatch.setattr(loop, "RECENT", 5)
+    monkeypatch.setattr(turns, "RECENT", 5)
     found = {each["version"]: each["traffic"] for each in versions(config)["versions"]}
     assert found == {"reviews/3": 0.0, "reviews/2": 0.8, "reviews/1": 0.2}
     table = CliRunner().invoke(app, ["versions", str(CONFIG), "--set", f"storage_path={config.storage_path}"])
@@ -105,7 +105,7 @@ def kcm(*words: str) -> Any:
 
 def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: pytest.MonkeyPatch) -> None:
     result = TURN | {"changed": True, "result_path": "/somewhere/loop.json"}
-    monkeypatch.setattr(loop, "update", lambda config: result)
+    monkeypatch.setattr(turns, "update", lambda config: result)
     shown = kcm("update", str(CONFIG))
     assert shown.exit_code == 0
     assert "old tasks" in shown.stdout
@@ -115,7 +115,7 @@ def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: py
 
 def test_an_update_without_news_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"changed": False, "reason": "nothing is new", "champion": "reviews/1", "result_path": "/l.json"}
-    monkeypatch.setattr(loop, "update", lambda config: nothing)
+    monkeypatch.setattr(turns, "update", lambda config: nothing)
     assert "nothing is new; reviews/1 stays the champion" in kcm("update", str(CONFIG)).stdout
 
 
@@ -148,10 +148,10 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
             raise result
         return result
 
-    monkeypatch.setattr(loop, "update", update)
-    monkeypatch.setattr(loop, "look_at_log", lambda _: Seen(decisions=9, labels=50))
-    monkeypatch.setattr(loop.time, "sleep", lambda _: None)
+    monkeypatch.setattr(turns, "update", update)
+    monkeypatch.setattr(turns, "look_at_log", lambda _: Seen(decisions=9, labels=50))
+    monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(KcmError, match="the log is gone"):
-        loop.watch(config, told.append)
+        turns.watch(config, told.append)
     assert told[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
     assert told[3].startswith("reviews/3 is not promoted")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands.migration import migrate
+from jobs.commands.storage.migration import migrate
 from kcm.errors import ArtefactError
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.batch.asking import RESPONSES_FILE

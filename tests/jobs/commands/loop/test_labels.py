@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands import labels
+from jobs.commands.loop import labels
 from pipelines.loop.certify.inbox import Inbox
 from tests.pipelines.loop.windows import Asked, made_inbox, made_window
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.explain import Explainer, inputs
+from jobs.commands.answers.explain import Explainer, inputs
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands import promotion
-from jobs.commands.promotion import promote, rollback, rollback_if_refuted
-from jobs.commands.serving_start import service_folder
+from jobs.commands.loop import promotion
+from jobs.commands.loop.promotion import promote, rollback, rollback_if_refuted
+from jobs.commands.serving.start import service_folder
 from kcm.errors import KcmError
 from pipelines.cluster.authentication import MODE, TOKEN, TOKEN_PATH, local_token, write_address
 from pipelines.config import RunConfig

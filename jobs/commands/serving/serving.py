@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from jobs.commands.serving_start import service_folder
+from jobs.commands.serving.start import service_folder
 from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from jobs.commands.serving import Site, served_model
-from jobs.commands.serving_start import service_folder
+from jobs.commands.serving.serving import Site, served_model
+from jobs.commands.serving.start import service_folder
 from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.cluster.authentication import LocalCluster, find_cluster, settings
