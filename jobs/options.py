@@ -37,14 +37,14 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
     from kcm.config import parse_config, read_values
 
-    values = read_values(config, overrides or [])  # a file that is not there is told before seconds of imports
+    values = read_values(config, overrides or [])  # a missing file is reported before seconds of imports
     from pipelines.config import RunConfig
 
     return parse_config(RunConfig, values, where=str(config))
 
 
-def tell(what: str) -> None:
-    """Say what takes seconds to a person who waits; elsewhere stderr holds the work and its error alone."""
+def announce(what: str) -> None:
+    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
     if sys.stderr.isatty():
         typer.echo(what, err=True)
 

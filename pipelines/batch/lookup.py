@@ -1,12 +1,12 @@
 """Recorded answers to the rows of a sequence: both are dealt out by a hash of the id and joined part by part.
 
-Neither the answers nor the rows are ever in one memory. With some million in a part, there are
+Neither all answers nor all rows are ever in one memory. A part holds about a million rows:
 
     answers/0007.parquet   the answers whose ids have this hash
     places/0007.parquet    shard and position of the rows whose ids have it
     joined/0007.parquet    the answers with shard and position, in that order
 
-and the answers of a shard are its share of every joined part.
+The answers of a shard are its share of every joined part.
 """
 
 from __future__ import annotations

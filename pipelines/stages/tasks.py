@@ -66,7 +66,7 @@ class Tasks(Stage):
     tune: TuneConfig
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
-        """The artefact. Its rows are written before it has a name, which is made of them; once for the same files."""
+        """The artefact. Its rows are written first, since their digest names it; the same files are read only once."""
         try:
             return super().build(done, context)
         finally:

@@ -131,10 +131,8 @@ class TrialPlan:
         }
 
     def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
-        configured, weights = (
-            self.plan.config,
-            {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight},
-        )
+        configured = self.plan.config
+        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         changes = {
             "train": configured.train.with_rate(choice.learning_rate),
             "distill": configured.distill.model_copy(update=weights),

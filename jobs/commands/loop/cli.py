@@ -36,7 +36,7 @@ def update(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Let the served cascade learn from its traffic, prove it again, and promote it; the last line is loop.json."""
+    """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
     with reported(json, debug) as result:
         from jobs.commands.loop import turns
         from jobs.views.loop import turn_view
@@ -52,7 +52,7 @@ def update(
 
 
 def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
-    """List the champion and all that were it or wanted to be: lineage, promotion gates, windows of certificates."""
+    """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
     with reported(json, debug) as result:
         from jobs.commands.loop.turns import versions as all_versions
         from jobs.views.loop import versions_view

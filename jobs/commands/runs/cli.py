@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load, tell
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
 from kcm.errors import KcmError
 
 STAGES = {
@@ -90,7 +90,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
 
 def _run(config: Path, overrides: list[str] | None, until: str | None, promote: bool | None = None) -> dict[str, Any]:
-    tell(f"reading {config}, and starting Ray")
+    announce(f"reading {config}, and starting Ray")
     loaded = load(config, overrides)
     from pipelines.run import run as run_stages
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, Overrides, tell
+from jobs.options import Debug, JsonFile, Overrides, announce
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def serve(
             raise KcmError("--bundle and --model name two models", mend="Give one of them")
         if config is None and (bundle is None or overrides):
             raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
-        tell(f"looking for {bundle or model or f'the champion of {config}'}")
+        announce(f"looking for {bundle or model or f'the champion of {config}'}")
 
         def prepare() -> tuple[Release, Site]:
             from jobs.commands.serving.serving import Site, served_folder, served_model

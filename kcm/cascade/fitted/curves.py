@@ -1,4 +1,4 @@
-"""Monotone curves over named signals: the gate of a few numbers that a person can read whole, and sign.
+"""Monotone curves over named signals: a gate over a few numbers that a person can read whole, and approve.
 
     score(x) = constant + sum_f curve_f(x_f),    curve_f is flat beyond the ends of its signal
 
@@ -53,7 +53,7 @@ class Curves:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], known: Sequence[Signal]) -> Curves:
-        """The curves that gave these tensors, over some of the `known` signals."""
+        """The curves that `tensors` has saved, over some of the `known` signals."""
         kan = monotone_kan(len(tensors["signal_F"]))
         kan.kan_layers[0].weight.copy_(tensors["curves"])
         return cls(
@@ -105,7 +105,7 @@ class Curves:
 
 
 def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArray[np.float64]) -> float:
-    """The penalty under which rows that were left out are told best, by their scores [N]."""
+    """The penalty with the lowest log loss; `score_by` has, by penalty, the scores [N] of rows left out of the fit."""
     return min(score_by, key=lambda strength: log_loss(score_by[strength], target_N))
 
 
