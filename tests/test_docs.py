@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # type: ignore[type-arg]
-    """A registry that MLflow has been told of, whose champion of `reviews` is a tiny bundle."""
+    """A registry that MLflow points to, whose champion of `reviews` is a tiny bundle."""
     folder = loadable[0].write(tmp_path / "bundle")
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
     set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))

@@ -32,8 +32,8 @@ def test_an_alias_is_read_as_mlflow_reads_it(registry: Path) -> None:
     client = MlflowClient(f"sqlite:///{registry}")
     for version in ("1", "2"):
         client.set_registered_model_alias("reviews", CHAMPION, version)
-        told = client.get_model_version_by_alias("reviews", CHAMPION)
-        assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) == (version, told.tags[DIGEST_TAG])
+        registered = client.get_model_version_by_alias("reviews", CHAMPION)
+        assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) == (version, registered.tags[DIGEST_TAG])
     client.delete_registered_model_alias("reviews", CHAMPION)
     assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) is None
 

@@ -100,8 +100,7 @@ def result(config: RunConfig) -> dict[str, Any]:
 
 
 def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config: RunConfig, result) -> None:
-    told = json.loads(Path(result["result_path"]).read_text())
-    turn = told["turns"][-1]
+    turn = json.loads(Path(result["result_path"]).read_text())["turns"][-1]
     assert turn["version"] == "loop/2"
     gates = ["rows", "probe", "panel", "old_tasks", "certificate", "call_rate", "cost", "latency"]
     assert list(turn["gates"]) == gates

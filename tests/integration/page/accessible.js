@@ -2,7 +2,7 @@
 () => {
   const problems = [];
   const visible = (node) => node.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true });
-  const told = (node) => `<${node.tagName.toLowerCase()} ${node.id || node.getAttribute("class") || ""}>`;
+  const tagOf = (node) => `<${node.tagName.toLowerCase()} ${node.id || node.getAttribute("class") || ""}>`;
 
   // Everything that can be used has a name, and every reference leads somewhere.
   const nameOf = (node) => [
@@ -13,16 +13,16 @@
     ["BUTTON", "A", "SUMMARY", "H2"].includes(node.tagName) ? node.textContent : "",
   ].join("").trim();
   for (const node of document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex], [role=meter], [role=img], section")) {
-    if (visible(node) && !nameOf(node)) problems.push(`${told(node)} has no name`);
+    if (visible(node) && !nameOf(node)) problems.push(`${tagOf(node)} has no name`);
   }
   for (const attribute of ["for", "aria-labelledby", "aria-describedby"]) {
     for (const node of document.querySelectorAll(`[${attribute}]`)) {
       for (const id of node.getAttribute(attribute).split(" ")) {
-        if (!document.getElementById(id)) problems.push(`${told(node)} refers to ${id}, which is not there`);
+        if (!document.getElementById(id)) problems.push(`${tagOf(node)} refers to ${id}, which is not there`);
       }
     }
   }
-  for (const image of document.querySelectorAll("img:not([alt])")) problems.push(`${told(image)} has no text alternative`);
+  for (const image of document.querySelectorAll("img:not([alt])")) problems.push(`${tagOf(image)} has no text alternative`);
 
   // Landmarks, headings without gaps, and ids that are used once.
   for (const landmark of ["header", "nav", "main", "footer", "h1"]) {
@@ -32,7 +32,7 @@
   let last = 0;
   for (const heading of document.querySelectorAll("h1, h2, h3, h4")) {
     const level = Number(heading.tagName[1]);
-    if (visible(heading) && level > last + 1) problems.push(`${told(heading)} ${heading.textContent} skips a level`);
+    if (visible(heading) && level > last + 1) problems.push(`${tagOf(heading)} ${heading.textContent} skips a level`);
     if (visible(heading)) last = level;
   }
   const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
@@ -68,7 +68,7 @@
     const size = parseFloat(style.fontSize);
     const needed = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
     const ratio = (light + 0.05) / (dark + 0.05);
-    if (ratio < needed) problems.push(`${told(node)} "${walker.currentNode.textContent.trim().slice(0, 30)}": contrast ${ratio.toFixed(2)}`);
+    if (ratio < needed) problems.push(`${tagOf(node)} "${walker.currentNode.textContent.trim().slice(0, 30)}": contrast ${ratio.toFixed(2)}`);
   }
 
   // Nothing sticks out sideways, but what scrolls by itself.

@@ -399,7 +399,7 @@ def test_the_interface_s_documentation_needs_no_other_host(visit: Any, url: str)
     expect(page.locator('[data-path="/v1/predict"]')).to_be_visible()
 
 
-def test_the_versions_so_far_are_told_from_the_log(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
+def test_the_versions_so_far_come_from_the_log(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
     """Promise: what each version kept, lost and cost in labels, and what all have saved, stands on the page."""
     log = f"sqlite:///{tmp_path / 'log.db'}"
     three_versions(log)
@@ -515,7 +515,7 @@ def test_the_inbox_is_accessible_and_fits_a_phone(visit: Any, inbox: tuple[str, 
     page.screenshot(path=PICTURES / f"labels-{scheme}-{width}.png", full_page=True)
 
 
-def test_an_item_that_somebody_else_has_labelled_is_told_and_left(visit: Any, inbox: tuple[str, str]) -> None:
+def test_an_item_that_somebody_else_has_labelled_is_announced_and_left(visit: Any, inbox: tuple[str, str]) -> None:
     """Promise: two people never overwrite each other unknowingly."""
     opened = visit(inbox[0], path="labels")
     opened.expected = ("409",)

@@ -236,7 +236,7 @@ def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
 def test_a_wrong_key_stops_the_stage_with_one_line(
     upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no row can mend is told at once."""
+    """An error that affects every row is raised at once."""
     upstream.otherwise = lambda _: Turn(401, "bad key")
     monkeypatch.setenv("KCM_TEST_KEY", "secret")
     server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: KCM_TEST_KEY}}"

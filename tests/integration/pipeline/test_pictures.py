@@ -130,7 +130,7 @@ def test_a_run_learns_from_pictures_and_lists_those_it_cannot_use(result: dict[s
 def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
     bundle: Path, table: Path, tmp_path: Path
 ) -> None:
-    told = predict(
+    result = predict(
         bundle,
         table,
         tmp_path / "out.csv",
@@ -144,7 +144,7 @@ def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
     with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
         rows = {row["id"]: row for row in csv.DictReader(stream)}
     unusable = write_unusable(tmp_path)
-    assert told["routes"]["error"] == len(unusable)
+    assert result["routes"]["error"] == len(unusable)
     errors = {name: row["error"] for name, row in rows.items() if row["error"]}
     assert errors.keys() == unusable.keys()
     assert all(errors[name].startswith(reason) for name, reason in unusable.items())

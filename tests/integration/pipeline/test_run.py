@@ -248,7 +248,7 @@ def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> lis
     raise AssertionError("no part was ever committed")
 
 
-def test_the_second_of_two_runs_is_told_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
+def test_the_second_of_two_runs_learns_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
     arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG)]
     for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
         arguments += ["--set", f"{key}={value}"]

@@ -113,7 +113,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Promise: a second driver is told who the first is; killed, the first is continued by a node that has nothing.
+    """Promise: a second driver learns who the first is; killed, the first is continued by a node that has nothing.
 
     That node's own connection drops, delays and duplicates requests, and the end is that of a run on a local disk.
     """
@@ -195,8 +195,8 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
     units = forget_request(database, "extended", forgotten).units
     second = on_another_node("fourth")
     assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
-    told = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))
-    assert [turn["version"] for turn in told["turns"]] == ["extended/2", "extended/3"]
+    state = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))
+    assert [turn["version"] for turn in state["turns"]] == ["extended/2", "extended/3"]
     looks = LineageLedger(ArtefactStore(served_bucket).control, "extended").attempts()
     assert [look.number for look in looks] == [1, 2]
 

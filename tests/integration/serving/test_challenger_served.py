@@ -64,7 +64,7 @@ def first(quick_bundle: Callable[..., Path]) -> Release:
 
 @pytest.fixture(scope="module")
 def second(quick_bundle: Callable[..., Path]) -> Release:
-    """Keeps everything, so that its answers can be told from those of the first."""
+    """Keeps everything, so that its answers differ from those of the first."""
     return served_folder(quick_bundle(policy=Policy(decision=KEEP_ALL)))
 
 
@@ -82,7 +82,7 @@ def expected(first: Release, config: RunConfig, sentences: list[str]) -> list[An
 
 @dataclass(frozen=True)
 class Asked:
-    """What a caller was told of the sentences from `place` on."""
+    """What a caller was answered on the sentences from `place` on."""
 
     caller: str
     place: int
@@ -235,9 +235,9 @@ def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
         load.wait_for(4)
         assert card(url)["standing"] == "holds"
         assert log.raise_alarm(first.version, 0.02, 0.1)
-        told = time.monotonic()
+        raised_at = time.monotonic()
         while {card(url)["standing"] for _ in range(12)} != {"refuted"}:  # the proxy asks another replica each time
-            assert time.monotonic() - told < 30  # on a busy machine
+            assert time.monotonic() - raised_at < 30  # on a busy machine
         start = len(load.answered) + 4  # those under way were judged before
         load.wait_for(20)
     later = [answer["route"] for asked in load.answered[start:] for answer in asked.response["answers"]]

@@ -340,7 +340,7 @@ def test_without_a_stand_in_a_failing_large_model_gives_an_error_that_can_be_ret
     assert post(strict, ["well again"]).json()["answers"][0]["label"] == "positive"
 
 
-def test_more_requests_than_fit_are_told_to_come_back(strict: str) -> None:
+def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> None:
     """All the requests that the replica takes wait for the large model; of the others, few may wait for the replica."""
     body = {"inputs": [{"text": "stall"}]}
     limits = httpx.Limits(max_connections=None)

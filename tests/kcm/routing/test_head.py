@@ -68,11 +68,11 @@ def test_many_rows_are_fitted_as_few_are_and_all_of_them(monkeypatch: pytest.Mon
     head, left_out = fit_head(rows, target, group)
     monkeypatch.setattr(heads, "EXACT_ROWS", 50)
     monkeypatch.setattr("kcm.closed_form.left_out.CHUNK_ROWS", 90)
-    told: list[tuple[str, int, int]] = []
-    streamed, streamed_left_out = fit_head(rows, target, group, lambda *step: told.append(step))
+    steps: list[tuple[str, int, int]] = []
+    streamed, streamed_left_out = fit_head(rows, target, group, lambda *step: steps.append(step))
     np.testing.assert_allclose(streamed.estimate(rows), head.estimate(rows), atol=1e-6)
     np.testing.assert_allclose(streamed_left_out, left_out, atol=1e-6)
-    assert told[-1] == ("rows fitted on", 800, 800)  # each is read twice
+    assert steps[-1] == ("rows fitted on", 800, 800)  # each is read twice
 
 
 def test_of_many_rows_words_share_buckets(monkeypatch: pytest.MonkeyPatch) -> None:

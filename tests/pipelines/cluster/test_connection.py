@@ -90,7 +90,7 @@ def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[
         assert started["address"] == "ray://head:10001"
 
 
-def test_a_local_cluster_keeps_to_loopback_unless_told_otherwise(started: dict[str, object]) -> None:
+def test_a_local_cluster_keeps_to_loopback_by_default(started: dict[str, object]) -> None:
     with connected(ClusterConfig()):
         assert (started["_node_ip_address"], started["loopback_is_meant"]) == ("127.0.0.1", True)
     assert not keeps_loopback()

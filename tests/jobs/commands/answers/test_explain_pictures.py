@@ -70,7 +70,7 @@ def test_rows_that_cannot_be_read_are_no_rows_to_judge_edges_on(explainer: Expla
     assert explainer.probe_ND.shape == (8, SIDE**2)
 
 
-def test_what_cannot_be_read_is_told_and_not_explained(explainer: Explainer, folder: Path) -> None:
+def test_what_cannot_be_read_is_reported_and_not_explained(explainer: Explainer, folder: Path) -> None:
     with pytest.raises(DataError, match="not an image of a known kind"):
         explainer.explain(*inputs([], [folder / "broken.png"]), 3)
     with pytest.raises(DataError, match="the bundle reads image, and none is given"):

@@ -156,9 +156,9 @@ def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by
     today = pointer(config).current().champion
     result = rollback(config)
     assert (result["version"], result["rolled_back"], result["served"]) == ("reviews/1", "reviews/2", False)
-    told = json.loads(Path(result["result_path"]).read_text())
-    assert told["champion"]["version"] == "reviews/1"
-    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "rolled back by hand")
+    state = json.loads(Path(result["result_path"]).read_text())
+    assert state["champion"]["version"] == "reviews/1"
+    assert (state["rolled_back"]["version"], state["rolled_back"]["reason"]) == ("reviews/2", "rolled back by hand")
     assert champion(config) == "1"
     assert [each.by for each in pointer(config).history()] == ["run", "run", "rollback"]
     assert pointer(config).rejected(today.digest) == "rolled back by hand"

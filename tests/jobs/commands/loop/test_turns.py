@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> RunConfig:
     return made
 
 
-def test_versions_are_told_with_their_state_lineage_and_reasons(config: RunConfig) -> None:
+def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunConfig) -> None:
     found = {each["version"]: each for each in versions(config)["versions"]}
     assert list(found) == ["reviews/3", "reviews/2", "reviews/1"]
     assert [each["state"] for each in found.values()] == ["challenger", "champion", "former champion"]
@@ -74,16 +74,16 @@ def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkey
     assert "80.0" in table.output
 
 
-def test_a_rolled_back_version_is_told_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
     rollback(config, reason="complaints")
-    told = versions(config)
-    assert {each["version"]: each["state"] for each in told["versions"]} == {
+    listed = versions(config)
+    assert {each["version"]: each["state"] for each in listed["versions"]} == {
         "reviews/3": "challenger",
         "reviews/2": "stopped",
         "reviews/1": "champion",
     }
-    assert told["rolled_back"]["reason"] == "complaints"
+    assert listed["rolled_back"]["reason"] == "complaints"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_rolled_back_version_is_told_as_stopped(config: RunConfig, monkeypatch
         ({"version": None, "reason": "7 answers"}, "no version is not promoted: 7 answers"),
     ],
 )
-def test_a_turn_is_told_in_a_line(changes: dict[str, Any], line: str) -> None:
+def test_a_turn_is_summarised_in_a_line(changes: dict[str, Any], line: str) -> None:
     assert outcome(TURN | {"changed": True} | changes).startswith(line)
 
 
@@ -139,7 +139,7 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
     from kcm.config import load_config
 
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
-    told: list[str] = []
+    lines: list[str] = []
     results: list[Any] = [DataError("nothing was audited"), TURN | {"changed": True}, KcmError("the log is gone")]
 
     def update(_: RunConfig) -> dict[str, Any]:
@@ -152,6 +152,6 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(turns, "look_at_log", lambda _: Seen(decisions=9, labels=50))
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(KcmError, match="the log is gone"):
-        turns.watch(config, told.append)
-    assert told[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
-    assert told[3].startswith("reviews/3 is not promoted")
+        turns.watch(config, lines.append)
+    assert lines[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
+    assert lines[3].startswith("reviews/3 is not promoted")

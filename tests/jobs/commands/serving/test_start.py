@@ -1,4 +1,4 @@
-"""What stands in the way of `kcm serve` is told before a cluster is started."""
+"""What stands in the way of `kcm serve` is reported before a cluster is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from jobs.commands.serving.start import cluster_beside
 from kcm.errors import KcmError
 
 
-def test_a_taken_address_is_told_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_taken_address_is_reported_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("jobs.commands.serving.start.connected", lambda *_: pytest.fail("a cluster is started"))
     (config := tmp_path / "run.yaml").write_text(f"name: small\nstorage_path: {tmp_path}\n")

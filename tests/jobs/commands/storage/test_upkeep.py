@@ -44,9 +44,9 @@ def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str
 
 def test_a_folder_without_artefacts_is_refused_and_not_made_a_storage(tmp_path: Path) -> None:
     for command in ("verify", "gc", "migrate"):
-        code, _, told = kcm(command, str(tmp_path / "typo"))
+        code, _, stderr = kcm(command, str(tmp_path / "typo"))
         assert code == 2
-        assert "no artefacts here" in told
+        assert "no artefacts here" in stderr
     assert not (tmp_path / "typo").exists()
 
 
