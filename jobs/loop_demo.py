@@ -39,7 +39,7 @@ from pipelines.serve.log.decisions import DecisionLog
 
 REQUEST = 64  # sentences of a request
 LABELLED = 5  # one sentence in so many is labelled by whoever sent it
-RATES = (0.0, 0.005, 0.01)  # of disagreement on what is kept, for which the traffic that is needed is told
+RATES = (0.0, 0.005, 0.01)  # of disagreement on what is kept, for which the needed traffic is printed
 
 Say = Callable[[str], None]
 

@@ -50,7 +50,7 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
 def fetch(source: str) -> Path:
     """The bundle of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`, for `kcm.load`.
 
-    The registry is the one that MLflow is told of (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
+    The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
     runs in `storage` here. Copies are kept in KCM_CACHE, else in the user's cache folder.
     """
     model = source.removeprefix(SCHEME)

@@ -81,7 +81,7 @@ def forget(
 ) -> None:
     """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
 
-    Their units leave the memory of the model with the next `kcm update`; told is who still holds them.
+    Their units leave the memory of the model with the next `kcm update`; the result says who still holds them.
     """
     with reported(json, debug) as result:
         from pipelines.serve.log.forgetting import forget_caller, forget_request

@@ -31,8 +31,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
 NUM_WORDS, NUM_NUMBERS = 1, 6  # where `text_statistics` has these two
-_ENCODED_AT_ONCE = 256  # texts between two signs of life
-_CLIP = 1e-6  # a confidence closer to 0 or 1 is not told apart: its log-odds would dwarf all others
+_ENCODED_AT_ONCE = 256  # texts between two updates of the progress
+_CLIP = 1e-6  # a confidence closer to 0 or 1 is clipped: its log-odds would dwarf all others
 
 
 Progress = Callable[[str, int, int], None]

@@ -27,7 +27,7 @@ from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.pool import Took, elsewhere, map_shards, num_rows
+from pipelines.batch.pool import Took, map_shards, num_rows, run_remotely
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers, over_labels
@@ -91,10 +91,10 @@ def look_up(
         (_Recorded(large, tuple(answer_names)), answers, num_parts),
         (_Places(tuple(shards)), places, num_parts),
     ]
-    elsewhere(_deal, *dealing)
+    run_remotely(_deal, *dealing)
     joined.mkdir(exist_ok=True)
     parts = [joined / _part(number) for number in range(num_parts)]
-    elsewhere(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
+    run_remotely(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
     storage.keep(joined)
     return map_shards(
         sources,

@@ -234,10 +234,10 @@ def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
             joins.append(join)
 
 
-def elsewhere(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
-    """The results of a function for the arguments of each call, by other processes of this node, which sees its files.
+def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+    """The results of a function for the arguments of each call, by other processes of this node, which see its files.
 
-    In this process where there is no cluster.
+    Without a cluster it runs in this process.
     """
     if not ray.is_initialized():
         return [function(*arguments) for arguments in calls]

@@ -49,8 +49,8 @@ class Challenger(Config):
     def answers(self, caller: str | None, request_id: str) -> bool:
         """Whether it is this caller's version; whoever has it at one share has it at any larger one.
 
-        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be told
-        apart, so each of their requests, whose id the service has drawn, counts as a caller of its own.
+        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be
+        distinguished, so each of their requests, whose id the service has drawn, counts as a caller of its own.
         """
         who = f"caller {caller}" if caller is not None else f"request {request_id}"
         drawn = hmac.digest(self.version.encode(), who.encode(), "sha256")

@@ -57,7 +57,7 @@ class Tracking:
     ) -> Tracking:
         """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one.
 
-        `say` is told when MLflow stops answering, and when it answers again.
+        `say` is called when MLflow stops answering, and when it answers again.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
@@ -126,7 +126,7 @@ class Tracking:
         """Register a bundle as a new version, once per fingerprint, and return the version.
 
         The files in the folder `beside` are stored beside the bundle's own. A tag of the version holds the bundle's
-        digest, by which a copy can be told from another's; `tags` are further ones.
+        digest, by which a copy is recognised; `tags` are further ones.
         """
         with answering(self.uri):
             client = self.client

@@ -17,7 +17,7 @@ from pipelines.loop.turn import Deliver, Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 
-RECENT = 1000  # decisions by which the traffic of a version is told
+RECENT = 1000  # the last decisions, by which the traffic of a version is measured
 
 
 class VersionState(Config):
@@ -41,7 +41,7 @@ def update(config: RunConfig) -> dict[str, Any]:
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Take a turn whenever one is due, until interrupted; a turn that is refused is told, and the watch goes on.
+    """Take a turn whenever one is due, until interrupted; a refused turn is reported, and the watch goes on.
 
     A champion that an update has promoted and its traffic refutes is rolled back first.
     """

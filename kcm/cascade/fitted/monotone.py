@@ -1,4 +1,4 @@
-"""A one-layer KAN whose curves are told which way to go: a logistic regression on splines whose steps have one sign.
+"""A one-layer KAN with monotone curves of given directions: a logistic regression on splines whose steps have one sign.
 
 A curve sum_k c_k B_k rises where its coefficients do, so with steps s_k = c_k+1 - c_k of one sign
 

@@ -85,7 +85,7 @@ class WindowArtefact(Artefact):
 
     @property
     def forgotten_rows(self) -> frozenset[str]:
-        """The ids of rows of the champion's sequence that the log has been told to forget since."""
+        """The ids of rows of the champion's sequence that were deleted from the log since."""
         return frozenset(self.description["forgotten_rows"])
 
     @property

@@ -23,7 +23,7 @@ from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.learners.training.stream import list_column
 from kcm.tasks import Task, TaskSequence
-from pipelines.batch.pool import elsewhere
+from pipelines.batch.pool import run_remotely
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.train import Train
@@ -197,9 +197,9 @@ def test_a_killed_search_goes_on_with_the_trials_that_are_left(
     def look_first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Look at the results just before the search becomes an artefact."""
         after.update(results(tmp_path))
-        return elsewhere(function, arguments)
+        return run_remotely(function, arguments)
 
-    monkeypatch.setattr("pipelines.stages.tune.elsewhere", look_first)
+    monkeypatch.setattr("pipelines.stages.tune.run_remotely", look_first)
     found = search.run(**LONG)
     assert len(found.trials) == LONG["tune"]["num_trials"]
     # What ended within the last second before the kill was not written down yet, and is tried anew under another id.

@@ -7,18 +7,18 @@ import { element } from "./dom.js";
 export function correction(labels, id, input) {
   const choice = element("select", { required: "" }, ...labels.map((label) => new Option(label, label)));
   const along = element("input", { type: "checkbox" });
-  const told = element("p", { class: "note", role: "status" });
+  const outcome = element("p", { class: "note", role: "status" });
   const form = element(
     "form",
     {},
     element("label", {}, "True label ", choice),
     input.text === undefined ? null : element("label", { class: "check" }, along, " with the text, to learn from it"),
     element("button", { type: "submit", class: "plain" }, "Save"),
-    told,
+    outcome,
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    told.textContent = await saved(id, { item: 0, label: choice.value, ...(along.checked ? { text: input.text, task: input.task } : {}) });
+    outcome.textContent = await saved(id, { item: 0, label: choice.value, ...(along.checked ? { text: input.text, task: input.task } : {}) });
   });
   return element("details", { class: "correction" }, element("summary", {}, "Not right? Say what is"), form);
 }

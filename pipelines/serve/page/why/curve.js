@@ -5,7 +5,7 @@ import { number } from "./formats.js";
 
 const WIDTH = 220, HEIGHT = 116, LEFT = 34, RIGHT = 8, TOP = 10, BOTTOM = 22;
 
-/** The curve of an edge, told in `words`; `low` and `high` are the ends of the vertical axis, the same for all curves side by side. */
+/** The curve of an edge, described in `words`; `low` and `high` are the ends of the vertical axis, the same for all curves side by side. */
 export function curve(edge, words, low, high) {
   const [first, last] = [edge.points[0], edge.points.at(-1)];
   const x = (value) => LEFT + ((value - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
