@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from kcm.routing.config import RouteColumns
-from kcm.routing.signals import ROUTE_SIGNALS, fit_route, route_signals, score_route
+from kcm.routing.routers.signals import ROUTE_SIGNALS, fit_route, route_signals, score_route
 from kcm.routing.table import RoutingTable, read_table
 
 COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", small_response="r", confidence="c")

@@ -11,8 +11,8 @@ import pytest
 from kcm.cascade.frontier import Frontier
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns, RouteGateChoice
-from kcm.routing.inputs import router_inputs
-from kcm.routing.router import Router
+from kcm.routing.routers.inputs import router_inputs
+from kcm.routing.routers.router import Router
 from kcm.routing.table import RoutingTable, read_table
 
 COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidence="c")

@@ -11,9 +11,9 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
-from kcm.routing.arithmetic import arithmetic_checks
 from kcm.routing.config import RouteColumns
-from kcm.routing.inputs import hashed_words, router_inputs, text_statistics, word_inputs
+from kcm.routing.routers.arithmetic import arithmetic_checks
+from kcm.routing.routers.inputs import hashed_words, router_inputs, text_statistics, word_inputs
 from kcm.routing.table import read_table
 
 

@@ -23,7 +23,7 @@ from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
 from kcm.metrics.units import Units
-from kcm.routing.inputs import Progress, RouterInputs, silent
+from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 
 # Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk: with all buckets time
 # grows with the cube of the rows.

@@ -21,7 +21,7 @@ from kcm.encoders import TextEncoder, TextEncoderConfig
 from kcm.encoders.base import Encoder
 from kcm.errors import DataError
 from kcm.inputs.content import contents
-from kcm.routing.arithmetic import arithmetic_checks
+from kcm.routing.routers.arithmetic import arithmetic_checks
 from kcm.routing.table import RoutingTable
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"

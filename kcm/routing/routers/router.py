@@ -19,9 +19,9 @@ from kcm.cascade.frontier import Frontier
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns, RouteGate, RouteGateChoice
-from kcm.routing.head import RoutingHead, fit_head
-from kcm.routing.inputs import Progress, RouterInputs, silent
-from kcm.routing.signals import ROUTE_SIGNALS, fit_route, score_route
+from kcm.routing.routers.head import RoutingHead, fit_head
+from kcm.routing.routers.inputs import Progress, RouterInputs, silent
+from kcm.routing.routers.signals import ROUTE_SIGNALS, fit_route, score_route
 from kcm.routing.table import RoutingTable
 
 MANIFEST, FORMAT = "router.json", 1

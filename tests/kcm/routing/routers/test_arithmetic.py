@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kcm.routing.arithmetic import arithmetic_checks
+from kcm.routing.routers.arithmetic import arithmetic_checks
 
 
 @pytest.mark.parametrize(
