@@ -1,6 +1,6 @@
 """Stage `window`: the decisions that an attempt learns from and certifies on, each with the purpose of its unit.
 
-The purpose of a unit is a hash of its name (METHOD.md, section 10). A unit whose rows the champion's sequence holds
+The purpose of a unit is drawn by a hash of its name. A unit whose rows the champion's sequence holds
 already keeps the split that it has there: nothing that trained is ever certified on, nothing that was held out trains.
 """
 
