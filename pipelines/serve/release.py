@@ -32,7 +32,7 @@ class Challenger(Config):
     stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
     leased: bool = Field(
         default=False,
-        description="Whether the trial ends by itself, once the log holds no signs of life of it any more.",
+        description="Whether the trial ends by itself, once its heartbeats in the log have ended.",
     )
 
     @model_validator(mode="after")

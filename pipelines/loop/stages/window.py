@@ -1,7 +1,7 @@
 """Stage `window`: the decisions that an attempt learns from and certifies on, each with the purpose of its unit.
 
-The purpose of a unit is drawn by a hash of its name. A unit whose rows the champion's sequence holds
-already keeps the split that it has there: nothing that trained is ever certified on, nothing that was held out trains.
+The purpose of a unit is drawn by a hash of its name. A unit whose rows the champion's sequence holds already keeps
+the split that it has there: nothing that trained is ever certified on, nothing that was held out trains.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ class CascadeService:
                 with suppress(LogUnavailableError):
                     beats = await self._log.beats(version)
             if lease.ended(beats):
-                self._releases.drop(version, "whoever tries it out has given no sign of life")
+                self._releases.drop(version, "the process that tries it out has sent no heartbeat")
                 self._metrics.set_challenger(version, 0.0)
             await asyncio.sleep(LEASE_POLL_S)
 
