@@ -35,8 +35,8 @@ from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_door, deployment_options, prepare_environment, start, stop

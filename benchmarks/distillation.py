@@ -3,10 +3,10 @@
     kcm run jobs/configs/reviews.yaml
     python benchmarks/distillation.py --storage storage [--num-seeds 10] [--write]
 
-Walks of the demo's collaborators with the demo's settings, in this process. Labels are hidden by whole reviews, drawn
+Trains the demo's collaborators with the demo's settings, in this process. Labels are hidden by whole reviews, drawn
 by the seed; the rows without one stay in the stream, where only the teachers speak of them. The large model is the
 demo's: mpnet with a linear head, which is fitted anew to the labels that are left. A seed also draws the order of the
-tasks and the initial weights. Seeds that are finished are kept and not walked again.
+tasks and the initial weights. Seeds that are finished are kept and not trained again.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def measured(
     }
 
 
-def walked(domains: Sequence[Domain], config: RunConfig, seed: int) -> dict[str, dict[str, float]]:
+def cells_of(domains: Sequence[Domain], config: RunConfig, seed: int) -> dict[str, dict[str, float]]:
     """Every cell of the table for one seed, by `share/network/teachers`."""
     found = {}
     for share in SHARES:
@@ -232,7 +232,7 @@ def main() -> None:
     seeds = json.loads(kept.read_text()) if kept.exists() else {}
     for seed in track(range(arguments.num_seeds), "seeds"):
         if str(seed) not in seeds:
-            seeds[str(seed)] = walked(domains, config, seed)
+            seeds[str(seed)] = cells_of(domains, config, seed)
             kept.write_text(json.dumps(seeds))
     table = summarised(seeds)
     show(table, len(seeds))

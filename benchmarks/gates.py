@@ -34,13 +34,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kcm.cascade.evaluation import calls_saved_at
+from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
 from kcm.cascade.forms import GateInputs
 from kcm.cascade.forms import GateRows as FitRows
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.cascade.signals import SignalRows, SignalsHead, with_rates
 from kcm.metrics.intervals import resampled_difference
 
 RESULTS = Path(__file__).parent / "results" / "gates.json"

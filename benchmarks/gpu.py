@@ -30,7 +30,7 @@ from rich.console import Console
 from steps import answer, seconds, train_step
 from torch import nn
 
-from jobs.commands.serving import Site, served_model, serving
+from jobs.commands.serving.serving import Site, served_model, serving
 from kcm.config import load_config
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import contents

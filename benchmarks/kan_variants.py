@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from kcm.kan import KAN, KANLinear
 from kcm.kan.basis import edge_features, spline_basis
-from kcm.kan.eager import _FewRows, _ManyRows
+from kcm.kan.eager import FewRows, ManyRows
 
 SHAPE, NUM_THREADS, ROUNDS, SAMPLE_SECONDS = (384, 64, 150), 2, 15, 0.012
 
@@ -134,8 +134,8 @@ def training(network: KAN) -> dict[str, nn.Module]:
     return {
         "ours: eager": network,
         "plain autograd": nn.Sequential(*map(Plain, layers)),
-        "splines stored, always": nn.Sequential(*(Forced(layer, _FewRows) for layer in layers)),
-        "powers recomputed, always": nn.Sequential(*(Forced(layer, _ManyRows) for layer in layers)),
+        "splines stored, always": nn.Sequential(*(Forced(layer, FewRows) for layer in layers)),
+        "powers recomputed, always": nn.Sequential(*(Forced(layer, ManyRows) for layer in layers)),
         "compiled": torch.compile(network, dynamic=True),
         "bfloat16 autocast": HalfPrecision(network),
     }

@@ -14,7 +14,7 @@ from kcm.certify.monitoring.drift import DistanceReference
 EPSILON, SHARE, DELTA = 0.02, 0.05, 0.1
 PAST, FOREVER, RUNS, DELAY_RUNS = 100_000, 1_000_000, 200, 1000
 SHIFT = 0.5
-TOLD = 0.75  # of the losses of a certificate by labels: the others never got one
+LABELLED = 0.75  # of the losses of a certificate by labels: the others never got one
 STEP = 50  # decisions between two looks at an alarm
 RAISED, SUSPICIOUS = 0.2, 2.0  # the audit share while something is suspected, and when it is
 
@@ -25,9 +25,9 @@ def alarm_rows() -> list[RowText]:
     """Delay at a jump of regret to twice epsilon after a good past, and false alarms."""
     oracle = math.log(1 / DELTA) / _divergence(2 * EPSILON * SHARE, EPSILON * SHARE)
     rows = []
-    for past, told, must, aim in ((0.0, 1.0, "3", "1.5"), (EPSILON / 2, 1.0, "–", "–"), (0.0, TOLD, "–", "–")):
-        delays = np.array([_delay(past, told, seed) for seed in range(DELAY_RUNS)])
-        by_labels = f", where labels tell {100 * told:.0f}% of the losses" if told < 1 else ""
+    for past, labelled, must, aim in ((0.0, 1.0, "3", "1.5"), (EPSILON / 2, 1.0, "–", "–"), (0.0, LABELLED, "–", "–")):
+        delays = np.array([_delay(past, labelled, seed) for seed in range(DELAY_RUNS)])
+        by_labels = f", where labels tell {100 * labelled:.0f}% of the losses" if labelled < 1 else ""
         found = delays[delays >= 0]
         rows.append(
             (
@@ -72,15 +72,18 @@ def drift_rows() -> list[RowText]:
     ]
 
 
-def _delay(past: float, told: float, seed: int) -> int:
-    """Decisions from the jump to the alarm; -1 where it was given before. Losses count as far as they are `told`."""
+def _delay(past: float, labelled: float, seed: int) -> int:
+    """Decisions from the jump to the alarm; -1 where it was given before.
+
+    `labelled` is the share of losses that labels show.
+    """
     rng = np.random.default_rng(seed)
     alarm = RateAlarm(EPSILON, DELTA)
-    alarm.observe(_audited(np.full(PAST, told * past), SHARE, rng), SHARE)
+    alarm.observe(_audited(np.full(PAST, labelled * past), SHARE, rng), SHARE)
     if alarm.alarm:
         return -1
     while not alarm.alarm:
-        alarm.observe(_audited(np.full(STEP, told * 2 * EPSILON), SHARE, rng), SHARE)
+        alarm.observe(_audited(np.full(STEP, labelled * 2 * EPSILON), SHARE, rng), SHARE)
     return alarm.num_decisions - PAST
 
 

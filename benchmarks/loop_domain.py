@@ -54,8 +54,8 @@ class Measured:
     correct: np.ndarray
 
     @property
-    def told(self) -> str:
-        """For people."""
+    def line(self) -> str:
+        """The figures in one line."""
         return f"{100 * self.kept.mean():.1f}% of calls saved, accuracy {100 * self.correct.mean():.1f}%"
 
 
@@ -74,26 +74,26 @@ def domain_rows(folder: Path, assets: Path, seed: int) -> list[tuple[str, str, s
     whole = Scene(folder / "whole", assets, scene.values | _source(folder / "all.csv", [*old, *traffic]))
     for each in (scene, whole):
         each.folder.mkdir(parents=True, exist_ok=True)
-    scene.told("run")
+    scene.result_of("run")
     planned = _planned(scene)
     console.print(f"planned: a first certificate after {planned:,} decisions")
     found = {"champion": _measured(scene.cascade(), measured)}
     requests = scene.play(traffic)
-    scene.tell(requests, LABELLED)
+    scene.send_labels(requests, LABELLED)
     scene.save("played")
-    turn, took = scene.told("update")
+    turn, took = scene.result_of("update")
     earliest = first_certified(scene.config, LoopState.of(scene.config))
     truth = {row.text: str(row.label) for row in traffic}
     turn, labels = _labelled(scene, turn, truth)
     found["one turn"] = _measured(scene.cascade(turn["version"]), measured)
     scene.restore("played")
-    scene.tell(requests, 1)
-    all_labels, _ = _labelled(scene, scene.told("update")[0], truth)
+    scene.send_labels(requests, 1)
+    all_labels, _ = _labelled(scene, scene.result_of("update")[0], truth)
     found["one turn with all labels"] = _measured(scene.cascade(all_labels["version"]), measured)
-    _, run_took = whole.told("run")
+    _, run_took = whole.result_of("run")
     found["a run with all labels"] = _measured(whole.cascade(), measured)
     for name, each in found.items():
-        console.print(f"{name}: {each.told}")
+        console.print(f"{name}: {each.line}")
     return _rows(found, turn, labels, (planned, earliest), (took, run_took))
 
 
@@ -113,10 +113,20 @@ def _rows(
     ratio = "never" if earliest is None else f"{earliest:,}, {earliest / planned:.2f} times"
     one, run = took
     return [
-        ("calls saved on the new domain, before -> after one turn", "rises", "", f"{before.told} -> {after.told}"),
+        (
+            "calls saved on the new domain, before -> after one turn",
+            "rises",
+            "",
+            f"{before.line} -> {after.line}",
+        ),
         ("... its certificate, and the labels given on disagreements", "valid", "", f"{valid}, {labels} labels"),
-        ("... a turn with all labels, minus that", "", "3 points", f"{all_labels.told}; {_beside(all_labels, after)}"),
-        ("... a run with all labels, minus that", "", "3 points", f"{whole.told}; {_beside(whole, after)}"),
+        (
+            "... a turn with all labels, minus that",
+            "",
+            "3 points",
+            f"{all_labels.line}; {_beside(all_labels, after)}",
+        ),
+        ("... a run with all labels, minus that", "", "3 points", f"{whole.line}; {_beside(whole, after)}"),
         ("decisions for a first certificate: planned, took", "1.5 times", "", f"{planned:,}, {ratio}"),
         (
             "whole update against whole run, CPU seconds",
@@ -156,7 +166,7 @@ def _measured(cascade: Cascade, rows: Sequence[Record]) -> Measured:
 def _labelled(scene: Scene, turn: dict[str, Any], truth: Mapping[str, str]) -> tuple[dict[str, Any], int]:
     """The last turn after a person has labelled disagreements until they suffice, and how many."""
     labels = scene.label(truth)
-    again, _ = scene.told("update") if labels else (turn, None)
+    again, _ = scene.result_of("update") if labels else (turn, None)
     return (again if again["changed"] else turn), labels
 
 

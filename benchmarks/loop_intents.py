@@ -2,7 +2,7 @@
 
 A fifth of the items are labelled by whoever sent them, new intents among them; a person labels the challengers'
 disagreements until they suffice, and approves what no promotion gate refused. The large model is played: a server that
-answers by the true intent, wrongly for one text in twenty, and with none of these where it is not told of the intent.
+answers by the true intent, wrongly for one text in twenty, and with none of these where it does not know the intent.
 What it and the cascades save is measured on rows that nobody learns. All settings are fixed here before they are read.
 """
 
@@ -65,7 +65,7 @@ def intent_rows(folder: Path, assets: Path, clinc: Path, seed: int) -> list[tupl
         large = f"{{adapter: openai, base_url: '{url}', api_key_env: null, model: played, num_concurrent: 4}}"
         source = _source(folder / "first.csv", rows)
         scene = Scene(folder, assets, VALUES | {"seed": seed, "large": large, "tasks.source": source})
-        scene.told("run")
+        scene.result_of("run")
         found = []
         for turn, fresh in enumerate(later):
             known = [name for each in (first, *later[:turn]) for name in each]
@@ -99,15 +99,15 @@ def _turn(scene: Scene, window: Sequence[tuple[str, str]], seed: int, truth: Map
     """Traffic, its labels, a turn, labels on disagreements, a second one, and approval where it waits for that."""
     order = shuffled((text for text, _ in window), seed, "traffic")
     requests = scene.play([Record(id=text, text=text, label=truth[text]) for text in order])
-    scene.tell(requests, LABELLED)
-    turn, _ = scene.told("update")
+    scene.send_labels(requests, LABELLED)
+    turn, _ = scene.result_of("update")
     labels = scene.label(truth)
     if labels:
-        again, _ = scene.told("update")
+        again, _ = scene.result_of("update")
         turn = again if again["changed"] else turn
     if turn["awaits_approval"]:
         console.print(f"{turn['version']} waits: {turn['reason']}")
-        turn |= scene.told("approve", turn["version"])[0]
+        turn |= scene.result_of("approve", turn["version"])[0]
     return Ended(turn["version"], turn["promoted"], turn["reason"], labels, turn["certificate"])
 
 

@@ -1,4 +1,4 @@
-"""What SIGKILL costs: an update killed at random moments, and a server killed while it is asked and told labels.
+"""What SIGKILL costs: an update killed at random moments, and a server killed while it answers and stores labels.
 
 An update that is killed is started again until it ends, and must end as one that nobody killed. Of a server, all labels
 that it acknowledged must be in the log, and all decisions but those of the last second before a kill.
@@ -48,11 +48,11 @@ console = Console(width=120)
 
 def kill_updates(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str, str, str]]:
     """Kill `kcm update` at so many random moments; the rows of the table."""
-    scene.told("run")
+    scene.result_of("run")
     rows = [row for row in read_reviews(scene.assets) if row.task == "tweets"][:NUM_ROWS]
-    scene.tell(scene.play(rows), LABELLED)
+    scene.send_labels(scene.play(rows), LABELLED)
     scene.save("played")
-    _, taken = scene.told("update")
+    _, taken = scene.result_of("update")
     expected, moments = _ended(scene), random.Random(seed)
     kills = turns = 0
     different: list[str] = []
@@ -65,13 +65,13 @@ def kill_updates(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str
                 break
             _kill(process)
             kills += 1
-        scene.told("update")  # which ends what is left, or finds that nothing is
+        scene.result_of("update")  # which ends what is left, or finds that nothing is
         turns += 1
         found = _ended(scene)
         different += [name for name in expected if found[name] != expected[name]]
         console.print(f"{kills} kills, {turns} turns, different: {', '.join(different) or 'nothing'}")
-    told = f"{kills} kills in {turns} turns of {taken.seconds:.0f} s: different are {', '.join(different) or 'none'}"
-    return [("SIGKILL of an update: champion, networks, R, policy, looks, versions, log", "the same", "", told)]
+    summary = f"{kills} kills in {turns} turns of {taken.seconds:.0f} s: different are {', '.join(different) or 'none'}"
+    return [("SIGKILL of an update: champion, networks, R, policy, looks, versions, log", "the same", "", summary)]
 
 
 def _ended(scene: Scene) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 def kill_servers(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str, str, str]]:
     """Kill a served cascade at so many random moments under load; the rows of the table."""
     if not scene.storage.exists():
-        scene.told("run")
+        scene.result_of("run")
     served = replace(scene, values=SMALL | {"serve.port": free_port()})
     texts = [row.text for row in read_reviews(scene.assets) if row.task == "tweets"][NUM_ROWS : 2 * NUM_ROWS]
     before, moments = watermark_of(served.config), random.Random(seed)
@@ -128,7 +128,8 @@ def kill_servers(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str
                 else:
                     victim = moments.choice(_replicas(process))
                     victim.kill()
-                console.print(f"{number + 1} kills, {len(callers.answered)} requests, {len(callers.told)} labels")
+                labelled = len(callers.acknowledged)
+                console.print(f"{number + 1} kills, {len(callers.answered)} requests, {labelled} labels")
             callers.wait(process)
         time.sleep(2 * COMMIT_S)
     finally:
@@ -145,13 +146,14 @@ def _server_rows(scene: Scene, callers: _Callers, killed: list[float], before: i
     early = [at for at in lost if not any(at <= kill <= at + COMMIT_S for kill in killed)]
     with log_reader(config) as reader:
         gaps = reader.gaps(config.application, before, watermark_of(config))
-    told = f"{len(callers.told)} told, {len(callers.told - labels)} lost in {len(killed)} kills"
+    forgotten = callers.acknowledged - labels
+    summary = f"{len(callers.acknowledged)} acknowledged, {len(forgotten)} lost in {len(killed)} kills"
     answered = (
         f"{len(callers.answered)} requests, {len(lost)} lost, {len(early)} of them not within a second of a kill;"
         f" the log counts {gaps} missing items"
     )
     return [
-        ("SIGKILL of a server: labels acknowledged and lost", "0", "", told),
+        ("SIGKILL of a server: labels acknowledged and lost", "0", "", summary),
         ("SIGKILL of a server: decisions lost that were older than a second", "0", "", answered),
     ]
 
@@ -163,7 +165,7 @@ class _Callers:
     url: str
     texts: list[str]
     answered: dict[str, float] = field(default_factory=dict)  # request -> when its answer came
-    told: set[tuple[str, int, str]] = field(default_factory=set)  # labels that were acknowledged
+    acknowledged: set[tuple[str, int, str]] = field(default_factory=set)  # labels
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -206,7 +208,7 @@ class _Callers:
         label = ("positive", "negative")[number // CALLERS % 2]
         body = {"request_id": request, "labels": [{"item": 0, "label": label}]}
         client.post("/v1/feedback", json=body).raise_for_status()
-        self.told.add((request, 0, label))
+        self.acknowledged.add((request, 0, label))
 
 
 def _replicas(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

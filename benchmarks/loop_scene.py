@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from jobs.commands.serving import Site, served_model
+from jobs.commands.serving.serving import Site, served_model
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Input
 from kcm.config import load_config
@@ -81,7 +81,7 @@ class Scene:
                 cwd=ROOT,
             )
 
-    def told(self, command: str, *words: str) -> tuple[dict[str, Any], Taken]:
+    def result_of(self, command: str, *words: str) -> tuple[dict[str, Any], Taken]:
         """The JSON result of a command, and what it took. RuntimeError where it fails."""
         result = self.folder / "result.json"
         started = time.perf_counter()
@@ -118,17 +118,17 @@ class Scene:
                 requests[replay.answer([Input(Content(row.text), group=row.group) for row in part])] = part
         return requests
 
-    def tell(self, requests: Mapping[str, Sequence[Record]], labelled: int) -> None:
+    def send_labels(self, requests: Mapping[str, Sequence[Record]], labelled: int) -> None:
         """Labels of whoever sent the rows of these requests, for one in `labelled`."""
         new = self.config.update.more_labels if self.config.update else ()
         with self._log() as log:
             for request, rows in requests.items():
-                told = [
+                labels = [
                     Feedback(n, str(row.label), new=row.label in new or None)
                     for n, row in enumerate(rows)
                     if n % labelled == 0
                 ]
-                log.add_feedback(request, None, told)
+                log.add_feedback(request, None, labels)
 
     @contextmanager
     def _log(self) -> Iterator[DecisionLog]:

@@ -43,7 +43,7 @@ from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import SeedInterval, paired_difference, paired_over_seeds
 from kcm.routing.evaluate import EvaluateConfig, evaluate
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.head import fit_head
+from kcm.routing.routers.head import fit_head
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task

@@ -34,8 +34,8 @@ from kcm.encoders import Encoder, TextEncoderConfig
 from kcm.inputs.content import Content, contents
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.batch.encoding import encoded
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.store.artefact import ArtefactStore

@@ -58,7 +58,7 @@ from kcm.tasks.columns import list_column
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.store.storage import Storage
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"

@@ -38,8 +38,8 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.store.features import write_rows
 from pipelines.training.worker import TaskFiles, TrainerConfig, TrainerPlan
 

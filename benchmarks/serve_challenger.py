@@ -4,7 +4,7 @@
 
 A MiniLM encoder, collaborators of the default size, and a log in SQLite; one text after the other, and 32 at once. The
 ways take turns, since the speed of a machine changes. Swaps under load: KCM_RELEASE_CHANGES=50,20 pytest -n0
-tests/integration/test_challenger_served.py.
+tests/integration/serving/test_challenger_served.py.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from ray import serve
 from serve_echo import Echo
 from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 
-from jobs.commands.serving import Site
-from pipelines.cluster import connected
+from jobs.commands.serving.serving import Site
+from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (

@@ -23,8 +23,8 @@ import yaml
 from machine import machine
 
 from pipelines.store.artefact import ArtefactStore, Recipe
-from tests.integration.test_run import spoken_config
-from tests.integration.test_storage import content
+from tests.integration.pipeline.test_run import spoken_config
+from tests.integration.pipeline.test_storage import content
 from tests.object_store import bucket
 from tests.outside import install_extension
 from tests.seaweed import KEY, SECRET, ObjectServer

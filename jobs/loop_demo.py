@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.loop import approve, update
-from jobs.commands.promotion import promote, rollback
-from jobs.commands.serving import served_model
+from jobs.commands.loop.promotion import promote, rollback
+from jobs.commands.loop.turns import approve, update
+from jobs.commands.serving.serving import served_model
 from jobs.exit import reported
 from jobs.options import Debug, JsonFile
 from jobs.views.loop import outcome
@@ -39,7 +39,7 @@ from pipelines.serve.log.decisions import DecisionLog
 
 REQUEST = 64  # sentences of a request
 LABELLED = 5  # one sentence in so many is labelled by whoever sent it
-RATES = (0.0, 0.005, 0.01)  # of disagreement on what is kept, for which the traffic that is needed is told
+RATES = (0.0, 0.005, 0.01)  # of disagreement on what is kept, for which the needed traffic is printed
 
 Say = Callable[[str], None]
 

@@ -1,17 +1,21 @@
-"""Options that commands share, and options made from the fields of a configuration model."""
+"""What commands share: options, the configuration that CONFIG names, and options made from a model's fields."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
 from kcm.config import Config
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
@@ -27,6 +31,22 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 _METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names
 
 ModelT = TypeVar("ModelT", bound=Config)
+
+
+def load(config: Path, overrides: list[str] | None) -> RunConfig:
+    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
+    from kcm.config import parse_config, read_values
+
+    values = read_values(config, overrides or [])  # a missing file is reported before seconds of imports
+    from pipelines.config import RunConfig
+
+    return parse_config(RunConfig, values, where=str(config))
+
+
+def announce(what: str) -> None:
+    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
+    if sys.stderr.isatty():
+        typer.echo(what, err=True)
 
 
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -16,10 +16,10 @@ COMMANDS_HEAD = """# Commands
 Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell. This page
 is printed by `python -m jobs.pages commands`.
 
-Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides, repeatably. All take
-`--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what, where, and
-the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 130 interrupted, 143 terminated by SIGTERM (start again to
-continue).
+Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides; it can be repeated. All
+take `--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what,
+where, and the fix. Exit codes: 0 done, 1 a bug, 2 a user error, 130 interrupted, 143 terminated by SIGTERM (start again
+to continue).
 """
 GLOSSARY_HEAD = """# Glossary
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jobs.commands.serving import Site, served_folder, served_model, serving
+from jobs.commands.serving.serving import Site, served_folder, served_model, serving
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
@@ -32,7 +32,7 @@ def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
     Gives the content of loop.json. Raises KcmError as the command fails.
     """
-    from jobs.commands.loop import update as take_turn
+    from jobs.commands.loop.turns import update as take_turn
 
     return take_turn(_config(config, overrides))
 

@@ -212,8 +212,8 @@ FAMILIES: Mapping[str, Family] = {
                 "confidence": "kcm.cascade.scores:Confidence",
                 "margin": "kcm.cascade.scores:Margin",
                 "entropy": "kcm.cascade.scores:Entropy",
-                "deferral": "kcm.cascade.deferral:Deferral",
-                "signals": "kcm.cascade.signals:Signals",
+                "deferral": "kcm.cascade.fitted.deferral:Deferral",
+                "signals": "kcm.cascade.fitted.signals:Signals",
             },
         ),
     )
@@ -262,7 +262,7 @@ class Component(Config):
     def _by_tag(cls) -> dict[str, type[Component]]:
         found = {}
         for each in cls.family.known():
-            with suppress(ConfigError):  # of a broken package; whoever names its component is told
+            with suppress(ConfigError):  # of a broken package; naming its component raises it
                 found[each.tag] = cls.family.load(each.path)
         return found
 

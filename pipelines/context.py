@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.storage import Storage
 
 if TYPE_CHECKING:  # actors do without databases and MLflow
     from kcm.large.response_cache import ResponseStore
-    from pipelines.tracking import Tracking
+    from pipelines.tracking.tracking import Tracking
 
 
 @dataclass

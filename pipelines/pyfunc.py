@@ -26,7 +26,7 @@ from kcm.bundle.runtime import probe_of
 from kcm.config import Config, parse_config
 from kcm.inputs.vectors import FEATURES
 from kcm.large import UpstreamConfig
-from pipelines.tracking import Tracking
+from pipelines.tracking.tracking import Tracking
 
 _PARTS = {"text": DataType.string, "image": DataType.binary, FEATURES: Array(DataType.double)}
 _NUMBERS = {"confidence", "gate_score", "cost_s"}

@@ -12,7 +12,7 @@ from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
 from pipelines._mlflow_private import aliased_in
-from pipelines.tracking_config import DIGEST_TAG, SQLITE
+from pipelines.tracking.config import DIGEST_TAG, SQLITE
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: where its answer lies at hand, it is not asked
     from mlflow.entities.model_registry import ModelVersion
@@ -32,7 +32,7 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
     key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
     folder = root / version / key
     if not folder.exists():
-        from pipelines.tracking import fetch_model
+        from pipelines.tracking.tracking import fetch_model
 
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
 def fetch(source: str) -> Path:
     """The bundle of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`, for `kcm.load`.
 
-    The registry is the one that MLflow is told of (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
+    The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), else that of the
     runs in `storage` here. Copies are kept in KCM_CACHE, else in the user's cache folder.
     """
     model = source.removeprefix(SCHEME)

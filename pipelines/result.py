@@ -21,7 +21,7 @@ from pipelines.context import Context
 from pipelines.loop.promotion.champion import Pointer
 from pipelines.loop.promotion.gates import PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.tracking import Tracking, registered_version
+from pipelines.tracking.tracking import Tracking, registered_version
 
 
 def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:

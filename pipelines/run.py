@@ -12,7 +12,7 @@ from rich.markup import escape
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from kcm.retrieval.search import RetrievalConfig
-from pipelines.cluster import connected
+from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.logs import log_url
@@ -33,7 +33,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_er
 from pipelines.store.files import StorageError
 from pipelines.store.lease import leased, refuse_while_held
 from pipelines.store.upkeep import CLEANING
-from pipelines.tracking import Tracking
+from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
@@ -47,10 +47,10 @@ def run(
     A whole run writes `runs/<name>/result.json` below the storage path, whose path is the result's `result_path`.
     `promote` says whether its version becomes the champion; without it the first one does that is certified to save
     something, and a later one that is not worse: see `Register.publish`.
-    LockedError while another process runs the same name on the same storage path.
+    Raises LockedError while another process runs the same name on the same storage path.
     """
     stages = [stage.of(config) for stage in STAGES]
-    if config.tasks.source.opens_quickly:  # what is wrong with a file is told before a cluster is started
+    if config.tasks.source.opens_quickly:  # a faulty file is reported before a cluster is started
         config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
         section = config.model_dump(mode="json", exclude={"cluster", "tracking", "serve", "update", "costs"})
@@ -110,7 +110,7 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
         try:
             yield context
         except BaseException:
-            with suppress(StorageError):  # what stopped the run is told, not what followed from it
+            with suppress(StorageError):  # the error that stopped the run is raised, not one that follows from it
                 _keep_results(store, folder)
             raise
         _keep_results(store, folder)

@@ -10,12 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import LargeConfig
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
 
 # The keys that `pipelines.config.RunConfig` adds.
 TRAINED_BY = frozenset(

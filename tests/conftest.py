@@ -39,8 +39,8 @@ def cluster_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterator[None]:
     """The one local Ray cluster of the session, whose processes know the object server should a test start it."""
-    from pipelines.cluster import connected
-    from pipelines.cluster_config import ClusterConfig
+    from pipelines.cluster.config import ClusterConfig
+    from pipelines.cluster.connection import connected
     from pipelines.serve.deploy.app import prepare_environment
 
     prepare_environment()

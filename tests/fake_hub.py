@@ -1,4 +1,4 @@
-"""A model hub on this machine that does as it is told."""
+"""A model hub on this machine, scripted by the test."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import pytest
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
 from tests.notebooks import EXAMPLES, executed
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def champion(loadable: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # type: ignore[type-arg]
-    """A registry that MLflow has been told of, whose champion of `reviews` is a tiny bundle."""
+    """A registry that MLflow points to, whose champion of `reviews` is a tiny bundle."""
     folder = loadable[0].write(tmp_path / "bundle")
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="reviews", key="key")
     set_champion(tracking.uri, "reviews", register_model(tracking, "reviews", folder, "fingerprint"))

@@ -33,7 +33,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_uv_is_told_of_indexes_wheels_and_certificates(script: ModuleType) -> None:
+def test_uv_gets_indexes_wheels_and_certificates(script: ModuleType) -> None:
     assert script.as_uv_knows_them(script.parsed(LISTED)) == {
         "UV_DEFAULT_INDEX": "https://env/simple",
         "UV_INDEX": "https://one https://two",

@@ -1,1 +1,1 @@
-"""One module for each command of `kcm`: what it does, apart from how it is called and shown."""
+"""The commands of `kcm`: what each does, and in `cli.py` of its folder how it is called and what it prints."""

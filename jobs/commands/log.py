@@ -81,7 +81,7 @@ def forget(
 ) -> None:
     """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
 
-    Their units leave the memory of the model with the next `kcm update`; told is who still holds them.
+    Their units leave the memory of the model with the next `kcm update`; the result says who still holds them.
     """
     with reported(json, debug) as result:
         from pipelines.serve.log.forgetting import forget_caller, forget_request
@@ -159,7 +159,7 @@ def _told_of_holders(
 
 def _log_of(config: Path, overrides: list[str] | None) -> tuple[str, str]:
     """The URL of the log of a run's service, and the application whose decisions they are."""
-    from jobs.commands.serving import Site
+    from jobs.commands.serving.serving import Site
     from kcm.config import load_config
     from pipelines.config import RunConfig
 

@@ -31,9 +31,9 @@ def explanation_view(explanation: Explanation, label_names: Sequence[str], top: 
     tables = (
         part for name, reasons in explanation.reasons.items() for part in reasons_view(name, reasons, label_names)
     )
-    heeded = [f"words that the judge heeds: {words}"] if words else []
+    shaded = [f"words that the judge heeds: {words}"] if words else []
     gate = [] if explanation.gate is None else _gate(explanation.gate)
-    return Group(headline, *heeded, *gate, *tables)
+    return Group(headline, *shaded, *gate, *tables)
 
 
 def reasons_view(name: str, reasons: Reasons, label_names: Sequence[str]) -> tuple[str, Table | str]:

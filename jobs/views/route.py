@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.views.table import line, percent, plain_table
 from kcm.report.reading import routed
 from kcm.report.words import headline, promise
-from kcm.routing.inputs import Progress
+from kcm.routing.routers.inputs import Progress
 
 Numbers = Mapping[str, Any]
 

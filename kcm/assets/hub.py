@@ -108,5 +108,5 @@ def _run(
 def _environment() -> dict[str, str]:
     limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "10", "HF_HUB_ETAG_TIMEOUT": "10"}
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    plain = {"HF_HUB_DISABLE_XET": "1"}  # its transfers heed none of the time-outs above
+    plain = {"HF_HUB_DISABLE_XET": "1"}  # its transfers ignore the time-outs above
     return {**limits, **os.environ, **quiet, **plain}

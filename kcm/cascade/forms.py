@@ -36,7 +36,7 @@ class GateHead(Protocol):
     def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
         """Gate score [N]; larger is surer.
 
-        `deferral_weight` is the price of a large call, in accuracy, to a head that heeds it.
+        `deferral_weight` is the price of a large call, in accuracy, to a head that uses it.
         """
         ...
 

@@ -34,7 +34,7 @@ class Gate:
     """The gate of a policy; search, certificate and serving call the same `score`.
 
     `head` is what was fitted on validate, None for a gate that has nothing to fit. `deferral_weight` is the price of a
-    large call in accuracy, heeded by the gate `deferral` alone. Heads see logits over the temperature, and are to be
+    large call in accuracy, used by the gate `deferral` alone. Heads see logits over the temperature, and are to be
     fitted on them.
     """
 

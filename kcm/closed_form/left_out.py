@@ -52,7 +52,7 @@ def streamed_ridge_left_out(
 ) -> LeftOutRidge:
     """As `ridge_left_out`, of inputs that are read twice, chunk by chunk: memory goes with P^2, time with N P^2.
 
-    `read` gives the inputs [n, P] at positions [n]. `progress` is told of rows read, of all that will be.
+    `read` gives the inputs [n, P] at positions [n]. `progress` is called with the rows read so far and in all.
     """
     num_rows, chunks = len(targets_NK), list(_chunks(units, len(targets_NK)))
     mean_K = targets_NK.mean(0)

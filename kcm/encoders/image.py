@@ -93,7 +93,7 @@ class ImageEncoder:
         self._network: Network = (
             OnnxNetwork(export / NETWORK) if export else TorchNetwork(_module(config, model_path), device)
         )
-        # A dynamic scale of int8 is that of all pictures of a run: each has one of its own.
+        # Dynamic int8 quantisation has one scale per call: with one picture per call, features depend on no other.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._network({_PIXELS: np.zeros((1, self._side, self._side, 3), dtype=np.uint8)}).shape[1]
 

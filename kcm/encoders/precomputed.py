@@ -24,7 +24,8 @@ class PrecomputedConfig(EncoderConfig):
     """Vectors of the rows themselves: one column with a list of numbers, or several columns with a number each."""
 
     reads: ClassVar[frozenset[Part]] = VECTOR
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})  # decide nothing, or by the rows
+    # Without effect on the vectors, or given by the rows.
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})
 
     column: str | None = Field(default=None, description="Column with a list of numbers, all of one length.")
     columns: tuple[str, ...] = Field(

@@ -24,7 +24,7 @@ from kcm.encoders.tokens import FastTokens, Tokenizer, runs, tokens_of
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part, contents
 
-if TYPE_CHECKING:  # an exported network does without torch
+if TYPE_CHECKING:  # an exported network needs no torch
     from kcm.encoders.text_network import TextNetwork
 
 # A tokenizer is either whole in tokenizer.json, or lies in the files of its slow form.
@@ -122,7 +122,7 @@ class TextEncoder:
         else:
             self._tokens = FastTokens.read((export / _TOKENIZER).read_text(encoding="utf-8"), config.max_length)
             self._network = OnnxNetwork(export / NETWORK)
-        # A dynamic scale of int8 is that of all texts of a run: each has one of its own, or features depend on company.
+        # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._network(self._tokens.batch(self._tokens.encode(["a text"]))).shape[1]
 
@@ -159,7 +159,7 @@ def _module(config: TextEncoderConfig, model_path: Path, tokens: Tokenizer) -> T
     prompt, num_skipped = conventions.prompt(config.prompt), 0
     if conventions.skip_prompt and prompt:
         (ids, _), (alone, _) = tokens.encode([prompt, ""])
-        ends = len(alone) > 0 and ids[-1] == alone[-1]  # by a token that stands behind any text
+        ends = len(alone) > 0 and ids[-1] == alone[-1]  # the tokenizer ends every text with this token
         num_skipped = len(ids) - ends
     return build_text_network(
         model_path, conventions, config.precision, num_skipped=num_skipped, truncate_dim=config.truncate_dim
@@ -192,10 +192,10 @@ def text_identity(config: TextEncoderConfig, model_path: Path) -> str:
 
 
 def _unusual(config: TextEncoderConfig, conventions: Conventions) -> str:
-    """What an identity says of conventions beyond the pooling; nothing where they change nothing."""
+    """What an identity says of conventions beyond the pooling; empty for those that have no effect on the vectors."""
     prompt = conventions.prompt(config.prompt)
     steps = [f"{step.kind} {step.config}" for step in conventions.steps]
-    while steps and steps[-1].startswith("Normalize"):  # vectors become unit vectors anyway
+    while steps and steps[-1].startswith("Normalize"):  # every encoder's vectors are normalised at the end
         steps.pop()
     facts = {
         "steps": steps,
@@ -208,7 +208,7 @@ def _unusual(config: TextEncoderConfig, conventions: Conventions) -> str:
 
 
 def _tokenizer(config: TextEncoderConfig, model_path: Path) -> Tokenizer:
-    from transformers import AutoTokenizer  # an exported network does without
+    from transformers import AutoTokenizer  # an exported network needs no transformers
 
     folder = model_path / _conventions(config, model_path).backbone
     try:

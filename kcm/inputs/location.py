@@ -102,7 +102,7 @@ class Location:
     def stamp(self) -> str | None:
         """What is another when the content may be: size, times and inode of a file here, the entity tag of an object.
 
-        None where that cannot be told: the file was changed a moment ago, or its store gives no tags.
+        None where that cannot be known: the file was changed a moment ago, or its store gives no tags.
         """
         if self.is_local:
             with naming_location(self):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from kcm.tasks.hashing import draw
+
 
 def assign_folds(labels_N: np.ndarray, groups_N: Sequence[str], num_folds: int, seed: int) -> np.ndarray:
-    """The fold of every row, int [N]: groups are dealt out in turn, ordered by their smallest label and then by hash.
+    """The fold of every row, int [N]: groups are dealt out in turn, ordered by their smallest label and then by draw.
 
     There are at most as many folds as groups.
     """
     smallest: dict[str, int] = {}
     for label, group in zip(labels_N.tolist(), groups_N, strict=True):
         smallest[group] = min(label, smallest.get(group, label))
-    ordered = sorted(smallest, key=lambda group: (smallest[group], _hash(seed, group)))
+    ordered = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
     folds = {group: position % num_folds for position, group in enumerate(ordered)}
     return np.array([folds[group] for group in groups_N])
-
-
-def _hash(seed: int, group: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0fold\0{group}".encode(), digest_size=8).digest()

@@ -105,7 +105,7 @@ def _path(
     if len(present) == 1:
         yield from ((c, _constant(present[0], num_classes, features_ND.shape[1])) for c in strengths)
         return
-    from sklearn.linear_model import LogisticRegression  # a second that only who fits has to wait
+    from sklearn.linear_model import LogisticRegression  # takes a second to import, and only fitting needs it
 
     model = LogisticRegression(max_iter=1000, warm_start=True)
     for c in strengths:

@@ -25,14 +25,14 @@ from kcm.learners.config import LearnerConfig
 from kcm.learners.ranks import Ranks
 
 TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
-_ROWS_AT_ONCE = 1024  # whose expanded inputs are in memory together
+_ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 
 
 class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    Of the `distill` section it heeds `large_weight` and `large_confidence`; of `train` nothing but `window`. Rows
-    without a label it leaves out. With mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304,
+    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` only `window`. Rows without a
+    label are left out. With mixing, one interval of degree 1 is best: `network: {hidden: [], mixing: 2304,
     grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`; more projections are worth more than more splines.
     Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
     some 4 P^3 operations. `network: {hidden: [], basis: quadratic, mixing: 2688}` folds the linear parts of such
@@ -135,7 +135,7 @@ class Analytic(Learner):
         self.sums = part
 
     def grow(self, collaborator: Collaborator) -> None:
-        """New labels have been the target of no row."""
+        """Extend the sums to new labels, which no row has had so far."""
         if self.sums is not None:
             self.sums = self.sums.grown(collaborator.num_labels)
 

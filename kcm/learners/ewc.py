@@ -1,11 +1,11 @@
-"""Elastic weight consolidation: parameters that old tasks need move against a spring (arXiv 1612.00796).
+"""Elastic weight consolidation: a quadratic penalty holds what old tasks need near its old values (arXiv 1612.00796).
 
     L = loss of the stream + strength / 2 * sum_t sum_i F_ti (theta_i - theta_ti)^2
 
 with theta_t the parameters after task t and F_t the diagonal of its Fisher information there (equation 3). The sum
 over tasks is a quadratic, so two tensors hold it: A = sum_t F_t and b = sum_t F_t theta_t, whose gradient is
-strength * (A theta - b). The online variant (arXiv 1805.06370, section 4) has one spring, at the latest parameters:
-A = decay * A + F_t, b = A theta_t.
+strength * (A theta - b). The online variant (arXiv 1805.06370, section 4) has one penalty, around the latest
+parameters: A = decay * A + F_t, b = A theta_t.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class EwcConfig(LearnerConfig):
     fisher: FisherKind = Field(
         "exact", description="Fisher over all labels by their probability, or of the true label alone."
     )
-    online: bool = Field(False, description="One spring at the latest parameters, instead of one per task.")
+    online: bool = Field(False, description="One penalty around the latest parameters, instead of one per task.")
     decay: float = Field(1.0, gt=0, le=1, description="What the online variant multiplies earlier tasks by.")
 
     def build(self, seed: int) -> Learner:
-        """A fresh learner without springs."""
+        """A fresh learner without a penalty."""
         return Ewc(self.strength, self.fisher, online=self.online, decay=self.decay)
 
 
@@ -54,7 +54,7 @@ class Ewc(Learner):
             parameter.grad += self.strength * (stiffness * parameter - self._pull[name])
 
     def grow(self, collaborator: Collaborator) -> None:
-        """No spring holds the outputs of new labels."""
+        """Extend the quadratic to the outputs of new labels, which no penalty holds."""
         for name, parameter in collaborator.named_parameters():
             if name in self._stiffness:
                 self._stiffness[name] = resized(self._stiffness[name], len(parameter))
@@ -62,7 +62,7 @@ class Ewc(Learner):
 
     @torch.no_grad()
     def end_task(self, learned: LearnedTask) -> None:
-        """Attach a spring to the finished parameters; rows without labels say nothing of how stiff it is."""
+        """Add the penalty around the finished parameters; rows without labels say nothing of the Fisher information."""
         if not learned.num_rows:
             return
         fisher = _fisher(learned, self.fisher)

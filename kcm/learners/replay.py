@@ -1,7 +1,7 @@
 """Experience replay: every batch is joined by remembered rows (Chaudhry et al., arXiv 1902.10486).
 
 All learners with a memory may take the asymmetric cross-entropy of ER-ACE (Caccia et al., arXiv 2104.05025) for what
-labels cost: new rows push the logits of old labels down no more, since only remembered rows are told apart among all.
+labels cost: new rows no longer push the logits of old labels down; the loss of remembered rows alone is over all.
 
     row of the stream    CE over its task's labels, and over old ones with logits lowered by `margin`
     remembered row       CE over all labels seen so far

@@ -1,11 +1,12 @@
-"""Synaptic intelligence: parameters that lowered the loss of old tasks move against a spring (arXiv 1703.04200).
+"""Synaptic intelligence: a quadratic penalty on moving what lowered the loss of old tasks (arXiv 1703.04200).
 
     L = loss of the stream + strength * sum_i Omega_i (theta_i - theta*_i)^2         (equation 4)
     omega_i = sum over steps of -g_i * (change of theta_i)                            (equation 3)
     Omega_i += max(0, omega_i) / ((change of theta_i over the task)^2 + damping)      (equation 5)
 
 with g the gradient of the stream's loss over the rows of all ranks, before the penalty's is added, and the change that
-the optimiser really made. A negative omega_i, a parameter that worked against the loss, would make the spring push.
+the optimiser really made. A negative omega_i, of a parameter that raised the loss, counts as 0: its penalty would
+reward moving away.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Si(Learner):
         self._before = {}
 
     def grow(self, collaborator: Collaborator) -> None:
-        """Springs hold every parameter where the task begins, those of new outputs with no strength."""
+        """Penalise changes from where the task begins; the parameters of new outputs have importance 0."""
         for name, parameter in collaborator.named_parameters():
             if name in self._anchor:
                 self._anchor[name] = parameter.detach().clone()

@@ -25,7 +25,7 @@ from kcm.learners.ranks import Ranks
 class SldaConfig(LearnerConfig):
     """Streaming linear discriminant analysis in closed form; needs `network.hidden: []` and `network.scaling: unit`.
 
-    It learns from labels alone: of `distill` it heeds nothing. All classes have equal priors.
+    It learns from labels alone: it uses nothing of `distill`. All classes have equal priors.
     """
 
     shrinkage: float = Field(

@@ -41,7 +41,7 @@ def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
     correct_N = np.asarray(correct, dtype=bool)
     if correct_N.all() or not correct_N.any():
         return None
-    from sklearn.metrics import roc_auc_score  # a second that replicas and workers do not have to wait
+    from sklearn.metrics import roc_auc_score  # takes a second to import, and replicas and workers do not need it
 
     return float(roc_auc_score(correct_N, np.asarray(score, dtype=np.float64)))
 

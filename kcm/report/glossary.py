@@ -56,7 +56,7 @@ def meaning_of(term: str) -> str:
 
 
 def words() -> dict[str, str]:
-    """The words of the house, with their meanings."""
+    """The terms of this project, with their meanings."""
     return {str(word): str(meaning) for word, meaning in _written()["words"].items()}
 
 

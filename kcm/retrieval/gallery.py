@@ -6,7 +6,7 @@ item first. The prompt modes are
 
     none   the large model alone scores the whole gallery: large-only
     hard   it scores the small model's first k alone: the candidate list of a hard prompt
-    soft   the same, its scores and the small model's standardised within the query and added: it is told these
+    soft   the same, its scores and the small model's standardised within the query and added, as a soft prompt does
 
 The cost of an answer is the number of pairs that the large model scores for it.
 Shapes: Q queries, G items of the gallery, K = k.

@@ -16,9 +16,9 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 from kcm.metrics.intervals import resampled_difference, resampled_mean
 from kcm.metrics.routing import oracle_router
-from kcm.routing.head import fit_head
-from kcm.routing.inputs import Progress, RouterInputs, silent, word_inputs
-from kcm.routing.signals import fit_route, score_route
+from kcm.routing.routers.head import fit_head
+from kcm.routing.routers.inputs import Progress, RouterInputs, silent, word_inputs
+from kcm.routing.routers.signals import fit_route, score_route
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 

@@ -21,8 +21,8 @@ from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.config import RequestConfig, RouteColumns, RouteGateChoice
-from kcm.routing.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
-from kcm.routing.router import Router
+from kcm.routing.routers.inputs import NO_ENCODER, Progress, RouterInputs, find_encoder, router_inputs, silent
+from kcm.routing.routers.router import Router
 from kcm.routing.splits import with_splits
 from kcm.routing.table import RoutingTable, read_table
 

@@ -15,10 +15,10 @@ from kcm.errors import DataError
 from kcm.routing.cells import Cells, read_columns
 from kcm.routing.config import ReplayColumns
 from kcm.routing.frame import RoutingFrame, named_columns
-from kcm.routing.head import fit_head
-from kcm.routing.inputs import RouterInputs
 from kcm.routing.replay import Floats, LoggedTraffic, Side, thresholds_by_share
-from kcm.routing.router import Router
+from kcm.routing.routers.head import fit_head
+from kcm.routing.routers.inputs import RouterInputs
+from kcm.routing.routers.router import Router
 from kcm.routing.table import RoutingTable, read_inputs
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the rows, that are kept where no threshold is given

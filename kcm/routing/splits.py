@@ -56,7 +56,7 @@ def folds(names: Sequence[str], num_folds: int, seed: int) -> NDArray[np.int64]:
     size = np.bincount(code)
     fold_of_unit, rows_in_fold = np.empty(len(units), dtype=np.int64), np.zeros(num_folds, dtype=np.int64)
     order = np.random.default_rng(seed).permutation(len(units))
-    for unit in order[np.argsort(-size[order], kind="stable")]:  # large ones first, or they would tip a full fold
+    for unit in order[np.argsort(-size[order], kind="stable")]:  # large ones first: late, they would overfill a fold
         fold_of_unit[unit] = rows_in_fold.argmin()
         rows_in_fold[fold_of_unit[unit]] += size[unit]
     return np.asarray(fold_of_unit[code])

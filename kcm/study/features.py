@@ -12,7 +12,7 @@ from kcm.encoders import Encoder
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
 
-_CHUNK = 512  # rows between two signs of life
+_CHUNK = 512  # rows between two updates of the progress
 
 
 def cached_features(

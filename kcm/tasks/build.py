@@ -350,7 +350,7 @@ class _Rows:
             yield ShardPlan(task, shard, tuple(pieces))
 
     def summary(self, num_bad: int, num_overlapping: int) -> Summary:
-        """What a person is told of the rows."""
+        """The figures on the rows that a run prints."""
         placement, cells = self.placement, self.cells
         labels: Counter[str] = Counter(dict.fromkeys(placement.labels, 0))
         for (_, _, label), count in cells.items():

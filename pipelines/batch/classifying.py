@@ -21,8 +21,8 @@ from kcm.large import LargeConfig, LinearHead
 from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
 from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.pool import Took, elsewhere, map_shards
-from pipelines.cluster_config import ClusterConfig
+from pipelines.batch.pool import Took, map_shards, run_remotely
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
@@ -115,7 +115,7 @@ def classify(
 ) -> tuple[dict[str, Path], LinearHead]:
     """A file with the answers to the rows of every shard of features: the files by name, and the head."""
     fitted: FittedHead
-    (fitted,) = elsewhere(fit_rows, (large, num_labels, seed, list(sources.values())))
+    (fitted,) = run_remotely(fit_rows, (large, num_labels, seed, list(sources.values())))
     made, _ = map_shards(
         sources,
         Classify,

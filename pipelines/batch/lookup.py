@@ -1,12 +1,12 @@
 """Recorded answers to the rows of a sequence: both are dealt out by a hash of the id and joined part by part.
 
-Neither the answers nor the rows are ever in one memory. With some million in a part, there are
+Neither all answers nor all rows are ever in one memory. A part holds about a million rows:
 
     answers/0007.parquet   the answers whose ids have this hash
     places/0007.parquet    shard and position of the rows whose ids have it
     joined/0007.parquet    the answers with shard and position, in that order
 
-and the answers of a shard are its share of every joined part.
+The answers of a shard are its share of every joined part.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.pool import Took, elsewhere, map_shards, num_rows
-from pipelines.cluster_config import ClusterConfig
+from pipelines.batch.pool import Took, map_shards, num_rows, run_remotely
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers, over_labels
 from pipelines.store.storage import Storage
@@ -91,10 +91,10 @@ def look_up(
         (_Recorded(large, tuple(answer_names)), answers, num_parts),
         (_Places(tuple(shards)), places, num_parts),
     ]
-    elsewhere(_deal, *dealing)
+    run_remotely(_deal, *dealing)
     joined.mkdir(exist_ok=True)
     parts = [joined / _part(number) for number in range(num_parts)]
-    elsewhere(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
+    run_remotely(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
     storage.keep(joined)
     return map_shards(
         sources,

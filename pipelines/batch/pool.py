@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcm.errors import ArtefactError, DataError, KcmError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.storage import Storage
 
@@ -233,10 +233,10 @@ def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
             joins.append(join)
 
 
-def elsewhere(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
-    """The results of a function for the arguments of each call, by other processes of this node, which sees its files.
+def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+    """The results of a function for the arguments of each call, by other processes of this node, which see its files.
 
-    There are as many at a time as this process has cores. In this process where there is no cluster.
+    There are as many at a time as this process has cores. Without a cluster it runs in this process.
     """
     if not ray.is_initialized():
         return [function(*arguments) for arguments in calls]

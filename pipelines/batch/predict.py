@@ -35,8 +35,8 @@ from kcm.large.coverage import Coverage
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pool import silence_ray_data
 from pipelines.batch.rowwriter import writing
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected
 from pipelines.progress import Reporter
 
 CHUNK_SIZE = 256  # rows that are read together

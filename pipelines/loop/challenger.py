@@ -34,7 +34,7 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
-from pipelines.tracking import PARENT_TAG, Tracking
+from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 

@@ -72,7 +72,7 @@ def opened_inbox(config: RunConfig, *, ask: bool = True) -> Iterator[Inbox]:
     """The inbox of the challenger that labels are asked for, with all that is drawn in it.
 
     The first time opens a look of the lineage's ledger, which all labels of this challenger share. Raises DataError
-    where no labels are asked for. From then on the service asks for them, too, unless told not to `ask`.
+    where no labels are asked for. From then on the service asks for them, too, unless `ask` is false.
     """
     state = LoopState.of(config)
     challenger = challenger_of(config, state)

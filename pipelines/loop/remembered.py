@@ -1,4 +1,4 @@
-"""Who still holds what the log was told to forget: versions that learned it, and artefacts with its rows.
+"""Who still holds what was deleted from the log: versions that learned it, and artefacts with its rows.
 
 The next update trains without it. What earlier versions hold stays until their artefacts are deleted.
 """

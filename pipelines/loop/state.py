@@ -1,4 +1,4 @@
-"""What the loop remembers of an application, and `loop.json`, which tells it to people and other programs."""
+"""What the loop remembers of an application, and `loop.json`, which shows it to people and other programs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
-if TYPE_CHECKING:  # which takes seconds to import, and a turn without work does without
+if TYPE_CHECKING:  # takes seconds to import, and a turn without work does not need it
     from pipelines.loop.certify.inbox import GivenLabels
     from pipelines.loop.challenger import BuiltChallenger
     from pipelines.loop.promotion.gates import PromotionGate, Verdict

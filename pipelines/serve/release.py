@@ -32,7 +32,7 @@ class Challenger(Config):
     stage: int = Field(default=0, ge=0, description="Stage of the canary, which the log names.")
     leased: bool = Field(
         default=False,
-        description="Whether the trial ends by itself, once the log holds no signs of life of it any more.",
+        description="Whether the trial ends by itself, once its heartbeats in the log have ended.",
     )
 
     @model_validator(mode="after")
@@ -49,8 +49,8 @@ class Challenger(Config):
     def answers(self, caller: str | None, request_id: str) -> bool:
         """Whether it is this caller's version; whoever has it at one share has it at any larger one.
 
-        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be told
-        apart, so each of their requests, whose id the service has drawn, counts as a caller of its own.
+        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be
+        distinguished, so each of their requests, whose id the service has drawn, counts as a caller of its own.
         """
         who = f"caller {caller}" if caller is not None else f"request {request_id}"
         drawn = hmac.digest(self.version.encode(), who.encode(), "sha256")

@@ -40,7 +40,7 @@ from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
-from pipelines.batch.pool import elsewhere
+from pipelines.batch.pool import run_remotely
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
@@ -136,12 +136,12 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        (certify_rows,) = elsewhere(certify_fingerprint, (features,))
+        (certify_rows,) = run_remotely(certify_fingerprint, (features,))
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
             given = (name, tuned, features, outcomes, self.certificate, spend, attempt.folder / name)
-            ((result[name], report[name]),) = elsewhere(measure, given)
+            ((result[name], report[name]),) = run_remotely(measure, given)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
 

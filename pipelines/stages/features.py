@@ -13,7 +13,7 @@ from kcm.large import LargeConfig
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.pool import elsewhere, place
+from pipelines.batch.pool import place, run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe
@@ -44,7 +44,7 @@ class Encoding(Plan):
         made = encode_shards(context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
         place(made, attempt.folder)
         tasks = [task_shards(attempt.folder, number) for number in range(len(sequence.names.tasks))]
-        elsewhere(_write_indices, (tasks,))
+        run_remotely(_write_indices, (tasks,))
         write_runtime(attempt.folder, encoder.in_use)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:

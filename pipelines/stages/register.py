@@ -17,7 +17,7 @@ from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
-from pipelines.batch.pool import elsewhere
+from pipelines.batch.pool import run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import GateConfig, UpdateConfig
 from pipelines.loop.logs import log_watermark
@@ -34,7 +34,7 @@ from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"
@@ -81,7 +81,7 @@ class Register(Stage, Plan):
         evaluated: EvaluatedArtefact,
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
-        elsewhere(_write_bundle, (self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated))
+        run_remotely(_write_bundle, (self, attempt.folder / BUNDLE, features, outcomes, tuned, evaluated))
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Register the bundle, and make it the champion where nothing speaks against it.

@@ -71,7 +71,7 @@ class Measuring(Plan):
     retrieval: RetrievalConfig
     certificate: CertificateConfig
     search: Search
-    small: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
+    small: EncoderConfig = Field(exclude=True)  # identified by the fingerprints of the artefacts read
     large: EncoderConfig = Field(exclude=True)
 
     def write(

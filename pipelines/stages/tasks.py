@@ -22,7 +22,7 @@ from kcm.tasks.build import write_sequence
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Source
 from pipelines.batch.lookup import coverage
-from pipelines.batch.pool import elsewhere
+from pipelines.batch.pool import run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.data.known_sources import KnownSource
 from pipelines.data.passes import workers_of
@@ -66,7 +66,7 @@ class Tasks(Stage):
     tune: TuneConfig
 
     def build(self, done: Mapping[str, Artefact], context: Context) -> Artefact:
-        """The artefact. Its rows are written before it has a name, which is made of them; once for the same files."""
+        """The artefact. Its rows are written first, since their digest names it; the same files are read only once."""
         try:
             return super().build(done, context)
         finally:
@@ -140,7 +140,7 @@ class Tasks(Stage):
         if context.store.control.get(checked := f"answered/{artefact.fingerprint}-{table[:16]}"):
             return
         shards = tuple(artefact.all_shards.values())
-        (found,) = elsewhere(coverage, (self.large, artefact.names.answers, shards))
+        (found,) = run_remotely(coverage, (self.large, artefact.names.answers, shards))
         found.require(self.large.location, "Add their answers to the table, or take the rows out")
         context.store.control.create(checked, b"")
 

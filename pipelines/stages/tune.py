@@ -31,8 +31,8 @@ from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.training.trainer import TrainConfig
 from kcm.tasks import TasksConfig
-from pipelines.batch.pool import elsewhere
-from pipelines.cluster_config import CPUS_PER_TRIAL
+from pipelines.batch.pool import run_remotely
+from pipelines.cluster.config import CPUS_PER_TRIAL
 from pipelines.context import Attempt, Context
 from pipelines.progress import polled
 from pipelines.stages.stage import Plan, Stage
@@ -158,7 +158,7 @@ class Tune(Stage, Plan):
                 found = _search(trial_plan, self, context, scratch, points)
             _record(found, attempt.fingerprint, context)
             best = _best(found)
-            elsewhere(TrialPlan.write_best, (trial_plan, attempt.folder / name, Choice(**best["params"])))
+            run_remotely(TrialPlan.write_best, (trial_plan, attempt.folder / name, Choice(**best["params"])))
             trials += found
         write_json(attempt.folder / TRIALS, trials)
         started = earlier.fingerprint if earlier else None

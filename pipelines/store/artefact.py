@@ -247,7 +247,7 @@ class ArtefactStore:
         """The artefact of a recipe, and whether it was there already.
 
         `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` is there again if it is
-        interrupted, on any node where the storage was told to keep it. LockedError while another process writes the
+        interrupted, on any node where the storage keeps it. Raises LockedError while another process writes the
         same artefact.
         """
         if found := self.find(recipe):

@@ -1,4 +1,4 @@
-"""Leases: one writer at a time, so that no work is done twice; a second one is told who the first is.
+"""Leases: one writer at a time, so that no work is done twice; the error of a second one names the first.
 
 A lease saves work, it is not what keeps results right: a process may sleep through its own lease. What a writer
 publishes under a lease is therefore created if absent or swapped by version, see `pipelines.store.control`. Every new

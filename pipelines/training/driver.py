@@ -14,9 +14,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from kcm.errors import KcmError
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.signals import handlers_restored
 from pipelines.progress import Bar, polled
-from pipelines.signals import handlers_restored
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files, StorageError
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, WorkerPlan, train_worker

@@ -18,7 +18,7 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.search import Scope, SearchResult, find_policy
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
@@ -132,10 +132,8 @@ class TrialPlan:
         }
 
     def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
-        configured, weights = (
-            self.plan.config,
-            {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight},
-        )
+        configured = self.plan.config
+        weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         changes = {
             "train": configured.train.with_rate(choice.learning_rate),
             "distill": configured.distill.model_copy(update=weights),

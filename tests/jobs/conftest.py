@@ -14,7 +14,7 @@ from pipelines.loop.promotion.champion import Pointer
 from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.store.artefact import CONTROL
 from pipelines.store.control import Control
-from pipelines.tracking import Tracking
+from pipelines.tracking.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
 

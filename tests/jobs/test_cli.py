@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.assets import ASSETS
-from jobs.cli import STAGES, app, main
+from jobs.cli import app, main
+from jobs.commands.runs.cli import STAGES
 from kcm.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -53,7 +54,7 @@ def test_the_command_line_starts_without_the_heavy_modules() -> None:
 
 
 def test_a_turn_of_the_loop_that_has_nothing_to_do_waits_for_no_heavy_module() -> None:
-    script = "import jobs.commands.loop, sys; print(sorted({'datasets', 'mlflow', 'ray'} & set(sys.modules)))"
+    script = "import jobs.commands.loop.turns, sys; print(sorted({'datasets', 'mlflow', 'ray'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
 

@@ -69,7 +69,7 @@ def test_an_interruption_may_say_what_goes_on(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "the job goes on\n"
 
 
-def test_a_termination_ends_as_ctrl_c_does_and_is_told_apart_by_its_code(
+def test_a_termination_ends_as_ctrl_c_does_with_an_exit_code_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cleaned_up = []
@@ -97,8 +97,8 @@ from pathlib import Path
 import ray
 import typer
 from jobs.exit import reported
-from pipelines.cluster import connected
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.connection import connected
+from pipelines.cluster.config import ClusterConfig
 
 def wait(json_file: Path) -> None:
     with reported(json_file, debug=False), connected(ClusterConfig(num_cpus=1)):

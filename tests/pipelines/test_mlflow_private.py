@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines._mlflow_private import aliased_in
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def test_an_alias_is_read_as_mlflow_reads_it(registry: Path) -> None:
     client = MlflowClient(f"sqlite:///{registry}")
     for version in ("1", "2"):
         client.set_registered_model_alias("reviews", CHAMPION, version)
-        told = client.get_model_version_by_alias("reviews", CHAMPION)
-        assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) == (version, told.tags[DIGEST_TAG])
+        registered = client.get_model_version_by_alias("reviews", CHAMPION)
+        assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) == (version, registered.tags[DIGEST_TAG])
     client.delete_registered_model_alias("reviews", CHAMPION)
     assert aliased_in(registry, "reviews", CHAMPION, DIGEST_TAG) is None
 

@@ -17,8 +17,8 @@ from kcm.bundle.models import bundle_digest
 from kcm.errors import ConfigError
 from pipelines import registry
 from pipelines.pyfunc import register_model
-from pipelines.tracking import Tracking, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, set_champion
 from tests.kcm.bundle.test_runtime import loadable
 
 __all__ = ["loadable"]  # a fixture
@@ -36,8 +36,8 @@ def registered(loadable: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def told(registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MLflow has been told of the registry; gives the bundle's folder."""
+def in_use(registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Points MLflow to the registry; gives the bundle's folder."""
     folder, uri = registered
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
@@ -47,18 +47,18 @@ def told(registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monke
     mlflow.set_tracking_uri(before)
 
 
-def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(told: Path, tmp_path: Path) -> None:
+def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(in_use: Path, tmp_path: Path) -> None:
     model = mlflow.pyfunc.load_model("models:/reviews@champion")
     frame = pd.DataFrame({"text": ["a b", "c", " "], "label": ["x", "y", "z"]})
     found = model.predict(frame)
     assert list(found.columns) == ["label", "confidence", "gate_score", "route", "cost_s", "error"]
-    expected = load_cascade(told, tmp_path).predict(["a b", "c"])
+    expected = load_cascade(in_use, tmp_path).predict(["a b", "c"])
     assert list(found["label"][:2]) == [answer.label for answer in expected]
     assert list(found["gate_score"][:2]) == pytest.approx([answer.gate_score for answer in expected])
     assert found["error"][2] == "no text"
 
 
-def test_signature_example_and_requirements_are_registered(told: Path) -> None:
+def test_signature_example_and_requirements_are_registered(in_use: Path) -> None:
     info = get_model_info("models:/reviews@champion")
     assert [(column.name, column.required) for column in info.signature.inputs] == [
         ("text", True),
@@ -73,19 +73,19 @@ def test_signature_example_and_requirements_are_registered(told: Path) -> None:
         mlflow.pyfunc.load_model("models:/reviews@champion").predict(pd.DataFrame({"review": ["a"]}))
 
 
-def test_the_bundle_is_found_with_its_own_digest(told: Path, registered: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_bundle_is_found_with_its_own_digest(in_use: Path, registered: tuple[Path, str], tmp_path: Path) -> None:
     version, copy = registry.fetch_verified(registered[1], "reviews@champion", tmp_path)
     assert version == "reviews/1"
-    assert bundle_digest(copy) == bundle_digest(told) == Bundle.read(copy).digest
+    assert bundle_digest(copy) == bundle_digest(in_use) == Bundle.read(copy).digest
     assert {file.name for file in copy.iterdir()} > {"MLmodel", "requirements.txt", "bundle.json"}
     assert [line.partition("==")[0] for line in (copy / "requirements.txt").read_text().split()] == ["mlflow", "kcm"]
 
 
 @pytest.mark.parametrize("source", ["models:/reviews@champion", "models:/reviews/1"])
-def test_kcm_loads_it_from_the_registry_that_mlflow_was_told_of(told: Path, source: str) -> None:
+def test_kcm_loads_it_from_the_registry_that_mlflow_points_to(in_use: Path, source: str) -> None:
     found = registry.fetch(source)
-    assert bundle_digest(found) == bundle_digest(told)
-    assert kcm.load(found).predict(["a b"])[0].label == load_cascade(told, told).predict(["a b"])[0].label
+    assert bundle_digest(found) == bundle_digest(in_use)
+    assert kcm.load(found).predict(["a b"])[0].label == load_cascade(in_use, in_use).predict(["a b"])[0].label
 
 
 def test_the_runs_of_this_folder_are_the_registry_where_nothing_is_told(
@@ -98,7 +98,7 @@ def test_the_runs_of_this_folder_are_the_registry_where_nothing_is_told(
     assert bundle_digest(registry.fetch("models:/reviews@champion")) == bundle_digest(registered[0])
 
 
-def test_mlflow_s_scoring_server_answers(told: Path) -> None:
+def test_mlflow_s_scoring_server_answers(in_use: Path) -> None:
     """The application of `mlflow models serve`, without a process of its own."""
     from fastapi.testclient import TestClient
     from mlflow.pyfunc.scoring_server import init
@@ -111,6 +111,6 @@ def test_mlflow_s_scoring_server_answers(told: Path) -> None:
     assert second["error"] == "no text"
 
 
-def test_settings_of_the_loader_reach_it_and_are_checked(told: Path) -> None:
+def test_settings_of_the_loader_reach_it_and_are_checked(in_use: Path) -> None:
     with pytest.raises(ConfigError, match=r"upstreams\.0\.base_url.*http or https"):
         mlflow.pyfunc.load_model("models:/reviews@champion", model_config={"upstreams": [{"base_url": "ftp://x"}]})

@@ -47,7 +47,7 @@ def test_a_memory_without_room_for_every_label_is_refused_before_anything_is_enc
     assert stage == "tasks"
 
 
-def test_a_column_that_is_not_there_is_told_before_a_cluster_is_started(
+def test_a_column_that_is_not_there_is_reported_before_a_cluster_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))

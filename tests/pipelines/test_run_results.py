@@ -41,7 +41,7 @@ def test_a_run_that_fails_keeps_its_bad_rows_and_no_token(config: RunConfig) -> 
     assert names == ["runs/reviews/bad_rows.csv"]
 
 
-def test_what_stopped_a_run_is_told_where_its_results_cannot_be_kept(
+def test_what_stopped_a_run_is_raised_where_its_results_cannot_be_kept(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(storage: Storage, path: Path) -> None:

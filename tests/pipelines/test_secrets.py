@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobs.commands.serving import Site
+from jobs.commands.serving.serving import Site
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.redact import redacted_values

@@ -31,7 +31,7 @@ class DualEncoder(Protocol):
 
     @property
     def dim(self) -> int:
-        """K."""
+        """The dimensions K of the common space."""
 
     def read(self, content: Content) -> Content:
         """The content with the pixels of its picture. Raises PictureError."""
@@ -55,7 +55,7 @@ class DualSettings:
     def identity(self, model_path: Path) -> str:
         """Digest of all that decides what the model of a folder gives."""
         settings = f"max_length {self.max_length}\nmax_pixels {self.max_pixels}\n"
-        if self.precision != "float32":  # there was no choice at first
+        if self.precision != "float32":  # left out: identities are older than the choice of a precision
             settings += f"precision {self.precision}\n"
         return folder_digest(model_path, _FILES, settings)
 
@@ -72,7 +72,7 @@ class PretrainedDual:
     ) -> None:
         self.read = pretrained_reader(model_path, settings.max_pixels)
         self._max_length = settings.max_length
-        # A dynamic scale of int8 is that of all inputs of a run: each has one of its own.
+        # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
         self._batch_size = 1 if settings.precision == "int8" else settings.batch_size
         self._tokenizer = _tokenizer(model_path)
         self._image, self._text = self._networks(model_path, settings, device, exports_dir)
@@ -99,7 +99,7 @@ class PretrainedDual:
     def _networks(
         self, model_path: Path, settings: DualSettings, device: str, exports_dir: Path | None
     ) -> tuple[Network, Network]:
-        """Those of pictures and of texts."""
+        """The image tower and the text tower."""
         if exports_dir is None:
             model = _model(model_path, settings)
             return TorchNetwork(_ImageNetwork(model), device), TorchNetwork(_TextNetwork(model), device)
@@ -128,7 +128,7 @@ class PretrainedDual:
 
 
 class _ImageNetwork(nn.Module):
-    """The picture's side of a dual encoder."""
+    """The image tower of a dual encoder."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _ImageNetwork(nn.Module):
 
 
 class _TextNetwork(nn.Module):
-    """The text's side of a dual encoder."""
+    """The text tower of a dual encoder."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def _model(model_path: Path, settings: DualSettings) -> Any:
 
 def pretrained_reader(model_path: Path, max_pixels: int) -> Callable[[Content], Content]:
     """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
-    from transformers import AutoImageProcessor  # two seconds that no other encoder has to wait
+    from transformers import AutoImageProcessor  # takes two seconds to import, and no other encoder needs it
 
     try:
         processor = AutoImageProcessor.from_pretrained(model_path, local_files_only=True)

@@ -28,7 +28,7 @@ from kcm.assets.manifest import is_intact, write_manifest
 from kcm.encoders.runtime.network import Arrays, OnnxNetwork, Precision, TorchNetwork
 from kcm.errors import AssetError
 
-if TYPE_CHECKING:  # what has been exported does without torch
+if TYPE_CHECKING:  # an exported network needs no torch
     from torch import nn
 
 NETWORK = "network.onnx"

@@ -14,7 +14,7 @@ import numpy as np
 
 from kcm.errors import AssetError
 
-if TYPE_CHECKING:  # a network of ONNX Runtime does without
+if TYPE_CHECKING:  # a network of ONNX Runtime needs no torch
     from torch import nn
 
 Runtime = Literal["auto", "torch", "onnx"]

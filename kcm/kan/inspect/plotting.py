@@ -55,7 +55,7 @@ def plot_network(
     """Draw, for each layer, the `top` most important edges on the probe rows `x_NI`, each with its curve.
 
     Lines are as wide as the edge is important; only the nodes that these edges join are drawn. `inputs` and `outputs`
-    are names. With `symbolic`, each curve bears the function that it resembles most and the R² of the fit. Raise
+    are names. With `symbolic`, each curve is labelled with the best-fitting function and the R² of the fit. Raises
     ConfigError when a list of names has the wrong length or `top` is not positive.
     """
     from matplotlib import pyplot

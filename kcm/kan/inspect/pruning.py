@@ -36,7 +36,7 @@ def prune(network: KAN, x_NI: Tensor, threshold: float, labels_N: Tensor | None 
 
     A dropped edge is replaced by its mean over the rows, so that a removed curve leaves no shift. Hidden nodes that no
     live edge enters or none leaves are removed; inputs and outputs stay. `network` itself is not changed. A dropped
-    edge is not frozen: training the pruned network further may bring it back. Raise ConfigError for a threshold
+    edge is not frozen: training the pruned network further may bring it back. Raises ConfigError for a threshold
     outside [0, 1), or one that leaves a layer without edges.
     """
     if not 0 <= threshold < 1:

@@ -106,7 +106,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         for number, task in enumerate(tasks):
-            # After the first task, a large model's answers are enough for a learner that heeds them.
+            # After the first task, a large model's answers are enough for a learner that uses them.
             needs_labels = number == 0 or learner.closed_form or not task.num_rows("train")
             if task.num_rows("test") == 0 or (needs_labels and not _labels(task)):
                 raise DataError(f"task {task.name!r} has no labelled train rows, or no test rows")

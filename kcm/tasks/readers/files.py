@@ -42,9 +42,9 @@ SHARD_BYTES = 256 << 20  # of a Parquet file, beyond which its row groups become
 class FilesSource(SourceConfig, ColumnsConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them; here, or at s3:// or gs://.
 
-    Of a folder the files are read that are named after splits (train.csv, test-00001.csv, or all in a folder train);
-    without any, all. Parts KEY=VALUE of a path below it are columns. A JSON file holds a list of objects, or a mapping
-    from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
+    In a folder, the files named after splits are read (train.csv, test-00001.csv, or all in a folder train); where
+    there are none, all files. Parts KEY=VALUE of a path below it are columns. A JSON file holds a list of objects, or
+    a mapping from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
     """
 
     opens_quickly: ClassVar[bool] = True
@@ -148,7 +148,7 @@ class _First:
     def of(cls, tables: Sequence[FoundTable], config: FilesSource) -> _First:
         """Of the first file that has rows. Raises DataError where none has."""
         for table in tables:
-            begun = list(_begun(table, config))
+            begun = list(_first_chunks(table, config))
             if with_rows := [each for each in begun if each[1].num_rows]:
                 is_clinc = any(place.stem.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for place, _ in begun)
                 whole = begun[0][1].all_names
@@ -156,7 +156,7 @@ class _First:
         raise DataError("the file holds no rows", where=tables[0].place.where)
 
 
-def _begun(table: FoundTable, config: FilesSource) -> Iterator[tuple[Place, Chunk]]:
+def _first_chunks(table: FoundTable, config: FilesSource) -> Iterator[tuple[Place, Chunk]]:
     """The chunks of a table up to one that has all columns that the configuration names; all of a JSON file."""
     named = {getattr(config, field) for field in ColumnsConfig.model_fields if field.endswith("_column")} - {None}
     for place, chunk in table.chunks(config):

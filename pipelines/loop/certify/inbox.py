@@ -1,8 +1,8 @@
 """The inbox: the few disagreements of a frozen challenger that are worth a person's label.
 
-What is drawn is written down before anything is shown, with its probability and its place in a frozen order (METHOD.md,
-section 10). An item that is skipped counts as lost. The look that the labels are for is in the lineage's ledger once,
-however often one looks at what they certify so far.
+What is drawn is written down before anything is shown, with its probability and its place in a frozen order. An item
+that is skipped counts as lost. The look that the labels are for is in the lineage's ledger once, however often one
+looks at what they certify so far.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class LineageLedger:
         self._journal = Journal(control, f"loop/{application}/ledger")
 
     def spend(self, attempt: str, delta: float) -> Spent:
-        """Write an attempt down, before its window is read; the same attempt again is the same entry."""
+        """Record an attempt, before its window is read; recording it again gives the same entry."""
         entry = self._journal.append(
             lambda number: asdict(Spent(number, attempt, delta, look_delta(delta, number))),
             same=lambda each: bool(each["attempt"] == attempt),
@@ -39,7 +39,7 @@ class LineageLedger:
         return Spent(**entry)
 
     def next_spend(self, delta: float) -> float:
-        """What an attempt that is not yet written down would spend."""
+        """What the next attempt would spend."""
         return look_delta(delta, len(self._journal.entries()) + 1)
 
     def attempts(self) -> list[Spent]:

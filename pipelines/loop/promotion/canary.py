@@ -211,7 +211,7 @@ def _signs_of_life(log: TrialReader, version: str) -> Iterator[None]:
             try:
                 log.renew(version)
             except LogUnavailableError as error:  # which the trial itself finds out
-                logger.warning("no sign of life of challenger %s: %s", version, error)
+                logger.warning("no heartbeat for challenger %s: %s", version, error)
             if ended.wait(RENEW_S):
                 return
 

@@ -63,7 +63,7 @@ class Champions:
 
     def mirror(self) -> Current:
         """Let MLflow's alias show the champion; where the champion changes meanwhile, the new one."""
-        from pipelines.tracking import set_champion  # MLflow, which takes seconds to import
+        from pipelines.tracking.tracking import set_champion  # MLflow, which takes seconds to import
 
         current = self.present()
         while True:
@@ -81,7 +81,7 @@ class Champions:
         current = self.present()
         if not self.pointer.is_mirrored(current.number):
             return self.mirror()
-        from pipelines.tracking import champion_of
+        from pipelines.tracking.tracking import champion_of
 
         alias = champion_of(self.uri, self.model)
         if alias != current.champion.number:

@@ -1,4 +1,4 @@
-"""What of a window becomes the rows of a task: which decisions, under which labels (METHOD.md, section 10).
+"""What of a window becomes the rows of a task: which decisions, under which labels.
 
     train      every answer of the large model is part of the distillation pool, unweighted; labels of people join it
     validate   decisions that the large model answered; their label is what a person said who was asked, else its answer

@@ -1,7 +1,7 @@
 """Stage `window`: the decisions that an attempt learns from and certifies on, each with the purpose of its unit.
 
-The purpose of a unit is a hash of its name (METHOD.md, section 10). A unit whose rows the champion's sequence holds
-already keeps the split that it has there: nothing that trained is ever certified on, nothing that was held out trains.
+The purpose of a unit is drawn by a hash of its name. A unit whose rows the champion's sequence holds already keeps
+the split that it has there: nothing that trained is ever certified on, nothing that was held out trains.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class WindowArtefact(Artefact):
 
     @property
     def forgotten_rows(self) -> frozenset[str]:
-        """The ids of rows of the champion's sequence that the log has been told to forget since."""
+        """The ids of rows of the champion's sequence that were deleted from the log since."""
         return frozenset(self.description["forgotten_rows"])
 
     @property

@@ -1,4 +1,4 @@
-"""The encoder in replicas of its own, where it has GPUs that the door needs none of."""
+"""The encoder in replicas of its own, for encoders on GPUs, which the door does not need."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EncoderFailedError(Exception):
 
 @serve.deployment(name="encoder")
 class EncoderReplica:
-    """Encodes what doors send; they have made batches of it."""
+    """Encodes the batches that doors send."""
 
     def __init__(self, config: ReplicaConfig, assets_dir: Path) -> None:
         self._config, self._assets_dir = config, assets_dir
@@ -54,7 +54,7 @@ class EncoderReplica:
         return await asyncio.to_thread(encoder.encode, contents)
 
     async def _load(self, release: Release) -> Encoder:
-        from kcm.bundle.bundle import Bundle  # networks, for their width: torch, which building an application lacks
+        from kcm.bundle.bundle import Bundle  # imports torch, which building an application does not need
         from kcm.bundle.runtime import probe_of
 
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)

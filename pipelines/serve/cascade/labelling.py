@@ -1,4 +1,4 @@
-"""People at the service's inbox: what they are asked, and what they say, in the log before they are told so."""
+"""People at the service's inbox: what they are asked, and what they say, in the log before it is acknowledged."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pipelines.serve.cascade.escalation import LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.judging import Unjudged
 from pipelines.serve.cascade.labelling import Labelling
-from pipelines.serve.cascade.pace import MOST
+from pipelines.serve.cascade.pace import MAX_RATIO
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
@@ -285,7 +285,7 @@ class CascadeService:
                 with suppress(LogUnavailableError):
                     beats = await self._log.beats(version)
             if lease.ended(beats):
-                self._releases.drop(version, "whoever tries it out has given no sign of life")
+                self._releases.drop(version, "the process that tries it out has sent no heartbeat")
                 self._metrics.set_challenger(version, 0.0)
             await asyncio.sleep(LEASE_POLL_S)
 
@@ -324,7 +324,8 @@ class CascadeService:
         if isinstance(theirs, Unjudged):
             self._releases.drop(challenger.name, f"it gave no numbers: {theirs.reason}")
         elif not isinstance(mine, Unjudged) and challenger.pace.too_slow(theirs, mine):
-            self._releases.drop(challenger.name, f"it is too slow: judging costs over {MOST:g} times the champion's")
+            reason = f"it is too slow: judging costs over {MAX_RATIO:g} times the champion's"
+            self._releases.drop(challenger.name, reason)
         elif trial.answers(origin.caller, origin.request_id):
             return Judged(challenger, theirs, 1.0 if trial.share < AUDITED_BELOW else share, trial)
         else:

@@ -133,7 +133,7 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
 def door_options(config: ServeConfig) -> dict[str, Any]:
     """Ray Serve's options of the door, which counts its requests itself (`pipelines.serve.http.room`).
 
-    Ray's limits leave room for as many again: whoever is refused has to come in to be told so.
+    Ray's limits leave room for as many again: a request has to come in to be refused.
     """
     room = 2 * (config.max_ongoing_requests + config.max_queued_requests)
     return deployment_options(config, config) | {"max_ongoing_requests": room, "max_queued_requests": room}

@@ -135,7 +135,7 @@ def change_release(
 
 
 def current_release() -> Release | None:
-    """The release that the running application was last told to serve; None where it was not deployed from a file."""
+    """The release in the running application's latest configuration; None where it was not deployed from a file."""
     application = served_applications(_client()).get(APP_NAME)
     if application is None:
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @serve.deployment(name="door")
 @serve.ingress()
 class Door:
-    """The face of a `DoorReplica` to Ray Serve.
+    """The deployment around a `DoorReplica`.
 
     Which version it serves is its `user_config`, a Release: Ray Serve calls `reconfigure` when that changes.
     """
@@ -49,7 +49,7 @@ class Door:
         return self._replica.api()
 
     def __del__(self) -> None:
-        """Called by Ray Serve when the replica stops, one that was never constructed too."""
+        """Called by Ray Serve when the replica stops, also where its construction failed."""
         if replica := getattr(self, "_replica", None):
             replica.close()
 

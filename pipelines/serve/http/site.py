@@ -55,12 +55,17 @@ def add_site(api: FastAPI, service: CascadeService) -> None:
 
 
 def _pages() -> dict[str, bytes]:
-    """The files by name; the style of the report is the page's, too."""
-    parts = files("pipelines.serve").joinpath("page").iterdir()
-    found = {file.name: file.read_bytes() for file in parts if file.name != "frame.html"}
+    """The files by name, whatever their folder: a browser finds them all below `PREFIX`, and imports `./NAME`.
+
+    The style of the report is the page's, too.
+    """
+    folders = files("pipelines.serve").joinpath("page").iterdir()
+    parts = [file for folder in folders for file in folder.iterdir() if file.name != "frame.html"]
+    found = {file.name: file.read_bytes() for file in parts}
     environment = Environment(loader=PackageLoader("pipelines.serve", "page"), autoescape=True)
-    rendered = {name: environment.get_template(name).render().encode() for name in ("index.html", "labels.html")}
-    return found | rendered | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
+    for name in ("ask/index.html", "labels/labels.html"):
+        found[name.rpartition("/")[2]] = environment.get_template(name).render().encode()
+    return found | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
 
 
 def _response(pages: Mapping[str, bytes], name: str) -> Response:

@@ -109,11 +109,11 @@ class DecisionLog:
         known = {item: as_bytes(probabilities_C) for item, probabilities_C in (probabilities or {}).items()}
         with self._database.writing() as connection:
             for item, label in labels.items():
-                heard = {"large_label": label, "large_probabilities": known.get(item)}
+                answer = {"large_label": label, "large_probabilities": known.get(item)}
                 state = "lost" if label is None else "answered"
                 this = (AUDITS.c.request_id == request_id) & (AUDITS.c.item == item)
                 forgotten = select(FORGOTTEN.c.item).where(of_items(FORGOTTEN, [(request_id, item)])).exists()
-                connection.execute(update(AUDITS).where(this, ~forgotten).values(heard | {"state": state}))
+                connection.execute(update(AUDITS).where(this, ~forgotten).values(answer | {"state": state}))
 
     def add_feedback(
         self, request_id: str, caller: str | None, labels: Sequence[Feedback], max_new: int | None = None
@@ -385,7 +385,7 @@ def _audit_row(decision: Decision) -> dict[str, Any]:
 
 
 def _name(name: str | None) -> str | None:
-    """A name that PostgreSQL can store: a decision that it refused would come back with every batch."""
+    """A name that PostgreSQL can store: a refused decision would be retried with every batch."""
     return name and name.replace("\x00", "")[:MAX_NAME]
 
 

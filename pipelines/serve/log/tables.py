@@ -184,7 +184,7 @@ ALARMS = Table(
     Column("raised_at", DateTime(timezone=True), nullable=False),
     Column("upto", BigInteger),  # the last decision that may have raised it
 )
-# Challengers that are tried out, and how often whoever tries one out has said that it goes on.
+# Challengers that are tried out, and the heartbeats of the process that tries one out.
 TRIALS = Table(
     "trials",
     SCHEMA,

@@ -37,7 +37,7 @@ def test_a_damaged_archive_is_named(read, tmp_path):
         list(read(tmp_path / "x.tgz"))
 
 
-def test_a_machine_without_dpkg_deb_is_told_so(tmp_path):
+def test_a_machine_without_dpkg_deb_gets_an_error_that_names_it(tmp_path):
     (tmp_path / "dpkg-deb").unlink()
     with pytest.raises(AssetError, match="dpkg-deb is not installed"):
         list(debian_members(tmp_path / "x.deb"))

@@ -1,4 +1,4 @@
-"""npm and apt-get: what they bring is pinned or recorded, and what goes wrong with them is told in one line."""
+"""npm and apt-get: what they bring is pinned or recorded, and their errors are one line."""
 
 from __future__ import annotations
 

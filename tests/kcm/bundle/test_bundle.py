@@ -16,7 +16,7 @@ from PIL import Image
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.cascade.deferral import DeferralHead
+from kcm.cascade.fitted.deferral import DeferralHead
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference

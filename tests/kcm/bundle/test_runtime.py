@@ -61,7 +61,7 @@ class StubEncoder:
 
 
 class ScriptedModel:
-    """A large model that gives the answers it was told to, and remembers what it was asked."""
+    """A large model that gives scripted answers, and records what it was asked."""
 
     label_names, prompt_modes, identity = LABELS, frozenset({"none"}), "scripted"
 

@@ -81,7 +81,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
         SealedFolder(folder, MANIFEST, 1)
 
 
-def test_another_format_and_another_folder_are_told_apart(tmp_path: Path) -> None:
+def test_another_format_and_another_folder_are_distinguished(tmp_path: Path) -> None:
     folder = sealed(tmp_path / "sealed").folder
     with pytest.raises(ArtefactError, match="written in format 1, this version reads 2"):
         SealedFolder(folder, MANIFEST, 2)

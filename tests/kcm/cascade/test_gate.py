@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcm.cascade.deferral import fit_deferral
+from kcm.cascade.fitted.deferral import fit_deferral
 from kcm.cascade.gate import Gate, distinct_gates, fit_gate
 from kcm.cascade.policy import Policy
 from kcm.cascade.scores import SCORE_LIMIT

@@ -1,4 +1,4 @@
-"""A picture encoder gives what its model gives for the very pixels, and what cannot be read is told by position."""
+"""A picture encoder gives what its model gives for the very pixels, and what cannot be read is named by position."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_a_picture_of_one_pixel_is_a_picture() -> None:
     ],
     ids=["nothing", "text", "cut png", "cut jpeg", "bomb", "just too large", "a program"],
 )
-def test_what_is_no_usable_picture_is_told_by_a_reason(data: bytes, reason: str) -> None:
+def test_what_is_no_usable_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError, match=reason):
         square(data, 8)
     found = picture_fault(data)

@@ -93,7 +93,7 @@ def test_json_lines_become_columns_with_one_type_each(tmp_path: Path) -> None:
     ]
 
 
-def test_lines_that_hold_no_usable_text_are_told_apart(tmp_path: Path) -> None:
+def test_lines_that_hold_no_usable_text_are_distinguished(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": 5}\nnot json\n[1]\n{"text": "\\ud800"}\n', encoding="utf-8")
     rows = rows_of(open_rows(path, "text"), size=10)

@@ -115,7 +115,7 @@ def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
         assert_equal_logits(logits, expected)
 
 
-def test_a_walk_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
+def test_a_run_resumed_inside_a_task_ends_like_an_undisturbed_one(digits, tmp_path) -> None:
     undisturbed = make_trainer(digits[:2])
     undisturbed.run()
     assert undisturbed.steps_in_all == 6

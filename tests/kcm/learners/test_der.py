@@ -13,7 +13,7 @@ from kcm.learners.training.order import TrainOrder
 LEARNER = DerConfig(memory=20, batch_size=7, alpha=0.3, beta=0.9)
 
 
-def walked_into_the_third_task(make_trainer, digits, **options):
+def trained_into_the_third_task(make_trainer, digits, **options):
     trainer = make_trainer(digits[:3], LEARNER, epochs=1, **options)
     while trainer.position.task < 2:
         trainer.step()
@@ -23,7 +23,7 @@ def walked_into_the_third_task(make_trainer, digits, **options):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_step_has_the_loss_of_the_paper(make_trainer, digits, shared) -> None:
     network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
-    trainer = walked_into_the_third_task(make_trainer, digits, network=network)
+    trainer = trained_into_the_third_task(make_trainer, digits, network=network)
     trainer.distill = trainer.distill.model_copy(
         update={"judge_weight": 0.0}
     )  # the paper has one network and its labels
@@ -51,7 +51,7 @@ def test_a_step_has_the_loss_of_the_paper(make_trainer, digits, shared) -> None:
 
 
 def test_the_two_draws_of_a_step_differ_and_pass_through_the_whole_memory(make_trainer, digits) -> None:
-    learner = walked_into_the_third_task(make_trainer, digits).learner
+    learner = trained_into_the_third_task(make_trainer, digits).learner
     draws = [tuple(learner.draw(number).features[:, 20].tolist()) for number in range(6)]
     assert len(set(draws)) == 6
     rows = torch.cat([learner.draw(number).features for number in range(20)])  # 20 draws of 7 are 7 passes over 20
@@ -73,7 +73,7 @@ def test_a_row_keeps_what_the_networks_said_when_its_task_had_been_learned(make_
 
 
 def test_labels_unseen_when_a_row_was_remembered_are_not_held_to_it_under_masking(make_trainer, digits) -> None:
-    trainer = walked_into_the_third_task(make_trainer, digits, mask_unseen=True)
+    trainer = trained_into_the_third_task(make_trainer, digits, mask_unseen=True)
     for row in trainer.learner.memory.rows:
         known = 2 * (row.task + 1)
         logits = torch.from_numpy(row.logits)

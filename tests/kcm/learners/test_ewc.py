@@ -41,23 +41,23 @@ def test_the_added_gradient_is_that_of_the_penalty_of_the_paper(shared, kind, on
     network = NetworkConfig(hidden=(3,), grid_size=2, shared=shared, mixing=mixing)
     collaborator = Collaborator(4, 3, network, kind, seed=0)
     learner = Ewc(7.0, "empirical", online=online, decay=DECAY)
-    springs: list[tuple[torch.Tensor, torch.Tensor]] = []  # Fisher and place, task by task
+    penalties: list[tuple[torch.Tensor, torch.Tensor]] = []  # Fisher and place, task by task
 
     def theta() -> torch.Tensor:
         return torch.cat([p.flatten() for p in collaborator.parameters()])
 
     for number in range(3):
-        springs.append((empirical_fisher(collaborator, task_rows(number)), theta().detach()))
+        penalties.append((empirical_fisher(collaborator, task_rows(number)), theta().detach()))
         learner.end_task(learned(collaborator, task_rows(number)))
         with torch.no_grad():
             for parameter in collaborator.parameters():
                 parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
 
     if online:
-        fisher = sum(DECAY ** (2 - number) * fisher for number, (fisher, _) in enumerate(springs))
-        penalty = 7.0 / 2 * (fisher * (theta() - springs[-1][1]).square()).sum()
+        fisher = sum(DECAY ** (2 - number) * fisher for number, (fisher, _) in enumerate(penalties))
+        penalty = 7.0 / 2 * (fisher * (theta() - penalties[-1][1]).square()).sum()
     else:
-        penalty = 7.0 / 2 * sum((fisher * (theta() - place).square()).sum() for fisher, place in springs)
+        penalty = 7.0 / 2 * sum((fisher * (theta() - place).square()).sum() for fisher, place in penalties)
     expected = torch.autograd.grad(penalty, list(collaborator.parameters()))
     for parameter in collaborator.parameters():
         parameter.grad = torch.zeros_like(parameter)

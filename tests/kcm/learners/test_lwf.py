@@ -41,7 +41,7 @@ def test_the_added_loss_is_a_divergence_over_the_old_labels(shared) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_old_tasks_are_still_told_apart_among_their_own_labels(make_trainer, digits, kind) -> None:
+def test_old_tasks_are_still_distinguished_among_their_own_labels(make_trainer, digits, kind) -> None:
     # With its own two labels to choose from, as in task-incremental learning; the paper's setting.
     def first_tasks(learner) -> float:
         trainer = make_trainer(digits, learner, kind=kind, epochs=4, mask_unseen=True)

@@ -43,7 +43,7 @@ def test_gradients_at_a_fixed_global_batch_agree_to_1e_5(make_trainer, uneven, o
             assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
-def test_a_walk_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ranks) -> None:
+def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ranks) -> None:
     """Promise: workers may come and go between checkpoints; the memory is the same, and so is the accuracy matrix."""
 
     def continued(states: list[State | None], steps: int, ranks: Ranks) -> list[State]:

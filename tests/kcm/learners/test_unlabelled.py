@@ -62,7 +62,7 @@ def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
     return found
 
 
-def walked(
+def trained(
     tasks: Sequence[TensorRows], learner: LearnerConfig, distill: DistillConfig, *, epochs: int = 2, kind: str = "kan"
 ) -> Trainer:
     train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
@@ -72,8 +72,8 @@ def walked(
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=repr)
-def test_every_learner_walks_past_them(digits, learner) -> None:
-    trainer = walked(hidden(digits[:3], keep=4), learner, DistillConfig())
+def test_every_learner_trains_despite_them(digits, learner) -> None:
+    trainer = trained(hidden(digits[:3], keep=4), learner, DistillConfig())
     assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
     if isinstance(trainer.learner, Replay):
         assert all(row.label >= 0 for row in trainer.learner.memory.rows)
@@ -104,14 +104,14 @@ def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing
     """The judge learns from labels alone; the small model learns what the large model knows of the pool."""
     joint = hidden([_all_of(digits)], keep=40)
     silent, taught = DistillConfig(large_weight=0, judge_weight=0), DistillConfig(large_weight=1, judge_weight=0)
-    alone, pooled = (walked(joint, FinetuneConfig(), distill, epochs=8) for distill in (silent, taught))
+    alone, pooled = (trained(joint, FinetuneConfig(), distill, epochs=8) for distill in (silent, taught))
     np.testing.assert_allclose(alone.accuracy["judge"][-1], pooled.accuracy["judge"][-1], atol=0.02)
     assert pooled.accuracy["small"][-1][0] > alone.accuracy["small"][-1][0] + 0.1
 
 
 def test_the_analytic_learner_is_fitted_to_the_labelled_rows_alone(digits) -> None:
     tasks = hidden(digits[:2], keep=3)
-    ours, theirs = (walked(rows, AnalyticConfig(), DistillConfig()) for rows in (tasks, labelled_alone(tasks)))
+    ours, theirs = (trained(rows, AnalyticConfig(), DistillConfig()) for rows in (tasks, labelled_alone(tasks)))
     for mine, other in zip(ours.collaborator.parameters(), theirs.collaborator.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
 
@@ -121,7 +121,7 @@ def test_a_task_without_any_label_is_refused(digits) -> None:
     blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
     task = TensorRows("blank", {"train": (["a", "b", "c", "d"], blank), "test": (digits[0].ids("test")[:4], rows)})
     with pytest.raises(DataError, match="'blank' has no labelled train rows"):
-        walked([task], FinetuneConfig(), DistillConfig())
+        trained([task], FinetuneConfig(), DistillConfig())
 
 
 @pytest.mark.parametrize("learner", [*LEARNERS, EwcConfig(online=True), FinetuneConfig()], ids=repr)
@@ -132,7 +132,7 @@ def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digit
     blank = Batch(blank.features, torch.full_like(blank.labels, UNLABELLED), blank.large_probabilities, blank.weights)
     test = (second.ids("test"), second.take("test", torch.arange(second.num_rows("test"))))
     more = TensorRows("more", {"train": (second.ids("train"), blank), "test": test})
-    trainer = walked([both, more], learner, DistillConfig(keep_confidence=0.999))
+    trainer = trained([both, more], learner, DistillConfig(keep_confidence=0.999))
     assert all(parameter.isfinite().all() for parameter in trainer.collaborator.parameters())
     assert trainer.accuracy["small"][1][1] > 0.8
 
@@ -143,7 +143,7 @@ def test_a_closed_form_learns_from_labels_alone_and_needs_some(digits) -> None:
     blank = Batch(rows.features, torch.full((4,), UNLABELLED), rows.large_probabilities, rows.weights)
     test = (second.ids("test")[:4], second.take("test", torch.arange(4)))
     with pytest.raises(DataError, match="'blank' has no labelled train rows"):
-        walked(
+        trained(
             [first, TensorRows("blank", {"train": (second.ids("train")[:4], blank), "test": test})],
             AnalyticConfig(),
             DistillConfig(),

@@ -79,7 +79,7 @@ def test_nothing_is_certified_where_all_is_escalated(inputs, result) -> None:
     assert set(drawn.legend) == {"δ = 0.1", "p-value, by regret"}
 
 
-def test_thresholds_per_task_are_told_beside_the_curve(inputs, result) -> None:
+def test_thresholds_per_task_are_listed_beside_the_curve(inputs, result) -> None:
     assert "Thresholds per task" not in figures.frontier(inputs.frontiers, result).sentence
     result["kcm"]["policy"]["task_decisions"] = {"movies": {"decision": "keep_all"}}
     assert "Thresholds per task may leave the curve" in figures.frontier(inputs.frontiers, result).sentence

@@ -13,7 +13,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 
 
 @pytest.fixture
-def told() -> dict[str, Any]:
+def state() -> dict[str, Any]:
     """Two turns: of the first a challenger became the champion, of the second nothing was trained."""
     gates = {"rows": {"verdict": "pass", "reason": "enough"}, "call_rate": {"verdict": "pass", "reason": HOSTILE}}
     certificate = {"valid": True, "bound": 0.0123, "statement": "of this window", "window": [0, 500]}
@@ -32,21 +32,21 @@ def rows_of(page: str) -> list[str]:
     return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
 
 
-def test_every_turn_has_its_figures_the_newest_first(told: dict[str, Any]) -> None:
-    rows = rows_of(render_loop(told))
+def test_every_turn_has_its_figures_the_newest_first(state: dict[str, Any]) -> None:
+    rows = rows_of(render_loop(state))
     assert rows[1] == "none no 1,501 to 1,600 – – – 3 0.5 s too few"
     assert rows[2] == "reviews/2 yes 1 to 1,500 25.0% 50.0% 1.23 points 41 12 s all passed of this window"
     assert rows[4] == "rows fail too few"
 
 
-def test_a_bound_is_told_only_where_the_certificate_holds(told: dict[str, Any]) -> None:
-    told["turns"][0]["certificate"]["valid"] = False
-    assert "50.0% – 41" in rows_of(render_loop(told))[2]
+def test_a_bound_is_shown_only_where_the_certificate_holds(state: dict[str, Any]) -> None:
+    state["turns"][0]["certificate"]["valid"] = False
+    assert "50.0% – 41" in rows_of(render_loop(state))[2]
 
 
-def test_what_was_stopped_is_said_first_and_text_stays_text(told: dict[str, Any]) -> None:
-    told["rolled_back"] = {"version": "reviews/3", "at": "2026-03-05T00:00:00+00:00", "reason": f"refuted {HOSTILE}"}
-    page = render_loop(told)
+def test_what_was_stopped_is_said_first_and_text_stays_text(state: dict[str, Any]) -> None:
+    state["rolled_back"] = {"version": "reviews/3", "at": "2026-03-05T00:00:00+00:00", "reason": f"refuted {HOSTILE}"}
+    page = render_loop(state)
     assert re.search(r"reviews/3</bdi> was stopped on 2026-03-05: refuted &lt;img", page)
     assert "<img" not in page
     assert "<script" not in page

@@ -65,7 +65,7 @@ def test_names_are_never_markup(metrics: Any, result: Any) -> None:
     assert HOSTILE in "".join(parsed(section).itertext())
 
 
-def test_a_policy_is_told_in_sentences(lines: Lines, snapshot: SnapshotAssertion) -> None:
+def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAssertion) -> None:
     policy = Policy(
         gate="deferral",
         temperature=1.25,
@@ -82,12 +82,12 @@ def test_a_policy_is_told_in_sentences(lines: Lines, snapshot: SnapshotAssertion
 @pytest.mark.parametrize("decision", [KEEP_ALL, ESCALATE_ALL])
 def test_every_gate_and_decision_has_its_words(gate: str, decision: Decision, lines: Lines) -> None:
     policy = Policy(decision=decision).model_dump(mode="json") | {"gate": gate}
-    told = lines(model_section("kcm", {}, {}, policy))
-    assert "answers every input. The large model is shown the task prompt alone." in " ".join(told.split())
+    shown = lines(model_section("kcm", {}, {}, policy))
+    assert "answers every input. The large model is shown the task prompt alone." in " ".join(shown.split())
 
 
 def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any, lines: Lines) -> None:
     prices = Prices(large=0.01, small=0.0, currency="EUR")
-    told = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
-    assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in told
-    assert "€7.10 of €10.00 for the large model alone" in told
+    shown = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
+    assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in shown
+    assert "€7.10 of €10.00 for the large model alone" in shown

@@ -17,7 +17,7 @@ COSTS = {"large": 0.002, "small": 0.0001, "currency": "USD"}
 PATH = {"threshold": [2.0], "p_value": [0.2], "loss": [0.015], "bound": [0.028], "call_rate": [0.4]}
 
 
-def told(result: dict[str, Any], path: dict[str, Any] | None = None) -> list[str]:
+def sentences(result: dict[str, Any], path: dict[str, Any] | None = None) -> list[str]:
     certificate = result.get("certificate", {})
     said = [words.headline(result), words.measured(result), words.promise(certificate)]
     return [*said, words.recommendation(result, path), *words.notices(result)]
@@ -66,21 +66,21 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_is_told_in_words(result: dict[str, Any], case: str, snapshot: SnapshotAssertion) -> None:
+def test_a_run_is_described_in_words(result: dict[str, Any], case: str, snapshot: SnapshotAssertion) -> None:
     changes = dict(CASES[case])
     result["kcm"]["overall"] |= changes.pop("overall", {})
     result["certificate"] |= changes.pop("certificate", {})
-    assert told(result | changes, PATH if "row" in case or "loss" in case else None) == snapshot
+    assert sentences(result | changes, PATH if "row" in case or "loss" in case else None) == snapshot
 
 
 def test_a_run_without_a_certificate_promises_nothing(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     del result["certificate"]
-    assert told(result) == snapshot
+    assert sentences(result) == snapshot
 
 
 def test_a_deployed_mcm_has_the_headline(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
     turned = {"mcm": result["mcm"], "kcm": result["kcm"], "certificate": result["certificate"]}
-    assert told(turned) == snapshot
+    assert sentences(turned) == snapshot
     del turned["kcm"]
     assert "control" not in words.measured(turned)
 

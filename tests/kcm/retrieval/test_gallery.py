@@ -13,7 +13,7 @@ def test_the_three_ways_to_ask_the_large_model(gallery):
     one = gallery([[3.0, 2.0, 1.0, 0.0]], [[0.0, 1.0, 0.5, 2.0]], [[0, 1, 0, 0]])
     assert one.ranks("none", 2, 0.0).tolist() == [1]
     assert one.ranks("hard", 2, 0.0).tolist() == [0]
-    assert one.ranks("soft", 2, 10.0).tolist() == [1]  # told loudly enough, it repeats the small model's mistake
+    assert one.ranks("soft", 2, 10.0).tolist() == [1]  # with a large weight, it repeats the small model's mistake
     assert one.small_ranks().tolist() == [1]
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from kcm.routing.evaluate import EvaluateConfig, evaluate
-from kcm.routing.inputs import RouterInputs
+from kcm.routing.routers.inputs import RouterInputs
 from kcm.routing.splits import folds, unit_names
 from kcm.routing.table import RoutingTable
 

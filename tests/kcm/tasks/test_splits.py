@@ -52,7 +52,7 @@ def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
     assert found.of.keys() | found.reasons.keys() == {str(i) for i in range(len(table))}
-    for number, (text, _, group, _) in enumerate(table):  # the oracle: the rule of METHOD, section 10, row by row
+    for number, (text, _, group, _) in enumerate(table):  # the oracle: a unit's purpose is drawn by its name alone
         unit = unit_digest(Content(text), group)[:16].hex()
         assert found.of.get(str(number), purpose(str(salt), unit, PLAIN)) == purpose(str(salt), unit, PLAIN)
 

@@ -1,4 +1,4 @@
-"""Questions that wait for a server are asked from this process; failures are told, and never kept."""
+"""Questions that wait for a server are asked from this process; failures are reported, and never stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = pa.table(
 
 @pytest.fixture
 def context(tmp_path) -> Any:
-    """As much of a run as asking needs; `said` is what it told."""
+    """As much of a run as asking needs; `said` is what it printed."""
     lines: list[str] = []
     return SimpleNamespace(
         assets_path=tmp_path,
@@ -61,7 +61,7 @@ def test_answers_come_in_order_with_what_they_took(context, upstream, tmp_path) 
     assert not context.lines
 
 
-def test_failures_are_told_with_their_commonest_reason(context, upstream, tmp_path) -> None:
+def test_failures_are_reported_with_their_commonest_reason(context, upstream, tmp_path) -> None:
     upstream.plan(Turn(500, "[red]down"), label("negative"), Turn(500, "[red]down"))
     answers, took = asked(context, upstream, tmp_path)
     assert answers["large_error"].to_pylist() == [True, False, True]

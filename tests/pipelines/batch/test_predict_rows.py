@@ -55,7 +55,7 @@ def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
     assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
 
 
-def test_the_cascade_is_told_id_and_task(tmp_path: Path, cascade: StubCascade) -> None:
+def test_the_cascade_is_given_id_and_task(tmp_path: Path, cascade: StubCascade) -> None:
     rows = scored(tmp_path / "in.csv", "id,text,domain\nx,a,films\ny,b,\nz,c,flims\n", "domain")
     assert cascade.asked == [Input(Content("a"), "films", "x"), Input(Content("b"), None, "y")]
     assert rows[2]["error"] == "no such task: flims"

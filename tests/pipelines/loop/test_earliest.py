@@ -1,4 +1,4 @@
-"""The traffic that a first certificate took is told as it was planned, where the sides agree as was expected."""
+"""The traffic that a first certificate took is as planned, where the two sides agree as expected."""
 
 from __future__ import annotations
 

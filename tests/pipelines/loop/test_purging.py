@@ -100,7 +100,7 @@ def test_emptied_work_is_done_again_where_it_is_asked_for(store: ArtefactStore) 
 def test_a_purge_that_was_killed_goes_on(store: ArtefactStore) -> None:
     made = versions(store)
     first = made["films/1"]
-    store.storage.drop([first["sequence"].path])  # the kill came before its manifest was told
+    store.storage.drop([first["sequence"].path])  # the kill came before its manifest was written
     purge(state_of(store, made, "films/2"), KEY, {"ann"})
     assert all(is_emptied(first[name]) for name in ("sequence", "features", "train"))
     assert purge(state_of(store, made, "films/2"), KEY, {"ann"}).emptied == []

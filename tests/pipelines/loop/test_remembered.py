@@ -1,4 +1,4 @@
-"""Who asks for deletion is told which versions learned the item, and where its rows still lie."""
+"""A deletion lists which versions learned the item, and where its rows still lie."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def test_versions_and_folders_that_hold_a_forgotten_unit_are_told(
         "pipelines.loop.remembered.rows_of",
         lambda sequence, key, units: [unit for unit in sequence.units if key == KEY and unit in units],
     )
-    for name, units in (("one", ["other", None]), ("two", ["told", "other"])):
+    for name, units in (("one", ["other", None]), ("two", ["gone", "other"])):
         (tmp_path / name).mkdir()
         pq.write_table(pa.table({"unit": pa.array(units, pa.string())}), tmp_path / name / "window.parquet")
     first, second, third = (
-        Rows(Path(f"/{number}"), units) for number, units in enumerate((("other",), ("told", "other"), ("told",)), 1)
+        Rows(Path(f"/{number}"), units) for number, units in enumerate((("other",), ("gone", "other"), ("gone",)), 1)
     )
     bundles = {f"films/{n}": f"b{n}" for n in (1, 2, 9, 3)}
     state: Any = SimpleNamespace(
         store=Store({"b1": first, "b2": second, "b3": third}, [tmp_path / "one", tmp_path / "two"]),
         bundles=lambda: bundles,
     )
-    found = remembered(state, KEY, {"told"})
+    found = remembered(state, KEY, {"gone"})
     assert found.versions == ("films/2", "films/3")
     assert found.unreadable == ("films/9",)
     assert found.folders == (Path("/2"), Path("/3"), tmp_path / "two")

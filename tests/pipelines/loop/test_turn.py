@@ -27,7 +27,7 @@ from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.store.lease import leased
-from pipelines.tracking import Tracking, champion_of, set_champion
+from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={}"]
@@ -95,14 +95,14 @@ def test_a_challenger_that_passes_becomes_the_champion_and_loop_json_tells_of_it
     result = update(loop.config)
     assert (result["changed"], result["promoted"], result["version"]) == (True, True, "reviews/2")
     assert (loop.champion, loop.alias) == ("reviews/2", "2")
-    told = json.loads(Path(result["result_path"]).read_text())
-    (turn,) = told["turns"]
+    state = json.loads(Path(result["result_path"]).read_text())
+    (turn,) = state["turns"]
     assert turn["promoted"]
     assert turn["labels"] == 3
     assert turn["gates"]["rows"]["verdict"] == "pass"
     assert turn["seconds"] >= 0
     assert "reviews/2" in Path(result["report_path"]).read_text()
-    assert told["champion"]["parent"] == loop.state.champions.pointer.history()[0].digest
+    assert state["champion"]["parent"] == loop.state.champions.pointer.history()[0].digest
 
 
 def test_a_challenger_that_fails_leaves_the_champion_and_its_reasons(loop: Loop) -> None:
@@ -119,7 +119,7 @@ def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monk
     loop.verdicts = ["fail"]
     update(loop.config)
     with monkeypatch.context() as patch:
-        patch.delattr("pipelines.tracking.champion_of")
+        patch.delattr("pipelines.tracking.tracking.champion_of")
         result = update(loop.config)
     assert (result["changed"], result["champion"]) == (False, "reviews/1")
     assert "nothing is new in the log since decision 500" in result["reason"]
@@ -155,7 +155,7 @@ def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_go
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.tracking.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("pipelines.tracking.tracking.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             update(loop.config)
     assert loop.alias == "1"
@@ -173,7 +173,7 @@ def test_of_two_turns_at_once_one_works_and_the_other_says_who_does(loop: Loop) 
     assert loop.built == []
 
 
-def test_a_refused_window_is_told_in_a_line_and_may_be_tried_again(loop: Loop) -> None:
+def test_a_refused_window_is_reported_in_a_line_and_may_be_tried_again(loop: Loop) -> None:
     loop.fault = DataError("nothing was audited when 3 decisions were made")
     with pytest.raises(DataError, match="nothing was audited"):
         update(loop.config)
@@ -218,8 +218,8 @@ def stopped(version: str) -> Delivery:
 def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loop: Loop) -> None:
     result = update(loop.config, stopped)
     assert (result["promoted"], loop.champion) == (False, "reviews/1")
-    told = json.loads(loop.state.path.read_text())
-    assert (told["rolled_back"]["version"], told["rolled_back"]["reason"]) == ("reviews/2", "2% of its requests failed")
+    rolled_back = json.loads(loop.state.path.read_text())["rolled_back"]
+    assert (rolled_back["version"], rolled_back["reason"]) == ("reviews/2", "2% of its requests failed")
     loop.verdicts = ["pass"]
     again = update(with_update(loop, min_labels=1))  # another attempt, from the same watermark
     assert not again["promoted"]
@@ -281,7 +281,7 @@ def test_a_run_without_updates_says_what_to_add(loop: Loop) -> None:
         update(loop.config.model_copy(update={"update": None}))
 
 
-def test_a_full_disk_is_told_in_a_line_and_the_turn_goes_on_once_there_is_room(loop: Loop) -> None:
+def test_a_full_disk_is_reported_in_a_line_and_the_turn_goes_on_once_there_is_room(loop: Loop) -> None:
     loop.fault = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ArtefactError, match=r"the disk is full.*Free some space and start again"):
         update(loop.config)

@@ -11,7 +11,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import deployment_options, large_options
 
 
-def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+def test_it_listens_on_loopback_by_default() -> None:
     assert ipaddress.ip_address(ServeConfig().host).is_loopback
 
 
@@ -21,7 +21,7 @@ def test_it_answers_by_the_address_that_it_listens_on() -> None:
     assert ServeConfig(host="0.0.0.0").hosts == ServeConfig().hosts[:3] == ServeConfig(host="::").hosts
 
 
-def test_no_queue_is_endless_and_a_refused_client_is_told_when_to_come_back() -> None:
+def test_no_queue_is_endless_and_a_refused_client_gets_retry_after() -> None:
     config = ServeConfig(retry_after_s=3)
     for replicas in (config, config.large):
         options = deployment_options(replicas, config)

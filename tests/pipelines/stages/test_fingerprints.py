@@ -13,7 +13,7 @@ from kcm.config import parse_config
 from kcm.encoders import ImageEncoderConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig
 from kcm.large import CausalLmConfig, OpenAiConfig, RecordedConfig, ZeroShotConfig
 from kcm.retrieval.search import RetrievalConfig
-from pipelines.cluster_config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.run import STAGES
 from pipelines.stages.alignment import Alignment

@@ -66,7 +66,7 @@ def replace_by_a_list(path: Path) -> None:
     ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, file, damage) -> None:
-    """Promise: whatever a crash left of the newest checkpoint, the run goes on from the one before, and is told."""
+    """Promise: whatever a crash left of the newest checkpoint, the run goes on from the one before, and says so."""
     write(tmp_path, 100)
     write(tmp_path, 200)
     folder = tmp_path / "attempt-1/checkpoint-200"

@@ -146,10 +146,10 @@ def test_a_refusal_or_an_outage_is_named_without_what_the_server_said_of_keys(
 
     monkeypatch.setattr(module.obstore, "put", refused)
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
-    with pytest.raises(StorageError, match=said) as told:
+    with pytest.raises(StorageError, match=said) as raised:
         ObjectFiles(node_bucket).write("x", b"1")
-    assert "finished work is kept" in str(told.value)
-    assert "AKIA" not in str(told.value)
+    assert "finished work is kept" in str(raised.value)
+    assert "AKIA" not in str(raised.value)
 
 
 def test_a_bucket_that_does_not_exist_is_named(node_bucket: str) -> None:

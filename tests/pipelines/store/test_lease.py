@@ -1,4 +1,4 @@
-"""One writer at a time; the second is told who the first one is, and a dead one holds nothing up."""
+"""One writer at a time; the second learns who the first one is, and a dead one holds nothing up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_the_second_writer_is_told_who_the_first_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_the_second_writer_learns_who_the_first_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(LockedError, match=f"process {holder.pid} of"), leased(Control(tmp_path), "run", "the run"):
         pass
 

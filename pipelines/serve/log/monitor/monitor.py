@@ -91,9 +91,9 @@ class Monitor:
     """Watches one version by the log; an alarm is committed there, and stays.
 
     One process of all holds the version's record in the log (`records.watched`), advances it and shows the metrics;
-    the others read it. A version has one sequence, whatever the number of replicas and however often they
-    start. Without a certificate nothing was promised, and nothing raises the alarm. `act` is told after every look
-    whether the certificate is refuted, by whichever replica. `disagreement` is the limit whose excess is drift, if any.
+    the others read it. A version has one sequence, whatever the number of replicas and however often they start.
+    Without a certificate nothing was promised, and nothing raises the alarm. `act` is called after every look, with
+    whether any replica has found the certificate refuted. `disagreement` is the limit whose excess is drift, if any.
 
     What labels refute has two alarms, each at half of the certificate's delta: one that bets on decision after
     decision, where a label may take `label_wait_s`, and the interval of all decisions, for which no label comes too

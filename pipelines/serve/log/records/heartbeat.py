@@ -1,4 +1,4 @@
-"""Signs of life of whoever tries out a challenger: without them the trial ends by itself.
+"""Heartbeats of the process that tries out a challenger: without them the trial ends by itself.
 
 The controller of a trial counts up in the log; the service looks whether the count still rises, by a clock of its own,
 so that clocks which differ end no trial.
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 from pipelines.serve.log.database import insert
 from pipelines.serve.log.tables import TRIALS
 
-RENEW_S = 10.0  # time between two signs of life
+RENEW_S = 10.0  # time between two heartbeats
 LEASE_S = 60.0  # time without one after which a trial ends
 
 

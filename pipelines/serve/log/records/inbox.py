@@ -157,7 +157,7 @@ def store_answers_once(
     """As `store_answers`, in the open inbox, after a look at what is there.
 
     Raises UnknownItemError and UnknownLabelError for what was not asked for; unless `again`, AnsweredError for items
-    that have another answer, so that of two people who are asked the same one wins and the other is told.
+    that have another answer: of two people who are asked the same, the second one gets this error.
     """
     asked = asked_for(connection, application)
     for each, label in answers.items():

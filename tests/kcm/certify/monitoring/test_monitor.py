@@ -89,7 +89,7 @@ def test_it_is_as_narrow_as_a_mixture_over_all_bets(number, lost, theirs):
     assert high == pytest.approx(theirs[1], abs=0.2 * (theirs[1] - theirs[0]) + 0.013)
 
 
-def test_the_order_in_which_requests_are_told_says_nothing():
+def test_the_order_in_which_requests_are_observed_does_not_matter():
     seen = [Observations(500, 0.2), Observations(90, 0.2, 0.2), Observations(10, 0.2, 0.2, 1.0, 1.0)]
     apart = [Observations(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Observations(590, 0.2)]
     assert loss_interval(seen, DELTA) == pytest.approx(loss_interval(apart, DELTA), abs=1e-6)

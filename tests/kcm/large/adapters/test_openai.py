@@ -182,7 +182,7 @@ def test_a_parameter_that_the_server_does_not_know_is_left_out(model, upstream, 
     assert [parameter in body for body in upstream.requests] == [True, False, False]
 
 
-def test_a_server_that_calls_the_limit_otherwise_is_told_it_so(model, upstream, turn):
+def test_a_server_that_calls_the_limit_otherwise_gets_its_name_for_it(model, upstream, turn):
     """Promise: a server that knows only max_completion_tokens gets its limit under this name."""
     upstream.plan(turn(400, json.dumps({"error": {"message": "Use 'max_completion_tokens', not 'max_tokens'."}})))
     model().answer(items("one"))
@@ -330,7 +330,7 @@ def test_an_unbelievable_count_of_tokens_is_none(model, upstream, label):
     assert answer.cost.currency > 2
 
 
-def test_an_outage_is_told_from_an_answer_that_is_no_good(model, upstream, turn, label):
+def test_an_outage_is_distinguished_from_an_answer_that_is_no_good(model, upstream, turn, label):
     """Promise: only a server that is not there, in trouble or silent counts as one that fails."""
     upstream.plan(label("lukewarm"), turn(400, "content filter"))
     assert [answer.outage for answer in model(max_calls=2).answer(items("x", "y", "z", " "))] == [False] * 4
@@ -364,12 +364,12 @@ def test_an_empty_text_is_not_asked(model, upstream):
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_wrong_key_or_model_stops_the_work(model, upstream, turn, status):
-    """Promise: what no item can mend is told at once, and the key is never repeated."""
+    """Promise: an error that affects every item is raised at once, and the key is never repeated."""
     upstream.plan(turn(status, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}})))
-    with pytest.raises(ConfigError, match="the server refuses") as told:
+    with pytest.raises(ConfigError, match="the server refuses") as raised:
         model().answer(items("x"))
-    assert KEY not in str(told.value)
-    assert "***" in str(told.value)
+    assert KEY not in str(raised.value)
+    assert "***" in str(raised.value)
 
 
 def test_a_server_that_is_not_there_is_an_error_of_the_items(tmp_path):
@@ -633,7 +633,7 @@ def test_a_server_without_keys_is_sent_none(model, upstream, monkeypatch):
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(values, message):
-    """Promise: bad settings are told before any work."""
+    """Promise: bad settings are reported before any work."""
     with pytest.raises(ValidationError, match=message):
         OpenAiConfig(**{"model": "big"} | values)
 

@@ -1,4 +1,4 @@
-"""What a person is told of a prompt is what the large model is sent."""
+"""What a person is shown of a prompt is what the large model is sent."""
 
 from __future__ import annotations
 

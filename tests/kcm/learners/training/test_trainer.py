@@ -66,11 +66,11 @@ def test_replay_without_memory_is_finetuning(make_trainer, digits) -> None:
         assert torch.equal(ours, theirs)
 
 
-WALKS = [(learner, False) for learner in LEARNERS] + [(DerConfig(memory=40, batch_size=17), True), (EwcConfig(), True)]
+RUNS = [(learner, False) for learner in LEARNERS] + [(DerConfig(memory=40, batch_size=17), True), (EwcConfig(), True)]
 
 
-@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
-def test_a_walk_resumed_at_any_step_ends_like_an_undisturbed_one(
+@pytest.mark.parametrize(("learner", "mask_unseen"), RUNS, ids=repr)
+def test_a_run_resumed_at_any_step_ends_like_an_undisturbed_one(
     make_trainer, digits, learner, mask_unseen, tmp_path
 ) -> None:
     make = functools.partial(make_trainer, digits[:3], learner, epochs=2, mask_unseen=mask_unseen)
@@ -132,7 +132,7 @@ def _first(task: TensorRows, split: str, count: int):
     return task.ids(split)[:count], task.take(split, torch.arange(count))
 
 
-@pytest.mark.parametrize(("learner", "mask_unseen"), WALKS, ids=repr)
+@pytest.mark.parametrize(("learner", "mask_unseen"), RUNS, ids=repr)
 def test_gradients_do_not_depend_on_the_rank_count(make_trainer, digits, learner, mask_unseen) -> None:
     make = functools.partial(make_trainer, digits[:2], learner, epochs=2, mask_unseen=mask_unseen)
     alone = make()

@@ -49,7 +49,7 @@ def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None
 
 
 def numbered(sizes: list[int]) -> list[Batch]:
-    """Streams whose rows can be told apart."""
+    """Streams whose rows can be distinguished."""
     return [
         Batch(
             torch.arange(size)[:, None].float() + 1e5 * stream,

@@ -1,4 +1,4 @@
-"""Small tables whose draw lacks something are told what mends it."""
+"""The error on a small table whose draw lacks something says how to mend it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad rows are told apart and named with their ids."""
+"""Bad rows are separated, and named by their ids."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from kcm.errors import KcmError
 from pipelines.loop.promotion.champion import Champion, Pointer
 from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.store.control import Control
-from pipelines.tracking import Tracking, champion_of, set_champion
-from pipelines.tracking_config import TrackingConfig
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 
 
 @pytest.fixture

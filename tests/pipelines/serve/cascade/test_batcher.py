@@ -11,7 +11,7 @@ from pipelines.serve.cascade.batcher import Batcher, QueueFullError
 
 
 class Computer:
-    """Remembers its batches; holds each of them until it is let go, where it is told to hold."""
+    """Remembers its batches; holds each of them until it is let go, where it is set to hold."""
 
     def __init__(self, hold: bool = False) -> None:
         self.batches: list[list[str]] = []

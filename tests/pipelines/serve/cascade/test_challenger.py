@@ -295,13 +295,11 @@ def test_a_canary_that_nobody_controls_any_more_ends_by_itself(url: str, monkeyp
         controller.renew("2")
         await replica.serve("2", share=1.0, leased=True)
         assert {each.model_version for each in await replica.answer_all()} == {"2"}
-        monkeypatch.setattr(
-            "pipelines.serve.log.records.heartbeat.LEASE_S", 0.0
-        )  # the last sign of life is older by now
+        monkeypatch.setattr("pipelines.serve.log.records.heartbeat.LEASE_S", 0.0)  # the last heartbeat is older by now
         while (card := replica.service.challenger_card()) and card.dropped is None:
             await asyncio.sleep(0.02)
         assert card is not None
-        assert card.dropped == "whoever tries it out has given no sign of life"
+        assert card.dropped == "the process that tries it out has sent no heartbeat"
         assert {each.model_version for each in await replica.answer_all()} == {"1"}
 
     run(trial())

@@ -1,4 +1,4 @@
-"""Promise: traffic unlike the certify rows is noticed and told; nothing but the audit share changes for it."""
+"""Promise: traffic unlike the certify rows is noticed and reported; nothing but the audit share changes for it."""
 
 from __future__ import annotations
 

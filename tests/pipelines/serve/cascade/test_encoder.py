@@ -59,7 +59,7 @@ def encoder_over(replicas: Any, reads: frozenset[Part] = TEXT) -> RemoteEncoder:
     return RemoteEncoder(replicas, RELEASE, bundle, timeout_s=1.0, read=read)
 
 
-def told(cause: Exception) -> RayTaskError:
+def task_error(cause: Exception) -> RayTaskError:
     return RayTaskError("encode", "a traceback", cause)
 
 
@@ -71,7 +71,7 @@ def test_features_come_from_the_release_that_the_door_serves() -> None:
     assert (encoder.dim, encoder.identity, encoder.reads) == (3, "abc", TEXT)
 
 
-@pytest.mark.parametrize("fault", [DIED, told(MemoryError("full")), TimeoutError()])
+@pytest.mark.parametrize("fault", [DIED, task_error(MemoryError("full")), TimeoutError()])
 def test_a_replica_that_fails_costs_no_answer_where_another_one_works(fault: Exception) -> None:
     """Promise: a call that failed is made once more; one that took too long is taken back before."""
     replicas = Replicas(fault, FEATURES)

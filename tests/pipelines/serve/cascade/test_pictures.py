@@ -25,7 +25,7 @@ from tests.pipelines.serve.stubs import picture, service_of, version_of
 
 
 class Reader:
-    """Remembers what it reads; holds each of them until it is let go, where it is told to hold."""
+    """Remembers what it reads; holds each of them until it is let go, where it is set to hold."""
 
     def __init__(self, hold: bool = False) -> None:
         self.seen: list[bytes] = []
@@ -152,7 +152,7 @@ def test_the_pictures_that_wait_are_bounded() -> None:
         ([picture(600), picture(601)], "inputs: the images have more than 1,000 pixels together"),
     ],
 )
-def test_clients_are_told_which_picture_or_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
+def test_the_error_names_the_picture_or_says_that_all_are_too_large(images: Sequence[bytes], detail: str) -> None:
     class SureOfAll(SmallSide):
         def __init__(self) -> None:
             self.bundle: Any = SimpleNamespace(reads=IMAGE, task_names=())

@@ -87,7 +87,7 @@ class StubEscalation:
 
 @dataclass
 class Recorder:
-    """Remembers what it was told."""
+    """Records what it was given."""
 
     statuses: list[int] = field(default_factory=list)
     explained_statuses: list[int] = field(default_factory=list)
@@ -177,7 +177,7 @@ def test_an_escalated_answer_is_in_the_log_before_the_client_has_it(url: str, re
     run(answer())
 
 
-def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_told_to_come_back(
+def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
     url: str, tmp_path: Path, recorder: Recorder
 ) -> None:
     async def answer() -> None:
@@ -292,7 +292,7 @@ def test_a_label_that_the_model_does_not_have_is_refused(url: str, recorder: Rec
     run(tell())
 
 
-def test_where_nothing_is_kept_feedback_is_told_so(recorder: Recorder) -> None:
+def test_where_nothing_is_kept_feedback_is_refused_with_that_reason(recorder: Recorder) -> None:
     async def tell() -> None:
         service = await started(recorder)
         with pytest.raises(Refusal, match="feedback is not kept") as caught:

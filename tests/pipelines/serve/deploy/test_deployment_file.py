@@ -30,7 +30,7 @@ def test_the_file_says_again_what_it_was_made_of() -> None:
     ]
 
 
-def test_it_is_reached_from_this_machine_alone_unless_told_otherwise() -> None:
+def test_it_is_reached_from_this_machine_alone_by_default() -> None:
     for host, location in (("127.0.0.1", "HeadOnly"), ("0.0.0.0", "EveryNode")):
         written = deployment_file(RELEASE, ServeConfig(host=host), Path("/mnt/assets"))
         assert (written["http_options"]["host"], written["proxy_location"]) == (host, location)

@@ -75,8 +75,8 @@ class Kubernetes:
     @property
     def named(self) -> set[str]:
         (application,) = yaml.safe_load(self.resource["spec"]["serveConfigV2"])["applications"]
-        told = {each["user_config"]["version"] for each in application["deployments"]}
-        return told | {application["args"]["version"]}
+        versions = {each["user_config"]["version"] for each in application["deployments"]}
+        return versions | {application["args"]["version"]}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_change_in_between_is_read_and_not_overwritten(kubernetes: Kubernetes)
     assert kubernetes.named == {"films/4"}
 
 
-def test_a_refusal_is_told_with_what_kubernetes_says(kubernetes: Kubernetes, tmp_path: Path) -> None:
+def test_a_refusal_is_reported_with_what_kubernetes_says(kubernetes: Kubernetes, tmp_path: Path) -> None:
     kubernetes.status = 403
     with pytest.raises(KcmError, match=r"403 rayservices is refused.*\n?.*get and patch"):
         patch(kubernetes.config(), NEW)

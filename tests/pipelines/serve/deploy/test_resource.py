@@ -24,8 +24,8 @@ NEW = Release(version="films/4", bundle=Path("/mnt/four"), challenger=Challenger
 def releases(content: dict[str, Any]) -> list[Release]:
     """The release of the arguments, then those of all deployments."""
     (application,) = content["applications"]
-    told = [parse_config(Release, each["user_config"]) for each in application.get("deployments", [])]
-    return [parse_config(AppConfig, application["args"]).release, *told]
+    releases = [parse_config(Release, each["user_config"]) for each in application.get("deployments", [])]
+    return [parse_config(AppConfig, application["args"]).release, *releases]
 
 
 def test_a_file_for_serve_deploy_names_the_new_champion_and_no_challenger(tmp_path: Path) -> None:

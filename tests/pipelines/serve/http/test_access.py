@@ -78,9 +78,7 @@ def test_but_for_those_that_tell_nothing_of_the_model(
     assert client_of(keys=keys).get(path).status_code == 200
 
 
-def test_a_caller_that_asks_too_often_is_told_when_to_come_back(
-    client_of: Callable[..., TestClient], keys: Keys
-) -> None:
+def test_a_caller_that_asks_too_often_gets_retry_after(client_of: Callable[..., TestClient], keys: Keys) -> None:
     client = client_of(keys=keys, rate_limit=RateLimit(per_minute=2, clock=lambda: 0.0))
     responses = [client.post("/v1/predict", json=BODY, headers=bearer(SECRET)) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
@@ -108,7 +106,7 @@ def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
     assert "private" not in written
 
 
-def test_the_service_is_told_whose_request_it_is(
+def test_the_service_is_given_the_caller_of_a_request(
     client_of: Callable[..., TestClient], keys: Keys, service: Any
 ) -> None:
     label = {"request_id": "r", "labels": [{"label": "good"}]}

@@ -53,7 +53,7 @@ def test_routes_of_another_kind_stay_as_they_are(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("body", "place"), [({"number": "x"}, "number"), ({}, "number"), ([1], "body")], ids=str)
-def test_a_body_that_is_not_the_model_is_told_where(client: TestClient, body: object, place: str) -> None:
+def test_the_error_on_a_body_that_is_not_the_model_says_where(client: TestClient, body: object, place: str) -> None:
     answer = client.post("/double", json=body)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(f"{place}: ")
@@ -77,7 +77,7 @@ def test_what_a_page_of_another_origin_may_send_unasked_is_refused(client: TestC
 
 
 def test_the_documentation_is_that_of_any_route(client: TestClient) -> None:
-    told = client.get("/openapi.json").json()["paths"]["/double"]["post"]
-    assert told["description"] == "Twice the number."
-    for place in (told["requestBody"], told["responses"]["200"]):
+    operation = client.get("/openapi.json").json()["paths"]["/double"]["post"]
+    assert operation["description"] == "Twice the number."
+    for place in (operation["requestBody"], operation["responses"]["200"]):
         assert place["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Number"}

@@ -29,7 +29,7 @@ def test_each_key_stands_for_its_name_and_nothing_else_does(file: Path) -> None:
     assert [keys.caller(key) for key in ("", "secret", "ann", "\udcff", *hashes)] == [None] * 7
 
 
-def test_a_file_that_is_missing_is_told_once_and_again_when_it_goes_again(
+def test_a_file_that_is_missing_is_reported_once_and_again_when_it_goes_again(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys, content = Keys(file), file.read_text()

@@ -192,7 +192,7 @@ def test_without_a_log_there_is_no_inbox(drawn: Drawn) -> None:
     assert drawn.client.get("/v1/labels").status_code == 404
 
 
-def test_a_log_that_is_gone_is_told_and_nothing_is_acknowledged(drawn: Drawn, tmp_path: Path) -> None:
+def test_a_log_that_is_gone_is_reported_and_nothing_is_acknowledged(drawn: Drawn, tmp_path: Path) -> None:
     drawn.client.get("/v1/labels")
     (tmp_path / "log.db").rename(tmp_path / "away.db")
     response = drawn.client.post("/v1/labels", json={"labels": [{"id": "r7/0", "label": "bad"}]})

@@ -149,10 +149,10 @@ def test_usage_and_what_has_no_other_place_are_told(chat: openai.OpenAI, service
     raw = ask(chat, ("system", "not counted"), ("user", "a film"))
     usage = raw.parse().usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 1, 3)
-    told = {name: value for name, value in raw.headers.items() if name.startswith("x-kcm-")}
-    assert told.keys() >= {"x-kcm-route", "x-kcm-version", "x-kcm-confidence", "x-kcm-gate-score", "x-kcm-degraded"}
-    assert told["x-kcm-request-id"] == service.origins[0].request_id
-    assert told["x-kcm-degraded"] == "false"
+    headers = {name: value for name, value in raw.headers.items() if name.startswith("x-kcm-")}
+    assert headers.keys() >= {"x-kcm-route", "x-kcm-version", "x-kcm-confidence", "x-kcm-gate-score", "x-kcm-degraded"}
+    assert headers["x-kcm-request-id"] == service.origins[0].request_id
+    assert headers["x-kcm-degraded"] == "false"
 
 
 def test_a_stream_tells_its_usage_where_asked(chat: openai.OpenAI) -> None:
@@ -196,7 +196,7 @@ def test_tools_are_of_no_consequence_where_none_may_be_chosen(chat: openai.OpenA
     ],
     ids=str,
 )
-def test_what_cannot_be_classified_is_told_why(
+def test_what_cannot_be_classified_is_refused_with_a_reason(
     chat: openai.OpenAI, messages: Any, options: Any, kind: type[Exception], reason: str
 ) -> None:
     with pytest.raises(kind) as caught:

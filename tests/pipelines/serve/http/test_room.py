@@ -1,4 +1,4 @@
-"""A replica takes as many requests as it is told to, whenever they come, and no more."""
+"""A replica takes as many requests as it is configured for, whenever they come, and no more."""
 
 from __future__ import annotations
 

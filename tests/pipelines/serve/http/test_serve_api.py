@@ -76,7 +76,7 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
     ],
     ids=str,
 )
-def test_an_invalid_request_is_told_which_item_and_which_limit_in_one_line(
+def test_the_error_on_an_invalid_request_names_item_and_limit_in_one_line(
     client: TestClient, body: Any, message: str
 ) -> None:
     response = client.post("/v1/predict", json=body)
@@ -223,7 +223,7 @@ def test_feedback_names_the_request_and_its_items(client: TestClient, service: A
     ],
     ids=str,
 )
-def test_feedback_that_makes_no_sense_is_told_why(client: TestClient, body: Any, message: str) -> None:
+def test_feedback_that_makes_no_sense_is_refused_with_a_reason(client: TestClient, body: Any, message: str) -> None:
     response = client.post("/v1/feedback", json=body)
     assert response.status_code == 422
     assert message in response.json()["detail"]

@@ -11,6 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 PAGE = Path(str(files("pipelines.serve").joinpath("page")))
+FILES = sorted(file for file in PAGE.rglob("*") if file.is_file())
+SCRIPTS = {file.name: file.read_text() for file in FILES if file.suffix == ".js"}
 
 
 @pytest.mark.parametrize(("address", "script"), [("/", "main.js"), ("/labels", "labels.js")])
@@ -18,7 +20,7 @@ def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient, addres
     markup = client.get(address).text
     found = set(re.findall(r'(?:href|src)="(page/[^"]+)"', markup))
     assert {"page/page.css", "page/report.css", f"page/{script}", "page/icon.svg"} <= found
-    imported = {name for script in PAGE.glob("*.js") for name in re.findall(r'from "\./([^"]+)"', script.read_text())}
+    imported = {name for content in SCRIPTS.values() for name in re.findall(r'from "\./([^"]+)"', content)}
     for path in found | {f"page/{name}" for name in imported}:
         response = client.get(f"/{path}")
         assert response.status_code == 200, path
@@ -26,9 +28,13 @@ def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient, addres
 
 
 def test_every_module_is_used() -> None:
-    scripts = {script.name: script.read_text() for script in PAGE.glob("*.js")}
-    used = {name for script in scripts.values() for name in re.findall(r'from "\./([^"]+)"', script)}
-    assert used == scripts.keys() - {"main.js", "labels.js"}
+    used = {name for content in SCRIPTS.values() for name in re.findall(r'from "\./([^"]+)"', content)}
+    assert used == SCRIPTS.keys() - {"main.js", "labels.js"}
+
+
+def test_files_of_different_folders_have_different_names() -> None:
+    """They are served without their folders."""
+    assert sorted({file.name for file in FILES}) == sorted(file.name for file in FILES)
 
 
 @pytest.mark.parametrize("path", ["/", "/labels", "/page/main.js", "/v1/model/report"])
@@ -41,7 +47,8 @@ def test_nothing_from_elsewhere_may_run_load_or_frame_it(client: TestClient, pat
 
 
 def test_it_holds_no_script_or_style_of_its_own_and_no_address_of_another_host() -> None:
-    for file in PAGE.iterdir():
+    assert FILES
+    for file in FILES:
         content = file.read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not re.search(r"https?://|//[a-z0-9-]+\.[a-z]", content), file.name
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", content), file.name

@@ -83,7 +83,7 @@ def test_a_stranger_neither_labels_nor_blocks_what_belongs_to_another(log: Decis
     assert labels(log) == [("of ann", 0, "good", None), ("of nobody", 0, "good", None)]
 
 
-def test_callers_can_be_told_apart_and_not_be_named(log: DecisionLog, tmp_path: Path) -> None:
+def test_callers_can_be_distinguished_and_not_be_named(log: DecisionLog, tmp_path: Path) -> None:
     other = DecisionLog(f"sqlite:///{tmp_path}/other.db", 2.0)
     for each in (log, other):
         for number, caller in enumerate(("ann", "ann", "bob", None)):

@@ -193,7 +193,7 @@ def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) 
     run(write())
 
 
-def test_while_the_database_is_locked_one_write_waits_and_the_others_are_told_at_once(
+def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_once(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: a locked database makes one write wait, and no request after it."""

@@ -1,4 +1,4 @@
-"""What one process knows of a version, what may have raised an alarm, signs of life of a trial, tests of an inbox."""
+"""What one process knows of a version, what may have raised an alarm, heartbeats of a trial, tests of an inbox."""
 
 from __future__ import annotations
 

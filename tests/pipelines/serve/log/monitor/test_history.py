@@ -1,4 +1,4 @@
-"""What every version has answered, saved and lost, told from the log alone."""
+"""What every version has answered, saved and lost, read from the log alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_version_has_its_dates_counts_labels_and_alarm(writer: LogWriter) -
     assert second.tenure.refuted_at is None
 
 
-def test_bounds_are_told_only_where_something_was_audited(writer: LogWriter) -> None:
+def test_bounds_are_given_only_where_something_was_audited(writer: LogWriter) -> None:
     first, second = asyncio.run(History(writer).chapters())
     assert first.disagreement is not None
     assert 0 <= first.disagreement[0] <= 1 / 3 <= first.disagreement[1] <= 1

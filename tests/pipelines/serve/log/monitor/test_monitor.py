@@ -352,7 +352,7 @@ def test_a_long_log_is_read_in_pieces_and_only_once(
 
 
 def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
-    """Promise: what the log says of a decision is final, or the alarm is told that it is not."""
+    """Promise: what the log says of a decision is final, or the alarm knows that it is not."""
     log.add_decisions([Decision(Origin("r"), item, "1", "small", 0.5, "a") for item in range(4)])
     log.add_decisions([Decision(Origin("r"), 4, "1", "small", 0.5), Decision(Origin("r"), 5, "1", "large", 0.5)])
     log.finish_audits("r", {0: "a", 1: "b", 2: None})

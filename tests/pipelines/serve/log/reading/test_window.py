@@ -77,7 +77,7 @@ def test_a_window_says_of_every_decision_all_that_is_known(log: DecisionLog, rea
         ]
     )
     log.finish_audits("r2", {0: "good", 1: None}, {0: known_C})
-    log.add_feedback("r2", None, [Feedback(1, "good", "told with the label", "films")])
+    log.add_feedback("r2", None, [Feedback(1, "good", "sent with the label", "films")])
     rows = whole(reader)
     assert [(row["request_id"], row["item"]) for row in rows] == [
         ("r1", 0), ("r1", 1), ("r1", 2), ("r2", 0), ("r2", 1), ("r2", 2), ("r3", 0)
@@ -89,7 +89,7 @@ def test_a_window_says_of_every_decision_all_that_is_known(log: DecisionLog, rea
     probabilities = [row["large_probabilities"] for row in rows]
     assert probabilities == [None, [0.125, 0.875], None, [0.125, 0.875], None, None, None]
     assert [row["label"] for row in rows] == [None] * 4 + ["good", None, None]
-    assert [row["text"] for row in rows] == ["a text", "only text", None, None, "told with the label", None, None]
+    assert [row["text"] for row in rows] == ["a text", "only text", None, None, "sent with the label", None, None]
     assert [row["task"] for row in rows] == ["films", None, None, None, "films", None, None]
     first = rows[0]
     assert (first["image"], first["features"]) == (b"a picture", [1.5, -2.0])

@@ -1,4 +1,4 @@
-"""A trial lives as long as its signs of life come, whatever the clocks of different machines say."""
+"""A trial lives as long as its heartbeats come, whatever the clocks of different machines say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels certify is told by the log alone, for each decision of a policy, and for stricter ones."""
+"""What labels certify follows from the log alone, for each decision of a policy, and for stricter ones."""
 
 from __future__ import annotations
 

@@ -1,0 +1,120 @@
+"""`kcm predict` and `kcm explain`: what a bundle answers, and why."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.exit import reported
+from jobs.options import Debug, JsonFile, Overrides, load
+from kcm.errors import KcmError
+
+BundleSource = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
+]
+
+
+class Missing(StrEnum):
+    """What becomes of rows without a recorded answer."""
+
+    answer_small = "answer_small"
+    list = "list"
+
+
+def predict(
+    bundle: BundleSource,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
+    text_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the text, where the bundle reads texts.")
+    ] = "text",
+    image_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the picture, where it reads them: paths or bytes.")
+    ] = "image",
+    image_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
+    ] = None,
+    task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            metavar="answer_small|list",
+            help="With recorded answers: escalated rows that have none get the small model's answer, or none; either"
+            " way they are listed in a file to put to your own model.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
+    ] = None,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Answer every row of a file, of any size, as the served cascade would."""
+    with reported(json, debug) as result:
+        if overrides and config is None:
+            raise KcmError("--set overrides values of --config, which is missing")
+        loaded = load(config, overrides) if config else None
+        from jobs.commands.serving.serving import Site
+        from kcm.api.sources import folder_of
+        from pipelines.batch.predict import predict as predict_file
+        from pipelines.progress import Reporter
+
+        site = Site.of(loaded) if loaded else Site()
+        result |= predict_file(
+            folder_of(bundle),
+            file,
+            output,
+            text_column,
+            image_column=image_column,
+            image_root=image_root,
+            task_column=task_column,
+            cluster=site.cluster,
+            assets_dir=site.assets_path,
+            reporter=Reporter(),
+            upstreams=site.serve.large.upstreams,
+            missing=missing and missing.value,
+        )
+        if result.get("missing"):
+            typer.echo(f"{result['missing']:,} rows wait for your own model: {result['missing_path']}", err=True)
+        typer.echo(str(output))
+
+
+def explain(
+    bundle: BundleSource,
+    texts: Annotated[
+        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those in the bundle's memory."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
+    image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
+    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
+    with reported(json, debug) as result:
+        from jobs.commands.answers.explain import Explainer, inputs, write_explanations
+        from jobs.views.explain import explanation_view
+        from jobs.views.table import result_console
+        from kcm.api.sources import folder_of
+
+        explainer = Explainer(folder_of(bundle), assets_path, rows, text_column, image_column)
+        pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
+        result |= pictures
+        for each in explanations:
+            result_console().print(explanation_view(each, explainer.bundle.label_names, top))
+        typer.echo("\n".join(result["pictures"]))

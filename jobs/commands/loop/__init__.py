@@ -1,0 +1,1 @@
+"""The loop: turns, promotion and rollback, a person's labels."""

@@ -1,0 +1,1 @@
+"""Runs: here, a stage of them, or on another cluster as a job."""

@@ -1,0 +1,109 @@
+"""Submission of a command to a Ray cluster as a job, and following it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+import yaml
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import jobs
+import kcm
+import pipelines
+from kcm.errors import KcmError
+from kcm.redact import redacted
+from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authentication
+from pipelines.cluster.authentication import MODE
+from pipelines.config import RunConfig
+
+AuthMode = Literal["disabled", "token"]
+CONFIG = "config.yaml"
+POLL_S = 0.5  # between two looks at the state of a job whose log has ended
+
+
+def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
+    """Submit `kcm STAGE CONFIG` to the cluster at `address`, print its log until it ends, return its id.
+
+    The configuration travels with all its values, and relative storage and assets paths as those of this machine: on
+    several machines they must lie on shared storage. With `auth` token, Ray reads the token from RAY_AUTH_TOKEN or
+    from the file RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does
+    not succeed.
+    """
+    client = _client(address, auth)
+    with tempfile.TemporaryDirectory(prefix="kcm-job-") as folder:
+        pack(Path(folder), config)
+        try:
+            job = client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "jobs.cli", stage, CONFIG]),
+                runtime_env={"working_dir": folder},
+                metadata={"stage": stage, "run": config.name},
+            )
+        except RuntimeError as error:
+            raise KcmError(f"the cluster refused the job: {error}", where=address) from error
+    print(redacted(f"job {job} is on {address}"), file=sys.stderr)
+    try:
+        _follow(client, job)
+        end = _end(client, job)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"no longer following job {job}, which goes on; stop it by: ray job stop --address {address} {job}"
+        ) from None
+    except OSError as error:
+        raise KcmError(f"lost the cluster while following job {job}: {error}", where=address) from error
+    if end.status is not JobStatus.SUCCEEDED:
+        reason = job_failure(end.message or "no reason given")  # the log was printed already
+        raise KcmError(f"job {job} ended as {end.status}: {reason}", where=address, mend="Its log stands above")
+    return job
+
+
+def pack(folder: Path, config: RunConfig) -> None:
+    """Fill a job's working directory with nothing but the configuration and the three packages."""
+    (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    for package in (kcm, pipelines, jobs):
+        source = Path(package.__path__[0])
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _client(address: str, auth: AuthMode) -> JobSubmissionClient:
+    # Set both ways of finding and entering a cluster: else a RAY_ADDRESS of the shell overrides the address asked for,
+    # and a token left in the home folder changes how the client must connect.
+    os.environ["RAY_API_SERVER_ADDRESS"], os.environ[MODE] = address, auth
+    reread_authentication()
+    for name in JOB_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise KcmError(
+            f"no Ray cluster to submit to: {error}", where=address, mend="Give the address of the cluster's dashboard"
+        ) from error
+
+
+def _follow(client: JobSubmissionClient, job: str) -> None:
+    """Print the log as it comes; a connection that breaks ends the log, not the job."""
+
+    async def follow() -> None:
+        async for lines in client.tail_job_logs(job):
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    try:
+        asyncio.run(follow())
+    except (RuntimeError, aiohttp.ClientError) as error:
+        print(f"the log of job {job} broke off ({error}); waiting for its end", file=sys.stderr)
+
+
+def _end(client: JobSubmissionClient, job: str) -> JobDetails:
+    while not (details := client.get_job_info(job)).status.is_terminal():
+        time.sleep(POLL_S)
+    return details

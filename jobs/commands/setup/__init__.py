@@ -1,0 +1,1 @@
+"""What comes before a first run: its configuration and the assets."""

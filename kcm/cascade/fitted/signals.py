@@ -1,0 +1,235 @@
+"""The gate `signals`: a small KAN over a few numbers that say how sure an answer is, and its curves can all be read.
+
+Every number has a direction known beforehand: an answer is surer where the judge is, where class means and remembered
+rows are near and agree, and where answers of its label were right; less sure where the large model is right on that
+label. Curves may only go that way, so that a person can check them. The gate score is
+
+    g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
+
+fitted on validate rows by folds of whole units, for a search has to use scores of rows that were left out. The task of
+a row is not among the numbers: a request need not carry it, and a certificate must hold for those that do not;
+thresholds per task heed it. Shapes: N rows, F signals, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kcm.cascade.fitted.curves import Curves, Signal, best_strength, distinct
+from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
+from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
+from kcm.cascade.reference import Reference
+from kcm.cascade.scores import SCORES
+from kcm.errors import DataError
+from kcm.metrics.units import Units
+
+MAX_ROWS = 10_000  # fitted on; more would cost time and tell little
+_LIMIT = 30.0  # log-odds beyond which nothing is left to tell apart
+_PRIOR_ROWS = 10.0  # with which the accuracy of a label is drawn to that of all
+
+SIGNALS = (
+    Signal("confidence", 1, "log-odds of the judge's likeliest label"),
+    Signal("margin", 1, "distance between the judge's two largest logits"),
+    Signal("entropy", 1, "negative entropy of the judge's probabilities"),
+    Signal("agreement", 1, "log-probability that the judge gives to the small model's answer"),
+    Signal("small confidence", 1, "log-odds of the small model's answer"),
+    Signal("nearest mean", -1, "distance to the nearest class mean"),
+    Signal("mean gap", 1, "how much nearer the mean of the answer's class is than any other"),
+    Signal("neighbours", 1, "share of the nearest remembered rows that have the answer's label"),
+    Signal("nearest row", -1, "distance to the nearest remembered row"),
+    Signal("small accuracy", 1, "how often the small model is right with this answer, on validate rows"),
+    Signal("large accuracy", -1, "how often the large model is right where the small one gives this answer"),
+)
+_RATES = ("small accuracy", "large accuracy")
+_OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
+
+
+class Signals(FittedForm):
+    """The gate `signals`."""
+
+    def restored(self, tensors: Mapping[str, Tensor], in_features: int, num_labels: int) -> SignalsHead:
+        """The head that gave these tensors."""
+        return SignalsHead.of(tensors)
+
+    def fit(self, rows: GateRows) -> FittedHead:
+        """A head, and what folds that left them out say of its rows. Raises DataError for fewer than two units."""
+        num_rows = len(rows.small_correct)
+        units = Units(rows.group, num_rows)
+        if units.count < 2:
+            raise DataError(f"the gate needs at least two rows or groups, got {units.count}", where="gate")
+        chosen = units.sample(num_rows, MAX_ROWS, rows.seed)
+        fitted = SignalRows.of(rows, chosen)
+        left_out = {strength: fitted.left_out(strength) for strength in STRENGTHS}
+        heads = {strength: fitted.head(strength, rows.reference) for strength in STRENGTHS}
+        # A constant of their own would order folds by how their other rows fared: all have that of the whole.
+        scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
+        best = best_strength(scores, fitted.nothing_gained)
+        score_N = heads[best].score(rows.inputs, rows.deferral_weight)
+        score_N[chosen] = scores[best]
+        return FittedHead(heads[best], score_N)
+
+
+@dataclass(frozen=True, eq=False)
+class SignalsHead:
+    """The fitted curves, with what they read.
+
+    `rates_2C` are the accuracies of the small and of the large model where the small one gives a label, `reference`
+    what the small side has kept of the rows that it learned.
+    """
+
+    curves: Curves
+    rates_2C: NDArray[np.float64]
+    reference: Reference
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> SignalsHead:
+        """The head that gave these tensors. Raises RuntimeError for those of another."""
+        names = (*_OWN, *(field.name for field in fields(Reference)))
+        if missing := [name for name in names if name not in tensors]:
+            raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
+        reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
+        return cls(Curves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was fitted."""
+        own = self.curves.tensors(SIGNALS) | {"rates_2C": torch.from_numpy(self.rates_2C)}
+        return own | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What the curves read."""
+        return self.curves.signals
+
+    def score(self, inputs: GateInputs, deferral_weight: float) -> NDArray[np.float64]:
+        """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
+        return self.curves.score(self.values(inputs))
+
+    def values(self, inputs: GateInputs) -> NDArray[np.float64]:
+        """The signals of every row, [N, F]."""
+        known = known_signals(inputs, self.reference)
+        if missing := [each.name for each in self.signals if each.name not in (*known, *_RATES)]:
+            raise DataError(f"the gate reads {', '.join(missing)}, and there are no features", where="gate")
+        known_NF = np.stack([known[each.name] for each in self.signals if each.name not in _RATES], 1)
+        return with_rates(known_NF, answers(inputs), self.rates_2C)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SignalRows:
+    """The rows that a head is fitted on; `names` are those of the columns of `known_NF`."""
+
+    known_NF: NDArray[np.float64]
+    answer_N: NDArray[np.int64]
+    small_correct: NDArray[np.bool_]
+    large_correct: NDArray[np.bool_]
+    fold_N: NDArray[np.int64]
+    names: tuple[str, ...]
+    num_labels: int
+
+    @classmethod
+    def of(cls, rows: GateRows, chosen: NDArray[np.intp]) -> SignalRows:
+        """The `chosen` ones of `rows`, in folds of whole units."""
+        group = None if rows.group is None else rows.group[chosen]
+        known = {name: column[chosen] for name, column in known_signals(rows.inputs, rows.reference).items()}
+        names = distinct(known)
+        return cls(
+            known_NF=np.stack([known[name] for name in names], 1),
+            answer_N=answers(rows.inputs)[chosen],
+            small_correct=rows.small_correct[chosen],
+            large_correct=rows.large_correct[chosen],
+            fold_N=unit_folds(Units(group, len(chosen)), len(chosen), rows.seed),
+            names=names,
+            num_labels=rows.inputs.small_logits_NC.shape[1],
+        )
+
+    @property
+    def nothing_gained(self) -> NDArray[np.float64]:
+        """The target: 1 unless the small model is wrong and the large one right, [N]."""
+        return np.asarray(self.small_correct | ~self.large_correct, dtype=np.float64)
+
+    @property
+    def values_NF(self) -> NDArray[np.float64]:
+        """All signals. The accuracies by label come from the other folds, as those of later rows come from these."""
+        rates_N2 = np.empty((len(self.answer_N), 2))
+        for fold in np.unique(self.fold_N):
+            out_N = self.fold_N == fold
+            rates_N2[out_N] = self.select(~out_N).rates_2C[:, self.answer_N[out_N]].T
+        return np.concatenate([self.known_NF, rates_N2], 1)
+
+    @property
+    def rates_2C(self) -> NDArray[np.float64]:
+        """How often each side is right where the small one gives a label, drawn to how often it is on all."""
+        count_C = np.bincount(self.answer_N, minlength=self.num_labels)
+        rates = []
+        for right_N in (self.small_correct, self.large_correct):
+            right_C = np.bincount(self.answer_N, right_N, minlength=self.num_labels)
+            overall = right_N.mean() if len(right_N) else 0.5
+            rates.append((right_C + _PRIOR_ROWS * overall) / (count_C + _PRIOR_ROWS))
+        return np.stack(rates)
+
+    def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
+        """Curves fitted to all rows."""
+        by_name = {each.name: each for each in SIGNALS}
+        signals = [by_name[name] for name in (*self.names, *_RATES)]
+        curves = Curves.fitted(signals, self.values_NF, self.nothing_gained, strength)
+        return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
+
+    def left_out(self, strength: float) -> NDArray[np.float64]:
+        """The sum of curves that never saw a row's fold, [N]."""
+        sum_N = np.empty(len(self.answer_N))
+        for fold in np.unique(self.fold_N):
+            out_N = self.fold_N == fold
+            head = self.select(~out_N).head(strength)
+            values_NF = with_rates(self.known_NF[out_N], self.answer_N[out_N], head.rates_2C)
+            sum_N[out_N] = head.curves.contributions(values_NF).sum(1)
+        return sum_N
+
+    def select(self, rows: NDArray[np.bool_]) -> SignalRows:
+        """The rows of a mask."""
+        columns = ("known_NF", "answer_N", "small_correct", "large_correct", "fold_N")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+
+def with_rates(
+    known_NF: NDArray[np.float64], answer_N: NDArray[np.int64], rates_2C: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The signals that are known of rows, then the accuracies of their answers: all that the curves read."""
+    return np.concatenate([known_NF, rates_2C[:, answer_N].T], 1)
+
+
+def answers(inputs: GateInputs) -> NDArray[np.int64]:
+    """The small model's answers, [N]."""
+    return np.asarray(inputs.small_logits_NC.argmax(1))
+
+
+def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray[np.float64]]:
+    """The signals that rows and reference tell, by name, [N] each; without those of features where there are none."""
+    judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
+    rows_N = np.arange(len(answer_N))
+    log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)
+    found = {name: _bounded(SCORES[name].score(judge_NC)) for name in ("confidence", "margin", "entropy")}
+    found["agreement"] = _bounded(log_p_NC[rows_N, answer_N])
+    found["small confidence"] = _bounded(SCORES["confidence"].score(small_NC))
+    if inputs.features_ND is None:
+        return found
+    if (distance_NC := reference.distances(inputs.features_ND)) is not None:
+        # A class without rows is as far off as the farthest of the others.
+        farthest_N1 = np.where(np.isfinite(distance_NC), distance_NC, 0).max(1, keepdims=True)
+        near_NC = np.minimum(distance_NC, farthest_N1)
+        found["nearest mean"] = near_NC.min(1)
+        others_NC = np.where(np.arange(near_NC.shape[1]) == answer_N[:, None], farthest_N1, near_NC)
+        found["mean gap"] = others_NC.min(1) - near_NC[rows_N, answer_N]
+    if (neighbours := reference.neighbours(inputs.features_ND)) is not None:
+        cosine_NK, label_NK = neighbours
+        found["neighbours"] = (label_NK == answer_N[:, None]).mean(1)
+        found["nearest row"] = cosine_NK[:, 0]
+    return found
+
+
+def _bounded(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    return score_N.clip(-_LIMIT, _LIMIT)

@@ -1,0 +1,156 @@
+"""Inputs of a router, from the text and optionally the small model's response: numbers, features, hashed words.
+
+Shapes: N rows, F numbers, E features of the encoder, V word buckets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, hstack
+from scipy.special import logit
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from kcm.assets import is_intact, resolve
+from kcm.encoders import TextEncoder, TextEncoderConfig
+from kcm.encoders.base import Encoder
+from kcm.errors import DataError
+from kcm.inputs.content import contents
+from kcm.routing.routers.arithmetic import arithmetic_checks
+from kcm.routing.table import RoutingTable
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+NO_ENCODER = "none"
+NUM_BUCKETS = 2**14
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_NUM_STATISTICS = 17
+NUM_WORDS, NUM_NUMBERS = 1, 6  # where `text_statistics` has these two
+_ENCODED_AT_ONCE = 256  # texts between two updates of the progress
+_CLIP = 1e-6  # a confidence closer to 0 or 1 is clipped: its log-odds would dwarf all others
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is counted, how many of them are done, and how many there are."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, eq=False)
+class RouterInputs:
+    """Three kinds of input, of which any may have width 0; `words_NV` is sparse, of rows of length 1 for every text."""
+
+    numbers_NF: NDArray[np.float64]
+    encoding_NE: NDArray[np.float64]
+    words_NV: csr_array
+
+    def __len__(self) -> int:
+        return len(self.numbers_NF)
+
+    def select(self, rows: ArrayLike) -> RouterInputs:
+        """The rows of a boolean mask or of an array of positions."""
+        index = np.asarray(rows)
+        return RouterInputs(self.numbers_NF[index], self.encoding_NE[index], self.words_NV[index])
+
+
+def word_inputs(texts: Sequence[str]) -> RouterInputs:
+    """Single hashed words alone: the inputs of the hashed-word baseline."""
+    return RouterInputs(np.zeros((len(texts), 0)), np.zeros((len(texts), 0)), hashed_words(texts, longest=1))
+
+
+def router_inputs(
+    table: RoutingTable, encoder: Encoder | None, *, is_confidence: bool, progress: Progress = silent
+) -> RouterInputs:
+    """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
+
+    What the small model wrote is read as the input's text is, in columns of its own, and its sums are checked. Raises
+    DataError where there is nothing to route by.
+    """
+    numbers = [] if table.features is None else [table.features]
+    if table.confidence is not None:
+        numbers.append(table.confidence[:, None])
+        if is_confidence:
+            numbers.append(logit(np.clip(table.confidence, _CLIP, 1 - _CLIP))[:, None])
+    encodings, words = [np.zeros((len(table), 0))], [csr_array((len(table), 0))]
+    for column in (table.text, table.small_response):
+        if column is None:
+            continue
+        texts = [str(text) for text in column]
+        numbers.append(text_statistics(texts))
+        words.append(hashed_words(texts))
+        if encoder is not None:
+            encodings.append(_encoded(texts, encoder, progress))
+    if table.text is not None and table.small_response is not None:
+        texts, responses = ([str(text) for text in column] for column in (table.text, table.small_response))
+        numbers.append(arithmetic_checks(texts, responses))
+    if not numbers:
+        raise DataError(
+            "there is nothing to route by", where="columns", mend="Name a text, features, confidence or score column"
+        )
+    return RouterInputs(np.concatenate(numbers, -1), np.concatenate(encodings, -1), csr_array(hstack(words)))
+
+
+def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress) -> NDArray[np.float64]:
+    """Features [N, E]; texts of like length are encoded together."""
+    features_NE = np.empty((len(texts), encoder.dim))
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(texts), _ENCODED_AT_ONCE):
+        rows = order[start : start + _ENCODED_AT_ONCE]
+        features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
+        progress("texts encoded", start + len(rows), len(texts))
+    return features_NE
+
+
+def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:
+    """The encoder by hub id or folder, and a note where there is none.
+
+    None takes the default if it has been fetched, `none` no encoder. Raises AssetError for a named one that is absent.
+    """
+    if model == NO_ENCODER:
+        return None, ""
+    if model is None and not is_intact(assets_dir / DEFAULT_MODEL):
+        return None, f"{DEFAULT_MODEL} is not in {assets_dir}: texts are read by hashed words alone; see `kcm assets`"
+    config = TextEncoderConfig(model=model or DEFAULT_MODEL, max_length=256)
+    return TextEncoder(config, resolve(config.model, assets_dir)), ""
+
+
+def hashed_words(texts: Sequence[str], longest: int = 2) -> csr_array:
+    """Counts of runs of up to `longest` words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
+    vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, longest))
+    return csr_array(vectorizer.transform(texts))
+
+
+def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Statistics of the form of a text that correlate with its difficulty, in logarithms, [N, 17]."""
+    return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
+
+
+def _statistics(text: str) -> list[float]:
+    words, numbers = text.split(), _NUMBER.findall(text)
+    sentences = len(_SENTENCE_END.findall(text))
+    return [
+        len(text),
+        len(words),
+        sentences,
+        len(words) / max(1, sentences),
+        sum(map(len, words)) / max(1, len(words)),
+        len({word.lower() for word in words}) / max(1, len(words)),
+        len(numbers),
+        len(set(numbers)),
+        sum(map(len, numbers)),
+        sum(letter.isupper() for letter in text),
+        text.count(",") + text.count(";") + text.count(":"),
+        text.count("\n"),
+        text.count("?"),
+        text.count("/"),
+        sum(text.count(sign) for sign in "%‰"),
+        sum(text.count(sign) for sign in "$€£¥"),
+        sum("." in number for number in numbers),
+    ]

@@ -1,0 +1,164 @@
+"""A fitted router: the routing head, its inputs, and the out-of-fold scores of the rows it was fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
+from kcm.cascade.fitted.curves import Curves
+from kcm.cascade.frontier import Frontier
+from kcm.config import Config
+from kcm.errors import ArtefactError, DataError
+from kcm.routing.config import RouteColumns, RouteGate, RouteGateChoice
+from kcm.routing.routers.head import RoutingHead, fit_head
+from kcm.routing.routers.inputs import Progress, RouterInputs, silent
+from kcm.routing.routers.signals import ROUTE_SIGNALS, fit_route, score_route
+from kcm.routing.table import RoutingTable
+
+MANIFEST, FORMAT = "router.json", 1
+
+
+class RouterConfig(Config):
+    """What a router needs to read another table as it read the first."""
+
+    columns: RouteColumns
+    seed: int = Field(description="Draw of the splits.")
+    encoder: str | None = Field(description="The encoder by hub id or folder; null: hashed words alone.")
+    encoder_identity: str | None = Field(description="Digest of what decides the encoder's output.")
+    num_numbers: int = Field(description="Numbers that the head reads of a row.")
+    num_features: int = Field(description="Features of the encoder.")
+    num_buckets: int = Field(description="Buckets of hashed words.")
+    gate: RouteGate = Field(
+        "deferral", description="The routing head's own score, or curves over it and other signals."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Router:
+    """Gate scores for any rows: out-of-fold ones for the rows it was fitted on.
+
+    `items` int64 are the fitted rows' digests, ascending, `left_out` their scores. `curves` are those of the gate
+    `signals`, over the head's estimates.
+    """
+
+    config: RouterConfig
+    head: RoutingHead
+    items: NDArray[np.int64]
+    left_out: NDArray[np.float64]
+    curves: Curves | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        table: RoutingTable,
+        inputs: RouterInputs,
+        columns: RouteColumns,
+        seed: int,
+        encoder: str | None = None,
+        encoder_identity: str | None = None,
+        progress: Progress = silent,
+        gate: RouteGateChoice = "auto",
+    ) -> Router:
+        """Fit on every row of `table`.
+
+        The score is P(small right) - P(large right) as the head estimates it, or that of curves over this and other
+        signals; `auto` takes what has the larger area under its frontier, by the out-of-fold scores of these rows.
+        """
+        gain = table.small_correct.astype(np.float64) - table.large_correct
+        head, left_out = fit_head(inputs, gain, table.group, progress)
+        curves = None
+        if gate != "deferral":
+            curves, scores = fit_route(table, left_out, seed)
+            areas = [Frontier.of(table.scored(each)).area() for each in (left_out, scores)]
+            if gate == "auto" and areas[0] >= areas[1]:
+                curves = None
+            else:
+                left_out = scores
+        config = RouterConfig(
+            columns=columns,
+            seed=seed,
+            encoder=encoder,
+            encoder_identity=encoder_identity,
+            num_numbers=inputs.numbers_NF.shape[1],
+            num_features=inputs.encoding_NE.shape[1],
+            num_buckets=inputs.words_NV.shape[1],
+            gate="signals" if curves else "deferral",
+        )
+        items, first = np.unique(digests(table.item), return_index=True)
+        return cls(config, head, items, left_out[first], curves)
+
+    def scores(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
+        """Gate score of every row, [N]."""
+        score_N, (position, known) = self.estimate(table, inputs), self._fitted(table)
+        score_N[known] = self.left_out[position[known]]
+        return score_N
+
+    def estimate(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
+        """Gate score of every row as if none had been fitted on, [N]."""
+        expected_N = self.head.estimate(inputs)
+        return score_route(self.curves, table, expected_N) if self.curves else expected_N
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The gate, and every curve of `signals` whole: what is read, which way, and what it adds at which points."""
+        if self.curves is None:
+            return {"gate": self.config.gate}
+        curves = [
+            {"signal": signal.name, "meaning": signal.meaning, "points": points_P.tolist(), "adds": added_P.tolist()}
+            for signal, (points_P, added_P) in zip(self.curves.signals, self.curves.drawn(), strict=True)
+        ]
+        return {"gate": self.config.gate, "constant": self.curves.constant, "curves": curves}
+
+    def refuse_fitted(self, table: RoutingTable, split: str) -> None:
+        """Raise DataError where rows that the router was fitted on would evaluate it."""
+        _, known = self._fitted(table)
+        if known.any():
+            raise DataError(
+                f"{known.sum()} {split} rows are among those that the router was fitted on, the first is"
+                f" {table.name[np.flatnonzero(known)[0]]}",
+                where="--router",
+                mend="Use rows that it has not seen, or the table and seed that it was fitted with",
+            )
+
+    def _fitted(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        keys = digests(table.item)
+        position = np.searchsorted(self.items, keys).clip(max=len(self.items) - 1)
+        return position, self.items[position] == keys
+
+    def write(self, folder: Path) -> None:
+        """Write a new folder, whole or not at all; ArtefactError where something lies already."""
+        fitted = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
+        with sealing(folder, MANIFEST, FORMAT) as draft:
+            write_json(draft / "config.json", self.config.model_dump(mode="json"))
+            write_tensors(draft / "head.safetensors", self.head.state_dict())
+            write_tensors(draft / "fitted.safetensors", fitted)
+            if self.curves:
+                write_tensors(draft / "curves.safetensors", self.curves.tensors(ROUTE_SIGNALS))
+
+    @classmethod
+    def read(cls, folder: Path) -> Router:
+        """Read what `write` wrote; ArtefactError where it is missing or damaged."""
+        if not (folder / MANIFEST).is_file():
+            raise ArtefactError("no router here", where=str(folder), mend="Fit one with `kcm route fit`")
+        sealed = SealedFolder(folder, MANIFEST, FORMAT)
+        config = sealed.config(RouterConfig, "config.json")
+        head = RoutingHead(config.num_numbers, config.num_features, config.num_buckets)
+        head.load_state_dict(sealed.tensors("head.safetensors"))
+        fitted = sealed.tensors("fitted.safetensors")
+        curves = Curves.of(sealed.tensors("curves.safetensors"), ROUTE_SIGNALS) if config.gate == "signals" else None
+        return cls(config, head, fitted["items"].numpy(), fitted["left_out"].numpy(), curves)
+
+
+def digests(items: Sequence[object] | NDArray[np.object_]) -> NDArray[np.int64]:
+    """64 bits of BLAKE2b of every item's name, [N]."""
+    raw = b"".join(hashlib.blake2b(str(item).encode(), digest_size=8).digest() for item in items)
+    return np.frombuffer(raw, dtype=np.int64)

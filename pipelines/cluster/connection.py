@@ -1,0 +1,131 @@
+"""The Ray cluster that the stages run on: an existing one where an address is given, else a local one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from kcm.errors import ConfigError, KcmError
+from pipelines._ray_private import loopback_kept
+from pipelines.cluster.authentication import local_token, write_address
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.signals import handlers_restored
+
+MIB = 2**20
+
+
+def prepare_environment() -> None:
+    """Environment variables for Ray's processes; the user's own values win."""
+    for name, value in {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # saves 4 s at every start of a trainer
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side warns on the terminal about its own actors
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is to stop the run, not to end a search early as if it were whole
+        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a killed search forgets no more than its last second
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
+    """A connection to the cluster within the block; an open connection is left open.
+
+    A local cluster asks for a token and listens on `config.node_ip`. Its address and token are in `folder`, which only
+    its owner can read (`pipelines.cluster.authentication.find_cluster`).
+    """
+    if ray.is_initialized():
+        yield
+        return
+    prepare_environment()
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    with ExitStack() as stack:
+        if not address:
+            _check_room(config)
+        private = None if address else stack.enter_context(local_token(folder))
+        with _silent_stderr(), handlers_restored(signal.SIGTERM):
+            if address:
+                join(address)
+            else:
+                _start(config)
+        stack.callback(ray.shutdown)  # before the token goes
+        if private:  # a local cluster
+            write_address(private, ray.get_runtime_context().gcs_address)
+        yield
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+
+
+def join(address: str) -> None:
+    """Connect to an existing cluster. KcmError where none answers, or it asks for another token."""
+    try:
+        with loopback_kept():
+            ray.init(address=address, **_QUIET)
+    except ConnectionError as error:
+        raise KcmError(
+            f"no Ray cluster answers: {error}", where=address, mend="Start one, or drop the address"
+        ) from error
+    except AuthenticationError as error:
+        raise KcmError(
+            f"the Ray cluster refuses us: {str(error).partition('. ')[0]}",
+            where=address,
+            mend="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
+        ) from error
+
+
+def _start(config: ClusterConfig) -> None:
+    """Start a local cluster."""
+    with loopback_kept():
+        ray.init(
+            # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
+            address="local",
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_mib * MIB,
+            include_dashboard=False,
+            _node_ip_address=config.node_ip,
+            **_QUIET,
+        )
+
+
+def _check_room(config: ClusterConfig) -> None:
+    """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
+    fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
+    if fewest * config.cpus_per_worker > config.num_cpus:
+        raise ConfigError(
+            f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
+            f" {config.num_cpus}",
+            where="cluster.num_workers",
+            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )
+    if config.cpus_of_trial > config.num_cpus:
+        raise ConfigError(
+            f"a trial and its {config.workers_per_trial} train workers take {config.cpus_of_trial:g} CPUs, a local"
+            f" cluster has {config.num_cpus}",
+            where="cluster.workers_per_trial",
+            mend="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hide stderr while Ray starts: its C++ side announces its log level there. Errors are raised anyway."""
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

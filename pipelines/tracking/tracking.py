@@ -1,0 +1,298 @@
+"""MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
+
+Only opening a run and registering a model wait for MLflow. Everything else goes through an outbox, so that an outage
+does not stop a training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.time import get_current_time_millis
+
+from kcm.bundle.models import bundle_digest
+from kcm.errors import KcmError
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.outbox import Outbox, Record
+
+KEY_TAG = "kcm.key"
+FINGERPRINT_TAG = "kcm.fingerprint"
+PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
+UNSENT = "mlflow-unsent.jsonl"  # in the run's folder
+FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+_PARAMS_AT_ONCE = 100  # MLflow takes no more
+_OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The record of one run of the pipeline."""
+
+    uri: str
+    run_id: str
+    experiment_id: str
+    outbox: Outbox
+
+    @classmethod
+    def open(
+        cls,
+        config: TrackingConfig,
+        storage_path: Path,
+        *,
+        name: str,
+        key: str,
+        say: Callable[[str], None] = print,
+    ) -> Tracking:
+        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one.
+
+        `say` is called when MLflow stops answering, and when it answers again.
+        """
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which holds results alone
+        uri = config.uri_in(storage_path)
+        client = MlflowClient(uri)
+        try:
+            experiment_id = _experiment(client, config.experiment, storage_path)
+            found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+            run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key})
+        except MlflowException as error:
+            raise KcmError(f"MLflow does not answer: {error}", where=uri, mend="Check tracking.uri") from error
+        file = storage_path / "runs" / name / UNSENT
+        outbox = Outbox(file, functools.partial(send, uri), is_outage, say, where=f"MLflow at {uri}")
+        return cls(uri, run.info.run_id, experiment_id, outbox)
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of the tracking store."""
+        return MlflowClient(self.uri)
+
+    def log_metrics(self, reported: Mapping[str, Any]) -> None:
+        """Record what a training reported: metrics, at a step, at a time in milliseconds."""
+        self._put("metrics", reported)
+
+    def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
+        """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
+        report.
+        """
+        self._put("metrics", {"params": flat(params), "metrics": metrics, "timestamp": get_current_time_millis()})
+        self._put("artifact", {"path": str(report)})
+
+    def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
+        """Record each collaborator's accuracy matrix: a metric for each task, a step for each task that was learned."""
+        for step in range(len(tasks)):
+            metrics = {
+                f"{name}/accuracy/{task}": value
+                for name, matrix in accuracy.items()
+                for task, value in zip(tasks, matrix[step], strict=True)
+            }
+            self.log_metrics({"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
+
+    def log_rows(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
+        self._put("dataset", {"name": name, "digest": digest, "source": source, "profile": profile})
+
+    def log_lineage(self, artefacts: Mapping[str, str]) -> None:
+        """Record the fingerprint of the artefact of each stage as a tag of the run."""
+        self._put("tags", {"tags": {f"kcm.artefact.{stage}": fingerprint for stage, fingerprint in artefacts.items()}})
+
+    def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Record one trial as a nested run, once per `key`."""
+        trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
+        self._put("trial", {"name": name, "key": key, "experiment_id": self.experiment_id, **trial})
+
+    def register(
+        self,
+        model_name: str,
+        bundle: Path,
+        fingerprint: str,
+        tags: Mapping[str, str] | None = None,
+        *,
+        beside: Path | None = None,
+        description: str = "",
+    ) -> str:
+        """Register a bundle as a new version, once per fingerprint, and return the version.
+
+        The files in the folder `beside` are stored beside the bundle's own. A tag of the version holds the bundle's
+        digest, by which a copy is recognised; `tags` are further ones.
+        """
+        with answering(self.uri):
+            client = self.client
+            if (found := _registered(client, model_name, fingerprint)) is None:
+                artifact_path = f"bundle-{fingerprint}"
+                for folder in filter(None, (bundle, beside)):
+                    client.log_artifacts(self.run_id, str(folder), artifact_path)
+                with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
+                    client.create_registered_model(model_name)
+                source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
+                first = {FINGERPRINT_TAG: fingerprint}
+                created = client.create_model_version(
+                    model_name, source, self.run_id, tags=first, description=description or None
+                )
+                found = str(created.version)
+            for tag, value in ({DIGEST_TAG: bundle_digest(bundle)} | dict(tags or {})).items():
+                client.set_model_version_tag(model_name, found, tag, value)
+            return found
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self._put("finish", {})
+
+    def close(self, patience_s: float = 30.0) -> None:
+        """Wait for what is on its way to MLflow, while it answers."""
+        self.outbox.close(patience_s)
+
+    def _put(self, kind: str, content: Mapping[str, Any]) -> None:
+        self.outbox.put({"kind": kind, "run_id": self.run_id, **content})
+
+
+def send(uri: str, record: Record) -> None:
+    """Send one record to MLflow; idempotent."""
+    client, run_id = MlflowClient(uri), record["run_id"]
+    if record["kind"] == "metrics":
+        _log(client, run_id, record)
+    elif record["kind"] == "artifact":
+        client.log_artifact(run_id, record["path"])
+    elif record["kind"] == "trial":
+        _log_trial(client, run_id, record)
+    elif record["kind"] == "dataset":
+        _log_dataset(client, run_id, record)
+    elif record["kind"] == "tags":
+        client.log_batch(run_id, tags=[RunTag(name, str(value)) for name, value in record["tags"].items()])
+    elif record["kind"] == "finish":
+        client.set_terminated(run_id, FINISHED)
+
+
+def _log_trial(client: MlflowClient, parent: str, trial: Record) -> None:
+    found = client.search_runs([trial["experiment_id"]], f"tags.`{KEY_TAG}` = '{trial['key']}'", max_results=1)
+    if found and found[0].info.status == FINISHED:
+        return
+    tags = {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: trial["name"], KEY_TAG: trial["key"]}
+    run = found[0] if found else client.create_run(trial["experiment_id"], tags=tags)
+    _log(client, run.info.run_id, trial)
+    client.set_terminated(run.info.run_id, FINISHED)
+
+
+def _log_dataset(client: MlflowClient, run_id: str, record: Record) -> None:
+    dataset = Dataset(
+        name=record["name"],
+        digest=record["digest"],
+        source_type="local",
+        source=json.dumps({"uri": record["source"]}),
+        profile=json.dumps(record["profile"]),
+    )
+    context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, context)])
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; other values, lists among them, as they are."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether MLflow may accept later what it refuses now: any error but one of the request itself."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _OUTAGES
+    # The clients of artifact stores raise errors of the operating system; a report that is gone will not come back.
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn exceptions of MLflow into a KcmError with a fix."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:500]
+        mend = "Start again once it answers: finished work is kept"
+        raise KcmError(f"MLflow does not do its part: {reason}", where=uri, mend=mend) from error
+
+
+def fetch_model(uri: str, model: str, target: Path) -> Path:
+    """Download `name@alias` or `name/version` of the registry into `target`; KcmError when there is none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}", dst_path=str(target)))
+    except MlflowException as error:
+        raise KcmError(f"no registered model {model!r}: {error}", where=uri, mend="Run `kcm run` first") from error
+
+
+def champion_of(uri: str, model_name: str) -> str:
+    """The version that the alias points at."""
+    with answering(uri):
+        return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
+
+
+def set_champion(uri: str, model_name: str, version: str) -> None:
+    """Point the alias at a version."""
+    with answering(uri):
+        MlflowClient(uri).set_registered_model_alias(model_name, CHAMPION, version)
+
+
+def version_tags(uri: str, model_name: str, version: str) -> dict[str, str]:
+    """The tags of a registered version."""
+    with answering(uri):
+        return dict(MlflowClient(uri).get_model_version(model_name, version).tags)
+
+
+def registered_version(uri: str, model_name: str, fingerprint: str) -> str:
+    """The version that an artefact was registered as; KcmError where it was not."""
+    with answering(uri):
+        found = _registered(MlflowClient(uri), model_name, fingerprint)
+    if found is None:
+        raise KcmError(f"no version of {model_name!r} is artefact {fingerprint}", where=uri, mend="Run `kcm run` again")
+    return found
+
+
+def _registered(client: MlflowClient, model_name: str, fingerprint: str) -> str | None:
+    versions = client.search_model_versions(f"name = '{model_name}'")
+    return next((str(each.version) for each in versions if each.tags.get(FINGERPRINT_TAG) == fingerprint), None)
+
+
+def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = (
+        (storage_path.absolute() / "mlflow-artifacts").as_uri() if client.tracking_uri.startswith("sqlite") else None
+    )
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _log(client: MlflowClient, run_id: str, record: Record) -> None:
+    timestamp, step = record["timestamp"], record.get("step", 0)
+    metrics = [
+        Metric(_safe(key), float(value), timestamp, step)
+        for key, value in record["metrics"].items()
+        if value is not None
+    ]
+    params = [Param(_safe(key), str(value)[:6000]) for key, value in record.get("params", {}).items()]
+    client.log_batch(run_id, metrics, params[:_PARAMS_AT_ONCE])
+    for start in range(_PARAMS_AT_ONCE, len(params), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
+
+
+def _safe(key: str) -> str:
+    """MLflow allows letters, digits and a little punctuation in names; task names may hold anything."""
+    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in key)

@@ -1,0 +1,156 @@
+"""Batch prediction of real files on a real cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Answer, Input
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.errors import ArtefactError, DataError
+from kcm.inputs.content import Content
+from kcm.large import RecordedConfig
+from pipelines.batch.predict import predict
+from pipelines.cluster.config import ClusterConfig
+from pipelines.progress import Reporter
+from tests.integration.conftest import LABELS
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture
+def run(assets_dir: Path) -> Callable[..., dict[str, Any]]:
+    """`predict` without the parts that are alike in every test."""
+
+    def run_predict(
+        bundle: Path, source: Path, target: Path, text: str = "text", num_encoders: int = 1, **options: Any
+    ) -> dict[str, Any]:
+        reporter, cluster = Reporter(Console(quiet=True)), ClusterConfig(num_encoders=num_encoders)
+        return predict(
+            bundle, source, target, text, cluster=cluster, assets_dir=assets_dir, reporter=reporter, **options
+        )
+
+    return run_predict
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def test_a_file_is_answered_as_the_cascade_answers_in_process(
+    quick_bundle: Callable[..., Path],
+    run: Callable[..., dict[str, Any]],
+    sentences: list[str],
+    assets_dir: Path,
+    tmp_path: Path,
+) -> None:
+    bundle, bad = quick_bundle(), {7: "no text", 9: "no such task: flims"}
+    rows = [
+        {"number": i, "text": text, "domain": "films", "label": "true one"} for i, text in enumerate(sentences[:120])
+    ]
+    rows[7]["text"], rows[9]["domain"] = "  ", "flims"
+    write_csv(tmp_path / "in.csv", rows)
+    result = run(bundle, tmp_path / "in.csv", tmp_path / "out.parquet", task_column="domain")
+
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    confidence = ["confidence", "judge_confidence", "answer_probability"]
+    answers = ["kcm_label", *confidence, "gate_score", "route", "cost_s", "error"]
+    assert list(found.columns) == ["number", "text", "domain", "label", "id", *answers]
+    assert found["number"].tolist() == [str(row["number"]) for row in rows]  # of a CSV file nothing is guessed
+    assert found["error"].dropna().to_dict() == bad
+    assert found["route"][[*bad]].isna().all()
+
+    good = found.drop(index=[*bad])
+    expected = load_cascade(bundle, assets_dir).answer([Input(Content(text)) for text in good["text"]])
+    close = 0
+    for (_, row), answer in zip(good.iterrows(), expected, strict=True):
+        assert isinstance(answer, Answer)
+        assert answer.threshold is not None
+        assert row["gate_score"] == pytest.approx(answer.gate_score, abs=1e-4)
+        if abs(answer.gate_score - answer.threshold) < 1e-4:
+            close += 1
+            continue
+        assert (row["kcm_label"], row["route"]) == (answer.label, answer.route)
+    assert close <= 4
+    assert result["rows"] == 120
+    assert result["routes"] == {"error": len(bad), **good["route"].value_counts().to_dict()}
+
+
+def test_rows_stay_in_order_over_many_blocks_and_actors(
+    quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Texts of two lengths take the actors different times, so that blocks would come back out of order."""
+    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 20 if i // 200 % 2 else "")} for i in range(800)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    bundle = quick_bundle(policy=Policy(decision=KEEP_ALL))
+    run(bundle, tmp_path / "in.jsonl", tmp_path / "out.csv", num_encoders=2)
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert found["id"].tolist() == [row["id"] for row in rows]
+    assert found["route"].tolist() == ["small"] * 800
+
+
+def test_what_cannot_work_is_said_before_anything_is_computed(
+    quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    bundle, source = quick_bundle(), tmp_path / "in.csv"
+    write_csv(source, [{"text": "a"}])
+    for target, error, message in [
+        (source, DataError, "would replace the input"),
+        (tmp_path / "out.xlsx", DataError, "unknown suffix"),
+        (tmp_path / "absent" / "out.csv", ArtefactError, "no such folder"),
+    ]:
+        with pytest.raises(error, match=message):
+            run(bundle, source, target)
+    with pytest.raises(DataError, match=r"no column 'body'.*Did you mean 'text'"):
+        run(bundle, source, tmp_path / "out.csv", "body")
+    with pytest.raises(ArtefactError, match="the encoder is another one"):
+        run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_rows_without_a_recorded_answer_are_counted_and_listed(
+    quick_bundle: Callable[..., Path],
+    run: Callable[..., dict[str, Any]],
+    sentences: list[str],
+    assets_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """Half of the rows have a recorded answer; who needs another one is found by the small side alone."""
+    rows = [{"id": f"row-{i}", "text": text} for i, text in enumerate(sentences[:40])]
+    write_csv(tmp_path / "in.csv", rows)
+    write_csv(tmp_path / "answers.csv", [{"id": row["id"], "label": "positive"} for row in rows[::2]])
+    large = RecordedConfig(path=str(tmp_path / "answers.csv"))
+    bundle = quick_bundle(large=large, large_identity=large.identity(LABELS, assets_dir), large_head=None)
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    with pytest.raises(DataError, match="20 of 40 rows have no recorded answer, the first is 'row-1'"):
+        run(bundle, source, target)
+    assert not target.exists()
+
+    result = run(bundle, source, target, missing="answer_small")
+    found, left = pd.read_csv(target), pd.read_csv(tmp_path / "out.missing.csv")
+    degraded = found[found["route"] == "small_degraded"]
+    assert 0 < result["missing"] == len(degraded) < 20
+    assert left.to_dict("records") == degraded[["id", "text"]].to_dict("records")
+    assert found["label"].notna().all()
+    assert set(found.loc[found["route"] == "large", "id"]) <= {row["id"] for row in rows[::2]}
+
+    assert run(bundle, source, target, missing="list")["missing"] == len(degraded)
+    listed = pd.read_csv(target)
+    assert listed.loc[listed["error"].notna(), "id"].tolist() == degraded["id"].tolist()
+    assert listed.loc[listed["error"].notna(), "label"].isna().all()
+
+
+def test_a_file_without_rows_becomes_a_file_without_rows(
+    quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("text,stars\n", encoding="utf-8")
+    assert run(quick_bundle(), tmp_path / "in.csv", tmp_path / "out.parquet")["rows"] == 0
+    assert pq.read_table(tmp_path / "out.parquet").column_names[:3] == ["text", "stars", "id"]

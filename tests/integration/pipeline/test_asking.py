@@ -1,0 +1,259 @@
+"""Large models that are asked, through the stages: a weak one that the router sees through, and a paid server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.assets import fetch
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
+from kcm.bundle.bundle import Bundle
+from kcm.config import load_config
+from kcm.errors import ConfigError
+from kcm.inputs.content import Content
+from kcm.large import Item, OpenAiConfig, OpenAiModel
+from kcm.large.prompting.sanitize import sanitized
+from kcm.large.response_cache import ResponseStore
+from kcm.tasks import TaskSequence
+from pipelines.config import RunConfig
+from pipelines.run import run
+from tests.fake_upstream import FakeUpstream, Turn, label
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+SERVER = Path(__file__).parents[3] / "benchmarks/language_model_server.py"
+NUM_ROWS = 240
+SMOLLM = "SmolLM2-135M-Instruct-GGUF"
+QUICK = {
+    "collaborators": "[kcm]",
+    "tasks.max_rows_per_task": "null",
+    "train.num_epochs": 10,
+    "tune.num_trials": 2,
+    "tune.gates": "[confidence]",
+    "tune.learning_rates": "[0.001]",
+    "tune.large_weights": "[0.0]",
+    "tune.judge_weights": "[0.0]",
+    "cluster.num_encoders": 1,
+    "cluster.num_workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def tweets(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tweets that people found clearly good or clearly bad, as a file of one's own."""
+    lines = (fetch("reviews", assets_dir) / "tweets_GroundTruth.txt").read_text(encoding="utf-8").splitlines()
+    rows = [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines)]
+    file = tmp_path_factory.mktemp("rows") / "tweets.jsonl"
+    clear = [(rating, text) for rating, text in rows if abs(rating) > 2]
+    with file.open("w", encoding="utf-8") as out:
+        for rating, text in clear[:NUM_ROWS]:
+            out.write(
+                json.dumps({"text": text, "label": "positive" if rating > 0 else "negative", "task": "tweets"}) + "\n"
+            )
+    return file
+
+
+def config(large: str, rows: Path, storage: Path, assets_dir: Path, **more: Any) -> RunConfig:
+    source = f"{{kind: files, path: {rows}, task_column: task}}"
+    values = {"tasks.source": source, "large": large, "storage_path": storage, "assets_path": assets_dir}
+    return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in (QUICK | values | more).items()])
+
+
+@pytest.mark.slow
+def test_the_router_finds_out_that_a_weak_language_model_is_not_worth_a_call(tweets, assets_dir, tmp_path) -> None:
+    """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
+    weak = f"{{adapter: causal_lm, model: {SMOLLM}, gguf_file: SmolLM2-135M-Instruct.Q4_1.gguf, max_length: 256}}"
+    fetch(SMOLLM, assets_dir)
+    mild = {"certificate.epsilon": 0.2}
+    result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
+    measured = result["kcm"]["overall"]
+    assert measured["large_accuracy"] < measured["small_accuracy"]
+    assert measured["call_rate"] == 0
+    assert result["certificate"]["decision"] == "keep_all"
+    assert measured["cascade_accuracy"] == measured["small_accuracy"]
+
+
+class LanguageModel:
+    """SmolLM2-135M behind llama.cpp's server, a process of its own, which may be killed and started again."""
+
+    def __init__(self, gguf: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.gguf = gguf
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, str(SERVER), str(self.gguf), "--port", str(self.port), "--slots", "2"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        assert str(self.port) in self.process.stdout.readline()  # it says when it is ready
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.mark.slow
+def test_a_language_model_is_asked_by_many_killed_and_asked_on_and_nothing_is_asked_twice(
+    assets_dir: Path, tweets: Path, tmp_path: Path
+) -> None:
+    """llama.cpp's own server: labels with probabilities, more questions than slots, a restart under way."""
+    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[:24]]
+    server = LanguageModel(fetch(SMOLLM, assets_dir) / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    try:
+        settings = OpenAiConfig(
+            model="smollm",
+            base_url=f"http://127.0.0.1:{server.port}/v1",
+            api_key_env=None,
+            max_retries=60,
+            max_wait_s=2,
+        )
+        paid = ResponseStore.in_file(tmp_path / "paid.sqlite")
+        model = OpenAiModel(settings, ("negative", "positive"), paid)
+        items = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
+        first = model.answer(items[:8])
+        asked = [model.ask(item) for item in items]
+        server.kill()  # while eight questions are under way
+        server.start()
+        answers = [future.result() for future in asked]
+    finally:
+        server.kill()
+    assert all(answer.error is None and answer.label in (0, 1) for answer in answers)
+    assert all(answer.probabilities is not None and answer.cost.tokens > 20 for answer in answers)
+    assert [answer.label for answer in answers[:8]] == [answer.label for answer in first]
+    again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)  # of a server that is gone
+    assert [answer.label for answer in again] == [answer.label for answer in answers]
+
+
+class Oracle:
+    """A server that knows the tweets: right about three in four, and about nearly all if it is given a hint."""
+
+    def __init__(self, rows: Path) -> None:
+        records = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        self.truth = {sanitized(record["text"], 4000): record["label"] for record in records}
+        self.said: dict[tuple[str, str], str] = {}
+
+    def __call__(self, body: dict[str, Any]) -> Turn:
+        system, user = (message["content"] for message in body["messages"])
+        text = user.removeprefix("<<<\n").removesuffix("\n>>>")
+        mode = "soft" if "A smaller model suggests" in system else "none"
+        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
+        right = self.truth[text]
+        wrong = {"positive": "negative", "negative": "positive"}[right]
+        answer = right if draw < (97 if mode == "soft" else 75) else wrong
+        if mode == "soft" and draw == 0:
+            answer = "splendid"
+        self.said[mode, text] = answer
+        return label(answer)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by tests that need the features, and no paid answers of each other: their servers differ."""
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture
+def oracle(upstream: FakeUpstream, tweets: Path, monkeypatch: pytest.MonkeyPatch) -> Oracle:
+    """The server behind `upstream`."""
+    monkeypatch.setenv("KCM_TEST_KEY", "secret")
+    upstream.otherwise = Oracle(tweets)
+    return upstream.otherwise
+
+
+def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
+    oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, tmp_path: Path
+) -> None:
+    """A hint that helps is found on validate, certified, measured and served; and nothing is paid for twice."""
+    server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: null, input_price: 1.0}}"
+    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]", "tasks.salt": 1}
+    settings = config(server, tweets, tmp_path / "storage", assets_dir, **mild)
+    result = run(settings)
+
+    modes = result["kcm"]["prompts"]
+    assert set(modes) == {"none", "soft", "hard"}
+    assert result["kcm"]["policy"]["prompt"] == "soft"
+    rows = TaskSequence.load(Path(result["artefacts"]["tasks"])).rows(0).to_pylist()
+    texts = [sanitized(row["text"], 4000) for row in rows if row["split"] == "test"]
+    turned = [(oracle.said["none", text], oracle.said["soft", text], oracle.truth[text]) for text in texts]
+    assert modes["soft"]["num_rows"] == len(texts)
+    assert modes["soft"]["corrected"] == pytest.approx(np.mean([n != t == s for n, s, t in turned]))
+    assert modes["soft"]["misled"] == pytest.approx(np.mean([n == t != s for n, s, t in turned]))
+    assert modes["soft"]["off_label"] == pytest.approx(np.mean([s == "splendid" for _, s, _ in turned]))
+    assert modes["none"]["corrected"] == modes["none"]["misled"] == 0
+    assert result["kcm"]["overall"]["large_accuracy"] == pytest.approx(np.mean([n == t for n, _, t in turned]))
+    assert "Soft prompt" in Path(result["report"]).read_text(encoding="utf-8")
+
+    asked = len(upstream.requests)
+    assert len({json.dumps(body) for body in upstream.requests}) == asked
+    assert all(run(settings)["cached"].values())
+    assert len(upstream.requests) == asked
+
+    folder = Path(result["artefacts"]["register"]) / "bundle"
+    bundle = Bundle.read(folder)
+    assert bundle.policy.prompt == "soft"
+    assert isinstance(settings.large, OpenAiConfig)
+    cascade = load_cascade(folder, assets_dir, upstreams=[settings.large.upstream])
+    inputs = [Input(Content(row["text"])) for row in rows]
+    answers = cascade.answer(inputs)
+    escalated = [each for each, answer in zip(inputs, answers, strict=True) if answer.route == "large"]
+    assert 0 < len(escalated) < len(inputs)
+    hinted = upstream.requests[asked:]
+    assert {body["messages"][1]["content"] for body in hinted} == {
+        f"<<<\n{sanitized(each.content.text, 4000)}\n>>>" for each in escalated
+    }
+    assert all("A smaller model suggests" in body["messages"][0]["content"] for body in hinted)
+
+
+def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
+    oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
+) -> None:
+    """The rows that the budget did not reach are failures with this reason, and only they are asked later."""
+    server = "{{adapter: openai, model: big, base_url: {}, api_key_env: KCM_TEST_KEY, max_calls: {}}}"
+    few = config(server.format(upstream.base_url, 100), tweets, storage, assets_dir)
+    outcomes = Path(run(few, until="outcomes")["artefacts"]["outcomes"])
+    assert len(upstream.requests) == 100
+    assert json.loads((outcomes / "large.json").read_text())["failed"] == NUM_ROWS - 100
+    enough = config(server.format(upstream.base_url, 1000), tweets, storage, assets_dir)
+    outcomes = Path(run(enough, until="outcomes")["artefacts"]["outcomes"])
+    assert len(upstream.requests) == NUM_ROWS
+    assert not pq.read_table(outcomes / "task-0000.parquet")["large_error"].to_numpy().any()
+    assert b"secret" not in (storage / "paid.sqlite").read_bytes()
+
+
+def test_a_wrong_key_stops_the_stage_with_one_line(
+    upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that affects every row is raised at once."""
+    upstream.otherwise = lambda _: Turn(401, "bad key")
+    monkeypatch.setenv("KCM_TEST_KEY", "secret")
+    server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: KCM_TEST_KEY}}"
+    with pytest.raises(ConfigError, match="the server refuses: status 401: bad key"):
+        run(config(server, tweets, storage, assets_dir), until="outcomes")
+
+
+@pytest.mark.parametrize(
+    ("large", "more", "message"),
+    [
+        ("{adapter: classifier}", {}, "'classifier' cannot use prompt mode 'soft'"),
+        ("{adapter: openai, model: big}", {"certificate.method": "regret"}, "'regret' cannot test prompt mode 'soft'"),
+    ],
+)
+def test_prompts_that_cannot_work_are_refused_before_any_work(large, more, message, tweets, assets_dir, tmp_path):
+    """Told from the configuration alone."""
+    wanted = {"tune.prompt_modes": "[none, soft]"} | more
+    with pytest.raises(ConfigError, match=message):
+        run(config(large, tweets, tmp_path / "storage", assets_dir, **wanted))
+    assert not (tmp_path / "storage").exists()

@@ -1,0 +1,87 @@
+"""Retrieval from the command line, on a stand-in of MSCOCO: towers are aligned, CLIP and BERT are tiny ones."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from kcm.tasks import TaskSequence
+from tests.tiny_bert import save_bert
+from tests.tiny_clip import save_clip
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+CONFIG = Path(__file__).parents[3] / "jobs/configs/coco_clip.yaml"
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 230, 40)}
+PLACES = ("top", "bottom", "left", "right", "middle")
+WORDS = (*COLORS, *PLACES, "at", "the", "is")
+
+
+def picture(color: str, place: str, rng: np.random.Generator) -> bytes:
+    pixels = np.full((24, 24, 3), 255, np.uint8)
+    rows = {"top": slice(0, 8), "bottom": slice(16, 24), "middle": slice(8, 16)}.get(place, slice(0, 24))
+    columns = {"left": slice(0, 8), "right": slice(16, 24), "middle": slice(8, 16)}.get(place, slice(0, 24))
+    pixels[rows, columns] = np.clip(np.array(COLORS[color]) + rng.integers(-20, 20, 3), 0, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MSCOCO's columns: 200 captions, two for each image."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for image in range(100):
+        color, place = list(COLORS)[image % 4], PLACES[image // 4 % 5]
+        shown = picture(color, place, rng)
+        for sentence, caption in enumerate((f"{color} at the {place} {image}", f"the {place} is {color} {image}")):
+            rows.append({"sentid": f"{image}-{sentence}", "imgid": str(image), "image": shown, "caption": caption})
+    path = tmp_path_factory.mktemp("coco") / "coco.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return str(path)
+
+
+def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
+    clip = save_clip(tmp_path / "clip", WORDS, max_tokens=77)
+    bert = save_bert(tmp_path / "bert", WORDS)
+    changes = {
+        "storage_path": str(tmp_path / "storage"),
+        "tasks.source.tables": f"{{coco: {coco}}}",
+        "encoder.towers.image": "{kind: pixels, side: 8}",
+        "encoder.towers.text.model": str(bert),
+        "encoder.towers.fit": "{dim: 16, num_epochs: 10, pairs_per_step: 32}",
+        "large.encoder.model": str(clip),
+        "train.num_epochs": "1",
+        "tune.num_trials": "1",
+        "cluster.num_encoders": "1",  # a second one takes longer to start than it saves
+    }
+    options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    done = CliRunner().invoke(
+        app, ["benchmark", "retrieval", str(CONFIG), *options, "--top-k", "3", "--json", str(tmp_path / "r.json")]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "r.json").read_text())["collaborators"]
+    assert set(found) == {"kcm", "mcm"}
+    for each in found.values():
+        recall = each["deployed"]["recall"]["overall"]
+        assert all(0 <= recall[model]["1"] <= recall[model]["5"] <= recall[model]["10"] <= 1 for model in recall)
+        assert each["within_share"]["pair_share"] <= 0.5
+        kept = each["deployed"]["policy"]["decision"]["decision"]
+        assert kept == each["certificate"]["decision"]  # what is measured is what was certified
+    # A part of the train groups fitted the head, and nothing else learned from it.
+    (everything,) = (tmp_path / "storage/artefacts/tasks").glob("*/attempt-*/sequence.json")
+    (left,) = (tmp_path / "storage/artefacts/alignment").glob("*/attempt-*/sequence.json")
+    assert 0 < len(_train_groups(left.parent)) < len(_train_groups(everything.parent))
+
+
+def _train_groups(folder: Path) -> set[str]:
+    return {group for task in TaskSequence.load(folder).tasks for group in task.splits["train"]["group"]}

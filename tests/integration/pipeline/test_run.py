@@ -1,0 +1,338 @@
+"""The main job on real models and real text: it ends with a bundle that serves what was measured, and it resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from mlflow import MlflowClient
+from rich.console import Console
+
+from jobs.assets import ASSETS, fetch
+from kcm.bundle.answers import Input
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.runtime import load_small_side
+from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.table import OutcomeTable
+from kcm.components import components_of
+from kcm.config import load_config, parse_config
+from kcm.inputs.content import Content
+from kcm.tasks import TaskSequence
+from pipelines.batch import encoding
+from pipelines.batch.predict import predict
+from pipelines.config import RunConfig
+from pipelines.progress import Reporter
+from pipelines.run import STAGES, run
+from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.release import Release
+from pipelines.stages.register import BundleArtefact
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.lease import leased
+from pipelines.tracking.tracking import fetch_model
+from tests.notebooks import namespace_of
+from tests.outside import EXTENSION, install_extension
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+# Few rows, and a certificate so mild that some threshold passes: both routes are to be seen.
+SMALL = {
+    "tasks.max_rows_per_task": 120,
+    "large.encoder": f"{{model: {MINILM}, pooling: cls}}",
+    "train.num_epochs": 2,
+    "tune.num_trials": 2,
+    "tune.scopes": "[global]",
+    "tune.gates": "[confidence]",
+    "tune.max_loss": 0.05,
+    "certificate.epsilon": 0.2,
+    "cluster.num_encoders": 1,  # so few rows take less time than one more actor
+    "cluster.num_workers": 1,
+}
+
+
+def small_config(storage: Path, assets_dir: Path, **more: Any) -> RunConfig:
+    values = SMALL | {"storage_path": storage, "assets_path": assets_dir} | more
+    return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in values.items()])
+
+
+@pytest.fixture(scope="module")
+def config(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    for name in ASSETS:
+        fetch(name, assets_dir)
+    return small_config(tmp_path_factory.mktemp("storage"), assets_dir, **{"tasks.salt": 4})
+
+
+@pytest.fixture(scope="module")
+def result(config: RunConfig) -> dict[str, Any]:
+    return run(config)
+
+
+def test_the_result_tells_all_that_was_promised(result: dict[str, Any], config: RunConfig) -> None:
+    written = json.loads(Path(result["result_path"]).read_text())
+    assert written == result
+    assert result["seconds"].keys() == {stage.stage for stage in STAGES if stage.of(config).applies()}
+    assert not any(result["cached"].values())
+    for name in ("kcm", "mcm"):
+        overall, tasks = result[name]["overall"], result[name]["tasks"]
+        assert list(tasks) == ["reviews", "movies", "editorials", "tweets"]
+        rows = [task["num_rows"] for task in tasks.values()]
+        assert overall["num_rows"] == sum(rows)
+        pooled = np.average([task["cascade_accuracy"] for task in tasks.values()], weights=rows)
+        assert overall["cascade_accuracy"] == pytest.approx(pooled)
+        assert overall["call_rate"] == pytest.approx(1 - overall["calls_saved"])
+        assert overall["large_accuracy"] > 0.7
+        assert np.array(result[name]["accuracy_matrix"]).shape == (4, 4)
+    assert result["certificate"].keys() >= {"epsilon", "delta", "threshold", "decision", "bound", "valid"}
+    assert Path(result["report"]).read_text().startswith("<!doctype html>")
+
+
+def test_a_second_run_finds_everything_done(result: dict[str, Any], config: RunConfig) -> None:
+    again = run(config)
+    assert all(again["cached"].values())
+    assert {**again, "cached": 0, "seconds": 0} == {**result, "cached": 0, "seconds": 0}
+
+
+def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) -> None:
+    tracked = result["mlflow"]
+    client = MlflowClient(tracked["tracking_uri"])
+    record = client.get_run(tracked["run_id"])
+    assert record.info.status == "FINISHED"
+    assert record.data.metrics["kcm/calls_saved"] == pytest.approx(result["kcm"]["overall"]["calls_saved"])
+    assert record.data.params["seed"] == "0"
+    assert record.data.params["train.num_epochs"] == str(config.train.num_epochs)
+    last = result["kcm"]["accuracy_matrix"][-1]
+    assert record.data.metrics["kcm/accuracy/tweets"] == pytest.approx(last[-1])
+    assert record.data.tags["kcm.artefact.tasks"] in result["artefacts"]["tasks"]
+    assert [each.dataset.name for each in record.inputs.dataset_inputs]
+    assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
+    parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials
+    bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}@champion", tmp_path))
+    assert bundle.label_names == ("negative", "positive")
+    assert bundle.metrics["overall"] == result["kcm"]["overall"]
+    assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
+    made = config.storage_path / "artefacts/features" / bundle.lineage.artefacts["features"]
+    (recorded,) = made.glob("*/runtime.json")
+    assert bundle.encoder.in_use == json.loads(recorded.read_text())["runtime"]
+    assert {bundle.encoder.in_use, bundle.large.in_use} <= {"torch", "onnx"}
+    assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
+    assert len(bundle.learner_state["memory"]["ids"]) > 0
+
+
+def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:
+    mlflow.set_tracking_uri(result["mlflow"]["tracking_uri"])
+    settings = {"assets": str(config.assets_path)}
+    model = mlflow.pyfunc.load_model(f"models:/{result['mlflow']['model']}@champion", model_config=settings)
+    found = model.predict(pd.DataFrame({"text": ["A delight from start to end.", "Dull."]}))
+    assert set(found["label"]) <= {"negative", "positive"}
+    assert found["error"].isna().all()
+
+
+def test_the_quick_start_runs(
+    result: dict[str, Any], config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the run that is there already: its stages come from the cache."""
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    monkeypatch.setenv("KCM_EXAMPLE_CONFIG", str(file))
+    monkeypatch.setenv("KCM_ASSETS", str(config.assets_path))
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    found = namespace_of("quickstart")
+    assert all(found["result"]["cached"].values())
+    assert set(found["frame"]["label"]) <= {"negative", "positive"}
+    assert found["explained"].words
+
+
+@pytest.fixture(scope="module")
+def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
+    port = free_port()
+    large = config.serve.large.model_copy(update={"cpus": 0.5})
+    serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
+    bundle = Path(result["artefacts"]["register"]) / "bundle"
+    release = Release(version=str(result["mlflow"]["version"]), bundle=bundle)
+    yield start(build_app(release, serve, config.assets_path), serve)
+    stop()
+
+
+def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
+    evaluated = Path(result["artefacts"]["evaluate"]) / "kcm"
+    table = OutcomeTable.from_parquet(evaluated / "outcomes.parquet").where(split="test")
+    policy = Policy.load(evaluated)
+    bundle = Bundle.read(Path(result["artefacts"]["register"]) / "bundle")
+    scores = bundle.gate.score(None, table.judge_logits)
+    kept = policy.keep(scores)
+    expected = np.where(kept, table.small_label, table.large_label)
+    texts = texts_by_id(Path(result["artefacts"]["tasks"]))
+    served = []
+    for first in range(0, len(table), 32):
+        body = {"inputs": [{"text": texts[row_id]} for row_id in table.id[first : first + 32]]}
+        served += httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+    cut = policy.decision.cut
+    close = np.abs(scores - cut) < 1e-4
+    assert close.sum() <= 2
+    routes = np.array([answer["route"] for answer in served])
+    labels = np.array([bundle.label_names.index(answer["label"]) for answer in served])
+    np.testing.assert_array_equal(routes[~close], np.where(kept, "small", "large")[~close])
+    np.testing.assert_array_equal(labels[~close], expected[~close])
+    assert set(routes) == {"small", "large"}
+
+
+def texts_by_id(tasks: Path) -> dict[str, str]:
+    sequence = TaskSequence.load(tasks)
+    rows = pa.concat_tables([sequence.rows(number) for number in range(len(sequence.tasks))])
+    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monkeypatch) -> None:
+    arguments = [sys.executable, "-m", "jobs.cli", "features", str(CONFIG)]
+    overrides = SMALL | {"storage_path": tmp_path, "assets_path": assets_dir, "encoder.batch_size": 8}
+    for key, value in overrides.items():
+        arguments += ["--set", f"{key}={value}"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(arguments, env=environment, start_new_session=True)
+    try:
+        parts = wait_for_parts(tmp_path)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}  # others are joined to a shard
+    small = small_config(tmp_path, assets_dir, **{"encoder.batch_size": 8})
+    seen: dict[Path, int] = {}
+
+    def watched(sources: Any, *rest: Any, scratch: Path, **more: Any) -> Any:
+        """Look at the pieces whenever rows are done: they go when their shard is whole."""
+        bar = more.pop("bar")
+
+        def update(done: int, total: int) -> None:
+            seen.update({part: part.stat().st_mtime_ns for part in scratch.glob("[!.]*.piece")})
+            bar.update(done, total)
+
+        return original(sources, *rest, scratch=scratch, bar=SimpleNamespace(update=update), **more)
+
+    original = encoding.map_shards
+    monkeypatch.setattr(encoding, "map_shards", watched)
+    done = run(small, until="features")
+    assert not done["cached"]["features"]
+    assert kept.items() <= seen.items()  # a committed part is neither computed nor written again
+    assert len(seen) > len(kept)
+
+
+def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> list[Path]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        parts = list(storage.rglob("scratch/[!.]*.piece"))
+        if len(parts) >= count:
+            return parts
+        time.sleep(0.02)
+    raise AssertionError("no part was ever committed")
+
+
+def test_the_second_of_two_runs_learns_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
+    arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG)]
+    for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
+        arguments += ["--set", f"{key}={value}"]
+    with leased(ArtefactStore(config.storage_path).control, "leases/runs/reviews", "the run"):
+        second = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode != 0
+    assert f"process {os.getpid()}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
+    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example package, installed by pip, brings one component of each family; nothing of ours knows of them.
+
+    The storage is a bucket, whose files other stages than those that wrote them fetch again.
+    """
+    install_extension(cluster_path)
+    monkeypatch.syspath_prepend(cluster_path)
+    config = spoken_config(f"{served_bucket}/its prefix", tmp_path)
+    assert {type(each).__module__.partition(".")[0] for each in components_of(config)} == {"kcm_extension"}
+    result = run(config)
+    assert result["kcm"]["overall"]["large_accuracy"] == 1.0
+    store = ArtefactStore(config.storage_path)
+    assert result["artefacts"]["register"].startswith(f"{served_bucket}/its prefix/artefacts/register/")
+    assert json.loads(store.storage.files.read("runs/extended/result.json")) == result
+    shutil.rmtree(store.root)  # as on another node
+    (made,) = store.finished("register")
+    measured = Bundle.read(made.as_a(BundleArtefact).bundle)
+    assert (measured.learner, measured.large, measured.encoder) == (config.learner, config.large, config.encoder)
+    assert {name.partition(".")[0] for name in measured.learner_state} == {"judge", "small"}
+    assert measured.collaborator.judge is measured.collaborator.small  # nothing was distilled
+    assert result["kcm"]["num_networks"] == 1
+
+    texts = [file.read_text() for file in sorted((tmp_path / "texts").glob("*/*.txt"))[:20]]
+    judged = load_small_side(measured, tmp_path).judge([Input(Content(text)) for text in texts])
+    halfway = Decision(decision="threshold", threshold=float(np.median([each.gate_score for each in judged])))
+    policy = Policy(gate=measured.policy.gate, temperature=measured.policy.temperature, decision=halfway)
+    assert policy.gate == "lead"
+    folder = replace(measured, policy=policy, certificates={}).write(tmp_path / "bundle")
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
+    predict(
+        folder,
+        tmp_path / "in.csv",
+        tmp_path / "out.csv",
+        "text",
+        cluster=config.cluster,
+        assets_dir=tmp_path,
+        reporter=Reporter(Console(quiet=True)),
+    )
+    predicted = pd.read_csv(tmp_path / "out.csv")
+    assert set(predicted["route"]) == {"small", "large"}
+
+    stop()  # Ray Serve keeps the port that it was started with, here for the tests above
+    serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
+    url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
+    try:
+        body = {"inputs": [{"text": text} for text in texts]}
+        served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
+    finally:
+        stop()
+    assert [answer["route"] for answer in served] == predicted["route"].tolist()
+    assert [answer["label"] for answer in served] == predicted["label"].tolist()
+
+
+def spoken_config(storage: str | Path, folder: Path, **more: Any) -> RunConfig:
+    """A run of a second or two of work: that of the example package, on texts of few words in `folder`."""
+    write_spoken_texts(folder / "texts", 2 * 120)
+    values = yaml.safe_load((EXTENSION / "run.yaml").read_text())
+    values["tasks"]["source"]["path"] = str(folder / "texts")
+    values |= {
+        "storage_path": storage,
+        "assets_path": folder,
+        "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}"},
+        "serve": {"feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"}},
+    }
+    return parse_config(RunConfig, values | more)
+
+
+def write_spoken_texts(folder: Path, num_texts: int) -> None:
+    """Texts in a folder for each label, which is that of the one word in them that the large model knows."""
+    rng = np.random.default_rng(0)
+    for number, good in enumerate(rng.integers(0, 2, num_texts)):
+        label, word = (("bad", "dull"), ("good", "fine"))[good]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        said = " ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(5))
+        (folder / label / f"{number:03}.txt").write_text(f"{said} {word}")

@@ -1,0 +1,234 @@
+"""A run whose storage is a bucket survives what a network and a cluster do to it, and ends as one on a local disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+
+from jobs.commands.loop.turns import update
+from jobs.commands.serving.serving import served_model
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Input
+from kcm.inputs.content import Content
+from pipelines.config import RunConfig
+from pipelines.loop.certify.lineage import LineageLedger
+from pipelines.loop.logs import log_url
+from pipelines.loop.promotion.champion import Champion
+from pipelines.loop.purging import purge
+from pipelines.loop.replay import Replay
+from pipelines.loop.state import LoopState, log_reader
+from pipelines.run import run
+from pipelines.serve.log.database import Database
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.forgetting import forget_request
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.control import Control, Versioned
+from pipelines.store.features import SECONDS, read_task
+from pipelines.store.files import ObjectFiles
+from pipelines.store.upkeep import verify
+from tests.flaky_proxy import FAULTS, FlakyProxy
+from tests.integration.pipeline.test_run import spoken_config, write_spoken_texts
+from tests.outside import install_extension
+from tests.seaweed import ObjectServer
+
+pytestmark = pytest.mark.integration
+
+NUM_DECISIONS = 160  # of a turn
+
+
+def test_no_increment_is_lost_where_requests_are_dropped_delayed_and_duplicated(
+    served_bucket: str, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: a put whose answer was lost, or that came twice, counts once; of many writers one wins each version."""
+    proxy = FlakyProxy(object_server.url, share=0.4)
+    with proxy.running() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+
+        def count(times: int) -> None:
+            control = Control(ObjectFiles(served_bucket))
+            for _ in range(times):
+                while True:
+                    current = control.get("counter") or Versioned(0, b"0")
+                    if control.swap("counter", current.version, str(int(current.value) + 1).encode()):
+                        break
+
+        threads = [threading.Thread(target=count, args=(3,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert Control(ObjectFiles(served_bucket)).get("counter") == Versioned(24, b"24")
+    assert proxy.faults.keys() == set(FAULTS)
+
+
+def content(config: RunConfig) -> dict[str, Any]:
+    """What a run's artefacts say, but for the seconds that its work took."""
+    store = ArtefactStore(config.storage_path)
+    made = {stage: store.finished(stage)[0] for stage in ("tasks", "features", "outcomes", "train", "tune", "evaluate")}
+    deployed = made["evaluate"].folder / "kcm"
+    state = torch.load(made["train"].folder / "kcm.pt", weights_only=True)
+    return {
+        "fingerprints": {stage: artefact.fingerprint for stage, artefact in made.items()},
+        "rows": made["tasks"].manifest["files"],
+        "features": timeless(read_task(made["features"].folder, 0), SECONDS),
+        "outcomes": timeless(read_task(made["outcomes"].folder, 0), "large_cost"),
+        "accuracy": state["accuracy"],
+        "weights": {name: tensor.tolist() for name, tensor in state["collaborator"].items()},
+        "policy": json.loads((deployed / "policy.json").read_text()),
+    }
+
+
+def timeless(table: pa.Table, seconds: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = table.drop_columns([seconds]).to_pydict()
+    return found
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 300) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
+    served_bucket: str,
+    object_server: ObjectServer,
+    cluster_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise: a second driver learns who the first is; killed, the first is continued by a node that has nothing.
+
+    That node's own connection drops, delays and duplicates requests, and the end is that of a run on a local disk.
+    """
+    install_extension(cluster_path)
+    monkeypatch.syspath_prepend(cluster_path)
+    config = spoken_config(served_bucket, tmp_path)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    command = [sys.executable, "-m", "jobs.cli", "run", str(tmp_path / "run.yaml")]
+    ours = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(cluster_path), os.environ.get("PYTHONPATH")]))
+    files = ObjectFiles(served_bucket)
+    first = subprocess.Popen(
+        command, env=ours, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        wait_until(lambda: any(files.list("control/leases/runs")), first)
+        second = subprocess.run(command, env=ours, capture_output=True, text=True, timeout=120, check=False)
+        assert second.returncode == 2
+        assert f"process {first.pid} of" in second.stderr
+        wait_until(lambda: any("scratch/checkpoints" in each.name for each in files.list("artefacts/train")), first)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+
+    proxy = FlakyProxy(object_server.url, share=0.1)
+    with monkeypatch.context() as patch, proxy.running() as url:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setenv("KCM_CACHE", str(tmp_path / "another node"))
+        continued = run(config)
+        assert continued["cached"]["features"]
+        assert continued["cached"]["outcomes"]
+        assert not continued["cached"]["tune"]
+        assert proxy.faults.total() > 0
+        found = content(config)
+    on_disk = spoken_config(tmp_path / "storage", tmp_path)
+    run(on_disk)
+    assert found == content(on_disk)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
+    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: champions, attempts, the ledger and loop.json are in the bucket, with all that the next turn reads.
+
+    What is forgotten meanwhile leaves it, too.
+    """
+    install_extension(cluster_path)
+    monkeypatch.syspath_prepend(cluster_path)
+    log = {"url": f"sqlite:///{tmp_path / 'feedback.db'}", "store_payloads": "text"}
+    config = spoken_config(
+        served_bucket,
+        tmp_path,
+        learner={"name": "replay", "memory": 50},
+        train={"num_epochs": 1, "mask_unseen": True},
+        serve={"feedback": log, "audit": {"share": 0.9}},
+        update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9, "max_cost": 9, "max_latency": 9}},
+    )
+    run(config)
+    write_spoken_texts(tmp_path / "traffic", 3 * NUM_DECISIONS)
+    texts = [file.read_text() for file in sorted((tmp_path / "traffic").glob("*/*.txt"), key=lambda file: file.name)]
+
+    def on_another_node(name: str) -> dict[str, Any]:
+        monkeypatch.setenv("KCM_CACHE", str(tmp_path / name))
+        result = update(config)
+        if result["changed"] and not result["promoted"]:  # the rows are few, so that a gate may stay undecided
+            champions = LoopState.of(config).champions
+            candidate = Champion.model_validate(result["candidate"] | {"after": result["upto"]})
+            champions.promote(candidate, expected=champions.present().number)
+        return result
+
+    forgotten, *_ = play(config, texts[:NUM_DECISIONS])
+    first = on_another_node("second")
+    assert (first["version"], first["after"], first["upto"]) == ("extended/2", 0, NUM_DECISIONS)
+    assert not on_another_node("third")["changed"]
+    play(config, texts[NUM_DECISIONS : 2 * NUM_DECISIONS])
+    database = Database(config.serve.feedback.url, 30.0)
+    units = forget_request(database, "extended", forgotten).units
+    second = on_another_node("fourth")
+    assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
+    state = json.loads(ObjectFiles(served_bucket).read("runs/extended/loop.json"))
+    assert [turn["version"] for turn in state["turns"]] == ["extended/2", "extended/3"]
+    looks = LineageLedger(ArtefactStore(served_bucket).control, "extended").attempts()
+    assert [look.number for look in looks] == [1, 2]
+
+    state = LoopState.of(config)
+    with log_reader(config) as reader:
+        purged = purge(state, reader.unit_key, units)
+    stages = {name.split("/")[0] for name in purged.emptied}
+    assert stages == {
+        "tasks",
+        "features",
+        "outcomes",
+        "train",
+        "tune",
+        "grow",
+        "extend",
+        "choose",
+    }  # the run has them too
+    assert len(purged.windows) == 1
+    assert verify(state.store)[1] == []
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "fifth"))
+    with log_reader(config) as reader:
+        assert purge(LoopState.of(config), reader.unit_key, units).emptied == []
+    play(config, texts[2 * NUM_DECISIONS :])
+    assert on_another_node("sixth")["version"] == "extended/4"
+
+
+def play(config: RunConfig, texts: list[str]) -> list[str]:
+    """Put texts to the champion, and give the ids of the requests."""
+    release = served_model(config, None)
+    log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, config.name)
+    log.open()
+    replay = Replay(load_cascade(release.bundle, config.assets_path), log, release.version, 0.9, "text")
+    ids = [replay.answer([Input(Content(text)) for text in texts[at : at + 16]]) for at in range(0, len(texts), 16)]
+    log.close()
+    return ids

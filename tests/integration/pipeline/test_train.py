@@ -1,0 +1,280 @@
+"""Training on Ray ends with the same matrix whatever is killed on the way, and for any number of workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.errors import ArtefactError
+from kcm.learners import AnalyticConfig, ReplayConfig
+from kcm.learners.analytic import Analytic
+from kcm.learners.training.trainer import TrainConfig
+from kcm.tasks.columns import list_column
+from kcm.tasks.shards import task_shards
+from pipelines.cluster.config import ClusterConfig
+from pipelines.progress import Reporter
+from pipelines.store.checkpoint import STATE, checkpoints, write_checkpoint
+from pipelines.store.features import write_rows
+from pipelines.store.files import LocalFiles
+from pipelines.store.storage import Storage
+from pipelines.training.driver import run_workers
+from pipelines.training.worker import PROGRESS, TaskFiles, TrainerConfig, TrainerPlan, WorkerPlan
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+CLUSTER = ClusterConfig(checkpoint_every=40)
+DRIVER = """
+import pickle, sys
+from pathlib import Path
+from pipelines.cluster.connection import connected
+from pipelines.progress import Reporter
+from pipelines.training.driver import run_workers
+worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())
+with connected(cluster), Reporter().bar("train", "steps") as bar:
+    run_workers(worker, cluster, bar, print)
+"""
+
+
+def write_task(folder: Path, number: int) -> TaskFiles:
+    """Three Gaussian classes whose means move from task to task, and a large model that is mostly right."""
+    rng = np.random.default_rng(number)
+    count, splits = 331, ["train"] * 231 + ["test"] * 100
+    labels = rng.integers(0, 3, count)
+    means = rng.normal(size=(3, 16))
+    features = (means[labels] + rng.normal(size=(count, 16))).astype(np.float32)
+    large = np.full((count, 3), 0.1, dtype=np.float32)
+    large[np.arange(count), labels] = 0.8
+    ids = [f"row-{number}-{row}" for row in range(count)]
+    places = folder / "features", folder / "outcomes"
+    for place in places:
+        place.mkdir(exist_ok=True)
+    columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
+    write_rows(places[0], number, pa.table(columns))
+    answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
+    write_rows(places[1], number, pa.table(answers))
+    return TaskFiles(f"task-{number}", *(tuple(task_shards(place, number)) for place in places))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
+    folder = tmp_path_factory.mktemp("tasks")
+    config = TrainerConfig(
+        collaborators=("kcm", "mcm"),
+        network=NetworkConfig(hidden=(8,)),
+        learner=ReplayConfig(memory=40, batch_size=16),
+        train=TrainConfig(num_epochs=40, batch_size=50),
+        distill=DistillConfig(),
+        seed=0,
+    )
+    return TrainerPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
+
+
+def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
+    return WorkerPlan(plan, fingerprint, Storage.at(storage), CLUSTER.checkpoint_every)
+
+
+def train(
+    worker: WorkerPlan, cluster: ClusterConfig = CLUSTER, say: Callable[[str], None] = print
+) -> dict[str, dict[str, Any]]:
+    with Reporter().bar("train", "steps") as bar:
+        return run_workers(worker, cluster, bar, say)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
+
+
+def wait_for(storage: Path, steps: int, timeout_s: float = 120) -> dict[str, int]:
+    """What rank 0 last showed, once it has taken `steps`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            progress = json.loads((storage / PROGRESS).read_text())
+        except (OSError, ValueError):
+            progress = {"steps": 0}
+        if progress["steps"] >= steps:
+            return progress
+        time.sleep(0.02)
+    raise AssertionError(f"the workers never took {steps} steps")
+
+
+def assert_same(state: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    for name in ("kcm", "mcm"):
+        assert state[name]["accuracy"] == expected[name]["accuracy"]
+        assert state[name]["learner"]["memory"]["ids"] == expected[name]["learner"]["memory"]["ids"]
+        for key, tensor in expected[name]["collaborator"].items():
+            torch.testing.assert_close(state[name]["collaborator"][key], tensor)
+
+
+def test_the_matrix_is_complete_and_tasks_are_learned(undisturbed) -> None:
+    for name in ("kcm", "mcm"):
+        matrix = np.array(undisturbed[name]["accuracy"]["small"])
+        assert matrix.shape == (3, 3)
+        assert np.diag(matrix).min() > 0.7  # three classes: chance is 0.33
+
+
+@pytest.mark.slow
+def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        progress = wait_for(tmp_path, 250)
+        os.kill(progress["pid"], signal.SIGKILL)
+        killed.append(progress["steps"])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    state = train(worker_plan(plan, tmp_path))
+    killer.join()
+    assert killed[0] < 1000  # of 1,200: it died on the way
+    assert_same(state, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
+    storage = tmp_path / "storage"
+    (tmp_path / "plan.pickle").write_bytes(pickle.dumps((worker_plan(plan, storage), CLUSTER)))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "plan.pickle")], env=environment)
+    try:
+        progress = wait_for(storage, 250)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert progress["steps"] < 1000
+    state = train(worker_plan(plan, storage))
+    assert_same(state, undisturbed)
+    assert not psutil.pid_exists(progress["pid"])
+
+
+@pytest.mark.slow
+def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan, tmp_path) -> None:
+    """Promise: a task that is added to finished ones may be interrupted, and still ends where one run would have."""
+    masked = replace(
+        plan,
+        config=plan.config.model_copy(update={"train": TrainConfig(num_epochs=40, batch_size=50, mask_unseen=True)}),
+    )
+    parents, whole = {}, {}
+    for name in plan.config.collaborators:
+        earlier, all_tasks = replace(masked, tasks=plan.tasks[:2]).trainer(name), masked.trainer(name)
+        earlier.run()
+        all_tasks.run()
+        whole[name] = all_tasks.state_dict()
+        torch.save(earlier.state_dict(), parents.setdefault(name, tmp_path / f"{name}.pt"))
+    storage, killed = tmp_path / "storage", []
+
+    def kill() -> None:
+        progress = wait_for(storage, 900)  # of 1,200, 800 of which were taken before
+        os.kill(progress["pid"], signal.SIGKILL)
+        killed.append(progress["steps"])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    worker = replace(worker_plan(masked, storage), parents=parents)
+    state = train(worker, CLUSTER.model_copy(update={"num_workers": 1}))
+    killer.join()
+    assert 900 <= killed[0] < 1200
+    assert_same(state, whole)
+
+
+@pytest.mark.slow
+def test_four_workers_end_where_two_do(plan, undisturbed, tmp_path) -> None:
+    """Promise: the number of workers changes neither the matrix nor the memory, with an uneven last batch as here."""
+    state = train(worker_plan(plan, tmp_path), CLUSTER.model_copy(update={"num_workers": 4, "cpus_per_worker": 0.25}))
+    assert_same(state, undisturbed)
+
+
+def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
+    # 231 rows a task in chunks of 100: the last one has 31, sixteen of them the first worker's.
+    changes = {"learner": AnalyticConfig(chunk_size=100), "network": NetworkConfig(hidden=(), mixing=24)}
+    analytic = replace(plan, config=plan.config.model_copy(update=changes))
+    state = train(worker_plan(analytic, tmp_path))
+    for name in ("kcm", "mcm"):
+        alone = analytic.trainer(name)
+        alone.run()
+        assert state[name]["accuracy"] == alone.accuracy
+        together = Analytic(None, 0.25, 100)
+        together.load_state_dict(state[name]["learner"])
+        for ours, theirs in zip(together.fits(), alone.learner.fits(), strict=True):
+            assert ours.strength == theirs.strength
+            assert float((ours.weight_KP - theirs.weight_KP).norm() / theirs.weight_KP.norm()) < 1e-8
+        for key, tensor in alone.collaborator.state_dict().items():
+            torch.testing.assert_close(state[name]["collaborator"][key], tensor)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(plan, undisturbed, tmp_path) -> None:
+    """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
+    trainers = {name: plan.trainer(name) for name in plan.config.collaborators}
+    for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
+        trainer = trainers["kcm"]
+        while trainer.position.total < steps:
+            trainer.step()
+        state = {name: each.state_dict() for name, each in trainers.items()} | {"steps": steps}
+        write_checkpoint(LocalFiles(tmp_path), f"attempt-1/{folder}", state, fingerprint="this", steps=steps)
+    newest = tmp_path / checkpoints(LocalFiles(tmp_path))[0] / STATE
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said: list[str] = []
+    state = train(worker_plan(plan, tmp_path), say=said.append)
+    assert said == [f"a damaged checkpoint is passed over ({newest.parent})"]
+    assert_same(state, undisturbed)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:
+    write_checkpoint(LocalFiles(tmp_path), "attempt-1/checkpoint-x", {"steps": 5}, fingerprint="another", steps=5)
+    with pytest.raises(ArtefactError, match=r"another.*this"):
+        train(worker_plan(plan, tmp_path))
+    assert not (tmp_path / PROGRESS).exists()  # no worker was started for it
+
+
+@pytest.fixture(scope="module")
+def after_losses(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What trainings ended with that lost a node: on a cluster of several raylets, in a process of its own."""
+    folder = tmp_path_factory.mktemp("losses")
+    (folder / "plan.pickle").write_bytes(pickle.dumps(plan))
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    script = Path(__file__).parent / "losing_nodes.py"
+    with tempfile.TemporaryDirectory(prefix="kcm-", ignore_cleanup_errors=True) as short:  # sockets lie below it
+        subprocess.run(
+            [sys.executable, str(script), str(folder / "plan.pickle"), str(folder)],
+            env=ours | {"RAY_TMPDIR": short, "PYTHONPATH": str(Path(__file__).parents[3])},
+            check=True,
+            timeout=400,
+        )
+    return pickle.loads((folder / "results.pickle").read_bytes())
+
+
+@pytest.mark.slow
+def test_a_node_lost_mid_task_changes_nothing(after_losses, undisturbed) -> None:
+    """Promise: the node of rank 0 may die in the middle of a task; the run goes on elsewhere to the same end."""
+    lost, restarted = after_losses["fixed"]["seen"]
+    assert lost["steps"] < 400 < restarted["total"]  # of the first of three tasks
+    assert (lost["workers"], restarted["workers"]) == (2, 2)
+    assert_same(after_losses["fixed"]["state"], undisturbed)
+
+
+@pytest.mark.slow
+def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(after_losses, undisturbed) -> None:
+    """Promise: a node lost right after a checkpoint takes one of two workers, and changes neither matrix nor memory."""
+    lost, restarted = after_losses["elastic"]["seen"]
+    assert (lost["workers"], restarted["workers"]) == (2, 1)
+    assert_same(after_losses["elastic"]["state"], undisturbed)

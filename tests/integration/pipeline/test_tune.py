@@ -1,0 +1,221 @@
+"""The search on Ray Tune: it ends within a cluster's room, and starts where one ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from datasets import Dataset
+
+from kcm.cascade.fitted.signals import SignalsHead
+from kcm.config import parse_config
+from kcm.large import NO_PROMPT
+from kcm.tasks import Task, TaskSequence
+from kcm.tasks.columns import list_column
+from pipelines.batch.pool import run_remotely
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.stages.train import Train
+from pipelines.stages.tune import Tune
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import SequenceArtefact
+from pipelines.training.artefacts import SEARCH, TrainedArtefact, TunedArtefact
+from pipelines.training.worker import TrainerPlan
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+Write = Callable[[Path, Path], None]
+SPLITS = {"train": 64, "validate": 64, "test": 16}
+SETTINGS: dict[str, Any] = {
+    "name": "tuned",
+    "collaborators": ["kcm"],
+    "tasks": {},
+    "encoder": {"model": "none"},
+    "large": {"adapter": "recorded", "path": "answers.csv"},
+    "network": {"hidden": []},
+    "train": {"num_epochs": 2, "batch_size": 16},
+    "tune": {"num_trials": 4, "gates": ["confidence"], "large_weights": [0.0, 0.5], "max_loss": 0.1},
+}
+
+# One trial at a time, each trained for a second or more: the driver dies long before the last, on any machine.
+LONG: dict[str, Any] = {
+    "train": {"num_epochs": 150},
+    "tune": {"num_trials": 10, "learning_rates": [0.001 * step for step in range(1, 41)]},
+    "cluster": {"num_trials": 1},
+}
+DRIVER = """
+import sys
+from pathlib import Path
+from pipelines.cluster.connection import connected
+from pipelines.cluster.config import ClusterConfig
+from tests.integration.pipeline.test_tune import LONG, Search
+with connected(ClusterConfig(num_cpus=2)):
+    Search(Path(sys.argv[1])).run(**LONG)
+"""
+
+
+def one_task() -> tuple[pa.Table, pa.Table]:
+    """Features and answers of a task: two classes that overlap, and a large model that is always right."""
+    rng = np.random.default_rng(0)
+    splits = [split for split, count in SPLITS.items() for _ in range(count)]
+    labels = rng.integers(0, 2, len(splits))
+    ids = [f"row-{number}" for number in range(len(splits))]
+    inputs = (labels[:, None] + rng.normal(size=(len(splits), 4))).astype(np.float32)
+    rows = {"id": ids, "split": splits, "label": labels, "group": [None] * len(splits), SECONDS: np.ones(len(splits))}
+    answers = {
+        "id": ids,
+        "split": splits,
+        "prompt": [NO_PROMPT.mode] * len(splits),
+        "large_label": labels,
+        "large_probabilities": list_column(np.eye(2, dtype=np.float32)[labels]),
+        "large_cost": np.ones(len(splits)),
+        "large_error": np.zeros(len(splits), dtype=bool),
+    }
+    return pa.table(rows | {"features": list_column(inputs)}), pa.table(answers)
+
+
+def write_sequence(folder: Path) -> None:
+    """A sequence of one task; what counts are its names, since the features are made by hand."""
+    row = {"id": ["a"], "text": ["a"], "image": [b""], "label": [0], "group": [""]}
+    splits = {split: Dataset.from_dict(row) for split in ("train", "validate", "certify", "test")}
+    tasks = (Task("only", ("no", "yes"), splits),)
+    TaskSequence("made", "domain_incremental", ("no", "yes"), tasks, "given", 0).save(folder)
+
+
+class Search:
+    """Searches over one storage, whose features, answers and configured collaborator were made by hand."""
+
+    def __init__(self, storage: Path) -> None:
+        self.store = ArtefactStore(storage)
+        rows = self._made(SequenceArtefact, Recipe("tasks", 0, {}), lambda folder, scratch: write_sequence(folder))
+        features, outcomes = one_task()
+        self.features = self._written(FeaturesArtefact, Recipe("features", 0, {}, (rows,)), features)
+        self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
+
+    def _written(self, view: type[Artefact], recipe: Recipe, rows: pa.Table) -> Any:
+        return self._made(view, recipe, lambda folder, scratch: write_rows(folder, 0, rows))
+
+    def _made(self, view: type[Artefact], recipe: Recipe, write: Write) -> Any:
+        return self.store.build(recipe, write)[0].as_a(view)
+
+    def run(self, **more: Any) -> TunedArtefact:
+        """The artefact of a search with these settings changed."""
+        config = parse_config(RunConfig, merged(SETTINGS, more) | {"storage_path": str(self.store.root)})
+        training = Train.of(config)
+
+        def train(folder: Path, scratch: Path) -> None:
+            trainer = TrainerPlan.of(training, self.features, self.outcomes).trainer("kcm")
+            trainer.run()
+            TrainedArtefact.write(folder, {"kcm": trainer.state_dict()}, ["kcm"])
+
+        recipe = Recipe("train", 0, training.section(), (self.features, self.outcomes))
+        trained = self._made(TrainedArtefact, recipe, train)
+        context = Context(config.name, self.store, config.assets_path, config.cluster)
+        done = {"features": self.features, "outcomes": self.outcomes, "trained": trained}
+        return Tune.of(config).build(done, context)
+
+
+def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `more`; a section keeps what `more` does not name."""
+    sections = {key: base.get(key, {}) | value for key, value in more.items() if isinstance(value, dict)}
+    return {**base, **more, **sections}
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(tmp_path)
+
+
+def results(storage: Path) -> dict[str, int]:
+    """When each trial of a running search left its result, by the trial's id."""
+    found = storage.glob("artefacts/tune/*/scratch/results/kcm/[!.]*.json")
+    return {path.stem: path.stat().st_mtime_ns for path in found}
+
+
+def wait_for_results(storage: Path, count: int, timeout_s: float = 240) -> None:
+    deadline = time.monotonic() + timeout_s
+    while len(results(storage)) < count:
+        assert time.monotonic() < deadline, "the search never got so far"
+        time.sleep(0.05)
+
+
+def free_cpus(timeout_s: float = 20) -> float:
+    """CPUs that nobody holds, once they are all, or the time is over."""
+    deadline, total = time.monotonic() + timeout_s, ray.cluster_resources()["CPU"]
+    while (free := ray.available_resources().get("CPU", 0.0)) < total and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return free
+
+
+def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: Search) -> None:
+    first = search.run()
+    best = max(first.trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
+    second = search.run(seed=1)
+    assert second.trials[0]["params"] == best["params"]
+    assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
+
+
+def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(search: Search) -> None:
+    learner = {"name": "replay", "memory": 20}
+    found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
+    assert isinstance(found.gate.head, SignalsHead)
+    assert "neighbours" in [signal.name for signal in found.gate.head.signals]
+    parts = outcome_parts(found.collaborator, search.features, search.outcomes, ("validate",))
+    scores = np.concatenate([part.scores(found.gate) for part in parts])
+    assert scores.shape == found.validate_scores.shape
+    assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_with_the_trials_that_are_left(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: what was tried is not tried again, even where the driver had no time to say goodbye."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], start_new_session=True)
+    try:
+        wait_for_results(tmp_path, 3)
+        time.sleep(1.2)  # Tune writes down where it is once a second
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before, after = results(tmp_path), dict[str, int]()
+    assert len(before) < LONG["tune"]["num_trials"]
+
+    def look_first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Look at the results just before the search becomes an artefact."""
+        after.update(results(tmp_path))
+        return run_remotely(function, arguments)
+
+    monkeypatch.setattr("pipelines.stages.tune.run_remotely", look_first)
+    found = search.run(**LONG)
+    assert len(found.trials) == LONG["tune"]["num_trials"]
+    # What ended within the last second before the kill was not written down yet, and is tried anew under another id.
+    assert sum(after.get(trial) == written for trial, written in before.items()) >= 2
+    assert LONG["tune"]["num_trials"] <= len(after) < LONG["tune"]["num_trials"] + len(before)
+
+
+@pytest.mark.slow
+def test_trials_with_train_workers_end_and_leave_nothing_reserved(search: Search) -> None:
+    """Promise: trials that would wait for ever for one another's CPUs run one by one, and free them all (ray#54305).
+
+    Two trials at once would hold 2 of 4 CPUs, and neither could start a worker of 3.
+    """
+    crowded = {"num_trials": 2, "workers_per_trial": 1, "cpus_per_worker": 3}
+    tune = {"num_trials": 2, "learning_rates": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    found = search.run(cluster=crowded, learner={"name": "replay"}, tune=tune)
+    assert len({trial["params"]["learning_rate"] for trial in found.trials}) == 2  # so that both had to train
+    assert free_cpus() == ray.cluster_resources()["CPU"]

@@ -1,0 +1,367 @@
+"""The served cascade over real HTTP, on a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+from ray import serve
+from ray.serve import Application
+from ray.serve.generated.serve_pb2 import ASGIRequest
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
+
+from kcm.api.cascade import load_cascade
+from kcm.bundle.answers import Answer, Input
+from kcm.cascade.policy import ESCALATE_ALL, Policy
+from kcm.errors import ArtefactError
+from kcm.inputs.content import Content
+from kcm.large import Item, LargeAnswer
+from pipelines.serve.breaker import BreakerConfig
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.release import Release
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture(scope="module")
+def config() -> ServeConfig:
+    port = free_port()
+    large = LargeReplicaConfig(
+        cpus=0.5,
+        max_batch_size=1,
+        max_ongoing_requests=1,
+        max_queued_requests=1,
+        timeout_s=1.5,
+        attempt_timeout_s=1.0,
+        breaker=BreakerConfig(failures=1000),  # unit tests open it; here it would make one test depend on another
+    )
+    return ServeConfig(port=port, cpus=0.5, max_ongoing_requests=32, max_queued_requests=12, large=large)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped_afterwards() -> Iterator[None]:
+    yield
+    stop()
+
+
+def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:
+    body = {"inputs": [{"text": text, **fields} for text in texts]}
+    return httpx.post(f"{url}/v1/predict", json=body, timeout=60)
+
+
+def wait_for_haproxy() -> None:
+    """Return once HAProxy leads to the door itself; until then requests come by Ray Serve's own proxy."""
+    page = Path(os.environ["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).with_name("stats-page.sock")
+    deadline = time.monotonic() + 30
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(page))) as client:
+        while not any(
+            "SERVE_REPLICA_kcm-door" in line and ",UP," in line
+            for line in client.get("http://haproxy/stats;csv").text.splitlines()
+        ):
+            assert time.monotonic() < deadline, "HAProxy never led to the door"
+            time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a process of this session's cluster listens."""
+
+    title: str
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        address = ipaddress.ip_address(self.host)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def listeners() -> list[Listener]:
+    """All of this session's cluster: its node, its workers, its proxies."""
+    own = psutil.Process()
+    return [
+        Listener(" ".join(process.cmdline()).strip(), place.laddr.ip, place.laddr.port)
+        for process in [own, *own.children(recursive=True)]
+        if process.is_running()
+        for place in process.net_connections()
+        if place.status == psutil.CONN_LISTEN
+    ]
+
+
+# -- with the real large model -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(quick_bundle: Callable[..., Path]) -> Path:
+    return quick_bundle()
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, config: ServeConfig, assets_dir: Path) -> str:
+    roomy = config.model_copy(update={"large": LargeReplicaConfig(cpus=0.5)})
+    return start(build_app(Release(version="7", bundle=bundle), roomy, assets_dir), roomy)
+
+
+def test_http_gives_the_answers_of_the_cascade_in_process(
+    url: str, bundle: Path, assets_dir: Path, sentences: list[str]
+) -> None:
+    expected = load_cascade(bundle, assets_dir).answer([Input(Content(text)) for text in sentences])
+    served = [a for i in range(0, 200, 50) for a in post(url, sentences[i : i + 50]).json()["answers"]]
+    close = 0
+    for mine, theirs in zip(expected, served, strict=True):
+        assert isinstance(mine, Answer)
+        assert theirs["gate_score"] == pytest.approx(mine.gate_score, abs=1e-4)
+        assert theirs["threshold"] == mine.threshold
+        assert theirs["confidence"] == pytest.approx(mine.confidence, abs=1e-4)
+        assert mine.threshold is not None
+        if abs(mine.gate_score - mine.threshold) < 1e-4:
+            close += 1
+            continue
+        assert (theirs["route"], theirs["label"]) == (mine.route, mine.label)
+        assert theirs["probabilities"] == pytest.approx(mine.probabilities, abs=1e-4)
+    assert close <= 4
+    assert Counter(answer["route"] for answer in served).keys() == {"small", "large"}
+
+
+def test_a_request_is_answered_by_one_version_under_an_id_of_its_own(url: str) -> None:
+    response = httpx.post(
+        f"{url}/v1/predict", json={"inputs": [{"text": "Fine.", "task": "films"}]}, headers={"x-request-id": "mine"}
+    )
+    assert response.json()["model_version"] == "7"
+    assert response.json()["request_id"] not in ("", "mine")
+    assert response.headers["x-request-id"] == "mine"
+
+
+def test_the_model_can_be_looked_up(url: str, bundle: Path) -> None:
+    card = httpx.get(f"{url}/v1/model").json()
+    assert card["labels"] == ["negative", "positive"]
+    assert card["policy"]["decision"]["decision"] == "threshold"
+    assert httpx.get(f"{url}/healthz").status_code == httpx.get(f"{url}/readyz").status_code == 200
+    assert httpx.get(f"{url}/docs").status_code == 200
+    assert httpx.get(f"{url}/v1/model", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_the_page_and_the_reasons_of_a_decision_come_by_the_same_address(url: str, sentences: list[str]) -> None:
+    page = httpx.get(f"{url}/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert httpx.get(f"{url}/page/main.js").headers["content-security-policy"].startswith("default-src 'none'")
+    assert "The small model answers what scores above" in httpx.get(f"{url}/v1/model/report").text
+    (answer,) = post(url, sentences[:1]).json()["answers"]
+    found = httpx.post(f"{url}/v1/explain", json={"input": {"text": sentences[0]}, "top": 2}, timeout=60).json()
+    assert found["confidence"] == pytest.approx(answer["confidence"], abs=1e-4)
+    assert found["escalated"] == (answer["route"] == "large")
+    assert [len(network["edges"]) for network in found["networks"]] == [2, 2]
+
+
+def test_invalid_input_is_explained_and_nothing_breaks(url: str) -> None:
+    bodies = [b"", b"{", b"[]", b'{"inputs": []}', b'{"inputs": [{"text": " "}]}', b'{"inputs": [{"text": "\\ud800"}]}']
+    found = [httpx.post(f"{url}/v1/predict", content=body).status_code for body in bodies]
+    assert found == [422] * len(bodies)
+    assert post(url, ["still there"]).status_code == 200
+
+
+# What Ray opens to other machines: the port by which each replica is called by the others. docs/serving.md names it.
+BEYOND_LOOPBACK = {"ray::ServeReplica:kcm:door", "ray::ServeReplica:kcm:large"}
+
+
+def test_nobody_on_another_machine_reaches_more_than_is_known(url: str) -> None:
+    """Promise: nothing of Ray, HAProxy or the doors listens where others reach it, but for what refuses them."""
+    wait_for_haproxy()
+    found = listeners()
+    assert Counter(each.title for each in found if not each.is_loopback) == dict.fromkeys(BEYOND_LOOPBACK, 1)
+    for title in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "haproxy", "kcm:door"):
+        assert [each for each in found if title in each.title], f"nothing was looked at of {title}"
+    own = {each.port for each in found if "bin/haproxy -db" in each.title}
+    assert own == {httpx.URL(url).port}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Whoever unpickles it makes a folder."""
+
+    folder: str
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self.folder,)
+
+
+def test_what_others_reach_asks_for_the_token_before_it_reads_anything(url: str, tmp_path: Path) -> None:
+    """Promise: a replica unpickles nothing of a stranger's."""
+    mark = tmp_path / "ran"
+    request = ASGIRequest(pickled_request_metadata=pickle.dumps(Trap(str(mark))))
+    open_to_others = [each for each in listeners() if not each.is_loopback]
+    assert open_to_others
+    for each in open_to_others:
+        with grpc.insecure_channel(f"127.0.0.1:{each.port}") as channel, pytest.raises(grpc.RpcError) as refused:
+            ASGIServiceStub(channel).HandleRequest(request, timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert not mark.exists()
+
+
+JOB_PATHS = ("/api/job_agent/jobs/", "/api/jobs/", "/get_or_create_runtime_env")
+
+
+def test_nobody_without_the_token_runs_a_job(url: str, tmp_path: Path) -> None:
+    """Promise: another user of this machine, who does reach loopback, is refused wherever a job can be posted."""
+    mark = tmp_path / "ran"
+    body = {"entrypoint": f"touch {mark}", "submission_id": "stranger"}
+    statuses: dict[str, set[int]] = {}
+    for each in listeners():
+        for path in JOB_PATHS:
+            with suppress(httpx.TransportError):  # it does not speak HTTP
+                answer = httpx.post(f"http://127.0.0.1:{each.port}{path}", json=body, timeout=2)
+                statuses.setdefault(each.title, set()).add(answer.status_code)
+    agent = {title: found for title, found in statuses.items() if "ray::DashboardAgent" in title}
+    assert 401 in set().union(*agent.values())  # the one that would run it
+    assert not {status for found in statuses.values() for status in found if status < 400}, statuses
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("side", ["encoder", "large"])
+def test_models_other_than_the_bundle_s_own_are_refused_before_anything_starts(
+    quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path, side: str
+) -> None:
+    folder = quick_bundle(**{f"{side}_identity": "0" * 64})
+    with pytest.raises(ArtefactError, match=f"the {side}.* is another one"):
+        build_app(Release(version="8", bundle=folder), config, assets_dir)
+
+
+# -- with a large model that does what the text says -------------------------------------------------------------------
+
+
+def scripted_large(config: ServeConfig) -> Application:
+    """Defined within a function, so that replicas receive the class itself and need not import the tests."""
+
+    @serve.deployment(name="large")
+    class ScriptedLarge:
+        async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
+            text = items[0].content.text
+            if text == "raise":
+                raise RuntimeError("a secret of the large model")
+            if text == "stall":
+                await asyncio.sleep(30)
+            if text.startswith("/"):
+                with Path(text).open("a") as diary:
+                    diary.write("asked ")
+                    diary.flush()
+                    try:
+                        await asyncio.sleep(30)
+                    except asyncio.CancelledError:
+                        diary.write("cancelled ")
+                        raise
+            if text == "slow":
+                await asyncio.sleep(0.4)
+            if text == "fail":
+                return [LargeAnswer(None, error="no answer") for _ in items]
+            return [LargeAnswer(1) for _ in (items[1:] if text == "swallow" else items)]
+
+    return ScriptedLarge.options(**large_options(config)).bind()
+
+
+@pytest.fixture(scope="module")
+def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
+    return start(
+        build_door(Release(version="lenient", bundle=folder), config, assets_dir, scripted_large(config)), config
+    )
+
+
+@pytest.fixture(scope="module")
+def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
+    wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
+    large = scripted_large(config.model_copy(update={"large": wide}))
+    return start(build_door(Release(version="strict", bundle=folder), config, assets_dir, large), config)
+
+
+FAILURES = ["raise", "stall", "fail", "swallow"]
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: str, text: str) -> None:
+    response = post(lenient, [text])
+    assert response.status_code == 200
+    (answer,) = response.json()["answers"]
+    assert (answer["route"], answer["degraded"]) == ("small_degraded", True)
+    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
+
+
+@pytest.mark.parametrize("proxy", ["HAProxy", "Ray Serve's own"])
+def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(
+    lenient: str, tmp_path: Path, proxy: str
+) -> None:
+    """Promise: no large model works on for a client that has gone, whatever it asked of Ray; nor is it asked again."""
+    wait_for_haproxy()
+    diary = tmp_path / "diary"
+    url = lenient if proxy == "HAProxy" else f"http://127.0.0.1:{os.environ['RAY_SERVE_FALLBACK_PROXY_HTTP_PORT']}"
+    headers = {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": str(diary)}]}, headers=headers, timeout=0.8)
+    deadline = time.monotonic() + 30
+    while "cancelled" not in diary.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    assert diary.read_text().split() == ["asked", "cancelled"]
+    assert post(lenient, ["well again"]).json()["answers"][0]["route"] == "large"
+
+
+def test_a_full_large_model_degrades_answers_and_refuses_none(lenient: str) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        responses = list(clients.map(lambda _: post(lenient, ["slow"]), range(8)))
+    assert {response.status_code for response in responses} == {200}
+    routes = Counter(response.json()["answers"][0]["route"] for response in responses)
+    assert routes.keys() == {"large", "small_degraded"}
+
+
+@pytest.mark.parametrize(("text", "status"), [("raise", 503), ("stall", 504), ("fail", 503), ("swallow", 503)])
+def test_without_a_stand_in_a_failing_large_model_gives_an_error_that_can_be_retried(
+    strict: str, text: str, status: int
+) -> None:
+    response = post(strict, [text])
+    assert (response.status_code, response.headers["retry-after"]) == (status, "1")
+    assert "large model" in response.json()["detail"]
+    assert "secret" not in response.text
+    assert post(strict, ["well again"]).json()["answers"][0]["label"] == "positive"
+
+
+def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> None:
+    """All the requests that the replica takes wait for the large model; of the others, few may wait for the replica."""
+    body = {"inputs": [{"text": "stall"}]}
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(limits=limits, timeout=60) as client, ThreadPoolExecutor(100) as threads:
+        responses = list(threads.map(lambda _: client.post(f"{strict}/v1/predict", json=body), range(100)))
+    assert {response.status_code for response in responses} == {429, 504}
+    assert {response.headers["retry-after"] for response in responses} == {"1"}
+    assert post(strict, ["well again"]).status_code == 200
+
+
+def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
+    quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path
+) -> None:
+    """Promise: where replicas start from none, what is escalated in the meantime is answered by them, not refused."""
+    folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
+    patient = {"min_replicas": 0, "timeout_s": 60.0, "attempt_timeout_s": 60.0, "max_queued_requests": 8}
+    waiting = config.model_copy(update={"timeout_s": 90.0, "large": config.large.model_copy(update=patient)})
+    door = build_door(Release(version="none", bundle=folder), waiting, assets_dir, scripted_large(waiting))
+    start_proxy(waiting)
+    serve.run(door, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
+    with ThreadPoolExecutor(4) as clients:
+        responses = list(clients.map(lambda _: post(f"http://127.0.0.1:{config.port}", ["x"]), range(4)))
+    assert [response.status_code for response in responses] == [200] * 4
+    assert {response.json()["answers"][0]["route"] for response in responses} == {"large"}

@@ -1,0 +1,89 @@
+"""`kcm labels`: what a person reads, types and sends in, over a real inbox; only which challenger it is for is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs.cli import app
+from jobs.commands.loop import labels
+from pipelines.loop.certify.inbox import Inbox
+from tests.pipelines.loop.windows import Asked, made_inbox, made_window
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    asked = made_inbox(tmp_path, made_window(9000, rate=0.05))
+    asked.inbox.fill()
+
+    @contextmanager
+    def opened(_: Any) -> Iterator[Inbox]:
+        yield asked.inbox
+
+    monkeypatch.setattr(labels, "opened_inbox", opened)
+    yield asked
+    asked.inbox.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path, asked: Asked) -> Any:
+    def command(*words: str, typed: str = "") -> Result:
+        config = ("jobs/configs/reviews.yaml", "--set", f"storage_path={tmp_path}")
+        return CliRunner().invoke(app, ["labels", *config, *words], input=typed)
+
+    return command
+
+
+def test_open_items_are_listed_with_what_is_missing(run: Any, asked: Asked) -> None:
+    shown = run("--limit", "3")
+    assert shown.exit_code == 0, shown.output
+    first = asked.inbox.items(limit=1)[0]
+    assert first.id in shown.output
+    assert str(first.text) in shown.output
+    assert "0 labelled, 0 skipped" in shown.output
+    assert "not yet: reviews/2 loses at most" in shown.output
+    assert "yes, no, none of these" in shown.output
+
+
+def test_labels_and_skips_are_stored_and_bad_ones_refused_whole(run: Any, asked: Asked, tmp_path: Path) -> None:
+    first, second, third = (each.id for each in asked.inbox.items(limit=3))
+    shown = run("--label", f"{first}=no", "--skip", second, "--json", str(tmp_path / "out.json"))
+    assert shown.exit_code == 0, shown.output
+    standing = json.loads((tmp_path / "out.json").read_text())["standing"]
+    assert (standing["num_labelled"], standing["num_skipped"]) == (1, 1)
+    for bad, message in ((f"{third}=maybe", "list of labels"), ("r0/9=no", "not in the inbox"), (third, "ID=LABEL")):
+        shown = run("--label", f"{third}=yes", "--label", bad)
+        assert shown.exit_code != 0
+        assert message in shown.output
+    assert asked.inbox.items()[2].state == "drawn"
+
+
+def test_a_person_answers_until_no_label_is_needed(run: Any, asked: Asked) -> None:
+    shown = run("--ask", typed="7\ns\n" + "1\n" * 200)
+    assert shown.exit_code == 0, shown.output
+    assert "That is none of the keys." in shown.output
+    assert "certified: reviews/2 loses at most" in shown.output
+    standing = asked.inbox.standing()
+    assert standing.num_skipped == 1
+    assert standing.num_open > 0
+
+
+def test_a_person_may_stop(run: Any, asked: Asked) -> None:
+    assert "1 labelled" in run("--ask", typed="2\nq\n").output
+
+
+def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) -> None:
+    file = tmp_path / "inbox.csv"
+    number = len(asked.inbox.items())
+    assert f"{number} items" in run("--export", str(file)).output
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *(row.removesuffix(",,") + ",yes," for row in rows)]) + "\n")
+    shown = run("--import", str(file))
+    assert f"{number} labelled, 0 skipped, 0 open" in shown.output
+    assert "start `kcm update`" in shown.output

@@ -1,0 +1,157 @@
+"""The loop's commands say what became of a turn in a line, and what became of all versions in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.commands.loop import promotion, turns
+from jobs.commands.loop.promotion import rollback
+from jobs.commands.loop.turns import versions
+from jobs.views.loop import outcome
+from kcm.errors import DataError, KcmError
+from pipelines.config import RunConfig
+from pipelines.loop.attempts import Attempt
+from pipelines.loop.state import LoopState
+from pipelines.loop.triggers import Seen
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.entries import Decision, Origin
+from tests.jobs.conftest import registered
+
+CONFIG = Path(__file__).parents[4] / "jobs/configs/reviews.yaml"
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={poll_s: 1}"]
+TURN: dict[str, Any] = {
+    "version": "reviews/3",
+    "digest": "three",
+    "after": 10,
+    "upto": 500,
+    "promoted": False,
+    "awaits_approval": False,
+    "verdict": "fail",
+    "reason": "tweets loses more than 1 points",
+    "gates": {"old_tasks": {"verdict": "fail", "reason": "tweets loses more than 1 points"}},
+    "certificate": {"valid": True, "bound": 0.018, "window": [10, 500]},
+    "calls_saved_before": 0.3,
+    "calls_saved_after": 0.45,
+    "labels": 12,
+    "seconds": 61.0,
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A run with two champions behind it, and a challenger that failed."""
+    made = registered(tmp_path)
+    state = LoopState.of(made)
+    champion = state.champions.agreed().champion
+    attempt = Attempt(champion=champion.digest, after=10, upto=500, configuration="c")
+    state.attempts.close(attempt.name, TURN | {"champion_digest": champion.digest})
+    return made
+
+
+def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunConfig) -> None:
+    found = {each["version"]: each for each in versions(config)["versions"]}
+    assert list(found) == ["reviews/3", "reviews/2", "reviews/1"]
+    assert [each["state"] for each in found.values()] == ["challenger", "champion", "former champion"]
+    assert found["reviews/3"]["parent"] == "reviews/2"
+    assert found["reviews/3"]["window"] == [10, 500]
+    assert found["reviews/3"]["reason"] == "tweets loses more than 1 points"
+    assert {each["traffic"] for each in found.values()} == {None}
+
+
+def test_versions_tell_who_answered_the_last_decisions(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0, "reviews")
+    for number, version in enumerate(("reviews/1", "reviews/2", "reviews/1", "reviews/2", "reviews/2", "reviews/2")):
+        log.add_decisions([Decision(Origin(f"r{number}"), 0, version, "small", 0.5)])
+    monkeypatch.setattr(turns, "RECENT", 5)
+    found = {each["version"]: each["traffic"] for each in versions(config)["versions"]}
+    assert found == {"reviews/3": 0.0, "reviews/2": 0.8, "reviews/1": 0.2}
+    table = CliRunner().invoke(app, ["versions", str(CONFIG), "--set", f"storage_path={config.storage_path}"])
+    assert "80.0" in table.output
+
+
+def test_a_rolled_back_version_is_listed_as_stopped(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    rollback(config, reason="complaints")
+    listed = versions(config)
+    assert {each["version"]: each["state"] for each in listed["versions"]} == {
+        "reviews/3": "challenger",
+        "reviews/2": "stopped",
+        "reviews/1": "champion",
+    }
+    assert listed["rolled_back"]["reason"] == "complaints"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"promoted": True, "reason": "every promotion gate has passed"}, "reviews/3 is the champion: every"),
+        ({"awaits_approval": True}, "reviews/3 waits for `kcm approve`: tweets"),
+        ({}, "reviews/3 is not promoted: tweets loses"),
+        ({"version": None, "reason": "7 answers"}, "no version is not promoted: 7 answers"),
+    ],
+)
+def test_a_turn_is_summarised_in_a_line(changes: dict[str, Any], line: str) -> None:
+    assert outcome(TURN | {"changed": True} | changes).startswith(line)
+
+
+def kcm(*words: str) -> Any:
+    return CliRunner().invoke(app, words)
+
+
+def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = TURN | {"changed": True, "result_path": "/somewhere/loop.json"}
+    monkeypatch.setattr(turns, "update", lambda config: result)
+    shown = kcm("update", str(CONFIG))
+    assert shown.exit_code == 0
+    assert "old tasks" in shown.stdout
+    assert "30.0% before, 45.0% after" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "/somewhere/loop.json"
+
+
+def test_an_update_without_news_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = {"changed": False, "reason": "nothing is new", "champion": "reviews/1", "result_path": "/l.json"}
+    monkeypatch.setattr(turns, "update", lambda config: nothing)
+    assert "nothing is new; reviews/1 stays the champion" in kcm("update", str(CONFIG)).stdout
+
+
+def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "require_servable", lambda *_: None)
+    storage = f"storage_path={config.storage_path}"
+    assert "former champion" in kcm("versions", str(CONFIG), "--set", storage).stdout
+    shown = kcm("rollback", str(CONFIG), "--set", storage, "--reason", "complaints")
+    assert shown.stdout.startswith("reviews/2 is rolled back: reviews/1 is the champion again")
+    assert "complaints" in kcm("versions", str(CONFIG), "--set", storage).stdout
+
+
+def test_a_version_that_does_not_wait_is_not_approved(config: RunConfig) -> None:
+    shown = kcm("approve", str(CONFIG), "3", "--set", f"storage_path={config.storage_path}")
+    assert shown.exit_code == 2
+    assert "version 3 does not wait for approval" in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+
+
+def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kcm.config import load_config
+
+    config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
+    lines: list[str] = []
+    results: list[Any] = [DataError("nothing was audited"), TURN | {"changed": True}, KcmError("the log is gone")]
+
+    def update(_: RunConfig) -> dict[str, Any]:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(turns, "update", update)
+    monkeypatch.setattr(turns, "look_at_log", lambda _: Seen(decisions=9, labels=50))
+    monkeypatch.setattr(turns.time, "sleep", lambda _: None)
+    with pytest.raises(KcmError, match="the log is gone"):
+        turns.watch(config, lines.append)
+    assert lines[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
+    assert lines[3].startswith("reviews/3 is not promoted")

@@ -1,0 +1,143 @@
+"""What travels to a cluster, and how following a job ends when something breaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.job_submission import JobStatus
+
+from jobs.commands.runs import submit as module
+from jobs.commands.runs.submit import CONFIG, pack, submit
+from kcm.config import load_config
+from kcm.errors import KcmError
+from pipelines.config import RunConfig
+
+ADDRESS = "http://cluster:8265"
+
+
+class FakeClient:
+    """A job server that keeps what it was given, and ends the job as the test says."""
+
+    status = JobStatus.SUCCEEDED
+    message = "Job finished successfully."
+
+    def __call__(self, address: str) -> FakeClient:
+        """Stands in for the class: connecting gives the one client."""
+        self.environment = {name: os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE")}
+        return self
+
+    def submit_job(self, entrypoint: str, runtime_env: dict[str, str], metadata: dict[str, str]) -> str:
+        self.entrypoint, self.sent = (
+            entrypoint,
+            sorted(path.name for path in Path(runtime_env["working_dir"]).iterdir()),
+        )
+        return "job-1"
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "epoch 1\n"
+        yield "epoch 2\n"
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        return SimpleNamespace(status=self.status, message=self.message)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    reviews = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
+    return load_config(RunConfig, reviews, [f"storage_path={tmp_path}", "train.num_epochs=7", "seed=3"])
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    monkeypatch.setenv("RAY_AUTH_MODE", "as-it-was")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
+    client = FakeClient()
+    monkeypatch.setattr(module, "JobSubmissionClient", client)
+    monkeypatch.setattr(module, "POLL_S", 0)
+    return client
+
+
+def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config: RunConfig, tmp_path: Path) -> None:
+    pack(tmp_path, config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "jobs", "kcm", "pipelines"]
+    assert load_config(RunConfig, tmp_path / CONFIG) == config
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 3 * 2**20
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_the_job_is_the_command_and_its_log_is_printed(
+    config: RunConfig, client: FakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit("train", config, ADDRESS, "disabled") == "job-1"
+    assert client.entrypoint == f"python -m jobs.cli train {CONFIG}"
+    assert client.sent == [CONFIG, "jobs", "kcm", "pipelines"]
+    assert capsys.readouterr().out == "epoch 1\nepoch 2\n"
+
+
+def test_the_address_and_the_mode_asked_for_win_over_the_shells(config: RunConfig, client: FakeClient) -> None:
+    submit("train", config, ADDRESS, "token")
+    assert client.environment == {"RAY_API_SERVER_ADDRESS": ADDRESS, "RAY_AUTH_MODE": "token"}
+
+
+def test_a_failed_job_is_an_error_without_its_log_a_second_time(config: RunConfig, client: FakeClient) -> None:
+    client.status = JobStatus.FAILED
+    client.message = "Job entrypoint command failed with exit code 2, last available logs (truncated): epoch 1"
+    with pytest.raises(KcmError, match=r"job-1 ended as FAILED: Job entrypoint command failed with exit code 2 \("):
+        submit("train", config, ADDRESS, "disabled")
+
+
+def test_a_stopped_job_is_an_error(config: RunConfig, client: FakeClient) -> None:
+    client.status = JobStatus.STOPPED
+    with pytest.raises(KcmError, match="ended as STOPPED"):
+        submit("train", config, ADDRESS, "disabled")
+
+
+def breaking(error: BaseException) -> Callable[[str], AsyncIterator[str]]:
+    async def tail(job: str) -> AsyncIterator[str]:
+        yield "epoch 1\n"
+        raise error
+
+    return tail
+
+
+def test_a_log_that_breaks_off_does_not_end_the_job(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "tail_job_logs", breaking(RuntimeError("closed")))
+    assert submit("train", config, ADDRESS, "disabled") == "job-1"
+    assert "the log of job job-1 broke off (closed)" in capsys.readouterr().err
+
+
+def test_an_interruption_says_that_the_job_goes_on(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "tail_job_logs", breaking(KeyboardInterrupt()))
+    with pytest.raises(
+        KeyboardInterrupt, match=r"goes on; stop it by: ray job stop --address http://cluster:8265 job-1"
+    ):
+        submit("train", config, ADDRESS, "disabled")
+
+
+def test_a_cluster_that_goes_away_is_an_error(
+    config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(job: str) -> Any:
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(client, "get_job_info", gone)
+    with pytest.raises(KcmError, match="lost the cluster while following job job-1"):
+        submit("train", config, ADDRESS, "disabled")
+
+
+def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> str:
+        raise RuntimeError("Request failed with status code 500")
+
+    monkeypatch.setattr(client, "submit_job", refuse)
+    with pytest.raises(KcmError, match="the cluster refused the job"):
+        submit("train", config, ADDRESS, "disabled")

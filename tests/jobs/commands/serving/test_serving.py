@@ -1,0 +1,173 @@
+"""Which bundle is served: the champion of the run, any registered version, or a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from mlflow import MlflowClient
+
+from jobs.commands.serving import serving
+from jobs.commands.serving.serving import Site, served_model, write_deployment
+from kcm.bundle.models import bundle_digest
+from kcm.config import load_config
+from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.large import UpstreamConfig
+from pipelines.config import RunConfig
+from pipelines.serve.deploy.app import application
+from pipelines.serve.release import Release
+from pipelines.tracking.config import DIGEST_TAG
+from pipelines.tracking.tracking import Tracking
+from tests.jobs.conftest import registered
+
+REVIEWS = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
+
+
+@pytest.fixture
+def config(registry: RunConfig) -> RunConfig:
+    return registry
+
+
+def test_without_a_name_the_champion_of_the_run_is_served(config: RunConfig) -> None:
+    served = served_model(config, None)
+    assert served.version == "reviews/2"
+    assert (served.bundle / "bundle.json").read_text() == "second"
+
+
+def test_any_version_can_be_asked_for(config: RunConfig) -> None:
+    served = served_model(config, "reviews/1")
+    assert served.version == "reviews/1"
+    assert (served.bundle / "bundle.json").read_text() == "first"
+
+
+def test_a_version_is_downloaded_once(config: RunConfig) -> None:
+    folder = served_model(config, "reviews@champion").bundle
+    (folder / "mark").touch()
+    assert (served_model(config, "reviews@champion").bundle / "mark").exists()
+    assert [path.name for path in folder.parent.glob(".*")] == []
+
+
+def test_a_registry_that_was_made_anew_is_asked_anew(tmp_path: Path) -> None:
+    """Promise: a copy of another registry's version of the same name and number is not served."""
+    config = registered(tmp_path)
+    uri = config.tracking.uri_in(config.storage_path)
+    before = served_model(config, "reviews/1").bundle
+    client = MlflowClient(uri)
+    bundle = tmp_path / "third"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("third")
+    client.delete_registered_model("reviews")
+    tracking = Tracking.open(config.tracking, config.storage_path, name="reviews", key="anew")
+    assert tracking.register("reviews", bundle, "third") == "1"
+    tags = client.get_model_version("reviews", "1").tags
+    assert tags["bundle_digest"] == bundle_digest(bundle) == hashlib.sha256(b"third").hexdigest()
+    assert (served_model(config, "reviews/1").bundle / "bundle.json").read_text() == "third"
+    assert (before / "bundle.json").read_text() == "first"  # replicas may still be reading it
+
+
+@pytest.fixture
+def stored(config: RunConfig) -> Path:
+    """The manifest of version 1 where the registry keeps it."""
+    client = MlflowClient(config.tracking.uri_in(config.storage_path))
+    source = urlsplit(str(client.get_model_version("reviews", "1").source)).path
+    return Path(source) / "bundle.json"
+
+
+@pytest.mark.parametrize("where", ["in the artifact store", "in the local copy"])
+def test_a_bundle_that_is_not_the_registered_one_is_refused(config: RunConfig, stored: Path, where: str) -> None:
+    """Promise: whoever can write where bundles lie cannot have another one served."""
+    copy = served_model(config, "reviews/1").bundle
+    if where == "in the artifact store":
+        shutil.rmtree(copy)
+    changed = stored if where == "in the artifact store" else copy / "bundle.json"
+    before = changed.read_text()
+    changed.write_text("another one")
+    try:
+        with pytest.raises(ArtefactError, match="bundle of reviews/1 is another one than was registered"):
+            served_model(config, "reviews/1")
+    finally:
+        changed.write_text(before)
+        shutil.rmtree(copy)
+    assert served_model(config, "reviews/1").version == "reviews/1"
+
+
+def test_a_version_without_a_digest_is_refused_until_its_run_records_it(config: RunConfig) -> None:
+    """Promise: versions from before digests were registered are not taken on trust."""
+    client = MlflowClient(config.tracking.uri_in(config.storage_path))
+    client.delete_model_version_tag("reviews", "2", DIGEST_TAG)
+    with pytest.raises(ArtefactError, match="no digest was registered with reviews/2"):
+        served_model(config, "reviews/2")
+    tracking = Tracking.open(config.tracking, config.storage_path, name=config.name, key="key")
+    assert tracking.register(config.name, config.storage_path / "second", fingerprint="second") == "2"
+    assert served_model(config, "reviews/2").version == "reviews/2"
+
+
+def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
+    shutil.rmtree(config.storage_path / "served", ignore_errors=True)
+    with pytest.raises(KcmError, match="no registered model 'reviews/9'"):
+        served_model(config, "reviews/9")
+    assert not (config.storage_path / "served" / "reviews" / "9").exists()
+
+
+def test_an_alias_that_points_nowhere_is_an_error(config: RunConfig) -> None:
+    with pytest.raises(KcmError, match="no registered model 'reviews@runner-up'"):
+        served_model(config, "reviews@runner-up")
+
+
+def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: RunConfig) -> None:
+    assert Site.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
+    elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
+    assert Site.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
+
+
+def test_decisions_are_the_run_s_unless_an_application_is_named() -> None:
+    assert Site.of(load_config(RunConfig, REVIEWS)).serve.application == load_config(RunConfig, REVIEWS).name
+    assert Site.of(load_config(RunConfig, REVIEWS, ["serve.application=shop"])).serve.application == "shop"
+
+
+def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:
+    """Promise: no file is written by which replicas on several machines would damage one SQLite file."""
+    several = Site.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))
+    release = Release(version="reviews/1", bundle=tmp_path)
+    with pytest.raises(ConfigError, match=r"SQLite .* 2 replicas .* \(serve\.feedback\.url\)\. Name a PostgreSQL"):
+        write_deployment(tmp_path / "serve.yaml", release, several)
+    assert not (tmp_path / "serve.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["serve.num_replicas=2", "serve.feedback.url=postgresql+psycopg://kcm@postgres/kcm"]]
+)
+def test_one_replica_or_postgresql_is_deployed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]
+) -> None:
+    monkeypatch.setattr(serving, "require_servable", lambda *_: None)
+    site = Site.of(load_config(RunConfig, REVIEWS, overrides))
+    write_deployment(tmp_path / "serve.yaml", Release(version="reviews/1", bundle=tmp_path), site)
+    assert "reviews/1" in (tmp_path / "serve.yaml").read_text()
+
+
+OPENAI = "large={adapter: openai, model: big, base_url: https://host/v1, api_key_env: KEY_OF_HOST, max_calls: 7}"
+
+
+def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() -> None:
+    """Promise: CONFIG says which key goes where; what is said for serving wins."""
+    asked = UpstreamConfig(base_url="https://host/v1", api_key_env="KEY_OF_HOST", max_calls=7)
+    assert Site().serve.large.upstreams == ()
+    assert Site.of(load_config(RunConfig, REVIEWS)).serve.large.upstreams == ()
+    assert Site.of(load_config(RunConfig, REVIEWS, [OPENAI])).serve.large.upstreams == (asked,)
+    upstreams = (
+        "serve.large.upstreams=[{base_url: https://host/v1/, api_key_env: SERVING_KEY}, {base_url: http://other}]"
+    )
+    both = Site.of(load_config(RunConfig, REVIEWS, [OPENAI, upstreams])).serve.large.upstreams
+    assert [(each.base_url, each.api_key_env) for each in both] == [
+        ("https://host/v1", "SERVING_KEY"),
+        ("http://other", "OPENAI_API_KEY"),
+    ]
+
+
+def test_a_deployment_file_is_checked_like_any_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'serve\.num_replicas'"):
+        application({"bundle": "b", "assets_path": "a", "serve": {"num_replica": 2}})

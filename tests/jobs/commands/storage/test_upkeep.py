@@ -1,0 +1,62 @@
+"""`kcm verify` and `kcm gc` look after the storage that a path, a URI or a configuration names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.commands.storage.upkeep import storage_of
+from kcm.errors import ConfigError
+from pipelines.store.artefact import ArtefactStore
+from tests.pipelines.store.test_upkeep import build, refer
+
+
+def kcm(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_damaged_file_is_named_and_the_exit_code_says_so(place: str, tmp_path: Path) -> None:
+    store = ArtefactStore(place)
+    artefact = build(store, "features", 0)
+    assert kcm("verify", place)[:2] == (0, "")
+    store.storage.files.write(store.storage.name(artefact.path / "data.txt"), b"features 9")
+    named = f"features/{artefact.fingerprint}/data.txt"
+    code, said, _ = kcm("verify", place, "--json", str(tmp_path / "result.json"))
+    assert (code, said) == (2, f"{named}\n")
+    assert named in json.loads((tmp_path / "result.json").read_text())["error"]
+
+
+def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str) -> None:
+    store = ArtefactStore(place)
+    refer(store, "reviews", kept := build(store, "features", 0))
+    forgotten = build(store, "features", 1)
+    for arguments, left in ((["gc", place], 2), (["gc", place, "--delete"], 1)):
+        code, said, _ = kcm(*arguments)
+        assert (code, said) == (0, f"features/{forgotten.fingerprint}\n")
+        assert len(store.homes()) == left
+    assert store.homes() == [kept.home]
+
+
+def test_a_folder_without_artefacts_is_refused_and_not_made_a_storage(tmp_path: Path) -> None:
+    for command in ("verify", "gc", "migrate"):
+        code, _, stderr = kcm(command, str(tmp_path / "typo"))
+        assert code == 2
+        assert "no artefacts here" in stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_the_storage_is_that_of_the_configuration_or_the_one_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "{name: a, storage_path: s3://rows/a, tasks: {}, encoder: {model: e}, large: {adapter: recorded, path: l.csv},"
+        " tracking: {uri: 'http://mlflow:5000'}, serve: {feedback: {url: 'postgresql+psycopg://log/kcm'}}}"
+    )
+    assert storage_of(str(file)) == "s3://rows/a"
+    assert storage_of("gs://rows/b/") == "gs://rows/b"
+    with pytest.raises(ConfigError, match="name a folder"):
+        storage_of("ftp://rows/b")

@@ -1,0 +1,160 @@
+"""The gate `signals`: it knows what a judge does not, can be read whole, and never looks better than it is."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from kcm.cascade.fitted import signals
+from kcm.cascade.fitted.signals import SIGNALS
+from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.frontier import Frontier
+from kcm.cascade.reference import Reference
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.scores import form_named
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.errors import DataError
+
+FORM = form_named("signals")
+NUM_LABELS, DIM = 4, 6
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Class means along the axes, with an LDA base over them, and 40 remembered rows."""
+    rng = np.random.default_rng(0)
+    label = np.arange(400) % NUM_LABELS
+    features = torch.from_numpy((np.eye(DIM)[label] * 3 + rng.normal(size=(400, DIM))).astype(np.float32))
+    collaborator = Collaborator(DIM, NUM_LABELS, NetworkConfig(hidden=(), base="lda"), "kan", seed=0)
+    collaborator.base.add(collaborator.base.sums_of([(features, torch.from_numpy(label))]))
+    memory = {"ids": [str(i) for i in range(40)], "features": features[:40], "labels": torch.from_numpy(label[:40])}
+    return Reference.of(collaborator, {"memory": memory})
+
+
+def world(num_rows, seed=0):
+    """The small model is wrong far from the class means, where its judge is as sure as anywhere."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, NUM_LABELS, num_rows)
+    near = rng.random(num_rows) < 0.7
+    features = np.where(near[:, None], np.eye(DIM)[label] * 3, 0) + rng.normal(size=(num_rows, DIM))
+    logits = rng.normal(size=(num_rows, NUM_LABELS))
+    logits[np.arange(num_rows), label] += 3
+    small = rng.random(num_rows) < np.where(near, 0.97, 0.6)
+    return GateInputs(logits, logits, features.astype(np.float32)), small, rng.random(num_rows) < 0.95
+
+
+def fitted(rows, reference, **more):
+    inputs, small, large = rows
+    return FORM.fit(GateRows(inputs=inputs, small_correct=small, large_correct=large, reference=reference, **more))
+
+
+def area(score, small, large):
+    return Frontier.of(ScoredOutcomes(score=score, small_correct=small, large_correct=large)).area()
+
+
+def test_it_beats_a_confidence_that_does_not_know_what_is_far(reference):
+    head = fitted(world(1500), reference).head
+    inputs, small, large = world(4000, seed=1)
+    plain = form_named("confidence").unfitted().score(inputs, 0.0)
+    assert area(head.score(inputs, 0.0), small, large) > area(plain, small, large) + 0.01
+
+
+def test_out_of_fold_scores_promise_what_other_rows_keep(reference):
+    _, small, _ = rows = world(4000)
+    found = fitted(rows, reference)
+    inputs, fresh, _ = world(4000, seed=1)
+    promised, kept = roc_auc_score(small, found.scores), roc_auc_score(fresh, found.head.score(inputs, 0.0))
+    assert kept > 0.7
+    assert promised == pytest.approx(kept, abs=0.04)
+
+
+def test_every_curve_goes_the_way_that_theory_says_and_can_be_read(reference):
+    head = fitted(world(1500), reference).head
+    names = [signal.name for signal in head.signals]
+    assert names[-2:] == ["small accuracy", "large accuracy"]
+    assert "nearest mean" in names
+    assert "agreement" not in names  # of one network, it orders rows as the confidence does
+    for signal, (points, added) in zip(head.signals, head.curves.drawn(), strict=True):
+        assert (np.diff(points) > 0).all()
+        assert (signal.direction * np.diff(added) >= -1e-9).all()
+    assert head.curves.num_parameters == 7 * len(names) + 1
+
+
+def test_all_signals_together_are_few_enough_to_read():
+    assert len(SIGNALS) <= 16
+    assert 7 * len(SIGNALS) + 1 <= 200  # as `num_parameters` of the head below
+
+
+def test_a_score_is_the_constant_and_what_its_curves_add(reference):
+    inputs, *_ = rows = world(300)
+    head = fitted(rows, reference).head
+    parts = head.curves.contributions(head.values(inputs))
+    np.testing.assert_allclose(head.score(inputs, 0.0), head.curves.constant + parts.sum(1))
+    np.testing.assert_allclose(parts.mean(0)[:-2], 0, atol=1e-6)  # rates of fitted rows are those of other folds
+
+
+@pytest.mark.parametrize("num_labels", [3, 60])  # with few rows of a label, its accuracy would give a row away
+def test_out_of_fold_scores_do_not_know_the_labels_of_their_rows(num_labels):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(600, num_labels))
+    small = rng.random(600) < 0.5  # pure noise
+    score = fitted((GateInputs(logits, logits), small, np.ones(600, dtype=bool)), Reference.nothing()).scores
+    assert 0.44 < roc_auc_score(small, score) < 0.56
+
+
+def test_rows_of_a_group_are_out_of_fold_together():
+    rng = np.random.default_rng(0)
+    logits = np.repeat(rng.normal(size=(150, 50)), 4, axis=0)  # copies, whose labels' accuracies give each other away
+    small = np.repeat(rng.random(150) < 0.5, 4)
+    group = np.repeat(np.arange(150).astype(str), 4).astype(object)
+    rows = (GateInputs(logits, logits), small, np.ones(600, dtype=bool))
+    assert roc_auc_score(small, fitted(rows, Reference.nothing()).scores) > 0.7
+    assert 0.4 < roc_auc_score(small, fitted(rows, Reference.nothing(), group=group).scores) < 0.6
+
+
+def test_two_labels_have_one_confidence(reference):
+    logits = np.random.default_rng(0).normal(size=(200, 2))
+    right = np.random.default_rng(1).random((2, 200)) < 0.8
+    head = fitted((GateInputs(logits, logits), *right), Reference.nothing()).head
+    assert [signal.name for signal in head.signals] == ["confidence", "small accuracy", "large accuracy"]
+
+
+def test_features_that_curves_read_must_be_there(reference):
+    inputs, *_ = rows = world(200)
+    head = fitted(rows, reference).head
+    with pytest.raises(DataError, match="the gate reads nearest mean, mean gap, neighbours, nearest row"):
+        head.score(GateInputs(inputs.judge_logits_NC, inputs.small_logits_NC), 0.0)
+
+
+def test_tensors_give_back_the_head(reference):
+    inputs, *_ = rows = world(200)
+    head = fitted(rows, reference).head
+    again = FORM.restored({name: value.clone() for name, value in head.tensors().items()}, DIM, NUM_LABELS)
+    np.testing.assert_array_equal(again.score(inputs, 0.0), head.score(inputs, 0.0))
+    with pytest.raises(RuntimeError, match="lacks signal_F"):
+        FORM.restored({}, DIM, NUM_LABELS)
+
+
+def test_rows_beyond_the_limit_are_scored_by_a_head_that_never_saw_them(reference, monkeypatch):
+    monkeypatch.setattr(signals, "MAX_ROWS", 150)
+    inputs, *_ = rows = world(400)
+    found = fitted(rows, reference)
+    own = np.isclose(found.head.score(inputs, 0.0), found.scores, atol=1e-12)
+    assert 245 <= own.sum() <= 255
+
+
+def test_infinitely_sure_rows_and_labels_without_rows_do_no_harm(reference):
+    inputs, small, large = world(200)
+    inputs.judge_logits_NC[:20, 1:] = -np.inf
+    assert np.isfinite(fitted((inputs, small, large), reference).scores).all()
+    unseen = Reference.of(
+        Collaborator(DIM, NUM_LABELS, NetworkConfig(hidden=(), base="means"), "kan", seed=0), {}
+    )  # no row of any class yet
+    assert np.isfinite(fitted((inputs, small, large), unseen).scores).all()
+
+
+def test_a_single_row_is_refused():
+    with pytest.raises(DataError, match="at least two rows or groups, got 1"):
+        fitted(
+            (GateInputs(np.zeros((1, 3)), np.zeros((1, 3))), np.ones(1, bool), np.ones(1, bool)), Reference.nothing()
+        )

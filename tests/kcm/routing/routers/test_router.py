@@ -1,0 +1,87 @@
+"""A fitted router is the same after writing and reading, and never certifies on rows it was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcm.cascade.frontier import Frontier
+from kcm.errors import ArtefactError, DataError
+from kcm.routing.config import RouteColumns, RouteGateChoice
+from kcm.routing.routers.inputs import router_inputs
+from kcm.routing.routers.router import Router
+from kcm.routing.table import RoutingTable, read_table
+
+COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidence="c")
+
+
+@pytest.fixture
+def table(table_file: Callable[..., Path]) -> RoutingTable:
+    rng = np.random.default_rng(0)
+    confidence = rng.random(120)
+    path = table_file(
+        s=(rng.random(120) < confidence).astype(int),
+        l=[1] * 120,
+        c=confidence,
+        t=[f"item {n} of {n % 7}" for n in range(120)],
+    )
+    return read_table(path, COLUMNS)
+
+
+def fit(table: RoutingTable, gate: RouteGateChoice = "auto") -> Router:
+    return Router.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, seed=0, gate=gate)
+
+
+@pytest.mark.parametrize("gate", ["deferral", "signals"])
+def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path, gate: RouteGateChoice) -> None:
+    router = fit(table.select(np.arange(80)), gate)
+    router.write(tmp_path / "router")
+    again = Router.read(tmp_path / "router")
+    assert again.config == router.config
+    inputs = router_inputs(table, None, is_confidence=True)
+    np.testing.assert_array_equal(again.scores(table, inputs), router.scores(table, inputs))
+    assert not list((tmp_path / "router").rglob("*.p*kl*"))
+
+
+@pytest.mark.parametrize("gate", ["deferral", "signals"])
+def test_fitted_rows_keep_their_out_of_fold_scores_wherever_they_stand(
+    table: RoutingTable, gate: RouteGateChoice
+) -> None:
+    router = fit(table.select(np.arange(80)), gate)
+    shuffled = table.select(np.random.default_rng(1).permutation(120))
+    inputs = router_inputs(shuffled, None, is_confidence=True)
+    fitted = np.isin(shuffled.item, table.item[:80])
+    scores, estimate = router.scores(shuffled, inputs), router.estimate(shuffled, inputs)
+    assert (scores[fitted] != estimate[fitted]).all()
+    np.testing.assert_array_equal(scores[~fitted], estimate[~fitted])
+
+
+def test_of_two_gates_the_one_with_the_larger_area_out_of_fold_is_taken(table: RoutingTable) -> None:
+    by_gate = {gate: fit(table, gate) for gate in ("deferral", "signals")}
+    area = {
+        gate: Frontier.of(table.scored(router.scores(table, router_inputs(table, None, is_confidence=True)))).area()
+        for gate, router in by_gate.items()
+    }
+    assert area["deferral"] != area["signals"]
+    assert fit(table).config.gate == max(area, key=lambda gate: area[gate])
+
+
+def test_fitted_rows_may_not_certify(table: RoutingTable) -> None:
+    router = fit(table.select(np.arange(80)))
+    router.refuse_fitted(table.select(np.arange(80, 120)), "certify")
+    with pytest.raises(DataError, match=r"1 certify rows are among those .* the first is row 80"):
+        router.refuse_fitted(table.select(np.arange(79, 120)), "certify")
+
+
+def test_what_is_no_router_is_refused(table: RoutingTable, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no router here"):
+        Router.read(tmp_path)
+    fit(table).write(tmp_path / "router")
+    with pytest.raises(ArtefactError, match="something here already"):
+        fit(table).write(tmp_path / "router")
+    (tmp_path / "router" / "head.safetensors").write_bytes(b"changed")
+    with pytest.raises(ArtefactError, match="not what the manifest says"):
+        Router.read(tmp_path / "router")

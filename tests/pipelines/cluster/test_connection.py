@@ -1,0 +1,107 @@
+"""Numbers of train workers that cannot be are refused in one line before any work starts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.exceptions import AuthenticationError
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError, KcmError
+from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.connection import connected, join
+from tests.ray_private import keeps_loopback
+
+
+@pytest.mark.parametrize(("given", "taken"), [(3, 3), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
+def test_workers_are_a_count_or_a_pair(given, taken) -> None:
+    assert parse_config(ClusterConfig, {"num_workers": given}).num_workers == taken
+
+
+@pytest.mark.parametrize("given", [0, [4, 1], [0, 2], [1, 2, 3], [1.5, 2], "two", True, None])
+def test_other_numbers_of_workers_are_refused_with_what_is_allowed(given) -> None:
+    with pytest.raises(ConfigError, match=r"num_workers = .* a count from 1, or a pair such as \[1, 4\]"):
+        parse_config(ClusterConfig, {"num_workers": given})
+
+
+@pytest.mark.parametrize("given", ["", "0.0.0.0", "::", "localhost", "127.0.0.1:6379"])
+def test_a_node_has_one_address(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"node_ip = .* an IP address of this machine"):
+        parse_config(ClusterConfig, {"node_ip": given})
+
+
+@pytest.mark.parametrize("workers", [9, (9, 12)])
+def test_workers_without_room_on_a_local_cluster_are_refused(workers, started) -> None:
+    """Promise: nobody waits for CPUs that never come."""
+    reason = r"9 train workers of 0\.5 CPUs .* local cluster of 4 \(cluster.num_workers"
+    with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(num_workers=workers)):
+        pass
+    assert not started
+
+
+def test_a_trial_without_room_for_its_workers_is_refused(started) -> None:
+    reason = r"7 train workers take 4\.5 CPUs, .* \(cluster.workers_per_trial"
+    with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(workers_per_trial=7)):
+        pass
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("given", "resources", "at_once"),
+    [
+        ({"num_trials": 8}, {"CPU": 4.0}, 8),  # they queue
+        ({"num_trials": 8, "workers_per_trial": 2}, {"CPU": 4.0}, 2),
+        ({"num_trials": 2, "workers_per_trial": 1}, {"CPU": 64.0}, 2),
+        ({"num_trials": 8, "workers_per_trial": 2, "use_gpu": True}, {"CPU": 64.0, "GPU": 7.0}, 3),
+        ({"num_trials": 8, "workers_per_trial": 2}, {}, 1),  # nodes of an autoscaling cluster come when asked for
+    ],
+)
+def test_no_more_trials_run_at_once_than_fit_with_their_workers(given, resources, at_once) -> None:
+    """Promise: trials do not wait for ever for CPUs that other trials hold (ray#54305)."""
+    assert ClusterConfig(**given).concurrent_trials(resources) == at_once
+
+
+@pytest.mark.parametrize("workers", [8, (1, 12)])
+def test_workers_with_room_are_not(workers, started) -> None:
+    with connected(ClusterConfig(num_workers=workers)):
+        assert started["address"] == "local"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What Ray is asked for, and whether it is to leave 127.0.0.1 as it stands; it starts nothing."""
+    asked: dict[str, object] = {}
+
+    def init(**given: object) -> None:
+        asked.update(given, loopback_is_meant=keeps_loopback())
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    return asked
+
+
+def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object]) -> None:
+    with connected(ClusterConfig()):
+        assert started["address"] == "local"
+    with connected(ClusterConfig(address="ray://head:10001")):
+        assert started["address"] == "ray://head:10001"
+
+
+def test_a_local_cluster_keeps_to_loopback_by_default(started: dict[str, object]) -> None:
+    with connected(ClusterConfig()):
+        assert (started["_node_ip_address"], started["loopback_is_meant"]) == ("127.0.0.1", True)
+    assert not keeps_loopback()
+    with connected(ClusterConfig(node_ip="192.0.2.7")):
+        assert started["_node_ip_address"] == "192.0.2.7"
+
+
+def test_a_cluster_that_refuses_the_token_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise AuthenticationError("InvalidAuthToken: the token is missing or incorrect. More")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(KcmError, match=r"refuses us: .*InvalidAuthToken.* \(head:6379\). Set RAY_AUTH_MODE=token"):
+        join("head:6379")

@@ -1,0 +1,152 @@
+"""A training goes on while MLflow is away, and MLflow has everything once it is back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from tenacity import wait_none
+
+from kcm.errors import KcmError
+from pipelines.tracking.config import TrackingConfig
+from pipelines.tracking.outbox import Outbox
+from pipelines.tracking.tracking import Tracking, champion_of, flat, is_outage, send
+
+
+class Mlflow:
+    """The part of MLflow's interface that takes metrics; while it is not `up`, it fails as a proxy would."""
+
+    def __init__(self) -> None:
+        self.up, self.asked = threading.Event(), threading.Event()
+        self.batches: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mlflow, str]]:
+    fake = Mlflow()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            up = fake.up.is_set()
+            if up and self.path.endswith("/runs/log-batch"):
+                fake.batches.append(json.loads(body))
+            self.send_response(200 if up else 503)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            fake.asked.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield fake, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflow, str], tmp_path: Path) -> None:
+    fake, uri = mlflow
+    lines: list[str] = []
+    outbox = Outbox(tmp_path / "unsent", partial(send, uri), is_outage, lines.append, where="MLflow", wait=wait_none())
+    tracking = Tracking(uri, "run", "0", outbox)
+    for step in (10, 20):
+        tracking.log_metrics({"step": step, "timestamp": 1000 + step, "metrics": {"kcm/accuracy/a b": 0.5}})
+    assert fake.asked.wait(60)
+    fake.up.set()
+    tracking.close(60)
+    found = [(batch["run_id"], metric["key"], metric["step"]) for batch in fake.batches for metric in batch["metrics"]]
+    assert found == [("run", "kcm/accuracy/a b", 10), ("run", "kcm/accuracy/a b", 20)]
+    assert [line.partition(" (")[0] for line in lines] == ["MLflow does not answer", "MLflow answers again"]
+
+
+def test_what_is_sent_twice_is_recorded_once(tmp_path: Path) -> None:
+    """Promise: a crash between sending a record and forgetting it changes nothing."""
+    config = TrackingConfig()
+    tracking = Tracking.open(config, tmp_path, name="run", key="key")
+    client, common = tracking.client, {"run_id": tracking.run_id, "timestamp": 1000}
+    trial = {"name": "kcm 0", "key": "trial", "experiment_id": tracking.experiment_id, "params": {"gate": "margin"}}
+    for record in (
+        {"kind": "metrics", "step": 5, "metrics": {"accuracy": 0.5, "none": None}},
+        {"kind": "trial", "metrics": {"area": 0.7}, **trial},
+        {"kind": "finish"},
+    ):
+        for _ in range(2):
+            send(tracking.uri, record | common)
+    (metric,) = client.get_metric_history(tracking.run_id, "accuracy")
+    assert (metric.value, metric.step, metric.timestamp) == (0.5, 5, 1000)
+    (found,) = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{tracking.run_id}'")
+    assert (found.data.metrics, found.data.params, found.info.status) == ({"area": 0.7}, {"gate": "margin"}, "FINISHED")
+    assert client.get_run(tracking.run_id).info.status == "FINISHED"
+
+    cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
+    send(tracking.uri, {"kind": "trial", "metrics": {"area": 0.1}, **common, **trial, "key": "cut off"})
+    assert client.get_run(cut_off).data.metrics == {"area": 0.1}
+    with pytest.raises(KcmError, match="finished work is kept"):
+        champion_of(tracking.uri, "unknown")
+    tracking.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (MlflowException("no connection", INTERNAL_ERROR), True),
+        (MlflowException("busy", TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("a bad name", INVALID_PARAMETER_VALUE), False),
+        (ConnectionResetError(), True),
+        (FileNotFoundError(), False),
+        (TypeError(), False),
+    ],
+)
+def test_only_what_may_pass_is_an_outage(error: Exception, outage: bool) -> None:
+    assert is_outage(error) is outage
+
+
+def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) -> None:
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
+    (tmp_path / "report.html").touch()
+    many = {f"option {number}": number for number in range(250)}
+    tracking.log(
+        {"seed": 0, "train": {"learning_rate": 0.1, "deep": {"er": [1, 2]}}, "many": many, "none": {}},
+        {},
+        tmp_path / "report.html",
+    )
+    tracking.close(60)
+    params = tracking.client.get_run(tracking.run_id).data.params
+    assert params["train.learning_rate"] == "0.1"
+    assert params["train.deep.er"] == "[1, 2]"
+    assert params["none"] == "{}"
+    assert len(params) == 250 + 4
+    assert "train" not in params
+
+
+def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) -> None:
+    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
+    for _ in range(2):  # as where a run is started again
+        tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
+        tracking.log_rows("reviews", "abc", str(tmp_path), {"one": {"train": 5}})
+        tracking.log_lineage({"tasks": "f00"})
+    tracking.close(60)
+    client, run = tracking.client, tracking.client.get_run(tracking.run_id)
+    history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
+    assert history == {1: 0.9, 2: 0.8}
+    assert run.data.metrics == {"kcm/accuracy/one": 0.8, "kcm/accuracy/two": 0.7}
+    assert run.data.tags["kcm.artefact.tasks"] == "f00"
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("reviews", "abc")
+    assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
+
+
+def test_what_is_not_nested_stays_as_it_is() -> None:
+    assert flat({"a": {"b": {"c": 1}}, "d": [1], "e": None}) == {"a.b.c": 1, "d": [1], "e": None}
