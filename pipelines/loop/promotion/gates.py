@@ -19,6 +19,7 @@ from pydantic import Field
 from kcm.certify.certificate import Certificate
 from kcm.config import Config
 from kcm.metrics.intervals import paired_difference
+from kcm.report.formats import plural
 
 Verdict = Literal["pass", "fail", "undecided"]
 LEVEL = 0.95  # of the two-sided intervals
@@ -67,7 +68,7 @@ def answers_probe(fault: str | None, num_inputs: int) -> PromotionGate:
     return PromotionGate(
         name="probe",
         verdict="fail" if fault else "pass",
-        reason=fault or f"the bundle loads and answers {num_inputs} inputs",
+        reason=fault or f"the bundle loads and answers {plural(num_inputs, 'input')}",
         figures={"inputs": num_inputs},
     )
 

@@ -35,8 +35,13 @@ def rows_of(page: str) -> list[str]:
 def test_every_turn_has_its_figures_the_newest_first(state: dict[str, Any]) -> None:
     rows = rows_of(render_loop(state))
     assert rows[1] == "none no 1,501 to 1,600 – – – 3 0.5 s too few"
-    assert rows[2] == "reviews/2 yes 1 to 1,500 25.0% 50.0% 1.23 points 41 12 s all passed of this window"
+    assert rows[2] == "reviews/2 yes 1 to 1,500 25.0% 50.0% 1.23 points 41 12 s all passed"
     assert rows[4] == "rows fail too few"
+
+
+def test_the_statement_of_a_certificate_stands_above_the_gates_of_its_version(state: dict[str, Any]) -> None:
+    details = re.findall(r"<details.*?</details>", render_loop(state), re.DOTALL)
+    assert ["of this window" in each for each in details] == [False, True]
 
 
 def test_a_bound_is_shown_only_where_the_certificate_holds(state: dict[str, Any]) -> None:
