@@ -24,7 +24,10 @@ in percentage points, intervals of 95%. This page is printed by `python benchmar
 how it was measured, on what machine, and what was seen before.
 """
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
-_PARTS = ("alarm", "drift", "histories", "labels", "growth")  # of benchmarks/loop.py
+_PARTS = {  # of benchmarks/loop.py
+    "simulated": ("alarm", "drift", "histories", "labels", "growth"),
+    "real models on traffic that is played, one seed": ("domain", "intents", "kills"),
+}
 
 
 def page() -> str:
@@ -136,13 +139,15 @@ def _saved(found: Mapping[str, Any] | None) -> str:
 
 
 def _loop() -> Iterator[str]:
-    yield "`python benchmarks/loop.py PART`, simulated ([certificates](certificates.md), [the loop](loop.md)):\n"
-    rows = [
-        [f"`{part}`", row["figure"], row["must"], row["found"]]
-        for part in _PARTS
-        for row in read(f"loop_{part}").get("rows", ())
-    ]
-    yield from _table(["part", "figure", "must", "found"], rows)
+    for number, (how, parts) in enumerate(_PARTS.items()):
+        blank = "\n" if number else ""
+        yield f"{blank}`python benchmarks/loop.py PART`, {how} ([certificates](certificates.md), [the loop](loop.md)):\n"
+        rows = [
+            [f"`{part}`", row["figure"], row["must"], row["found"]]
+            for part in parts
+            for row in read(f"loop_{part}").get("rows", ())
+        ]
+        yield from _table(["part", "figure", "must", "found"], rows)
 
 
 def _speed() -> Iterator[str]:

@@ -132,11 +132,11 @@ def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
         }
     verdict: Verdict = "pass"
     reason = f"no old task loses more than {100 * max_loss:g} points"
-    for worst, words in (("fail", "loses more than"), ("undecided", "may lose more than, by too few rows to tell,")):
-        if found := [task for task, each in verdicts.items() if each == worst]:
-            verdict = "fail" if worst == "fail" else "undecided"
-            reason = f"{', '.join(found)} {words} {100 * max_loss:g} points"
-            break
+    if lost := [task for task, each in verdicts.items() if each == "fail"]:
+        verdict, reason = "fail", f"{', '.join(lost)} loses more than {100 * max_loss:g} points"
+    elif unsure := [task for task, each in verdicts.items() if each == "undecided"]:
+        verdict = "undecided"
+        reason = f"{', '.join(unsure)} may lose more than {100 * max_loss:g} points: too few rows to tell"
     return PromotionGate(
         name="old_tasks", verdict=verdict, reason=reason, figures={"max_loss": max_loss, "tasks": figures}
     )
@@ -183,7 +183,7 @@ def call_rate(
         "bound": bound,
     }
     verdict: Verdict = "pass" if rise.estimate <= 0 else "undecided"
-    reason = "it calls no more often" if rise.estimate <= 0 else "it may call more often, by too few rows to tell"
+    reason = "it calls no more often" if rise.estimate <= 0 else "it may call more often: too few rows to tell"
     if rise.low > 0:
         verdict, reason = "fail", "it calls more often"
     if max_call_rate is not None and (bound is None or bound > max_call_rate):
