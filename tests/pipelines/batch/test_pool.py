@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -99,3 +101,13 @@ def test_a_cut_shard_is_named(shards, tmp_path) -> None:
     with pytest.raises(ArtefactError, match="the shard cannot be read") as error:
         run(shards, tmp_path)
     assert error.value.where == str(path)
+
+
+@pytest.mark.parametrize("worker", ["encoding", "asking", "lookup", "classifying"])
+def test_an_actor_starts_without_what_only_training_needs(worker: str) -> None:
+    """Each of them is a process that a run waits for: torch, Ray Data and MLflow take it longer than a thousand rows."""
+    script = (
+        f"import pipelines.batch.{worker}, sys; print(sorted({{'mlflow', 'ray.data', 'torch'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[]\n"
