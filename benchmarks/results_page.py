@@ -140,8 +140,9 @@ def _saved(found: Mapping[str, Any] | None) -> str:
 
 def _loop() -> Iterator[str]:
     for number, (how, parts) in enumerate(_PARTS.items()):
-        blank = "\n" if number else ""
-        yield f"{blank}`python benchmarks/loop.py PART`, {how} ([certificates](certificates.md), [the loop](loop.md)):\n"
+        if number:
+            yield ""
+        yield f"`python benchmarks/loop.py PART`, {how} ([certificates](certificates.md), [the loop](loop.md)):\n"
         rows = [
             [f"`{part}`", row["figure"], row["must"], row["found"]]
             for part in parts

@@ -105,7 +105,7 @@ def test_a_cut_shard_is_named(shards, tmp_path) -> None:
 
 @pytest.mark.parametrize("worker", ["encoding", "asking", "lookup", "classifying"])
 def test_an_actor_starts_without_what_only_training_needs(worker: str) -> None:
-    """Each of them is a process that a run waits for: torch, Ray Data and MLflow take it longer than a thousand rows."""
+    """A run waits for each of these processes: torch, Ray Data and MLflow take it longer than a thousand rows."""
     script = (
         f"import pipelines.batch.{worker}, sys; print(sorted({{'mlflow', 'ray.data', 'torch'}} & set(sys.modules)))"
     )
