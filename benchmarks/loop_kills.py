@@ -114,20 +114,21 @@ def kill_servers(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str
     before, moments = watermark_of(served.config), random.Random(seed)
     process = served.start("serve")
     callers = _Callers(f"http://127.0.0.1:{served.config.serve.port}", texts)
-    killed: list[float] = []
+    killed: list[tuple[float, float]] = []
     try:
         callers.wait(process)
         with callers:
             for number in range(num_kills):
                 callers.wait(process)
                 time.sleep(moments.uniform(0, 4))
-                killed.append(time.monotonic())
+                began = time.monotonic()
                 if number % WHOLE == WHOLE - 1:
                     _kill(process)
                     process = served.start("serve")
                 else:
                     victim = moments.choice(_replicas(process))
                     victim.kill()
+                killed.append((began, time.monotonic()))  # finding whom to kill takes a while
                 labelled = len(callers.acknowledged)
                 console.print(f"{number + 1} kills, {len(callers.answered)} requests, {labelled} labels")
             callers.wait(process)
@@ -137,13 +138,15 @@ def kill_servers(scene: Scene, num_kills: int, seed: int) -> list[tuple[str, str
     return _server_rows(served, callers, killed, before)
 
 
-def _server_rows(scene: Scene, callers: _Callers, killed: list[float], before: int) -> list[tuple[str, str, str, str]]:
+def _server_rows(
+    scene: Scene, callers: _Callers, killed: list[tuple[float, float]], before: int
+) -> list[tuple[str, str, str, str]]:
     config = scene.config
     log = DecisionLog(log_url(config.serve, config.storage_folder), 30.0, config.name)
     labels = {(row["request_id"], row["item"], row["label"]) for row in log.read(FEEDBACK)}
     decided = {row["request_id"] for row in log.read(DECISIONS)}
     lost = [at for request, at in callers.answered.items() if request not in decided]
-    early = [at for at in lost if not any(at <= kill <= at + COMMIT_S for kill in killed)]
+    early = [at for at in lost if not any(at <= ended and began <= at + COMMIT_S for began, ended in killed)]
     with log_reader(config) as reader:
         gaps = reader.gaps(config.application, before, watermark_of(config))
     forgotten = callers.acknowledged - labels
