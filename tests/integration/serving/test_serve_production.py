@@ -113,8 +113,8 @@ def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: R
     labels = [{"item": 3, "label": "positive"}]
     request_id = response["request_id"]
     for _ in range(2):
-        response = httpx.post(f"{url}/v1/feedback", json={"request_id": request_id, "labels": labels}, timeout=60)
-        assert (response.status_code, response.json()["stored"]) == (200, 1)
+        stored = httpx.post(f"{url}/v1/feedback", json={"request_id": request_id, "labels": labels}, timeout=60)
+        assert (stored.status_code, stored.json()["stored"]) == (200, 1)
     made_up = httpx.post(f"{url}/v1/feedback", json={"request_id": "mine", "labels": labels}, timeout=60)
     assert made_up.status_code == 404
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 5.0)
