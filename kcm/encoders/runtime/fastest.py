@@ -25,10 +25,8 @@ def fastest(assets_dir: Path, identity: str, measure: Callable[[], Mapping[Runti
     A measurement of one runtime alone is not remembered: the other may work another time.
     """
     file = assets_dir / ".onnx" / f"{_key(identity)}.seconds.json"
-    seconds: Mapping[Runtime, float]
-    try:
-        seconds = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    seconds = _read(file)
+    if seconds is None:
         seconds = measure()
         if len(seconds) > 1:
             _write(file, seconds)
@@ -53,6 +51,15 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
+        return None
+
+
+def _read(file: Path) -> Mapping[Runtime, float] | None:
+    """What was measured; None where nothing was, or the file is not ours any more."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {"torch": float(found["torch"]), "onnx": float(found["onnx"])}
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

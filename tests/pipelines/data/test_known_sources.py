@@ -86,7 +86,7 @@ def test_a_touched_file_is_read_and_has_the_same_name_and_a_changed_row_has_anot
     assert build().path == first.path
     assert len(reads) == 4
     content = [f"text {n}" for n in range(300, 600)]
-    write(rows / "b.parquet", [*content[:7], "text XXX", *content[8:]])  # as many bytes, and the times of before
+    write(rows / "b.parquet", [*content[:7], "text new", *content[8:]])  # as many bytes, and the times of before
     os.utime(rows / "b.parquet", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert (rows / "b.parquet").stat().st_size == times.st_size
     assert build().fingerprint != first.fingerprint

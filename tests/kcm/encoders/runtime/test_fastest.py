@@ -33,11 +33,12 @@ def test_another_encoder_or_machine_is_measured(tmp_path: Path, monkeypatch: pyt
     assert fastest(tmp_path, "encoder", taking(torch=1.0, onnx=2.0)) == "torch"
 
 
-def test_one_runtime_alone_and_a_damaged_file_are_measured_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["{", "{}", "[]", '{"torch": "soon", "onnx": 1}'])
+def test_one_runtime_alone_and_a_damaged_file_are_measured_again(damaged: str, tmp_path: Path) -> None:
     assert fastest(tmp_path, "encoder", taking(torch=0.0)) == "torch"
     assert fastest(tmp_path, "encoder", taking(torch=2.0, onnx=1.0)) == "onnx"
     (file,) = tmp_path.glob(".onnx/*.seconds.json")
-    file.write_text("{")
+    file.write_text(damaged)
     assert fastest(tmp_path, "encoder", taking(torch=1.0, onnx=2.0)) == "torch"
 
 
