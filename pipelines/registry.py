@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +61,14 @@ def fetch(source: str) -> Path:
 
 
 def _registry() -> str:
+    local = f"{SQLITE}{_IN_STORAGE.absolute()}" if _IN_STORAGE.exists() else ""
+    if "mlflow" not in sys.modules:  # so nobody has set one in Python, and what is left need not wait a second for it
+        known = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or local
+        if known.startswith(SQLITE):
+            return known
     import mlflow
 
-    if not mlflow.is_tracking_uri_set() and _IN_STORAGE.exists():
-        return f"{SQLITE}{_IN_STORAGE.absolute()}"
-    return str(mlflow.get_registry_uri())
+    return local if local and not mlflow.is_tracking_uri_set() else str(mlflow.get_registry_uri())
 
 
 def _cache() -> Path:

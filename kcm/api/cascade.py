@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -23,7 +23,9 @@ from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.html import table_html
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
-from kcm.large.response_cache import ResponseStore
+
+if TYPE_CHECKING:  # a database, which paid models alone need
+    from kcm.large.response_cache import ResponseStore
 
 # Cascades of one process may share an encoder, whose tokenizer is for one thread at a time; and torch computes on all
 # cores anyway. A large model that is a server is asked outside.

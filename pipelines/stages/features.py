@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from pydantic import Field
+from rich.markup import escape
+
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
@@ -14,10 +17,11 @@ from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.pool import place, run_remotely
+from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Recipe
-from pipelines.store.features import FeaturesArtefact, write_runtime
+from pipelines.store.artefact import Recipe, write_json
+from pipelines.store.features import PREVIEW, FeaturesArtefact, write_runtime
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -27,6 +31,7 @@ class Encoding(Plan):
     encoder: EncoderConfig
     identity: str
     device: str
+    previewed: bool = Field(False, exclude=True, description="Whether a person is told what the features are worth.")
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context) -> Self:
@@ -43,9 +48,12 @@ class Encoding(Plan):
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
         made = encode_shards(context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
         place(made, attempt.folder)
-        tasks = [task_shards(attempt.folder, number) for number in range(len(sequence.names.tasks))]
-        run_remotely(_write_indices, (tasks,))
+        tasks = {name: task_shards(attempt.folder, number) for number, name in enumerate(sequence.names.tasks)}
+        run_remotely(_write_indices, (list(tasks.values()),))
         write_runtime(attempt.folder, encoder.in_use)
+        if self.previewed:
+            (found,) = run_remotely(preview, (tasks, len(sequence.names.labels)))
+            write_json(attempt.folder / PREVIEW, found)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
@@ -73,7 +81,12 @@ class Features(Stage):
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
-        return Encoding.of(sequence.with_head(self.encoder), context)
+        return Encoding.of(sequence.with_head(self.encoder), context).model_copy(update={"previewed": True})
+
+    def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
+        """Say what the features are worth, before the large model is asked."""
+        for line in preview_lines(artefact.preview):
+            context.reporter.say(f"[dim]{escape(line)}[/dim]")
 
 
 def _write_indices(tasks: Sequence[Sequence[Path]]) -> None:

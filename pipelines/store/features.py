@@ -23,6 +23,7 @@ from pipelines.store.sequence import Names, SequenceArtefact, shards_of
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 RUNTIME = "runtime.json"
+PREVIEW = "preview.json"
 
 
 def write_rows(folder: Path, number: int, table: pa.Table) -> None:
@@ -82,6 +83,12 @@ class FeaturesArtefact(Artefact):
         file = self.folder / RUNTIME
         found: Runtime | None = json.loads(file.read_text(encoding="utf-8"))["runtime"] if file.exists() else "torch"
         return found
+
+    @property
+    def preview(self) -> dict[str, tuple[int, int]]:
+        """Validate rows of each task, and those that class means answer right; empty where nothing looked."""
+        file = self.folder / PREVIEW
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     @property
     def dim(self) -> int:
