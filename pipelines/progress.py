@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -20,27 +23,49 @@ from rich.progress import (
 
 from kcm.redact import redacted
 
+_RECENT_S, _SPOKEN_EVERY_S = 30.0, 10.0
+
 
 class Bar:
-    """The bar of one running stage."""
+    """The bar of one running stage. Its rate is that of the last half minute, and begins with the first finished unit:
+    neither what workers take to start nor what an earlier attempt has done is counted.
+    """
 
-    def __init__(self, progress: Progress, console: Console, name: str, unit: str) -> None:
-        self._progress, self._console, self._name, self._unit = progress, console, name, unit
+    def __init__(
+        self,
+        progress: Progress,
+        console: Console,
+        name: str,
+        unit: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._progress, self._console, self._name, self._unit, self._clock = progress, console, name, unit, clock
         self._task: TaskID = progress.add_task(name, total=None, rate="")
-        self._started = self._spoken = time.monotonic()
-        self._first: float | None = None
+        self._spoken, self._before = clock(), math.inf
+        self._recent: deque[tuple[float, float]] = deque()  # when, and how many were done then
 
     def update(self, completed: float, total: float) -> None:
-        """Show `completed` of `total` units done; the rate counts from the first update, without resumed work."""
-        if self._first is None:
-            self._first, self._started = completed, time.monotonic()
-        elapsed = time.monotonic() - self._started
-        rate = (completed - self._first) / elapsed if elapsed > 0.5 else 0.0
-        text = f"{rate:,.0f} {self._unit}/s" if rate else ""
+        """Show `completed` of `total` units done."""
+        now = self._clock()
+        if completed > self._before:
+            self._recent.append((now, completed))
+        self._before = completed
+        while len(self._recent) > 2 and self._recent[0][0] < now - _RECENT_S:
+            self._recent.popleft()
+        rate = self._rate()
+        text = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s" if rate else ""
         self._progress.update(self._task, completed=completed, total=total, rate=text)
-        if not self._console.is_terminal and time.monotonic() - self._spoken > 10:
-            self._spoken = time.monotonic()
-            self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}")
+        if not self._console.is_terminal and now - self._spoken > _SPOKEN_EVERY_S:
+            self._spoken = now
+            left = f", about {timedelta(seconds=round((total - completed) / rate))} left" if rate else ""
+            self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}{left}".rstrip())
+
+    def _rate(self) -> float:
+        """Units a second; 0 before two have told it."""
+        if len(self._recent) < 2:
+            return 0.0
+        (since, at_first), (now, done) = self._recent[0], self._recent[-1]
+        return (done - at_first) / (now - since) if now > since else 0.0
 
 
 class Reporter:

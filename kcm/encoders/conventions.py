@@ -50,7 +50,8 @@ class Conventions:
     """What lies around a backbone.
 
     `backbone` is its folder below the model's. `poolings` are joined in their order. `skip_prompt`: the tokens of the
-    prompt take no part in the pooling. `prompts` are texts put before an input, by name.
+    prompt take no part in the pooling. `prompts` are texts put before an input, by name. Of the vector the first
+    `truncate_dim` coordinates are kept, None for all.
     """
 
     backbone: str = ""
@@ -60,6 +61,7 @@ class Conventions:
     prompts: tuple[tuple[str, str], ...] = ()
     default_prompt: str | None = None
     lower_case: bool = False
+    truncate_dim: int | None = None
 
     def prompt(self, name: str | None) -> str:
         """The prompt of this name, the model's own default for None. Raises ConfigError for an unknown name."""
@@ -115,6 +117,7 @@ def read_conventions(folder: Path) -> Conventions:
         tuple(sorted((name, text) for name, text in (prompts.get("prompts") or {}).items() if text is not None)),
         prompts.get("default_prompt_name"),
         bool(texts.get("do_lower_case", False)),
+        prompts.get("truncate_dim"),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -66,7 +67,9 @@ class TextEncoderConfig(NetworkConfig):
         description="Name of the model's prompt that is put before each text; null: its own default, mostly none.",
     )
     truncate_dim: int | None = Field(
-        default=None, ge=1, description="Coordinates of the vector that are kept, the first ones; null: all."
+        default=None,
+        ge=1,
+        description="Coordinates of the vector that are kept, the first ones; null: as the model says, mostly all.",
     )
     max_length: int = Field(
         default=128, ge=3, description="Tokens beyond this number, or beyond what the model takes, are cut off."
@@ -148,8 +151,10 @@ class TextEncoder:
 def _conventions(config: TextEncoderConfig, model_path: Path) -> Conventions:
     """What the configuration asks for: what the folder says, or a pooling and nothing else."""
     if config.pooling == "auto":
-        return read_conventions(model_path)
-    return Conventions(backbone_folder(model_path), (config.pooling,))
+        found = read_conventions(model_path)
+    else:
+        found = Conventions(backbone_folder(model_path), (config.pooling,))
+    return replace(found, truncate_dim=config.truncate_dim or found.truncate_dim)
 
 
 def _module(config: TextEncoderConfig, model_path: Path, tokens: Tokenizer) -> TextNetwork:
@@ -161,9 +166,7 @@ def _module(config: TextEncoderConfig, model_path: Path, tokens: Tokenizer) -> T
         (ids, _), (alone, _) = tokens.encode([prompt, ""])
         ends = len(alone) > 0 and ids[-1] == alone[-1]  # the tokenizer ends every text with this token
         num_skipped = len(ids) - ends
-    return build_text_network(
-        model_path, conventions, config.precision, num_skipped=num_skipped, truncate_dim=config.truncate_dim
-    )
+    return build_text_network(model_path, conventions, config.precision, num_skipped=num_skipped)
 
 
 def _exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
@@ -202,7 +205,7 @@ def _unusual(config: TextEncoderConfig, conventions: Conventions) -> str:
         "prompt": prompt,
         "skips it": conventions.skip_prompt and bool(prompt),
         "lower case": conventions.lower_case,
-        "truncate_dim": config.truncate_dim,
+        "truncate_dim": conventions.truncate_dim,
     }
     return "".join(f"{name} {value}\n" for name, value in facts.items() if value)
 

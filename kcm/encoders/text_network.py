@@ -82,7 +82,6 @@ def build_text_network(
     precision: Precision,
     *,
     num_skipped: int = 0,
-    truncate_dim: int | None = None,
 ) -> TextNetwork:
     """The network of the model in a folder.
 
@@ -91,7 +90,9 @@ def build_text_network(
     # Cast after loading: the keyword for the dtype, and its default, differ between versions of transformers.
     backbone = load_backbone(folder / conventions.backbone).to(dtype_of(precision))
     steps = nn.Sequential(*(_built(step, folder) for step in conventions.steps))
-    return TextNetwork(backbone, conventions.poolings, steps, num_skipped=num_skipped, truncate_dim=truncate_dim)
+    return TextNetwork(
+        backbone, conventions.poolings, steps, num_skipped=num_skipped, truncate_dim=conventions.truncate_dim
+    )
 
 
 class _Dense(nn.Module):

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 LEARNING_RATE = "train.learning_rate"
+RATES = (LEARNING_RATE, "train.sgd_rate")  # of AdamW, of SGD
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,14 @@ def best_overrides(trials: Iterable[Trial]) -> dict[str, dict[str, dict[str, Any
     return {place: overrides_of(trial.values) for place, trial in best.items()}
 
 
-def sensitivity(trials: Iterable[Trial], key: str = LEARNING_RATE) -> dict[str, dict[str, float]]:
-    """By place and value of `key`, the best score over all other values.
+def sensitivity(trials: Iterable[Trial], keys: Sequence[str] = RATES) -> dict[str, dict[str, float]]:
+    """By place and learning rate, the best score over all other values; `keys` are the names that a rate has.
 
-    A place whose trials do not vary `key` is left out.
+    A place whose trials vary none of them is left out.
     """
     found: dict[str, dict[str, float]] = {}
     for trial in trials:
-        if key not in trial.values:
-            continue
-        scores = found.setdefault(trial.place, {})
-        value = f"{trial.values[key]:g}"
-        scores[value] = max(trial.score, scores.get(value, trial.score))
+        for rate in (trial.values[key] for key in keys if key in trial.values):
+            scores = found.setdefault(trial.place, {})
+            scores[f"{rate:g}"] = max(trial.score, scores.get(f"{rate:g}", trial.score))
     return found

@@ -98,6 +98,15 @@ def test_a_cut_vector_is_that_of_the_library(model: Callable[..., Any], tmp_path
     np.testing.assert_allclose(encoded(tmp_path, truncate_dim=5), expected, atol=1e-5)
 
 
+def test_a_model_that_says_how_far_its_vectors_are_cut_needs_no_setting(
+    model: Callable[..., Any], tmp_path: Path
+) -> None:
+    expected = model(pooled("mean"), truncate_dim=7).encode(TEXTS, normalize_embeddings=True)
+    assert expected.shape[1] == 7
+    np.testing.assert_allclose(encoded(tmp_path), expected, atol=1e-5)
+    assert encoded(tmp_path, truncate_dim=5).shape[1] == 5
+
+
 def test_a_backbone_below_the_folder_is_found(model: Callable[..., Any], tmp_path: Path) -> None:
     expected = model(pooled("cls")).encode(TEXTS, normalize_embeddings=True)
     folder, listed = tmp_path / "model", json.loads((tmp_path / "model" / "modules.json").read_text())
