@@ -20,13 +20,18 @@ if TYPE_CHECKING:  # actors do without databases and MLflow
 
 @dataclass
 class Context:
-    """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result."""
+    """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result.
+
+    `connect` makes sure of the cluster: it is called before anything is computed, so that a run whose artefacts are all
+    there starts none.
+    """
 
     name: str
     store: ArtefactStore
     assets_path: Path
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     reporter: Reporter = field(default_factory=Reporter)
+    connect: Callable[[], object] = lambda: None
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     tracking: Tracking | None = None
@@ -46,6 +51,7 @@ class Context:
         name, started = label or recipe.stage, time.perf_counter()
 
         def attempt(folder: Path, scratch: Path) -> None:
+            self.connect()
             with self.reporter.bar(name, unit) as bar:
                 write(Attempt(self, recipe.fingerprint, folder, scratch, bar))
 

@@ -6,7 +6,6 @@ module by the name that the `MLmodel` file gives, and calls `_load_pyfunc`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -61,10 +60,11 @@ def register_model(
     tracking: Tracking, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None
 ) -> str:
     """Register the bundle in a folder as a new version of an MLflow model, and give the version."""
-    with tempfile.TemporaryDirectory() as draft:
-        beside = Path(draft) / "model"
-        description = write_flavor(Bundle.read(bundle), beside)
-        return tracking.register(model_name, bundle, fingerprint, tags, beside=beside, description=description)
+
+    def write_beside(folder: Path) -> str:
+        return write_flavor(Bundle.read(bundle), folder)
+
+    return tracking.register(model_name, bundle, fingerprint, tags, write_beside=write_beside)
 
 
 def write_flavor(bundle: Bundle, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from kcm.retrieval.search import RetrievalConfig
-from pipelines.cluster.connection import connected
+from pipelines.cluster.connection import connected, require_room
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.logs import log_url
@@ -92,19 +92,21 @@ def retrieval(config: RunConfig, settings: RetrievalConfig, reporter: Reporter |
 
 @contextmanager
 def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
-    """The context of a run's stages within the block, with the run's lock and a cluster.
+    """The context of a run's stages within the block, with the run's lock, and a cluster as soon as one is needed.
 
-    All stages are checked before anything is computed.
+    All stages are checked before anything is computed, and the room of a cluster that would be started.
     """
     for stage in stages:
         stage.check()
+    require_room(config.cluster)
     store = ArtefactStore(config.storage_path)
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
     if store.storage.is_remote:
         context.responses = ResponseStore.in_log(log_url(config.serve, config.storage_folder))
     folder = context.run_folder
     lease = leased(store.control, f"leases/runs/{config.name}", f"the run {config.name!r}")
-    with storage_errors(folder), lease, connected(config.cluster):
+    with storage_errors(folder), lease, ExitStack() as stack:
+        context.connect = lambda: stack.enter_context(connected(config.cluster))
         refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -92,7 +92,8 @@ class SourceConfig(Component):
     """A source of rows."""
 
     family: ClassVar[Family] = FAMILIES["source"]
-    opens_quickly: ClassVar[bool] = False  # `build` reads a few rows at the most, and needs no cluster
+    opens_quickly: ClassVar[bool] = False  # `build` reads a few rows at the most
+    needs_cluster: ClassVar[bool] = False  # `build` is called with one connected
 
     kind: str = Field("", description="Chooses this form of the section.")
 

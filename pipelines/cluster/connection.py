@@ -49,10 +49,9 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
         yield
         return
     prepare_environment()
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    require_room(config)
+    address = _address(config)
     with ExitStack() as stack:
-        if not address:
-            _check_room(config)
         private = None if address else stack.enter_context(local_token(folder))
         with _silent_stderr(), handlers_restored(signal.SIGTERM):
             if address:
@@ -99,8 +98,15 @@ def _start(config: ClusterConfig) -> None:
         )
 
 
-def _check_room(config: ClusterConfig) -> None:
+def _address(config: ClusterConfig) -> str | None:
+    """That of an existing cluster; None where a local one is to be started."""
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def require_room(config: ClusterConfig) -> None:
     """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
+    if ray.is_initialized() or _address(config):
+        return
     fewest = config.num_workers if isinstance(config.num_workers, int) else config.num_workers[0]
     if fewest * config.cpus_per_worker > config.num_cpus:
         raise ConfigError(

@@ -13,7 +13,7 @@ import ray.data
 from kcm.errors import KcmError
 from kcm.tasks.build import Workers, in_process
 from pipelines.batch.pool import silence_ray_data
-from pipelines.store.storage import Storage
+from pipelines.context import Context
 
 MANY_ROWS = 200_000  # from which on a cluster is worth its start
 
@@ -21,16 +21,18 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-def workers_of(storage: Storage) -> Workers:
+def workers_of(context: Context) -> Workers:
     """Who runs the passes over rows that lie in the storage's folder: all nodes, where all of them see it."""
-    alone = storage.is_remote and len(ray.nodes()) > 1
-    return in_process if alone else by_rows
 
+    def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
+        """The function of every item, in order: on the cluster, where they hold many rows together."""
+        if num_rows < MANY_ROWS or len(items) < 2:
+            return in_process(function, items, num_rows)
+        context.connect()
+        alone = context.store.storage.is_remote and len(ray.nodes()) > 1
+        return in_process(function, items, num_rows) if alone else on_ray_data(function, items, num_rows)
 
-def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
-    """The function of every item, in order: on the cluster, where they hold many rows together."""
-    few = num_rows < MANY_ROWS or len(items) < 2
-    return in_process(function, items, num_rows) if few else on_ray_data(function, items, num_rows)
+    return by_rows
 
 
 def on_ray_data(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import ray
@@ -37,6 +37,8 @@ class RaySource(SourceConfig, ColumnsConfig):
     Rows without an id of their own are numbered in the order in which the reader gives them: name an `id_column` where
     that can change, as it can of most databases.
     """
+
+    needs_cluster: ClassVar[bool] = True
 
     read: str = Field(description="What is read, X of ray.data.read_X: iceberg, delta_sharing_tables, sql, lance, …")
     args: dict[str, Any] = Field(

@@ -77,6 +77,8 @@ class Tasks(Stage):
 
         So faults of the data and its labels stop the run before hours of encoding.
         """
+        if self.tasks.source.needs_cluster:
+            context.connect()
         source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
         known = KnownSource.of(context.store.control, source, self._decides())
         if known.digest and (found := self._finished(known.digest, context)):
@@ -115,7 +117,7 @@ class Tasks(Stage):
             self.seed,
             reads=self.encoder.reads | self.large.reads,
             bad_rows_file=context.run_folder / BAD_ROWS,
-            workers=workers_of(context.store.storage),
+            workers=workers_of(context),
         )
         return Rows(content=digest, written=folder)
 
@@ -139,6 +141,7 @@ class Tasks(Stage):
         table = self.large.identity(artefact.names.answers, context.assets_path)
         if context.store.control.get(checked := f"answered/{artefact.fingerprint}-{table[:16]}"):
             return
+        context.connect()
         shards = tuple(artefact.all_shards.values())
         (found,) = run_remotely(coverage, (self.large, artefact.names.answers, shards))
         found.require(self.large.location, "Add their answers to the table, or take the rows out")

@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,20 +121,23 @@ class Tracking:
         fingerprint: str,
         tags: Mapping[str, str] | None = None,
         *,
-        beside: Path | None = None,
-        description: str = "",
+        write_beside: Callable[[Path], str] | None = None,
     ) -> str:
         """Register a bundle as a new version, once per fingerprint, and return the version.
 
-        The files in the folder `beside` are stored beside the bundle's own. A tag of the version holds the bundle's
-        digest, by which a copy is recognised; `tags` are further ones.
+        `write_beside` fills a new folder with what is stored beside the bundle's own files, and gives the description
+        of the version. A tag of the version holds the bundle's digest, by which a copy is recognised; `tags` are
+        further ones.
         """
         with answering(self.uri):
             client = self.client
             if (found := _registered(client, model_name, fingerprint)) is None:
-                artifact_path = f"bundle-{fingerprint}"
-                for folder in filter(None, (bundle, beside)):
-                    client.log_artifacts(self.run_id, str(folder), artifact_path)
+                artifact_path, description = f"bundle-{fingerprint}", ""
+                client.log_artifacts(self.run_id, str(bundle), artifact_path)
+                if write_beside:
+                    with tempfile.TemporaryDirectory() as draft:
+                        description = write_beside(beside := Path(draft) / "model")
+                        client.log_artifacts(self.run_id, str(beside), artifact_path)
                 with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
                     client.create_registered_model(model_name)
                 source = f"{client.get_run(self.run_id).info.artifact_uri}/{artifact_path}"
