@@ -18,7 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from kcm.api.cascade import Cascade, load
-from kcm.api.rows import COLUMNS
+from kcm.api.rows import COLUMNS, NUMBERS
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.facts import facts
 from kcm.bundle.runtime import probe_of
@@ -28,7 +28,6 @@ from kcm.large import UpstreamConfig
 from pipelines.tracking.tracking import Tracking
 
 _PARTS = {"text": DataType.string, "image": DataType.binary, FEATURES: Array(DataType.double)}
-_NUMBERS = {"confidence", "gate_score", "cost_s"}
 
 
 class ModelConfig(Config):
@@ -93,6 +92,6 @@ def _signature(bundle: Bundle) -> ModelSignature:
     given = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
     known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
     answered = [
-        ColSpec(DataType.double if name in _NUMBERS else DataType.string, name, required=False) for name in COLUMNS
+        ColSpec(DataType.double if name in NUMBERS else DataType.string, name, required=False) for name in COLUMNS
     ]
     return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema(answered))

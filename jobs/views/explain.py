@@ -23,9 +23,9 @@ def explanation_view(explanation: Explanation, label_names: Sequence[str], top: 
     threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
     asked = _shortened(explanation.example.content.text) or "the picture"
     headline = (
-        f"[bold]{escape(asked)}[/bold]\nsmall says {escape(explanation.label)}, "
-        f"confidence {judgement.confidence:.3f}, gate score {judgement.gate_score:.2f}{threshold}: "
-        f"the {explanation.route} model answers"
+        f"[bold]{escape(asked)}[/bold]\nsmall says {escape(explanation.label)} ({explanation.answer_probability:.3f}), "
+        f"the judge {escape(explanation.judge_label)} ({judgement.judge_confidence:.3f}); "
+        f"gate score {judgement.gate_score:.2f}{threshold}: the {explanation.route} model answers"
     )
     words = ", ".join(f"{escape(word)} {effect:+.2f}" for word, effect in explanation.strongest_words[:top])
     tables = (

@@ -54,9 +54,10 @@ class Cascade:
     ) -> Any:
         """Answers to many inputs, in their order.
 
-        A DataFrame gives a copy of itself with the columns label, confidence, gate_score, route, cost_s and error; one
-        that it has already is prefixed by `kcm_`. Anything else gives a list of `Answer`s, with a `Failure` for
-        an input that cannot be answered: inputs are texts, `Content`s, or mappings such as the rows of a data set.
+        A DataFrame gives a copy of itself with the columns label, judge_confidence, answer_probability, gate_score,
+        route, cost_s and error; one that it has already is prefixed by `kcm_`. Anything else gives a list of `Answer`s,
+        with a `Failure` for an input that cannot be answered: inputs are texts, `Content`s, or mappings such as the
+        rows of a data set.
 
         `text`, `image`, `task` and `id` are the columns of a DataFrame or the keys of a mapping; the latter two may be
         absent. A picture is bytes, a path or a PIL image. A vector has the columns of the bundle's encoder, or is the

@@ -19,7 +19,8 @@ from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import vector_in
 
 Column: TypeAlias = str
-COLUMNS = ("label", "confidence", "gate_score", "route", "cost_s", "error")
+COLUMNS = ("label", "judge_confidence", "answer_probability", "gate_score", "route", "cost_s", "error")
+NUMBERS = frozenset({"judge_confidence", "answer_probability", "gate_score", "cost_s"})
 _EVERYWHERE = Path(Path.cwd().anchor)
 
 
@@ -115,6 +116,6 @@ def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd
             values = [each.reason if isinstance(each, Failure) else None for each in answers]
         else:
             values = [None if isinstance(each, Failure) else getattr(each, column) for each in answers]
-        dtype = "float64" if column in ("confidence", "gate_score", "cost_s") else "object"
+        dtype = "float64" if column in NUMBERS else "object"
         found[name] = pd.Series(values, index=frame.index, dtype=dtype)
     return found

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from kcm.inputs.content import Content
 
@@ -31,13 +30,13 @@ class Input:
 class Judgement:
     """The small side's judgement of one input.
 
-    `label` and `probabilities_C` are the small model's, `confidence` is the judge's largest probability; both kinds of
-    probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations.
+    `label` and `probabilities_C` are the small model's, `judge_confidence` is the judge's largest probability; both
+    kinds of probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations.
     """
 
     label: int
     probabilities_C: NDArray[np.float64]
-    confidence: float
+    judge_confidence: float
     gate_score: float
     threshold: float  # infinite where the policy keeps or escalates all
     keeps: bool
@@ -51,21 +50,20 @@ class Answer:
 
     `probabilities` are those of the likeliest labels, by the model that answered; empty where it gave only a label.
     `answer_probability` is that model's of `label`, where it is known. `judge_confidence` is the judge's of its own
-    label, which may be another; `confidence` repeats it, and goes with the next version. `threshold` is null where all
+    label, which may be another. `threshold` is null where all
     inputs take one route. `degraded` marks an answer of the small model in place of a large one that failed. `cost_s`
     are the seconds of computation that the answer took, `large_cost_s` those among them that the large model took.
     """
 
     label: str
     probabilities: dict[str, float]
-    confidence: Annotated[float, Field(json_schema_extra={"deprecated": True}, description="See judge_confidence.")]
+    judge_confidence: float
     gate_score: float
     threshold: float | None
     route: Route
     degraded: bool
     cost_s: float
     large_cost_s: float = 0.0
-    judge_confidence: float | None = None
     answer_probability: float | None = None
 
 

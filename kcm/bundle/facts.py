@@ -17,7 +17,8 @@ def facts(bundle: Bundle) -> dict[str, str]:
     """Labels, tasks, models, route, promise and digest by their names."""
     decision = bundle.policy.decision
     route = _WITHOUT_THRESHOLD.get(
-        decision.decision, f"the small model answers above a {bundle.policy.gate} of {decision.cut:.4g}"
+        decision.decision,
+        f"the small model answers above a gate score of {decision.cut:.4g} (gate {bundle.policy.gate})",
     )
     return {
         "labels": _shortened(bundle.answer_names),

@@ -89,7 +89,7 @@ class SmallSide:
             Judgement(
                 label=int(label_N[row]),
                 probabilities_C=probabilities_NC[row],
-                confidence=float(confidence_N[row]),
+                judge_confidence=float(confidence_N[row]),
                 gate_score=float(score_N[row]),
                 threshold=float(threshold_N[row]),
                 keeps=bool(keeps_N[row]),
@@ -153,14 +153,13 @@ class SmallSide:
         return Answer(
             label=self.bundle.answer_names[label],
             probabilities={} if probabilities_C is None else self._likeliest(probabilities_C),
-            confidence=judgement.confidence,
+            judge_confidence=judgement.judge_confidence,
             gate_score=judgement.gate_score,
             threshold=judgement.threshold if math.isfinite(judgement.threshold) else None,
             route=route,
             degraded=route == "small_degraded",
             cost_s=judgement.cost_s + large_cost_s,
             large_cost_s=large_cost_s,
-            judge_confidence=judgement.confidence,
             answer_probability=None if probabilities_C is None else float(probabilities_C[label]),
         )
 

@@ -48,8 +48,11 @@ def distillation_loss(
 
     `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer and
     one-hot rows where the large model gave only a label, which are smoothed.
-    `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far.
+    `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far. Where nothing
+    teaches, judge and small stay equal, and there is nothing to anchor: an anchor would add rounding alone.
     """
+    if config.large_weight == 0:
+        return small_NC.new_zeros(len(small_NC))
     judge_NC = judge_NC.detach()
     keeps_N = judge_NC.softmax(-1).amax(-1) > config.keep_confidence
     student_NC = F.log_softmax(small_NC / config.temperature, -1)

@@ -20,6 +20,7 @@ from kcm.explain.reasons import Reasons, reasons_for
 from kcm.inputs.content import Content
 
 WORDS = 60  # at most, that are left out in turn
+_SHOWN_WORDS = 5
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,33 @@ class Explanation:
         return "small" if self.judgement.keeps else "large"
 
     @property
+    def answer_probability(self) -> float:
+        """The small model's probability of its label."""
+        return float(self.judgement.probabilities_C[self.judgement.label])
+
+    @property
     def strongest_words(self) -> list[tuple[str, float]]:
         """The words, the largest effects first."""
         return sorted(self.words, key=lambda word: -abs(word[1]))
 
+    def __repr__(self) -> str:
+        """The decision in a line, and the words that speak loudest for or against it."""
+        words = ", ".join(f"{word} {effect:+.2f}" for word, effect in self.strongest_words[:_SHOWN_WORDS])
+        return f"<Explanation {', '.join(f'{name}: {fact}' for name, fact in self._facts().items())}; words: {words}>"
+
     def _repr_html_(self) -> str:
         """The decision and the words behind it, for notebooks."""
+        return table_html("Explanation", self._facts()) + f"<p>{words_html(self.words)}</p>"
+
+    def _facts(self) -> dict[str, str]:
         judgement = self.judgement
         against = f" against a threshold of {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
-        facts = {
-            "small says": self.label,
-            "judge says": f"{self.judge_label}, confidence {judgement.confidence:.3f}",
+        return {
+            "small says": f"{self.label} ({self.answer_probability:.3f})",
+            "judge says": f"{self.judge_label} ({judgement.judge_confidence:.3f})",
             "gate score": f"{judgement.gate_score:.2f}{against}",
             "who answers": self.route,
         }
-        return table_html("Explanation", facts) + f"<p>{words_html(self.words)}</p>"
 
 
 def words_of(example: Input) -> list[str]:

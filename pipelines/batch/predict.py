@@ -50,7 +50,6 @@ ANSWERS = pa.schema(
     [
         ("id", pa.string()),
         ("label", pa.string()),
-        ("confidence", pa.float64()),  # as judge_confidence; goes with the next version
         ("judge_confidence", pa.float64()),
         ("answer_probability", pa.float64()),
         ("gate_score", pa.float64()),

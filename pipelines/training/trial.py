@@ -48,7 +48,13 @@ class Choice:
     @property
     def training(self) -> dict[str, float]:
         """The values that training depends on; trials with equal ones share a trained collaborator."""
-        return {name: getattr(self, name) for name in ("learning_rate", "large_weight", "judge_weight")}
+        return training_values(self.learning_rate, self.large_weight, self.judge_weight)
+
+
+def training_values(learning_rate: float, large_weight: float, judge_weight: float) -> dict[str, float]:
+    """Values of a training by name; without a teacher nothing is anchored, see `distillation_loss`."""
+    anchor = judge_weight if large_weight else 0.0
+    return {"learning_rate": learning_rate, "large_weight": large_weight, "judge_weight": anchor}
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,7 @@ class TrialPlan:
 
     def _configured(self) -> dict[str, float]:
         config = self.plan.config
-        return {
-            "learning_rate": config.train.peak_rate,
-            "large_weight": config.distill.large_weight,
-            "judge_weight": config.distill.judge_weight,
-        }
+        return training_values(config.train.peak_rate, config.distill.large_weight, config.distill.judge_weight)
 
     def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
         configured = self.plan.config

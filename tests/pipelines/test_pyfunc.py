@@ -51,7 +51,15 @@ def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(in_use: Pa
     model = mlflow.pyfunc.load_model("models:/reviews@champion")
     frame = pd.DataFrame({"text": ["a b", "c", " "], "label": ["x", "y", "z"]})
     found = model.predict(frame)
-    assert list(found.columns) == ["label", "confidence", "gate_score", "route", "cost_s", "error"]
+    assert list(found.columns) == [
+        "label",
+        "judge_confidence",
+        "answer_probability",
+        "gate_score",
+        "route",
+        "cost_s",
+        "error",
+    ]
     expected = load_cascade(in_use, tmp_path).predict(["a b", "c"])
     assert list(found["label"][:2]) == [answer.label for answer in expected]
     assert list(found["gate_score"][:2]) == pytest.approx([answer.gate_score for answer in expected])

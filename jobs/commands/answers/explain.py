@@ -171,7 +171,9 @@ def write_explanations(
         {
             "label": each.label,
             "route": each.route,
-            "confidence": each.judgement.confidence,
+            "judge_label": each.judge_label,
+            "judge_confidence": each.judgement.judge_confidence,
+            "answer_probability": each.answer_probability,
             "words": [{"word": word, "effect": effect} for word, effect in each.strongest_words[:top]],
             "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
             "gate": each.gate and asdict(each.gate),

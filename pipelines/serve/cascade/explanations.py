@@ -80,7 +80,8 @@ class Explanation(BaseModel):
     request_id: str
     label: Annotated[str, Field(description="The small model's answer.")]
     judge_label: Annotated[str, Field(description="The judge's answer, which the words speak for or against.")]
-    confidence: Annotated[float, Field(description="The judge's.")]
+    judge_confidence: Annotated[float, Field(description="The judge's probability of its own label.")]
+    answer_probability: Annotated[float, Field(description="The small model's probability of its answer.")]
     escalated: bool
     words: Annotated[list[Word], Field(description="The first words of the text, in their order.")]
     cells: Annotated[
@@ -108,7 +109,8 @@ def explanation(
         request_id=request_id,
         label=found.label,
         judge_label=found.judge_label,
-        confidence=found.judgement.confidence,
+        judge_confidence=found.judgement.judge_confidence,
+        answer_probability=found.answer_probability,
         escalated=not found.judgement.keeps,
         words=[Word(word=word, effect=effect) for word, effect in found.words],
         cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],

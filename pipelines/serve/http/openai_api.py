@@ -173,12 +173,13 @@ def _head(response: PredictResponse, kind: str) -> dict[str, Any]:
 
 def _headers(response: PredictResponse, answer: Answer) -> dict[str, str]:
     """What OpenAI's interface has no place for."""
-    threshold = {} if answer.threshold is None else {"x-kcm-threshold": f"{answer.threshold:.6g}"}
-    return threshold | {
+    numbers = {"threshold": answer.threshold, "answer-probability": answer.answer_probability}
+    known = {f"x-kcm-{name}": f"{value:.6g}" for name, value in numbers.items() if value is not None}
+    return known | {
         ROUTE_HEADER: answer.route,
         VERSION_HEADER: _in_header(response.model_version),
         "x-kcm-request-id": response.request_id,
-        "x-kcm-confidence": f"{answer.confidence:.6g}",
+        "x-kcm-judge-confidence": f"{answer.judge_confidence:.6g}",
         "x-kcm-gate-score": f"{answer.gate_score:.6g}",
         "x-kcm-degraded": str(answer.degraded).lower(),
     }

@@ -363,11 +363,12 @@ def _shadow_row(decision: Decision, shadow: Shadow) -> dict[str, Any]:
 
 
 def _escalated_row(escalated: Escalated) -> dict[str, Any]:
-    fields = ("route", "label", "probabilities", "confidence", "gate_score", "cost_s")
+    fields = ("route", "label", "probabilities", "gate_score", "cost_s")
     known_C = escalated.large_probabilities_C
     return {name: getattr(escalated.answer, name) for name in fields} | {
         "item": escalated.item,
         "task": escalated.task,
+        "confidence": escalated.answer.judge_confidence,
         "large_probabilities": None if known_C is None else as_bytes(known_C),
     }
 

@@ -61,7 +61,7 @@ def test_a_file_is_answered_as_the_cascade_answers_in_process(
     result = run(bundle, tmp_path / "in.csv", tmp_path / "out.parquet", task_column="domain")
 
     found = pd.read_parquet(tmp_path / "out.parquet")
-    confidence = ["confidence", "judge_confidence", "answer_probability"]
+    confidence = ["judge_confidence", "answer_probability"]
     answers = ["kcm_label", *confidence, "gate_score", "route", "cost_s", "error"]
     assert list(found.columns) == ["number", "text", "domain", "label", "id", *answers]
     assert found["number"].tolist() == [str(row["number"]) for row in rows]  # of a CSV file nothing is guessed

@@ -128,7 +128,7 @@ def test_http_gives_the_answers_of_the_cascade_in_process(
         assert isinstance(mine, Answer)
         assert theirs["gate_score"] == pytest.approx(mine.gate_score, abs=1e-4)
         assert theirs["threshold"] == mine.threshold
-        assert theirs["confidence"] == pytest.approx(mine.confidence, abs=1e-4)
+        assert theirs["judge_confidence"] == pytest.approx(mine.judge_confidence, abs=1e-4)
         assert mine.threshold is not None
         if abs(mine.gate_score - mine.threshold) < 1e-4:
             close += 1
@@ -164,7 +164,7 @@ def test_the_page_and_the_reasons_of_a_decision_come_by_the_same_address(url: st
     assert "The small model answers what scores above" in httpx.get(f"{url}/v1/model/report").text
     (answer,) = post(url, sentences[:1]).json()["answers"]
     found = httpx.post(f"{url}/v1/explain", json={"input": {"text": sentences[0]}, "top": 2}, timeout=60).json()
-    assert found["confidence"] == pytest.approx(answer["confidence"], abs=1e-4)
+    assert found["judge_confidence"] == pytest.approx(answer["judge_confidence"], abs=1e-4)
     assert found["escalated"] == (answer["route"] == "large")
     assert [len(network["edges"]) for network in found["networks"]] == [2, 2]
 

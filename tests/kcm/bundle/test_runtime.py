@@ -146,7 +146,8 @@ def test_confidence_is_the_judge_s_largest_probability_at_the_policy_s_temperatu
     logits = torch.from_numpy(outcome_table(TEXTS).judge_logits)
     found = answers(Policy(temperature=2.0, decision=KEEP_ALL), [Input(Content(text)) for text in TEXTS])
     torch.testing.assert_close(
-        torch.tensor([answer.confidence for answer in found], dtype=torch.float64), (logits / 2).softmax(-1).amax(-1)
+        torch.tensor([answer.judge_confidence for answer in found], dtype=torch.float64),
+        (logits / 2).softmax(-1).amax(-1),
     )
 
 

@@ -12,7 +12,7 @@ from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
 from pipelines.batch.predict import Score, added_columns
 
-CONFIDENCE = ("confidence", "judge_confidence", "answer_probability")
+CONFIDENCE = ("judge_confidence", "answer_probability")
 
 
 class StubCascade:

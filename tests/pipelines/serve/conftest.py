@@ -39,7 +39,7 @@ class StubService:
             raise problem
         self.seen += inputs
         self.origins += [origin]
-        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01, 0.0, 0.9, 0.9)
+        answer = Answer("good", {"good": 0.9, "bad": 0.1}, 0.9, 2.2, None, "small", False, 0.01, 0.0, 0.9)
         return PredictResponse(
             model_version=self.version,
             request_id=origin.request_id,
@@ -56,7 +56,8 @@ class StubService:
             request_id=request_id,
             label="good",
             judge_label="good",
-            confidence=0.9,
+            judge_confidence=0.9,
+            answer_probability=0.9,
             escalated=False,
             words=[Word(word="a", effect=0.1)],
             cells=None,

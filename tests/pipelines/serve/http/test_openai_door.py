@@ -150,7 +150,13 @@ def test_usage_and_what_has_no_other_place_are_told(chat: openai.OpenAI, service
     usage = raw.parse().usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 1, 3)
     headers = {name: value for name, value in raw.headers.items() if name.startswith("x-kcm-")}
-    assert headers.keys() >= {"x-kcm-route", "x-kcm-version", "x-kcm-confidence", "x-kcm-gate-score", "x-kcm-degraded"}
+    assert headers.keys() >= {
+        "x-kcm-route",
+        "x-kcm-version",
+        "x-kcm-judge-confidence",
+        "x-kcm-gate-score",
+        "x-kcm-degraded",
+    }
     assert headers["x-kcm-request-id"] == service.origins[0].request_id
     assert headers["x-kcm-degraded"] == "false"
 

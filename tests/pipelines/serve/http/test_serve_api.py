@@ -26,7 +26,6 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client:
     assert body["answers"][0] == {
         "label": "good",
         "probabilities": {"good": 0.9, "bad": 0.1},
-        "confidence": 0.9,
         "gate_score": 2.2,
         "threshold": None,
         "route": "small",
