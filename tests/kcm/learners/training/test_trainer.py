@@ -10,6 +10,7 @@ import torch
 
 from kcm.bundle.sealed import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
+from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.learners import (
     Batch,
@@ -209,6 +210,15 @@ def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
     assert torch.equal(weights(learner), finetuned)
     switched_on = type(learner)(**({"memory": 40} if "memory" in type(learner).model_fields else {}))
     assert not torch.allclose(weights(switched_on), finetuned, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["kan", "mlp"])
+def test_without_a_teacher_judge_and_small_end_up_one_network_whatever_the_anchor(make_trainer, digits, kind) -> None:
+    for large_weight, num_networks in ((0.0, 1), (1.0, 2)):
+        trainer = make_trainer(digits[:2], FinetuneConfig(), kind=kind, epochs=2)
+        trainer.distill = DistillConfig(large_weight=large_weight, judge_weight=0.5, keep_confidence=0.3)
+        trainer.run()
+        assert len(trainer.collaborator.merged().networks) == num_networks
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
