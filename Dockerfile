@@ -21,7 +21,8 @@ COPY constraints.txt /home/ray/constraints.txt
 # torch first: the default index would bring CUDA's libraries, gigabytes that a CPU cannot use.
 RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
 COPY --from=wheel /home/ray/wheel /home/ray/wheel
-RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt --find-links /home/ray/wheel 'kcm[postgres]'
+# By its file: on PyPI the name belongs to another project.
+RUN pip install --no-cache-dir --constraint /home/ray/constraints.txt "$(echo /home/ray/wheel/kcm-*.whl)[postgres]"
 WORKDIR /home/ray/work
 EXPOSE 8000
 CMD ["kcm", "--help"]
