@@ -122,7 +122,7 @@ class SequenceBuild:
         self.num_rows = 0
         self.origins: frozenset[int] = frozenset()
         self.cells: list[tuple[str, str]] = []  # pairs of task value and label, in the order of their first rows
-        self.num_bad = self.num_overlapping = 0
+        self.num_bad = self.num_overlapping = self.num_repeating = 0
 
     def each_block(self, function: Callable[[Block], ResultT]) -> Iterable[ResultT]:
         """A pass over all blocks."""
@@ -151,11 +151,12 @@ class SequenceBuild:
         duplicates = self._shared("ids", [block.ids for block in self.blocks], np.minimum, repeated)
         assign = partial(passes.assign, duplicates=duplicates, origins=self.origins, fractions=self.config.fractions)
         assigned = list(self.each_block(assign))
-        contents = self._shared("contents", [each.contents for each in assigned], np.bitwise_or, bridging)
+        contents = self._shared("contents", [each.contents for each in assigned], np.bitwise_or, repeated)
         groups = self._shared("groups", [each.groups for each in assigned], np.bitwise_or, bridging)
         found: dict[tuple[str, str], None] = {}
         for settled in self.each_block(partial(passes.settle, contents=contents, groups=groups)):
             self.num_overlapping += settled.num_overlapping
+            self.num_repeating += settled.num_repeating
             found |= dict.fromkeys(settled.cells)
         self.cells = [cell for cell in found if cell[1] != self.source.out_of_scope_label]
         self.num_bad = sum(block.num_bad for block in self.blocks) + sum(each.num_duplicates for each in assigned)
@@ -298,7 +299,7 @@ class SequenceBuild:
                 "tasks": [
                     {"name": name, "label_names": own} for name, own in zip(plan.names, plan.labels, strict=True)
                 ],
-                "summary": vars(rows.summary(self.num_bad, self.num_overlapping)),
+                "summary": vars(rows.summary(self.num_bad, self.num_overlapping, self.num_repeating)),
             },
         )
         return digest.hexdigest()
@@ -349,7 +350,7 @@ class _Rows:
         if pieces:
             yield ShardPlan(task, shard, tuple(pieces))
 
-    def summary(self, num_bad: int, num_overlapping: int) -> Summary:
+    def summary(self, num_bad: int, num_overlapping: int, num_repeating: int) -> Summary:
         """The figures on the rows that a run prints."""
         placement, cells = self.placement, self.cells
         labels: Counter[str] = Counter(dict.fromkeys(placement.labels, 0))
@@ -361,7 +362,7 @@ class _Rows:
             groups = [block.groups[task] for block in self.blocks if task in block.groups]
             lone = sum(block.lone.get(task, 0) for block in self.blocks)
             units[name] = lone + (len(np.unique(np.concatenate(groups))) if groups else 0)
-        return Summary(dict(labels), rows, units, num_bad, num_overlapping)
+        return Summary(dict(labels), rows, units, num_bad, num_overlapping, num_repeating)
 
 
 def _joined(found: Iterable[Mapping[KeyT, Ranked]], limits: Mapping[KeyT, int]) -> dict[KeyT, Ranked]:

@@ -21,7 +21,8 @@ class Summary:
 
     `labels` are the rows of each label, `rows` those of each task by split, `certify_units` what was drawn
     independently of the certify split of each task. `num_overlapping` rows were left out since another split has their
-    content or group.
+    content or group. `num_repeating` rows without a group have a content that others have too, with which they are one
+    unit.
     """
 
     labels: dict[str, int]
@@ -29,6 +30,7 @@ class Summary:
     certify_units: dict[str, int]
     num_bad: int
     num_overlapping: int = 0
+    num_repeating: int = 0
 
     @property
     def num_rows(self) -> int:

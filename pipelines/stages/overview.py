@@ -33,6 +33,8 @@ def overview(
             f"{summary.num_overlapping:,} rows are left out since another split has their content or group;"
             " bad_rows.csv lists them too"
         )
+    if summary.num_repeating:
+        yield f"{summary.num_repeating:,} rows have a content that others have too; rows of equal content are one unit"
     for first, second in summary.alike[:_SHOWN]:
         counts = summary.labels[first], summary.labels[second]
         yield f"warning: two labels are spelled almost alike: {first!r} ({counts[0]:,}) and {second!r} ({counts[1]:,})"

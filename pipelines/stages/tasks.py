@@ -97,6 +97,7 @@ class Tasks(Stage):
         mapping = Path(self.tasks.mapping).expanduser() if self.tasks.mapping else None
         return {
             "version": self.version,
+            "units": "group, else content",  # rows of equal content were units of their own before
             "tasks": self.tasks.model_dump(mode="json"),
             "mapping": hashlib.sha256(mapping.read_bytes()).hexdigest() if mapping and mapping.is_file() else None,
             "seed": self.seed,

@@ -47,8 +47,8 @@ def judge(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """The status of every row, and the split that it shares something with, as a place in SPLITS.
 
-    `of_content_N` and `of_group_N` are the roles of all rows with the row's content or group, 0 where only one role
-    has it.
+    `of_content_N` and `of_group_N` are the roles of all rows with the row's content or group, 0 where no other row
+    has the one, or no other role the other.
     """
     status_N = np.full(len(origin_N), Status.KEPT, dtype=np.uint8)
     owner_N = np.full(len(origin_N), -1, dtype=np.int8)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kcm.inputs.content import PARTS
@@ -38,7 +39,7 @@ from kcm.tasks.splits import SPLITS, Split, drawn_splits
 
 NUM_LOTS = 2  # of a task's split: rows with a label of the list, then the others
 _TRAIN, _CERTIFY = SPLITS.index("train"), SPLITS.index("certify")
-_STATE = np.dtype([("split", "i1"), ("status", "u1"), ("owner", "i1")])
+_STATE = np.dtype([("split", "i1"), ("status", "u1"), ("owner", "i1"), ("repeats", "?")])
 _PLACE = np.dtype([("row", "<i4"), ("label", "<i4")])
 _LEFT_OUT = pa.schema([("position", pa.int64()), ("id", pa.string()), ("reason", pa.string()), ("is_bad", pa.bool_())])
 
@@ -78,17 +79,20 @@ def assign(
 
 @dataclass(frozen=True)
 class Settled:
-    """What `settle` found of a block: overlapping rows, and the pairs of task value and label of those that are kept.
+    """What `settle` found of a block: overlapping rows, rows without a group whose content others have as well, and the
+    pairs of task value and label of those that are kept.
 
     The pairs come in the order of their first rows, without those of rows that have no label.
     """
 
     num_overlapping: int
+    num_repeating: int
     cells: tuple[tuple[str, str], ...]
 
 
 def settle(block: Block, contents: Sequence[Path], groups: Sequence[Path]) -> Settled:
-    """Leave out rows that share a content or a group with another split, given the contents and groups that several do.
+    """Leave out rows that share a content or a group with another split, given the contents that several rows have, and
+    the groups that several splits have; rows of equal content without a group become a unit.
 
     All rows left out of the block, bad ones too, are listed in its file `left-out`.
     """
@@ -99,10 +103,15 @@ def settle(block: Block, contents: Sequence[Path], groups: Sequence[Path]) -> Se
         of_content_N = Findings.read(contents).values(facts.content)
         status_N, owner_N = judge(facts.origin, state_N["split"], _is_pool(facts), of_content_N, of_group_N)
         state_N["status"][kept_N], state_N["owner"][kept_N] = status_N[kept_N], owner_N[kept_N]
+        state_N["repeats"] = (of_content_N != 0) & ~facts.grouped
         state_N.tofile(block.file("state"))
     _list_left_out(block, facts, state_N)
     still_N = state_N["status"] == Status.KEPT
-    return Settled(int(np.count_nonzero(kept_N & ~still_N)), tuple(_cells(facts, still_N)))
+    return Settled(
+        int(np.count_nonzero(kept_N & ~still_N)),
+        int(np.count_nonzero(still_N & state_N["repeats"])),
+        tuple(_cells(facts, still_N)),
+    )
 
 
 def left_out(block: Block) -> pa.Table:
@@ -194,7 +203,7 @@ def place(block: Block, placement: Placement) -> Placed:
         np.ravel_multi_index((task_N[known_N], split_N[known_N], label_N[known_N]), shape), return_counts=True
     )
     certify_N = split_N == _CERTIFY
-    grouped_N, unit_N = facts.grouped[row_N], facts.unit["high"][row_N]
+    grouped_N, unit_N = (facts.grouped | state_N["repeats"])[row_N], facts.unit["high"][row_N]
     present = np.unique(task_N[certify_N]).tolist()
     return Placed(
         np.bincount(segment_N, minlength=len(placement.plan.names) * len(SPLITS) * NUM_LOTS),
@@ -235,13 +244,16 @@ def write(job: ShardPlan, folder: Path) -> str:
 def _rows(job: ShardPlan) -> Iterator[pa.Table]:
     """The rows of a shard, some at a time: pictures are large."""
     for split, block, start, stop in job.pieces:
-        payload = block.payload()
+        payload, content_N, repeats_N = block.payload(), block.facts().content, states(block)["repeats"]
         places = np.fromfile(block.file("places"), _PLACE, stop - start, offset=start * _PLACE.itemsize)
         step = GROUP_ROWS if {"image", "vector"} & set(payload.column_names) else 16 * GROUP_ROWS
         for begin in range(0, len(places), step):
             part = places[begin : begin + step]
             rows = payload.take(pa.array(part["row"]))
             columns = {name: rows[name] for name in rows.column_names}
+            if (repeats_n := repeats_N[part["row"]]).any():
+                names = pa.array([f"content {name}" for name in as_names(content_N[part["row"]])])
+                columns["group"] = pc.if_else(pa.array(repeats_n), names, columns["group"])
             columns["label"] = pa.array(part["label"].astype(np.int64))
             columns.setdefault("text", pa.array([""] * len(rows), pa.string()))
             columns["split"] = pa.array([split] * len(rows), pa.string())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.config import parse_config
@@ -34,6 +35,24 @@ def test_rows_labels_and_units_are_counted(tmp_path: Path) -> None:
     assert sum(splits.values()) == 200
     (units,) = found.certify_units.values()
     assert units * 4 == splits["certify"]  # users are drawn, each with four texts
+
+
+def test_rows_of_equal_content_are_one_unit(tmp_path: Path) -> None:
+    texts = [f"text number {number}" for number in range(200)] * 2 + [f"alone {number}" for number in range(200)]
+    frame = pd.DataFrame({"text": texts, "label": ["cards", "billing"] * 300})
+    frame.loc[200:399, "text"] = frame["text"][200:400].str.upper()
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    source = {"kind": "files", "path": str(tmp_path / "rows.csv"), "text_column": "text"}
+    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 1})
+    write_sequence(config, tmp_path / "sequence", config.source.build(tmp_path), seed=0)
+    found = read_summary(tmp_path / "sequence")
+    rows = pq.read_table(tmp_path / "sequence" / "task-0000.parquet").to_pandas()
+    repeat = ~rows["text"].str.startswith("alone")
+    assert found.num_repeating == repeat.sum() == 400
+    assert (rows["group"][~repeat] == "").all()
+    assert rows[repeat].groupby(rows["text"].str.lower())["group"].nunique().eq(1).all()
+    certify = rows[rows["split"] == "certify"]
+    assert list(found.certify_units.values()) == [certify["text"].str.lower().nunique()]
 
 
 @pytest.mark.parametrize(
