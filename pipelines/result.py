@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
-from kcm.report.page import ReportInputs, write_report
+from kcm.report.page import ReportInputs, drawings, write_report
 from kcm.report.words import prices_of, recommendation
 from kcm.tasks.sequence import read_description
 from pipelines.config import RunConfig
@@ -59,11 +60,22 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
         }
     report = context.run_folder / "report.html"
     result["report"] = str(report)
-    write_report(_report_inputs(config, done, result), report)
+    inputs = _report_inputs(config, done, result)
+    write_report(inputs, report)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
+        tracking.log({}, {}, _write_figures(inputs, context.run_folder / "figures"))
         _log_provenance(config, done, result, tracking)
     return result
+
+
+def _write_figures(inputs: ReportInputs, folder: Path) -> Path:
+    """The figures of the report in a folder of their own, for MLflow's page."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, drawing in drawings(inputs).items():
+        (folder / f"{name}.svg").write_text(drawing, encoding="utf-8", errors="replace")
+    return folder
 
 
 def write_challenger_report(
@@ -72,11 +84,14 @@ def write_challenger_report(
     gates: Iterable[PromotionGate],
     version: str,
     lineage: Mapping[str, str],
+    usage: Mapping[str, Any],
     path: Path,
 ) -> None:
     """The report of a challenger as a run's, with what its promotion gates said; it was searched by no trials."""
     name, curves = evaluated.deployed, evaluated.curves
     result = {"name": version} | evaluated.result
+    found = prices(config.costs, usage)
+    result["costs"] = found.model_dump() if found else None
     result["certificate"] = evaluated.result[name]["certificate"] | {"asked_delta": config.certificate.delta}
     inputs = ReportInputs(
         result=result,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import pandas as pd
 
@@ -27,6 +27,8 @@ from kcm.large import AsksEach, LargeModel, UpstreamConfig
 if TYPE_CHECKING:  # a database, which paid models alone need
     from kcm.large.response_cache import ResponseStore
 
+Inputs: TypeAlias = Iterable[str | Content | Mapping[str, Any]]
+
 # Cascades of one process may share an encoder, whose tokenizer is for one thread at a time; and torch computes on all
 # cores anyway. A large model that is a server is asked outside.
 _COMPUTING = threading.Lock()
@@ -43,15 +45,25 @@ class Cascade:
         """What the cascade was made of: labels, tasks, policy, certificates, metrics, lineage."""
         return self.small_side.bundle
 
+    @overload
+    def predict(
+        self, inputs: pd.DataFrame, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
+    ) -> pd.DataFrame: ...
+
+    @overload  # to mypy without stubs of pandas a frame is anything
+    def predict(  # type: ignore[overload-cannot-match]
+        self, inputs: Inputs, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
+    ) -> list[Answer | Failure]: ...
+
     def predict(
         self,
-        inputs: pd.DataFrame | Iterable[str | Content | Mapping[str, Any]],
+        inputs: pd.DataFrame | Inputs,
         *,
         text: Column = "text",
         image: Column = "image",
         task: Column = "task",
         id: Column = "id",
-    ) -> Any:
+    ) -> pd.DataFrame | list[Answer | Failure]:
         """Answers to many inputs, in their order.
 
         A DataFrame gives a copy of itself with the columns label, judge_confidence, answer_probability, gate_score,
@@ -71,9 +83,17 @@ class Cascade:
         answers = [next(answered) if fault is None else Unreadable(fault) for fault in faults]
         return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
 
-    async def apredict(self, inputs: Any, **columns: Any) -> Any:
+    @overload
+    async def apredict(self, inputs: pd.DataFrame, **columns: Column) -> pd.DataFrame: ...
+
+    @overload
+    async def apredict(  # type: ignore[overload-cannot-match]
+        self, inputs: Inputs, **columns: Column
+    ) -> list[Answer | Failure]: ...
+
+    async def apredict(self, inputs: pd.DataFrame | Inputs, **columns: Column) -> pd.DataFrame | list[Answer | Failure]:
         """As `predict`, in a thread: the event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.predict, inputs, **columns)
+        return await asyncio.to_thread(lambda: self.predict(inputs, **columns))
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         """One answer per input, in their order; only escalated inputs are put to the large model."""

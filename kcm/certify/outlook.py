@@ -16,6 +16,7 @@ from kcm.certify.ledger import look_delta
 from kcm.certify.pvalues import fewest_binomial
 
 Scope = Literal["global", "per_task"]
+Method = Literal["regret", "net"]
 _STEP = 0.005  # epsilons are advised in such steps
 
 
@@ -24,15 +25,20 @@ class Outlook:
     """The promise that was asked for, in the scope that needs the fewest units.
 
     `num_units` independently drawn certify units there are, of the smallest task where every task is promised it, and
-    at least `needed` must be. `epsilon` is the smallest, to half a point, that these units could certify; None where
-    none could. `scopes` are those that could certify something as it was asked for.
+    at least `needed` must be, the fewest of `by_method`. `epsilon` is the smallest, to half a point, that these units
+    could certify; None where none could. `scopes` are those that could certify something as it was asked for.
     """
 
     scope: Scope
     num_units: int
-    needed: int
+    by_method: Mapping[Method, int]
     epsilon: float | None
     scopes: tuple[Scope, ...]
+
+    @property
+    def needed(self) -> int:
+        """The units that the method needs which needs fewest."""
+        return min(self.by_method.values())
 
     @property
     def possible(self) -> bool:
@@ -61,23 +67,27 @@ def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequenc
     return Outlook(
         scope=best,
         num_units=have,
-        needed=fewest(config.epsilon, delta, config.method),
+        by_method=fewest_by_method(config.epsilon, delta, config.method),
         epsilon=smallest_epsilon(have, delta, config.method),
         scopes=able,
     )
 
 
-def fewest(epsilon: float, delta: float, method: Literal["auto", "regret", "net"]) -> int:
-    """Fewest units that could certify `epsilon`, none of them lost; of `auto` the better of the two methods."""
-    level = (1 + epsilon) / 2
-    if method == "regret":
-        return fewest_binomial(epsilon, delta)
-    if method == "net":
-        return fewest_betting(level, delta)
-    return min(fewest_binomial(epsilon, delta), fewest_betting(level, delta))
+def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | Method) -> dict[Method, int]:
+    """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows."""
+    every: dict[Method, int] = {
+        "regret": fewest_binomial(epsilon, delta),
+        "net": fewest_betting((1 + epsilon) / 2, delta),
+    }
+    return every if method == "auto" else {method: every[method]}
 
 
-def smallest_epsilon(num_units: int, delta: float, method: Literal["auto", "regret", "net"]) -> float | None:
+def fewest(epsilon: float, delta: float, method: Literal["auto"] | Method) -> int:
+    """Fewest units that could certify `epsilon`, none of them lost; of `auto` by the better of the two methods."""
+    return min(fewest_by_method(epsilon, delta, method).values())
+
+
+def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | Method) -> float | None:
     """The smallest multiple of half a point below 1/2 that so many units could certify; None where none could."""
     steps = range(1, round(0.5 / _STEP))
     found = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)

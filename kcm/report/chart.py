@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import vl_convert
@@ -107,9 +108,16 @@ class Chart:
         written = json.dumps({"layer": self.layers, "config": _CONFIG, **size}, ensure_ascii=False, allow_nan=False)
         # Users' names may hold lone surrogates, which UTF-8 cannot.
         clean = written.encode("utf-8", errors="replace").decode("utf-8")
-        drawing = _OPENING.sub("", vl_convert.vegalite_to_svg(clean, allowed_base_urls=[]))
+        drawing = _OPENING.sub("", _drawn(clean))
         opening = f'<svg class="plot" role="group" aria-label="%s" viewBox="0 0 {_WIDTH} {height}">'
         return Markup(opening) % f"{self.title}. {self.sentence}" + Markup(_MARK.sub(_with_tip, drawing))
+
+
+@lru_cache(maxsize=32)
+def _drawn(specification: str) -> str:
+    """The drawing, once for the report and the files beside it."""
+    drawing: str = vl_convert.vegalite_to_svg(specification, allowed_base_urls=[])
+    return drawing
 
 
 def _with_tip(mark: re.Match[str]) -> str:

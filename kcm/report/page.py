@@ -71,6 +71,25 @@ def model_section(
     return Markup(_render("model", result=result, who=who, policy=policy))
 
 
+def drawings(inputs: ReportInputs) -> dict[str, str]:
+    """The report's main figures by name, each as an SVG file of its own; those with nothing to draw are left out."""
+    result, style = inputs.result, _read("style.css").partition("* {")[0]  # its variables alone: they hold the colours
+    charts = {
+        "deferral_curve": figures.frontier(inputs.frontiers, result),
+        "differences": figures.differences(result),
+        "certificate": figures.certificate_path(inputs.certificate_path, result.get("certificate") or {}),
+        "forgetting": figures.forgetting(result),
+        "reliability": figures.reliability(inputs.reliability, result),
+    }
+    own = f'<svg xmlns="http://www.w3.org/2000/svg" width="640"><style>{style}text{{font-family:sans-serif}}</style>'
+    return {
+        name: own.replace("<svg ", f"<svg {attributes} ") + rest
+        for name, chart in charts.items()
+        if (drawn := chart.svg) is not None
+        for attributes, _, rest in [str(drawn).removeprefix("<svg ").partition(">")]
+    }
+
+
 def render_loop(state: Numbers) -> str:
     """The turns of a loop as HTML, without a script; `state` as in `loop.json`, text from data is escaped."""
     return _render("loop", state=state)

@@ -34,6 +34,7 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
@@ -177,7 +178,8 @@ def _registered(
     metrics: dict[str, float | None] = {f"gates/{gate.name}": verdicts[gate.verdict] for gate in found}
     report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
     lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
-    write_challenger_report(config, evaluated, found, f"{model}/{number}", lineage, report)
+    usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
+    write_challenger_report(config, evaluated, found, f"{model}/{number}", lineage, usage, report)
     context.store.storage.keep(report)
     tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
     tracking.log({}, {}, report)

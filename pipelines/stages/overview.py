@@ -49,7 +49,8 @@ def overview(
 def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
     of_each = " of the smallest task" if found.scope == "per_task" or config.every_task else ""
     have = f"{found.num_units:,} certify units{of_each}"
-    need = f"epsilon {config.epsilon:g} at delta {config.delta:g} needs at least {found.needed:,}"
+    fewest = " or ".join(f"{count:,} by {method}" for method, count in found.by_method.items())
+    need = f"epsilon {config.epsilon:g} at delta {config.delta:g} needs at least {fewest}"
     if found.possible:
         only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _only_global()
         barely = "" if found.num_units >= 2 * found.needed else "; it is a close call, twice as many make a good start"

@@ -189,7 +189,12 @@ def _write_bundle(
         gate_head=found.gate.head,
         prompts=found.prompts if policy.prompt != "none" else None,
         certificates=evaluated.certificates(name),
-        metrics=evaluated.result[name] | {"frontier": evaluated.curves[name]["frontier"]},
+        metrics=evaluated.result[name]
+        | {
+            "frontier": evaluated.curves[name]["frontier"],
+            "usage": outcomes.usage,
+            "asked_delta": stage.certificate.delta,
+        },
         learner_state=found.state["learner"],
         trained_units=trained_units(sequence),
         drift=_drift(found, policy, features, outcomes),

@@ -56,8 +56,7 @@ class OutcomesArtefact(Artefact):
     @property
     def usage(self) -> dict[str, Any]:
         """What the answers took together, as far as it was counted: `rows`, `tokens`, `currency`."""
-        stored: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
-        return {name: stored[name] for name in ("rows", "tokens", "currency") if name in stored}
+        return {name: self._facts[name] for name in ("rows", "tokens", "currency") if name in self._facts}
 
     @property
     def head(self) -> LinearHead | None:

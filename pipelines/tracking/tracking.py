@@ -86,7 +86,7 @@ class Tracking:
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
         """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
-        report.
+        report, a file or a folder of them.
         """
         self._put("metrics", {"params": flat(params), "metrics": metrics, "timestamp": get_current_time_millis()})
         self._put("artifact", {"path": str(report)})
@@ -168,7 +168,11 @@ def send(uri: str, record: Record) -> None:
     if record["kind"] == "metrics":
         _log(client, run_id, record)
     elif record["kind"] == "artifact":
-        client.log_artifact(run_id, record["path"])
+        path = Path(record["path"])
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), path.name)
+        else:
+            client.log_artifact(run_id, str(path))
     elif record["kind"] == "trial":
         _log_trial(client, run_id, record)
     elif record["kind"] == "dataset":

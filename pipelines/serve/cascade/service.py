@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.certify.certificate import certificates_json
-from kcm.costs import prices
+from kcm.costs import CostsConfig, prices
 from kcm.large import LargeAnswer
 from kcm.report.page import model_section
 from kcm.tasks.units import unit_digest
@@ -252,12 +252,13 @@ class CascadeService:
         bundle = self._releases.current.small_side.bundle
         if self._section and self._section[0] == bundle.digest:
             return self._section[1]
+        certificate = certificates_json(bundle.certificates) if None in bundle.certificates else {}
         section = model_section(
             "kcm" if bundle.collaborator.kind == "kan" else "mcm",
             bundle.metrics,
-            certificates_json(bundle.certificates) if None in bundle.certificates else {},
+            certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
             bundle.policy.model_dump(mode="json"),
-            prices(self._config.costs) if self._config.costs else None,
+            prices(self._config.costs or CostsConfig(), bundle.metrics.get("usage")),
         )
         self._section = bundle.digest, section
         return section
