@@ -20,6 +20,8 @@ JOB_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+# What starts processes of a node that a local cluster can do without.
+_SPARED = ("start_monitor", "start_log_monitor", "start_api_server")
 logger = logging.getLogger("ray.serve")
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 _JOB_LOGS = ", last available logs"
@@ -40,6 +42,25 @@ def loopback_kept() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def bare_node() -> Iterator[None]:
+    """Make Ray start a node within the block without its autoscaler, its forwarder of logs and its dashboard.
+
+    A local cluster never grows, shows nobody its workers' logs and has no dashboard to look at. Ray starts the three
+    nevertheless, one after the other, and ends them one after the other: of `kcm serve`, two seconds and one.
+    """
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in _SPARED}
+    for name in _SPARED:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
 
 
 def reread_authentication() -> None:
