@@ -52,24 +52,32 @@ def bare_node() -> Iterator[None]:
 
     A local cluster never grows, shows nobody its workers' logs and has no dashboard to look at. Ray starts the three
     nevertheless, one after the other, and ends them so: two seconds of CPU, and one of Ctrl-C. Its agent takes any free
-    port: for its own, which another cluster on this machine has, it would try for three seconds. And what waits for the
-    node looks for it often, which Ray does once a second.
+    port: for its own, which another cluster on this machine has, it would try for three seconds. What it is made of
+    comes with `ray[serve]`, and is not imported here to see whether it is there. And what waits for the node looks for
+    it often, which Ray does once a second.
     """
-    from ray._private import node, parameter, services
+    from ray._private import node, parameter, services, utils
 
-    params, start_dashboard, get_node = parameter.RayParams, node.Node.start_api_server, services.get_node
+    get_node = services.get_node
 
     def get_node_at_once(gcs_address: str, node_id: str) -> Any:
         _wait_for_node(gcs_address, node_id)
         return get_node(gcs_address, node_id)
 
-    parameter.RayParams = partial(params, **_BARE)
-    node.Node.start_api_server = lambda *_, **__: None
-    services.get_node = get_node_at_once
+    ours: list[tuple[Any, str, Any]] = [
+        (parameter, "RayParams", partial(parameter.RayParams, **_BARE)),
+        (node.Node, "start_api_server", lambda *_, **__: None),
+        (services, "get_node", get_node_at_once),
+        (utils, "get_dashboard_dependency_error", lambda: None),
+    ]
+    theirs = [(owner, name, getattr(owner, name)) for owner, name, _ in ours]
+    for owner, name, value in ours:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        parameter.RayParams, node.Node.start_api_server, services.get_node = params, start_dashboard, get_node
+        for owner, name, value in theirs:
+            setattr(owner, name, value)
 
 
 def _wait_for_node(gcs_address: str, node_id: str, timeout_s: float = 30.0) -> None:

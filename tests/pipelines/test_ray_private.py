@@ -44,12 +44,18 @@ def test_a_bare_node_is_asked_for_by_ray_s_own_settings_within_the_block_alone()
         assert name in theirs
         assert f"{name}=" not in started  # else it would win
     assert "ray._private.parameter.RayParams(" in started
-    before = parameter.RayParams, node.Node.start_api_server, services.get_node
+    before = _replaced_in_a_bare_node()
     with private.bare_node():
         params = parameter.RayParams()
         assert (params.no_monitor, params.include_log_monitor, params.dashboard_agent_listen_port) == (True, False, 0)
         node.Node.start_api_server(None, include_dashboard=False, raise_on_failure=False)
-    assert (parameter.RayParams, node.Node.start_api_server, services.get_node) == before
+        assert not set(before) & set(_replaced_in_a_bare_node())
+    assert _replaced_in_a_bare_node() == before
+
+
+def _replaced_in_a_bare_node() -> list[object]:
+    dependencies = services.ray._private.utils.get_dashboard_dependency_error
+    return [parameter.RayParams, node.Node.start_api_server, services.get_node, dependencies]
 
 
 def test_a_node_is_waited_for_where_ray_waits_for_it() -> None:
