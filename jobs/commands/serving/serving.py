@@ -23,6 +23,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.deploy.environment import prepare_environment
+from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
 from pipelines.tracking.config import CHAMPION
@@ -135,5 +136,6 @@ def _require_shared_log(config: ServeConfig) -> None:
 
 def wait_for_interruption() -> None:
     """Return on Ctrl-C."""
+    freeze()  # or the end of this process would look through all that it has imported, for half a second
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
