@@ -35,12 +35,14 @@ from kcm.inputs.content import Content
 from kcm.large import OpenAiConfig
 from kcm.large.adapters.openai import openai_identity
 from kcm.learners import FinetuneConfig
+from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import build_door, deployment_options, prepare_environment, start, stop
+from pipelines.serve.deploy.app import build_door, deployment_options, start
 from pipelines.serve.deploy.door import Door
+from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
@@ -213,7 +215,7 @@ def target(kind: Kind) -> Iterator[Target]:
         try:
             yield Target(start(app, config), upstream, config, folder)
         finally:
-            stop()
+            end_serve()
             upstream.close()
 
 

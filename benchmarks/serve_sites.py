@@ -13,6 +13,7 @@ from serve_echo import Echo
 from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 
 from jobs.commands.serving.serving import Site
+from pipelines._ray_private import end_serve
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.large import Large
 from pipelines.serve.config import ServeConfig
@@ -20,13 +21,12 @@ from pipelines.serve.deploy.app import (
     LOGGING,
     build_door,
     deployment_options,
-    prepare_environment,
     start,
     start_proxy,
-    stop,
     wait_until_ready,
 )
 from pipelines.serve.deploy.deployment import deploy
+from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 
 
@@ -88,7 +88,7 @@ class Place:
             try:
                 yield self.site.with_feedback_in(Path(folder)).serve
             finally:
-                stop()
+                end_serve()
 
     def _large_options(self, config: ServeConfig) -> dict[str, object]:
         return deployment_options(config.large, config) | {"user_config": self.release.model_dump(mode="json")}

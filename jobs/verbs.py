@@ -12,6 +12,7 @@ from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.run import run as run_stages
+from pipelines.serve.deploy.app import require_servable
 
 Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
 
@@ -60,6 +61,7 @@ def serve(
         assert loaded is not None
         release = served_model(loaded, model)
     site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
+    require_servable(release, site.serve, site.assets_path)
     with serving(release, site) as url:
         yield url
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ JOB_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+_SERVE_DEFAULTS = {"grpc_options": None, "global_tracing_config": None, "controller_options": None}
+_BARE = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": 0}
 logger = logging.getLogger("ray.serve")
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 _JOB_LOGS = ", last available logs"
@@ -42,6 +46,51 @@ def loopback_kept() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+@contextmanager
+def bare_node() -> Iterator[None]:
+    """Make Ray start a node within the block without its autoscaler, its forwarder of logs and its dashboard.
+
+    A local cluster never grows, shows nobody its workers' logs and has no dashboard to look at. Ray starts the three
+    nevertheless, one after the other, and ends them so: two seconds of CPU, and one of Ctrl-C. Its agent takes any free
+    port: for its own, which another cluster on this machine has, it would try for three seconds. What it is made of
+    comes with `ray[serve]`, and is not imported here to see whether it is there. And what waits for the node looks for
+    it often, which Ray does once a second.
+    """
+    from ray._private import node, parameter, services, utils
+
+    get_node = services.get_node
+
+    def get_node_at_once(gcs_address: str, node_id: str) -> Any:
+        _wait_for_node(gcs_address, node_id)
+        return get_node(gcs_address, node_id)
+
+    ours: list[tuple[Any, str, Any]] = [
+        (parameter, "RayParams", partial(parameter.RayParams, **_BARE)),
+        (node.Node, "start_api_server", lambda *_, **__: None),
+        (services, "get_node", get_node_at_once),
+        (utils, "get_dashboard_dependency_error", lambda: None),
+    ]
+    theirs = [(owner, name, getattr(owner, name)) for owner, name, _ in ours]
+    for owner, name, value in ours:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in theirs:
+            setattr(owner, name, value)
+
+
+def _wait_for_node(gcs_address: str, node_id: str, timeout_s: float = 30.0) -> None:
+    """Return once the node is registered, or the time is over: who asks for it then says what is wrong."""
+    from ray._private import services, state
+
+    nodes = state.GlobalState()
+    nodes._initialize_global_state(services._get_gcs_client_options(gcs_address))
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and node_id not in {each["NodeID"] for each in nodes.node_table()}:
+        time.sleep(0.02)
+
+
 def reread_authentication() -> None:
     """Let Ray see the environment's authentication settings, which it reads once, when it is imported."""
     from ray._raylet import AuthenticationTokenLoader, Config
@@ -58,6 +107,31 @@ def serve_client(required: bool = True) -> ServeControllerClient | None:
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=required)
+
+
+def start_serve(**options: Any) -> None:
+    """What `serve.start` does, without waiting for the proxies, which an application need not do to be deployed.
+
+    Nothing where Serve runs already.
+    """
+    from ray.serve._private.api import _create_controller_and_proxy_refs
+    from ray.serve._private.client import ServeControllerClient
+    from ray.serve.context import _set_global_client
+
+    if serve_client(required=False) is not None:
+        return
+    controller, _ = _create_controller_and_proxy_refs(**_SERVE_DEFAULTS, **options)
+    _set_global_client(ServeControllerClient(controller))
+
+
+def wait_for_proxies(timeout_s: float) -> None:
+    """Return once the proxies of Serve listen. Raises GetTimeoutError, or the error of a proxy that cannot."""
+    import ray
+
+    client = serve_client()
+    assert client is not None  # it raises where Serve does not run
+    proxies = ray.get(client._controller.get_proxies.remote())
+    ray.get([proxy.ready.remote() for proxy in proxies.values()], timeout=timeout_s)
 
 
 def end_serve(timeout_s: float = 30.0) -> None:

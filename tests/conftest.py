@@ -41,7 +41,7 @@ def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterato
     """The one local Ray cluster of the session, whose processes know the object server should a test start it."""
     from pipelines.cluster.config import ClusterConfig
     from pipelines.cluster.connection import connected
-    from pipelines.serve.deploy.app import prepare_environment
+    from pipelines.serve.deploy.environment import prepare_environment
 
     prepare_environment()
     with pytest.MonkeyPatch.context() as patch:

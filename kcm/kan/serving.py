@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,5 +108,6 @@ def _solve(x_N: Tensor, ramps: list[tuple[float, float]], target_NK: Tensor, ord
     """Coefficients of ramps and constant that come closest to `target_NK`, and the largest error left."""
     columns = [((x_N - foot) / (top - foot)).clamp(0, 1).pow(order) for foot, top in ramps]
     basis_NR = torch.stack([*columns, torch.ones_like(x_N)], 1)
-    solution_RK = torch.linalg.lstsq(basis_NR, target_NK, driver="gelsd").solution
+    # Of systems this small, torch's on several threads takes a hundred times as long as NumPy's: half a second in all.
+    solution_RK = torch.from_numpy(np.linalg.lstsq(basis_NR.numpy(), target_NK.numpy(), rcond=None)[0])
     return solution_RK, float((basis_NR @ solution_RK - target_NK).abs().max())

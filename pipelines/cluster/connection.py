@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from kcm.errors import ConfigError, KcmError
-from pipelines._ray_private import loopback_kept
+from pipelines._ray_private import bare_node, loopback_kept
 from pipelines.cluster.authentication import local_token, write_address
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.signals import handlers_restored
@@ -86,7 +86,7 @@ def join(address: str) -> None:
 
 def _start(config: ClusterConfig) -> None:
     """Start a local cluster."""
-    with loopback_kept():
+    with loopback_kept(), bare_node():
         ray.init(
             # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
             address="local",

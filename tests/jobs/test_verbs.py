@@ -65,6 +65,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append("stopped")
 
     monkeypatch.setattr(verbs, "serving", serving)
+    monkeypatch.setattr(verbs, "require_servable", lambda *_: None)
     monkeypatch.setattr(verbs, "served_model", lambda config, model: Release(version=str(model), bundle=Path("/m")))
     monkeypatch.setattr(verbs, "served_folder", lambda bundle: Release(version="folder", bundle=bundle))
     return seen

@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from ray._private import ray_constants, services
+from ray._private import node, parameter, ray_constants, services, state, worker
 from ray._raylet import get_authentication_mode
 from ray.actor import ActorMethod
 from ray.dashboard.modules.job import job_supervisor
 from ray.exceptions import RayTaskError, UserCodeException
 from ray.serve import api, context
+from ray.serve._private import api as serve_private
 from ray.serve._private import client, controller, http_util
 
 import jobs
@@ -36,6 +37,41 @@ def test_loopback_is_kept_within_the_block_alone(monkeypatch: pytest.MonkeyPatch
     assert services.get_node_ip_address() == (OUTWARD if enabled else "127.0.0.1")
 
 
+def test_a_bare_node_is_asked_for_by_ray_s_own_settings_within_the_block_alone() -> None:
+    theirs = inspect.signature(parameter.RayParams).parameters
+    started = inspect.getsource(worker.init)
+    for name in private._BARE:
+        assert name in theirs
+        assert f"{name}=" not in started  # else it would win
+    assert "ray._private.parameter.RayParams(" in started
+    before = _replaced_in_a_bare_node()
+    with private.bare_node():
+        params = parameter.RayParams()
+        assert (params.no_monitor, params.include_log_monitor, params.dashboard_agent_listen_port) == (True, False, 0)
+        node.Node.start_api_server(None, include_dashboard=False, raise_on_failure=False)
+        assert not set(before) & set(_replaced_in_a_bare_node())
+    assert _replaced_in_a_bare_node() == before
+
+
+def _replaced_in_a_bare_node() -> list[object]:
+    dependencies = services.ray._private.utils.get_dashboard_dependency_error
+    return [parameter.RayParams, node.Node.start_api_server, services.get_node, dependencies]
+
+
+def test_a_node_is_waited_for_where_ray_waits_for_it() -> None:
+    assert list(inspect.signature(services.get_node).parameters) == ["gcs_address", "node_id"]
+    assert "ray._private.services.get_node(" in inspect.getsource(node.Node.__init__)
+    assert "start_api_server" in inspect.getsource(node.Node.start_head_processes)
+
+
+def test_a_node_is_found_as_soon_as_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = iter([[], [{"NodeID": "another"}], [{"NodeID": "mine"}]])
+    monkeypatch.setattr(state.GlobalState, "_initialize_global_state", lambda *_: None)
+    monkeypatch.setattr(state.GlobalState, "node_table", lambda _: next(tables))
+    private._wait_for_node("127.0.0.1:1", "mine")
+    assert next(tables, None) is None
+
+
 def test_authentication_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     for mode in ("token", "disabled"):
@@ -52,6 +88,16 @@ def test_the_client_of_serve_takes_files_and_tells_what_is_deployed() -> None:
     assert "config" in inspect.signature(client.ServeControllerClient.deploy_apps).parameters
     assert "self._controller" in inspect.getsource(client.ServeControllerClient.__init__)
     assert callable(controller.ServeController.get_app_configs)
+
+
+def test_serve_is_started_as_serve_starts_itself_but_for_the_wait() -> None:
+    theirs = inspect.getsource(serve_private.serve_start)
+    assert "_create_controller_and_proxy_refs(" in theirs
+    assert "_set_global_client(client)" in theirs
+    made = set(inspect.signature(serve_private._create_controller_and_proxy_refs).parameters) - {"kwargs"}
+    assert made == {*private._SERVE_DEFAULTS, "proxy_location", "http_options", "global_logging_config"}
+    assert ".get_proxies.remote()" in inspect.getsource(serve_private._create_controller_and_proxy_refs)
+    assert ".ready.remote()" in inspect.getsource(serve_private._create_controller_and_proxy_refs)
 
 
 def test_the_end_of_serve_is_what_serve_does_itself() -> None:

@@ -44,12 +44,14 @@ def serve(
         def prepare() -> tuple[Release, Site]:
             from jobs.commands.serving.serving import Site, served_folder, served_model
             from kcm.config import load_config
+            from pipelines.serve.deploy.app import require_servable
             from pipelines.served_run import ServedRun
 
             loaded = load_config(ServedRun, config, overrides or []) if config else None
             release = served_folder(bundle) if bundle else served_model(loaded, model)
             site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
             result["version"] = release.version
+            require_servable(release, site.serve, site.assets_path)
             return release, site
 
         if build:

@@ -14,13 +14,16 @@ from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
 from kcm.large import UpstreamConfig
+from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.loop.logs import log_url
 from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import prepare_environment, require_servable, stop
+from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import deploy, deployment_file
+from pipelines.serve.deploy.environment import prepare_environment
+from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
 from pipelines.tracking.config import CHAMPION
@@ -94,14 +97,14 @@ def loads(release: Release) -> str:
 
 @contextmanager
 def serving(release: Release, site: Site) -> Iterator[str]:
-    """The URL of the ready cascade, which runs within the block."""
+    """The URL of the ready cascade, which runs within the block; the release has passed `require_servable`."""
     prepare_environment(site.serve.num_replicas)
     with connected(site.cluster, site.cluster_folder):
         url = deploy(release, site.serve, site.assets_path)
         try:
             yield url
         finally:
-            stop()
+            end_serve()
 
 
 def write_deployment(file: Path, release: Release, site: Site) -> None:
@@ -133,5 +136,6 @@ def _require_shared_log(config: ServeConfig) -> None:
 
 def wait_for_interruption() -> None:
     """Return on Ctrl-C."""
+    freeze()  # or the end of this process would look through all that it has imported, for half a second
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

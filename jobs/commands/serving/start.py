@@ -1,6 +1,6 @@
 """Starts the local cluster of `kcm serve` and its proxy while the rest of the program is still being imported.
 
-Torch and MLflow take this process seconds, Ray takes seconds of other processes: none has to wait for the others.
+Imports take this process seconds, Ray takes seconds of other processes: neither has to wait for the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import prepare_environment, require_free_address, start_proxy
+from pipelines.serve.deploy.address import require_free_address
+from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.store.storage import Storage
 
 ResultT = TypeVar("ResultT")
@@ -35,13 +36,15 @@ def cluster_beside(
     """
     if start := _start_of(config, overrides):
         require_free_address(start.serve)
+        prepare_environment(start.serve.num_replicas)
     with ThreadPoolExecutor(max_workers=1) as beside:
         prepared = beside.submit(prepare)
         if start is None or not (bundle or start.storage).is_dir():
             yield prepared.result()
             return
-        prepare_environment(start.serve.num_replicas)
         with connected(start.cluster, start.folder):
+            from pipelines.serve.deploy.app import start_proxy  # Ray Serve, which `prepare` imports, too
+
             start_proxy(start.serve)
             yield prepared.result()
 

@@ -1,10 +1,7 @@
-"""Builds, starts and stops the served cascade."""
+"""Builds the served cascade, and starts it."""
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -21,13 +18,12 @@ from ray.serve.schema import LoggingConfig
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from pipelines._ray_private import end_serve, is_bind_failure
+from pipelines._ray_private import end_serve, is_bind_failure, start_serve, wait_for_proxies
 from pipelines.serve.cascade.encoder import EncoderReplica
 from pipelines.serve.cascade.large import Large, budget_store
 from pipelines.serve.config import ReplicaConfig, ServeConfig
-from pipelines.serve.deploy import client_headers
+from pipelines.serve.deploy.address import address_taken, url_of
 from pipelines.serve.deploy.door import Door
-from pipelines.serve.deploy.haproxy import haproxy_environment
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
 
@@ -154,39 +150,15 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
     return options | {"autoscaling_config": scaling}
 
 
-def prepare_environment(num_doors: int | None = None) -> None:
-    """Settings that a local cluster which serves reads when it starts; a person's own settings win.
-
-    Where it is known that there is one door, it stops at once: another that could take its requests over is not there.
-    """
-    settings = {
-        # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
-        "RAY_worker_niceness": "0",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": client_headers.IMPORT_PATH,
-        # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    }
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
-        settings |= haproxy_environment()
-    if num_doors == 1:
-        settings["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-
-
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
     """Run the application on the connected cluster and give its URL once it is ready.
 
     Raises KcmError when something else holds the port, or the application does not become ready in time.
     """
     start_proxy(config)
+    wait_for_proxy(config)
     serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
     return wait_until_ready(config, ready_timeout_s)
-
-
-def stop() -> None:
-    """Let requests in flight finish, and stop serving."""
-    end_serve()
 
 
 # Our own line per request, in requestlog.py, takes the place of the access log.
@@ -194,33 +166,26 @@ LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
 def start_proxy(config: ServeConfig) -> None:
-    """The cluster's proxy, HAProxy or Ray Serve's own, on loopback unless the config says otherwise."""
-    http_options = HTTPOptions(**http_settings(config))
+    """Start the cluster's proxy, HAProxy or Ray Serve's own, on loopback unless the config says otherwise.
+
+    It does not wait for it: an application can be deployed meanwhile.
+    """
+    start_serve(
+        proxy_location=proxy_location(config),
+        http_options=HTTPOptions(**http_settings(config)),
+        global_logging_config=LOGGING,
+    )
+
+
+def wait_for_proxy(config: ServeConfig, timeout_s: float = 60.0) -> None:
+    """Return once the proxy listens. Where something else holds the port, Serve ends and KcmError is raised."""
     try:
-        serve.start(proxy_location=proxy_location(config), http_options=http_options, logging_config=LOGGING)
+        wait_for_proxies(timeout_s)
     except RayError as error:
-        stop()
+        end_serve()
         if not is_bind_failure(error):
             raise
-        raise _taken(config) from None
-
-
-def require_free_address(config: ServeConfig) -> None:
-    """Raise KcmError where something else on this machine listens where the proxy is to: known before a start."""
-    family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not listen
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise _taken(config) from None
-
-
-def _taken(config: ServeConfig) -> KcmError:
-    return KcmError(
-        "the address is taken", where=f"{config.host}:{config.port}", mend="Choose another with --set serve.port=PORT"
-    )
+        raise address_taken(config) from None
 
 
 def proxy_location(config: ServeConfig) -> ProxyLocation:
@@ -234,16 +199,9 @@ def http_settings(config: ServeConfig) -> dict[str, Any]:
     return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
 
 
-def _reachable(host: str) -> str:
-    """An address to call a server at that listens on `host`."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
-    return f"[{host}]" if ":" in host else host
-
-
 def wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
     """The URL of the application, once it is ready; KcmError when it fails, or is not ready in time."""
-    url = f"http://{_reachable(config.host)}:{config.port}"
+    url = url_of(config)
     deadline = time.monotonic() + timeout_s
     while why := _not_ready(url):
         application = serve.status().applications.get(APP_NAME)

@@ -13,16 +13,15 @@ from ray.serve.schema import ServeDeploySchema
 
 from kcm.config import parse_config
 from kcm.errors import KcmError
-from pipelines._ray_private import serve_client, served_applications
+from pipelines._ray_private import end_serve, serve_client, served_applications
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     APP_NAME,
     LOGGING,
     http_settings,
     proxy_location,
-    require_servable,
     start_proxy,
-    stop,
+    wait_for_proxy,
     wait_until_ready,
 )
 from pipelines.serve.deploy.kubernetes import patch
@@ -70,17 +69,17 @@ def _deployments(config: ServeConfig) -> list[str]:
 def deploy(release: Release, config: ServeConfig, assets_dir: Path, *, ready_timeout_s: float = 120.0) -> str:
     """Run the cascade on the connected cluster, in the way that `serve deploy` does, and give its URL once it is ready.
 
-    Raises ArtefactError for a bundle that cannot be served, KcmError when something else holds the port or the
-    application does not become ready in time.
+    The release has passed `require_servable`. Raises KcmError when something else holds the port or the application
+    does not become ready in time.
     """
-    require_servable(release, config, assets_dir)
     start_proxy(config)
     try:
         file = deployment_file(release, config, assets_dir, checked=True)
         _client().deploy_apps(ServeDeploySchema.model_validate(file))
+        wait_for_proxy(config)
         return wait_until_ready(config, ready_timeout_s)
     except BaseException:
-        stop()
+        end_serve()
         raise
 
 

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from kcm.config import parse_config
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.heap import uncollected
 from pipelines.serve.release import Release
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Door:
         large: DeploymentHandle[Any],
         encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
-        replica_class = await asyncio.to_thread(self.replica_class)
+        with uncollected():
+            replica_class = await asyncio.to_thread(self.replica_class)
         self._replica = replica_class(config, assets_dir, large, encoder)
         await self._replica.open()
 

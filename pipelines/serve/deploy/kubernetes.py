@@ -7,9 +7,8 @@ so that somebody else's change in between is never overwritten.
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import yaml
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -17,6 +16,9 @@ from kcm.errors import ConfigError, KcmError
 from pipelines.serve.config import RayServiceConfig
 from pipelines.serve.deploy.resource import CONFIG, with_champion
 from pipelines.serve.release import Release
+
+if TYPE_CHECKING:
+    import httpx
 
 API = "apis/ray.io/v1"
 ATTEMPTS = 5
@@ -56,6 +58,8 @@ def _patch(client: httpx.Client, config: RayServiceConfig, release: Release) -> 
 
 
 def _call(client: httpx.Client, config: RayServiceConfig, method: str, body: dict[str, Any] | None = None) -> Any:
+    import httpx
+
     try:
         response = client.request(
             method,
@@ -81,6 +85,8 @@ def _call(client: httpx.Client, config: RayServiceConfig, method: str, body: dic
 
 
 def _client(config: RayServiceConfig) -> httpx.Client:
+    import httpx
+
     headers = {}
     try:
         if config.token_file is not None:

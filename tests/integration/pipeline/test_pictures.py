@@ -21,13 +21,14 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.content import Content
+from pipelines._ray_private import end_serve
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.config import ReplicaConfig
-from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.tracking.tracking import fetch_model
@@ -159,7 +160,7 @@ def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     apart = ReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
     serve = config.serve.model_copy(update={"port": port, "encoder": apart})
     yield start(build_app(Release(version="1", bundle=bundle), serve, config.assets_path), serve)
-    stop()
+    end_serve()
 
 
 def test_a_served_picture_gets_the_answer_of_the_cascade(url: str, bundle: Path, config: RunConfig) -> None:

@@ -15,11 +15,12 @@ import kcm
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.policy import Decision, Policy
 from kcm.config import parse_config
+from pipelines._ray_private import end_serve
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
@@ -92,7 +93,7 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
     (refused,) = cascade.predict([{"features": [1.0, 2.0, 3.0]}])
     assert refused.reason == f"the vector has 3 numbers instead of {DIM}"
 
-    stop()  # Ray Serve keeps the port that it was started with
+    end_serve()  # Ray Serve keeps the port that it was started with
     serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
     url = start(build_app(Release(version="vectors", bundle=folder), serve, tmp_path), serve)
     try:
@@ -101,7 +102,7 @@ def test_vectors_are_trained_on_predicted_loaded_and_served(tmp_path: Path) -> N
         short = httpx.post(f"{url}/v1/predict", json={"inputs": [{"features": [1.0, 2.0]}]}, timeout=60)
         text = httpx.post(f"{url}/v1/predict", json={"inputs": [{"text": "no vector"}]}, timeout=60)
     finally:
-        stop()
+        end_serve()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert (short.status_code, text.status_code) == (422, 422)

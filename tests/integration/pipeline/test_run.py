@@ -35,12 +35,13 @@ from kcm.components import components_of
 from kcm.config import load_config, parse_config
 from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
+from pipelines._ray_private import end_serve
 from pipelines.batch import encoding
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
-from pipelines.serve.deploy.app import build_app, start, stop
+from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
@@ -171,7 +172,7 @@ def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
     bundle = Path(result["artefacts"]["register"]) / "bundle"
     release = Release(version=str(result["mlflow"]["version"]), bundle=bundle)
     yield start(build_app(release, serve, config.assets_path), serve)
-    stop()
+    end_serve()
 
 
 def test_serving_gives_the_answers_that_were_measured(url: str, result: dict[str, Any], config: RunConfig) -> None:
@@ -302,14 +303,14 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
-    stop()  # Ray Serve keeps the port that it was started with, here for the tests above
+    end_serve()  # Ray Serve keeps the port that it was started with, here for the tests above
     serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
     url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
     try:
         body = {"inputs": [{"text": text} for text in texts]}
         served = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
     finally:
-        stop()
+        end_serve()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
 

@@ -21,10 +21,10 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import KcmError
 from kcm.inputs.content import Content
+from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
 from pipelines.loop.config import CanaryConfig
 from pipelines.loop.promotion.canary import roll_out
-from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import RunningService, change_release, current_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
@@ -71,7 +71,7 @@ def second(quick_bundle: Callable[..., Path]) -> Release:
 @pytest.fixture(scope="module")
 def url(config: RunConfig, first: Release) -> Iterator[str]:
     yield deploy(first, Site.of(config).serve, config.assets_path, ready_timeout_s=400)
-    stop()
+    end_serve()
 
 
 @pytest.fixture(scope="module")

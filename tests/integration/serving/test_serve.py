@@ -30,9 +30,10 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import Item, LargeAnswer
+from pipelines._ray_private import end_serve
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy, stop
+from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start, start_proxy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 
@@ -57,7 +58,7 @@ def config() -> ServeConfig:
 @pytest.fixture(scope="module", autouse=True)
 def stopped_afterwards() -> Iterator[None]:
     yield
-    stop()
+    end_serve()
 
 
 def post(url: str, texts: Sequence[str], **fields: Any) -> httpx.Response:

@@ -23,8 +23,8 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.content import Content
+from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
-from pipelines.serve.deploy.app import stop
 from pipelines.serve.deploy.deployment import change_release, deploy
 from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.log.decisions import DecisionLog
@@ -64,7 +64,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, quick_bundle: Callable[...,
 @pytest.fixture(scope="module")
 def url(config: RunConfig) -> Iterator[str]:
     yield deploy(served_model(config, None), Site.of(config).serve, config.assets_path, ready_timeout_s=400)
-    stop()
+    end_serve()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.serve.heap import freeze
+from pipelines.serve.heap import freeze, uncollected
 
 
 class Node:
@@ -32,3 +32,9 @@ def test_what_is_loaded_is_out_of_sight_and_what_is_made_later_is_not() -> None:
     later = weakref.ref(Node())
     gc.collect()
     assert later() is None
+
+
+def test_the_collector_pauses_within_the_block_alone() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()

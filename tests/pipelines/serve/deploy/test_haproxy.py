@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipelines.serve.deploy import app, client_headers
+from pipelines.serve.deploy import client_headers
+from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.deploy.haproxy import haproxy_environment
 from pipelines.serve.deploy.haproxy_config import hardened
 from tests.ray_private import haproxy_configuration, proxy_middlewares, timeout_headers
@@ -136,7 +137,7 @@ def test_a_person_s_own_settings_win(environment: dict[str, str], monkeypatch: p
     for name in environment:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
-    app.prepare_environment()
+    prepare_environment()
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
 
 
@@ -147,7 +148,7 @@ def test_one_door_stops_at_once_and_several_let_others_take_over(
     for name in environment:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    app.prepare_environment(num_doors)
+    prepare_environment(num_doors)
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] == seconds
 
 
