@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import nbformat
 import pytest
 from mkdocs.exceptions import PluginError
 
+from benchmarks.newcomer import intents
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
 from mkdocs_links import on_page_markdown
@@ -69,6 +72,20 @@ def test_the_table_of_units_is_what_the_outlook_says() -> None:
         for written, scope, num_tasks in zip(needed, ("global", "per_task", "per_task"), (1, 3, 10), strict=True):
             units = {str(task): 1 for task in range(num_tasks)}
             assert outlook(units, config, [scope]).needed == int(written.replace(",", ""))  # type: ignore[list-item]
+
+
+def test_the_table_of_the_tutorial_is_made_by_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    train = [[f"what of {number}, {label}", f"intent_{label:02}"] for label in range(25) for number in range(60)]
+    splits = {"train": train, "oos_train": [[f"who knows {number}", "oos"] for number in range(60)]}
+    (tmp_path / "data_full.json").write_text(json.dumps(splits))
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    with (tmp_path / "intents.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["text", "intent"]
+    assert [tuple(row) for row in rows] == intents(str(tmp_path / "data_full.json"))
 
 
 def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
