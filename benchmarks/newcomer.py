@@ -5,7 +5,8 @@
 
 The page is the script. Lines `$ COMMAND` of its console blocks are run one after the other; one that ends with ` &`
 goes on in the background, and counts as done when it has said that it answers. Python blocks are run as files. What a
-command says replaces what stands below it; what a Python block says, the text block that follows it.
+command says replaces what stands below it; what a Python block says, the text block that follows it. A block of kind
+`py` is not run: the one that makes the table reads a file of CLINC150's, and `intents` here does the same.
 
 CLINC150 comes from the hub, or from a file (data_full.json of its authors). With `--borrow` what the wheel depends on
 is taken from the Python that runs this script, and not installed.
@@ -215,12 +216,12 @@ def build_wheel(folder: Path) -> Path:
 
 
 def intents(clinc: str, num_labels: int = 20, rows_per_label: int = 50) -> list[Row]:
-    """Texts with their intents, drawn from the train rows of CLINC150, a file or the id of a data set on the hub."""
-    source = (
-        FilesSource(path=clinc)
-        if Path(clinc).exists()
-        else HubSource(id=clinc, subset="plus", label_column="intent", out_of_scope_label="oos")
-    )
+    """Texts with their intents, drawn from the train rows of CLINC150, a file or the id of a data set on the hub.
+
+    Rows out of scope are a label like the others.
+    """
+    file = Path(clinc).exists()
+    source = FilesSource(path=clinc) if file else HubSource(id=clinc, subset="plus", label_column="intent")
     texts: dict[str, list[str]] = {}
     for row in source.build(ROOT / "assets").records:
         if row.split == "train" and row.label is not None:

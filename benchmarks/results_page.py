@@ -142,7 +142,7 @@ def _loop() -> Iterator[str]:
     for number, (how, parts) in enumerate(_PARTS.items()):
         if number:
             yield ""
-        yield f"`python benchmarks/loop.py PART`, {how} ([certificates](certificates.md), [the loop](loop.md)):\n"
+        yield f"`python benchmarks/loop.py PART`, {how} ([certificates](traffic.md), [the loop](loop.md)):\n"
         rows = [
             [f"`{part}`", row["figure"], row["must"], row["found"]]
             for part in parts

@@ -1,4 +1,4 @@
-"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, and the same with `glossary`."""
+"""Pages of the docs that are made from the code: `python -m jobs.pages commands`, and with `glossary` or `python`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from jobs.cli import app
+from jobs.python_page import python_page
 from kcm.report.glossary import measures, words
 
 COMMANDS_HEAD = """# Commands
@@ -80,7 +81,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"commands": lambda: commands_reference(app), "glossary": glossary_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "commands": lambda: commands_reference(app),
+    "glossary": glossary_page,
+    "python": python_page,
+}
 
 if __name__ == "__main__":
     print(PAGES[sys.argv[1]](), end="")

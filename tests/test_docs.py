@@ -1,20 +1,29 @@
-"""What docs/python.md and the examples say is what happens."""
+"""What the pages and the examples say is what happens, and the site shows all of it."""
 
 from __future__ import annotations
 
+import csv
 import doctest
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import nbformat
 import pytest
+from mkdocs.exceptions import PluginError
 
+from benchmarks.newcomer import intents
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import outlook
+from mkdocs_links import on_page_markdown
 from pipelines.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion
@@ -65,6 +74,20 @@ def test_the_table_of_units_is_what_the_outlook_says() -> None:
             assert outlook(units, config, [scope]).needed == int(written.replace(",", ""))  # type: ignore[list-item]
 
 
+def test_the_table_of_the_tutorial_is_made_by_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    train = [[f"what of {number}, {label}", f"intent_{label:02}"] for label in range(25) for number in range(60)]
+    splits = {"train": train, "oos_train": [[f"who knows {number}", "oos"] for number in range(60)]}
+    (tmp_path / "data_full.json").write_text(json.dumps(splits))
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    with (tmp_path / "intents.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["text", "intent"]
+    assert [tuple(row) for row in rows] == intents(str(tmp_path / "data_full.json"))
+
+
 def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "results_page.py")], capture_output=True, text=True, check=True
@@ -98,9 +121,71 @@ def test_a_notebook_is_kept_with_what_it_shows_and_without_errors(name: str) -> 
     assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs)
 
 
-def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:
-    """`strict` makes an error of every broken link and anchor."""
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+class _Links(HTMLParser):
+    """What a page links to and shows, and the anchors that it has."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.anchors |= {value for name, value in attrs if name == "id" and value}
+        self.targets += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; `strict` makes an error of every link and anchor that mkdocs misses."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
     built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert built.returncode == 0, built.stderr
-    assert (tmp_path / "loop" / "index.html").is_file()
+    return folder
+
+
+def test_no_link_of_the_site_is_dead(site: Path) -> None:
+    pages = {page: _Links(page) for page in site.rglob("*.html")}
+    assert len(pages) > 30
+    dead = []
+    for page, links in pages.items():
+        for target in links.targets:
+            address = urlsplit(target)
+            if address.scheme or address.netloc:
+                continue
+            start = site if address.path.startswith("/") else page.parent
+            file = (start / unquote(address.path).lstrip("/")).resolve() if address.path else page
+            file = file / "index.html" if file.is_dir() else file
+            anchor = unquote(address.fragment)
+            known = not anchor or file not in pages or anchor in pages[file].anchors
+            if not (file.is_relative_to(site) and file.is_file() and known):
+                dead.append(f"{page.relative_to(site)}: {target}")
+    assert dead == []
+
+
+def test_the_site_shows_the_files_that_its_pages_include(site: Path) -> None:
+    page = (site / "extending" / "index.html").read_text(encoding="utf-8")
+    shown = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", page)))
+    extension = EXAMPLES / "extension"
+    files = [*(extension / "kcm_extension").glob("[!_]*.py"), extension / "pyproject.toml"]
+    assert len(files) == 6
+    for file in files:
+        assert re.sub(r"\s+", " ", file.read_text(encoding="utf-8")).strip() in shown, file.name
+    for each in site.rglob("*.html"):
+        assert not re.search(r"-+8 ?&lt; ?-+", re.sub(r"<[^>]+>", "", each.read_text(encoding="utf-8"))), each
+
+
+def test_a_link_to_a_file_of_the_repository_leads_to_its_address_or_shows_its_path() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_path="gates.md"))
+    given = "[own_data.yaml](../jobs/configs/own_data.yaml), [the loop](loop.md)"
+    config = SimpleNamespace(docs_dir=str(ROOT / "docs"), repo_url="")
+    assert on_page_markdown(given, page=page, config=config, files=None) == (
+        "`jobs/configs/own_data.yaml`, [the loop](loop.md)"
+    )
+    config.repo_url = "https://example.org/kcm/"
+    assert on_page_markdown(given, page=page, config=config, files=None) == (
+        "[own_data.yaml](https://example.org/kcm/blob/main/jobs/configs/own_data.yaml), [the loop](loop.md)"
+    )
+    with pytest.raises(PluginError, match="which does not exist"):
+        on_page_markdown("[gone](../jobs/gone.yaml)", page=page, config=config, files=None)

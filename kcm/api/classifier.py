@@ -64,10 +64,10 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     --------
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = KANClassifier().partial_fit(X[:100], y[:100])   # two of the three classes
+    >>> classifier = KANClassifier().partial_fit(X[:100], y[:100])  # two of the three classes
     >>> classifier.classes_.tolist()
     [0, 1]
-    >>> classifier.partial_fit(X[100:], y[100:]).classes_.tolist()   # and the third
+    >>> classifier.partial_fit(X[100:], y[100:]).classes_.tolist()  # and the third
     [0, 1, 2]
     >>> round(classifier.score(X, y), 2)
     0.97

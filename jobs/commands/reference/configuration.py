@@ -29,21 +29,25 @@ def configuration_reference(model: type[BaseModel]) -> str:
 
 
 def _section(model: type[BaseModel], path: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    fields = model.model_fields.items()
     yield f"## {f'`{path}`' if path else 'The run'}{_variant(model)}\n"
     yield f"{_prose(model)}\n"
-    yield "| key | type | default | meaning |\n|---|---|---|---|"
-    for name, field in fields:
-        tag = _tag(model, name, field)
-        kind, default = (f"`{tag}`", f"`{tag}`") if tag else (_type(field), _default(field))
-        cells = (f"`{name}`", kind, default, "Chooses this form of the section." if tag else _meaning(field))
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield from table_of_keys(model)
     yield ""
-    for name, field in fields:
+    for name, field in model.model_fields.items():
         for part in _models(field.annotation):
             family = part.family.name if issubclass(part, Component) else ""
             if family not in above:  # the forms of a component within one of its family are those above
                 yield from _section(part, f"{path}.{name}" if path else name, above | {family} - {""})
+
+
+def table_of_keys(model: type[BaseModel]) -> Iterator[str]:
+    """A row for each field of a model."""
+    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    for name, field in model.model_fields.items():
+        tag = _tag(model, name, field)
+        kind, default = (f"`{tag}`", f"`{tag}`") if tag else (_type(field), _default(field))
+        cells = (f"`{name}`", kind, default, "Chooses this form of the section." if tag else _meaning(field))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _variant(model: type[BaseModel]) -> str:

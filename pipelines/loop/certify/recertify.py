@@ -1,4 +1,4 @@
-"""Certifying a challenger on the certify decisions of a window of the log (docs/certificates.md).
+"""Certifying a challenger on the certify decisions of a window of the log (docs/traffic.md).
 
 Whatever would void the promise is refused before a figure is computed: decisions without version or probability, a
 share of 0, too many decisions missing, units that trained anything, another large model, a window that reaches back

@@ -1,0 +1,35 @@
+"""A hook of mkdocs: links from docs/ to other files of the repository, which are not on the site.
+
+A code host shows `[own_data.yaml](../jobs/configs/own_data.yaml)` as it stands. On the site it becomes a link to
+`repo_url` of mkdocs.yml, or the file's path where there is no `repo_url`. A file that does not exist ends the build.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+
+BRANCH = "main"
+_LINK = re.compile(r"\[(?P<text>[^]\[]+)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """The page with its links out of `docs_dir` rewritten."""
+    docs = Path(config.docs_dir)
+
+    def rewritten(link: re.Match[str]) -> str:
+        file = Path(os.path.normpath((docs / page.file.src_path).parent / link["target"]))
+        if file.is_relative_to(docs):
+            return link[0]
+        if not file.exists():
+            raise PluginError(f"{page.file.src_path} links to {link['target']}, which does not exist")
+        path = file.relative_to(docs.parent).as_posix()
+        if not config.repo_url:
+            return f"`{path}`"
+        return f"[{link['text']}]({config.repo_url.rstrip('/')}/blob/{BRANCH}/{path})"
+
+    return _LINK.sub(rewritten, markdown)
