@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
+from kcm.paths import LocalPath
 
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
@@ -43,7 +44,7 @@ class RecordedConfig(LargeConfig):
     is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
-    path: str = Field(description="CSV or Parquet file with the answers.")
+    path: Annotated[str, LocalPath] = Field(description="CSV or Parquet file with the answers.")
     id_column: str = Field(default="id", description="Column with the id of the item.")
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
 
