@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
+    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as `kcm init TABLE` writes.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
@@ -26,6 +26,14 @@ Overrides = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
 ]
+BundleFolder = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="The bundle in this folder.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."
+    ),
+]
+AssetsPath = Annotated[Path, typer.Option(envvar="KCM_ASSETS", metavar="DIR", help="Where the assets lie.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 _METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names

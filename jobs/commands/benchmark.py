@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import AssetsPath, Debug, JsonFile
 
 DEFAULT_SETTINGS = Path(__file__).parents[1] / "configs" / "benchmark" / "default.yaml"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -78,7 +78,7 @@ def continual(
     storage: Annotated[
         Path, typer.Option(metavar="DIR", help="Keeps features and finished cells, from which a run resumes.")
     ] = Path("storage/benchmark"),
-    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -125,7 +125,7 @@ def continual(
 def retrieval(
     config: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG", help="A run's YAML file over pairs, such as jobs/configs/image_text.yaml."),
+        typer.Argument(metavar="CONFIG", help="A run's YAML file over pairs: see docs/vision_language.md."),
     ],
     overrides: Annotated[
         list[str] | None,

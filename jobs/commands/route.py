@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, options_of
+from jobs.options import AssetsPath, Debug, JsonFile, options_of
 from kcm.errors import KcmError
 from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
 
@@ -29,7 +29,6 @@ Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Encoder of the texts, or none; default: MiniLM where `kcm assets` put it."),
 ]
-AssetsPath = Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")]
 RouterFolder = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import AssetsPath, Debug, JsonFile
 
 
 def init(
@@ -53,7 +53,7 @@ def assets(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
-    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
