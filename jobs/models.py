@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs.options import named_model
 from kcm.api.sources import folder_of
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
@@ -41,8 +42,5 @@ def bundle_of(source: str | None, bundle: Path | None, model: str | None, config
 
     The registry is that of `config`, where there is one. Raises KcmError where none or several are named.
     """
-    named = [str(each) for each in (source, bundle, model) if each]
-    if len(named) != 1:
-        what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
-        raise KcmError(what, mend="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
-    return served_model(config, model).bundle if model else folder_of(named[0])
+    named = named_model(source, bundle, model)
+    return served_model(config, model).bundle if model else folder_of(named)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 
 from kcm.config import Config
+from kcm.errors import KcmError
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -51,9 +52,26 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     return parse_config(RunConfig, values, where=str(config))
 
 
+def named_model(source: str | None, bundle: Path | None, model: str | None) -> str:
+    """What a command's argument, --bundle or --model names. Raises KcmError where that is nothing, or several."""
+    named = [str(each) for each in (source, bundle, model) if each]
+    if len(named) == 1:
+        return named[0]
+    what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
+    raise KcmError(what, mend="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
+
+
+def is_watched() -> bool:
+    """Whether a person at a terminal sees what is written to stderr."""
+    return sys.stderr.isatty()
+
+
 def announce(what: str) -> None:
-    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
-    if sys.stderr.isatty():
+    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone.
+
+    A command calls it before it imports what takes the seconds.
+    """
+    if is_watched():
         typer.echo(what, err=True)
 
 

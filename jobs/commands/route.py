@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import AssetsPath, Debug, JsonFile, options_of
+from jobs.options import AssetsPath, Debug, JsonFile, announce, options_of
 from kcm.errors import KcmError
 from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
 
@@ -66,6 +66,7 @@ def evaluate(
     better. Any split column is ignored.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}, and loading an encoder")
         from jobs.views.route import evaluation_view, progress_bars
         from jobs.views.table import result_console
         from kcm.config import parse_config
@@ -107,6 +108,7 @@ def fit(
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}, and loading an encoder")
         from jobs.views.route import progress_bars
         from kcm.routing.frame import RoutingFrame
 
@@ -135,6 +137,7 @@ def search(
     Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         from jobs.views.route import search_view
         from jobs.views.table import result_console
         from kcm.routing.frame import RoutingFrame
@@ -183,6 +186,7 @@ def certify(
     --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         from jobs.views.route import certificate_view
         from jobs.views.table import result_console
         from kcm.config import parse_config
@@ -217,6 +221,7 @@ def report(
     With the options of an earlier `certify` it is the same look at the same rows, and spends nothing more.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         import platform
 
         from kcm.config import parse_config
@@ -265,6 +270,7 @@ def replay(
     is against the large model alone. Rows that had no chance of an answer are refused.
     """
     with reported(json, debug) as result:
+        announce(f"reading {log}")
         from jobs.views.route import replay_view
         from jobs.views.table import result_console
         from kcm.routing.logged import ReplayFrame

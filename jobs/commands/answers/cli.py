@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import AssetsPath, BundleFolder, Debug, JsonFile, ModelName, Overrides, announce, load
+from jobs.options import AssetsPath, BundleFolder, Debug, JsonFile, ModelName, Overrides, announce, load, named_model
 from kcm.errors import KcmError
 
 BundleSource = Annotated[
@@ -70,7 +70,7 @@ def predict(
             source, file = None, Path(source)
         if file is None:
             raise KcmError("FILE is missing", mend="Give the rows to answer")
-        announce(f"loading what answers {file}: {bundle or model or source}")
+        announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
         from jobs.commands.serving.serving import Site
         from jobs.models import bundle_of
@@ -122,7 +122,7 @@ def explain(
 ) -> None:
     """Draw what a bundle's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
-        announce(f"loading {bundle or model or source} and its encoder")
+        announce(f"loading {named_model(source, bundle, model)} and its encoder")
         from jobs.commands.answers.explain import Explainer, inputs, write_explanations
         from jobs.models import bundle_of
         from jobs.views.explain import explanation_view

@@ -72,6 +72,7 @@ def submit(
 ) -> None:
     """Run STAGE of CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
     with reported(json, debug) as result:
+        announce(f"reading {config}, and looking for the cluster at {address}")
         from jobs.commands.runs.submit import submit as submit_job
 
         if stage not in ("run", *STAGES):
