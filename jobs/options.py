@@ -66,6 +66,11 @@ def is_watched() -> bool:
     return sys.stderr.isatty()
 
 
+def is_asked() -> bool:
+    """Whether a person at a terminal can answer a question."""
+    return sys.stdin.isatty() and is_watched()
+
+
 def announce(what: str) -> None:
     """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone.
 

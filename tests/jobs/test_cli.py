@@ -29,11 +29,17 @@ def kcm(*words: str) -> Result:
 class FakeRun:
     """Stands in for the pipeline: keeps what it was asked for."""
 
+    in_vain = False  # whether the rows can certify nothing
+
     def __init__(self, result: dict[str, Any] | Exception) -> None:
         self.result = result
 
-    def __call__(self, config: Any, until: str | None = None, promote: bool | None = None) -> dict[str, Any]:
+    def __call__(
+        self, config: Any, until: str | None = None, reporter: Any = None, promote: bool | None = None
+    ) -> dict[str, Any]:
         self.config, self.until, self.promote = config, until, promote
+        if self.in_vain:
+            reporter.in_vain()
         if isinstance(self.result, Exception):
             raise self.result
         return dict(self.result)
@@ -178,6 +184,34 @@ def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monk
     shown = kcm("run", REVIEWS)
     assert (shown.exit_code, fake_run.until) == (0, None)
     assert shown.stdout.splitlines() == ["THE TABLE", path]
+
+
+@pytest.mark.parametrize(
+    ("words", "at_a_terminal", "typed", "code"),
+    [
+        ([], True, "y\n", 0),
+        ([], True, "n\n", 130),
+        ([], True, "\n", 130),
+        ([], True, "", 130),
+        (["--yes"], True, "", 0),
+        ([], False, "", 0),
+    ],
+)
+def test_a_person_is_asked_before_a_run_in_vain(
+    words: list[str],
+    at_a_terminal: bool,
+    typed: str,
+    code: int,
+    fake_run: FakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.commands.runs.cli.is_asked", lambda: at_a_terminal)
+    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
+    fake_run.in_vain, fake_run.result = True, {"result_path": "result.json"}
+    shown = CliRunner().invoke(app, ["run", REVIEWS, *words], input=typed)
+    assert shown.exit_code == code
+    assert ("go on? [y/N]" in shown.stderr) == (at_a_terminal and not words)
+    assert ("stopped before anything was paid" in shown.stderr) == (code != 0)
 
 
 def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
