@@ -30,7 +30,8 @@ from rich.console import Console
 from steps import answer, seconds, train_step
 from torch import nn
 
-from jobs.commands.serving.serving import Site, served_model, serving
+from jobs.commands.serving.serving import Site, serving
+from jobs.models import served_model
 from kcm.config import load_config
 from kcm.encoders import TextEncoderConfig
 from kcm.inputs.content import contents

@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from jobs.commands.serving.serving import Site, served_model
+from jobs.commands.serving.serving import Site
+from jobs.models import served_model
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Input
 from kcm.config import load_config

@@ -15,8 +15,8 @@ import typer
 
 from jobs.commands.loop.promotion import promote, rollback
 from jobs.commands.loop.turns import approve, update
-from jobs.commands.serving.serving import served_model
 from jobs.exit import reported
+from jobs.models import served_model
 from jobs.options import Debug, JsonFile
 from jobs.views.loop import outcome
 from kcm.api.cascade import load_cascade

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 
 from kcm.config import Config
+from kcm.errors import KcmError
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as jobs/configs/reviews.yaml.")
+    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as `kcm init TABLE` writes.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
@@ -26,6 +27,14 @@ Overrides = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result, or the error, as JSON.")
 ]
+BundleFolder = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="The bundle in this folder.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."
+    ),
+]
+AssetsPath = Annotated[Path, typer.Option(envvar="KCM_ASSETS", metavar="DIR", help="Where the assets lie.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 _METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names
@@ -43,9 +52,31 @@ def load(config: Path, overrides: list[str] | None) -> RunConfig:
     return parse_config(RunConfig, values, where=str(config))
 
 
+def named_model(source: str | None, bundle: Path | None, model: str | None) -> str:
+    """What a command's argument, --bundle or --model names. Raises KcmError where that is nothing, or several."""
+    named = [str(each) for each in (source, bundle, model) if each]
+    if len(named) == 1:
+        return named[0]
+    what = f"{' and '.join(named)} name {len(named)} models" if named else "no model is named"
+    raise KcmError(what, mend="Give one of BUNDLE, --bundle DIR and --model NAME@ALIAS")
+
+
+def is_watched() -> bool:
+    """Whether a person at a terminal sees what is written to stderr."""
+    return sys.stderr.isatty()
+
+
+def is_asked() -> bool:
+    """Whether a person at a terminal can answer a question."""
+    return sys.stdin.isatty() and is_watched()
+
+
 def announce(what: str) -> None:
-    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone."""
-    if sys.stderr.isatty():
+    """Print what takes the next seconds, on a terminal; elsewhere stderr holds progress and errors alone.
+
+    A command calls it before it imports what takes the seconds.
+    """
+    if is_watched():
         typer.echo(what, err=True)
 
 

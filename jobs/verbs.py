@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jobs.commands.serving.serving import Site, served_folder, served_model, serving
+from jobs.commands.serving.serving import Site, serving
+from jobs.models import served_folder, served_model
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
@@ -52,15 +53,11 @@ def serve(
     """
     if bundle and model:
         raise ConfigError("bundle and model name two models", mend="Give one of them")
-    if config is None and bundle is None:
-        raise ConfigError("a configuration is missing", mend="Only a bundle can do without it")
+    if config is None and bundle is None and model is None:
+        raise ConfigError("a configuration is missing", mend="Only a bundle or a model can do without it")
     loaded = None if config is None else _config(config, overrides)
-    if bundle:
-        release = served_folder(Path(bundle))
-    else:
-        assert loaded is not None
-        release = served_model(loaded, model)
-    site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
+    release = served_folder(Path(bundle)) if bundle else served_model(loaded, model)
+    site = Site.of(loaded) if loaded else Site().with_feedback_in(Path(bundle).parent if bundle else Path())
     require_servable(release, site.serve, site.assets_path)
     with serving(release, site) as url:
         yield url

@@ -92,9 +92,7 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise ConfigError(
-            "no such configuration file", where=str(path), mend="See jobs/configs/ for examples"
-        ) from None
+        raise ConfigError("no such configuration file", where=str(path), mend="`kcm init TABLE` writes one") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(values, dict):

@@ -47,8 +47,8 @@ class RunConfig(ServedRun):
     network: NetworkConfig = NetworkConfig()
     learner: LearnerConfig = Field(
         ReplayConfig(),
-        description="Named none, replay with asymmetric cross-entropy under SGD over LDA: what is not set of `network`,"
-        " `learner` and `train` is then as in jobs/configs/own_data.yaml.",
+        description="Named none, replay with asymmetric cross-entropy under SGD over LDA, with `network` and `train`"
+        " to suit it where these are not set: see docs/continual.md.",
     )
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()

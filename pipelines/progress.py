@@ -69,10 +69,13 @@ class Bar:
 
 
 class Reporter:
-    """Output of the stages on the terminal."""
+    """Output of the stages on the terminal.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    `in_vain` is called before anything is paid for a cascade that could keep nothing, and may raise to end the run.
+    """
+
+    def __init__(self, console: Console | None = None, in_vain: Callable[[], None] = lambda: None) -> None:
+        self.console, self.in_vain = console or Console(stderr=True), in_vain
 
     @contextmanager
     def bar(self, name: str, unit: str) -> Iterator[Bar]:

@@ -25,10 +25,13 @@ _IN_STORAGE = Path("storage") / "mlflow.db"  # where runs are recorded unless th
 def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
     """The version NAME/NUMBER that NAME@ALIAS or NAME/NUMBER means, and its bundle, downloaded once below `root`.
 
+    The scheme models:/ may precede either.
+
     The copy is named after the registry and the bundle's digest: numbers begin at 1 again where a registry is made
     anew. Raises KcmError where there is no such version, ArtefactError for a bundle that is not the one that was
     registered.
     """
+    model = model.removeprefix(SCHEME)
     version, registered = _aliased(uri, model) or _registered(uri, model)
     key = hashlib.sha256(f"{uri}\0{registered}".encode()).hexdigest()[:16]
     folder = root / version / key
@@ -57,7 +60,12 @@ def fetch(source: str) -> Path:
     model = source.removeprefix(SCHEME)
     if model == source or not model:
         raise KcmError(f"not a registered model: {source!r}", mend="Write models:/NAME@ALIAS or models:/NAME/VERSION")
-    return fetch_verified(_registry(), model, _cache())[1]
+    return fetch_registered(model)[1]
+
+
+def fetch_registered(model: str) -> tuple[str, Path]:
+    """As `fetch_verified`, in the registry and the cache of `fetch`."""
+    return fetch_verified(_registry(), model, _cache())
 
 
 def _registry() -> str:
@@ -101,16 +109,19 @@ def _resolved(uri: str, model: str) -> ModelVersion:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    name, at, alias = model.partition("@")
     database = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not database.exists():  # which a client would create
+        mend = "Start `kcm run` first, or name the registry of other runs by `tracking.uri` or MLFLOW_TRACKING_URI"
+        raise KcmError(
+            f"no registered model {model!r}: no runs are recorded here", where=str(database.parent), mend=mend
+        )
+    name, at, alias = model.partition("@")
     try:
-        if uri.startswith(SQLITE) and not database.exists():  # which a client would create
-            raise MlflowException("no runs are recorded here")
         client = MlflowClient(uri)
         if at:
             return client.get_model_version_by_alias(name, alias)
         name, _, number = model.rpartition("/")
         return client.get_model_version(name, number)
     except MlflowException as error:
-        mend = "Register one by `kcm run`, or name one by --model or --bundle"
+        mend = "Register one by `kcm run`, or name one that is registered"
         raise KcmError(f"no registered model {model!r}", where=uri, mend=mend) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from kcm.assets import default_assets
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import LargeConfig
@@ -44,7 +45,10 @@ class ServedRun(Config):
         description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
         "gs://BUCKET/PREFIX, which needs `tracking.uri` and `serve.feedback.url`.",
     )
-    assets_path: Path = Field(Path("assets"), description="Models and data that `kcm assets` fetched.")
+    assets_path: Path = Field(
+        Path("assets"),
+        description="Models and data that `kcm assets` fetched; KCM_ASSETS says where, unless it is given.",
+    )
     large: LargeConfig
     costs: CostsConfig = CostsConfig()
     serve: ServeConfig = ServeConfig()
@@ -58,6 +62,12 @@ class ServedRun(Config):
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if key in cls.model_fields or key not in TRAINED_BY}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _assets(cls, values: Any) -> Any:
+        """A path that is not given is the environment's."""
+        return {"assets_path": default_assets()} | values if isinstance(values, dict) else values
 
     @field_validator("storage_path", mode="before")
     @classmethod

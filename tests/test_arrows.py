@@ -241,7 +241,7 @@ def test_building_an_application_and_asking_a_large_model_take_no_torch() -> Non
 
 def test_kcm_serve_takes_nothing_that_only_its_replicas_or_a_run_need() -> None:
     """A person waits for it. MLflow is asked only where its answer does not lie in a file at hand."""
-    modules = ("jobs.cli", "jobs.commands.serving.start", "jobs.commands.serving.serving", "pipelines.served_run")
+    modules = ("jobs.cli", "jobs.commands.serving.start", "jobs.commands.serving.serving", "jobs.models")
     _take_none_of({"torch", "mlflow", "transformers", "datasets", "sqlalchemy", "scipy"}, modules)
 
 

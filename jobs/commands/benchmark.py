@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import AssetsPath, Debug, JsonFile, announce
 
 DEFAULT_SETTINGS = Path(__file__).parents[1] / "configs" / "benchmark" / "default.yaml"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -78,12 +78,13 @@ def continual(
     storage: Annotated[
         Path, typer.Option(metavar="DIR", help="Keeps features and finished cells, from which a run resumes.")
     ] = Path("storage/benchmark"),
-    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Learn the tasks of a table one after the other, by every network and learner, and compare what is left."""
     with reported(json, debug) as result:
+        announce(f"reading {data}, and loading {encoder}")
         from jobs.views.benchmark import ProgressBars, study_view
         from jobs.views.table import result_console
         from kcm.config import parse_config
@@ -125,7 +126,7 @@ def continual(
 def retrieval(
     config: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG", help="A run's YAML file over pairs, such as jobs/configs/image_text.yaml."),
+        typer.Argument(metavar="CONFIG", help="A run's YAML file over pairs: see docs/vision_language.md."),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -139,6 +140,7 @@ def retrieval(
 ) -> None:
     """Search captions by pictures and pictures by captions: R@1, R@5 and R@10 of small, large and cascade."""
     with reported(json, debug) as result:
+        announce(f"reading {config}, and starting Ray")
         from jobs.views.retrieval import retrieval_view
         from jobs.views.table import result_console
         from kcm.config import load_config, parse_config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ app = typer.Typer(
 def stats(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """Count decisions by version and route, audits, labels, and the bytes that are kept of inputs."""
     with reported(json, debug) as result:
+        announce(f"reading the log of {config}")
         from jobs.views.log import stats_view
         from jobs.views.table import result_console
         from pipelines.serve.log.reading.stats import log_stats
@@ -57,6 +58,7 @@ def export(
 ) -> None:
     """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
     with reported(json, debug) as result:
+        announce(f"reading the log of {config}")
         from pipelines.serve.log.reading.export import export as write_log
         from pipelines.serve.log.reading.window import LogReader
 
@@ -84,6 +86,7 @@ def forget(
     Their units leave the memory of the model with the next `kcm update`; the result says who still holds them.
     """
     with reported(json, debug) as result:
+        announce(f"reading the log of {config}")
         from pipelines.serve.log.forgetting import forget_caller, forget_request
 
         if (caller is None) == (request is None):
@@ -113,6 +116,7 @@ def purge(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None
     They can be served, but no update goes on from them.
     """
     with reported(json, debug) as result:
+        announce(f"reading the log of {config}")
         from kcm.config import load_config
         from pipelines.config import RunConfig
         from pipelines.loop.purging import purge as purge_artefacts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, options_of
+from jobs.options import AssetsPath, Debug, JsonFile, announce, options_of
 from kcm.errors import KcmError
 from kcm.routing.config import ReplayColumns, RequestConfig, RouteColumns, RouteGateChoice
 
@@ -29,7 +29,6 @@ Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Encoder of the texts, or none; default: MiniLM where `kcm assets` put it."),
 ]
-AssetsPath = Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")]
 RouterFolder = Annotated[
     Path | None,
     typer.Option(
@@ -67,6 +66,7 @@ def evaluate(
     better. Any split column is ignored.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}, and loading an encoder")
         from jobs.views.route import evaluation_view, progress_bars
         from jobs.views.table import result_console
         from kcm.config import parse_config
@@ -108,6 +108,7 @@ def fit(
     Rows it was fitted on keep their out-of-fold scores, so that `search` may use them; they may not certify.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}, and loading an encoder")
         from jobs.views.route import progress_bars
         from kcm.routing.frame import RoutingFrame
 
@@ -136,6 +137,7 @@ def search(
     Rows are scored by --confidence, --score or --router. Without a split column 40% of the rows are validate rows.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         from jobs.views.route import search_view
         from jobs.views.table import result_console
         from kcm.routing.frame import RoutingFrame
@@ -184,6 +186,7 @@ def certify(
     --max-call-rate cannot be kept. Without a split column, rows are drawn: 40% validate, 40% certify, 20% test.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         from jobs.views.route import certificate_view
         from jobs.views.table import result_console
         from kcm.config import parse_config
@@ -218,6 +221,7 @@ def report(
     With the options of an earlier `certify` it is the same look at the same rows, and spends nothing more.
     """
     with reported(json, debug) as result:
+        announce(f"reading {table}")
         import platform
 
         from kcm.config import parse_config
@@ -266,6 +270,7 @@ def replay(
     is against the large model alone. Rows that had no chance of an answer are refused.
     """
     with reported(json, debug) as result:
+        announce(f"reading {log}")
         from jobs.views.route import replay_view
         from jobs.views.table import result_console
         from kcm.routing.logged import ReplayFrame

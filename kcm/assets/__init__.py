@@ -1,6 +1,6 @@
 """From the name of a model to a folder whose files are verified: a local folder, a fetched asset, or the hub."""
 
 from kcm.assets.manifest import is_intact
-from kcm.assets.resolve import resolve
+from kcm.assets.resolve import default_assets, resolve
 
-__all__ = ["is_intact", "resolve"]
+__all__ = ["default_assets", "is_intact", "resolve"]

@@ -13,6 +13,11 @@ from kcm.errors import AssetError
 _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
+def default_assets() -> Path:
+    """Where assets lie unless told otherwise: where KCM_ASSETS says, else in `assets` here."""
+    return Path(os.environ.get("KCM_ASSETS") or "assets")
+
+
 def resolve(
     model: str,
     assets_dir: Path,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, PROBE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
+from kcm.paths import LocalPath
 
 _PREPROCESSOR = "preprocessor_config.json"
 _PIXELS = "pixels"
@@ -37,7 +38,7 @@ class ImageEncoderConfig(NetworkConfig):
 
     reads: ClassVar[frozenset[Part]] = IMAGE
 
-    model: str = Field(description="Id of the model on the hub, an asset, or a local folder.")
+    model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, an asset, or a local folder.")
     side: int | None = Field(
         default=None, ge=8, le=1024, description="Pixels of a side that the model is shown; null: its own resolution."
     )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,6 +24,7 @@ from kcm.encoders.runtime.network import Network, OnnxNetwork, TorchNetwork
 from kcm.encoders.tokens import FastTokens, Tokenizer, runs, tokens_of
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part, contents
+from kcm.paths import LocalPath
 
 if TYPE_CHECKING:  # an exported network needs no torch
     from kcm.encoders.text_network import TextNetwork
@@ -56,7 +57,7 @@ class TextEncoderConfig(NetworkConfig):
     added: ClassVar[frozenset[str]] = NetworkConfig.added | {"prompt", "truncate_dim"}
     reads: ClassVar[frozenset[Part]] = TEXT
 
-    model: str = Field(description="Id of the model on the hub, or a local folder.")
+    model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
     pooling: Literal["auto", "mean", "cls"] = Field(
         default="auto",
         description="auto: what the model's folder says, as sentence-transformers reads it (pooling, dense layers, "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.paths import LocalPath
 from kcm.tasks.readers.reviews import ReviewsSource
 from kcm.tasks.sampling import LongTailConfig
 from kcm.tasks.scenarios import Scenario, TaskOrder
@@ -21,7 +22,7 @@ class TasksConfig(Config):
     source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
     scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")
     num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are shared out equally.")
-    mapping: str | None = Field(
+    mapping: Annotated[str | None, LocalPath] = Field(
         default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
     )
     order: TaskOrder = Field(

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certify.certificate import CertificateConfig
+from kcm.certify.outlook import outlook
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError
 from kcm.large import LargeConfig
@@ -137,6 +138,8 @@ class Tasks(Stage):
         for line in lines:
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
+        if not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
+            context.reporter.in_vain()
         if not self.large.is_recorded:
             return
         table = self.large.identity(artefact.names.answers, context.assets_path)

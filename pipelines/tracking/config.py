@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.redact import PlainUrl
@@ -24,6 +24,14 @@ class TrackingConfig(Config):
     )
     experiment: str = Field("kcm", min_length=1, description="MLflow experiment.")
     model_name: str | None = Field(None, description="Registered model; the run's name without one.")
+
+    @field_validator("uri")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        """Jobs and workers work in folders of their own, so no path may be relative."""
+        if value is None or not value.startswith(SQLITE):
+            return value
+        return f"{SQLITE}{Path(value.removeprefix(SQLITE)).absolute()}"
 
     def uri_in(self, storage_path: Path) -> str:
         """The tracking URI of runs that keep their artefacts in `storage_path`."""

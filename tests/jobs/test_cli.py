@@ -16,6 +16,7 @@ from jobs.assets import ASSETS
 from jobs.cli import app, main
 from jobs.commands.runs.cli import STAGES
 from kcm.errors import DataError
+from pipelines.config import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 REVIEWS = str(CONFIGS / "reviews.yaml")
@@ -28,11 +29,17 @@ def kcm(*words: str) -> Result:
 class FakeRun:
     """Stands in for the pipeline: keeps what it was asked for."""
 
+    in_vain = False  # whether the rows can certify nothing
+
     def __init__(self, result: dict[str, Any] | Exception) -> None:
         self.result = result
 
-    def __call__(self, config: Any, until: str | None = None, promote: bool | None = None) -> dict[str, Any]:
+    def __call__(
+        self, config: Any, until: str | None = None, reporter: Any = None, promote: bool | None = None
+    ) -> dict[str, Any]:
         self.config, self.until, self.promote = config, until, promote
+        if self.in_vain:
+            reporter.in_vain()
         if isinstance(self.result, Exception):
             raise self.result
         return dict(self.result)
@@ -77,14 +84,79 @@ def test_an_interruption_outside_of_a_command_ends_without_a_word(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_bundle_may_be_a_registered_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+NAMED = [
+    ["models:/reviews@champion"],
+    ["--model", "reviews@champion"],
+    ["--model", "models:/reviews@champion"],
+    ["--model=reviews/2"],
+]
+
+
+@pytest.fixture
+def champion(monkeypatch: pytest.MonkeyPatch, registry: RunConfig, tmp_path: Path) -> str:
+    """What is written in the bundle of a champion that is found as Python finds it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking.uri_in(registry.storage_folder))
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    return "second"
+
+
+@pytest.mark.parametrize("words", NAMED)
+def test_every_command_takes_a_registered_model_alike(
+    words: list[str], champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr("pipelines.registry.fetch", lambda source: tmp_path / source.replace("/", "-"))
     fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
     monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
-    shown = kcm("predict", "models:/reviews@champion", "rows.csv", "--output", "answers.csv")
+    explained = SimpleNamespace(
+        Explainer=lambda bundle, *_: asked.append(bundle),
+        inputs=lambda *_: [],
+        write_explanations=lambda *_: ({"pictures": []}, []),
+    )
+    monkeypatch.setitem(sys.modules, "jobs.commands.answers.explain", explained)
+    for command in (["predict", *words, "rows.csv", "--output", "answers.csv"], ["explain", *words]):
+        shown = kcm(*command)
+        assert shown.exit_code == 0, shown.stderr
+    assert [(bundle / "bundle.json").read_text() for bundle in asked] == [champion, champion]
+
+
+def test_a_registered_model_is_served_without_a_configuration(
+    champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr("jobs.commands.serving.serving.write_deployment", lambda *given: written.append(given))
+    monkeypatch.chdir(tmp_path)
+    shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
-    assert asked == [tmp_path / "models:-reviews@champion"]
+    [(_, release, site)] = written
+    assert (release.version, (release.bundle / "bundle.json").read_text()) == ("reviews/2", champion)
+    assert site.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"
+
+
+def test_predict_asks_the_registry_of_its_run(registry: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
+    monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
+    words = ["--model", "reviews/1", "--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
+    shown = kcm("predict", "rows.csv", "--output", "answers.csv", *words)
+    assert shown.exit_code == 0, shown.stderr
+    assert (asked[0] / "bundle.json").read_text() == "first"
+
+
+def test_assets_are_where_the_environment_says_unless_the_configuration_does(
+    fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KCM_ASSETS", str(tmp_path / "known"))
+    kcm("train", REVIEWS)
+    assert fake_run.config.assets_path == tmp_path / "known"
+    kcm("train", REVIEWS, "--set", f"assets_path={tmp_path}/own")
+    assert fake_run.config.assets_path == tmp_path / "own"
+    fetched: list[Path] = []
+    monkeypatch.setattr("jobs.assets.fetch", lambda name, folder, **_: fetched.append(folder) or folder)
+    kcm("assets", "reviews")
+    assert fetched == [tmp_path / "known"]
+
+
+def test_the_scheme_of_a_bundle_must_be_known() -> None:
     assert "unknown scheme 'modles'" in kcm("predict", "modles:/x", "rows.csv", "--output", "a.csv").stderr
 
 
@@ -114,6 +186,34 @@ def test_run_ends_with_the_table_and_then_the_path_alone(fake_run: FakeRun, monk
     assert shown.stdout.splitlines() == ["THE TABLE", path]
 
 
+@pytest.mark.parametrize(
+    ("words", "at_a_terminal", "typed", "code"),
+    [
+        ([], True, "y\n", 0),
+        ([], True, "n\n", 130),
+        ([], True, "\n", 130),
+        ([], True, "", 130),
+        (["--yes"], True, "", 0),
+        ([], False, "", 0),
+    ],
+)
+def test_a_person_is_asked_before_a_run_in_vain(
+    words: list[str],
+    at_a_terminal: bool,
+    typed: str,
+    code: int,
+    fake_run: FakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.commands.runs.cli.is_asked", lambda: at_a_terminal)
+    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
+    fake_run.in_vain, fake_run.result = True, {"result_path": "result.json"}
+    shown = CliRunner().invoke(app, ["run", REVIEWS, *words], input=typed)
+    assert shown.exit_code == code
+    assert ("go on? [y/N]" in shown.stderr) == (at_a_terminal and not words)
+    assert ("stopped before anything was paid" in shown.stderr) == (code != 0)
+
+
 def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
     kcm("train", REVIEWS, "--set", "train.num_epochs=7", "--set", "learner={name: finetune}")
     assert fake_run.config.train.num_epochs == 7
@@ -123,7 +223,7 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "absent.yaml"], "no such configuration file (absent.yaml)"),
+        (["run", "absent.yaml"], "no such configuration file (absent.yaml). `kcm init TABLE` writes one"),
         (["run", REVIEWS, "--set", "train.num_epoch=3"], "did you mean 'train.num_epochs'?"),
         (["run", REVIEWS, "--set", "train.num_epochs=none"], "train.num_epochs = 'none'"),
         (["run", REVIEWS, "--set", "train.num_epochs"], "Write it as key.path=value"),
@@ -131,10 +231,19 @@ def test_overrides_reach_the_run(fake_run: FakeRun) -> None:
         (["assets", "mini"], "unknown asset 'mini'"),
         (["predict", "bundle", "rows.csv", "--output", "out.csv", "--set", "seed=1"], "--config, which is missing"),
         (["serve"], "CONFIG is missing"),
+        (["serve", "--model", "reviews@champion", "--set", "seed=1"], "CONFIG is missing"),
+        (["predict", "--output", "out.csv"], "FILE is missing"),
+        (["predict", "rows.csv", "--output", "out.csv"], "no model is named. Give one of BUNDLE, --bundle DIR and"),
+        (["predict", "a", "rows.csv", "--output", "out.csv", "--model", "b@c"], "a and b@c name 2 models"),
+        (["explain"], "no model is named"),
+        (["explain", "--model", "b@c"], "no registered model 'b@c'"),
         (["serve", "--bundle", "absent"], "no bundle.json here (absent)"),
         (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
         (["promote", REVIEWS, "9", "--set", "storage_path=nothing"], "no registered model 'reviews/9'"),
-        (["serve", REVIEWS, "--set", "storage_path=nothing"], "no registered model 'reviews@champion'"),
+        (
+            ["serve", REVIEWS, "--set", "storage_path=nothing"],
+            "no registered model 'reviews@champion': no runs are recorded here",
+        ),
         (["submit", "trian", REVIEWS], "unknown stage 'trian'. Known are run, tasks, features"),
         (["submit", "train", REVIEWS, "--auth", "tokens"], "unknown mode 'tokens'"),
         (["submit", "train", "absent.yaml"], "no such configuration file (absent.yaml)"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 from pydantic import Field
 
 from kcm.errors import DataError
+from kcm.paths import LocalPath
 from kcm.tasks.rows import Record, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
@@ -19,7 +21,7 @@ FILES_AT_ONCE = 1000
 class FoldersSource(SourceConfig):
     """A folder for each label, with a file for each text."""
 
-    path: str = Field(description="Folder that holds the labels' folders.")
+    path: Annotated[str, LocalPath] = Field(description="Folder that holds the labels' folders.")
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, self.kind)

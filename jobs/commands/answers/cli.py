@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, Overrides, load
+from jobs.options import AssetsPath, BundleFolder, Debug, JsonFile, ModelName, Overrides, announce, load, named_model
 from kcm.errors import KcmError
 
 BundleSource = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION.")
+    str | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="Folder of a bundle, or models:/NAME@ALIAS or models:/NAME/VERSION; else --bundle or --model names it.",
+    ),
 ]
 
 
@@ -25,9 +29,13 @@ class Missing(StrEnum):
 
 
 def predict(
-    bundle: BundleSource,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
+    source: BundleSource = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.", show_default=False)
+    ] = None,
+    bundle: BundleFolder = None,
+    model: ModelName = None,
     text_column: Annotated[
         str, typer.Option(metavar="NAME", help="Column with the text, where the bundle reads texts.")
     ] = "text",
@@ -58,15 +66,20 @@ def predict(
     with reported(json, debug) as result:
         if overrides and config is None:
             raise KcmError("--set overrides values of --config, which is missing")
+        if file is None and source is not None:  # one argument is FILE
+            source, file = None, Path(source)
+        if file is None:
+            raise KcmError("FILE is missing", mend="Give the rows to answer")
+        announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
         from jobs.commands.serving.serving import Site
-        from kcm.api.sources import folder_of
+        from jobs.models import bundle_of
         from pipelines.batch.predict import predict as predict_file
         from pipelines.progress import Reporter
 
         site = Site.of(loaded) if loaded else Site()
         result |= predict_file(
-            folder_of(bundle),
+            bundle_of(source, bundle, model, loaded),
             file,
             output,
             text_column,
@@ -85,7 +98,9 @@ def predict(
 
 
 def explain(
-    bundle: BundleSource,
+    source: BundleSource = None,
+    bundle: BundleFolder = None,
+    model: ModelName = None,
     texts: Annotated[
         list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
     ] = None,
@@ -101,18 +116,19 @@ def explain(
     text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
     image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
-    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Draw what BUNDLE's networks have learned, and say what a decision was made of."""
+    """Draw what a bundle's networks have learned, and say what a decision was made of."""
     with reported(json, debug) as result:
+        announce(f"loading {named_model(source, bundle, model)} and its encoder")
         from jobs.commands.answers.explain import Explainer, inputs, write_explanations
+        from jobs.models import bundle_of
         from jobs.views.explain import explanation_view
         from jobs.views.table import result_console
-        from kcm.api.sources import folder_of
 
-        explainer = Explainer(folder_of(bundle), assets_path, rows, text_column, image_column)
+        explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
         result |= pictures
         for each in explanations:

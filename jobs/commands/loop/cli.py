@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
 
 
 def promote(
@@ -20,6 +20,7 @@ def promote(
 ) -> None:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
     with reported(json, debug) as result:
+        announce(f"looking for version {version} of {config}")
         from jobs.commands.loop.promotion import promote as promote_version
 
         result |= promote_version(load(config, overrides), version)
@@ -38,6 +39,7 @@ def update(
 ) -> None:
     """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
     with reported(json, debug) as result:
+        announce(f"looking for what the champion of {config} has not learned")
         from jobs.commands.loop import turns
         from jobs.views.loop import turn_view
         from jobs.views.table import result_console
@@ -54,6 +56,7 @@ def update(
 def versions(config: ConfigFile, overrides: Overrides = None, json: JsonFile = None, debug: Debug = False) -> None:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
     with reported(json, debug) as result:
+        announce(f"reading the versions of {config}")
         from jobs.commands.loop.turns import versions as all_versions
         from jobs.views.loop import versions_view
         from jobs.views.table import result_console
@@ -76,6 +79,7 @@ def rollback(
 ) -> None:
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
     with reported(json, debug) as result:
+        announce(f"looking for {f'version {version}' if version else 'the champion before'} of {config}")
         from jobs.commands.loop.promotion import rollback as roll_back
 
         result |= roll_back(load(config, overrides), version, reason)
@@ -92,6 +96,7 @@ def approve(
 ) -> None:
     """Promote a version that no promotion gate refused, and that waits for a person."""
     with reported(json, debug) as result:
+        announce(f"looking for version {version} of {config}")
         from jobs.commands.loop.turns import approve as approve_version
 
         result |= approve_version(load(config, overrides), version)
@@ -125,6 +130,7 @@ def labels(
     labelled, `kcm update` may let it keep more.
     """
     with reported(json, debug) as result:
+        announce(f"reading the items of {config}")
         from jobs.commands.loop.labels import labels as label_items
         from jobs.views.labels import ask as ask_person
         from jobs.views.labels import labels_view

@@ -10,8 +10,9 @@ from typing import Any
 
 import ray
 
-from jobs.commands.serving.serving import Site, served_model
+from jobs.commands.serving.serving import Site
 from jobs.commands.serving.start import service_folder
+from jobs.models import served_model
 from kcm.bundle.bundle import Bundle
 from kcm.errors import KcmError
 from pipelines.cluster.authentication import LocalCluster, find_cluster, settings

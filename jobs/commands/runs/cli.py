@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import reported
-from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, load
+from jobs.options import ConfigFile, Debug, JsonFile, Overrides, announce, is_asked, load
 from kcm.errors import KcmError
 
 STAGES = {
@@ -33,13 +33,16 @@ def run(
             " the present one.",
         ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go on where everything would be escalated; asked on a terminal alone.")
+    ] = False,
     overrides: Overrides = None,
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Run every stage of CONFIG, print the result table, and the path of result.json as the last line."""
     with reported(json, debug) as result:
-        result |= _run(config, overrides, until=None, promote=promote)
+        result |= _run(config, overrides, promote=promote, asks=is_asked() and not yes)
         from jobs.views.table import result_console, result_view
 
         result_console().print(result_view(result))
@@ -72,6 +75,7 @@ def submit(
 ) -> None:
     """Run STAGE of CONFIG as a job on a cluster and follow its log; a job that fails gives a non-zero exit."""
     with reported(json, debug) as result:
+        announce(f"reading {config}, and looking for the cluster at {address}")
         from jobs.commands.runs.submit import submit as submit_job
 
         if stage not in ("run", *STAGES):
@@ -89,9 +93,27 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
-def _run(config: Path, overrides: list[str] | None, until: str | None, promote: bool | None = None) -> dict[str, Any]:
+def _run(
+    config: Path,
+    overrides: list[str] | None,
+    until: str | None = None,
+    promote: bool | None = None,
+    asks: bool = False,
+) -> dict[str, Any]:
     announce(f"reading {config}, and starting Ray")
     loaded = load(config, overrides)
+    from pipelines.progress import Reporter
     from pipelines.run import run as run_stages
 
-    return run_stages(loaded, until=until, promote=promote)
+    reporter = Reporter(in_vain=_ask_to_go_on) if asks else Reporter()
+    return run_stages(loaded, until=until, reporter=reporter, promote=promote)
+
+
+def _ask_to_go_on() -> None:
+    """Ask the person who was just warned; KeyboardInterrupt unless they want it."""
+    try:
+        goes_on = typer.confirm("go on?", err=True)
+    except typer.Abort:  # Ctrl-C or Ctrl-D
+        goes_on = False
+    if not goes_on:
+        raise KeyboardInterrupt("stopped before anything was paid")

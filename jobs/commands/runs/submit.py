@@ -21,6 +21,7 @@ import jobs
 import kcm
 import pipelines
 from kcm.errors import KcmError
+from kcm.paths import with_absolute_paths
 from kcm.redact import redacted
 from pipelines._ray_private import JOB_LOGGERS, job_failure, reread_authentication
 from pipelines.cluster.authentication import MODE
@@ -34,8 +35,8 @@ POLL_S = 0.5  # between two looks at the state of a job whose log has ended
 def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
     """Submit `kcm STAGE CONFIG` to the cluster at `address`, print its log until it ends, return its id.
 
-    The configuration travels with all its values, and relative storage and assets paths as those of this machine: on
-    several machines they must lie on shared storage. With `auth` token, Ray reads the token from RAY_AUTH_TOKEN or
+    The configuration travels with all its values, and relative paths as those of this machine: on several machines they
+    must lie on shared storage. With `auth` token, Ray reads the token from RAY_AUTH_TOKEN or
     from the file RAY_AUTH_TOKEN_PATH. KcmError when no cluster answers, when it refuses the job, or when the job does
     not succeed.
     """
@@ -68,7 +69,8 @@ def submit(stage: str, config: RunConfig, address: str, auth: AuthMode) -> str:
 
 def pack(folder: Path, config: RunConfig) -> None:
     """Fill a job's working directory with nothing but the configuration and the three packages."""
-    (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    values = with_absolute_paths(config).model_dump(mode="json")  # the job works in a folder of its own
+    (folder / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     for package in (kcm, pipelines, jobs):
         source = Path(package.__path__[0])
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile, Overrides, announce
+from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 def serve(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle can do without it.")
+        Path | None,
+        typer.Argument(metavar="[CONFIG]", help="The run's YAML file; --bundle and --model can do without it."),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Serve the bundle in this folder.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME@ALIAS", help="Serve a registered model, also NAME/VERSION; else CONFIG's champion."),
-    ] = None,
+    bundle: BundleFolder = None,
+    model: ModelName = None,
     build: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the file that `serve deploy` takes on a cluster, and start nothing."),
@@ -33,23 +31,25 @@ def serve(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Serve a bundle over HTTP until Ctrl-C."""
+    """Serve a model over HTTP until Ctrl-C; the champion of CONFIG, unless --bundle or --model names another."""
     with reported(json, debug) as result:
         if bundle and model:
             raise KcmError("--bundle and --model name two models", mend="Give one of them")
-        if config is None and (bundle is None or overrides):
-            raise KcmError("CONFIG is missing", mend="Only --bundle DIR without --set can do without it")
+        if config is None and (overrides or not (bundle or model)):
+            mend = "Only --bundle DIR or --model NAME@ALIAS without --set can do without it"
+            raise KcmError("CONFIG is missing", mend=mend)
         announce(f"looking for {bundle or model or f'the champion of {config}'}")
 
         def prepare() -> tuple[Release, Site]:
-            from jobs.commands.serving.serving import Site, served_folder, served_model
+            from jobs.commands.serving.serving import Site
+            from jobs.models import served_folder, served_model
             from kcm.config import load_config
             from pipelines.serve.deploy.app import require_servable
             from pipelines.served_run import ServedRun
 
             loaded = load_config(ServedRun, config, overrides or []) if config else None
             release = served_folder(bundle) if bundle else served_model(loaded, model)
-            site = Site.of(loaded) if loaded else Site().with_feedback_in(release.bundle.parent)
+            site = Site.of(loaded) if loaded else Site().with_feedback_in(bundle.parent if bundle else Path())
             result["version"] = release.version
             require_servable(release, site.serve, site.assets_path)
             return release, site

@@ -8,8 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
+from pydantic import Field
 
 from jobs.commands.serving.start import service_folder
+from kcm.assets import default_assets
 from kcm.bundle.models import FrozenModels
 from kcm.config import Config
 from kcm.errors import ConfigError, KcmError
@@ -18,7 +20,6 @@ from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.loop.logs import log_url
-from pipelines.registry import fetch_verified
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import deploy, deployment_file
@@ -26,7 +27,6 @@ from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.heap import freeze
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
-from pipelines.tracking.config import CHAMPION
 
 
 class Site(Config):
@@ -34,7 +34,7 @@ class Site(Config):
 
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
-    assets_path: Path = Path("assets")
+    assets_path: Path = Field(default_factory=default_assets)
     cluster_folder: Path | None = None  # where `kcm promote` finds the local cluster
 
     @classmethod
@@ -70,23 +70,6 @@ class Site(Config):
         url = log_url(self.serve, folder)
         serve = self.serve.model_copy(update={"feedback": feedback.model_copy(update={"url": url})})
         return self.model_copy(update={"serve": serve})
-
-
-def served_folder(bundle: Path) -> Release:
-    """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
-    return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
-
-
-def served_model(config: ServedRun, model: str | None) -> Release:
-    """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
-
-    An alias is resolved here, so that all replicas load the same version whatever becomes of the alias. Raises
-    ArtefactError for a bundle that is not the one that was registered.
-    """
-    uri = config.tracking.uri_in(config.storage_folder)
-    asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
-    version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
-    return Release(version=version, bundle=folder)
 
 
 def loads(release: Release) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import AssetsPath, Debug, JsonFile, announce
 
 
 def init(
@@ -35,6 +35,7 @@ def init(
 ) -> None:
     """Look at TABLE, and write the configuration of a first run that works with it."""
     with reported(json, debug) as result:
+        announce(f"looking at {table}")
         from jobs.commands.setup.init import initialise
 
         def ask(question: str, guess: str) -> str:
@@ -53,7 +54,7 @@ def assets(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
-    assets_path: Annotated[Path, typer.Option(metavar="DIR", help="Where the assets lie.")] = Path("assets"),
+    assets_path: AssetsPath = Path("assets"),
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:

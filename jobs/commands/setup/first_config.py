@@ -22,15 +22,24 @@ _FEW_ROWS = 5000
 _HEAD = """\
 # Written by `kcm init {table}`. Every key is explained in docs/configuration.md.
 #
-#   kcm run {file}
-#   kcm serve {file}
+{commands}
 #
 # {large}
 """
 _RECORDED = """The large model is the one whose answers the table holds. It cannot answer inputs that are not there:
 # before `kcm serve`, name a model that can in the section `large`; see docs/large_models.md."""
-_CLASSIFIER = """The large model is mpnet with a linear head that is fitted to the train rows. Put your own in its
-# place: see docs/large_models.md."""
+_CLASSIFIER = """The large model is {encoder} with a linear head that is fitted to the train rows.
+# Put your own in its place: see docs/large_models.md."""
+_HOPELESS = (
+    f"warning: these rows are too few: no epsilon up to {_MILDEST:g} can be certified with them, and a run would put"
+    " every input to the large model. Label more rows before you run it"
+)
+_TEXTS = (
+    {"model": "sentence-transformers/all-MiniLM-L6-v2"},
+    {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},
+)
+_NETWORK_OF_PICTURES = "efficientnet-lite2"
+_PICTURES = tuple({"kind": "image", "model": _NETWORK_OF_PICTURES, "side": side} for side in (96, 160))
 
 
 def first_config(table: Path, file: Path, columns: Columns, num_rows: int) -> tuple[str, Summary, list[str]]:
@@ -40,7 +49,14 @@ def first_config(table: Path, file: Path, columns: Columns, num_rows: int) -> tu
     """
     values = _configuration(table, columns, num_rows)
     summary, lines = _checked(values)
-    head = _HEAD.format(table=table, file=file, large=_RECORDED if columns.large else _CLASSIFIER)
+    commands = [] if columns.text else [f"kcm assets {_NETWORK_OF_PICTURES}"]
+    commands += [f"kcm run {file}"] if columns.large else [f"kcm run {file}", f"kcm serve {file}"]
+    encoder = "mpnet" if columns.text else "the same network on larger pictures,"
+    head = _HEAD.format(
+        table=table,
+        commands="\n".join(f"#   {command}" for command in commands),
+        large=_RECORDED if columns.large else _CLASSIFIER.format(encoder=encoder),
+    )
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), summary, lines
 
 
@@ -63,16 +79,16 @@ def _configuration(table: Path, columns: Columns, num_rows: int) -> dict[str, An
         tasks["num_tasks"] = 1
     if num_rows < _FEW_ROWS and columns.split is None:  # a certificate needs rows
         tasks["fractions"] = {"train": 0.40, "validate": 0.15, "certify": 0.27, "test": 0.18}
-    mpnet = {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32}
+    small, large = _TEXTS if columns.text else _PICTURES
     recorded = {"adapter": "recorded", "path": str(table), "id_column": columns.id, "label_column": columns.large}
+    if columns.cost:
+        recorded["currency_column"] = columns.cost
     values: dict[str, Any] = {
         "name": "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in table.stem).lstrip("._-")
         or "run",
         "tasks": tasks,
-        "encoder": {"model": "sentence-transformers/all-MiniLM-L6-v2"}
-        if columns.text
-        else {"kind": "image", "model": "efficientnet-lite2"},
-        "large": recorded if columns.large else {"adapter": "classifier", "encoder": mpnet},
+        "encoder": small,
+        "large": recorded if columns.large else {"adapter": "classifier", "encoder": large},
     }
     gates = ["confidence", "signals"]  # the better one on validate is deployed, and either can be read whole
     return values | {"tune": {"gates": gates}, "certificate": {"epsilon": 0.02, "delta": 0.1}}
@@ -90,13 +106,16 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
         config = parse_config(RunConfig, values, where="kcm init")
         summary = _summary(config)
     found = outlook(summary.certify_units, config.certificate, config.tune.scopes)
-    if not found.possible and found.epsilon is not None and found.epsilon <= _MILDEST:
+    hopeless = not found.possible and (found.epsilon is None or found.epsilon > _MILDEST)
+    if not found.possible and found.epsilon is not None and not hopeless:
         values["certificate"]["epsilon"] = round(found.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
-    lines = overview(
-        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
+    lines = list(
+        overview(
+            summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
+        )
     )
-    return summary, list(lines)
+    return summary, [*lines, _HOPELESS] if hopeless else lines
 
 
 def _summary(config: RunConfig) -> Summary:

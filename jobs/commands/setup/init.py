@@ -11,7 +11,7 @@ import pandas as pd
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.tables import missing_column, read_frame
-from kcm.tasks.readers.guess import Columns, guess_columns
+from kcm.tasks.readers.guess import Columns, cost_column, guess_columns
 
 KINDS = (".csv", ".tsv", ".parquet")
 ASKED = {
@@ -71,6 +71,7 @@ def _columns(
             answer = ask(question, getattr(found, kind) or NONE)
             _require(answer, kind, names, where)
             found = replace(found, **{kind: None if answer == NONE else answer})
+    found = replace(found, cost=cost_column(frame, found.large))
     if found.label is None:
         raise DataError("no column looks like labels", where=where, mend=f"Give --label, one of {', '.join(names)}")
     if found.text is None and found.image is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import Debug, JsonFile
+from jobs.options import Debug, JsonFile, announce
 from kcm.errors import KcmError
 
 StorageSource = Annotated[
@@ -19,6 +19,7 @@ StorageSource = Annotated[
 def migrate(storage: StorageSource, json: JsonFile = None, debug: Debug = False) -> None:
     """Bring what an earlier version wrote to today's layout: artefacts, paid answers and the log."""
     with reported(json, debug) as result:
+        announce(f"reading {storage}")
         from jobs.commands.storage.migration import migrate as migrate_storage
         from jobs.commands.storage.upkeep import storage_of
 
@@ -29,6 +30,7 @@ def migrate(storage: StorageSource, json: JsonFile = None, debug: Debug = False)
 def verify(storage: StorageSource, json: JsonFile = None, debug: Debug = False) -> None:
     """Read and hash every file of every artefact, name the damaged ones, and exit with 2 where there are any."""
     with reported(json, debug) as result:
+        announce(f"reading {storage}")
         from jobs.commands.storage.upkeep import verify as verify_storage
 
         result |= verify_storage(storage)
@@ -49,6 +51,7 @@ def gc(
 ) -> None:
     """List the artefacts that no run, champion or challenger refers to, or remove them."""
     with reported(json, debug) as result:
+        announce(f"reading {storage}")
         from jobs.commands.storage.upkeep import collect
 
         result |= collect(storage, delete=delete)

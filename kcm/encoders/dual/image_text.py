@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ from kcm.encoders.runtime.network import Runtime
 from kcm.errors import ConfigError
 from kcm.inputs.content import PROBE, Content, Part, UnreadableError
 from kcm.inputs.pictures import MAX_PIXELS
+from kcm.paths import LocalPath
 
 # By identity, batch size, device and runtime.
 _DUALS_IN_USE: WeakValueDictionary[tuple[str, int, str, str | None], DualEncoder] = WeakValueDictionary()
@@ -49,7 +50,9 @@ class ImageTextConfig(NetworkConfig):
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size", "runtime"})
 
-    model: str = Field(default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`.")
+    model: Annotated[str, LocalPath] = Field(
+        default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`."
+    )
     towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
     max_length: int = Field(default=64, ge=3, description="Tokens of a text beyond this number are cut off.")

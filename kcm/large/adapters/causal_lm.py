@@ -14,7 +14,7 @@ import inspect
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import NO_PROMPT, PromptMode, question
 from kcm.large.prompting.shown import Message
 from kcm.large.tokens import PromptTokens, TokenPrompt, Tokens, common_prefix, language_model_digest, load_causal_lm
+from kcm.paths import LocalPath
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -44,7 +45,7 @@ class CausalLmConfig(LargeConfig):
         {"model", "gguf_file", "batch_size"}
     )  # decide no answer, or by the identity
 
-    model: str = Field(description="Id of the model on the hub, or a local folder.")
+    model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
     gguf_file: str | None = Field(
         default=None, description="File of the folder with the weights, where they are in GGUF; null: safetensors."
     )

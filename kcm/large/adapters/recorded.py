@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,12 @@ from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
 from kcm.large.prompting.prompts import PromptMode
+from kcm.paths import LocalPath
 
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
 _PROBABILITY = "probability:"
+_CURRENCY = "currency"
 _KINDS = (".csv", ".parquet")
 
 
@@ -34,18 +36,22 @@ class RecordedConfig(LargeConfig):
     """A CSV or Parquet table with one row per item.
 
     It has an id, a label by its name, and where known the columns `probability:NAME` for every label, `seconds`,
-    `tokens`, `currency` and `error`. A row without a label is a failed answer.
+    `tokens`, `error`, and what the answer cost. A row without a label is a failed answer.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"currency_column"})
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
     servable: ClassVar[bool] = False
     is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
 
-    path: str = Field(description="CSV or Parquet file with the answers.")
+    path: Annotated[str, LocalPath] = Field(description="CSV or Parquet file with the answers.")
     id_column: str = Field(default="id", description="Column with the id of the item.")
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
+    currency_column: str = Field(
+        default=_CURRENCY, description="Column with what the answer cost, in the currency of `costs`; may be absent."
+    )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         return RecordedModel(self, label_names)
@@ -136,7 +142,8 @@ def _answer_table(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequ
             where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
             mend=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
-    numbers = {name: _numbers(frame, name, ids, config.path) for name in ("seconds", "tokens", "currency")}
+    given = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
+    numbers = {name: _numbers(frame, column, ids, config.path) for name, column in given.items()}
     probabilities_NC = _probabilities(frame, ids, answered.to_numpy(), config.path, label_names)
     columns = {
         "id": pa.array(ids, pa.string()),
@@ -169,7 +176,8 @@ def _probabilities(
 
 
 def _check_columns(frame: pd.DataFrame, config: RecordedConfig, label_names: Sequence[str]) -> None:
-    for field in ("id_column", "label_column"):
+    named = ("currency_column",) if config.currency_column != _CURRENCY else ()
+    for field in ("id_column", "label_column", *named):
         _check_column(getattr(config, field), field, frame, config.path)
     if any(str(column).startswith(_PROBABILITY) for column in frame.columns):
         for name in label_names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from kcm.inputs.chunks import Chunk
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
+from kcm.paths import LocalPath
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
 
@@ -46,7 +48,7 @@ class ColumnsConfig(Config):
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
     )
-    image_root: str | None = Field(
+    image_root: Annotated[str | None, LocalPath] = Field(
         default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
     )
     label_column: str | None = Field(

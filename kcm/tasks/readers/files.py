@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from kcm.inputs.chunks import (
     readable,
 )
 from kcm.inputs.location import FoundFile, Location, stem_of
+from kcm.paths import LocalPath
 from kcm.tasks.readers.columns import ColumnsConfig, Layout, Normaliser, Place
 from kcm.tasks.sources import Shard, Source, SourceConfig
 
@@ -49,7 +50,7 @@ class FilesSource(SourceConfig, ColumnsConfig):
 
     opens_quickly: ClassVar[bool] = True
 
-    path: str | tuple[str, ...] = Field(
+    path: Annotated[str | tuple[str, ...], LocalPath] = Field(
         description="CSV, TSV, JSON, JSONL or Parquet file, a folder, a pattern, or a list; local, s3:// or gs://."
     )
 

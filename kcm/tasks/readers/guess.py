@@ -18,13 +18,17 @@ _NAMES = {
     "split": ("split",),
     "image": ("image", "picture", "img", "photo"),
 }
+_COSTS = ("cost", "price", "usd", "currency")  # the last word of the name of a column of costs
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
 _SAME = 0.9  # share of a column's values that must be labels for it to hold a model's answers
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The column of each kind; None where there seems to be none. `large` holds a large model's answers."""
+    """The column of each kind; None where there seems to be none.
+
+    `large` holds a large model's answers, `cost` what each of them cost.
+    """
 
     text: str | None
     image: str | None
@@ -34,6 +38,7 @@ class Columns:
     task: str | None
     split: str | None
     large: str | None
+    cost: str | None = None
 
 
 def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | None = None) -> Columns:
@@ -54,7 +59,7 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
         known = {name.lower().replace(" ", "_"): name for name in among}
         return next((known[name] for name in _NAMES[kind] if name in known), None)
 
-    taken: set[str | None] = {text, label, *pictures}
+    taken: set[str | None] = {text, label, *pictures, *_costs(frame)}
     image = named("image", pictures) or next(iter(pictures), None)
 
     def free() -> list[str]:
@@ -75,7 +80,32 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     task = named("task", [name for name in free() if 2 <= unique[name] <= 50])
     taken.add(task)
     group = named("group", [name for name in free() if 1 < unique[name] < num_rows])
-    return Columns(text, image, label, id_, group, task, split, large)
+    return Columns(text, image, label, id_, group, task, split, large, cost_column(frame, large))
+
+
+def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
+    """What the answers in `large` cost: gpt_cost beside gpt or gpt_answer, else large_cost, or cost alone."""
+    if large is None:
+        return None
+    of_whom = {name: "_".join(_words(name)[:-1]) for name in _costs(frame) if name != large}
+    own = [name for name, whose in of_whom.items() if whose and "_".join(_words(large)).startswith(whose)]
+    return next(iter([*own, *(name for name, whose in of_whom.items() if whose in ("", "large"))]), None)
+
+
+def _costs(frame: pd.DataFrame) -> list[str]:
+    """The columns of numbers that are named as costs."""
+    named = [str(name) for name in frame.columns if _words(str(name))[-1] in _COSTS]
+    return [name for name in named if _are_numbers(frame[name])]
+
+
+def _are_numbers(cells: pd.Series) -> bool:
+    """Whether all that is not empty is a number; the cells of a CSV file are texts."""
+    given = cells.dropna().astype(str).str.strip().loc[lambda texts: texts != ""]
+    return bool(len(given)) and bool(pd.to_numeric(given, errors="coerce").notna().all())
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace(" ", "_").replace("-", "_").split("_")
 
 
 def _labels_by_content(names: Iterable[str], unique: dict[str, int], num_rows: int) -> str | None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 from pydantic import Field
 
 from kcm.errors import DataError
+from kcm.paths import LocalPath
 from kcm.tasks.hashing import draw
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import Record, rows_of
@@ -28,9 +30,11 @@ LABELS = MATCH, NO_MATCH = ("match", "no match")
 class PairsSource(SourceConfig):
     """Tables of pictures with captions, one for each task, from which pairs are made."""
 
-    tables: dict[str, str] = Field(min_length=1, description="Task -> file or folder with its pictures and captions.")
+    tables: Annotated[dict[str, str], LocalPath] = Field(
+        min_length=1, description="Task -> file or folder with its pictures and captions."
+    )
     image_column: str = Field(default="image", description="Column with the picture: its bytes, or a path.")
-    image_root: str | None = Field(
+    image_root: Annotated[str | None, LocalPath] = Field(
         default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
     )
     text_column: str = Field(default="text", description="Column with the caption.")

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from kcm.errors import DataError
 from kcm.inputs.location import FoundFile, Location, naming_location
+from kcm.paths import LocalPath
 from kcm.tasks.rows import Record, rows_of, split_name
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
 
@@ -24,7 +25,7 @@ TABLE_BYTES, SHARD_BYTES = 32 << 20, 256 << 20  # of files that are one table, a
 class PicturesSource(SourceConfig):
     """A folder of pictures, here or at s3:// or gs://, whose folders say what they are. An id is the path below it."""
 
-    path: str = Field(description="Folder, local, s3:// or gs://.")
+    path: Annotated[str, LocalPath] = Field(description="Folder, local, s3:// or gs://.")
     folders: tuple[Level, ...] | None = Field(
         default=None,
         description="What the folders from PATH on mean; null: [label], or [split, label] where the first are splits.",

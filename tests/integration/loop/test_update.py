@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from jobs.assets import ASSETS, fetch
 from jobs.commands.loop.turns import update, versions
-from jobs.commands.serving.serving import served_model
+from jobs.models import served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from jobs.commands.loop.turns import update
-from jobs.commands.serving.serving import served_model
+from jobs.models import served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.commands.serving.serving import Site, served_folder
+from jobs.commands.serving.serving import Site
+from jobs.models import served_folder
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

@@ -16,7 +16,8 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.commands.loop.promotion import promote
-from jobs.commands.serving.serving import Site, served_model
+from jobs.commands.serving.serving import Site
+from jobs.models import served_model
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

@@ -13,7 +13,7 @@ from ray.job_submission import JobStatus
 
 from jobs.commands.runs import submit as module
 from jobs.commands.runs.submit import CONFIG, pack, submit
-from kcm.config import load_config
+from kcm.config import load_config, parse_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 
@@ -141,3 +141,36 @@ def test_a_refused_job_is_an_error(config: RunConfig, client: FakeClient, monkey
     monkeypatch.setattr(client, "submit_job", refuse)
     with pytest.raises(KcmError, match="the cluster refused the job"):
         submit("train", config, ADDRESS, "disabled")
+
+
+def test_paths_of_this_folder_are_found_by_a_job_that_works_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, job = tmp_path / "here", tmp_path / "job"
+    job.mkdir()
+    for name in ("own.csv", "more/part.csv", "answers.csv", "tasks.json", "pictures/a.png", "models/mini/config.json"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    monkeypatch.chdir(here)
+    source = {"kind": "files", "path": ["own.csv", "more/*.csv", "s3://bucket/rows.csv"], "image_root": "pictures"}
+    config = parse_config(
+        RunConfig,
+        {
+            "name": "own",
+            "tasks": {"source": source | {"text_column": "more"}, "mapping": "tasks.json"},
+            "encoder": {"model": "models/mini"},
+            "large": {"adapter": "recorded", "path": "answers.csv"},
+            "tracking": {"uri": "sqlite:///mlflow.db"},
+        },
+    )
+    pack(job, config)
+    monkeypatch.chdir(job)
+    sent = load_config(RunConfig, job / CONFIG).model_dump(mode="json")
+    files = sent["tasks"]["source"]
+    assert files["path"] == [f"{here}/own.csv", f"{here}/more/*.csv", "s3://bucket/rows.csv"]
+    assert files["image_root"] == f"{here}/pictures"
+    assert files["text_column"] == "more", "a column is no path, whatever lies here"
+    assert sent["tasks"]["mapping"] == f"{here}/tasks.json"
+    assert sent["encoder"]["model"] == f"{here}/models/mini"
+    assert sent["large"]["path"] == f"{here}/answers.csv"
+    assert sent["tracking"]["uri"] == f"sqlite:///{here}/mlflow.db"

@@ -11,7 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.commands.serving import serving
-from jobs.commands.serving.serving import Site, served_model, write_deployment
+from jobs.commands.serving.serving import Site, write_deployment
+from jobs.models import served_model
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, ConfigError, KcmError

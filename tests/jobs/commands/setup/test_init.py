@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from kcm.config import load_config
+from kcm.inputs.content import Content
+from kcm.large.adapters.classifier import ClassifierConfig
+from kcm.large.base import Item
 from kcm.tasks import build_sequence
 from pipelines.config import RunConfig
 
@@ -64,7 +68,9 @@ def test_epsilon_is_what_few_rows_can_certify(at: Path) -> None:
 
 def test_too_few_rows_are_warned_of(at: Path) -> None:
     intents(60, 2).to_csv("tiny.csv", index=False)
-    assert "everything would be escalated. Use about" in init("tiny.csv").stderr
+    shown = init("tiny.csv")
+    assert "everything would be escalated. Use about" in shown.stderr
+    assert "too few: no epsilon up to 0.1 can be certified" in shown.stderr.splitlines()[-1]
 
 
 def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
@@ -74,9 +80,41 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     config = load_config(RunConfig, at / "answered.yaml")
     assert config.large.adapter == "recorded"
     assert config.large.build([f"intent_{kind}" for kind in range(10)], at).answer([]) == []
-    assert "cannot answer inputs that are not there" in (at / "answered.yaml").read_text()
+    written = (at / "answered.yaml").read_text()
+    assert "cannot answer inputs that are not there" in written
+    assert "#   kcm run answered.yaml\n" in written
+    assert "#   kcm serve" not in written
     assert init("answered.csv", "--large", "none", "--output", "other.yaml").exit_code == 0
     assert load_config(RunConfig, at / "other.yaml").large.adapter == "classifier"
+    assert "#   kcm serve other.yaml\n" in (at / "other.yaml").read_text()
+
+
+def test_what_the_answers_in_the_table_cost_is_counted(at: Path) -> None:
+    frame = intents(400).assign(gpt=lambda rows: np.roll(rows["intent"], 1), gpt_cost=0.25)
+    frame.to_csv("paid.csv", index=False)
+    assert init("paid.csv").exit_code == 0
+    config = load_config(RunConfig, at / "paid.yaml")
+    model = config.large.build([f"intent_{kind}" for kind in range(10)], at)
+    [answer] = model.answer([Item("row-0", Content())])
+    assert answer.cost.currency == 0.25
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_pictures_without_texts_are_read_by_two_sizes_of_a_network(at: Path, as_bytes: bool) -> None:
+    (at / "pictures").mkdir()
+    for number in range(300):
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(at / "pictures" / f"{number}.png")
+    files = [at / "pictures" / f"{number}.png" for number in range(300)]
+    cells = [file.read_bytes() if as_bytes else str(file.relative_to(at)) for file in files]
+    pd.DataFrame({"picture": cells, "kind": ["cat", "dog", "cow"] * 100}).to_parquet("pets.parquet")
+    shown = init("pets.parquet")
+    assert (shown.exit_code, shown.stdout) == (0, "pets.yaml\n"), shown.stderr
+    assert "300 rows, 3 labels" in shown.stderr
+    assert "#   kcm assets efficientnet-lite2\n" in (at / "pets.yaml").read_text()
+    config = load_config(RunConfig, at / "pets.yaml")
+    assert config.encoder.reads == config.large.reads == {"image"}
+    assert isinstance(config.large, ClassifierConfig)
+    assert config.large.encoder.side > config.encoder.side
 
 
 def test_a_table_with_domains_gives_a_task_for_each(at: Path) -> None:

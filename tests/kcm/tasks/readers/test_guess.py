@@ -35,6 +35,7 @@ def test_names_tell() -> None:
         "task": "domain",
         "split": "split",
         "large": "gpt",
+        "cost": None,
     }
 
 
@@ -60,3 +61,26 @@ def test_what_is_known_is_not_guessed() -> None:
     frame = pd.DataFrame({"text": TEXTS, "label": LABELS, "intent": LABELS[1:] + LABELS[:1]})
     assert guess_columns(frame, label="intent").label == "intent"
     assert guess_columns(frame, label="intent").large == "label"
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (("gpt_cost", "small_cost"), "gpt_cost"),
+        (("small_cost", "GPT USD"), "GPT USD"),
+        (("large_cost",), "large_cost"),
+        (("cost",), "cost"),
+        (("small_cost",), None),
+        (("gpt_words",), None),
+        ((), None),
+    ],
+)
+def test_what_the_answers_cost_is_found_by_its_name(columns: tuple[str, ...], expected: str | None) -> None:
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS, "gpt_answer": LABELS[1:] + LABELS[:1]})
+    found = guess_columns(frame.assign(**dict.fromkeys(columns, ["0.1", ""] * (N // 2))))
+    assert (found.large, found.cost) == ("gpt_answer", expected)
+
+
+def test_a_cost_is_no_label_and_costs_without_answers_are_nothing() -> None:
+    found = guess_columns(pd.DataFrame({"text": TEXTS, "cost": [1, 2] * (N // 2)}))
+    assert (found.label, found.cost) == (None, None)

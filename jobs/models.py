@@ -1,0 +1,46 @@
+"""Which model a command is to use: the bundle in a folder, a version in a registry, or the champion of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.options import named_model
+from kcm.api.sources import folder_of
+from kcm.bundle.models import FrozenModels
+from kcm.errors import KcmError
+from pipelines.registry import fetch_registered, fetch_verified
+from pipelines.serve.release import Release
+from pipelines.served_run import ServedRun
+from pipelines.tracking.config import CHAMPION
+
+
+def served_folder(bundle: Path) -> Release:
+    """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
+    return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
+
+
+def served_model(config: ServedRun | None, model: str | None) -> Release:
+    """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
+
+    Without a run its registry is the one that `kcm.load` asks. An alias is resolved here, so that all replicas load the
+    same version whatever becomes of the alias. Raises ArtefactError for a bundle that is not the one that was
+    registered, KcmError where neither a run nor a model is named.
+    """
+    if config is None:
+        if model is None:
+            raise KcmError("no model is named", mend="Name a run, a bundle or a registered model")
+        version, folder = fetch_registered(model)
+        return Release(version=version, bundle=folder)
+    uri = config.tracking.uri_in(config.storage_folder)
+    asked = model or f"{config.tracking.model_of(config.name)}@{CHAMPION}"
+    version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
+    return Release(version=version, bundle=folder)
+
+
+def bundle_of(source: str | None, bundle: Path | None, model: str | None, config: ServedRun | None = None) -> Path:
+    """The folder of the one bundle that a command names by its argument, by --bundle or by --model.
+
+    The registry is that of `config`, where there is one. Raises KcmError where none or several are named.
+    """
+    named = named_model(source, bundle, model)
+    return served_model(config, model).bundle if model else folder_of(named)
