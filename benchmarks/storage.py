@@ -1,8 +1,9 @@
-"""A run's storage: a bucket against a local disk, kills at random moments, and a finished artefact of many files.
+"""A run's storage: a bucket against a local disk, kills at random moments, a finished artefact of many files, nodes.
 
 python benchmarks/storage.py compare           the whole main job on SeaweedFS of this machine, and on its disk
 python benchmarks/storage.py kills --count 12  driver, train worker, node or storage server killed at random moments
 python benchmarks/storage.py hit --files 8000  finding a finished artefact again, on both
+python benchmarks/storage.py nodes             the job on one node of one CPU, and on four with four train workers
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import yaml
 from machine import machine
+from ray.cluster_utils import Cluster
 
 from pipelines.store.artefact import ArtefactStore, Recipe
+from tests.integration.pipeline.losing_nodes import NODE
 from tests.integration.pipeline.test_run import spoken_config
 from tests.integration.pipeline.test_storage import content
 from tests.object_store import bucket
@@ -46,23 +52,28 @@ class Job:
         values = self.config.model_dump(mode="json")
         (folder / "run.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the job; its node's folder is its own."""
-        paths = os.pathsep.join([str(self.folder / "package"), str(Path(__file__).parents[1])])
-        own = {"PYTHONPATH": paths, "KCM_CACHE": str(self.folder / "node")}
+    @property
+    def paths(self) -> str:
+        """Where Python finds what the configuration names, and this checkout."""
+        return os.pathsep.join([str(self.folder / "package"), str(Path(__file__).parents[1])])
+
+    def start(self, *settings: str) -> subprocess.Popen[bytes]:
+        """Start the job with `settings`, as `--set` takes them; its node's folder is its own."""
+        own = {"PYTHONPATH": self.paths, "KCM_CACHE": str(self.folder / "node")}
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", "run", str(self.folder / "run.yaml")],
+                [sys.executable, "-m", "jobs.cli", "run", str(self.folder / "run.yaml")]
+                + [word for setting in settings for word in ("--set", setting)],
                 env=os.environ | own,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
 
-    def finish(self) -> float:
+    def finish(self, *settings: str) -> float:
         """Run the job to its end; the seconds that it took."""
         started = time.perf_counter()
-        if code := self.start().wait():
+        if code := self.start(*settings).wait():
             raise RuntimeError(f"the job ended with {code}: {(self.folder / 'log.txt').read_text()[-2000:]}")
         return time.perf_counter() - started
 
@@ -162,9 +173,34 @@ def hit(folder: Path, server: ObjectServer, num_files: int) -> None:
         print(f"{kind}: {num_files} files found again in {time.perf_counter() - started:.2f} s")
 
 
+def nodes(folder: Path) -> None:
+    """Print the seconds of the job on one node and on four, and whether the artefacts are the same to the digit."""
+    made = {}
+    for count in (1, 4):
+        job = Job(folder / f"nodes-{count}", str(folder / f"storage-{count}"))
+        os.environ["PYTHONPATH"] = job.paths  # of the nodes
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
+        for _ in range(count):
+            cluster.add_node(**NODE)
+        sizes = {"num_workers": count, "num_encoders": count, "num_trials": count, "cpus_per_worker": 1}
+        place = f"cluster.address={cluster.address}"
+        seconds = job.finish(place, *(f"cluster.{name}={size}" for name, size in sizes.items()))
+        made[count] = content(job.config)
+        print(f"{count} nodes of one CPU: {seconds:.1f} s", flush=True)
+        cluster.shutdown()
+    for name, value in made[1].items():
+        print(f"{name}: {'the same to the digit' if value == made[4][name] else _distance(value, made[4][name])}")
+
+
+def _distance(weights: Mapping[str, list[Any]], others: Mapping[str, list[Any]]) -> str:
+    """How far tensors are apart by name."""
+    apart = max(float(np.abs(np.array(weights[name]) - np.array(others[name])).max()) for name in weights)
+    return f"no number is farther off than {apart:.1e}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=("compare", "kills", "hit"))
+    parser.add_argument("section", choices=("compare", "kills", "hit", "nodes"))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--files", type=int, default=8000)
@@ -183,6 +219,8 @@ def main() -> None:
                     kills(folder, server, arguments.count)
                 case "hit":
                     hit(folder, server, arguments.files)
+                case "nodes":
+                    nodes(folder)
         finally:
             server.kill()
 

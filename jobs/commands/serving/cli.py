@@ -44,13 +44,18 @@ def serve(
             from jobs.commands.serving.serving import Site
             from jobs.models import served_folder, served_model
             from kcm.config import load_config
-            from pipelines.serve.deploy.app import require_servable
             from pipelines.served_run import ServedRun
 
             loaded = load_config(ServedRun, config, overrides or []) if config else None
             release = served_folder(bundle) if bundle else served_model(loaded, model)
             site = Site.of(loaded) if loaded else Site().with_feedback_in(bundle.parent if bundle else Path())
             result["version"] = release.version
+            return release, site
+
+        def prepare_checked() -> tuple[Release, Site]:
+            release, site = prepare()
+            from pipelines.serve.deploy.app import require_servable
+
             require_servable(release, site.serve, site.assets_path)
             return release, site
 
@@ -62,7 +67,7 @@ def serve(
             return
         from jobs.commands.serving.start import cluster_beside
 
-        with cluster_beside(config, overrides or (), bundle, prepare) as (release, site):
+        with cluster_beside(config, overrides or (), bundle, prepare_checked) as (release, site):
             from jobs.commands.serving.serving import loads, serving, wait_for_interruption
 
             typer.echo(loads(release), err=True)
