@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from kcm._messages import ends_within_quotes, is_longer_than_a_block, is_not_utf8
 from kcm.errors import DataError
 from kcm.inputs.location import Location, naming_location
 
@@ -79,9 +80,9 @@ def readable(location: Location, suffixes: Sequence[str]) -> Iterator[None]:
     except RecursionError:
         raise DataError("cannot read the file: a value is nested too deeply", where=str(location)) from None
     except (ValueError, csv.Error, pa.ArrowException) as error:
-        if "invalid UTF8" in str(error):
+        if is_not_utf8(error):
             raise _not_utf8(location) from None
-        if "straddling object" in str(error):
+        if is_longer_than_a_block(error):
             raise DataError(
                 f"a row is longer than {BLOCK_BYTES >> 20} MiB", where=str(location), mend="Is a quote left open?"
             ) from None
@@ -235,7 +236,7 @@ def _is_open(row: str, delimiter: str) -> bool:
     try:
         return not list(csv.reader([row], delimiter=delimiter, strict=True))
     except csv.Error as error:
-        return "end of data" in str(error)
+        return ends_within_quotes(error)
 
 
 def _read_json_lines(location: Location, wanted: Wanted) -> Iterator[Chunk]:

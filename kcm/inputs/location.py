@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 from pyarrow import fs
 
+from kcm._messages import store_fault
 from kcm.errors import DataError
 
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
@@ -176,7 +177,7 @@ def naming_location(location: Location) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
-        what, mend = _store_fault(str(error), location)
+        what, mend = _fault_of(error, location)
         raise DataError(what, where=str(location), mend=mend) from None
 
 
@@ -186,19 +187,19 @@ def stem_of(relative: str) -> str:
     return posixpath.splitext(stem)[0] if suffix.lower() in _COMPRESSED else stem
 
 
-def _store_fault(message: str, location: Location) -> tuple[str, str]:
+def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
     """What an object store's error means, and what helps."""
-    if re.search(r"NO_SUCH_BUCKET|NoSuchBucket", message):
-        return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
-    if re.search(r"ExpiredToken|EXPIRED_TOKEN|TokenRefreshRequired", message):
-        return "the store's credentials have expired", "Renew them and start again: finished work is kept"
-    if re.search(
-        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|AccessDenied|HTTP status 40[13]", message
-    ):
-        return "there is no right to read it", "Check the credentials in the environment, and the bucket's policy"
-    if location.store and re.search(r"NETWORK_CONNECTION|[Cc]onnect|[Rr]esolve|curl", message):
-        return "the store does not answer", "Check the network and the endpoint"
-    return f"cannot read it: {' '.join(message.split())[:200]}", ""
+    match store_fault(error):
+        case "no bucket":
+            return f"the bucket {location.path.partition('/')[0]!r} does not exist", ""
+        case "expired":
+            return "the store's credentials have expired", "Renew them and start again: finished work is kept"
+        case "refused" | "denied":
+            return "there is no right to read it", "Check the credentials in the environment, and the bucket's policy"
+        case "no answer" if location.store:
+            return "the store does not answer", "Check the network and the endpoint"
+        case _:
+            return f"cannot read it: {' '.join(str(error).split())[:200]}", ""
 
 
 def _endpoint() -> str | None:

@@ -31,12 +31,12 @@ import obstore
 from obstore import exceptions, store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from kcm._messages import status_of, store_fault
 from kcm.durable import create_durably
 from kcm.errors import ArtefactError, ConfigError
 
 SCHEMES = ("s3", "gs")
 PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
-_REFUSED = re.compile("ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|TokenRefreshRequired")
 _DRAFT = re.compile(r"\.[0-9a-f]{32}")  # a file of a folder that is being written
 _WRITER, _SHA256 = "kcm-writer", "kcm-sha256"  # attributes of objects
 ResultT = TypeVar("ResultT")
@@ -345,7 +345,7 @@ class ObjectFiles(Files):
         except exceptions.AlreadyExistsError:
             raise
         except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
+            if store_fault(error) == "no bucket":
                 raise self._error("the bucket does not exist", name, "Create it, or choose another storage_path") from (
                     error
                 )
@@ -368,18 +368,17 @@ def digest(path: Path) -> str:
 def _may_pass(error: BaseException) -> bool:
     """Whether a fault may pass by itself: no answer, a broken one, a server's own error, a conflict of two puts."""
     broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)
-    return broken and not _REFUSED.search(str(error))
+    return broken and store_fault(error) not in ("expired", "refused")
 
 
 def _reason(error: BaseException) -> tuple[str, str]:
     """What went wrong in a few words, and how to mend it. The answers of servers name keys, and are not repeated."""
-    text = str(error)
-    if found := _REFUSED.search(text):
-        return f"the credentials are refused: {found[0]}", "Renew them and start again: finished work is kept"
+    if (fault := store_fault(error)) in ("expired", "refused"):
+        what = "have expired" if fault == "expired" else "are refused"
+        return f"the credentials {what}", "Renew them and start again: finished work is kept"
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return "no right to read or write here", "Ask for it, or check the credentials in the environment"
-    status = re.search(r"non-2xx status code: (\d+ [A-Za-z ]+)", text)
-    reason = status[1].strip() if status else type(error).__name__
+    reason = status_of(error) or type(error).__name__
     return f"the storage does not answer as it should: {reason}", "Start again when it does: finished work is kept"
 
 

@@ -134,7 +134,7 @@ def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: py
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>", "credentials are refused: ExpiredToken"),
+        ("non-2xx status code: 400 Bad Request: <Code>ExpiredToken</Code>", "credentials have expired"),
         ("non-2xx status code: 503 Service Unavailable: AKIAABCDEFGHIJKLMNOP", "503 Service Unavailable"),
     ],
 )
