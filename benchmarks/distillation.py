@@ -1,12 +1,14 @@
-"""What distillation is worth: no teacher, the large model, the judge, or both; with all labels or a tenth of them.
+"""What distillation is worth: no teacher, the large model, the judge, or both; with all labels or few of them.
 
     kcm run jobs/configs/reviews.yaml
     python benchmarks/distillation.py --storage storage [--num-seeds 10] [--write]
 
 Trains the demo's collaborators with the demo's settings, in this process. Labels are hidden by whole reviews, drawn
-by the seed; the rows without one stay in the stream, where only the teachers speak of them. The large model is the
-demo's: mpnet with a linear head, which is fitted anew to the labels that are left. A seed also draws the order of the
-tasks and the initial weights. Seeds that are finished are kept and not trained again.
+by the seed, and drawn anew where the first domain got none, which happens at 1%; the rows without one stay in the
+stream, where only the teachers speak of them. Under `new` the last domain alone has no labels, and the others have all
+of theirs; without a teacher nothing is learned of it. The large model is the demo's: mpnet with a linear head, which is
+fitted anew to the labels that are left. A seed also draws the order of the tasks and the initial weights. Seeds that
+are finished are kept and not trained again.
 """
 
 from __future__ import annotations
@@ -42,10 +44,12 @@ from pipelines.config import RunConfig
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
-SHARES = (1.0, 0.1)
+SHARES = (1.0, 0.1, 0.01)
+NEW = "new"  # the last domain has no labels
+LABELS = (*(f"{share:g}" for share in SHARES), NEW)
 NETWORKS: tuple[NetworkKind, ...] = ("kan", "mlp")
 TEACHERS = {"none": (False, False), "large": (True, False), "judge": (False, True), "both": (True, True)}
-MEASURES = ("small_accuracy", "area", "forgetting_first")
+MEASURES = ("small_accuracy", "last_accuracy", "area", "forgetting_first")
 LABEL_NAMES = ("negative", "positive")
 
 
@@ -91,13 +95,16 @@ def feature_folders(inputs: Inputs) -> tuple[Path, Path]:
     return narrow.folder, wide.folder
 
 
-def streams(domains: Sequence[Domain], share: float, seed: int) -> list[TensorRows]:
-    """The tasks in the seed's order: labels of `share` of the reviews, and what a head fitted to these says of all."""
+def streams(domains: Sequence[Domain], labels: str, seed: int) -> list[TensorRows]:
+    """The tasks in the seed's order: the labels that `labels` names, and what a head fitted to these says of all."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(domains))
-    groups = np.unique(np.concatenate([domain.group_N for domain in domains]))
-    labelled = set(groups[rng.random(len(groups)) < share])
-    fitted = [domain.is_train & np.isin(domain.group_N, list(labelled)) for domain in domains]
+    if labels == NEW:
+        fitted = [domain.is_train & (number != order[-1]) for number, domain in enumerate(domains)]
+    else:
+        fitted = _labelled(domains, float(labels), rng)
+        while not fitted[order[0]].any():  # a trainer needs labels in its first task
+            fitted = _labelled(domains, float(labels), rng)
     fit = fit_head(
         np.concatenate([domain.large_NE[rows] for domain, rows in zip(domains, fitted, strict=True)]),
         np.concatenate([domain.label_N[rows] for domain, rows in zip(domains, fitted, strict=True)]),
@@ -110,15 +117,22 @@ def streams(domains: Sequence[Domain], share: float, seed: int) -> list[TensorRo
     for domain, rows, left_out_NC in zip(domains, fitted, out_of_fold, strict=True):
         large_NC = fit.head.probabilities(domain.large_NE)
         large_NC[rows] = left_out_NC
-        labels = np.where(domain.is_train & ~rows, UNLABELLED, domain.label_N)
+        given_N = np.where(domain.is_train & ~rows, UNLABELLED, domain.label_N)
         batch = Batch(
             torch.from_numpy(domain.small_ND),
-            torch.from_numpy(labels),
+            torch.from_numpy(given_N),
             torch.from_numpy(large_NC),
             torch.ones(len(rows)),
         )
         tasks.append(TensorRows(domain.name, {s: _split(domain, batch, s == "train") for s in ("train", "test")}))
     return [tasks[number] for number in order]
+
+
+def _labelled(domains: Sequence[Domain], share: float, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
+    """For each domain, the train rows of a drawn `share` of the reviews."""
+    groups = np.unique(np.concatenate([domain.group_N for domain in domains]))
+    drawn = groups[rng.random(len(groups)) < share]
+    return [domain.is_train & np.isin(domain.group_N, drawn) for domain in domains]
 
 
 def _split(domain: Domain, batch: Batch, train: bool) -> tuple[list[str], Batch]:
@@ -157,21 +171,22 @@ def measured(
     assert forgetting is not None  # there are several tasks
     return {
         "small_accuracy": float(rows.small_correct.mean()),
+        "last_accuracy": float(rows.small_correct[-len(parts[-1]) :].mean()),
         "area": Frontier.of(rows).area(),
         "forgetting_first": float(forgetting),
         "large_accuracy": float(rows.large_correct.mean()),
+        "large_last_accuracy": float(rows.large_correct[-len(parts[-1]) :].mean()),
     }
 
 
-def cells_of(domains: Sequence[Domain], config: RunConfig, seed: int) -> dict[str, dict[str, float]]:
-    """Every cell of the table for one seed, by `share/network/teachers`."""
-    found = {}
-    for share in SHARES:
-        tasks = streams(domains, share, seed)
-        for network in NETWORKS:
-            for teachers in TEACHERS:
-                found[f"{share:g}/{network}/{teachers}"] = measured(tasks, config, network, teachers, seed)
-    return found
+def cells_of(domains: Sequence[Domain], config: RunConfig, labels: str, seed: int) -> dict[str, dict[str, float]]:
+    """The cells of the table with these labels for one seed, by `labels/network/teachers`."""
+    tasks = streams(domains, labels, seed)
+    return {
+        f"{labels}/{network}/{teachers}": measured(tasks, config, network, teachers, seed)
+        for network in NETWORKS
+        for teachers in TEACHERS
+    }
 
 
 def summarised(seeds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
@@ -187,28 +202,37 @@ def summarised(seeds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[s
                 ),
             }
             for measure in MEASURES
-        } | {"large_accuracy": float(np.mean([found[cell]["large_accuracy"] for found in seeds.values()]))}
+        } | {
+            name: float(np.mean([found[cell][name] for found in seeds.values()]))
+            for name in ("large_accuracy", "large_last_accuracy")
+        }
     return table
 
 
 def show(table: Mapping[str, Any], num_seeds: int) -> None:
     """The table for a person, in percent."""
     shown = Table(title=f"Small model after all tasks, {num_seeds} seeds; what teachers add to none, 95% intervals")
-    for heading in ("labels", "network", "teachers", "accuracy %", "over none", "area %", "over none", "forgetting"):
-        shown.add_column(heading, justify="left" if heading in ("network", "teachers") else "right")
+    for heading in ("labels", "network", "teachers"):
+        shown.add_column(heading)
+    for heading in ("accuracy %", "over none", "last domain %", "over none", "area %", "over none", "forgetting"):
+        shown.add_column(heading, justify="right")
     for cell, figures in table.items():
-        share, network, teachers = cell.split("/")
+        labels, network, teachers = cell.split("/")
         columns = []
-        for measure in ("small_accuracy", "area"):
+        for measure in ("small_accuracy", "last_accuracy", "area"):
             over = figures[measure]["over_none"]
             columns += [
                 f"{100 * figures[measure]['mean']:.1f}",
                 "–" if teachers == "none" or over is None else _points(over),
             ]
         shown.add_row(
-            f"{float(share):.0%}", network, teachers, *columns, f"{100 * figures['forgetting_first']['mean']:+.1f}"
+            labels if labels == NEW else f"{float(labels):.0%}",
+            network,
+            teachers,
+            *columns,
+            f"{100 * figures['forgetting_first']['mean']:+.1f}",
         )
-    Console(width=140).print(shown)
+    Console(width=160).print(shown)
 
 
 def _points(over: Mapping[str, Any]) -> str:
@@ -217,7 +241,7 @@ def _points(over: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trainer the seeds that are missing, print the table, and write it with `--write`."""
+    """Train the seeds that are missing, print the table, and write it with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", type=Path, required=True, help="storage path of a finished run of reviews.yaml")
     parser.add_argument("--num-seeds", type=int, default=10)
@@ -231,9 +255,11 @@ def main() -> None:
     kept = arguments.storage / "distillation.json"
     seeds = json.loads(kept.read_text()) if kept.exists() else {}
     for seed in track(range(arguments.num_seeds), "seeds"):
-        if str(seed) not in seeds:
-            seeds[str(seed)] = cells_of(domains, config, seed)
-            kept.write_text(json.dumps(seeds))
+        cells = seeds.setdefault(str(seed), {})
+        for labels in LABELS:
+            if f"{labels}/kan/none" not in cells:
+                cells |= cells_of(domains, config, labels, seed)
+                kept.write_text(json.dumps(seeds))
     table = summarised(seeds)
     show(table, len(seeds))
     if arguments.write:

@@ -7,6 +7,15 @@ Both sides train the same MLP from the same weights on the same rows with AdamW 
 other orders, and other rows are remembered, so that final accuracies agree in distribution only. Avalanche's LwF leaves
 out the factor T^2, so that its alpha is our strength times T^2; its DER++ draws once for both terms. `StreamForgetting`
 is compared with `forgetting_first` on the accuracies that avalanche itself measured.
+
+ER_ACE stands beside replay with a margin. Its memory holds rows of the present task from its first step on, ours those
+of finished tasks: under a margin without end, which is the loss of ER_ACE, nothing then lowers an old label on a new
+row. `old rows` is ER_ACE with a memory like ours. What remains: remembered rows see labels not seen yet in avalanche,
+and its loss is the mean of two means, which differs from ours in an epoch's last step.
+
+`slda` reads the same features in one pass. Avalanche updates its covariance row by row, about means that still move,
+and the first row of a class about zero; it divides by N, not by N - C, and its shrinkage of 1e-4 is absolute, ours
+relative to the mean eigenvalue.
 """
 
 from __future__ import annotations
@@ -31,7 +40,7 @@ from torch import Tensor, nn
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig
+from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig, SldaConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import TrainConfig, Trainer
 from kcm.metrics.continual import summarise
@@ -45,16 +54,22 @@ from avalanche.benchmarks.scenarios.deprecated.generators import tensors_benchma
 from avalanche.evaluation.metrics import StreamForgetting, accuracy_metrics  # noqa: E402
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, LwFPlugin, ReplayPlugin  # noqa: E402
 from avalanche.training.storage_policy import ClassBalancedBuffer  # noqa: E402
-from avalanche.training.supervised import DER, Naive  # noqa: E402
+from avalanche.training.supervised import DER, ER_ACE, Naive, StreamingLDA  # noqa: E402
 
 TRAIN = TrainConfig(num_epochs=20, batch_size=32, learning_rate=5e-3, weight_decay=1e-2)
 NETWORK = NetworkConfig(hidden=(16,), shared=True)
-MEMORY, DRAW = 50, 32
+LINEAR = NetworkConfig(hidden=(), shared=True)  # for what is solved for
+MEMORY, DRAW, SHRINKAGE = 50, 32, 1e-4
+WITHOUT_END = 1e4  # lowers a logit out of every softmax
 OURS: dict[str, LearnerConfig] = {
     "finetune": FinetuneConfig(),
     "replay": ReplayConfig(memory=MEMORY, batch_size=DRAW),
+    "margin 4": ReplayConfig(memory=MEMORY, batch_size=DRAW, margin=4.0),
+    "margin without end": ReplayConfig(memory=MEMORY, batch_size=DRAW, margin=WITHOUT_END),
+    "margin without end, old rows": ReplayConfig(memory=MEMORY, batch_size=DRAW, margin=WITHOUT_END),
     "der": DerConfig(memory=MEMORY, batch_size=DRAW, alpha=0.3, beta=1.0),
     "lwf": LwfConfig(strength=3.0, temperature=2.0),
+    "slda": SldaConfig(shrinkage=SHRINKAGE),
 }
 Splits = list[tuple[Tensor, Tensor]]
 
@@ -70,8 +85,8 @@ def main() -> None:
         "learner", "ours", "avalanche", "difference (95% interval)", "forgetting, both formulas", title="Digits"
     )
     result: dict[str, Any] = {}
-    for name, learner in OURS.items():
-        ours, theirs, formulas = zip(*(compare(name, learner, seed) for seed in range(options.num_seeds)), strict=True)
+    for name, config in OURS.items():
+        ours, theirs, formulas = zip(*(compare(name, config, seed) for seed in range(options.num_seeds)), strict=True)
         result[name] = compared(np.array(ours), np.array(theirs), formulas)
         row = result[name]
         low, high = row["difference_interval"]
@@ -101,16 +116,18 @@ def compared(ours: np.ndarray, theirs: np.ndarray, formulas: tuple[tuple[float, 
     }
 
 
-def compare(name: str, learner: LearnerConfig, seed: int) -> tuple[float, float, tuple[float, float]]:
+def compare(name: str, config: LearnerConfig, seed: int) -> tuple[float, float, tuple[float, float]]:
     """Average accuracy after the last task, ours and theirs; and their forgetting by their formula and by ours."""
     train, test = digits(seed)
-    collaborator = Collaborator(64, 10, NETWORK, "mlp", seed)
+    learner = config.build(seed)
+    network, kind = (LINEAR, "linear") if learner.closed_form else (NETWORK, "mlp")
+    collaborator = Collaborator(64, 10, network, kind, seed)
     model = deepcopy(collaborator.judge)
     tasks = [
         TensorRows(f"task-{number}", {"train": rows(number, *train[number]), "test": rows(number, *test[number])})
         for number in range(5)
     ]
-    trainer = Trainer(collaborator, learner.build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
+    trainer = Trainer(collaborator, learner, tasks, TRAIN, DistillConfig(), seed=seed)
     trainer.run()
     torch.manual_seed(seed)
     matrix, forgetting = avalanche(name, model, train, test)
@@ -171,6 +188,26 @@ def avalanche(name: str, model: nn.Module, train: Splits, test: Splits) -> tuple
     return np.array(matrix), float(forgetting.result())
 
 
+class OldRows(ClassBalancedBuffer):  # type: ignore[misc]
+    """A memory that takes the rows of a task when the next one begins."""
+
+    waiting: Any = None
+
+    def update(self, strategy: Any, **_: Any) -> None:
+        """Take what waits, and let the rows of the present task wait."""
+        if self.waiting is not None:
+            self.update_from_dataset(self.waiting)
+        self.waiting = strategy.experience.dataset
+
+
+def ace(shared: dict[str, Any], cosine: LRSchedulerPlugin, memory: ClassBalancedBuffer | None = None) -> ER_ACE:
+    """ER_ACE, with its own memory or the one given."""
+    strategy = ER_ACE(**shared, plugins=[cosine], mem_size=MEMORY, batch_size_mem=DRAW)
+    if memory is not None:
+        strategy.storage_policy = memory
+    return strategy
+
+
 LEARNERS: dict[str, Callable[[dict[str, Any], LRSchedulerPlugin], Any]] = {
     "finetune": lambda shared, cosine: Naive(**shared, plugins=[cosine]),
     "replay": lambda shared, cosine: Naive(
@@ -182,10 +219,20 @@ LEARNERS: dict[str, Callable[[dict[str, Any], LRSchedulerPlugin], Any]] = {
             ),
         ],
     ),
+    "margin 4": lambda shared, cosine: ace(shared, cosine),
+    "margin without end": lambda shared, cosine: ace(shared, cosine),
+    "margin without end, old rows": lambda shared, cosine: ace(shared, cosine, OldRows(MEMORY)),
     "der": lambda shared, cosine: DER(
         **shared, plugins=[cosine], mem_size=MEMORY, batch_size_mem=DRAW, alpha=0.3, beta=1.0
     ),
     "lwf": lambda shared, cosine: Naive(**shared, plugins=[cosine, LwFPlugin(alpha=3.0 * 2.0**2, temperature=2.0)]),
+    "slda": lambda shared, _: StreamingLDA(
+        slda_model=nn.Identity(),
+        input_size=64,
+        num_classes=10,
+        shrinkage_param=SHRINKAGE,
+        **{name: value for name, value in shared.items() if name not in ("model", "optimizer", "train_epochs")},
+    ),
 }
 
 if __name__ == "__main__":

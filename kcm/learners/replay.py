@@ -7,7 +7,9 @@ labels cost: new rows no longer push the logits of old labels down; the loss of 
     remembered row       CE over all labels seen so far
 
 The paper's stream rows see their task's labels alone, which is `margin` without end; 0 is plain replay that leaves out
-labels not seen yet. In the first task, or where no label is old, the loss is the plain one.
+labels not seen yet. In the first task, or where no label is old, the loss is the plain one. Keep the margin finite: the
+paper's memory holds rows of the present task, which lower old labels; ours holds those of finished tasks, and without
+an end nothing does.
 """
 
 from __future__ import annotations
