@@ -40,6 +40,7 @@ def page() -> str:
         *_section("The gate", _gate()),
         *_section("Promises over time", _loop()),
         *_section("Speed", _speed()),
+        *_section("What int8 does to a cascade", _precision()),
         *_section("What was not measured", _missing()),
     ]
     text = "\n".join(parts) + "\n"
@@ -172,6 +173,18 @@ def _speed() -> Iterator[str]:
                 what = f"{model.rpartition('/')[2]}, {kind}: one text, of torch's time"
                 rows.append(["[runtimes](runtimes.md)", what, f"{each['one_vs_torch']:.2f} x", _machine(runtimes)])
     yield from _table(["", "figure", "found", "machine"], rows)
+
+
+def _precision() -> Iterator[str]:
+    """Both encoders in int8 against both in float32."""
+    yield "Both encoders in int8 less both in float32, paired by test row, one seed each ([runtimes](runtimes.md)):\n"
+    figures = ("small", "large", "cascade", "calls_saved")
+    rows = [
+        [data, name.upper(), *(points(each["int8_minus_float32"][figure]) for figure in figures)]
+        for data, found in read("precision")["rows"].items()
+        for name, each in found["collaborators"].items()
+    ]
+    yield from _table(["data", "", "small", "large", "cascade", "calls saved"], rows)
 
 
 def _machine(result: Mapping[str, Any]) -> str:
