@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import vl_convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kcm.metrics.routing import thinned
 from kcm.report.formats import known
@@ -22,6 +22,15 @@ from kcm.report.formats import known
 Form = Literal["percent", "points", "signed points", "number"]
 Kind = Literal["line", "dashed", "circle", "diamond", "hollow circle", "hollow diamond", "band", "cell", "text"]
 
+_MARGIN = 40  # around a drawing that is a file: names of rows reach over its edge
+_DOT = "●"
+_SIGNS: dict[Kind, str] = {
+    "line": "—",
+    "dashed": "- -",
+    "diamond": "◆",
+    "hollow diamond": "◇",
+    "hollow circle": "○",
+}
 MAX_POINTS = 400  # of a line
 _FORMS: dict[Form, str] = {
     "percent": "format(100 * datum.value, '.4~g') + '%'",
@@ -111,6 +120,25 @@ class Chart:
         drawing = _OPENING.sub("", _drawn(clean))
         opening = f'<svg class="plot" role="group" aria-label="%s" viewBox="0 0 {_WIDTH} {height}">'
         return Markup(opening) % f"{self.title}. {self.sentence}" + Markup(_MARK.sub(_with_tip, drawing))
+
+    def file(self, style: str) -> str | None:
+        """The drawing as an SVG file of its own, with title, legend and the colours of `style`; None as `svg`."""
+        if (drawing := self.svg) is None:
+            return None
+        lines = [(f'font-weight="600" fill="var(--ink)">{escape(self.title)}', 24)]
+        for words, (tone, kind) in self.legend.items():
+            sign = f'<tspan fill="var(--{tone})">{_SIGNS.get(kind, _DOT)}</tspan>'
+            lines.append((f'font-size="13" fill="var(--quiet)">{sign} {escape(words)}', 19))
+        texts, at = "", -sum(height for _, height in lines)
+        head = -at + 10
+        for text, height in lines:
+            at += height
+            texts += f'<text x="0" y="{at - 10}" {text}</text>'
+        body = str(drawing).partition(">")[2]
+        height = int(str(drawing).partition(f'viewBox="0 0 {_WIDTH} ')[2].partition('"')[0])
+        box = f'viewBox="-{_MARGIN} -{head} {_WIDTH + 2 * _MARGIN} {height + head}"'
+        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box} width="{_WIDTH + 2 * _MARGIN}"'
+        return f"{opening}><style>{style}text{{font-family:sans-serif}}</style>{texts}{body}"
 
 
 @lru_cache(maxsize=32)

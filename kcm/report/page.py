@@ -81,13 +81,7 @@ def drawings(inputs: ReportInputs) -> dict[str, str]:
         "forgetting": figures.forgetting(result),
         "reliability": figures.reliability(inputs.reliability, result),
     }
-    own = f'<svg xmlns="http://www.w3.org/2000/svg" width="640"><style>{style}text{{font-family:sans-serif}}</style>'
-    return {
-        name: own.replace("<svg ", f"<svg {attributes} ") + rest
-        for name, chart in charts.items()
-        if (drawn := chart.svg) is not None
-        for attributes, _, rest in [str(drawn).removeprefix("<svg ").partition(">")]
-    }
+    return {name: drawn for name, chart in charts.items() if (drawn := chart.file(style)) is not None}
 
 
 def render_loop(state: Numbers) -> str:
