@@ -20,7 +20,7 @@ def taking(**seconds: float) -> Callable[[], dict[Runtime, float]]:
     return lambda: seconds  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("torch", "onnx", "faster"), [(2.0, 1.0, "onnx"), (1.0, 2.0, "torch")])
+@pytest.mark.parametrize(("torch", "onnx", "faster"), [(2.0, 1.0, "onnx"), (1.0, 2.0, "torch"), (1.0, 1.1, "onnx")])
 def test_the_faster_one_is_remembered(torch: float, onnx: float, faster: str, tmp_path: Path) -> None:
     assert fastest(tmp_path, "encoder", taking(torch=torch, onnx=onnx)) == faster
     assert fastest(tmp_path, "encoder", never) == faster
