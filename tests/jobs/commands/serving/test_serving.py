@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.commands.serving import serving
-from jobs.commands.serving.serving import Site, write_deployment
+from jobs.commands.serving.serving import Site, wait_for_interruption, write_deployment
 from jobs.models import served_model
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
@@ -172,3 +174,15 @@ def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() ->
 def test_a_deployment_file_is_checked_like_any_configuration() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'serve\.num_replicas'"):
         application({"bundle": "b", "assets_path": "a", "serve": {"num_replica": 2}})
+
+
+def test_no_interruption_is_lost_in_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gc, "collect", lambda *_: pytest.fail("a Ctrl-C in one of its callbacks would be swallowed"))
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    try:
+        wait_for_interruption()
+    finally:
+        gc.unfreeze()
