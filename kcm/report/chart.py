@@ -108,17 +108,20 @@ class Chart:
             self.legend[words] = tone, kind
 
     @property
+    def _height(self) -> int:
+        return max(_HEIGHT, 90 + _ROW_HEIGHT * self.num_rows)
+
+    @property
     def svg(self) -> Markup | None:
         """The drawing; None where there is nothing to draw."""
         if not self.layers:
             return None
-        height = max(_HEIGHT, 90 + _ROW_HEIGHT * self.num_rows)
-        size = {"width": _WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+        size = {"width": _WIDTH, "height": self._height, "autosize": {"type": "fit", "contains": "padding"}}
         written = json.dumps({"layer": self.layers, "config": _CONFIG, **size}, ensure_ascii=False, allow_nan=False)
         # Users' names may hold lone surrogates, which UTF-8 cannot.
         clean = written.encode("utf-8", errors="replace").decode("utf-8")
         drawing = _OPENING.sub("", _drawn(clean))
-        opening = f'<svg class="plot" role="group" aria-label="%s" viewBox="0 0 {_WIDTH} {height}">'
+        opening = f'<svg class="plot" role="group" aria-label="%s" viewBox="0 0 {_WIDTH} {self._height}">'
         return Markup(opening) % f"{self.title}. {self.sentence}" + Markup(_MARK.sub(_with_tip, drawing))
 
     def file(self, style: str) -> str | None:
@@ -135,8 +138,7 @@ class Chart:
             at += height
             texts += f'<text x="0" y="{at - 10}" {text}</text>'
         body = str(drawing).partition(">")[2]
-        height = int(str(drawing).partition(f'viewBox="0 0 {_WIDTH} ')[2].partition('"')[0])
-        box = f'viewBox="-{_MARGIN} -{head} {_WIDTH + 2 * _MARGIN} {height + head}"'
+        box = f'viewBox="-{_MARGIN} -{head} {_WIDTH + 2 * _MARGIN} {self._height + head}"'
         opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box} width="{_WIDTH + 2 * _MARGIN}"'
         return f"{opening}><style>{style}text{{font-family:sans-serif}}</style>{texts}{body}"
 
