@@ -42,11 +42,13 @@ from pipelines.store.files import StorageError
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Follower, Storage
 from pipelines.training.artefacts import SEARCH, TRIALS, TrainedArtefact, TunedArtefact, best_first
+from pipelines.training.searcher import SideBySide, split_off
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 OBJECTIVES = ("area", "calls_saved")
 CERTIFIED_KEEP_RATE = "promised"
+_NAME = "search"
 # What torn bytes and the classes of another version make of a pickle; a disk that fails is no reason to begin anew.
 _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
@@ -86,19 +88,20 @@ class Trial(ray_tune.Trainable):
         """Store what all trials share."""
         assert plan is not None
         torch.set_num_threads(1)  # trials run side by side
-        self._plan, self._choice = plan, Choice(**config)
+        self._plan, self._given = plan, config
 
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
-        objectives = self._plan.evaluate(self._choice).objectives()
-        path = _results(self._plan.scratch, self._plan.collaborator) / f"{self.trial_id}.json"
+        name, choice = split_off(self._given)
+        objectives = self._plan.evaluate(name, Choice(**choice)).objectives()
+        path = _results(self._plan.scratch) / f"{self.trial_id}.json"
         write_json(path, objectives)
         self._plan.scratch.keep(path)
         return objectives | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next choice."""
-        self._choice = Choice(**new_config)
+        self._given = new_config
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -132,37 +135,36 @@ class Tune(Stage, Plan):
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
-        """Search for one collaborator after the other."""
+        """Search for all collaborators side by side."""
         context, scratch = attempt.context, attempt.storage
         plan = TrainerPlan.of(trained.config, features, outcomes)
-        names = plan.config.collaborators
-        trials: list[dict[str, Any]] = []
         space = self.space.fingerprint
         earlier = last_search(context.store, space) if self.tune.warm_start else None
-        for number, name in enumerate(names):
-            trial_plan = TrialPlan(
-                collaborator=name,
-                plan=plan,
-                features=features,
-                outcomes=outcomes,
-                trained=trained,
-                scratch=scratch,
-                max_loss=self.tune.max_loss,
-                certificate=self.certificate,
-                workers=context.cluster.within_trials,
-            )
-            points = earlier.first_points(name, max(1, self.tune.num_trials // 2)) if earlier else []
-            follower = Follower(scratch, scratch.root / _search_name(name))
-            finished = partial(_finished, scratch, name, follower, number, len(names), self.tune.num_trials)
-            with polled(attempt.bar, finished):
-                found = _search(trial_plan, self, context, scratch, points)
-            _record(found, attempt.fingerprint, context)
-            best = _best(found)
-            run_remotely(TrialPlan.write_best, (trial_plan, attempt.folder / name, Choice(**best["params"])))
-            trials += found
-        write_json(attempt.folder / TRIALS, trials)
+        trial_plan = TrialPlan(
+            plan=plan,
+            features=features,
+            outcomes=outcomes,
+            trained=trained,
+            scratch=scratch,
+            max_loss=self.tune.max_loss,
+            certificate=self.certificate,
+            workers=context.cluster.within_trials,
+        )
+        num_trials = self.tune.num_trials * len(plan.config.collaborators)
+        with polled(attempt.bar, partial(_finished, scratch, Follower(scratch, scratch.root / _NAME), num_trials)):
+            trials = _search(trial_plan, self, context, scratch, earlier)
+        _record(trials, attempt.fingerprint, context)
+        best = {name: Choice(**_best(mine)["params"]) for name, mine in trials.items()}
+        run_remotely(_write_best, (trial_plan, attempt.folder, best))
+        write_json(attempt.folder / TRIALS, [trial for mine in trials.values() for trial in mine])
         started = earlier.fingerprint if earlier else None
         write_json(attempt.folder / SEARCH, {"space": space, "started_from": started})
+
+
+def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:
+    """Write every collaborator's best choice."""
+    for name, choice in choices.items():
+        plan.write_best(folder / name, name, choice)
 
 
 def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
@@ -172,50 +174,50 @@ def last_search(store: ArtefactStore, space: str) -> TunedArtefact | None:
 
 
 def _search(
-    plan: TrialPlan, search: Tune, context: Context, storage: Storage, points: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Run the remaining trials of a collaborator's search; a new search tries `points` first."""
-    results = _tuner(plan, search, context, storage, points).fit()
+    plan: TrialPlan, search: Tune, context: Context, storage: Storage, earlier: TunedArtefact | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Run the trials that remain, and give all by collaborator; a new search begins with points of an `earlier` one."""
+    results = _tuner(plan, search, context, storage, earlier).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    return [
-        {
-            "number": number,
-            "collaborator": plan.collaborator,
-            "params": result.config,
-            **{name: result.metrics[name] for name in (*OBJECTIVES, CERTIFIED_KEEP_RATE)},
-        }
-        for number, result in enumerate(results)
-    ]
+    trials: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.plan.config.collaborators}
+    for result in results:
+        name, params = split_off(result.config)
+        reached = {objective: result.metrics[objective] for objective in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
+        trials[name].append({"number": len(trials[name]), "collaborator": name, "params": params} | reached)
+    return trials
 
 
 def _tuner(
-    plan: TrialPlan, search: Tune, context: Context, storage: Storage, points: Sequence[dict[str, Any]]
+    plan: TrialPlan, search: Tune, context: Context, storage: Storage, earlier: TunedArtefact | None
 ) -> ray_tune.Tuner:
     """An interrupted search where there is one that can be read, else a new one."""
     config = search.tune
     trainable = ray_tune.with_resources(ray_tune.with_parameters(Trial, plan=plan), {"cpu": CPUS_PER_TRIAL})
-    name = _search_name(plan.collaborator)
-    results, say = _results(storage, plan.collaborator), context.reporter.say
-    if restored := restored_search(storage, name, results, trainable, context.run_folder, say):
+    results, say = _results(storage), context.reporter.say
+    if restored := restored_search(storage, _NAME, results, trainable, context.run_folder, say):
         return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = search_space(config, plan)
+    space = search_space(config, plan.plan)
+    searchers = {}
+    for name in plan.plan.config.collaborators:
+        points = earlier.first_points(name, max(1, config.num_trials // 2)) if earlier else []
+        searchers[name] = OptunaSearch(
+            metric=list(OBJECTIVES),
+            mode=["max"] * len(OBJECTIVES),
+            seed=search.seed,
+            points_to_evaluate=[point for point in points if _lies_in(space, point)],
+        )
     return ray_tune.Tuner(
         trainable,
         param_space={name: ray_tune.choice(values) for name, values in space.items()},
         tune_config=ray_tune.TuneConfig(
-            search_alg=OptunaSearch(
-                metric=list(OBJECTIVES),
-                mode=["max"] * len(OBJECTIVES),
-                seed=search.seed,
-                points_to_evaluate=[point for point in points if _lies_in(space, point)],
-            ),
-            num_samples=config.num_trials,
+            search_alg=SideBySide(searchers, config.num_trials),
+            num_samples=config.num_trials * len(searchers),
             max_concurrent_trials=context.cluster.concurrent_trials(ray.cluster_resources()),
             reuse_actors=True,
         ),
-        run_config=ray_tune.RunConfig(name=name, storage_path=str(storage.root), verbose=0),
+        run_config=ray_tune.RunConfig(name=_NAME, storage_path=str(storage.root), verbose=0),
     )
 
 
@@ -251,56 +253,50 @@ def restored_search(
     return None
 
 
-def _results(scratch: Storage, collaborator: str) -> Path:
+def _results(scratch: Storage) -> Path:
     """Where trials leave their objectives as they finish, for the driver's bar to count."""
-    return scratch.root / "results" / collaborator
+    return scratch.root / "results"
 
 
-def _search_name(collaborator: str) -> str:
-    return f"tune-{collaborator}"
-
-
-def _finished(
-    scratch: Storage, collaborator: str, follower: Follower, search: int, num_searches: int, num_trials: int
-) -> tuple[int, int] | None:
-    """Trials that are finished, and all there will be, while search number `search` runs; None where nobody can tell.
+def _finished(scratch: Storage, follower: Follower, num_trials: int) -> tuple[int, int] | None:
+    """Trials that are finished, and all there will be; None where nobody can tell.
 
     Ray Tune writes the state of a search to this node: through its own client it would end at the first lost request.
     """
     follower.look()
     try:
-        names = scratch.names(_results(scratch, collaborator))
+        names = scratch.names(_results(scratch))
     except StorageError:  # the search will tell
         return None
-    return search * num_trials + sum(name.endswith(".json") for name in names), num_searches * num_trials
+    return sum(name.endswith(".json") for name in names), num_trials
 
 
-def _record(trials: list[dict[str, Any]], fingerprint: str, context: Context) -> None:
+def _record(trials: Mapping[str, list[dict[str, Any]]], fingerprint: str, context: Context) -> None:
     """Every trial as a nested MLflow run."""
     if context.tracking is None:
         return
-    for trial in trials:
+    for trial in (trial for mine in trials.values() for trial in mine):
         name = f"{trial['collaborator']} {trial['number']}"
         metrics = {metric: trial[metric] for metric in (*OBJECTIVES, CERTIFIED_KEEP_RATE)}
         context.tracking.log_trial(name, f"{fingerprint}/{name}", trial["params"], metrics)
 
 
-def search_space(config: TuneConfig, plan: TrialPlan) -> dict[str, tuple[Any, ...]]:
+def search_space(config: TuneConfig, plan: TrainerPlan) -> dict[str, tuple[Any, ...]]:
     """The values of every dimension that matters.
 
     Over two labels all scores of the judge alone are one order.
     """
-    train = plan.plan.config.train
+    train = plan.config.train
     learning_rates = config.sgd_rates if train.optimizer == "sgd" else config.learning_rates
     judge_weights = config.judge_weights
-    if plan.plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
-        learning_rates, judge_weights = (train.peak_rate,), (plan.plan.config.distill.judge_weight,)
+    if plan.config.learner.closed_form:  # takes no steps, and its small model needs no anchor
+        learning_rates, judge_weights = (train.peak_rate,), (plan.config.distill.judge_weight,)
     return {
         "learning_rate": learning_rates,
         "large_weight": config.large_weights,
         "judge_weight": judge_weights,
-        "gate": tuple(distinct_gates(config.gates, plan.plan.num_labels)),
-        "scope": config.scopes if len(plan.plan.tasks) > 1 else ("global",),
+        "gate": tuple(distinct_gates(config.gates, plan.num_labels)),
+        "scope": config.scopes if len(plan.tasks) > 1 else ("global",),
         "deferral_weight": config.deferral_weights,
     }
 

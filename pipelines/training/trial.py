@@ -73,9 +73,8 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials of one collaborator share."""
+    """What all trials share, whichever collaborator they are of."""
 
-    collaborator: str
     plan: TrainerPlan
     features: FeaturesArtefact
     outcomes: OutcomesArtefact
@@ -85,27 +84,27 @@ class TrialPlan:
     certificate: CertificateConfig
     workers: ClusterConfig | None = None  # where trials train; None: in their own process
 
-    def state(self, choice: Choice) -> dict[str, Any]:
-        """The finished trainer of a choice, trained once; that of the train stage for the stage's own values."""
+    def state(self, name: str, choice: Choice) -> dict[str, Any]:
+        """The collaborator's finished trainer, trained once; that of the train stage for the stage's own values."""
         if choice.training == self._configured():
-            return self.trained.state(self.collaborator)
+            return self.trained.state(name)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
-        path = self.scratch.root / f"{self.collaborator}-{digest}.pt"
+        path = self.scratch.root / f"{name}-{digest}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             try:
                 self.scratch.fetch(path)
             except FileNotFoundError:
                 draft = path.with_suffix(f".{os.getpid()}")
-                torch.save(self._train(choice, digest), draft)
+                torch.save(self._train(name, choice, digest), draft)
                 draft.replace(path)
                 self.scratch.keep(path)
         return load_state(path)
 
-    def evaluate(self, choice: Choice) -> Evaluated:
-        """The best policy of a choice on validate."""
-        state = self.state(choice)
-        collaborator = self.plan.collaborator(self.collaborator, state)
+    def evaluate(self, name: str, choice: Choice) -> Evaluated:
+        """The collaborator's best policy on validate."""
+        state = self.state(name, choice)
+        collaborator = self.plan.collaborator(name, state)
         gate, rows = fitted_on(
             lambda: outcome_parts(collaborator, self.features, self.outcomes, ("validate",)),
             self.features.num_rows("validate"),
@@ -120,10 +119,10 @@ class TrialPlan:
         keep_rate = certified_keep_rate(best.policy, rows, self.certificate, first_look)
         return Evaluated(best, keep_rate, gate, rows.score)
 
-    def write_best(self, folder: Path, choice: Choice) -> dict[str, float]:
-        """Write the artefact of the best choice, and give its objectives."""
-        best, state = self.evaluate(choice), self.state(choice)
-        collaborator = self.plan.collaborator(self.collaborator, state)
+    def write_best(self, folder: Path, name: str, choice: Choice) -> dict[str, float]:
+        """Write the artefact of the collaborator's best choice, and give its objectives."""
+        best, state = self.evaluate(name, choice), self.state(name, choice)
+        collaborator = self.plan.collaborator(name, state)
         Tuned(collaborator, best.gate, best.found.policy, state, best.scores).save(folder)
         objectives = best.objectives()
         write_json(folder / FOUND, {"choice": asdict(choice)} | objectives)
@@ -133,18 +132,18 @@ class TrialPlan:
         config = self.plan.config
         return training_values(config.train.peak_rate, config.distill.large_weight, config.distill.judge_weight)
 
-    def _train(self, choice: Choice, digest: str) -> dict[str, Any]:
+    def _train(self, name: str, choice: Choice, digest: str) -> dict[str, Any]:
         configured = self.plan.config
         weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         changes = {
             "train": configured.train.with_rate(choice.learning_rate),
             "distill": configured.distill.model_copy(update=weights),
-            "collaborators": (self.collaborator,),
+            "collaborators": (name,),
         }
         plan = replace(self.plan, config=configured.model_copy(update=changes))
         if self.workers:
             return self._train_on(self.workers, plan, digest)
-        trainer = plan.trainer(self.collaborator)
+        trainer = plan.trainer(name)
         trainer.run()
         return trainer.state_dict()
 
@@ -153,8 +152,9 @@ class TrialPlan:
 
         Trials are never stopped early: Ray would leave the workers of a stopped one behind, with what they reserve.
         """
-        storage = self.scratch.below(self.scratch.root / f"{self.collaborator}-{digest}")
+        (name,) = plan.config.collaborators
+        storage = self.scratch.below(self.scratch.root / f"{name}-{digest}")
         with Reporter().bar("trial", "steps") as bar:
             state = run_workers(WorkerPlan(plan, digest, storage, cluster.checkpoint_every), cluster, bar, print)
         self.scratch.drop([storage.root])
-        return state[self.collaborator]
+        return state[name]

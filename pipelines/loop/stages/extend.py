@@ -110,7 +110,6 @@ class Chosen(Plan):
         plan = TrainerPlan.of(trained.config, features, outcomes)
         (name,) = plan.config.collaborators
         trial = TrialPlan(
-            collaborator=name,
             plan=plan,
             features=features,
             outcomes=outcomes,
@@ -119,7 +118,7 @@ class Chosen(Plan):
             max_loss=self.max_loss,
             certificate=self.certificate,
         )
-        objectives = trial.write_best(attempt.folder / name, self.choice)
+        objectives = trial.write_best(attempt.folder / name, name, self.choice)
         found = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
         write_json(attempt.folder / TRIALS, [found | objectives])
         write_json(attempt.folder / SEARCH, {"space": None, "started_from": None})

@@ -142,7 +142,7 @@ def search(tmp_path: Path) -> Search:
 
 def results(storage: Path) -> dict[str, int]:
     """When each trial of a running search left its result, by the trial's id."""
-    found = storage.glob("artefacts/tune/*/scratch/results/kcm/[!.]*.json")
+    found = storage.glob("artefacts/tune/*/scratch/results/[!.]*.json")
     return {path.stem: path.stat().st_mtime_ns for path in found}
 
 

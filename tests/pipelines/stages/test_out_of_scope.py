@@ -112,7 +112,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     weights = config.distill
     choice = Choice(0.02, weights.large_weight, weights.judge_weight, "confidence", "global", 0.0)  # as configured
     trial = TrialPlan(
-        collaborator="kcm",
         plan=plan,
         features=done["features"],
         outcomes=done["outcomes"],
@@ -125,7 +124,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         context.store,
         TunedArtefact,
         Recipe("tune", 1, {}, (trained,)),
-        lambda target, scratch: trial.write_best(target / "kcm", choice),
+        lambda target, scratch: trial.write_best(target / "kcm", "kcm", choice),
     )
     done["evaluated"] = Evaluate.of(config).build(done, context)
     bundle = Register.of(config).build(done, context).bundle

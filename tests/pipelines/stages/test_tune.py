@@ -39,7 +39,7 @@ def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rat
     tune = {"learning_rates": [0.5, 0.6], "sgd_rates": [7.0, 8.0]}
     network = {"hidden": []}  # the closed forms are of a single layer
     config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
-    plan = SimpleNamespace(plan=SimpleNamespace(config=config, num_labels=3, tasks=("one",)))
+    plan = SimpleNamespace(config=config, num_labels=3, tasks=("one",))
     assert search_space(config.tune, plan)["learning_rate"] == rates
 
 
