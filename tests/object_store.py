@@ -1,7 +1,8 @@
-"""An S3 server in this process, for tests that read or write objects."""
+"""Servers of S3 and of Google's store in this process, for tests that read or write objects."""
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,40 @@ def put(s3_server: str) -> Callable[[str, bytes], str]:
         return f"s3://rows/{key}?endpoint_override={s3_server}"
 
     return put_object
+
+
+@pytest.fixture(scope="session")
+def google_server() -> Iterator[str]:
+    """The URL of a server that speaks as Google's store does, with the bucket `rows`."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with create_server("127.0.0.1", port, in_memory=True, default_bucket="rows"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def google_put(google_server: str) -> Callable[[str, bytes], str]:
+    """`google_put(key, content)` is `put` for the other store."""
+    from pyarrow import fs
+
+    store = fs.GcsFileSystem(anonymous=True, endpoint_override=urlsplit(google_server).netloc, scheme="http")
+
+    def put_object(key: str, content: bytes) -> str:
+        with store.open_output_stream(f"rows/{key}", compression=None) as stream:
+            stream.write(content)
+        return f"gs://rows/{key}?endpoint_override={google_server}&anonymous=true"
+
+    return put_object
+
+
+@pytest.fixture(params=["put", "google_put"])
+def put_anywhere(request: pytest.FixtureRequest) -> Callable[[str, bytes], str]:
+    """`put` for each of the two stores."""
+    found: Callable[[str, bytes], str] = request.getfixturevalue(request.param)
+    return found
 
 
 def bucket(endpoint: str, name: str, key: str = "key", secret: str = "secret") -> str:

@@ -1,7 +1,8 @@
 """Where files lie: on this machine, or in an object store (`s3://`, `gs://`); all through pyarrow's file systems.
 
-A URI may end with options of its store, as in `s3://bucket/rows?endpoint_override=http://localhost:9000`. Credentials
-come from the environment, as the store's own tools read them; S3's `AWS_ENDPOINT_URL` is honoured.
+A URI may end with options of its store: `endpoint_override`, `scheme`, `region` of S3, and `anonymous` for public
+buckets, as in `s3://bucket/rows?endpoint_override=http://localhost:9000` and `gs://bucket/rows?anonymous=true`.
+Credentials come from the environment, as the store's own tools read them; S3's `AWS_ENDPOINT_URL` is honoured.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -112,7 +114,8 @@ class Location:
             return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
         with naming_location(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
             known = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
-        return f"{known['content-length']}-{known['etag']}" if known.keys() >= {"etag", "content-length"} else None
+        size = known.get("content-length") or known.get("size")  # S3 says the one, Google's store the other
+        return f"{size}-{known['etag']}" if size and "etag" in known else None
 
     def open(self) -> pa.NativeFile:
         """A stream of the content, decompressed where the name ends with .gz, .bz2, .zst or .lz4."""
@@ -213,16 +216,23 @@ def _file_system(store: str, endpoint: str | None) -> fs.FileSystem:
         return fs.LocalFileSystem()
     scheme, _, rest = store.partition("://")
     bucket, _, written = rest.partition("?")
-    if scheme != "s3":
-        return fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{written}" if written else ""))[0]
     options = dict(parse_qsl(written))
+    anonymous = options.get("anonymous", "").lower() == "true"
+    if scheme != "s3":
+        host = options.get("endpoint_override", "")
+        return fs.GcsFileSystem(
+            anonymous=anonymous,
+            endpoint_override=host.rpartition("://")[2] or None,
+            scheme=options.get("scheme") or ("http" if host.startswith("http://") else "https"),
+            retry_time_limit=timedelta(seconds=_REQUEST_SECONDS),
+        )
     endpoint = options.get("endpoint_override") or endpoint
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return fs.S3FileSystem(
         endpoint_override=endpoint,
         scheme=options.get("scheme") or ("http" if (endpoint or "").startswith("http://") else "https"),
         region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket)),
-        anonymous=options.get("anonymous", "").lower() == "true",
+        anonymous=anonymous,
         connect_timeout=_CONNECT_SECONDS,
         request_timeout=_REQUEST_SECONDS,
     )
