@@ -53,8 +53,8 @@ from kcm.learners.training.stream import ParquetRows, TaskRows, TensorRows
 from kcm.learners.training.trainer import TrainConfig, Trainer
 from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
-from kcm.tasks.build import write_sequence
 from kcm.tasks.columns import list_column
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up

@@ -12,7 +12,7 @@ import ray.cloudpickle
 import ray.data
 
 from kcm.errors import KcmError
-from kcm.tasks.build import Workers, in_process
+from kcm.tasks.preparation.build import Workers, in_process
 from pipelines.batch.pool import silence_ray_data
 from pipelines.context import Context
 
