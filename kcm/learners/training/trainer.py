@@ -1,8 +1,8 @@
 """Trains one collaborator on a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
-Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its slice of them; gradients are
-sums over the real rows divided by their weight over all ranks, added up over ranks, so they do not depend on the rank
-count. What a learner does beyond that, it does with sums over all ranks.
+Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its share of them, and reads no other
+rows of a large task; gradients are sums over the real rows divided by their weight over all ranks, added up over ranks,
+so they do not depend on the rank count. What a learner does beyond that, it does with sums over all ranks.
 """
 
 from __future__ import annotations
@@ -238,10 +238,9 @@ class Trainer:
     def _step_batch(self) -> tuple[Batch, int]:
         """This rank's share of the step's rows, and how many rows all ranks share."""
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
-        size = self.train.batch_size
-        places = torch.arange(step * size, min((step + 1) * size, self._num_streamed))
-        mine, weights = self.ranks.share(places)
-        return self._windows.rows(epoch, mine).reweighted(weights), len(places)
+        first = step * self.train.batch_size
+        stop = min(first + self.train.batch_size, self._num_streamed)
+        return self._windows.share(epoch, first, stop), stop - first
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
@@ -347,6 +346,7 @@ class Trainer:
             lambda epoch: TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window),
             lambda stream, start, stop: self._read(streamed[stream], "train", start, stop),
             self.train.num_epochs,
+            self.ranks,
         )
         current_C = torch.zeros_like(self._seen_C)
         current_C[_labels(self.tasks[task])] = True

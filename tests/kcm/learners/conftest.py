@@ -92,6 +92,24 @@ def uneven(digits: list[TensorRows]) -> list[TensorRows]:
     return [*digits[:2], TensorRows("tiny", {"train": first("train", 3), "test": first("test", 5)})]
 
 
+@pytest.fixture(scope="session")
+def large_tasks() -> list[TensorRows]:
+    """Two tasks of six blocks of rows, the last one short: of more than a window, where `train.window` is 4."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = []
+    for task in range(2):
+        features = torch.randn(5500, 64, generator=generator)
+        labels = features[:, 5 * task : 5 * task + 5].argmax(1) + 5 * task
+        rows = Batch(features, labels, torch.full((5500, 10), torch.nan), torch.ones(5500))
+        parts = {"train": torch.arange(5300), "test": torch.arange(5300, 5500)}
+        splits = {
+            split: ([f"{task}-{row}" for row in part.tolist()], rows.take(part, torch.ones(len(part))))
+            for split, part in parts.items()
+        }
+        tasks.append(TensorRows(f"large-{task}", splits))
+    return tasks
+
+
 @pytest.fixture
 def on_ranks() -> Callable[[int, Callable[[Ranks], Any]], Any]:
     """Does some work on so many processes of their own, joined by gloo; gives what it gives on rank 0."""
