@@ -48,9 +48,10 @@ from kcm.config import parse_config
 from kcm.encoders import PrecomputedConfig
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.order import TrainOrder
 from kcm.learners.training.stream import ParquetRows, TaskRows, TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
 from kcm.tasks.build import write_sequence

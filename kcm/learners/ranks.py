@@ -69,7 +69,7 @@ class Ranks:
         return positions[index.clamp_max(len(positions) - 1)], weights
 
     def lanes(self, count: int) -> tuple[range, slice]:
-        """This rank's lanes of `count`, and which of their rows are its own: all, unless more ranks than lanes share."""
+        """This rank's lanes of `count`, and which of their rows it has: all, unless there are more ranks than lanes."""
         first = self.rank % count
         sharing = range(first, self.world_size, count)
         return range(first, count, self.world_size), slice(self.rank // count, None, len(sharing))

@@ -15,8 +15,9 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kcm.errors import DataError
+from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP
-from kcm.learners.training.stream import ParquetRows
+from kcm.learners.training.stream import ParquetRows, shares
 from kcm.tasks.columns import list_column, matrix
 
 
@@ -66,3 +67,10 @@ def test_a_matrix_survives_a_sliced_column() -> None:
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
     table = pa.table({"features": list_column(values)})
     np.testing.assert_array_equal(matrix(table.slice(2, 3)["features"]), values[2:5])
+
+
+def test_shares_of_a_split_have_every_row_once_and_are_equally_long(large_tasks) -> None:
+    parts = [list(shares(large_tasks[0], "test", Ranks(rank, 3), size=50)) for rank in range(3)]  # of 200 rows
+    assert [[len(batch) for batch in mine] for mine in parts] == [[50, 17]] * 3
+    rows = torch.cat([batch.features[batch.weights > 0] for mine in parts for batch in mine])
+    assert torch.equal(rows, large_tasks[0].read("test", 0, 200).features)

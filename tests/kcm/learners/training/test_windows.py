@@ -78,7 +78,9 @@ def test_the_ranks_of_a_step_have_its_rows_once_for_any_number_of_them(
     for first, stop in streams.steps(size)[: 200 if size < 64 else None]:
         shares = [windows.share(0, first, stop) for windows in ranks]
         assert all(len(share) for share in shares)
-        assert torch.equal(torch.cat([real(share) for share in shares]).sort().values, expected[first:stop].sort().values)
+        assert torch.equal(
+            torch.cat([real(share) for share in shares]).sort().values, expected[first:stop].sort().values
+        )
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16])
@@ -95,7 +97,9 @@ def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
         blocks.append(streams.blocks)
     together = sum(blocks, Counter[tuple[int, int]]())
     assert together == Counter({(0, block): epochs for block in range(64)})
-    assert {mine.total() for mine in blocks} <= {epochs * 4 * lanes for lanes in (16 // world_size, -(-16 // world_size))}
+    assert {mine.total() for mine in blocks} <= {
+        epochs * 4 * lanes for lanes in (16 // world_size, -(-16 // world_size))
+    }
 
 
 def test_more_ranks_than_lanes_read_a_block_of_each_window_and_share_its_rows() -> None:
