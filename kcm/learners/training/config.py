@@ -29,7 +29,12 @@ class TrainConfig(Config):
     mask_unseen: bool = Field(
         False, description="Labels of later tasks take no part in the loss, nor in the accuracy after each task."
     )
-    window: int = Field(16, ge=1, description="Row groups of 1,024 rows among which rows are shuffled.")
+    window: int = Field(
+        16,
+        ge=1,
+        description="Row groups of 1,024 rows among which rows are shuffled. Of a task with more, every worker reads"
+        " its share of them: best a multiple of the number of workers.",
+    )
 
     @property
     def peak_rate(self) -> float:
