@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import partial, reduce
 from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -177,14 +176,18 @@ class SequenceBuild:
         check_bad_rows(self._left_out(), self.num_bad, self.num_rows, self.config.max_bad_rows, where)
 
     def _left_out(self) -> Iterator[BadRow]:
-        """The rows left out, bad ones first; one without an id is called by its number, from 1."""
-        before = accumulate((block.num_rows for block in self.blocks), initial=0)
-        starts = [start - block.start for start, block in zip(before, self.blocks, strict=False)]
+        """The rows left out, bad ones first, each with its number among the rows of its file."""
+        shards, before = self.source.shards, Counter[str]()
+        starts: dict[int, int] = {}  # rows of a file before a shard: a large file is several
+        for block in self.blocks:
+            starts.setdefault(block.shard, before[shards[block.shard].where])
+            before[shards[block.shard].where] += block.num_rows
         for is_bad in (True, False):
-            for start, block in zip(starts, self.blocks, strict=True):
+            for block in self.blocks:
                 for row in left_out(block).to_pylist():
                     if row["is_bad"] == is_bad:
-                        yield BadRow(row["id"] or f"row {start + row['position'] + 1}", row["reason"])
+                        number = starts[block.shard] + row["position"] + 1
+                        yield BadRow(row["id"] or "", row["reason"], shards[block.shard].where, number)
 
     def placed(self) -> PlacedRows:
         """Plan the tasks, leave out what is too much, and check what is left."""

@@ -46,7 +46,7 @@ CONFIG = {
 
 def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -> tuple[str, dict[str, bytes]]:
     """The digest and the files of the sequence of some shards."""
-    source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(rows)), (), "none")
+    source = Source("rows", tuple(TableShard("rows", table) for table in rows), (), "none")
     digest = write_sequence(parse_config(TasksConfig, CONFIG), folder, source, 3, workers=workers)
     return digest, {file.name: file.read_bytes() for file in folder.iterdir()}
 
