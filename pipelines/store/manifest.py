@@ -1,6 +1,6 @@
 """Manifests: what makes the folder of an attempt an artefact, with a hash of every file.
 
-The manifest also holds each file's size and mark (the time of its last change, the entity tag of an object). An
+It also holds each file's size and mark (the time of its last change, the entity tag of an object). An
 artefact is found again by listing them: a file whose size or mark is another is hashed, and the artefact is not
 finished where its content is another too. Damage that leaves both as they were is what `kcm verify` finds.
 """

@@ -37,7 +37,7 @@ class Judged:
 
 
 class Recorder:
-    """Writes requests down; without a `log` it does nothing. What cannot be stored is counted, and answered as well."""
+    """Writes requests down where there is a `log`; what it does not take is counted, and fails no request."""
 
     def __init__(self, log: LogWriter | None, metrics: ServeMetrics) -> None:
         self._log, self._metrics = log, metrics
