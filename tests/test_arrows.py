@@ -235,7 +235,7 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
 
 def test_building_an_application_and_asking_a_large_model_take_no_torch() -> None:
     """It costs every process that imports it two seconds."""
-    modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.large", "kcm.large.adapters.classifier")
+    modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.models.large", "kcm.large.adapters.classifier")
     _take_none_of({"torch", "mlflow", "transformers", "sklearn", "sqlalchemy", "scipy.special"}, modules)
 
 

@@ -46,7 +46,7 @@ from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.lease import leased
+from pipelines.store.control.lease import leased
 from pipelines.tracking.tracking import fetch_model
 from tests.notebooks import namespace_of
 from tests.outside import EXTENSION, install_extension

@@ -16,7 +16,7 @@ NEVER = {"mlflow", "ray.data", "ray.train", "ray.tune", "scipy.optimize", "scipy
         ("jobs.commands.serving.start", {"ray.serve", "pandas", "sqlalchemy", "torch"}),  # before Ray is started
         ("jobs.commands.serving.serving", {"httpx", "sqlalchemy", "torch"}),
         ("pipelines.serve.deploy.app", {"httpx", "sqlalchemy", "torch"}),  # what builds the application
-        ("pipelines.serve.cascade.large", {"httpx", "sqlalchemy", "torch"}),
+        ("pipelines.serve.cascade.models.large", {"httpx", "sqlalchemy", "torch"}),
         ("pipelines.serve.deploy.replica", {"alembic", "httpx"}),
     ],
 )
