@@ -67,6 +67,7 @@ SMALL = {
     "certificate.epsilon": 0.2,
     "cluster.num_encoders": 1,  # so few rows take less time than one more actor
     "cluster.num_workers": 1,
+    "cluster.num_trials": 1,
 }
 
 
