@@ -90,8 +90,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
 
 @pytest.fixture(scope="module")
 def short(plan: TrainerPlan) -> TrainerPlan:
-    """A fifth of the steps, for who kills nothing on the way."""
-    return replace(plan, config=plan.config.model_copy(update={"train": TrainConfig(num_epochs=8, batch_size=50)}))
+    """A fifth of the steps, each of them longer, for who kills nothing on the way."""
+    train = TrainConfig(num_epochs=8, batch_size=50, learning_rate=0.01)
+    return replace(plan, config=plan.config.model_copy(update={"train": train}))
 
 
 def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
