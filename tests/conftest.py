@@ -21,7 +21,14 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
 
-pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.object_store", "tests.outside", "tests.seaweed"]
+pytest_plugins = [
+    "tests.fake_hub",
+    "tests.fake_upstream",
+    "tests.mlflow_private",
+    "tests.object_store",
+    "tests.outside",
+    "tests.seaweed",
+]
 
 
 @pytest.fixture(scope="session")
@@ -46,5 +53,6 @@ def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterato
     prepare_environment()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(cluster_path), prepend=os.pathsep)
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process of every training; nobody takes the node
         with connected(ClusterConfig()):
             yield
