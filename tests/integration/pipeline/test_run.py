@@ -259,7 +259,7 @@ def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> lis
 HOLDER = """
 import sys
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.lease import leased
+from pipelines.store.control.lease import leased
 with leased(ArtefactStore(sys.argv[1]).control, "leases/runs/reviews", "the run"):
     print("held", flush=True)
     sys.stdin.read()
