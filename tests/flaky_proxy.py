@@ -13,18 +13,28 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 FAULTS = ("request lost", "answer lost", "delayed", "duplicated")
 
 
 @dataclass
 class FlakyProxy:
-    """Forwards to `target`; a `share` of the requests meets one of the faults, which are counted."""
+    """Forwards to `target`; a `share` of the requests meets one of the faults, which are counted.
+
+    From the first request whose path holds `expires_at` on, if any, credentials have expired, until they are renewed.
+    """
 
     target: str
     share: float = 0.2
+    expires_at: str = ""
+    expired: bool = False
     faults: Counter[str] = field(default_factory=Counter)
     _random: random.Random = field(default_factory=lambda: random.Random(0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def renew(self) -> None:
+        """Take credentials again."""
+        self.expires_at, self.expired = "", False
 
     def fault(self) -> str | None:
         """What happens to the next request."""
@@ -59,6 +69,10 @@ class FlakyProxy:
 
             def handle_request(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                proxy.expired |= bool(proxy.expires_at) and proxy.expires_at in self.path
+                if proxy.expired:
+                    self.answer(400, [("Content-Type", "application/xml")], EXPIRED)
+                    return
                 fault = proxy.fault()
                 if fault == "request lost":
                     self.close_connection = True
@@ -75,16 +89,17 @@ class FlakyProxy:
                 if fault == "answer lost":
                     self.close_connection = True
                     return
+                self.answer(status, headers, content)
+
+            def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
                 self.send_response_only(status)
                 for name, value in headers:
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                         self.send_header(name, value)
-                length = len(content)
-                if self.command == "HEAD":
-                    length = int(dict(headers).get("Content-Length", 0))
+                length = int(dict(headers).get("Content-Length", 0)) if self.command == "HEAD" else len(content)
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content if self.command != "HEAD" else b"")
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,23 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str], timeou
         time.sleep(0.05)
 
 
+@contextmanager
+def killed_at(name: str, files: ObjectFiles, server: ObjectServer) -> Iterator[None]:
+    """A block in which the server is killed, and started again, as soon as there are files below a name."""
+
+    def kill() -> None:
+        while not any(files.list(name)):
+            time.sleep(0.05)
+        server.kill()
+        time.sleep(1)
+        server.start()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    yield
+    killer.join()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
@@ -115,7 +133,8 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
 ) -> None:
     """Promise: a second driver learns who the first is; killed, the first is continued by a node that has nothing.
 
-    That node's own connection drops, delays and duplicates requests, and the end is that of a run on a local disk.
+    That node's own connection drops, delays and duplicates requests, its credentials expire, the storage's server is
+    killed, and the end is that of a run on a local disk.
     """
     install_extension(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
@@ -142,7 +161,14 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
     with monkeypatch.context() as patch, proxy.running() as url:
         patch.setenv("AWS_ENDPOINT_URL", url)
         patch.setenv("KCM_CACHE", str(tmp_path / "another node"))
-        continued = run(config)
+        proxy.expires_at = "artefacts/tune"
+        through = ours | {"AWS_ENDPOINT_URL": url, "KCM_CACHE": str(tmp_path / "another node")}
+        third = subprocess.run(command, env=through, capture_output=True, text=True, timeout=240, check=False)
+        assert third.returncode == 2
+        assert "the credentials have expired" in third.stderr
+        proxy.renew()
+        with killed_at("artefacts/tune", files, object_server):
+            continued = run(config)
         assert continued["cached"]["features"]
         assert continued["cached"]["outcomes"]
         assert not continued["cached"]["tune"]
