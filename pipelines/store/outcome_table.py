@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
 from kcm.tasks.columns import matrix
 from kcm.tasks.shards import task_shards
-from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
 from pipelines.store.sequence import Names
 
@@ -65,14 +66,7 @@ def outcome_parts(
         for split in splits:
             further = {mode: _InTurn(folder, number, split) for mode, folder in (prompted or {}).items()}
             for shard, answers in zip(features.shards(number), outcomes.shards(number), strict=True):
-                yield _part(collaborator, name, split, shard, answers, features.names, further)
-
-
-def outcome_table(
-    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
-) -> OutcomeTable:
-    """The outcome table of all rows of `splits` under prompt `none`, in one memory."""
-    return concatenate([part.table for part in outcome_parts(collaborator, features, outcomes, splits)])
+                yield outcome_part(collaborator, name, split, shard, answers, features.names, further)
 
 
 class _InTurn:
@@ -86,7 +80,7 @@ class _InTurn:
 
     def take(self, count: int) -> pa.Table:
         """The next rows, fewer where there are no more."""
-        taken = []
+        taken = [] if self._left is None else [self._left.slice(0, 0)]
         while self._left is None or count > sum(map(len, taken)):
             if self._left is None or not len(self._left):
                 if (following := next(self._tables, None)) is None:
@@ -98,16 +92,16 @@ class _InTurn:
         return pa.concat_tables(taken)
 
 
-def _part(
+def outcome_part(
     collaborator: Collaborator,
     task: str,
     split: Split,
     shard: Path,
     answers: Path,
     names: Names,
-    further: Mapping[PromptMode, _InTurn],
+    further: Mapping[PromptMode, _InTurn] = MappingProxyType({}),
 ) -> OutcomePart:
-    """One split of a shard; equal texts are one object."""
+    """One split of a shard of features, with the answers to it; equal texts are one object."""
     mine = pc.field("split") == split
     row = pq.read_table(shard, filters=mine)
     answer = in_label_list(pq.read_table(answers, filters=mine), len(names.labels))
@@ -143,17 +137,6 @@ def _objects(column: pa.ChunkedArray) -> np.ndarray:
     coded = column.combine_chunks().dictionary_encode()
     names = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
     return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
-
-
-def with_prompts(
-    table: OutcomeTable, folders: Mapping[PromptMode, Path], num_tasks: int, splits: Sequence[Split]
-) -> OutcomeTable:
-    """`table`, all under prompt `none`, followed by the same rows under each further mode, read from its folder."""
-    parts = [table]
-    for mode, folder in folders.items():
-        of_tasks = [read_task(folder, number, split=split) for number in range(num_tasks) for split in splits]
-        parts.append(_under(table, mode, pa.concat_tables(of_tasks), folder))
-    return concatenate(parts)
 
 
 def _under(table: OutcomeTable, mode: PromptMode, answer: pa.Table, folder: Path) -> OutcomeTable:
