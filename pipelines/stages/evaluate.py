@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -207,8 +208,10 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
         writer: pq.ParquetWriter | None = None
         for part in parts:
             rows = part.modes.to_arrow()
+            if "group" not in rows.column_names:  # no row of this part has one
+                rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
             writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
-            writer.write_table(rows)
+            writer.write_table(rows.select(writer.schema.names))
             yield part
 
 
