@@ -21,7 +21,7 @@ from rich.table import Table
 
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import ReplayConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.metrics.intervals import paired_over_seeds
 from kcm.study import Records, Settings, read_data, run_cells
 from kcm.study.study import plan

@@ -34,8 +34,8 @@ from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
 from kcm.study.features import cached_features
 from kcm.tasks import TaskSequence, build_sequence
+from kcm.tasks.plan.splits import Split
 from kcm.tasks.preparation.checks import SplitError
-from kcm.tasks.splits import Split
 from pipelines.config import RunConfig
 
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"

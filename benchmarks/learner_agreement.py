@@ -41,8 +41,9 @@ from torch import Tensor, nn
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, DerConfig, FinetuneConfig, LearnerConfig, LwfConfig, ReplayConfig, SldaConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
 
 # Avalanche imports these on its way, and uses none of them here.

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, ReplayConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 NUM_TASKS, LABELS, DIM = 10, 15, 384
 NUM_UPDATES = 100  # of one label list

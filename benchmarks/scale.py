@@ -48,13 +48,15 @@ from kcm.config import parse_config
 from kcm.encoders import PrecomputedConfig
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.order import TrainOrder
 from kcm.learners.training.stream import ParquetRows, TaskRows, TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
-from kcm.tasks.build import write_sequence
 from kcm.tasks.columns import list_column
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up
@@ -62,7 +64,7 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.store.storage import Storage
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-BATCH_SIZE, WINDOW = 1024, 16
+BATCH_SIZE, WINDOW, NUM_WORKERS = 1024, 16, (1, 2, 4, 16)
 _MIB = 2**20
 
 
@@ -238,7 +240,10 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
 
 
 def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
-    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps."""
+    """Rows of an epoch per CPU second, from shards and from memory: read alone, and with a small network's steps.
+
+    And the CPU seconds in which the first of so many workers reads its share of an epoch.
+    """
     found = []
     for count in rows:
         on_disk = _stored(folder / f"train-{count}", count, dim)
@@ -252,6 +257,7 @@ def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
                 "features": dim,
                 "reading": alone,
                 "training": steps,
+                "share_read_cpu_s": {size: round(_read_s(on_disk, Ranks(0, size)), 2) for size in NUM_WORKERS},
                 "share": steps["shards"] / steps["memory"],
             }
         )
@@ -329,16 +335,22 @@ def _write_tasks(folder: Path) -> tuple[float, int]:
 
 def _read_rate(task: TaskRows) -> float:
     """Rows per CPU second of the first epoch's batches."""
+    return round(task.num_rows("train") / _read_s(task, Ranks()))
+
+
+def _read_s(task: TaskRows, ranks: Ranks) -> float:
+    """CPU seconds in which a worker reads its share of the first epoch."""
     count = task.num_rows("train")
     windows = Windows(
         lambda epoch: TrainOrder([count], seed=0, task=0, epoch=epoch, window=WINDOW),
         lambda stream, start, stop: task.read("train", start, stop),
         1,
+        ranks,
     )
     started = time.process_time()
     for start in range(0, count, BATCH_SIZE):
-        windows.rows(0, torch.arange(start, min(start + BATCH_SIZE, count)))
-    return round(count / (time.process_time() - started))
+        windows.share(0, start, min(start + BATCH_SIZE, count))
+    return time.process_time() - started
 
 
 def _train_rate(task: TaskRows, dim: int) -> float:

@@ -35,7 +35,7 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import FinetuneConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards
 from pipelines.cluster.config import ClusterConfig

@@ -13,7 +13,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.large import PromptsConfig
 from kcm.learners import LearnerConfig, ReplayConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.served_run import ServedRun
 

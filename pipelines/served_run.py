@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ TRAINED_BY = frozenset(
 class ServedRun(Config):
     """The keys of a run that its service is made of; those of what trains it are passed over."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder and its model.")
+    name: str = Field(description="Names the run's folder and its model: letters, digits, dots, dashes, underscores.")
     storage_path: Path | str = Field(
         Path("storage"),
         description="Artefacts, runs and records: a folder that all nodes see, or s3://BUCKET/PREFIX or "
@@ -55,6 +56,13 @@ class ServedRun(Config):
     update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("must be letters, digits, dots, dashes and underscores, a letter or digit first")
+        return value
 
     @model_validator(mode="before")
     @classmethod

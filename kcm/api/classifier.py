@@ -28,8 +28,9 @@ from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import Batch, LearnerConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 _ROWS_AT_ONCE = 4096
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +37,18 @@ class FrozenNormalizer(nn.Module):
         return (features_ND - self.mean) * self.scale
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None) -> None:
         """Take mean and deviation from a stream of feature batches [n, D], summed in float64.
 
+        `add_up` replaces sums by those over all processes that hold a part of the rows.
         A feature that does not vary keeps scale 1: it is centred, never divided by zero.
         """
-        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        count, squares = total.new_zeros(1), torch.zeros_like(total)
         for batch in batches:
             wide = batch.to(total)
             count, total, squares = count + len(wide), total + wide.sum(0), squares + wide.square().sum(0)
+        add_up([count, total, squares])
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         varies = deviation > 1e-6 * mean.abs().clamp_min(1e-6)

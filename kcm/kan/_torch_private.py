@@ -15,6 +15,11 @@ hardsigmoid: Callable[[Tensor], Tensor] = torch._C._nn.hardsigmoid
 silu: Callable[[Tensor], Tensor] = torch._C._nn.silu
 
 
+def silu_into(x: Tensor, out: Tensor) -> Tensor:
+    """`torch.nn.functional.silu`, which takes no `out`."""
+    return torch._C._nn.silu(x, out=out)  # type: ignore[call-arg]
+
+
 def softshrink_into(x: Tensor, offset: float, out: Tensor) -> Tensor:
     """`torch.nn.functional.softshrink`, which takes no `out`."""
     return torch._C._nn.softshrink(x, offset, out=out)  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
-from kcm.kan._torch_private import constant_to_compilers
+from kcm.kan._torch_private import constant_to_compilers, silu_into
 
 _PROBES = 20  # points per interval at which two grids are compared
 _NODES = 40  # of a quadrature, per interval
@@ -145,7 +145,7 @@ def edge_features(x: Tensor, grid: Grid) -> Tensor:
 def edge_features_in_place(x_NI: Tensor, grid: Grid) -> Tensor:
     """`edge_features` of a matrix, written into one block of memory: about 1.7 times as fast, without gradients."""
     features_NFI = x_NI.new_empty(x_NI.shape[0], 1 + grid.num_basis, x_NI.shape[1])
-    torch.ops.aten.silu.out(x_NI, out=features_NFI[:, 0])
+    silu_into(x_NI, features_NFI[:, 0])
     order = grid.order
     # Here the rise carries a minus sign, which saves an operation; it leaves again with the factor at the end.
     rise_NKI, clamped_NI = features_NFI[:, 1:], x_NI.clamp(grid.low, grid.high)

@@ -47,7 +47,7 @@ class FewRows(torch.autograd.Function):
         x_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
             by_spline_NFI = torch.mm(gradient_NO, weight_OF).unflatten(1, (-1, x_NI.shape[1]))  # type: ignore[no-untyped-call]
-            by_power_NFI = torch.matmul(fold_matrix(ctx.grid, x_NI.dtype)[:-1], by_spline_NFI)
+            by_power_NFI = _times_each(fold_matrix(ctx.grid, x_NI.dtype)[:-1], by_spline_NFI)
             x_gradient = power_gradient(by_power_NFI, x_NI, ctx.grid)
         if ctx.needs_input_grad[1]:
             weight_gradient = torch.mm(gradient_NO.t(), features_NF)
@@ -60,7 +60,7 @@ class ManyRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OF: Tensor, grid: Grid) -> Tensor:
         num_outputs, num_inputs = weight_OF.shape[0], x_NI.shape[1]
-        folded_OTI = torch.matmul(fold_matrix(grid, x_NI.dtype), weight_OF.view(num_outputs, -1, num_inputs))
+        folded_OTI = _times_each(fold_matrix(grid, x_NI.dtype), weight_OF.view(num_outputs, -1, num_inputs))
         constant_O = folded_OTI[:, -1].sum(-1)
         out_NO = constant_O.expand(x_NI.shape[0], -1).contiguous()
         for index, term_NI in enumerate(power_terms(x_NI, grid)):
@@ -89,11 +89,16 @@ def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor, grid: Grid) -> Tensor:
     for index, term_NI in enumerate(power_terms(x_NI, grid)):
         torch.mm(gradient_ON, term_NI, out=by_power_OTI[:, index])
     by_power_OTI[:, -1] = gradient_NO.sum(0).unsqueeze(1)
-    by_spline_OFI = torch.matmul(fold_TF.t(), by_power_OTI)
+    by_spline_OFI = _times_each(fold_TF.t(), by_power_OTI)
     # A spline that no row touches has gradient zero, where the powers leave rounding errors. Adam would blow those
     # up to full steps and so move a curve where there are no data. A product, unlike a choice, lets NaN through.
-    by_spline_OFI[:, 1:].mul_(touched_splines(x_NI, grid))
+    by_spline_OFI[:, 1:].mul_(touched_splines(x_NI, grid).to(x_NI.dtype))
     return by_spline_OFI.flatten(1)
+
+
+def _times_each(matrix_GF: Tensor, blocks_NFI: Tensor) -> Tensor:
+    """The product of a matrix and every block, [N, G, I]; half the time of `torch.matmul`, which copies the matrix."""
+    return torch.bmm(matrix_GF.expand(blocks_NFI.shape[0], -1, -1), blocks_NFI)
 
 
 def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
@@ -103,10 +108,10 @@ def touched_splines(x_NI: Tensor, grid: Grid) -> Tensor:
     lowest_I, highest_I = (ends_I.clamp_(grid.low, grid.high) for ends_I in (x_NI.amin(0), x_NI.amax(0)))
     # With rows on both sides of a spline none need lie on it; the first few rows nearly always settle that one does.
     doubtful_KI = (lowest_I <= first_K1) & (highest_I >= last_K1)
-    for start in range(0, x_NI.shape[0], 32):
-        if not doubtful_KI.any():
-            break
-        doubtful_KI &= (x_NI[start : start + 32] - centre_K1.unsqueeze(1)).abs_().amin(1) >= reach
+    start, stop = 0, 4
+    while start < x_NI.shape[0] and doubtful_KI.any():
+        doubtful_KI &= (x_NI[start:stop] - centre_K1.unsqueeze(1)).abs_().amin(1) >= reach
+        start, stop = stop, 2 * stop
     return (highest_I > first_K1) & (lowest_I < last_K1) & ~doubtful_KI
 
 

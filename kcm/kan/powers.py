@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kcm.kan._torch_private import softshrink_into
+from kcm.kan._torch_private import silu_into, softshrink_into
 from kcm.kan.basis import Grid, spline_basis
 
 _MAX_INTERVALS = 5
@@ -76,7 +76,7 @@ def windows(grid: Grid) -> tuple[Window, ...]:
 def power_terms(x_NI: Tensor, grid: Grid) -> Iterator[Tensor]:
     """Yield SiLU and then every power, each [N, I] and valid only until the next is drawn: they share their memory."""
     scratch_NI = torch.empty_like(x_NI)
-    yield torch.ops.aten.silu.out(x_NI, out=scratch_NI)
+    yield silu_into(x_NI, scratch_NI)
     for window in windows(grid):
         v_NI = _enter(x_NI, window)
         power_NI = v_NI

@@ -14,7 +14,7 @@ from kcm.components import FAMILIES
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 
 StudyNetwork = Literal["kan", "mlp", "linear", "random_relu", "ncm"]
 """Networks that a study compares; `ncm` is the nearest class mean, which has no weights and needs no learner."""

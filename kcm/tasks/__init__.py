@@ -6,23 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kcm.tasks.build import build_sequence
     from kcm.tasks.config import TasksConfig
+    from kcm.tasks.plan.scenarios import Scenario
+    from kcm.tasks.plan.splits import SPLITS, Fractions, Split
+    from kcm.tasks.preparation.build import build_sequence
     from kcm.tasks.rows import BadRow
-    from kcm.tasks.scenarios import Scenario
     from kcm.tasks.sequence import Task, TaskSequence
-    from kcm.tasks.splits import SPLITS, Fractions, Split
 
 _MODULES = {
-    "SPLITS": "splits",
+    "SPLITS": "plan.splits",
     "BadRow": "rows",
-    "Fractions": "splits",
-    "Scenario": "scenarios",
-    "Split": "splits",
+    "Fractions": "plan.splits",
+    "Scenario": "plan.scenarios",
+    "Split": "plan.splits",
     "Task": "sequence",
     "TaskSequence": "sequence",
     "TasksConfig": "config",
-    "build_sequence": "build",
+    "build_sequence": "preparation.build",
 }
 
 __all__ = [

@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.paths import LocalPath
+from kcm.tasks.plan.sampling import LongTailConfig
+from kcm.tasks.plan.scenarios import Scenario, TaskOrder
+from kcm.tasks.plan.splits import DEFAULT_FRACTIONS, Fractions
 from kcm.tasks.readers.reviews import ReviewsSource
-from kcm.tasks.sampling import LongTailConfig
-from kcm.tasks.scenarios import Scenario, TaskOrder
 from kcm.tasks.sources import SourceConfig
-from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions
 
 
 class TasksConfig(Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
@@ -91,25 +91,34 @@ def records_of(table: pa.Table) -> Iterator[Record]:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was left out, and why."""
+    """A row that was left out, and why; the file that it is in, and its number among that file's rows, from 1."""
 
     id: str
     reason: str
+    file: str = ""
+    row: int = 0
+
+    def __str__(self) -> str:
+        place = f"row {self.row} of {self.file}" if self.row else ""
+        return f"{', '.join(filter(None, (place, self.id)))}: {self.reason}"
 
 
 def write_bad_rows(bad_rows: Iterable[BadRow], path: Path) -> None:
-    """List bad rows in a CSV file with the columns id and reason."""
+    """List bad rows in a CSV file with the fields of `BadRow` as its columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", "reason"])
-        writer.writerows([row.id, row.reason] for row in bad_rows)
+        writer.writerow([column.name for column in fields(BadRow)])
+        writer.writerows(map(astuple, bad_rows))
 
 
 def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
-    """The rows that `write_bad_rows` listed."""
+    """The rows that `write_bad_rows` listed; earlier versions did not write where they are."""
     with path.open(encoding="utf-8", newline="") as stream:
-        return tuple(BadRow(row["id"], row["reason"]) for row in csv.DictReader(stream))
+        return tuple(
+            BadRow(row["id"], row["reason"], row.get("file", ""), int(row.get("row", 0)))
+            for row in csv.DictReader(stream)
+        )
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:
@@ -121,7 +130,7 @@ def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limi
     if num_bad <= allowed:
         return
     first = islice(bad_rows, min(num_bad, 3))
-    shown = "; ".join(f"{row.id}: {row.reason}" for row in first) + ("; …" if num_bad > 3 else "")
+    shown = "; ".join(map(str, first)) + ("; …" if num_bad > 3 else "")
     raise DataError(
         f"{num_bad} of {num_rows} rows are bad, more than max_bad_rows = {limit} allows: {shown}",
         where=where,

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from kcm.durable import link_files
 from kcm.errors import ArtefactError
+from kcm.tasks.plan.scenarios import Scenario, TaskOrder
+from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
-from kcm.tasks.scenarios import Scenario, TaskOrder
 from kcm.tasks.shards import ShardWriter, task_shards
-from kcm.tasks.splits import SPLITS, Split
 
 if TYPE_CHECKING:
     import datasets

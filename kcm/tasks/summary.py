@@ -44,7 +44,7 @@ class Summary:
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary of a sequence that `kcm.tasks.build` wrote."""
+    """The summary of a sequence that `kcm.tasks.preparation.build` wrote."""
     return Summary(**read_description(folder)["summary"])
 
 

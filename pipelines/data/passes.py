@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
+import ray.cloudpickle
 import ray.data
 
 from kcm.errors import KcmError
-from kcm.tasks.build import Workers, in_process
+from kcm.tasks.preparation.build import Workers, in_process
 from pipelines.batch.pool import silence_ray_data
 from pipelines.context import Context
 
@@ -22,33 +23,41 @@ ResultT = TypeVar("ResultT")
 
 
 def workers_of(context: Context) -> Workers:
-    """Who runs the passes over rows that lie in the storage's folder: all nodes, where all of them see it."""
+    """Who runs the passes over rows on their way to the storage: all nodes where they see its folder, else this one.
+
+    Blocks lie in files: of a bucket's storage they are on the disk of this node until the sequence is finished.
+    """
 
     def by_rows(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
         """The function of every item, in order: on the cluster, where they hold many rows together."""
         if num_rows < MANY_ROWS or len(items) < 2:
             return in_process(function, items, num_rows)
         context.connect()
-        alone = context.store.storage.is_remote and len(ray.nodes()) > 1
-        return in_process(function, items, num_rows) if alone else on_ray_data(function, items, num_rows)
+        return on_ray_data(function, items, num_rows, only_here=context.store.storage.is_remote)
 
     return by_rows
 
 
-def on_ray_data(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int) -> Iterable[ResultT]:
+def on_ray_data(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], num_rows: int, *, only_here: bool = False
+) -> Iterable[ResultT]:
     """The function of every item, in order, by tasks of Ray Data: one is done again where its worker dies.
 
-    A KcmError of the function is raised here, the first item's first.
+    With `only_here` by processes of this node. A KcmError of the function is raised here, the first item's first.
     """
     silence_ray_data()
-    rows = pa.table({"index": range(len(items)), "item": [pickle.dumps(item) for item in items]})
+    # Ray's own pickle: an item may hold a reference to an object, which another process finds in no other way.
+    rows = pa.table({"index": range(len(items)), "item": [ray.cloudpickle.dumps(item) for item in items]})
     blocks = [rows.slice(index, 1) for index in range(len(items))]
 
     def apply(batch: pa.Table) -> pa.Table:
         done = [_outcome(function, pickle.loads(item)) for item in batch["item"].to_pylist()]
         return pa.table({"index": batch["index"], "result": [pickle.dumps(result) for result in done]})
 
-    dataset = ray.data.from_arrow(blocks).map_batches(apply, batch_size=None, batch_format="pyarrow")
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        apply, batch_size=None, batch_format="pyarrow", label_selector=here
+    )
     found: dict[int, Any] = {}
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         found |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from kcm.bundle.units import UnitDigests
 from kcm.inputs.content import Content
+from kcm.tasks.plan.splits import Split
 from kcm.tasks.sequence import read_shard
-from kcm.tasks.splits import Split
 from kcm.tasks.units import unit_digest, unit_of
 from pipelines.store.sequence import SequenceArtefact, contents_of
 

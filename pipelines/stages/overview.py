@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import Outlook, Scope, outlook
-from kcm.tasks.splits import Fractions
+from kcm.tasks.plan.splits import Fractions
 from kcm.tasks.summary import Summary
 
 _SHOWN = 8  # labels and tasks

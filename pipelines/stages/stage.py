@@ -66,6 +66,10 @@ class Stage(Config):
         assert isinstance(self, Plan)
         return self
 
+    def version_of(self, plan: Plan, **reads: Any) -> int:
+        """The version of what is made of these artefacts, where a change of the stage concerns some of them alone."""
+        return self.version
+
     def publish(self, artefact: Any, context: Context) -> None:
         """Called with the artefact in every run, whether it was just built or reused."""
 
@@ -73,7 +77,8 @@ class Stage(Config):
         """The stage's artefact, from the finished artefacts in `done` by kind."""
         reads = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
-        recipe = Recipe(self.stage, self.version, plan.section(), plan.dependencies(**reads))
+        version = self.version_of(plan, **reads)
+        recipe = Recipe(self.stage, version, plan.section(), plan.dependencies(**reads))
         artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit).as_a(self.writes)
         self.publish(artefact, context)
         return artefact

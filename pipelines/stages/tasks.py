@@ -19,7 +19,7 @@ from kcm.errors import ArtefactError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
 from kcm.tasks import TasksConfig
-from kcm.tasks.build import write_sequence
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Source
 from pipelines.batch.lookup import coverage

@@ -26,6 +26,10 @@ class Train(Stage, Plan, TrainerConfig):
         """The stage with its part of a run's configuration, which may leave open what is deployed."""
         return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
 
+    def version_of(self, plan: Plan, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> int:
+        """The next one for tasks that are larger than a window, whose rows came in another order before."""
+        return self.version + self.has_lanes(features.num_train_rows)
+
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
         context = attempt.context

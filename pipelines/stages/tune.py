@@ -29,7 +29,7 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import KcmError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.tasks import TasksConfig
 from pipelines.batch.pool import run_remotely
 from pipelines.cluster.config import CPUS_PER_TRIAL

@@ -205,12 +205,6 @@ class ArtefactStore:
             manifest = read_manifest(self.storage, home, anew=True)
         except (FileNotFoundError, ValueError):
             return None
-        if manifest.get("format", 1) > FORMAT:
-            raise ArtefactError(
-                f"written in format {manifest['format']}, this version reads up to {FORMAT}",
-                where=str(home),
-                mend="Use the newer version, or another storage_path",
-            )
         found = finished_at(self.storage, home)
         if manifest.get(EMPTIED):
             return None
@@ -303,7 +297,8 @@ def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Pa
 def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[str, Any]:
     """The manifest of a home; `anew` asks the storage, where there may be another one by now.
 
-    Raises FileNotFoundError where there is none, ValueError for one that is torn.
+    Raises FileNotFoundError where there is none, ValueError for one that is torn, and ArtefactError for one of a later
+    format: what it refers to, and how, is not known here.
     """
     here = home / MANIFEST
     if storage.is_remote and (anew or not here.is_file()):
@@ -311,8 +306,15 @@ def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[s
         manifest: dict[str, Any] = json.loads(content)
         here.parent.mkdir(parents=True, exist_ok=True)
         LocalFiles(home).write(MANIFEST, content)
-        return manifest
-    return dict(json.loads(here.read_text(encoding="utf-8")))
+    else:
+        manifest = dict(json.loads(here.read_text(encoding="utf-8")))
+    if manifest.get("format", 1) > FORMAT:
+        raise ArtefactError(
+            f"written in format {manifest['format']}, this version reads up to {FORMAT}",
+            where=str(home),
+            mend="Use the newer version, or another storage_path",
+        )
+    return manifest
 
 
 def finished_at(storage: Storage, home: Path) -> Artefact:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from kcm.encoders.runtime.network import Runtime
 from kcm.tasks.columns import list_column, matrix
-from kcm.tasks.rowindex import RowIndex
+from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import ShardWriter, shard_file, task_shards
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.sequence import Names, SequenceArtefact, shards_of
@@ -106,8 +106,22 @@ class FeaturesArtefact(Artefact):
 
     def num_rows(self, split: str) -> int:
         """The rows of a split, those that are out of scope among them."""
-        tasks = [RowIndex.of_shards(self.shards(number)) for number in range(len(self.names.tasks))]
-        return sum(len(task.ranges.get(name, ())) for task in tasks for name in (split, f"{split}, out of scope"))
+        names = split, f"{split}, out of scope"
+        return sum(len(index.ranges.get(name, ())) for index in self._indices() for name in names)
+
+    @property
+    def num_train_rows(self) -> list[int]:
+        """The rows of each task that networks are trained on."""
+        return [len(index.ranges.get("train", ())) for index in self._indices()]
+
+    def _indices(self) -> list[RowIndex]:
+        """The index of each task, which alone is fetched where `features` left one."""
+        found, files = [], self.manifest["files"]
+        for number in range(len(self.names.tasks)):
+            first = shard_file(self.path, number, 0)
+            has_index = index_file(first).name in files and self.file(index_file(first).name).is_file()
+            found.append(RowIndex.of_shards([first] if has_index else self.shards(number)))
+        return found
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
         """The rows of one task, or of one of its splits."""

@@ -26,6 +26,7 @@ from mlflow.utils.time import get_current_time_millis
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, TrackingConfig
+from pipelines.tracking.database import ensure_database
 from pipelines.tracking.outbox import Outbox, Record
 
 KEY_TAG = "kcm.key"
@@ -64,8 +65,9 @@ class Tracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which holds results alone
         uri = config.uri_in(storage_path)
-        client = MlflowClient(uri)
         try:
+            ensure_database(uri)
+            client = MlflowClient(uri)
             experiment_id = _experiment(client, config.experiment, storage_path)
             found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
             run = found[0] if found else client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key})

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +22,10 @@ from kcm.config import Config
 from kcm.errors import LockedError
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.order import num_blocks
 from kcm.learners.training.stream import ParquetRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 from pipelines.store.artefact import Artefact
 from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
 from pipelines.store.control import Control
@@ -56,6 +58,13 @@ class TrainerConfig(Config):
     train: TrainConfig
     distill: DistillConfig
     seed: int
+
+    def has_lanes(self, num_train_rows: Sequence[int]) -> bool:
+        """Whether a task streams more rows than a window holds; `num_train_rows` are those of each task."""
+        learner = self.learner.build(self.seed)
+        blocks = [num_blocks(rows) for rows in num_train_rows]
+        streamed = (learner.tasks_to_stream(task) for task in range(len(blocks)))
+        return any(sum(blocks[number] for number in tasks) > self.train.window for tasks in streamed)
 
 
 @dataclass(frozen=True)

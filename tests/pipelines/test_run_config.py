@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,9 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
 def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
+
+
+@pytest.mark.parametrize("name", ["Straße 1 ü", "-a", "", "a/b"])
+def test_a_name_that_is_no_folder_s_is_refused_in_words(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be letters, digits, dots, dashes and underscores"):
+        load_config(RunConfig, CONFIG, [f"name={json.dumps(name)}"])

@@ -10,7 +10,7 @@ import yaml
 
 from kcm.certify.outlook import outlook
 from kcm.config import parse_config
-from kcm.tasks.build import write_sequence
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.readers.guess import Columns
 from kcm.tasks.summary import Summary, read_summary

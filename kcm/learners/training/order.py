@@ -1,19 +1,22 @@
 """The order of train rows in an epoch: a function of the seed, of which any part is computed alone.
 
-Blocks of ROWS_PER_GROUP rows come in the order of a keyed permutation, and rows are shuffled within windows of some
-blocks, so that a reader needs one window in memory and nobody needs the order of all rows. The permutation is a Feistel
-network with cycle walking: Black and Rogaway, Ciphers with arbitrary finite domains (CT-RSA 2002), section 5.
+Blocks of ROWS_PER_GROUP rows come in the order of a keyed permutation, some of them at a time as a window, so that a
+reader needs one window in memory and nobody needs the order of all rows. The blocks of a window are its lanes: rows are
+shuffled within each, and the window takes a row of every lane in turn. So a step is a stratified sample of the window,
+and a rank that owns some lanes reads no other ones. The permutation is a Feistel network with cycle walking: Black and
+Rogaway, Ciphers with arbitrary finite domains (CT-RSA 2002), section 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from kcm.learners.ranks import Ranks
 
 ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
 _ROUNDS = 6
@@ -65,65 +68,114 @@ class Permutation:
         return np.asarray((value ^ (value >> np.uint64(33))) & self._mask)
 
 
+@dataclass(frozen=True)
+class WindowRows:
+    """A rank's rows of a window, in their order: their places within the window, streams and positions, each [N]."""
+
+    places: NDArray[np.int64]
+    streams: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 class TrainOrder:
     """The order of one epoch over `sizes[k]` train rows of stream k, window by window.
 
-    A sequence of windows, each a pair of equally long tensors: stream, position. `starts` are the places in the epoch
-    of the windows' first rows, and of its end.
+    The rows of an only window are shuffled together, and every rank has all of them. `starts` are the places in the
+    epoch of the windows' first rows, and of its end.
     """
 
     def __init__(self, sizes: Sequence[int], *, seed: int, task: int, epoch: int, window: int) -> None:
-        self._sizes, self._window, self._key = list(sizes), window, [seed, task, epoch]
-        counts = [-(-size // ROWS_PER_GROUP) for size in sizes]
-        self._firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.num_blocks = int(self._firsts[-1])
-        self._permutation = Permutation(max(1, self.num_blocks), self._key)
+        self.sizes, self._window, self._key = list(sizes), window, [seed, task, epoch]
+        self._firsts = np.concatenate([[0], np.cumsum([num_blocks(size) for size in sizes])]).astype(np.int64)
+        self._num_blocks = int(self._firsts[-1])
+        self._permutation = Permutation(max(1, self._num_blocks), self._key)
 
     def __len__(self) -> int:
         """Windows of the epoch."""
-        return -(-self.num_blocks // self._window)
+        return -(-self._num_blocks // self._window)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[WindowRows]:
         return (self[number] for number in range(len(self)))
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Stream and position of the rows of one window, in their order."""
-        blocks, rng = self._blocks(number)
-        streams, positions = self._rows(blocks)
-        shuffled = rng.permutation(len(positions))
-        return torch.from_numpy(streams[shuffled]), torch.from_numpy(positions[shuffled])
+    def __getitem__(self, number: int) -> WindowRows:
+        """All rows of one window."""
+        return self.rows(number, Ranks())
+
+    def rows(self, number: int, ranks: Ranks) -> WindowRows:
+        """This rank's rows of a window."""
+        return self._shuffled() if self.has_one_window else self._lanes(number, ranks)
+
+    @property
+    def has_one_window(self) -> bool:
+        """Whether all rows lie in one window."""
+        return len(self) == 1
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """The place of the first row of every window, and the number of rows, [len + 1]."""
-        starts = np.minimum(np.arange(len(self) + 1) * self._window, self.num_blocks) * ROWS_PER_GROUP
-        if len(self) == 1:
-            return np.array([0, sum(self._sizes)])
-        short = [stream for stream, size in enumerate(self._sizes) if size % ROWS_PER_GROUP]
+        starts = np.minimum(np.arange(len(self) + 1) * self._window, self._num_blocks) * ROWS_PER_GROUP
+        if self.has_one_window:
+            return np.array([0, sum(self.sizes)])
+        short = [stream for stream, size in enumerate(self.sizes) if size % ROWS_PER_GROUP]
         lasts = self._firsts[1:][short] - 1  # the blocks that hold fewer rows: the last one of a stream
         places = self._permutation.places_of(lasts)
         for stream, place in zip(short, places.tolist(), strict=True):
-            starts[place // self._window + 1 :] -= ROWS_PER_GROUP - self._sizes[stream] % ROWS_PER_GROUP
+            starts[place // self._window + 1 :] -= ROWS_PER_GROUP - self.sizes[stream] % ROWS_PER_GROUP
         return starts
 
     def window_at(self, row: int) -> int:
         """The window that holds the row at this place of the epoch."""
         return int(np.searchsorted(self.starts, row, side="right")) - 1
 
-    def _blocks(self, number: int) -> tuple[NDArray[np.int64], np.random.Generator]:
-        """The blocks of a window in their order, and what shuffles its rows."""
-        if len(self) == 1:  # all rows are shuffled anyway; so it was before there were windows of their own
-            rng = np.random.default_rng(self._key)
-            blocks = list(range(self.num_blocks))
-            rng.shuffle(blocks)
-            return np.array(blocks), rng
-        places = np.arange(number * self._window, min((number + 1) * self._window, self.num_blocks))
-        return self._permutation(places), np.random.default_rng([*self._key, number])
+    def _shuffled(self) -> WindowRows:
+        """The rows of the only window, as they came before there were lanes."""
+        rng = np.random.default_rng(self._key)
+        blocks = list(range(self._num_blocks))
+        rng.shuffle(blocks)
+        streams, starts, lengths = self._extents(np.array(blocks))
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        order = rng.permutation(len(within))
+        positions = np.repeat(starts, lengths) + within
+        return WindowRows(np.arange(len(order)), np.repeat(streams, lengths)[order], positions[order])
 
-    def _rows(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Stream and position of all rows of some blocks."""
+    def _lanes(self, number: int, ranks: Ranks) -> WindowRows:
+        """The rows of a rank's lanes of a window."""
+        blocks = np.arange(number * self._window, min((number + 1) * self._window, self._num_blocks))
+        streams, starts, lengths = self._extents(self._permutation(blocks))
+        lanes, turns = ranks.lanes(len(blocks))
+        merged = _merged(lengths)
+        places = [merged[lane][turns] for lane in lanes]
+        positions = [
+            starts[lane] + np.random.default_rng([*self._key, number, lane]).permutation(lengths[lane])[turns]
+            for lane in lanes
+        ]
+        by_place = np.argsort(np.concatenate(places))
+        own = np.repeat(streams[lanes], [len(part) for part in places])
+        return WindowRows(np.concatenate(places)[by_place], own[by_place], np.concatenate(positions)[by_place])
+
+    def _extents(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Stream, first position and number of rows of each of some blocks."""
         streams = np.searchsorted(self._firsts, blocks, side="right") - 1
         starts = (blocks - self._firsts[streams]) * ROWS_PER_GROUP
-        lengths = np.minimum(ROWS_PER_GROUP, np.array(self._sizes)[streams] - starts)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return np.repeat(streams, lengths), np.repeat(starts, lengths) + within
+        return streams, starts, np.minimum(ROWS_PER_GROUP, np.array(self.sizes)[streams] - starts)
+
+
+def num_blocks(size: int) -> int:
+    """Blocks of so many rows."""
+    return -(-size // ROWS_PER_GROUP)
+
+
+def _merged(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places of each lane's rows where lanes of these lengths are merged, each evenly spread over the whole.
+
+    Place p of L equally long lanes is row p // L of lane p % L.
+    """
+    if (lengths == lengths[0]).all():
+        return [np.arange(lane, lengths.sum(), len(lengths)) for lane in range(len(lengths))]
+    when = np.concatenate([(np.arange(length) + 0.5) / length for length in lengths])
+    places = np.empty(len(when), dtype=np.int64)
+    places[np.argsort(when, kind="stable")] = np.arange(len(when))
+    return np.split(places, np.cumsum(lengths)[:-1])

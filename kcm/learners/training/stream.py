@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kcm.errors import DataError
 from kcm.learners.base import Batch, joined
+from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP
 from kcm.tasks.columns import matrix
 from kcm.tasks.rowindex import RowIndex
@@ -48,6 +49,15 @@ class TaskRows(Protocol):
     def take(self, split: str, positions: Tensor) -> Batch:
         """The rows at some positions of a split, all with weight 1."""
         ...
+
+
+def shares(rows: TaskRows, split: str, ranks: Ranks, *, size: int) -> Iterator[Batch]:
+    """A rank's share of a split, `size` rows at a time, its padding with weight 0."""
+    for start, stop, weights in ranks.slices(rows.num_rows(split), size):
+        batch = rows.read(split, start, stop)
+        if len(batch) < len(weights):
+            batch = batch.take(torch.arange(len(weights)).clamp_max(len(batch) - 1), weights)
+        yield batch.reweighted(weights)
 
 
 class TensorRows:
@@ -154,10 +164,12 @@ class ParquetRows:
     def _batch(self, shard: int, first: int, last: int) -> Batch:
         with self._lock:
             features, outcomes = self._shard(shard)
-            rows = features.rows(first, last, ["features", "label"])
+            rows = features.rows(first, last, ["id", "features", "label"])
             large_NC = np.full((len(rows), 1), np.nan, dtype=np.float32)
             if outcomes is not None:
-                answers = outcomes.rows(first, last, ["large_label", "large_probabilities"])
+                answers = outcomes.rows(first, last, ["id", "large_label", "large_probabilities"])
+                if not answers["id"].equals(rows["id"]):
+                    raise self._different(shard)
                 large_NC = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
         return Batch(
             torch.from_numpy(matrix(rows["features"])),
@@ -167,17 +179,18 @@ class ParquetRows:
         )
 
     def _open(self, shard: int) -> tuple[_ShardFile, _ShardFile | None]:
-        """The files of a shard, which must hold the same rows."""
+        """The files of a shard, which must hold the same rows: ids are compared where rows are read."""
         features = _ShardFile(self._features[shard])
         if self._outcomes is None:
             return features, None
         outcomes = _ShardFile(self._outcomes[shard])
-        if outcomes.num_rows != features.num_rows or not outcomes.ids().equals(features.ids()):
-            raise DataError(
-                "features and outcomes hold different rows",
-                where=f"{self._features[shard]} and {self._outcomes[shard]}",
-            )
+        if outcomes.num_rows != features.num_rows:
+            raise self._different(shard)
         return features, outcomes
+
+    def _different(self, shard: int) -> DataError:
+        outcomes = self._outcomes[shard] if self._outcomes else None
+        return DataError("features and outcomes hold different rows", where=f"{self._features[shard]} and {outcomes}")
 
 
 class _ShardFile:
@@ -201,10 +214,6 @@ class _ShardFile:
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(error) from None
         return table.slice(first - int(self._starts[begin]), last - first)
-
-    def ids(self) -> pa.ChunkedArray:
-        """The ids of all rows."""
-        return self._file.read(columns=["id"])["id"]
 
     def _damaged(self, error: object) -> DataError:
         reason = " ".join(str(error).split())

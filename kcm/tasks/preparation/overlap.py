@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.tasks.splits import NOT_GIVEN, SPLITS
+from kcm.tasks.plan.splits import NOT_GIVEN, SPLITS
 
 Roles = NDArray[np.uint64]
 _PUREST_FIRST = [SPLITS.index(split) for split in ("test", "certify", "validate", "train")]

@@ -66,6 +66,10 @@ class Extend(Stage):
 
     parent: Any  # a BundleArtefact
 
+    def version_of(self, plan: Extension, features: FeaturesArtefact, **reads: Artefact) -> int:  # type: ignore[override]
+        """The next one for tasks that are larger than a window, whose rows came in another order before."""
+        return self.version + plan.has_lanes(features.num_train_rows)
+
     def plan(self, context: Context, window: WindowArtefact, **reads: Artefact) -> Extension:
         """The hyper-parameters that the champion's search has chosen. ConfigError for one that cannot go on."""
         tuned = tuned_of(self.parent)

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks import Task
+from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.sequence import dataset_of
-from kcm.tasks.splits import SPLITS, Split
 from pipelines.store.sequence import Names
 
 

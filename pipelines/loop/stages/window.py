@@ -21,7 +21,7 @@ from pydantic import Field
 from kcm.bundle.bundle import Bundle
 from kcm.errors import ArtefactError, DataError
 from kcm.large.prompting.prompts import PromptMode
-from kcm.tasks.splits import Fractions, Split, purpose
+from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.scope import MAX_MISSING, WindowScope
 from pipelines.loop.config import UpdateConfig

@@ -9,7 +9,7 @@ import pytest
 from kcm.config import parse_config
 from kcm.errors import DataError
 from kcm.tasks import TasksConfig
-from kcm.tasks.build import write_sequence
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.rows import Record, rows_of
 from kcm.tasks.sources import Source, TableShard
 from pipelines.data.passes import on_ray_data

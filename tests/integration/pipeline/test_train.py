@@ -27,7 +27,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError
 from kcm.learners import AnalyticConfig, ReplayConfig
 from kcm.learners.analytic import Analytic
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.shards import task_shards
 from pipelines.cluster.config import ClusterConfig

@@ -36,3 +36,19 @@ def test_a_feature_that_never_varies_is_centred_and_not_divided_by_zero() -> Non
     scaled = normalizer(rows)
     assert torch.isfinite(scaled).all()
     assert scaled[:, 1].abs().max() < 1e-5
+
+
+def test_sums_of_two_processes_give_the_statistics_of_all_rows() -> None:
+    rows = torch.randn(1000, 6) + 3
+    whole, second = FrozenNormalizer(6), FrozenNormalizer(6)
+    whole.fit([rows])
+    sums_of_first: list[torch.Tensor] = []
+    FrozenNormalizer(6).fit([rows[:300]], add_up=sums_of_first.extend)
+
+    def add_up(sums: list[torch.Tensor]) -> None:
+        for ours, theirs in zip(sums, sums_of_first, strict=True):
+            ours.add_(theirs)
+
+    second.fit(rows[300:].split(77), add_up)
+    torch.testing.assert_close(second.mean, whole.mean)
+    torch.testing.assert_close(second.scale, whole.scale)

@@ -27,6 +27,12 @@ def test_softshrink_writes_where_it_is_told() -> None:
     assert torch.equal(out, F.softshrink(X, 0.5))
 
 
+def test_silu_writes_where_it_is_told() -> None:
+    out = torch.empty_like(X)
+    assert private.silu_into(X, out) is out
+    assert torch.equal(out, F.silu(X))
+
+
 def test_buffers_are_the_module_s_own_and_follow_it() -> None:
     module = nn.BatchNorm1d(3).double()
     assert {name: id(tensor) for name, tensor in private.buffers(module).items()} == {

@@ -15,8 +15,9 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 
@@ -90,6 +91,24 @@ def uneven(digits: list[TensorRows]) -> list[TensorRows]:
         return digits[2].ids(split)[:count], digits[2].take(split, torch.arange(count))
 
     return [*digits[:2], TensorRows("tiny", {"train": first("train", 3), "test": first("test", 5)})]
+
+
+@pytest.fixture(scope="session")
+def large_tasks() -> list[TensorRows]:
+    """Two tasks of six blocks of rows, the last one short: of more than a window, where `train.window` is 4."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = []
+    for task in range(2):
+        features = torch.randn(5500, 64, generator=generator)
+        labels = features[:, 5 * task : 5 * task + 5].argmax(1) + 5 * task
+        rows = Batch(features, labels, torch.full((5500, 10), torch.nan), torch.ones(5500))
+        parts = {"train": torch.arange(5300), "test": torch.arange(5300, 5500)}
+        splits = {
+            split: ([f"{task}-{row}" for row in part.tolist()], rows.take(part, torch.ones(len(part))))
+            for split, part in parts.items()
+        }
+        tasks.append(TensorRows(f"large-{task}", splits))
+    return tasks
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Classes, DerConfig, FinetuneConfig, LwfConfig, ReplayConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 
 CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen
 CONFIGS = [

@@ -20,8 +20,9 @@ from kcm.learners import AnalyticConfig
 from kcm.learners.analytic import TARGET, mixed_targets
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = [

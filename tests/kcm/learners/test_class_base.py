@@ -24,8 +24,9 @@ from kcm.learners import (
     SiConfig,
 )
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 LEARNERS = [
     FinetuneConfig(),

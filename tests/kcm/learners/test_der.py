@@ -28,8 +28,8 @@ def test_a_step_has_the_loss_of_the_paper(make_trainer, digits, shared) -> None:
         update={"judge_weight": 0.0}
     )  # the paper has one network and its labels
     task = trainer.tasks[2]
-    order = TrainOrder([task.num_rows("train")], seed=0, task=2, epoch=0, window=trainer.train.window)
-    stream = task.take("train", torch.cat([rows for _, rows in order])[:50])
+    (rows,) = TrainOrder([task.num_rows("train")], seed=0, task=2, epoch=0, window=trainer.train.window)
+    stream = task.take("train", torch.from_numpy(rows.positions[:50]))
     for_logits, for_labels = (
         trainer.learner.draw(2 * trainer.position.total),
         trainer.learner.draw(2 * trainer.position.total + 1),

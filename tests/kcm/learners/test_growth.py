@@ -25,8 +25,9 @@ from kcm.learners import (
     LwfConfig,
     ReplayConfig,
 )
+from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.trainer import Trainer
 
 # Labels in the order of their tasks; and in another one, where a label waits between others that came before it.
 IN_ORDER, SHUFFLED = (0, 1, 2, 3, 4, 5, 6, 7), (5, 0, 2, 1, 3, 4, 7, 6)

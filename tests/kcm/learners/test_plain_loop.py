@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import DerConfig, LwfConfig, ReplayConfig
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.trainer import Trainer
 
 EPOCHS, BATCH, RATE, DECAY = 6, 50, 1e-2, 1e-2
 SGD_RATE = 0.05

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
+import pytest
 import torch
 
-from kcm.learners import DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
+from kcm.collaborator.collaborator import NetworkConfig
+from kcm.learners import AnalyticConfig, DerConfig, EwcConfig, LearnerConfig, LwfConfig, ReplayConfig, SiConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.trainer import Trainer
 
@@ -67,3 +70,79 @@ def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ran
         assert ours["accuracy"] == theirs["accuracy"]
         for name, tensor in theirs["collaborator"].items():
             torch.testing.assert_close(ours["collaborator"][name], tensor, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [600, 3])
+def test_ranks_that_read_lanes_of_their_own_sum_to_the_gradients_of_one(
+    make_trainer, large_tasks, on_ranks, batch_size
+) -> None:
+    """Promise: of a task larger than a window, too, the number of workers changes no gradient by more than 1e-5.
+
+    Three ranks have two, one and one of a window's four lanes; six share them; steps of three rows leave ranks without.
+    """
+    tasks = large_tasks[:1]
+
+    def gradients(ranks: Ranks) -> list[torch.Tensor]:
+        trainer = make_trainer(tasks, REPLAY, epochs=1, window=4, ranks=ranks)
+        trainer.train = trainer.train.model_copy(update={"learning_rate": 1e-30, "batch_size": batch_size})
+        trainer.load_state_dict(trainer.state_dict())  # with steps of this size
+        found = []
+        while not trainer.done and len(found) < 40:
+            trainer.step()
+            found.append(torch.cat([parameter.grad.reshape(-1) for parameter in trainer.collaborator.parameters()]))
+        return found
+
+    expected = gradients(Ranks())
+    assert len(expected) == (9 if batch_size == 600 else 40)
+    for world_size in (3, 6):
+        for ours, theirs in zip(on_ranks(world_size, gradients), expected, strict=True):
+            assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_large_tasks_are_learned_alike_by_one_rank_and_by_three(make_trainer, large_tasks, on_ranks) -> None:
+    """Promise: networks, accuracy and memory do not depend on who read which rows."""
+    make = functools.partial(make_trainer, large_tasks, ReplayConfig(memory=40, batch_size=64), epochs=1, window=4)
+
+    def learned(ranks: Ranks) -> State:
+        trainer = make(ranks=ranks)
+        trainer.run()
+        return trainer.state_dict()
+
+    alone, together = learned(Ranks()), on_ranks(3, learned)
+    assert together["learner"]["memory"]["ids"] == alone["learner"]["memory"]["ids"]
+    assert together["position"] == alone["position"]
+    for name, tensor in alone["collaborator"].items():
+        torch.testing.assert_close(together["collaborator"][name], tensor, atol=2e-4, rtol=1e-3)
+    for ours, theirs in zip(together["accuracy"]["small"], alone["accuracy"]["small"], strict=True):
+        assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_a_closed_form_of_large_tasks_is_the_same_on_three_ranks(make_trainer, large_tasks, on_ranks) -> None:
+    network = NetworkConfig(hidden=(), grid_size=3)
+
+    def learned(ranks: Ranks) -> State:
+        learner = AnalyticConfig(chunk_size=1000)
+        trainer = make_trainer(large_tasks, learner, window=4, network=network, ranks=ranks)
+        trainer.run()
+        return trainer.state_dict()["collaborator"]
+
+    alone, together = learned(Ranks()), on_ranks(3, learned)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_a_large_task_resumed_within_a_window_ends_like_an_undisturbed_one(make_trainer, large_tasks) -> None:
+    make = functools.partial(make_trainer, large_tasks[:1], REPLAY, epochs=1, window=4)
+    undisturbed, states = make(), {}
+    while not undisturbed.done:
+        if undisturbed.position.total in (7, 81, 82, 83, 100):  # windows end after 4,096 or 3,252 rows
+            states[undisturbed.position.total] = copy.deepcopy(undisturbed.state_dict())
+        undisturbed.step()
+    assert len(states) == 5
+    for state in states.values():
+        resumed = make()
+        resumed.load_state_dict(state)
+        resumed.run()
+        assert resumed.accuracy == undisturbed.accuracy
+        for name, tensor in undisturbed.collaborator.state_dict().items():
+            assert torch.equal(resumed.collaborator.state_dict()[name], tensor)

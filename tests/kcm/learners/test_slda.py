@@ -15,7 +15,8 @@ from kcm.errors import ConfigError
 from kcm.learners import SldaConfig
 from kcm.learners.analytic import designs
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.trainer import TrainConfig, Trainer
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.trainer import Trainer
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = {

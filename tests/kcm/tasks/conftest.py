@@ -13,9 +13,9 @@ import pytest
 from kcm.config import parse_config
 from kcm.inputs.content import TEXT
 from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.build import SequenceBuild, in_process
-from kcm.tasks.preparation import passes
+from kcm.tasks.preparation.build import SequenceBuild, in_process
 from kcm.tasks.preparation.overlap import Status
+from kcm.tasks.preparation.splitting import states
 from kcm.tasks.rows import Record, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.sequence import BAD_ROWS
@@ -105,7 +105,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
         build.split(None)
         found: dict[str, str] = {}
         for block in build.blocks:
-            for row_id, state in zip(block.payload()["id"].to_pylist(), passes.states(block), strict=True):
+            for row_id, state in zip(block.payload()["id"].to_pylist(), states(block), strict=True):
                 if state["status"] == Status.KEPT:
                     found[row_id] = SPLITS[state["split"]]
         return Splits(found, {row.id: row.reason for row in read_bad_rows(folder / BAD_ROWS)})

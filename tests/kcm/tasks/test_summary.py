@@ -10,7 +10,7 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.tasks import TasksConfig
-from kcm.tasks.build import write_sequence
+from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.summary import alike, read_summary
 
 

@@ -22,6 +22,7 @@ from pipelines.stages.stage import Stage
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import MANIFEST, Artefact, Recipe, write_json
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 
@@ -74,6 +75,7 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
         monkeypatch.setattr(large, "identity", lambda self, *given, **more: "identity")
     monkeypatch.setattr(RecordedConfig, "build", lambda self, *given, **more: RECORDED)
     monkeypatch.setattr(SequenceArtefact, "names", Names(("t",), ("a", "b"), None))
+    monkeypatch.setattr(FeaturesArtefact, "num_train_rows", [1000])
     return Fingerprints(tmp_path)
 
 
@@ -116,6 +118,20 @@ def test_fingerprints_are_what_they_were(changes, expected, fingerprints) -> Non
     config = parse_config(RunConfig, BASE | changes)
     found = fingerprints.of(*(stage.of(config) for stage in STAGES if stage is not Tasks))
     assert found.items() >= expected.items()
+
+
+def test_what_was_trained_on_a_task_larger_than_a_window_is_trained_anew(fingerprints, tmp_path, monkeypatch) -> None:
+    """The order of its rows has changed. Of smaller tasks everything is found again, of these what was paid."""
+    config = parse_config(RunConfig, BASE | {"large": CLASSIFIER})
+    stages = [stage.of(config) for stage in STAGES if stage is not Tasks]
+    window = config.train.window * 1024
+    found = {}
+    for rows in (1000, window, window + 1):
+        monkeypatch.setattr(FeaturesArtefact, "num_train_rows", [rows])
+        found[rows] = Fingerprints(tmp_path / str(rows)).of(*stages)
+    assert found[1000] == found[window]
+    changed = {name for name, fingerprint in found[window].items() if found[window + 1][name] != fingerprint}
+    assert changed == {"train", "tune", "evaluate", "register"}
 
 
 def test_fingerprints_of_aligned_pairs_are_what_they_were(fingerprints) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kcm.certify.certificate import CertificateConfig
 from kcm.certify.outlook import Scope
-from kcm.tasks.splits import DEFAULT_FRACTIONS
+from kcm.tasks.plan.splits import DEFAULT_FRACTIONS
 from kcm.tasks.summary import Summary
 from pipelines.stages.overview import overview
 

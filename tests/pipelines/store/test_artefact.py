@@ -24,6 +24,7 @@ from pipelines.store.artefact import (
     write_json,
 )
 from pipelines.store.files import LocalFiles, ObjectFiles
+from pipelines.store.upkeep import collect_garbage, verify
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})
 
@@ -263,5 +264,13 @@ def test_a_manifest_of_a_later_format_is_refused_and_one_without_a_number_is_rea
     write_json(artefact.home / MANIFEST, manifest)
     assert store.find(RECIPE) == artefact
     write_json(artefact.home / MANIFEST, manifest | {"format": 3})
-    with pytest.raises(ArtefactError, match="written in format 3, this version reads up to 2"):
-        store.build(RECIPE, must_not_run)
+    for read in (
+        lambda: store.build(RECIPE, must_not_run),
+        lambda: store.named(artefact.stage, artefact.fingerprint),
+        lambda: store.finished(artefact.stage),
+        lambda: verify(store),
+        lambda: collect_garbage(store),
+    ):
+        with pytest.raises(ArtefactError, match="written in format 3, this version reads up to 2"):
+            read()
+    assert (artefact.folder / "data.txt").exists()  # what is not understood is not removed

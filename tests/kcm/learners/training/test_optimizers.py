@@ -76,7 +76,7 @@ def test_a_step_does_without_the_compiler() -> None:
     program = """
 import sys, torch
 from kcm.kan import KANLinear
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 layer = KANLinear(3, 2)
 for name in ("adamw", "sgd"):
     optimizer = TrainConfig(optimizer=name).build(layer.parameters())

@@ -1,4 +1,4 @@
-"""Every train row comes once an epoch, in an order that the seed alone decides, read by row group from Parquet."""
+"""Rows of a task are read by row group from Parquet, as they were written."""
 
 from __future__ import annotations
 
@@ -7,37 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kcm.errors import DataError
-from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
-from kcm.learners.training.stream import ParquetRows
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.order import ROWS_PER_GROUP
+from kcm.learners.training.stream import ParquetRows, shares
 from kcm.tasks.columns import list_column, matrix
-
-
-@settings(max_examples=25)
-@given(
-    sizes=st.lists(st.integers(1, 3 * ROWS_PER_GROUP), min_size=1, max_size=3),
-    window=st.integers(1, 4),
-    epoch=st.integers(0, 3),
-)
-def test_every_row_comes_once_an_epoch(sizes, window, epoch) -> None:
-    chunks = list(TrainOrder(sizes, seed=1, task=0, epoch=epoch, window=window))
-    rows = sorted(
-        (s, p) for streams, positions in chunks for s, p in zip(streams.tolist(), positions.tolist(), strict=True)
-    )
-    assert rows == [(s, p) for s, size in enumerate(sizes) for p in range(size)]
-    assert all(len(streams) <= window * ROWS_PER_GROUP for streams, _ in chunks)
-
-
-def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
-    def order(**changes: int) -> list[int]:
-        arguments = {"seed": 0, "task": 0, "epoch": 0, "window": 2} | changes
-        return torch.cat([positions for _, positions in TrainOrder([5000], **arguments)]).tolist()
-
-    assert order() == order()
-    assert len({tuple(order(**change)) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
 
 
 def write_task(folder, num_rows: int, *, shuffled_outcomes: bool = False):
@@ -92,3 +67,10 @@ def test_a_matrix_survives_a_sliced_column() -> None:
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
     table = pa.table({"features": list_column(values)})
     np.testing.assert_array_equal(matrix(table.slice(2, 3)["features"]), values[2:5])
+
+
+def test_shares_of_a_split_have_every_row_once_and_are_equally_long(large_tasks) -> None:
+    parts = [list(shares(large_tasks[0], "test", Ranks(rank, 3), size=50)) for rank in range(3)]  # of 200 rows
+    assert [[len(batch) for batch in mine] for mine in parts] == [[50, 17]] * 3
+    rows = torch.cat([batch.features[batch.weights > 0] for mine in parts for batch in mine])
+    assert torch.equal(rows, large_tasks[0].read("test", 0, 200).features)

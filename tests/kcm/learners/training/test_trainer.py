@@ -144,8 +144,8 @@ def test_gradients_do_not_depend_on_the_rank_count(make_trainer, digits, learner
     for world_size in (2, 3, 7):
         trainers = [make() for _ in range(world_size)]
         for rank, trainer in enumerate(trainers):
-            trainer.load_state_dict(state)
             trainer.ranks = Ranks(rank, world_size)
+            trainer.load_state_dict(state)
         for ours, theirs in zip(_gradients(trainers), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 

@@ -1,87 +1,150 @@
-"""The rows of a step are a function of epoch and place, however they are read; orders need no list of all rows."""
+"""The rows of a step are a function of epoch and place, however many ranks share them; each reads its own blocks."""
 
 from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kcm.learners.base import Batch
-from kcm.learners.training.order import ROWS_PER_GROUP, Permutation, TrainOrder
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
 from kcm.learners.training.windows import Windows
 
-
-@given(size=st.integers(1, 5000), key=st.integers(0, 9))
-@settings(max_examples=30)
-def test_a_permutation_is_one_and_knows_its_inverse(size: int, key: int) -> None:
-    permutation = Permutation(size, [key, 1])
-    numbers = permutation(np.arange(size))
-    assert np.array_equal(np.sort(numbers), np.arange(size))
-    assert np.array_equal(permutation.places_of(numbers), np.arange(size))
+BIG = [9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5]
+SIZES = [[5000, 1500], [300], BIG]
 
 
-def test_places_far_apart_are_computed_alone() -> None:
-    permutation = Permutation(10**9 // ROWS_PER_GROUP, [0])
-    assert np.array_equal(permutation(np.array([5, 900_000])), permutation(np.arange(900_001))[[5, 900_000]])
+class Streams:
+    """Streams whose rows can be distinguished, and the blocks that were read of them."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.blocks: Counter[tuple[int, int]] = Counter()
+
+    def read(self, stream: int, start: int, stop: int) -> Batch:
+        assert start % ROWS_PER_GROUP == 0
+        assert stop <= self.sizes[stream]
+        self.blocks.update((stream, block) for block in range(start // ROWS_PER_GROUP, -(-stop // ROWS_PER_GROUP)))
+        rows = torch.arange(start, stop)
+        return Batch(rows[:, None] + 1e5 * stream, rows, torch.zeros(len(rows), 2), torch.ones(len(rows)))
+
+    def windows(self, window: int, epochs: int, ranks: Ranks | None = None) -> Windows:
+        return Windows(lambda epoch: self.order(epoch, window), self.read, epochs, ranks)
+
+    def order(self, epoch: int, window: int) -> TrainOrder:
+        return TrainOrder(self.sizes, seed=0, task=0, epoch=epoch, window=window)
+
+    def expected(self, epoch: int, window: int) -> torch.Tensor:
+        """The rows of an epoch, in their order."""
+        parts = [part.positions + 1e5 * part.streams for part in self.order(epoch, window)]
+        return torch.from_numpy(np.concatenate(parts)).float()
+
+    def steps(self, size: int) -> list[tuple[int, int]]:
+        total = sum(self.sizes)
+        return list(pairwise([*range(0, total, size), total]))
 
 
-def test_windows_begin_where_the_rows_before_them_end() -> None:
-    """Short blocks, the last one of each stream, lie anywhere."""
-    order = TrainOrder([100_000, 70_123, 5], seed=1, task=0, epoch=0, window=4)
-    assert np.array_equal(np.cumsum([0, *(len(streams) for streams, _ in order)]), order.starts)
-
-
-def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
-    """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
-    sizes, key = [2500, 1030], [3, 1, 2]
-    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
-    rng = np.random.default_rng(key)
-    rng.shuffle(blocks)
-    lengths = [min(ROWS_PER_GROUP, sizes[stream] - start) for stream, start in blocks]
-    streams = np.repeat([stream for stream, _ in blocks], lengths)
-    positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(blocks, lengths, strict=True)])
-    shuffled = rng.permutation(len(positions))
-    ((found_streams, found_positions),) = TrainOrder(sizes, seed=3, task=1, epoch=2, window=16)
-    assert np.array_equal(found_streams, streams[shuffled])
-    assert np.array_equal(found_positions, positions[shuffled])
-
-
-def numbered(sizes: list[int]) -> list[Batch]:
-    """Streams whose rows can be distinguished."""
-    return [
-        Batch(
-            torch.arange(size)[:, None].float() + 1e5 * stream,
-            torch.arange(size),
-            torch.zeros(size, 2),
-            torch.ones(size),
-        )
-        for stream, size in enumerate(sizes)
-    ]
+def real(share: Batch) -> torch.Tensor:
+    """The rows of a share that are no padding."""
+    assert set(share.weights.tolist()) <= {0.0, 1.0}
+    return share.features[share.weights > 0, 0]
 
 
 @pytest.mark.parametrize("window", [1, 3, 16])
-def test_every_slice_of_an_epoch_has_the_rows_of_the_order_at_its_places(window: int) -> None:
-    sizes = [5000, 1500]
-    streams, read = numbered(sizes), []
-
-    def read_rows(stream: int, start: int, stop: int) -> Batch:
-        read.append((stream, start, stop))
-        return streams[stream].take(torch.arange(start, stop), torch.ones(stop - start))
-
-    def order(epoch: int) -> TrainOrder:
-        return TrainOrder(sizes, seed=0, task=0, epoch=epoch, window=window)
-
-    windows = Windows(order, read_rows, 2)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_one_rank_has_the_rows_of_the_order_at_the_places_of_a_step(sizes: list[int], window: int) -> None:
+    streams = Streams(sizes)
+    windows = streams.windows(window, 2)
     for epoch in (0, 1):
-        chosen = [torch.stack(part, 1) for part in order(epoch)]
-        expected = torch.cat(chosen)
-        for start in range(0, 6500, 700):
-            stop = min(start + 700, 6500)
-            rows = windows.rows(epoch, torch.arange(start, stop))
-            assert torch.equal(rows.features[:, 0], expected[start:stop, 1] + 1e5 * expected[start:stop, 0])
-    # A reader that comes in the middle, as after a restart, gets the same rows.
-    late = Windows(order, read_rows, 2).rows(1, torch.arange(3000, 3010))
-    assert torch.equal(late.labels, windows.rows(1, torch.arange(3000, 3010)).labels)
-    assert max(stop - start for _, start, stop in read) <= max(window, 1) * ROWS_PER_GROUP
+        expected = streams.expected(epoch, window)
+        for first, stop in streams.steps(700):
+            assert torch.equal(windows.share(epoch, first, stop).features[:, 0], expected[first:stop])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16, 20])
+@pytest.mark.parametrize("size", [7, 64, 700, 20_000])
+@pytest.mark.parametrize(("sizes", "window"), [([5000, 1500], 2), ([5000, 1500], 3), ([300], 16), (BIG, 16)], ids=str)
+def test_the_ranks_of_a_step_have_its_rows_once_for_any_number_of_them(
+    sizes: list[int], window: int, size: int, world_size: int
+) -> None:
+    """Promise: the rows of step s are a function of s alone; no rank is without a row."""
+    streams = Streams(sizes)
+    ranks = [streams.windows(window, 1, Ranks(rank, world_size)) for rank in range(world_size)]
+    expected = streams.expected(0, window)
+    for first, stop in streams.steps(size)[: 200 if size < 64 else None]:
+        shares = [windows.share(0, first, stop) for windows in ranks]
+        assert all(len(share) for share in shares)
+        assert torch.equal(
+            torch.cat([real(share) for share in shares]).sort().values, expected[first:stop].sort().values
+        )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16])
+def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
+    """Promise: together the ranks read a large task once an epoch, however many they are."""
+    sizes, epochs = [64 * ROWS_PER_GROUP], 2
+    blocks = []
+    for rank in range(world_size):
+        streams = Streams(sizes)
+        windows = streams.windows(16, epochs, Ranks(rank, world_size))
+        for epoch in range(epochs):
+            for first, stop in streams.steps(640):
+                windows.share(epoch, first, stop)
+        blocks.append(streams.blocks)
+    together = sum(blocks, Counter[tuple[int, int]]())
+    assert together == Counter({(0, block): epochs for block in range(64)})
+    assert {mine.total() for mine in blocks} <= {
+        epochs * 4 * lanes for lanes in (16 // world_size, -(-16 // world_size))
+    }
+
+
+def test_more_ranks_than_lanes_read_a_block_of_each_window_and_share_its_rows() -> None:
+    sizes = [32 * ROWS_PER_GROUP]
+    counts = []
+    for rank in range(6):
+        streams = Streams(sizes)
+        windows = streams.windows(4, 1, Ranks(rank, 6))
+        counts.append(sum(len(real(windows.share(0, first, stop))) for first, stop in streams.steps(256)))
+        assert streams.blocks.total() == 8  # of 32: one of each window
+    assert counts == [4096, 4096, 8192, 8192, 4096, 4096]  # ranks 0 and 4 share a lane, and so do 1 and 5
+
+
+def test_a_rank_without_a_row_in_a_step_gives_one_of_its_own_with_weight_zero() -> None:
+    sizes = [8 * ROWS_PER_GROUP]
+    shares = [Streams(sizes).windows(4, 1, Ranks(rank, 4)).share(0, 0, 3) for rank in range(4)]
+    assert [share.weights.tolist() for share in shares] == [[1], [1], [1], [0]]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 20])
+def test_the_rows_of_one_window_are_shared_as_they_were_before_there_were_lanes(world_size: int) -> None:
+    streams = Streams([2100])
+    expected = streams.expected(0, 16)
+    for rank in range(world_size):
+        ranks = Ranks(rank, world_size)
+        windows = streams.windows(16, 1, ranks)
+        for first, stop in streams.steps(500):
+            places, weights = ranks.share(torch.arange(first, stop))
+            share = windows.share(0, first, stop)
+            assert torch.equal(share.features[:, 0], expected[places])
+            assert torch.equal(share.weights, weights)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
+    streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
+    early = streams.windows(3, 2, ranks)
+    for epoch in (0, 1):
+        for first, stop in streams.steps(700):
+            late = streams.windows(3, 2, ranks).share(epoch, first, stop)
+            assert torch.equal(late.features, early.share(epoch, first, stop).features)
+
+
+def test_a_short_block_with_fewer_rows_than_ranks_that_share_it_is_no_reason_to_stop() -> None:
+    streams = Streams([4 * ROWS_PER_GROUP + 1])
+    ranks = [streams.windows(1, 1, Ranks(rank, 3)) for rank in range(3)]
+    rows = torch.cat([real(windows.share(0, first, stop)) for first, stop in streams.steps(64) for windows in ranks])
+    assert torch.equal(rows.sort().values, torch.arange(4097).float())

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from kcm.inputs.content import IMAGE, PROBE, TEXT, VECTOR
+from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation import cleaning
 from kcm.tasks.preparation.cleaning import Rules
 from kcm.tasks.rows import Record, rows_of
-from kcm.tasks.splits import SPLITS
 
 
 def clean(records: list[Record], known: tuple[str, ...] = (), reads: Any = TEXT, **rules: Any) -> tuple[pa.Table, list]:

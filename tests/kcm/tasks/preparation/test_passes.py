@@ -14,9 +14,9 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import DataError
-from kcm.tasks import SPLITS, TasksConfig, build, shards
-from kcm.tasks.build import in_process, write_sequence
-from kcm.tasks.preparation import blocks, exchange
+from kcm.tasks import SPLITS, TasksConfig, shards
+from kcm.tasks.preparation import blocks, exchange, writing
+from kcm.tasks.preparation.build import in_process, write_sequence
 from kcm.tasks.rows import Record, rows_of
 from kcm.tasks.sequence import read_rows
 from kcm.tasks.shards import task_shards
@@ -46,7 +46,7 @@ CONFIG = {
 
 def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -> tuple[str, dict[str, bytes]]:
     """The digest and the files of the sequence of some shards."""
-    source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(rows)), (), "none")
+    source = Source("rows", tuple(TableShard("rows", table) for table in rows), (), "none")
     digest = write_sequence(parse_config(TasksConfig, CONFIG), folder, source, 3, workers=workers)
     return digest, {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -91,7 +91,7 @@ def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_
 def test_a_task_of_many_rows_has_several_shards_in_the_order_of_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (shards, build):
+    for module in (shards, writing):
         monkeypatch.setattr(module, "SHARD_ROWS", 128)
     monkeypatch.setattr(shards, "GROUP_ROWS", 32)
     records = [Record(str(i), f"text {i}", "ab"[i % 2]) for i in range(1000)]

@@ -13,7 +13,7 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.learners import JointConfig, LearnerConfig, ReplayConfig
-from kcm.learners.training.trainer import TrainConfig
+from kcm.learners.training.config import TrainConfig
 from pipelines.context import Context
 from pipelines.loop.stages import extend
 from pipelines.loop.stages.extend import Choose, Extend, Extension

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kcm.errors import DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.sampling import (
+from kcm.tasks.plan.sampling import (
     LongTailConfig,
     first_ranks,
     head_to_tail,

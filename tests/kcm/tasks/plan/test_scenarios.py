@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.scenarios import load_mapping, plan_tasks
+from kcm.tasks.plan.scenarios import load_mapping, plan_tasks
 
 LABELS = tuple("abcdefg")
 

@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.config import parse_config
@@ -185,7 +187,27 @@ def test_bad_rows_are_counted_listed_and_fail_the_run_above_the_limit(write_csv,
     with pytest.raises(DataError, match=r"2 of 102 rows are bad.*data-101: empty text.*bad_rows\.csv"):
         build(path, max_bad_rows=1)
     with (tmp_path / "bad_rows.csv").open() as stream:
-        assert list(csv.reader(stream)) == [["id", "reason"], ["data-101", "empty text"], ["data-102", "missing label"]]
+        assert list(csv.reader(stream)) == [
+            ["id", "reason", "file", "row"],
+            ["data-101", "empty text", str(path), "101"],
+            ["data-102", "missing label", str(path), "102"],
+        ]
+
+
+def test_a_bad_row_is_named_by_its_file_and_its_number_in_it(build, labelled, tmp_path, monkeypatch):
+    """Promise: one of seven thousand shards is found; a file that is read in several pieces counts on."""
+    monkeypatch.setattr("kcm.tasks.readers.files.SHARD_BYTES", 2000)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for number in range(3):
+        rows = [(f"{number}-{i}" if (number, i) != (1, 70) else None, *row) for i, row in enumerate(labelled(90, 3))]
+        table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(("id", "text", "label"))})
+        table = table.set_column(1, "text", pa.array([f"{number} {text}" for text in table["text"].to_pylist()]))
+        pq.write_table(table, folder / f"part-{number}.parquet", row_group_size=30)
+    (bad,) = build(folder, source={"id_column": "id"}, max_bad_rows=1).bad_rows
+    assert (bad.id, bad.file.endswith("part-1.parquet"), bad.row) == ("", True, 71)
+    with pytest.raises(DataError, match=r"row 71 of .*part-1\.parquet: missing id"):
+        build(folder, source={"id_column": "id"}, max_bad_rows=0)
 
 
 @pytest.mark.parametrize("limit", [-1, 0.01, "1", "101%", "some", True, None])

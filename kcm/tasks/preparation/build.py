@@ -1,6 +1,6 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
-Rows go from file to file, block by block (kcm.tasks.preparation.passes), and the passes may run on many machines.
+Rows go from file to file, block by block (`splitting`, `placing`, `writing`), and the passes may run on many machines.
 What is here holds counts and the names of labels and tasks, and nothing that grows with the rows.
 """
 
@@ -11,10 +11,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
 from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -23,20 +22,19 @@ import numpy as np
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.config import TasksConfig
-from kcm.tasks.preparation import passes
+from kcm.tasks.plan.sampling import Ranked, head_to_tail, join_ranks, long_tail_sizes, threshold
+from kcm.tasks.plan.scenarios import load_mapping, plan_tasks
+from kcm.tasks.plan.splits import SPLITS
 from kcm.tasks.preparation.blocks import Block, clean_shard
 from kcm.tasks.preparation.checks import check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import Rules
 from kcm.tasks.preparation.exchange import Matters, RecordFile, bridging, bucket_ranges, merge_buckets, repeated
-from kcm.tasks.preparation.passes import NUM_LOTS, Candidates, Placed, Placement, ShardPlan
+from kcm.tasks.preparation.placing import Candidates, Placement, candidates, place, rank_rows, rank_units
+from kcm.tasks.preparation.splitting import assign, left_out, settle
+from kcm.tasks.preparation.writing import PlacedRows, write_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
-from kcm.tasks.sampling import Ranked, head_to_tail, join_ranks, long_tail_sizes, threshold
-from kcm.tasks.scenarios import load_mapping, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
-from kcm.tasks.shards import SHARD_ROWS
 from kcm.tasks.sources import Source
-from kcm.tasks.splits import SPLITS
-from kcm.tasks.summary import Summary
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -149,12 +147,12 @@ class SequenceBuild:
     def split(self, bad_rows_file: Path | None) -> None:
         """Draw the splits, and leave out duplicates and what would lie in two splits."""
         duplicates = self._shared("ids", [block.ids for block in self.blocks], np.minimum, repeated)
-        assign = partial(passes.assign, duplicates=duplicates, origins=self.origins, fractions=self.config.fractions)
-        assigned = list(self.each_block(assign))
+        draw = partial(assign, duplicates=duplicates, origins=self.origins, fractions=self.config.fractions)
+        assigned = list(self.each_block(draw))
         contents = self._shared("contents", [each.contents for each in assigned], np.bitwise_or, repeated)
         groups = self._shared("groups", [each.groups for each in assigned], np.bitwise_or, bridging)
         found: dict[tuple[str, str], None] = {}
-        for settled in self.each_block(partial(passes.settle, contents=contents, groups=groups)):
+        for settled in self.each_block(partial(settle, contents=contents, groups=groups)):
             self.num_overlapping += settled.num_overlapping
             self.num_repeating += settled.num_repeating
             found |= dict.fromkeys(settled.cells)
@@ -178,16 +176,20 @@ class SequenceBuild:
         check_bad_rows(self._left_out(), self.num_bad, self.num_rows, self.config.max_bad_rows, where)
 
     def _left_out(self) -> Iterator[BadRow]:
-        """The rows left out, bad ones first; one without an id is called by its number, from 1."""
-        before = accumulate((block.num_rows for block in self.blocks), initial=0)
-        starts = [start - block.start for start, block in zip(before, self.blocks, strict=False)]
+        """The rows left out, bad ones first, each with its number among the rows of its file."""
+        shards, before = self.source.shards, Counter[str]()
+        starts: dict[int, int] = {}  # rows of a file before a shard: a large file is several
+        for block in self.blocks:
+            starts.setdefault(block.shard, before[shards[block.shard].where])
+            before[shards[block.shard].where] += block.num_rows
         for is_bad in (True, False):
-            for start, block in zip(starts, self.blocks, strict=True):
-                for row in passes.left_out(block).to_pylist():
+            for block in self.blocks:
+                for row in left_out(block).to_pylist():
                     if row["is_bad"] == is_bad:
-                        yield BadRow(row["id"] or f"row {start + row['position'] + 1}", row["reason"])
+                        number = starts[block.shard] + row["position"] + 1
+                        yield BadRow(row["id"] or "", row["reason"], shards[block.shard].where, number)
 
-    def placed(self) -> _Rows:
+    def placed(self) -> PlacedRows:
         """Plan the tasks, leave out what is too much, and check what is left."""
         config, source = self.config, self.source
         labels = tuple(source.labels or sorted({label for _, label in self.cells}))
@@ -220,12 +222,12 @@ class SequenceBuild:
         self._check_splits(rows)
         return rows
 
-    def _place(self, placement: Placement) -> _Rows:
-        return _Rows(placement, list(self.each_block(partial(passes.place, placement=placement))))
+    def _place(self, placement: Placement) -> PlacedRows:
+        return PlacedRows(placement, list(self.each_block(partial(place, placement=placement))))
 
     def _caps(self, placement: Placement, limit: int) -> dict[tuple[int, bool], float]:
         """The rank from which on units are left out, of each task with more rows than `limit`."""
-        found = self.each_block(partial(passes.rank_units, placement=placement, limit=limit))
+        found = self.each_block(partial(rank_units, placement=placement, limit=limit))
         ranked = _joined(
             found, dict.fromkeys(((t, p) for t in range(len(placement.plan.names)) for p in (False, True)), limit)
         )
@@ -239,7 +241,7 @@ class SequenceBuild:
                 )
         return _thresholds(ranked, dict.fromkeys(ranked, limit))
 
-    def _tails(self, rows: _Rows) -> tuple[tuple[str, ...], dict[tuple[int, int], float]]:
+    def _tails(self, rows: PlacedRows) -> tuple[tuple[str, ...], dict[tuple[int, int], float]]:
         """The labels from head to tail, and the rank from which on train rows are left out, of each task and label.
 
         n_max or the largest class sets the scale, in each task by itself where they share labels.
@@ -260,21 +262,21 @@ class SequenceBuild:
             sizes |= {
                 (task, labels.index(label)): size for task in pool for label, size in zip(ranked, kept, strict=True)
             }
-        found = self.each_block(partial(passes.rank_rows, placement=rows.placement, sizes=sizes))
+        found = self.each_block(partial(rank_rows, placement=rows.placement, sizes=sizes))
         return ranked, _thresholds(_joined(found, sizes), sizes)
 
-    def _check_splits(self, rows: _Rows) -> None:
+    def _check_splits(self, rows: PlacedRows) -> None:
         """Raise SplitError for a split that lacks what it needs."""
         placement = rows.placement
         lacks = partial(
             shortage, placement.plan, labels=placement.labels, scenario=self.config.scenario
         )  # of cells that have rows
         if found := lacks(rows.cells):
-            some = self.each_block(partial(passes.candidates, placement=placement, limit=_CANDIDATES))
+            some = self.each_block(partial(candidates, placement=placement, limit=_CANDIDATES))
             joined = reduce(partial(Candidates.join, limit=_CANDIDATES), some)
             raise split_error(found, joined, lacks, self.origins, self.config.fractions)
 
-    def write(self, rows: _Rows) -> str:
+    def write(self, rows: PlacedRows) -> str:
         """Write the shards of all tasks and, last, the description; the digest of the sequence."""
         plan, config = rows.placement.plan, self.config
         shards = [shard for task in range(len(plan.names)) for shard in rows.shards(self.blocks, task)]
@@ -283,7 +285,7 @@ class SequenceBuild:
         identity = [self.source.name, config.scenario, rows.placement.labels, none_label, plan.names, plan.labels]
         digest.update(json.dumps(identity).encode())
         for shard, of_rows in zip(
-            shards, self.workers(partial(passes.write, folder=self.folder), shards, self.num_rows), strict=True
+            shards, self.workers(partial(write_shard, folder=self.folder), shards, self.num_rows), strict=True
         ):
             digest.update(f"{shard.task} {of_rows}\n".encode())
         write_description(
@@ -303,66 +305,6 @@ class SequenceBuild:
             },
         )
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Where the rows of all tasks lie: what `place` counted of every block, by the same placement."""
-
-    placement: Placement
-    blocks: list[Placed]
-    long_tail: tuple[str, ...] = ()
-
-    @property
-    def cells(self) -> Counter[tuple[int, int, int]]:
-        """Rows with a label of the list, by task, split and label."""
-        cells: Counter[tuple[int, int, int]] = Counter()
-        for block in self.blocks:
-            cells.update(block.cells)
-        return cells
-
-    def counts(self) -> np.ndarray:
-        """Rows of every task, split and lot, [T, splits, lots]."""
-        return sum(block.rows for block in self.blocks).reshape(-1, len(SPLITS), NUM_LOTS)  # type: ignore[union-attr]
-
-    def labelled(self) -> list[int]:
-        """Rows of every task, without those that nobody labelled."""
-        counts = self.counts()
-        pool: list[int] = (counts.sum(axis=(1, 2)) - counts[:, SPLITS.index("train"), 1]).tolist()
-        return pool
-
-    def shards(self, blocks: Sequence[Block], task: int) -> Iterator[ShardPlan]:
-        """The shards of a task: split by split, rows without a label last, in the order of the source."""
-        pieces, room, shard = [], SHARD_ROWS, 0
-        for split in range(len(SPLITS)):
-            for lot in range(NUM_LOTS):
-                segment = (task * len(SPLITS) + split) * NUM_LOTS + lot
-                for block, placed in zip(blocks, self.blocks, strict=True):
-                    start = int(placed.rows[:segment].sum())
-                    stop = start + int(placed.rows[segment])
-                    while start < stop:
-                        size = min(stop - start, room)
-                        pieces.append((SPLITS[split], block, start, start + size))
-                        start, room = start + size, room - size
-                        if not room:
-                            yield ShardPlan(task, shard, tuple(pieces))
-                            pieces, room, shard = [], SHARD_ROWS, shard + 1
-        if pieces:
-            yield ShardPlan(task, shard, tuple(pieces))
-
-    def summary(self, num_bad: int, num_overlapping: int, num_repeating: int) -> Summary:
-        """The figures on the rows that a run prints."""
-        placement, cells = self.placement, self.cells
-        labels: Counter[str] = Counter(dict.fromkeys(placement.labels, 0))
-        for (_, _, label), count in cells.items():
-            labels[placement.labels[label]] += count
-        rows, units = {}, {}
-        for task, (name, counts) in enumerate(zip(placement.plan.names, self.counts().sum(axis=2), strict=True)):
-            rows[name] = dict(zip(SPLITS, counts.tolist(), strict=True))
-            groups = [block.groups[task] for block in self.blocks if task in block.groups]
-            lone = sum(block.lone.get(task, 0) for block in self.blocks)
-            units[name] = lone + (len(np.unique(np.concatenate(groups))) if groups else 0)
-        return Summary(dict(labels), rows, units, num_bad, num_overlapping, num_repeating)
 
 
 def _joined(found: Iterable[Mapping[KeyT, Ranked]], limits: Mapping[KeyT, int]) -> dict[KeyT, Ranked]:

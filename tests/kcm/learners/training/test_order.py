@@ -1,0 +1,122 @@
+"""An epoch has every train row once, in an order that the seed alone decides; ranks share out the lanes of a window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.order import ROWS_PER_GROUP, Permutation, TrainOrder
+
+
+def rows_of(order: TrainOrder) -> list[tuple[int, int]]:
+    """Stream and position of all rows of an epoch, in their order."""
+    return [pair for part in order for pair in zip(part.streams.tolist(), part.positions.tolist(), strict=True)]
+
+
+@given(size=st.integers(1, 5000), key=st.integers(0, 9))
+@settings(max_examples=30)
+def test_a_permutation_is_one_and_knows_its_inverse(size: int, key: int) -> None:
+    permutation = Permutation(size, [key, 1])
+    numbers = permutation(np.arange(size))
+    assert np.array_equal(np.sort(numbers), np.arange(size))
+    assert np.array_equal(permutation.places_of(numbers), np.arange(size))
+
+
+def test_places_far_apart_are_computed_alone() -> None:
+    permutation = Permutation(10**9 // ROWS_PER_GROUP, [0])
+    assert np.array_equal(permutation(np.array([5, 900_000])), permutation(np.arange(900_001))[[5, 900_000]])
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 3 * ROWS_PER_GROUP), min_size=1, max_size=3),
+    window=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+)
+def test_every_row_comes_once_an_epoch(sizes: list[int], window: int, epoch: int) -> None:
+    order = TrainOrder(sizes, seed=1, task=0, epoch=epoch, window=window)
+    assert sorted(rows_of(order)) == [(stream, row) for stream, size in enumerate(sizes) for row in range(size)]
+    assert all(len(part) <= window * ROWS_PER_GROUP for part in order)
+    assert all(np.array_equal(part.places, np.arange(len(part))) for part in order)
+
+
+def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
+    def order(**changes: int) -> tuple[tuple[int, int], ...]:
+        return tuple(rows_of(TrainOrder([5000], **({"seed": 0, "task": 0, "epoch": 0, "window": 2} | changes))))
+
+    assert order() == order()
+    assert len({order(**change) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
+
+
+def test_windows_begin_where_the_rows_before_them_end() -> None:
+    """Short blocks, the last one of each stream, lie anywhere."""
+    order = TrainOrder([100_000, 70_123, 5], seed=1, task=0, epoch=0, window=4)
+    assert np.array_equal(np.cumsum([0, *(len(part) for part in order)]), order.starts)
+
+
+def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
+    """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
+    sizes, key = [2500, 1030], [3, 1, 2]
+    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
+    rng = np.random.default_rng(key)
+    rng.shuffle(blocks)
+    lengths = [min(ROWS_PER_GROUP, sizes[stream] - start) for stream, start in blocks]
+    streams = np.repeat([stream for stream, _ in blocks], lengths)
+    positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(blocks, lengths, strict=True)])
+    shuffled = rng.permutation(len(positions))
+    (found,) = TrainOrder(sizes, seed=3, task=1, epoch=2, window=16)
+    assert np.array_equal(found.streams, streams[shuffled])
+    assert np.array_equal(found.positions, positions[shuffled])
+
+
+def test_a_window_of_full_blocks_takes_a_row_of_each_in_turn_and_shuffles_them() -> None:
+    for part in TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8):
+        blocks = (part.positions // ROWS_PER_GROUP).reshape(-1, 8)
+        assert (blocks == blocks[0]).all()
+        assert len(set(blocks[0].tolist())) == 8
+        within = (part.positions % ROWS_PER_GROUP).reshape(-1, 8)
+        orders = {tuple(lane) for lane in within.T.tolist()}
+        assert len(orders) == 8
+        assert tuple(range(ROWS_PER_GROUP)) not in orders
+
+
+def test_a_short_block_is_spread_over_its_window() -> None:
+    """Of 300 rows among three times 1,024, every twentieth of the window has its share, up to one row."""
+    sizes = [3 * ROWS_PER_GROUP + 300, 16 * ROWS_PER_GROUP]
+    order = TrainOrder(sizes, seed=0, task=0, epoch=0, window=4)
+    part = next(part for part in order if len(part) == 3 * ROWS_PER_GROUP + 300)
+    is_short = (part.streams == 0) & (part.positions >= 3 * ROWS_PER_GROUP)
+    counts = [int(twentieth.sum()) for twentieth in np.array_split(is_short, 20)]
+    assert sum(counts) == 300
+    assert set(counts) <= {14, 15, 16}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16, 20])
+def test_ranks_share_out_the_blocks_of_a_window(world_size: int) -> None:
+    """Promise: every row is of one rank, and a block too, unless there are more ranks than blocks."""
+    order = TrainOrder([9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5], seed=1, task=0, epoch=0, window=16)
+    for number, whole in enumerate(order):
+        parts = [order.rows(number, Ranks(rank, world_size)) for rank in range(world_size)]
+        places = np.concatenate([part.places for part in parts])
+        assert np.array_equal(np.sort(places), np.arange(len(whole)))
+        for part in parts:
+            assert np.array_equal(part.streams, whole.streams[part.places])
+            assert np.array_equal(part.positions, whole.positions[part.places])
+        blocks = [blocks_of(part) for part in parts]
+        num_lanes = len(set().union(*blocks))
+        most = -(-num_lanes // world_size)
+        assert all(len(mine) <= most for mine in blocks)
+        if world_size <= num_lanes:
+            assert sum(map(len, blocks)) == num_lanes
+
+
+def blocks_of(part) -> set[tuple[int, int]]:
+    return set(zip(part.streams.tolist(), (part.positions // ROWS_PER_GROUP).tolist(), strict=True))
+
+
+def test_every_rank_has_the_rows_of_an_only_window() -> None:
+    order = TrainOrder([5000], seed=0, task=0, epoch=0, window=16)
+    assert [len(order.rows(0, Ranks(rank, 3))) for rank in range(3)] == [5000] * 3
