@@ -75,7 +75,8 @@ class Prompting(Plan):
         questions, context, names = scratch / "questions", attempt.context, prompter.names
         questions.mkdir(parents=True, exist_ok=True)
         run_remotely(write_questions, *((prompter, mode, each, questions) for each in shards))
-        context.store.storage.keep(questions)  # actors of other nodes read them
+        if not self.large.remote:
+            context.store.storage.keep(questions)  # actors of other nodes read them
         files = {each.rows.name: questions / each.rows.name for each in shards}
         spec = LargeSpec(self.large, names.answers, len(names.labels))
         made, took = ask_shards(context, spec, files, mode, scratch=scratch / "answers", bar=attempt.bar)
