@@ -14,6 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 CONFIG := jobs/configs/reviews.yaml
 UNIT_TESTS := $(filter-out tests/integration/ tests/__pycache__/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+IN_TWO_SESSIONS := --numprocesses=2 --dist=loadfile
 
 # The first that is new enough and can make a virtual environment; 3.11 is what constraints.txt was tested with.
 CANDIDATES := python3.11 python3.12 python3.13 python3
@@ -32,14 +33,15 @@ loop: $(INSTALLED)
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)
 
-# Unit tests first, since they fail faster, on every core; then one session, so that integration tests share one cluster.
+# Unit tests first, since they fail faster, on every core. Integration tests mostly wait for processes that start one after
+# the other: two sessions, each with a cluster of its own, and the tests of a file in one of them, share what they build.
 test: lint test-assets
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m "not slow" $(UNIT_TESTS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" tests/integration/
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(IN_TWO_SESSIONS) -m "not slow" tests/integration/
 
 test-slow: test-assets
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m slow $(UNIT_TESTS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/integration/
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(IN_TWO_SESSIONS) -m slow tests/integration/
 
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto $(UNIT_TESTS)

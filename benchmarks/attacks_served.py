@@ -38,7 +38,7 @@ from kcm.learners import FinetuneConfig
 from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
-from pipelines.serve.cascade.large import Large
+from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import build_door, deployment_options, start
 from pipelines.serve.deploy.door import Door

@@ -39,8 +39,8 @@ from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, Item, LargeAnswer
 from kcm.learners import FinetuneConfig
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.judging import Judging
-from pipelines.serve.cascade.pictures import PictureReader
+from pipelines.serve.cascade.models.judging import Judging
+from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig

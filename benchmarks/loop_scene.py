@@ -27,10 +27,10 @@ from kcm.inputs.content import Content
 from kcm.tasks.rows import Record
 from pipelines.config import RunConfig
 from pipelines.loop.labelling import opened_inbox
-from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
+from pipelines.serve.log.location import log_url
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "jobs/configs/loop.yaml"

@@ -40,9 +40,8 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.run import STAGES, run_context
 from pipelines.run import retrieval as measure_retrieval
-from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import run_stages
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcome_table import ScoredTable, outcome_parts
 
 RESULTS = Path(__file__).parent / "results" / "modalities.json"
 CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
@@ -108,7 +107,8 @@ def _run(places: Places, config_name: str, until: str, *overrides: str) -> tuple
 
 def _scored(done: Mapping[str, Any], name: str, splits: Sequence[Split]) -> ScoredTable:
     found = done["tune"].load(name)
-    return ScoredTable.of(found, outcome_parts(found.collaborator, done["features"], done["outcomes"], splits))
+    parts = outcome_parts(found.collaborator, done["features"], done["outcomes"], splits)
+    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy)
 
 
 def _on_validate(scored: ScoredTable) -> dict[str, Any]:

@@ -36,8 +36,8 @@ from kcm.large import ClassifierConfig
 from kcm.learners import FinetuneConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.judging import Judging
-from pipelines.serve.cascade.pictures import PictureReader
+from pipelines.serve.cascade.models.judging import Judging
+from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import FeedbackConfig, ServeConfig

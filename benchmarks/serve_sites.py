@@ -15,7 +15,7 @@ from serve_stubs import DoorToLarge, DoorWithStub, LargeStub
 from jobs.commands.serving.serving import Site
 from pipelines._ray_private import end_serve
 from pipelines.cluster.connection import connected
-from pipelines.serve.cascade.large import Large
+from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     LOGGING,

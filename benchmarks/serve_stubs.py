@@ -17,7 +17,7 @@ from kcm.inputs.content import Content, Part
 from kcm.large import Item, LargeAnswer, LargeModel
 from kcm.large.adapters.classifier import answers_from
 from kcm.large.base import Cost
-from pipelines.serve.cascade.large import Large
+from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release
 

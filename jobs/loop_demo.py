@@ -31,11 +31,11 @@ from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.earliest import first_certified
 from pipelines.loop.labelling import opened_inbox
-from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState, watermark_of
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.location import log_url
 
 REQUEST = 64  # sentences of a request
 LABELLED = 5  # one sentence in so many is labelled by whoever sent it

@@ -15,9 +15,9 @@ from kcm.retrieval.search import RetrievalConfig
 from pipelines.cluster.connection import connected, require_room
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.loop.logs import log_url
 from pipelines.progress import Reporter
 from pipelines.result import collect
+from pipelines.serve.log.location import log_url
 from pipelines.stages.alignment import Alignment
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.features import Features
@@ -30,8 +30,8 @@ from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, storage_errors, write_json
+from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
-from pipelines.store.lease import leased, refuse_while_held
 from pipelines.store.upkeep import CLEANING
 from pipelines.tracking.tracking import Tracking
 

@@ -15,7 +15,7 @@ from kcm.large import LargeConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.serve.config import ServeConfig
-from pipelines.store.files import normalised
+from pipelines.store.objects import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 

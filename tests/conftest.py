@@ -46,5 +46,6 @@ def ray_cluster(cluster_path: Path, object_environment: ObjectServer) -> Iterato
     prepare_environment()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(cluster_path), prepend=os.pathsep)
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process of every training; nobody takes the node
         with connected(ClusterConfig()):
             yield

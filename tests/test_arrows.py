@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,15 +24,23 @@ SERVE_LAYERS = ("log", "cascade", "http", "deploy")  # each imports only the one
 def imports(folder: Path, root: Path = ROOT) -> Iterator[tuple[str, str]]:
     """(file, imported name) for every import below `folder`, those inside functions included."""
     for path in sorted(folder.rglob("*.py")):
-        name = str(path.relative_to(root))
-        package = path.relative_to(root).parent.parts
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from ((name, alias.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                above = package[: len(package) - node.level + 1] if node.level else ()
-                module = ".".join([*above, *filter(None, [node.module])])
-                yield from ((name, f"{module}.{alias.name}") for alias in node.names)
+        yield from imports_of(path, root)
+
+
+@cache
+def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
+    """Those of one file, which is read once."""
+    name = str(path.relative_to(root))
+    package = path.relative_to(root).parent.parts
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            found += [(name, f"{module}.{alias.name}") for alias in node.names]
+    return tuple(found)
 
 
 def within(name: str, *modules: str) -> bool:
@@ -235,7 +244,7 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
 
 def test_building_an_application_and_asking_a_large_model_take_no_torch() -> None:
     """It costs every process that imports it two seconds."""
-    modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.large", "kcm.large.adapters.classifier")
+    modules = ("pipelines.serve.deploy.app", "pipelines.serve.cascade.models.large", "kcm.large.adapters.classifier")
     _take_none_of({"torch", "mlflow", "transformers", "sklearn", "sqlalchemy", "scipy.special"}, modules)
 
 

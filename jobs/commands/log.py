@@ -138,7 +138,7 @@ def _told_of_holders(
     """Say which versions and which artefacts of the storage still hold these units, and what to do."""
     from kcm.config import load_config
     from pipelines.config import RunConfig
-    from pipelines.loop.remembered import remembered
+    from pipelines.loop.purging import remembered
     from pipelines.loop.state import LoopState
     from pipelines.serve.log.reading.window import LogReader
 

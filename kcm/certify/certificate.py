@@ -2,7 +2,7 @@
 
 With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
 accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703). On
-logged traffic the draw is that of the audits, see `kcm.certify.traffic` and `kcm.certify.labelled`.
+logged traffic the draw is that of the audits, see `kcm.certify.window`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ import numpy as np
 from pydantic import AwareDatetime, Field
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.policy import Decision, DecisionKind, Policy
+from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.calls import call_rate_bound, highest_call_threshold
-from kcm.certify.labelled import LabelledPath, LabelledTraffic
 from kcm.certify.net import NetPath, frozen_grid
 from kcm.certify.paths import ThresholdPath, WorstTaskPath
 from kcm.certify.regret import RegretPath
-from kcm.certify.traffic import Traffic, TrafficPath
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 
@@ -103,14 +101,6 @@ class Certificate(Config):
         return self.window is not None and now >= self.window.expires_at
 
 
-class TrafficCertificate(Certificate):
-    """A certificate that was issued on logged traffic; stored and read again it is a `Certificate`."""
-
-    method: Literal["traffic", "labelled"]
-    window: CertifiedWindow
-    statement: str
-
-
 def certify(
     validate: ScoredOutcomes,
     rows: ScoredOutcomes,
@@ -138,48 +128,10 @@ def certify(
 
     method = config.method if config.method != "auto" else choose_method(validate, searched, config, spend, enough)
     path = _path(method, frontier, rows, searched, config, spend)
-    return Certificate(method=method, **_deployed(path, rows, searched, config, spend))
+    return Certificate(method=method, **deployed_fields(path, rows, searched, config, spend))
 
 
-def certify_traffic(
-    traffic: Traffic,
-    searched: Decision,
-    config: CertificateConfig,
-    window: CertifiedWindow,
-    *,
-    delta: float,
-    bet: float,
-    labelled: LabelledTraffic | None = None,
-) -> TrafficCertificate:
-    """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
-
-    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `plan_bet` on validate rows. With
-    `labelled`, the test is that of the labels on disagreements above the searched threshold. A group of traffic is a
-    unit. Raises ConfigError for `config.every_task`, which traffic cannot promise.
-    """
-    if config.every_task:
-        raise ConfigError(
-            "a window of traffic is not certified within every task",
-            where="certificate.every_task",
-            mend="Set it to false; a policy with a threshold per task is certified task by task",
-        )
-    spend = delta / 2 if config.max_call_rate is not None else delta
-    path: ThresholdPath
-    if labelled is None:
-        path = TrafficPath(traffic, config.epsilon, spend, bet)
-    else:
-        path = LabelledPath(labelled, config.epsilon, spend)
-    agrees = np.ones(len(traffic), dtype=bool)  # the path has seen to what was lost; only calls are counted by rows
-    rows = ScoredOutcomes(score=traffic.score, small_correct=agrees, large_correct=agrees, group=traffic.unit)
-    return TrafficCertificate(
-        method="traffic" if labelled is None else "labelled",
-        window=window,
-        statement=_statement(config.epsilon, delta, window, labelled is not None),
-        **_deployed(path, rows, searched, config, delta),
-    )
-
-
-def _deployed(
+def deployed_fields(
     path: ThresholdPath, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
 ) -> dict[str, Any]:
     """The fields of a certificate that follow from the tested path, whatever its method."""
@@ -207,25 +159,6 @@ def _deployed(
         "fewest_units": path.fewest_units,
         "reason": _reason(path, threshold, lowest, searched.cut, config, valid),
     }
-
-
-def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: bool) -> str:
-    """The promise in words, for the window itself and for what comes after it."""
-    dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
-    decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
-    loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
-    certain = f"with a probability of at least {confidence([delta])}"
-    until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
-    if labelled:
-        return (
-            f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
-            f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
-        )
-    return (
-        f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"
-        f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
-        f" the window. {until}"
-    )
 
 
 def certify_policy(
@@ -267,6 +200,18 @@ def certified_keep_rate(policy: Policy, rows: ScoredOutcomes, config: Certificat
 def confidence(deltas: Iterable[float]) -> str:
     """The probability with which promises that spend `deltas` hold together, as `93.9%`: rounded down to a tenth."""
     return f"{math.floor(round(1000 * (1 - sum(deltas)), 6)) / 10:g}%"
+
+
+def why_not_promotable(policy: Policy, certificates: Mapping[str | None, Certificate]) -> str | None:
+    """Why a certified policy is never made champion by itself, with its certificate's reason; None where it may be.
+
+    One that escalates everything saves nothing: whoever wants it says so.
+    """
+    if any(decision != ESCALATE_ALL for decision in (policy.decision, *policy.task_decisions.values())):
+        return None
+    common = certificates.get(None)
+    reason = f", because {common.reason}" if common is not None else ""
+    return f"it escalates everything{reason}"
 
 
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:

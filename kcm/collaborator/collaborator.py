@@ -115,7 +115,10 @@ class Collaborator(nn.Module):
     def forward(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Judge and small logits, each [N, num_labels], from raw encoder features [N, in_features]."""
         inputs_NM = self.inputs(features_ND)
-        logits = [network(inputs_NM) for network in self.networks.values()]
+        if isinstance(self.judge, KAN) and isinstance(self.small, KAN) and self.small is not self.judge:
+            logits = self.judge.side_by_side([self.small], inputs_NM)
+        else:
+            logits = [network(inputs_NM) for network in self.networks.values()]
         if self.base is not None:
             base_NC = self.base(features_ND)
             logits = [network_NC + base_NC for network_NC in logits]

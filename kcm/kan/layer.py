@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -147,14 +148,23 @@ class KANLinear(nn.Module):
 
         Raise DataError for another width or for numbers that are not floating point.
         """
+        return self._mapped(x, self._packed)
+
+    def side_by_side(self, others: Sequence[KANLinear], x: Tensor) -> list[Tensor]:
+        """The outputs of this layer and of `others` of its form for the same `x`, whose splines are evaluated once."""
+        layers = [self, *others]
+        out = self._mapped(x, torch.cat([layer._packed for layer in layers]))
+        return [part.contiguous() for part in torch.split(out, [layer.out_features for layer in layers], -1)]
+
+    def _mapped(self, x: Tensor, packed: Tensor) -> Tensor:
+        """Map `x` [..., in] by a weight of the plain form, to as many outputs as it has."""
         check_input(x, self._row)
-        if not _runs_eagerly(x, self.weight):
-            out = F.linear(edge_features(x, self.grid).flatten(-2), self._packed)
+        if not _runs_eagerly(x, packed):
+            out = F.linear(edge_features(x, self.grid).flatten(-2), packed)
         elif x.dim() == 2:
-            out = kan_linear(x, self._packed, self.grid)
+            out = kan_linear(x, packed, self.grid)
         else:
-            rows_NI = x.reshape(-1, self.in_features)
-            out = kan_linear(rows_NI, self._packed, self.grid).view(*x.shape[:-1], self.out_features)
+            out = kan_linear(x.reshape(-1, self.in_features), packed, self.grid).view(*x.shape[:-1], len(packed))
         return out * self.scale if self.hidden else out
 
     def refine(self, grid_size: int) -> tuple[KANLinear, float]:

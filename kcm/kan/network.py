@@ -78,6 +78,16 @@ class KAN(nn.Module):
             x = layer(x)
         return x
 
+    def side_by_side(self, others: Sequence[KAN], x: Tensor) -> list[Tensor]:
+        """The outputs of this network and of `others` of its form for the same `x`, the first layers' side by side."""
+        networks = [self, *others]
+        first, *rest = (network.kan_layers[0] for network in networks)
+        outputs = first.side_by_side(rest, x)
+        for number, network in enumerate(networks):
+            for layer in network.kan_layers[1:]:
+                outputs[number] = layer(outputs[number])
+        return outputs
+
     def refine(self, grid_size: int) -> tuple[KAN, float]:
         """The same network on grids of `grid_size` intervals, and the largest change of any curve: see KANLinear."""
         layers, changes = zip(*(layer.refine(grid_size) for layer in self.kan_layers), strict=True)

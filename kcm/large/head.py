@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from kcm.errors import ArtefactError, DataError
-from kcm.large.folds import assign_folds
+from kcm.tasks.hashing import draw
 
 C_GRID = (1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty that are tried; features are unit vectors."""
@@ -131,3 +131,16 @@ def scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_cla
 def _log_loss(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> float:
     right = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
     return float(-np.log(np.maximum(right, 1e-12)).mean())
+
+
+def assign_folds(labels_N: np.ndarray, groups_N: Sequence[str], num_folds: int, seed: int) -> np.ndarray:
+    """The fold of every row, int [N]: groups are dealt out in turn, ordered by their smallest label and then by draw.
+
+    There are at most as many folds as groups.
+    """
+    smallest: dict[str, int] = {}
+    for label, group in zip(labels_N.tolist(), groups_N, strict=True):
+        smallest[group] = min(label, smallest.get(group, label))
+    ordered = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
+    folds = {group: position % num_folds for position, group in enumerate(ordered)}
+    return np.array([folds[group] for group in groups_N])

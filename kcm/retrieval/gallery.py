@@ -27,7 +27,6 @@ from kcm.metrics.retrieval import first_right
 from kcm.retrieval.fusion import TwoRankers, standardised
 
 ELSEWHERE = "elsewhere"
-MODES: tuple[PromptMode, ...] = ("none", "hard", "soft")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

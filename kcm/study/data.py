@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+
 from kcm.encoders import Encoder, EncoderConfig
-from kcm.encoders.numbers import IDENTITY, NumbersEncoder, numbers_text
-from kcm.inputs.content import TEXT, Part, contents
+from kcm.inputs.content import TEXT, Content, Part, contents
 from kcm.study.features import cached_features
 from kcm.study.stream import Stream, make_stream
 from kcm.tasks import TasksConfig, TaskSequence, build_sequence
@@ -67,7 +69,7 @@ class StudyData:
 
     def _encoder(self, config: EncoderConfig, assets_dir: Path) -> tuple[str, Callable[[], Encoder]]:
         if self.num_features is not None:
-            return IDENTITY, partial(NumbersEncoder, self.num_features)
+            return NumbersEncoder.identity, partial(NumbersEncoder, self.num_features)
         return config.identity(assets_dir), lambda: config.build(assets_dir)
 
 
@@ -117,3 +119,26 @@ def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[st
         for where, table in tables
     ]
     return replace(source, shards=tuple(written)), tables[0][1]["vector"].type.list_size
+
+
+class NumbersEncoder:
+    """Reads what `numbers_text` wrote, so that numbers go the way of texts; `dim` is their number."""
+
+    identity = "numbers"
+    reads: frozenset[Part] = TEXT
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def read(self, content: Content) -> Content:
+        """The content itself: there is nothing to decode."""
+        return content
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Float32 [N, dim], as they are: no scaling."""
+        return np.array([content.text.split() for content in inputs], dtype=np.float32).reshape(-1, self.dim)
+
+
+def numbers_text(vectors: pa.ChunkedArray) -> pa.Array:
+    """The numbers of each vector, separated by blanks, as short as they can be read back; "" for a missing vector."""
+    return pa.array([" ".join(str(np.float32(number)) for number in row or ()) for row in vectors.to_pylist()])

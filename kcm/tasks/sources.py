@@ -32,6 +32,9 @@ class Shard(ABC):
         Raises DataError for a shard that cannot be read, or whose columns do not fit those of the source's others.
         """
 
+    def check(self) -> None:  # noqa: B027  # most kinds tell nothing before they are read
+        """Raise DataError for what shows without a look at the rows, before those of the first shards cost time."""
+
     def stamp(self) -> str | None:
         """What is another whenever the rows are; None where only reading them tells."""
         return None

@@ -17,7 +17,8 @@ from rich.markup import escape
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeAnswer, LargeConfig, Prompt, PromptMode, Resources
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.pool import UNFINISHED, Took, map_shards
+from pipelines.batch.pieces import UNFINISHED, Took
+from pipelines.batch.pool import map_shards
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import FAILED, Answers

@@ -21,7 +21,8 @@ from kcm.large import LargeConfig, LinearHead
 from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
 from kcm.tasks.shards import SHARD_ROWS
-from pipelines.batch.pool import Took, map_shards, run_remotely
+from pipelines.batch.pieces import Took
+from pipelines.batch.pool import map_shards, run_remotely
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix

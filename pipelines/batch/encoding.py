@@ -17,7 +17,8 @@ from kcm.inputs.content import Content, PartError
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
-from pipelines.batch.pool import Took, Worker, map_shards, num_rows
+from pipelines.batch.pieces import Took, Worker, num_rows
+from pipelines.batch.pool import map_shards
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import feature_matrix, features_table

@@ -22,7 +22,6 @@ from kcm.tasks import TaskSequence
 from kcm.tasks.readers.pairs import MATCH, NO_MATCH
 
 IMAGE_TO_TEXT, TEXT_TO_IMAGE = "image to text", "text to image"
-WAYS = (IMAGE_TO_TEXT, TEXT_TO_IMAGE)
 
 _PICTURES_AT_ONCE = 32
 

@@ -27,7 +27,8 @@ from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.pool import Took, map_shards, num_rows, run_remotely
+from pipelines.batch.pieces import Took, num_rows
+from pipelines.batch.pool import map_shards, run_remotely
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers, over_labels

@@ -10,61 +10,25 @@ on with the pieces that are missing.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kcm.errors import ArtefactError, DataError, KcmError
-from kcm.tasks.shards import GROUP_ROWS, open_shard
+from kcm.errors import DataError, KcmError
+from pipelines.batch.pieces import Job, Took, Worker, join_pieces, make, make_again, num_rows, took_of, total
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.storage import Storage
 
-ROWS_AT_ONCE = 16 * GROUP_ROWS  # that a worker is given, and holds, at most
-_TOOK = b"took"
 _JOBS_PER_ACTOR = 2  # one is worked on, the next is there already
-
-UNFINISHED = "unfinished: "  # begins the names of counts of unfinished rows, by reason
-Took: TypeAlias = dict[str, float]  # what rows took together, such as tokens
-
-
-class Worker(Protocol):
-    """What is done to the rows of a shard.
-
-    `unfinished` is a boolean column of what is made, true for rows that the next attempt makes again; None where there
-    is none.
-    """
-
-    unfinished: ClassVar[str | None]
-
-    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
-        """The rows that are made of `rows` of a shard, as many and in the same order, and what they took."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Rows `start` to `stop` of a shard, and where what is made of them goes; or `parts` of it, to be joined there."""
-
-    name: str
-    source: Path
-    start: int
-    stop: int
-    target: Path
-    parts: tuple[Path, ...] = ()
-    is_made: bool = False  # by an earlier attempt
 
 
 def map_shards(
@@ -90,11 +54,11 @@ def map_shards(
     bar.update(plan.num_done, plan.num_rows)
     here = cluster is None or not ray.is_initialized()
     build = _Build(worker, arguments if here else {name: ray.put(value) for name, value in arguments.items()})
-    for num_rows in _here(Hands(build, storage), plan) if here else _pooled(build, storage, plan, cluster):
-        plan.num_done += num_rows
+    for num_made in _here(Hands(build, storage), plan) if here else _pooled(build, storage, plan, cluster):
+        plan.num_done += num_made
         bar.update(plan.num_done, plan.num_rows)
     made = {name: storage.fetch(scratch / name) for name in sources}
-    return made, _sum(_took(target) for target in made.values())
+    return made, total(took_of(target) for target in made.values())
 
 
 def place(made: Mapping[str, Path], folder: Path) -> None:
@@ -155,7 +119,7 @@ class Hands:
     def do(self, job: Job) -> int:
         """Make a piece, or join the pieces of a shard; gives the rows that are done by that."""
         if job.parts:
-            _join([self._storage.fetch(part) for part in job.parts], job.target)
+            join_pieces([self._storage.fetch(part) for part in job.parts], job.target)
             self._storage.keep(job.target)
             self._storage.drop(job.parts)
             return 0
@@ -165,9 +129,9 @@ class Hands:
         try:
             if job.is_made:
                 self._storage.fetch(job.target)
-                _make_again(self._work, job)
+                make_again(self._work, job)
             else:
-                _make(self._work, job)
+                make(self._work, job)
         except DataError as error:
             error.where = error.where or str(job.source)
             raise
@@ -258,115 +222,6 @@ def _result(reference: Any) -> Any:
         if isinstance(error.cause, KcmError):
             raise error.cause from None
         raise
-
-
-def _make(work: Worker, job: Job) -> None:
-    """Commit what is made of the rows of a piece."""
-    took: Took = {}
-
-    def made() -> Iterator[pa.Table]:
-        for rows in read_range(job.source, job.start, job.stop):
-            table, spent = work(rows, job.source)
-            took.update(_sum((took, spent)))
-            yield table
-
-    _commit(made(), job.target, took)
-
-
-def _make_again(work: Worker, job: Job) -> None:
-    """Make the unfinished rows anew of a piece that an earlier attempt has committed."""
-    if work.unfinished is None:
-        return
-    again_N = pq.read_table(job.target, columns=[work.unfinished])[work.unfinished].to_numpy()
-    if not again_N.any():
-        return
-    earlier = pq.read_table(job.target).replace_schema_metadata()
-    rows = pa.concat_tables(list(read_range(job.source, job.start, job.stop))).filter(pa.array(again_N))
-    table, spent = work(rows, job.source)
-    kept = earlier.filter(pa.array(~again_N))
-    order_N = np.argsort(np.concatenate([np.flatnonzero(~again_N), np.flatnonzero(again_N)]))
-    whole = pa.concat_tables([kept, table.cast(kept.schema)]).take(pa.array(order_N))
-    before = {name: count for name, count in _took(job.target).items() if not name.startswith(UNFINISHED)}
-    _commit([whole], job.target, _sum((before, spent)))
-
-
-def _join(parts: Sequence[Path], target: Path) -> None:
-    """Make a shard of its pieces, in their order."""
-    took = _sum(_took(part) for part in parts)
-    _commit((pq.read_table(part).replace_schema_metadata() for part in parts), target, took)
-
-
-def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
-    """Write tables as one file of row groups that are read by index, which appears when it is whole."""
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    writer, waiting = None, []
-    try:
-        for table in tables:
-            writer = writer or open_shard(draft, table.schema)
-            waiting.append(table)
-            if sum(map(len, waiting)) >= ROWS_AT_ONCE:
-                whole = pa.concat_tables(waiting)
-                groups = len(whole) - len(whole) % GROUP_ROWS
-                writer.write_table(whole.slice(0, groups), row_group_size=GROUP_ROWS)
-                waiting = [whole.slice(groups)]
-        assert writer is not None  # a shard without rows gives one empty table
-        writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP_ROWS)
-        writer.add_key_value_metadata({_TOOK.decode(): json.dumps(took, sort_keys=True)})
-        writer.close()
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def num_rows(shard: Path) -> int:
-    """The rows of a shard. ArtefactError for one that cannot be read."""
-    with _readable(shard) as file:
-        rows: int = file.metadata.num_rows
-        return rows
-
-
-def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
-    """Rows `start` to `stop` of a shard, at most `ROWS_AT_ONCE` at a time; one empty table where there is none."""
-    with _readable(shard) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        if stop <= start:
-            yield file.schema_arrow.empty_table()
-        while start < stop:
-            end = min(start + ROWS_AT_ONCE, stop)
-            first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
-            try:
-                rows = file.read_row_groups(range(first, last + 1))
-            except (OSError, pa.ArrowException) as error:
-                raise _damaged(shard, f"rows {starts[first]} to {starts[last + 1]}: {error}") from None
-            yield rows.slice(start - starts[first], end - start)
-            start = end
-
-
-def _readable(shard: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(shard)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(shard, error) from None
-
-
-def _damaged(shard: Path, error: object) -> ArtefactError:
-    reason = " ".join(str(error).split())
-    return ArtefactError(f"the shard cannot be read: {reason}", where=str(shard), mend="Put it back, or build it again")
-
-
-def _took(file: Path) -> Took:
-    """What the rows of a file took."""
-    found = (pq.read_metadata(file).metadata or {}).get(_TOOK, b"{}")
-    took: Took = json.loads(found)
-    return took
-
-
-def _sum(parts: Iterable[Took]) -> Took:
-    total: Took = {}
-    for part in parts:
-        total |= {name: total.get(name, 0) + count for name, count in part.items()}
-    return total
 
 
 def silence_ray_data() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcm.tasks.sources import Shard, Source
-from pipelines.store.control import Control
+from pipelines.store.control.records import Control
 
 _KEYS = "sources"
 _ASKED_AT_ONCE = 32  # an object store takes some milliseconds to give a stamp

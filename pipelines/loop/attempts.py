@@ -13,9 +13,9 @@ from typing import Any
 
 from kcm.config import Config
 from kcm.errors import DataError
-from pipelines.loop.journal import Journal
 from pipelines.loop.promotion.champion import Champion
-from pipelines.store.control import Control
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.records import Control
 
 
 class Attempt(Config):

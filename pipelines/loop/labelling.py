@@ -14,15 +14,15 @@ from pipelines.config import RunConfig
 from pipelines.loop.certify.inbox import GivenLabels, Inbox, InboxPlan
 from pipelines.loop.certify.judged import JudgedWindow
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.journal import Journal
-from pipelines.loop.logs import log_url
 from pipelines.loop.stages.reevaluate import JUDGED, Reevaluate
 from pipelines.loop.stages.window import WindowArtefact
 from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.serve.log.database import Database, LogUnavailableError
+from pipelines.serve.log.location import log_url
 from pipelines.serve.log.records.inbox import close_inboxes
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
+from pipelines.store.control.journal import Journal
 
 LOG_TIMEOUT_S = 10.0
 

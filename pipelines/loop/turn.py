@@ -16,13 +16,13 @@ from rich.markup import escape
 from kcm.errors import ConfigError, DataError, KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import Attempt, configuration_fingerprint
-from pipelines.loop.journal import Journal
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.promotion.promote import champion_now, promoting
 from pipelines.loop.state import LoopState, inboxes_key, watermark_of, window_start
 from pipelines.progress import Reporter
 from pipelines.store.artefact import storage_errors
-from pipelines.store.lease import leased
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.lease import leased
 
 if TYPE_CHECKING:  # takes seconds to import, and a turn without work does not need it
     from pipelines.loop.certify.inbox import GivenLabels

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -24,7 +22,6 @@ from kcm.cascade.evaluation import (
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import (
     Certificate,
@@ -33,10 +30,9 @@ from kcm.certify.certificate import (
     certificates_json,
     certify_policy,
 )
-from kcm.certify.ledger import split_fingerprint
+from kcm.certify.ledger import Ledger, split_fingerprint
 from kcm.config import Config
 from kcm.kan import num_parameters
-from kcm.large import PromptMode
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
@@ -45,12 +41,13 @@ from pipelines.batch.pool import run_remotely
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
+from pipelines.store.control.ledger import StoredLedger
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.ledger import ledger_of
-from pipelines.store.outcome_table import OutcomePart, outcome_parts
+from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
+LEDGER = "ledger.json"  # of a storage that is a folder; a bucket has records
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 _RESULT, _REPORT, _CERTIFICATES, _CHOICE = "result.json", "report.json", "certificates.json", "choice.json"
 
@@ -160,7 +157,7 @@ def measure(
     answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
     parts = outcome_parts(found.collaborator, features, outcomes, SPLITS, answers)
-    scored = ScoredTable.of(found, kept_parts(parts, folder / OUTCOMES))
+    scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
     )
@@ -202,70 +199,13 @@ def chosen(tuned: TunedArtefact, choose: bool) -> tuple[list[str], str]:
     )
 
 
-def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:
-    """The parts of an outcome table, each written to a file on its way."""
-    with ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        for part in parts:
-            rows = part.modes.to_arrow()
-            if "group" not in rows.column_names:  # no row of this part has one
-                rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
-            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
-            writer.write_table(rows.select(writer.schema.names))
-            yield part
-
-
-@dataclass(frozen=True)
-class ScoredTable:
-    """The rows of an outcome table without their logits, with gate scores and costs, in the order of the table.
-
-    Validate scores are out-of-fold. `mode` is the deployed prompt mode.
-    """
-
-    table: MeasuredRows
-    mode: PromptMode
-
-    @classmethod
-    def of(cls, found: Tuned, parts: Iterable[OutcomePart]) -> ScoredTable:
-        """Score every row as it is served, by the gate of `found`, but validate rows as the search saw them.
-
-        The validate rows of all parts are those of the search, in its order.
-        """
-        measured, searched = [], 0
-        for part in parts:
-            mine = part.table.split == "validate"
-            scores = part.scores(found.gate)
-            scores[mine] = found.validate_scores[searched : searched + int(mine.sum())]
-            searched += int(mine.sum())
-            modes = len(part.modes) // max(1, len(part.table))
-            measured.append(
-                MeasuredRows.of(
-                    part.modes, np.tile(scores, modes), np.tile(part.seconds_N, modes), found.policy.temperature
-                )
-            )
-        return cls(MeasuredRows.joined(measured), found.policy.prompt)
-
-    def mask(self, split: str, task: str | None = None) -> np.ndarray:
-        """Rows of a split, and of a task where one is named."""
-        rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
-        return rows if task is None else rows & (self.table.task == task)
-
-    @property
-    def judged(self) -> MeasuredRows:
-        """The test rows under prompt `none`, on which the judge's confidence is held against what is right."""
-        return self.table.select((self.table.split == "test") & (self.table.prompt == "none"))
-
-    def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
-        """The scored rows of a split, and of a task where one is named."""
-        return self.table.scored(self.mask(split, task))
-
-
 def look_spend(store: ArtefactStore, certify_rows: str, config: CertificateConfig, purpose: str) -> float:
     """The delta that this look at the certify rows, by their fingerprint, may spend; repeated work is the same look.
 
     All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
     """
-    return ledger_of(store).look(certify_rows, config.delta, purpose).spend
+    ledger = StoredLedger(store.control) if store.storage.is_remote else Ledger(store.root / LEDGER)
+    return ledger.look(certify_rows, config.delta, purpose).spend
 
 
 def result_of(

@@ -23,10 +23,9 @@ from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.pool import place, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
 from pipelines.context import Attempt, Context
-from pipelines.stages.evaluate import ScoredTable
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcome_table import ScoredTable, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
@@ -128,7 +127,8 @@ def _validate_rows(
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> MeasuredRows:
     """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    return ScoredTable.of(found, outcome_parts(found.collaborator, features, outcomes, ("validate",), prompted)).table
+    parts = outcome_parts(found.collaborator, features, outcomes, ("validate",), prompted)
+    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
 
 
 class ChoosePrompts(Stage):

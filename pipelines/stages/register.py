@@ -12,15 +12,13 @@ from rich.markup import escape
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.models import bundle_digest
 from kcm.cascade.policy import Policy
-from kcm.certify.certificate import CertificateConfig
+from kcm.certify.certificate import CertificateConfig, why_not_promotable
 from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
-from kcm.certify.promotable import why_not_promotable
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.pool import run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import GateConfig, UpdateConfig
-from pipelines.loop.logs import log_watermark
 from pipelines.loop.promotion import gates
 from pipelines.loop.promotion.champion import Champion, Current, Pointer
 from pipelines.loop.promotion.comparison import Version, without_traffic
@@ -28,6 +26,7 @@ from pipelines.loop.promotion.gates import PromotionGate
 from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.loop.units import trained_units
 from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.location import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact

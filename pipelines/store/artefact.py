@@ -5,10 +5,6 @@ worker counts or paths. Every attempt writes into a folder of its own. The manif
 it holds a hash of every file and names the attempt that won. So of two writers one wins, and a half-written artefact is
 never taken for a finished one. A lease keeps two processes from doing the same work; correctness does not rest on it.
 
-The manifest also holds each file's size and mark (the time of its last change, the entity tag of an object). An
-artefact is found again by listing them: a file whose size or mark is another is hashed, and the artefact is not
-finished where its content is another too. Damage that leaves both as they were is what `kcm verify` finds.
-
     STORAGE/artefacts/STAGE/FINGERPRINT/manifest.json
                                        /attempt-XXXXXXXX/...    the files
                                        /scratch/...             what an interrupted attempt left for the next one
@@ -32,17 +28,22 @@ from typing import Any, ClassVar, TypeVar
 
 from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted_values
-from pipelines.store.control import Control
-from pipelines.store.files import LocalFiles, Stat, digest
-from pipelines.store.lease import leased
+from pipelines.store.control.lease import leased
+from pipelines.store.control.records import Control
+from pipelines.store.files import digest
+from pipelines.store.manifest import (
+    ATTEMPT,
+    EMPTIED,
+    MANIFEST,
+    SCRATCH,
+    encoded,
+    listed_files,
+    publish,
+    read_manifest,
+)
 from pipelines.store.storage import Storage
 
-MANIFEST = "manifest.json"
-EMPTIED = "emptied"  # in the manifest of one whose files were removed on purpose: it counts as unfinished
-FORMAT = 2  # of manifests; those of format 1, which may lack the number, lie beside their files
 ARTEFACTS, CONTROL = "artefacts", "control"  # finished work; leases and pointers, below the storage path
-ATTEMPT = "attempt-"  # how the folder of an attempt begins
-SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
 _whole: set[Path] = set()  # attempts that this process has fetched
 
 
@@ -272,51 +273,6 @@ class ArtefactStore:
         self.storage.drop(home / top for top in sorted(tops | here) if top != SCRATCH)
 
 
-def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
-    """Make an attempt the artefact of its home, unless another one is: False.
-
-    Files that other nodes have kept for the attempt belong to it too.
-    """
-    here = file_hashes(attempt)
-    if storage.is_remote:
-        for name, sha256 in here.items():
-            storage.files.put(storage.name(attempt / name), attempt / name, sha256)
-    there = _listed(storage, attempt)
-    noted = {name: storage.files.noted_sha256(there[name].name) for name in there.keys() - here.keys()}
-    if missing := sorted(here.keys() - there.keys()):
-        raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), mend="Start again")
-    manifest = dict(recipe) | {
-        "format": FORMAT,
-        "attempt": attempt.name,
-        "files": dict(sorted((here | noted).items())),
-        "marks": _marks(there),
-    }
-    return storage.files.create(storage.name(home / MANIFEST), encoded(manifest))
-
-
-def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[str, Any]:
-    """The manifest of a home; `anew` asks the storage, where there may be another one by now.
-
-    Raises FileNotFoundError where there is none, ValueError for one that is torn, and ArtefactError for one of a later
-    format: what it refers to, and how, is not known here.
-    """
-    here = home / MANIFEST
-    if storage.is_remote and (anew or not here.is_file()):
-        content = storage.files.read(storage.name(here))
-        manifest: dict[str, Any] = json.loads(content)
-        here.parent.mkdir(parents=True, exist_ok=True)
-        LocalFiles(home).write(MANIFEST, content)
-    else:
-        manifest = dict(json.loads(here.read_text(encoding="utf-8")))
-    if manifest.get("format", 1) > FORMAT:
-        raise ArtefactError(
-            f"written in format {manifest['format']}, this version reads up to {FORMAT}",
-            where=str(home),
-            mend="Use the newer version, or another storage_path",
-        )
-    return manifest
-
-
 def finished_at(storage: Storage, home: Path) -> Artefact:
     """The artefact of a home, in the attempt that its manifest names."""
     attempt = ""  # before format 2
@@ -331,33 +287,12 @@ def damaged_files(storage: Storage, artefact: Artefact, *, thorough: bool) -> It
     Those whose size and mark are as noted are taken for sound, unless it is to be `thorough`.
     """
     manifest = artefact.manifest
-    hashes, marks, there = manifest["files"], manifest.get("marks", {}), _listed(storage, artefact.path)
+    hashes, marks, there = manifest["files"], manifest.get("marks", {}), listed_files(storage, artefact.path)
     yield from sorted(hashes.keys() ^ there.keys())
     for name in sorted(hashes.keys() & there.keys()):
         stat = there[name]
         if (thorough or marks.get(name) != [stat.size, stat.mark]) and storage.files.sha256(stat.name) != hashes[name]:
             yield name
-
-
-def marks_of(storage: Storage, folder: Path) -> dict[str, list[Any]]:
-    """The size and the mark of every file of an attempt, by its name in it."""
-    return _marks(_listed(storage, folder))
-
-
-def _marks(listed: Mapping[str, Stat]) -> dict[str, list[Any]]:
-    return {name: [stat.size, stat.mark] for name, stat in sorted(listed.items())}
-
-
-def _listed(storage: Storage, folder: Path) -> dict[str, Stat]:
-    """The files of an attempt, or of a home of format 1, by their names in it."""
-    above = storage.name(folder)
-    listed = {os.path.relpath(stat.name, above): stat for stat in storage.files.list(above)}
-    return {name: stat for name, stat in listed.items() if _belongs(name)}
-
-
-def encoded(value: object) -> bytes:
-    """JSON as it is written to files."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -383,15 +318,3 @@ def storage_errors(folder: Path) -> Iterator[None]:
                 f"cannot write: {error.strerror}", where=str(folder), mend="Choose another storage_path"
             ) from error
         raise
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder by its relative path; of a home without manifest, scratch and attempts."""
-    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {name: digest(folder / name) for name in names if _belongs(name)}
-
-
-def _belongs(name: str) -> bool:
-    """Whether a file of a home belongs to the artefact."""
-    top = name.split("/")[0]
-    return top not in (MANIFEST, SCRATCH) and not top.startswith(ATTEMPT)

@@ -8,22 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.store.artefact import (
-    ATTEMPT,
-    FORMAT,
-    MANIFEST,
-    SCRATCH,
-    ArtefactStore,
-    damaged_files,
-    encoded,
-    file_hashes,
-    finished_at,
-    marks_of,
-    read_manifest,
-    storage_errors,
-    write_json,
-)
-from pipelines.store.lease import leased
+from pipelines.store.artefact import ArtefactStore, damaged_files, finished_at, storage_errors, write_json
+from pipelines.store.control.lease import leased
+from pipelines.store.manifest import ATTEMPT, FORMAT, MANIFEST, SCRATCH, encoded, file_hashes, marks_of, read_manifest
 
 MIGRATED = f"{ATTEMPT}migrated"
 

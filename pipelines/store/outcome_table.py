@@ -5,7 +5,8 @@ Shapes: N rows, C labels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,9 @@ import pyarrow.parquet as pq
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
+from kcm.cascade.measured import MeasuredRows
+from kcm.cascade.policy import Policy
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import OutcomeTable, Split, concatenate
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
@@ -160,3 +164,59 @@ def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     """Float32 probabilities as float64 rows that sum to one exactly enough; NaN rows stay NaN."""
     wide = probabilities_NC.astype(np.float64)
     return np.asarray(wide / wide.sum(axis=1, keepdims=True))
+
+
+def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:
+    """The parts of an outcome table, each written to a file on its way."""
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for part in parts:
+            rows = part.modes.to_arrow()
+            if "group" not in rows.column_names:  # no row of this part has one
+                rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer.write_table(rows.select(writer.schema.names))
+            yield part
+
+
+@dataclass(frozen=True)
+class ScoredTable:
+    """The rows of an outcome table without their logits, with gate scores and costs, in the order of the table.
+
+    Validate scores are out-of-fold. `mode` is the deployed prompt mode.
+    """
+
+    table: MeasuredRows
+    mode: PromptMode
+
+    @classmethod
+    def of(cls, parts: Iterable[OutcomePart], gate: Gate, validate_scores: np.ndarray, policy: Policy) -> ScoredTable:
+        """Score every row as it is served, by the gate, but validate rows as the search of the policy saw them.
+
+        The validate rows of all parts are those of the search, in its order.
+        """
+        measured, searched = [], 0
+        for part in parts:
+            mine = part.table.split == "validate"
+            scores = part.scores(gate)
+            scores[mine] = validate_scores[searched : searched + int(mine.sum())]
+            searched += int(mine.sum())
+            modes = len(part.modes) // max(1, len(part.table))
+            measured.append(
+                MeasuredRows.of(part.modes, np.tile(scores, modes), np.tile(part.seconds_N, modes), policy.temperature)
+            )
+        return cls(MeasuredRows.joined(measured), policy.prompt)
+
+    def mask(self, split: str, task: str | None = None) -> np.ndarray:
+        """Rows of a split, and of a task where one is named."""
+        rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
+        return rows if task is None else rows & (self.table.task == task)
+
+    @property
+    def judged(self) -> MeasuredRows:
+        """The test rows under prompt `none`, on which the judge's confidence is held against what is right."""
+        return self.table.select((self.table.split == "test") & (self.table.prompt == "none"))
+
+    def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
+        """The scored rows of a split, and of a task where one is named."""
+        return self.table.scored(self.mask(split, task))

@@ -18,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.store.files import Files, LocalFiles, StorageError, digest, files_at, normalised
+from pipelines.store.files import Files, LocalFiles, StorageError, digest
+from pipelines.store.objects import files_at, normalised
 
 
 @dataclass(frozen=True)

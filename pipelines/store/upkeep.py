@@ -16,22 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kcm.errors import LockedError
-from pipelines.store.artefact import (
-    ARTEFACTS,
-    CONTROL,
-    EMPTIED,
-    MANIFEST,
-    Artefact,
-    ArtefactStore,
-    damaged_files,
-    encoded,
-    file_hashes,
-    finished_at,
-    marks_of,
-    read_manifest,
-)
+from pipelines.store.artefact import ARTEFACTS, CONTROL, Artefact, ArtefactStore, damaged_files, finished_at
+from pipelines.store.control.lease import held, leased
 from pipelines.store.files import digest
-from pipelines.store.lease import held, leased
+from pipelines.store.manifest import EMPTIED, MANIFEST, encoded, file_hashes, marks_of, read_manifest
 
 CLEANING = "leases/gc"  # held while files are removed; no run begins meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest

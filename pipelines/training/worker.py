@@ -28,10 +28,10 @@ from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import Trainer
 from pipelines.store.artefact import Artefact
 from pipelines.store.checkpoint import checkpoint_name, newest_checkpoint, prune_checkpoints, write_checkpoint
-from pipelines.store.control import Control
+from pipelines.store.control.lease import TTL_S, Lease, leased
+from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.files import Files
-from pipelines.store.lease import TTL_S, Lease, leased
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 

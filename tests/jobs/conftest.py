@@ -13,7 +13,7 @@ from pipelines.config import RunConfig
 from pipelines.loop.promotion.champion import Pointer
 from pipelines.loop.promotion.promote import Champions, champion_now
 from pipelines.store.artefact import CONTROL
-from pipelines.store.control import Control
+from pipelines.store.control.records import Control
 from pipelines.tracking.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"

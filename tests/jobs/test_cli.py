@@ -123,6 +123,7 @@ def test_a_registered_model_is_served_without_a_configuration(
     champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Any] = []
+    monkeypatch.setattr("pipelines.serve.deploy.app.require_servable", lambda *_: None)
     monkeypatch.setattr("jobs.commands.serving.serving.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")

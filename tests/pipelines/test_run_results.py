@@ -12,7 +12,8 @@ from kcm.errors import DataError
 from pipelines import run as module
 from pipelines.config import RunConfig
 from pipelines.run import run_context
-from pipelines.store.files import StorageError, files_at
+from pipelines.store.files import StorageError
+from pipelines.store.objects import files_at
 from pipelines.store.storage import Storage
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"

@@ -18,7 +18,6 @@ from kcm.errors import KcmError
 from pipelines.cluster.authentication import LocalCluster, find_cluster, settings
 from pipelines.cluster.connection import join, prepare_environment
 from pipelines.config import RunConfig
-from pipelines.loop.logs import log_url
 from pipelines.loop.promotion.canary import roll_out
 from pipelines.loop.promotion.champion import By
 from pipelines.loop.promotion.promote import champion_now, promoting
@@ -32,6 +31,7 @@ from pipelines.serve.deploy.deployment import (
     is_running,
     write_down,
 )
+from pipelines.serve.log.location import log_url
 from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Release
 from pipelines.tracking.config import DIGEST_TAG

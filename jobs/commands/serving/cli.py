@@ -50,11 +50,7 @@ def serve(
             release = served_folder(bundle) if bundle else served_model(loaded, model)
             site = Site.of(loaded) if loaded else Site().with_feedback_in(bundle.parent if bundle else Path())
             result["version"] = release.version
-            return release, site
-
-        def prepare_checked() -> tuple[Release, Site]:
-            release, site = prepare()
-            from pipelines.serve.deploy.app import require_servable
+            from pipelines.serve.deploy.app import require_servable  # takes its time, and the model is known by now
 
             require_servable(release, site.serve, site.assets_path)
             return release, site
@@ -67,7 +63,7 @@ def serve(
             return
         from jobs.commands.serving.start import cluster_beside
 
-        with cluster_beside(config, overrides or (), bundle, prepare_checked) as (release, site):
+        with cluster_beside(config, overrides or (), bundle, prepare) as (release, site):
             from jobs.commands.serving.serving import loads, serving, wait_for_interruption
 
             typer.echo(loads(release), err=True)

@@ -20,11 +20,10 @@ from kcm.large import UpstreamConfig
 from pipelines._ray_private import end_serve
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
-from pipelines.loop.logs import log_url
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import require_servable
 from pipelines.serve.deploy.deployment import deploy, deployment_file
 from pipelines.serve.deploy.environment import prepare_environment
+from pipelines.serve.log.location import log_url
 from pipelines.serve.release import Release
 from pipelines.served_run import ServedRun
 
@@ -91,13 +90,11 @@ def serving(release: Release, site: Site) -> Iterator[str]:
 
 
 def write_deployment(file: Path, release: Release, site: Site) -> None:
-    """Write the file for `serve deploy`.
+    """Write the file for `serve deploy`; the release has passed `require_servable`.
 
-    Raises ArtefactError for a bundle that cannot be served and ConfigError for a log that its replicas cannot share,
-    before anything is written.
+    Raises ConfigError for a log that its replicas cannot share, before anything is written.
     """
     _require_shared_log(site.serve)
-    require_servable(release, site.serve, site.assets_path)
     content = yaml.safe_dump(deployment_file(release, site.serve, site.assets_path), sort_keys=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

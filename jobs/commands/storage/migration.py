@@ -7,8 +7,8 @@ from typing import Any
 
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.batch.asking import RESPONSES_FILE
-from pipelines.loop.logs import LOG_FILE
 from pipelines.serve.log.database import Database
+from pipelines.serve.log.location import LOG_FILE
 from pipelines.store.migrate import migrate_artefacts
 from pipelines.store.storage import Storage
 

@@ -84,7 +84,7 @@ def fit_monotone(
     return MonotoneFit(kan, float(found[0]))
 
 
-def unit_folds(units: Units, num_rows: int, seed: int) -> NDArray[np.int64]:
+def unit_folds(units: Units, seed: int) -> NDArray[np.int64]:
     """Fold of every row, [N]: units, which stay whole, are dealt out in a seeded random order."""
     fold_U = np.empty(units.count, dtype=np.int64)
     fold_U[np.random.default_rng(seed).permutation(units.count)] = np.arange(units.count) % NUM_FOLDS

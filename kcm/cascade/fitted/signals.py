@@ -142,7 +142,7 @@ class SignalRows:
             answer_N=answers(rows.inputs)[chosen],
             small_correct=rows.small_correct[chosen],
             large_correct=rows.large_correct[chosen],
-            fold_N=unit_folds(Units(group, len(chosen)), len(chosen), rows.seed),
+            fold_N=unit_folds(Units(group, len(chosen)), rows.seed),
             names=names,
             num_labels=rows.inputs.small_logits_NC.shape[1],
         )

@@ -63,7 +63,7 @@ def fit_route(table: RoutingTable, expected_N: NDArray[np.float64], seed: int) -
     signals = [each for each in ROUTE_SIGNALS if each.name in names]
     values_NF = np.stack([known[each.name] for each in signals], 1)
     target_N = (table.small_correct | ~table.large_correct).astype(np.float64)
-    fold_N = unit_folds(Units(table.group, len(table)), len(table), seed)
+    fold_N = unit_folds(Units(table.group, len(table)), seed)
     fitted = {strength: Curves.fitted(signals, values_NF, target_N, strength) for strength in STRENGTHS}
     scores = {strength: np.full(len(table), curves.constant) for strength, curves in fitted.items()}
     for fold in np.unique(fold_N):

@@ -20,8 +20,6 @@ Split = Literal["train", "validate", "certify", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 NOT_GIVEN = len(SPLITS)  # the origin of a row whose split is to be drawn
 
-_PUREST_FIRST: tuple[Split, ...] = ("test", "certify", "validate", "train")
-
 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
     if missing := [split for split in SPLITS if split not in fractions]:

@@ -34,7 +34,7 @@ from kcm.tasks.preparation.splitting import assign, left_out, settle
 from kcm.tasks.preparation.writing import PlacedRows, write_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, TaskSequence, write_description
-from kcm.tasks.sources import Source
+from kcm.tasks.sources import Shard, Source
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -137,6 +137,8 @@ class SequenceBuild:
         for first in shards[:1]:
             self.blocks = read(first)
         expected = sum(block.num_rows for block in self.blocks) * len(shards)
+        for _ in self.workers(_check, source.shards[1:], expected):
+            pass
         for blocks in self.workers(read, shards[1:], expected):
             self.blocks += blocks
         self.num_rows = sum(block.num_rows for block in self.blocks)
@@ -305,6 +307,10 @@ class SequenceBuild:
             },
         )
         return digest.hexdigest()
+
+
+def _check(shard: Shard) -> None:
+    shard.check()
 
 
 def _joined(found: Iterable[Mapping[KeyT, Ranked]], limits: Mapping[KeyT, int]) -> dict[KeyT, Ranked]:

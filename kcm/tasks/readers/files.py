@@ -120,6 +120,14 @@ class FileShard(Shard):
         if unchecked is not None:
             self.layout.check_names(unchecked.names, self.table.place)
 
+    def check(self) -> None:
+        """Whether a Parquet file is whole and has the columns of the others; other kinds tell when they are read."""
+        location, place = self.table.location, self.table.place
+        if location.suffix == ".parquet":
+            with readable(location, _KINDS), open_parquet(location) as file:
+                self.layout.check_names(tuple(file.schema_arrow.names), place)
+                self.layout.check_kinds(file.schema_arrow.empty_table(), place)
+
     def stamp(self) -> str | None:
         """That of the file, with what its path says of its rows; None where pictures lie in files of their own."""
         if self.layout.columns["image"]:

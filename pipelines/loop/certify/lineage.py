@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from kcm.certify.ledger import look_delta
-from pipelines.loop.journal import Journal
-from pipelines.store.control import Control
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.records import Control
 
 
 @dataclass(frozen=True)

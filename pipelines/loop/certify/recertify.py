@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
-from kcm.certify.certificate import CertificateConfig, CertifiedWindow, TrafficCertificate, certify_traffic
+from kcm.certify.certificate import CertificateConfig, CertifiedWindow
 from kcm.certify.traffic import plan_bet
+from kcm.certify.window import TrafficCertificate, certify_traffic
 from kcm.errors import DataError
 from pipelines.loop.certify.labels import LabelDraw, labelled_traffic
 from pipelines.loop.certify.rows import Rows

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kcm.config import Config
-from pipelines.loop.journal import Journal
-from pipelines.store.control import Control
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.records import Control
 
 By = Literal["run", "update", "rollback", "promote"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from kcm.errors import KcmError
 from pipelines.loop.promotion.champion import By, Champion, Current, Pointer, utc_now
-from pipelines.store.control import Control
-from pipelines.store.lease import leased
+from pipelines.store.control.lease import leased
+from pipelines.store.control.records import Control
 
 PROMOTION_WAIT_S = 600.0  # of one who promotes while another does: a served version takes its time to load
 

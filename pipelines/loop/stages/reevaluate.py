@@ -21,10 +21,10 @@ from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.certify.recertify import certify_window, planned_bet
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.stages.window import WindowArtefact
-from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, ScoredTable, curves_of, kept_parts, result_of
+from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
@@ -77,7 +77,7 @@ class Recertification(Plan):
         folder = attempt.folder / name
         folder.mkdir()
         parts = outcome_parts(found.collaborator, features, outcomes, SPLITS)
-        scored = ScoredTable.of(found, kept_parts(parts, folder / OUTCOMES))
+        scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
         EvaluatedArtefact.write_deployed(folder, policy, certificates)
         judged.under(policy).write(folder / JUDGED)
         EvaluatedArtefact.write_measured(

@@ -5,68 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Literal
 
-from markupsafe import Markup
-
 from kcm.bundle.answers import Input, Judgement
-from kcm.certify.certificate import certificates_json
-from kcm.costs import CostsConfig, prices
-from kcm.large import LargeAnswer
-from kcm.report.page import model_section
-from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.about import About
 from pipelines.serve.cascade.explanations import Explanation
-from pipelines.serve.cascade.judging import Unjudged
 from pipelines.serve.cascade.labelling import Labelling
-from pipelines.serve.cascade.pace import MAX_RATIO
-from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.cascade.models.escalation import LargeUnavailable
+from pipelines.serve.cascade.models.judging import Unjudged
+from pipelines.serve.cascade.recording import Judged, Recorder
+from pipelines.serve.cascade.version import MAX_RATIO, CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import ConflictError, NewLabelsError, UnknownRequestError
-from pipelines.serve.log.entries import Decision, Escalated, Feedback, Origin, Shadow
-from pipelines.serve.log.monitor.history import History
-from pipelines.serve.log.records.drift import drifted
+from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.log.records.heartbeat import Lease
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Challenger, Release, Releases, Served
-from pipelines.serve.schemas import (
-    ChallengerCard,
-    DriftCard,
-    FeedbackResponse,
-    LoopRecord,
-    ModelCard,
-    PredictResponse,
-    Refusal,
-    Timings,
-    Traffic,
-    VersionRecord,
-)
+from pipelines.serve.schemas import FeedbackResponse, PredictResponse, Refusal, Timings, Traffic
 
 PROBE_INTERVAL_S = 0.5
 LEASE_POLL_S = 1.0
 AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
 
 logger = logging.getLogger("ray.serve")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The version that answers a request, its judgements, and the probability with which it is audited.
-
-    `trial` is the challenger that was tried out at that moment, `shadow` what it would have done with each input.
-    """
-
-    version: CascadeVersion
-    judgements: list[Judgement]
-    audit_share: float
-    trial: Challenger | None = None
-    shadow: list[Shadow] | None = None
 
 
 class CascadeService:
@@ -88,13 +55,13 @@ class CascadeService:
         self._load, self._config, self._breaker = load, config, breaker
         self._metrics, self._log, self._exposition = metrics, log, exposition
         self.labelling = Labelling(log, config)
-        self._history = History(log)
+        self._recorder = Recorder(log, metrics)
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._leasing: asyncio.Task[None] | None = None
         self._traffic = Traffic()
+        self.about = About(self._releases, config, breaker, log, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
-        self._section: tuple[str, Markup] | None = None
 
     async def stage(self, release: Release) -> None:
         """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
@@ -130,7 +97,7 @@ class CascadeService:
             started = clock()
             found = await self._judged(served, inputs, origin)
             judged = clock()
-            async with self._logging_failures(found, origin):
+            async with self._recorder.failures(found, origin):
                 large = await found.version.escalate(
                     inputs, found.judgements, started + self._config.timeout_s - judged
                 )
@@ -147,9 +114,9 @@ class CascadeService:
                         total_s=ended - started,
                     ),
                 )
-        await self._store_escalated(inputs, response, large)
+        await self._recorder.escalated(inputs, response, large)
         self._traffic.count(response.answers)
-        self._store_decisions(found, inputs, origin, response)
+        self._recorder.decisions(found, inputs, origin, response)
         if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
             found.version.drift.add(found.judgements)
         self._metrics.answered(response)
@@ -197,85 +164,6 @@ class CascadeService:
         if auditor := self._releases.current.auditor:
             auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
-
-    def card(self) -> ModelCard:
-        """The model that is being served."""
-        bundle = self._releases.current.small_side.bundle
-        certificates = dict(bundle.certificates)
-        return ModelCard(
-            model_version=self._releases.release.version,
-            digest=bundle.digest,
-            labels=list(bundle.label_names),
-            tasks=list(bundle.task_names),
-            reads=sorted(bundle.reads),
-            encoder=bundle.encoder.name,
-            large=bundle.large.adapter,
-            policy=self._releases.current.small_side.policy,
-            certificate=certificates.pop(None, None),
-            task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
-            lineage=bundle.lineage.model_dump(mode="json"),
-            standing=guard.standing if (guard := self._releases.current.guard) else "holds",
-            drift=self._drift_card(),
-            traffic=self._traffic,
-            call_rate=self._traffic.call_rate,
-            cost_saved=self._traffic.cost_saved,
-            breaker=self._breaker.state,
-            loading=self._releases.loading,
-            refused=self._releases.refused,
-            challenger=self.challenger_card(),
-        )
-
-    def _drift_card(self) -> DriftCard:
-        drift = self._releases.current.drift
-        if drift is None:
-            return DriftCard(watched=False)
-        evidence = {name: each.e_value for name, each in drift.evidence.items()}
-        return DriftCard(watched=True, e_values=evidence, drifted=drifted(evidence))
-
-    def challenger_card(self) -> ChallengerCard | None:
-        """The version that is tried out beside the champion, and what became of it."""
-        served, dropped = self._releases.served, self._releases.dropped
-        trial = served.release.challenger
-        if trial is None:
-            return None
-        return ChallengerCard(
-            version=trial.version,
-            digest=served.challenger.small_side.bundle.digest if served.challenger else None,
-            mode=trial.mode,
-            share=trial.share,
-            stage=trial.stage,
-            dropped=dropped.reason if dropped and dropped.version == trial.version else None,
-        )
-
-    def report(self) -> Markup:
-        """The model card in words and figures, as a fragment of a page; drawn once for a version."""
-        bundle = self._releases.current.small_side.bundle
-        if self._section and self._section[0] == bundle.digest:
-            return self._section[1]
-        certificate = certificates_json(bundle.certificates) if None in bundle.certificates else {}
-        section = model_section(
-            "kcm" if bundle.collaborator.kind == "kan" else "mcm",
-            bundle.metrics,
-            certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
-            bundle.policy.model_dump(mode="json"),
-            prices(self._config.costs or CostsConfig(), bundle.metrics.get("usage")),
-        )
-        self._section = bundle.digest, section
-        return section
-
-    async def loop(self) -> LoopRecord:
-        """What all versions have answered by the log, or Refusal while it cannot be read."""
-        try:
-            chapters = await self._history.chapters()
-        except LogUnavailableError:
-            raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
-        versions = [VersionRecord(**asdict(each.tenure), **each.figures) for each in chapters]
-        return LoopRecord(
-            num_items=sum(each.num_items for each in versions),
-            num_escalated=sum(each.num_escalated for each in versions),
-            num_labels=sum(each.num_labels for each in versions),
-            versions=versions,
-        )
 
     async def _end_without_signs_of_life(self, version: str) -> None:
         """Drop a challenger whose trial nobody controls any more: what it answers is watched by nobody."""
@@ -334,76 +222,6 @@ class CascadeService:
             self._metrics.shadowed(challenger.name, list(map(_said, judged, theirs)))
             return Judged(champion, judged, share, trial, shadow=challenger.shadows(theirs))
         return Judged(champion, champion.judged(mine), share)
-
-    @asynccontextmanager
-    async def _logging_failures(self, found: Judged, origin: Origin) -> AsyncIterator[None]:
-        """Log that the request fails in the block, if it is a challenger that answers it."""
-        try:
-            yield
-        except Exception as error:
-            trial = found.trial
-            if trial and trial.version == found.version.name:
-                self._metrics.challenger_failed(trial.version)
-            if self._log and trial and trial.version == found.version.name:
-                status = error.status if isinstance(error, Refusal) else 500
-                try:
-                    await self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
-                except LogUnavailableError:
-                    self._metrics.unstored("failure")
-            raise
-
-    async def _store_escalated(
-        self, inputs: Sequence[Input], response: PredictResponse, large: Sequence[LargeAnswer] | LargeUnavailable
-    ) -> None:
-        places = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
-        if self._log is None or not places:
-            return
-        known = [None] * len(places) if isinstance(large, LargeUnavailable) else [each.probabilities for each in large]
-        escalated = [
-            Escalated(index, response.answers[index], inputs[index].task, probabilities_C)
-            for index, probabilities_C in zip(places, known, strict=True)
-        ]
-        try:
-            await self._log.add_escalated(response.request_id, response.model_version, escalated)
-        except LogUnavailableError as error:
-            self._metrics.unstored("escalated")
-            logger.warning("request %s: its escalated answers are not stored: %s", response.request_id, error)
-
-    def _store_decisions(
-        self, found: Judged, inputs: Sequence[Input], origin: Origin, response: PredictResponse
-    ) -> None:
-        """Add every item to the log with the draw of its audit, and start the audits."""
-        if (log := self._log) is None:
-            return
-        version, trial = found.version, found.trial
-        auditor, bundle = version.auditor, version.small_side.bundle
-        drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
-        log.add_decisions(
-            [
-                Decision(
-                    origin,
-                    index,
-                    response.model_version,
-                    answer.route,
-                    found.audit_share,
-                    drawn.get(index),
-                    small_label=bundle.answer_names[judgement.label],
-                    gate_score=judgement.gate_score,
-                    task=given.task,
-                    unit=unit_digest(given.content, given.group),
-                    large_identity=bundle.large_identity,
-                    payload=log.payload(given.content, judgement.features_D, answer.route),
-                    shadow=found.shadow[index] if found.shadow else None,
-                    stage=trial.stage if trial else None,
-                    seconds=response.timings.total_s if trial else None,
-                )
-                for index, (given, judgement, answer) in enumerate(
-                    zip(inputs, found.judgements, response.answers, strict=True)
-                )
-            ]
-        )
-        if auditor:
-            auditor.begin(origin.request_id, inputs, drawn)
 
 
 def _said(champion: Judgement, challenger: Judgement) -> Literal["agree", "disagree", "other route"]:

@@ -15,15 +15,14 @@ from kcm.errors import DataError
 from kcm.explain.explanation import variants
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
-from pipelines.serve.cascade.batcher import QueueFullError
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.encoder import EncoderFailedError
-from pipelines.serve.cascade.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.explanations import Explanation, explanation
 from pipelines.serve.cascade.guard import Guard
-from pipelines.serve.cascade.judging import Judging, Unjudged, Verdict
-from pipelines.serve.cascade.pace import Pace
-from pipelines.serve.cascade.pictures import TooManyPixelsError
+from pipelines.serve.cascade.models.batcher import QueueFullError
+from pipelines.serve.cascade.models.encoder import EncoderFailedError
+from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
+from pipelines.serve.cascade.models.judging import Judging, Unjudged, Verdict
+from pipelines.serve.cascade.models.pictures import TooManyPixelsError
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.entries import Shadow
 from pipelines.serve.log.monitor.audit import Auditor
@@ -31,7 +30,23 @@ from pipelines.serve.schemas import Refusal
 
 _FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
 
+MAX_RATIO = 2.0  # of what judging costs the challenger to what it costs the champion
+GRACE_S = 0.5  # seconds beyond it that are allowed: a busy machine makes any step slow now and then
+
 logger = logging.getLogger("ray.serve")
+
+
+class Pace:
+    """Sums up what judging the same inputs costs a challenger and its champion; the encoder counts for both."""
+
+    def __init__(self) -> None:
+        self._left_s = GRACE_S
+
+    def too_slow(self, challenger: Sequence[Judgement], champion: Sequence[Judgement]) -> bool:
+        """Whether the challenger has cost too much by now, these judgements included."""
+        champion_s, challenger_s = (sum(each.cost_s for each in judgements) for judgements in (champion, challenger))
+        self._left_s = min(GRACE_S, self._left_s + MAX_RATIO * champion_s - challenger_s)
+        return self._left_s < 0
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines._ray_private import end_serve, is_bind_failure, start_serve, wait_for_proxies
-from pipelines.serve.cascade.encoder import EncoderReplica
-from pipelines.serve.cascade.large import Large, budget_store
+from pipelines.serve.cascade.models.encoder import EncoderReplica
+from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.address import address_taken, url_of
 from pipelines.serve.deploy.door import Door
@@ -127,7 +127,7 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
 
 
 def door_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the door, which counts its requests itself (`pipelines.serve.http.room`).
+    """Ray Serve's options of the door, which counts its requests itself (`pipelines.serve.http.middleware.room`).
 
     Ray's limits leave room for as many again: a request has to come in to be refused.
     """

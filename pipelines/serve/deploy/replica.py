@@ -19,18 +19,18 @@ from kcm.inputs.content import Content
 from kcm.redact import redact_logger
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.encoder import RemoteEncoder
-from pipelines.serve.cascade.escalation import Escalation
 from pipelines.serve.cascade.guard import Guard
-from pipelines.serve.cascade.judging import Judging
-from pipelines.serve.cascade.pictures import PictureReader
+from pipelines.serve.cascade.models.encoder import RemoteEncoder
+from pipelines.serve.cascade.models.escalation import Escalation
+from pipelines.serve.cascade.models.judging import Judging
+from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.heap import freeze
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.requestlog import request_log, to_logger
+from pipelines.serve.http.middleware.requestlog import request_log, to_logger
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor.audit import Auditor
 from pipelines.serve.log.monitor.monitor import Monitor
@@ -101,7 +101,7 @@ class DoorReplica:
 
     def card(self) -> ModelCard:
         """What is served."""
-        return self._service.card()
+        return self._service.about.card()
 
     async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version; where its encoder is that of `beside`, both share one."""

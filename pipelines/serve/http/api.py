@@ -12,16 +12,16 @@ from kcm.bundle.answers import Input
 from pipelines.serve.cascade.explanations import Explanation
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LOOPBACK_NAMES, LimitsConfig, ServeConfig
-from pipelines.serve.http.access import DOCS, Access, AllowedHosts
-from pipelines.serve.http.body import BodyLimit
 from pipelines.serve.http.errors import add_handlers
 from pipelines.serve.http.json_route import JsonRoute
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.labels_api import add_labels
+from pipelines.serve.http.middleware.access import DOCS, Access, AllowedHosts
+from pipelines.serve.http.middleware.body import BodyLimit
+from pipelines.serve.http.middleware.requestlog import Log, RequestLog, to_logger
+from pipelines.serve.http.middleware.room import Room
 from pipelines.serve.http.openai_api import add_openai_door
-from pipelines.serve.http.requestlog import Log, RequestLog, to_logger
 from pipelines.serve.http.requests import content_of, explain_request, feedback_request, predict_request
-from pipelines.serve.http.room import Room
 from pipelines.serve.http.site import add_site
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.rate import RateLimit
@@ -89,12 +89,12 @@ def create_api(
     @api.get("/v1/model")
     async def model() -> ModelCard:
         """Version, policy, certificate, lineage and traffic of the model that answers."""
-        return service.card()
+        return service.about.card()
 
     @api.get("/v1/loop")
     async def loop() -> LoopRecord:
         """What every version has answered, saved and lost since the log began; read again every few seconds."""
-        return await service.loop()
+        return await service.about.loop()
 
     @api.get("/healthz")
     async def healthz() -> Status:

@@ -51,7 +51,7 @@ def add_site(api: FastAPI, service: CascadeService) -> None:
     @api.get("/v1/model/report", response_class=HTMLResponse)
     def report() -> HTMLResponse:  # in a thread: figures are drawn in it
         """The version in use in words and figures, as a fragment of HTML: certificate, frontier, accuracy matrix."""
-        return HTMLResponse(service.report(), headers=dict(HEADERS))
+        return HTMLResponse(service.about.report(), headers=dict(HEADERS))
 
 
 def _pages() -> dict[str, bytes]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
 
-from kcm.tasks.units import unit_of
 from pipelines.serve.log.database import Database, in_utc, insert, take_turns
-from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Shadow, Tally, utc_now
+from pipelines.serve.log.entries import Decision, Escalated, Event, Feedback, Tally, utc_now
 from pipelines.serve.log.records.drift import Evidence, write_drift
 from pipelines.serve.log.records.heartbeat import beats
 from pipelines.serve.log.records.inbox import (
@@ -27,10 +24,11 @@ from pipelines.serve.log.records.inbox import (
     inbox_states,
     store_answers_once,
 )
-from pipelines.serve.log.records.payloads import Payload, as_bytes, expired
+from pipelines.serve.log.records.payloads import as_bytes, expired
 from pipelines.serve.log.records.standing import standing_of
 from pipelines.serve.log.records.tenures import Tenure, tenures
 from pipelines.serve.log.records.watched import Watched, put_watched, take_watch
+from pipelines.serve.log.rows import audit_row, decision_row, escalated_row, hashed, payload_row, shadow_row, storable
 from pipelines.serve.log.tables import (
     ALARMS,
     AUDITS,
@@ -47,8 +45,6 @@ from pipelines.serve.log.tables import (
 )
 
 APPLICATION = "kcm"  # the name of an application that has none
-MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
-ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
 
 
 class UnknownRequestError(Exception):
@@ -87,13 +83,13 @@ class DecisionLog:
             take_turns(connection)
             key = log_key(connection)
             shared = {"application": self._application, "writer": self._writer}
-            rows = [shared | _decision_row(each, key) for each in decisions]
+            rows = [shared | decision_row(each, key) for each in decisions]
             connection.execute(insert(connection, DECISIONS), rows)
-            if drawn := [_audit_row(each) for each in decisions if each.drawn_label is not None]:
+            if drawn := [audit_row(each) for each in decisions if each.drawn_label is not None]:
                 connection.execute(insert(connection, AUDITS), drawn)
-            if payloads := [self._payload_row(each, each.payload) for each in decisions if each.payload]:
+            if payloads := [payload_row(each, each.payload, self._application) for each in decisions if each.payload]:
                 connection.execute(insert(connection, PAYLOADS), payloads)
-            if shadows := [_shadow_row(each, each.shadow) for each in decisions if each.shadow]:
+            if shadows := [shadow_row(each, each.shadow) for each in decisions if each.shadow]:
                 connection.execute(insert(connection, SHADOWS), shadows)
 
     def finish_audits(
@@ -136,7 +132,7 @@ class DecisionLog:
             if new and max_new is not None and len(new | _new_labels(connection, owner)) > max_new:
                 raise NewLabelsError(f"a caller may give {max_new} new labels within 24 hours")
             shared = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
-            connection.execute(insert(connection, FEEDBACK), [_storable(shared | asdict(label)) for label in labels])
+            connection.execute(insert(connection, FEEDBACK), [storable(shared | asdict(label)) for label in labels])
             stored = select(FEEDBACK.c.item, FEEDBACK.c.label).where(
                 FEEDBACK.c.request_id == request_id, FEEDBACK.c.item.in_(list(wanted))
             )
@@ -170,7 +166,7 @@ class DecisionLog:
         """Commit the answers to escalated items."""
         shared = {"request_id": request_id, "model_version": model_version, "answered_at": utc_now()}
         with self._database.writing() as connection:
-            rows = [_storable(shared | _escalated_row(each)) for each in escalated]
+            rows = [storable(shared | escalated_row(each)) for each in escalated]
             connection.execute(insert(connection, ESCALATED), rows)
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
@@ -296,20 +292,6 @@ class DecisionLog:
             rows = connection.execute(select(table).order_by(*key))
             return [dict(row) for row in rows.mappings()]
 
-    def _payload_row(self, decision: Decision, payload: Payload) -> dict[str, Any]:
-        return _storable(
-            {
-                "request_id": decision.origin.request_id,
-                "item": decision.item,
-                "application": self._application,
-                "text": payload.text,
-                "image": payload.image,
-                "features": payload.features,
-                "num_bytes": payload.num_bytes,
-                "stored_at": decision.answered_at,
-            }
-        )
-
 
 def _new_labels(connection: Connection, owner: str) -> set[str]:
     """The new labels that a caller has given within a day."""
@@ -322,74 +304,3 @@ def _new_labels(connection: Connection, owner: str) -> set[str]:
 def log_key(connection: Connection) -> bytes:
     """The log's own key, which was made with its tables."""
     return bytes.fromhex(connection.scalars(select(LOG_KEY.c.value)).one())
-
-
-def hashed(caller: str | None, key: bytes) -> str:
-    """A keyed hash of the caller: it distinguishes callers in this log and matches nothing in another one."""
-    return ANONYMOUS if caller is None else hmac.new(key, caller.encode(), sha256).hexdigest()
-
-
-def _decision_row(decision: Decision, key: bytes) -> dict[str, Any]:
-    return {
-        "request_id": decision.origin.request_id,
-        "item": decision.item,
-        "client_request_id": decision.origin.client_request_id,
-        "caller": hashed(decision.origin.caller, key),
-        "model_version": decision.model_version,
-        "route": decision.route,
-        "audit_share": decision.audit_share,
-        "answered_at": decision.answered_at,
-        "task": _name(decision.task),
-        "unit": None if decision.unit is None else unit_of(decision.unit, key),
-        "gate_score": decision.gate_score,
-        "small_label": _name(decision.small_label),
-        "probability": decision.probability,
-        "large_identity": decision.large_identity,
-        "sequence": decision.sequence,
-        "stage": decision.stage,
-        "seconds": decision.seconds,
-    }
-
-
-def _shadow_row(decision: Decision, shadow: Shadow) -> dict[str, Any]:
-    return {
-        "request_id": decision.origin.request_id,
-        "item": decision.item,
-        "model_version": shadow.model_version,
-        "gate_score": shadow.gate_score,
-        "small_label": _name(shadow.small_label),
-        "keeps": shadow.keeps,
-    }
-
-
-def _escalated_row(escalated: Escalated) -> dict[str, Any]:
-    fields = ("route", "label", "probabilities", "gate_score", "cost_s")
-    known_C = escalated.large_probabilities_C
-    return {name: getattr(escalated.answer, name) for name in fields} | {
-        "item": escalated.item,
-        "task": escalated.task,
-        "confidence": escalated.answer.judge_confidence,
-        "large_probabilities": None if known_C is None else as_bytes(known_C),
-    }
-
-
-def _audit_row(decision: Decision) -> dict[str, Any]:
-    return {
-        "request_id": decision.origin.request_id,
-        "item": decision.item,
-        "model_version": decision.model_version,
-        "probability": decision.audit_share,
-        "small_label": _name(decision.drawn_label),
-        "audited_at": decision.answered_at,
-        "state": "drawn",
-    }
-
-
-def _name(name: str | None) -> str | None:
-    """A name that PostgreSQL can store: a refused decision would be retried with every batch."""
-    return name and name.replace("\x00", "")[:MAX_NAME]
-
-
-def _storable(row: dict[str, Any]) -> dict[str, Any]:
-    """Without the character NUL, which PostgreSQL cannot store in a text."""
-    return {name: value.replace("\x00", "") if isinstance(value, str) else value for name, value in row.items()}

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, update
 
 from pipelines.serve.log.database import Database, erase_content, insert
-from pipelines.serve.log.decisions import hashed, log_key
+from pipelines.serve.log.decisions import log_key
+from pipelines.serve.log.rows import hashed
 from pipelines.serve.log.tables import AUDITS, DECISIONS, FORGOTTEN, PAYLOADS, SCHEMA, of_items
 
 STEP = 500  # items that are forgotten in one transaction: other writes wait for it

@@ -88,7 +88,7 @@ def test_rows_stay_in_order_over_many_blocks_and_actors(
     quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """Texts of two lengths take the actors different times, so that blocks would come back out of order."""
-    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 20 if i // 200 % 2 else "")} for i in range(800)]
+    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 8 if i // 200 % 2 else "")} for i in range(800)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     bundle = quick_bundle(policy=Policy(decision=KEEP_ALL))
     run(bundle, tmp_path / "in.jsonl", tmp_path / "out.csv", num_encoders=2)

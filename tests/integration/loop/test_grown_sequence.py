@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "certificate": {"epsilon": 0.2},
     "update": {"fractions": {"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2}},
     "serve": {"feedback": {"store_payloads": "all"}},
-    "cluster": {"num_encoders": 1, "num_workers": 1},
+    "cluster": {"num_encoders": 1, "num_workers": 1, "num_trials": 1},
 }
 
 
@@ -78,8 +78,8 @@ class Champion:
     def bundle(self) -> BundleArtefact:
         return self.artefacts["register"].as_a(BundleArtefact)
 
-    def update(self, log: MadeLog, **more: Any) -> dict[str, Artefact]:
-        """The artefacts of an update by stage; a window is read once, and again under another salt alone."""
+    def update(self, log: MadeLog, until: type[Stage] = Choose, **more: Any) -> dict[str, Artefact]:
+        """The artefacts of an update up to a stage; a window is read once, and again under another salt alone."""
         parent = self.artefacts["register"].as_a(BundleArtefact)
         config = parse_config(RunConfig, SETTINGS | self.where | {"update": SETTINGS["update"] | more})
         window = Window.of(
@@ -87,7 +87,10 @@ class Champion:
             parent=parent, log=log,
         )  # fmt: skip
         stages: list[Stage] = [window]
-        stages += [each.of(config, parent=parent) for each in (Grow, GrowFeatures, GrowOutcomes, Extend, Choose)]
+        for each in (Grow, GrowFeatures, GrowOutcomes, Extend, Choose):
+            stages.append(each.of(config, parent=parent))
+            if each is until:
+                break
         return dict(run_stages(stages, self.context))
 
     @property
@@ -226,7 +229,7 @@ def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, tra
 
 def test_stored_features_are_taken_as_they_are(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
     log = traffic(features=[0.25] * 26, text=None)
-    features = champion.update(log, salt="stored")["features"].as_a(FeaturesArtefact)
+    features = champion.update(log, GrowFeatures, salt="stored")["features"].as_a(FeaturesArtefact)
     assert (feature_matrix(features.task(2)) == 0.25).all()
 
 

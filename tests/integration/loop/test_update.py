@@ -22,11 +22,11 @@ from kcm.bundle.bundle import Bundle
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import RunConfig
-from pipelines.loop.logs import log_url
 from pipelines.loop.replay import Replay
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.location import log_url
 from tests.integration.pipeline.test_run import SMALL, small_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -20,9 +20,9 @@ from kcm.encoders import Encoder
 from kcm.large import Item, LargeAnswer
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.escalation import LargeUnavailable
-from pipelines.serve.cascade.judging import Judging
-from pipelines.serve.cascade.pictures import PictureReader
+from pipelines.serve.cascade.models.escalation import LargeUnavailable
+from pipelines.serve.cascade.models.judging import Judging
+from pipelines.serve.cascade.models.pictures import PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig

@@ -46,7 +46,9 @@ QUICK = {
     "tune.judge_weights": "[0.0]",
     "cluster.num_encoders": 1,
     "cluster.num_workers": 1,
+    "cluster.num_trials": 1,
 }
+SALT = {"tasks.salt": 1}  # of splits by which the hint passes
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +176,12 @@ def oracle(upstream: FakeUpstream, tweets: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
-    oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, tmp_path: Path
+    oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
 ) -> None:
     """A hint that helps is found on validate, certified, measured and served; and nothing is paid for twice."""
     server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: null, input_price: 1.0}}"
-    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]", "tasks.salt": 1}
-    settings = config(server, tweets, tmp_path / "storage", assets_dir, **mild)
+    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]"}
+    settings = config(server, tweets, storage, assets_dir, **SALT, **mild)
     result = run(settings)
 
     modes = result["kcm"]["prompts"]
@@ -222,11 +224,11 @@ def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
 ) -> None:
     """The rows that the budget did not reach are failures with this reason, and only they are asked later."""
     server = "{{adapter: openai, model: big, base_url: {}, api_key_env: KCM_TEST_KEY, max_calls: {}}}"
-    few = config(server.format(upstream.base_url, 100), tweets, storage, assets_dir)
+    few = config(server.format(upstream.base_url, 100), tweets, storage, assets_dir, **SALT)
     outcomes = Path(run(few, until="outcomes")["artefacts"]["outcomes"])
     assert len(upstream.requests) == 100
     assert json.loads((outcomes / "large.json").read_text())["failed"] == NUM_ROWS - 100
-    enough = config(server.format(upstream.base_url, 1000), tweets, storage, assets_dir)
+    enough = config(server.format(upstream.base_url, 1000), tweets, storage, assets_dir, **SALT)
     outcomes = Path(run(enough, until="outcomes")["artefacts"]["outcomes"])
     assert len(upstream.requests) == NUM_ROWS
     assert not pq.read_table(outcomes / "task-0000.parquet")["large_error"].to_numpy().any()
@@ -241,7 +243,7 @@ def test_a_wrong_key_stops_the_stage_with_one_line(
     monkeypatch.setenv("KCM_TEST_KEY", "secret")
     server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: KCM_TEST_KEY}}"
     with pytest.raises(ConfigError, match="the server refuses: status 401: bad key"):
-        run(config(server, tweets, storage, assets_dir), until="outcomes")
+        run(config(server, tweets, storage, assets_dir, **SALT), until="outcomes")
 
 
 @pytest.mark.parametrize(

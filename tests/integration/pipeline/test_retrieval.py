@@ -63,6 +63,7 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path):
         "train.num_epochs": "1",
         "tune.num_trials": "1",
         "cluster.num_encoders": "1",  # a second one takes longer to start than it saves
+        "cluster.num_workers": "1",
     }
     options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
     done = CliRunner().invoke(

@@ -24,8 +24,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
+from typer.testing import CliRunner
 
 from jobs.assets import ASSETS, fetch
+from jobs.cli import app
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
@@ -46,7 +48,6 @@ from pipelines.serve.deploy.haproxy import free_port
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.lease import leased
 from pipelines.tracking.tracking import fetch_model
 from tests.notebooks import namespace_of
 from tests.outside import EXTENSION, install_extension
@@ -67,6 +68,7 @@ SMALL = {
     "certificate.epsilon": 0.2,
     "cluster.num_encoders": 1,  # so few rows take less time than one more actor
     "cluster.num_workers": 1,
+    "cluster.num_trials": 1,
 }
 
 
@@ -165,8 +167,13 @@ def test_the_quick_start_runs(
 
 
 @pytest.fixture(scope="module")
-def url(result: dict[str, Any], config: RunConfig) -> Iterator[str]:
-    port = free_port()
+def port() -> int:
+    """Ray Serve keeps the port that it was started with."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def url(result: dict[str, Any], config: RunConfig, port: int) -> Iterator[str]:
     large = config.serve.large.model_copy(update={"cpus": 0.5})
     serve = config.serve.model_copy(update={"port": port, "cpus": 0.5, "large": large})
     bundle = Path(result["artefacts"]["register"]) / "bundle"
@@ -249,19 +256,33 @@ def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> lis
     raise AssertionError("no part was ever committed")
 
 
+HOLDER = """
+import sys
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.control.lease import leased
+with leased(ArtefactStore(sys.argv[1]).control, "leases/runs/reviews", "the run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_the_second_of_two_runs_learns_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
-    arguments = [sys.executable, "-m", "jobs.cli", "run", str(CONFIG)]
+    arguments = ["run", str(CONFIG)]
     for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
         arguments += ["--set", f"{key}={value}"]
-    with leased(ArtefactStore(config.storage_path).control, "leases/runs/reviews", "the run"):
-        second = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    assert second.returncode != 0
-    assert f"process {os.getpid()}" in second.stderr
+    command = [sys.executable, "-c", HOLDER, str(config.storage_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        second = CliRunner().invoke(app, arguments)
+        first.communicate(timeout=60)  # its end of input
+    assert second.exit_code == 2
+    assert f"process {first.pid}" in second.stderr
     assert "Traceback" not in second.stderr
 
 
 def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
-    served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_bucket: str, cluster_path: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The example package, installed by pip, brings one component of each family; nothing of ours knows of them.
 
@@ -303,8 +324,7 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert set(predicted["route"]) == {"small", "large"}
 
-    end_serve()  # Ray Serve keeps the port that it was started with, here for the tests above
-    serve = config.serve.model_copy(update={"port": free_port(), "cpus": 0.5})
+    serve = config.serve.model_copy(update={"port": port, "cpus": 0.5})
     url = start(build_app(Release(version="outside", bundle=folder), serve, tmp_path), serve)
     try:
         body = {"inputs": [{"text": text} for text in texts]}

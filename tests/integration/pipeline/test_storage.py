@@ -25,7 +25,6 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.loop.logs import log_url
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.purging import purge
 from pipelines.loop.replay import Replay
@@ -34,10 +33,11 @@ from pipelines.run import run
 from pipelines.serve.log.database import Database
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.forgetting import forget_request
+from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.control import Control, Versioned
+from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS, read_task
-from pipelines.store.files import ObjectFiles
+from pipelines.store.objects import ObjectFiles
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.integration.pipeline.test_run import spoken_config, write_spoken_texts

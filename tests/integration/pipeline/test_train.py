@@ -88,6 +88,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
     return TrainerPlan(config, tuple(write_task(folder, number) for number in range(3)), in_features=16, num_labels=3)
 
 
+@pytest.fixture(scope="module")
+def short(plan: TrainerPlan) -> TrainerPlan:
+    """A fifth of the steps, each of them longer, for who kills nothing on the way."""
+    train = TrainConfig(num_epochs=8, batch_size=50, learning_rate=0.01)
+    return replace(plan, config=plan.config.model_copy(update={"train": train}))
+
+
 def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
     return WorkerPlan(plan, fingerprint, Storage.at(storage), CLUSTER.checkpoint_every)
 
@@ -102,6 +109,11 @@ def train(
 @pytest.fixture(scope="module")
 def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
+
+
+@pytest.fixture(scope="module")
+def short_run(short: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return train(worker_plan(short, tmp_path_factory.mktemp("short")))
 
 
 def wait_for(storage: Path, steps: int, timeout_s: float = 120) -> dict[str, int]:
@@ -126,9 +138,9 @@ def assert_same(state: dict[str, dict[str, Any]], expected: dict[str, dict[str, 
             torch.testing.assert_close(state[name]["collaborator"][key], tensor)
 
 
-def test_the_matrix_is_complete_and_tasks_are_learned(undisturbed) -> None:
+def test_the_matrix_is_complete_and_tasks_are_learned(short_run) -> None:
     for name in ("kcm", "mcm"):
-        matrix = np.array(undisturbed[name]["accuracy"]["small"])
+        matrix = np.array(short_run[name]["accuracy"]["small"])
         assert matrix.shape == (3, 3)
         assert np.diag(matrix).min() > 0.7  # three classes: chance is 0.33
 
@@ -222,9 +234,9 @@ def test_two_workers_solve_what_one_process_solves(plan, tmp_path) -> None:
             torch.testing.assert_close(state[name]["collaborator"][key], tensor)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(plan, undisturbed, tmp_path) -> None:
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(short, short_run, tmp_path) -> None:
     """Promise: a run whose newest checkpoint is torn goes on from the one before, and tells whoever runs it."""
-    trainers = {name: plan.trainer(name) for name in plan.config.collaborators}
+    trainers = {name: short.trainer(name) for name in short.config.collaborators}
     for steps, folder in ((60, "checkpoint-a-000000060"), (90, "checkpoint-a-000000090")):
         trainer = trainers["kcm"]
         while trainer.position.total < steps:
@@ -234,9 +246,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_terminal_says_so(pla
     newest = tmp_path / checkpoints(LocalFiles(tmp_path))[0] / STATE
     newest.write_bytes(newest.read_bytes()[:-100])
     said: list[str] = []
-    state = train(worker_plan(plan, tmp_path), say=said.append)
+    state = train(worker_plan(short, tmp_path), say=said.append)
     assert said == [f"a damaged checkpoint is passed over ({newest.parent})"]
-    assert_same(state, undisturbed)
+    assert_same(state, short_run)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(plan, tmp_path) -> None:

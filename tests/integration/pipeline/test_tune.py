@@ -164,7 +164,7 @@ def free_cpus(timeout_s: float = 20) -> float:
 def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: Search) -> None:
     first = search.run()
     best = max(first.trials, key=lambda trial: (trial["promised"], trial["calls_saved"], trial["area"]))
-    second = search.run(seed=1)
+    second = search.run(seed=1, tune={"num_trials": 2}, cluster={"num_trials": 1})
     assert second.trials[0]["params"] == best["params"]
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
 

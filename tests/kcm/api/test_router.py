@@ -65,9 +65,9 @@ def test_the_certificate_is_that_of_the_command(router: Router, tmp_path: Path) 
 
 
 def test_tasks_may_have_thresholds_of_their_own() -> None:
-    frame = logged(6000)
+    frame = logged(3000)
     router = Router("none").fit(frame, text="prompt", small_correct="S", large_correct="L", task="domain")
-    result = router.certify(frame, epsilon=0.05, scope="per_task")
+    result = router.certify(frame, epsilon=0.1, scope="per_task")
     assert result["tasks"].keys() == {"one", "two"}
     assert router.policy is not None
     assert router.policy.task_decisions.keys() == {"one", "two"}
@@ -75,10 +75,10 @@ def test_tasks_may_have_thresholds_of_their_own() -> None:
 
 
 def test_rows_that_it_was_fitted_on_do_not_certify_it() -> None:
-    frame = logged().assign(split="certify")
+    frame = logged(300).assign(split="certify")
     names = {"text": "prompt", "small_correct": "S", "large_correct": "L", "split": "split"}
     fitted = Router("none").fit(frame.assign(split="train"), **names)
-    frame.loc[:1500, "split"] = "validate"
+    frame.loc[:150, "split"] = "validate"
     with pytest.raises(DataError, match="are among those that the router was fitted on"):
         fitted.certify(frame)
 

@@ -1,7 +1,6 @@
 """The certificate: what is deployed, what is promised, and that the promise is kept over repeated draws."""
 
 import json
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,14 +12,14 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.certify.certificate import (
     Certificate,
     CertificateConfig,
-    CertifiedWindow,
     certified_keep_rate,
     certify,
     certify_policy,
-    certify_traffic,
+    why_not_promotable,
 )
-from kcm.certify.traffic import Traffic
 from kcm.errors import ConfigError, DataError
+
+_CUT = Decision(decision="threshold", threshold=0.5)
 
 
 def _search(rows, max_loss=0.005):
@@ -280,76 +279,22 @@ def test_of_few_rows_a_certificate_leaves_nothing_however_much_the_search_keeps(
     assert certified_keep_rate(found_many, many, config, 0.1) > 0.3
 
 
-def _window(num_decisions):
-    day = datetime(2026, 3, 1, tzinfo=UTC)
-    return CertifiedWindow(
-        application="reviews",
-        after=100,
-        upto=9000,
-        begins_at=day,
-        ends_at=day + timedelta(days=3),
-        expires_at=day + timedelta(days=33),
-        num_decisions=num_decisions,
-        num_asked=num_decisions // 5,
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(decision=_CUT),
+        Policy(decision=KEEP_ALL),
+        Policy(decision=ESCALATE_ALL, task_decisions={"a": ESCALATE_ALL, "b": _CUT}),
+    ],
+)
+def test_a_policy_that_keeps_anything_may_be_promoted(policy: Policy) -> None:
+    assert why_not_promotable(policy, {}) is None
+
+
+def test_a_policy_that_escalates_everything_is_not_and_its_certificate_says_why() -> None:
+    right = np.ones(20, dtype=bool)
+    rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_none_error=~right)
+    deployed, certificates = certify_policy(rows, rows, Policy(decision=_CUT), CertificateConfig(epsilon=0.01))
+    assert why_not_promotable(deployed, certificates) == (
+        "it escalates everything, because nothing is certified: 20 units, at least 230 are needed"
     )
-
-
-def _traffic(num_decisions, rate, seed=0):
-    rng = np.random.default_rng(seed)
-    return Traffic(
-        score=rng.normal(size=num_decisions),
-        asked=rng.random(num_decisions) < 0.2,
-        probability=np.full(num_decisions, 0.2),
-        disagrees=rng.random(num_decisions) < rate,
-        floor=0.2,
-    )
-
-
-def test_a_window_without_disagreement_certifies_the_searched_threshold_for_a_while():
-    config = CertificateConfig()
-    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.06, bet=0.9)
-    assert found.route == Decision.of(-1.0)
-    assert found.method == "traffic"
-    assert found.bound < 0.02
-    assert found.call_rate == pytest.approx(0.16, abs=0.03)
-    assert not found.expired(datetime(2026, 4, 2, tzinfo=UTC))
-    assert found.expired(datetime(2026, 4, 3, tzinfo=UTC))
-    assert "101 to 9000" in found.statement
-    assert "exchangeable" in found.statement
-
-
-def test_a_window_that_disagrees_too_much_gives_way_to_a_stricter_threshold():
-    traffic = _traffic(6000, 0.06)
-    found = certify_traffic(traffic, KEEP_ALL, CertificateConfig(), _window(6000), delta=0.1, bet=0.5)
-    assert found.route == found.certified
-    assert found.decision == "threshold"
-    assert (traffic.disagrees & (traffic.score > found.threshold)).mean() < 0.02
-
-
-def test_a_promised_call_rate_takes_half_of_what_the_attempt_may_spend():
-    config = CertificateConfig(max_call_rate=0.3)
-    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.1, bet=0.9)
-    assert found.valid
-    assert found.call_rate < found.call_rate_bound < 0.3
-    plain = certify_traffic(
-        _traffic(4000, 0.0), Decision.of(-1.0), CertificateConfig(), _window(4000), delta=0.05, bet=0.9
-    )
-    assert found.bound == plain.bound
-
-
-def test_a_certificate_of_traffic_is_read_again_as_a_certificate_and_older_ones_still_load():
-    found = certify_traffic(_traffic(4000, 0.0), KEEP_ALL, CertificateConfig(), _window(4000), delta=0.06, bet=0.9)
-    again = Certificate.model_validate(json.loads(found.model_dump_json()))
-    assert again.model_dump() == found.model_dump()
-    older = found.model_dump(mode="json", exclude={"window", "statement"})
-    loaded = Certificate.model_validate(older)
-    assert loaded.window is None
-    assert not loaded.expired(datetime(2099, 1, 1, tzinfo=UTC))
-    assert loaded.model_dump(mode="json") == older
-
-
-def test_a_promise_within_every_task_is_not_one_that_traffic_gives():
-    with pytest.raises(ConfigError, match="every task"):
-        certify_traffic(
-            _traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06, bet=0.9
-        )

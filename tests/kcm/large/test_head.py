@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kcm.errors import ArtefactError, DataError
 from kcm.large import LinearHead, fit_head
-from kcm.large.folds import assign_folds
+from kcm.large.head import assign_folds
 
 
 def unit_vectors(rows: np.ndarray) -> np.ndarray:

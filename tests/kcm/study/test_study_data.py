@@ -13,10 +13,10 @@ import torch
 
 from kcm.config import parse_config
 from kcm.encoders import TextEncoderConfig
-from kcm.encoders.numbers import NumbersEncoder, numbers_text
 from kcm.errors import DataError
 from kcm.inputs.content import contents
 from kcm.study import StudyData, read_data
+from kcm.study.data import NumbersEncoder, numbers_text
 from kcm.study.features import cached_features
 from kcm.tasks import TasksConfig
 

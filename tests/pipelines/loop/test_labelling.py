@@ -22,10 +22,10 @@ from pipelines.loop.certify.judged import NEW, JudgedWindow
 from pipelines.loop.certify.lineage import LineageLedger
 from pipelines.loop.certify.recertify import certify_window
 from pipelines.loop.labelling import opened_inbox, sufficient_labels, withdraw_labels
-from pipelines.loop.logs import log_url
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.state import LoopState
 from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import Recipe, write_json
 from tests.pipelines.loop.windows import NUM, made_inbox, made_window, scope_of
 

@@ -20,13 +20,13 @@ from pipelines.loop import challenger, labelling
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import Attempt
 from pipelines.loop.challenger import BuiltChallenger
-from pipelines.loop.journal import Journal
 from pipelines.loop.promotion.champion import Champion
 from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.loop.promotion.promote import champion_now
 from pipelines.loop.state import LoopState, inboxes_key
 from pipelines.loop.turn import Delivery, approve, update
-from pipelines.store.lease import leased
+from pipelines.store.control.journal import Journal
+from pipelines.store.control.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"

@@ -22,6 +22,32 @@ from pipelines.serve.schemas import FeedbackResponse, ModelCard, PredictResponse
 HOSTS = (*LOOPBACK_NAMES, "testserver")  # the last is what test clients call every interface
 
 
+class StubAbout:
+    def report(self) -> Markup:
+        return Markup("<p>%s</p>") % "what <it> promises"
+
+    def card(self) -> ModelCard:
+        return ModelCard(
+            model_version="3",
+            digest="abc",
+            labels=["bad", "good"],
+            tasks=["movies"],
+            reads=["text"],
+            encoder="some/encoder",
+            large="classifier",
+            policy=Policy(decision=KEEP_ALL),
+            certificate=None,
+            task_certificates={},
+            lineage={"parent": "2"},
+            traffic=Traffic(small=3, large=1),
+            call_rate=0.25,
+            cost_saved=0.5,
+            breaker="closed",
+            loading=None,
+            refused=None,
+        )
+
+
 @dataclass
 class StubService:
     """Answers everything with the same answer, or with a refusal, and remembers what it was given."""
@@ -33,6 +59,7 @@ class StubService:
     version: str = "3"
     error: Exception | None = None
     num_failed: int = 0
+    about: StubAbout = field(default_factory=StubAbout)
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         if problem := self.refusal or self.error:
@@ -67,35 +94,11 @@ class StubService:
             shown=Shown("none", {}, ("bad", "good"), (Message("user", given.content.text),)),
         )
 
-    def report(self) -> Markup:
-        return Markup("<p>%s</p>") % "what <it> promises"
-
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         if self.refusal:
             raise self.refusal
         self.seen += [request_id, caller, *labels]
         return FeedbackResponse(request_id=request_id, stored=len(labels))
-
-    def card(self) -> ModelCard:
-        return ModelCard(
-            model_version="3",
-            digest="abc",
-            labels=["bad", "good"],
-            tasks=["movies"],
-            reads=["text"],
-            encoder="some/encoder",
-            large="classifier",
-            policy=Policy(decision=KEEP_ALL),
-            certificate=None,
-            task_certificates={},
-            lineage={"parent": "2"},
-            traffic=Traffic(small=3, large=1),
-            call_rate=0.25,
-            cost_saved=0.5,
-            breaker="closed",
-            loading=None,
-            refused=None,
-        )
 
     def waiting_for(self) -> str | None:
         return self.waiting

@@ -21,8 +21,9 @@ from pipelines.stages.retrieval import Retrieval
 from pipelines.stages.stage import Stage
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import MANIFEST, Artefact, Recipe, write_json
+from pipelines.store.artefact import Artefact, Recipe, write_json
 from pipelines.store.features import FeaturesArtefact
+from pipelines.store.manifest import MANIFEST
 from pipelines.store.outcomes import write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
 

@@ -12,18 +12,10 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ArtefactError
-from pipelines.store.artefact import (
-    MANIFEST,
-    Artefact,
-    ArtefactStore,
-    Recipe,
-    damaged_files,
-    encoded,
-    publish,
-    storage_errors,
-    write_json,
-)
-from pipelines.store.files import LocalFiles, ObjectFiles
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, damaged_files, storage_errors, write_json
+from pipelines.store.files import LocalFiles
+from pipelines.store.manifest import MANIFEST, encoded, publish
+from pipelines.store.objects import ObjectFiles
 from pipelines.store.upkeep import collect_garbage, verify
 
 RECIPE = Recipe("features", 1, {"encoder": "tiny"})

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from obstore import exceptions
 
-from pipelines.store import files as module
-from pipelines.store.files import Files, LocalFiles, ObjectFiles, StorageError, digest, files_at, normalised
+from pipelines.store import objects as module
+from pipelines.store.files import Files, LocalFiles, StorageError, digest
+from pipelines.store.objects import ObjectFiles, files_at, normalised
 
 
 def names(files: Files, above: str = "") -> list[str]:

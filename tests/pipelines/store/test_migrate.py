@@ -13,7 +13,8 @@ import pytest
 
 from kcm.errors import ArtefactError
 from pipelines.store import migrate
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe, write_json
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
+from pipelines.store.manifest import MANIFEST
 from pipelines.store.migrate import Migrated, migrate_artefacts
 
 FIRST = Recipe("tasks", 2, {"content": "abc"})

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store.files import LocalFiles, ObjectFiles, StorageError
+from pipelines.store.files import LocalFiles, StorageError
+from pipelines.store.objects import ObjectFiles
 from pipelines.store.storage import Follower, Storage
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import LockedError
-from pipelines.store.artefact import MANIFEST, Artefact, ArtefactStore, Recipe
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import digest
-from pipelines.store.lease import leased, refuse_while_held
+from pipelines.store.manifest import MANIFEST
 from pipelines.store.upkeep import CLEANING, collect_garbage, find_garbage, verify
 
 

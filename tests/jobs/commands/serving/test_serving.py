@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.serving import serving
 from jobs.commands.serving.serving import Site, wait_for_interruption, write_deployment
 from jobs.models import served_model
 from kcm.bundle.models import bundle_digest
@@ -143,10 +142,7 @@ def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_pa
 @pytest.mark.parametrize(
     "overrides", [[], ["serve.num_replicas=2", "serve.feedback.url=postgresql+psycopg://kcm@postgres/kcm"]]
 )
-def test_one_replica_or_postgresql_is_deployed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str]
-) -> None:
-    monkeypatch.setattr(serving, "require_servable", lambda *_: None)
+def test_one_replica_or_postgresql_is_deployed(tmp_path: Path, overrides: list[str]) -> None:
     site = Site.of(load_config(RunConfig, REVIEWS, overrides))
     write_deployment(tmp_path / "serve.yaml", Release(version="reviews/1", bundle=tmp_path), site)
     assert "reviews/1" in (tmp_path / "serve.yaml").read_text()

@@ -12,7 +12,7 @@ from jobs.commands.storage.migration import migrate
 from kcm.errors import ArtefactError
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.batch.asking import RESPONSES_FILE
-from pipelines.loop.logs import LOG_FILE
+from pipelines.serve.log.location import LOG_FILE
 from tests.pipelines.store.test_migrate import FIRST, of_format_1
 
 

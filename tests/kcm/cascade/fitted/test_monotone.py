@@ -57,7 +57,7 @@ def test_a_target_that_never_changes_has_flat_curves_and_a_finite_constant(same)
 
 def test_folds_are_about_equal_and_keep_units_whole():
     group = np.array([f"g{i // 4}" for i in range(200)], dtype=object)
-    fold = unit_folds(Units(group, 200), 200, seed=0)
+    fold = unit_folds(Units(group, 200), seed=0)
     assert all(len(set(fold[group == name])) == 1 for name in set(group))
     assert np.bincount(fold).tolist() == [40] * 5
-    assert sorted(np.bincount(unit_folds(Units(None, 12), 12, seed=0))) == [2, 2, 2, 3, 3]
+    assert sorted(np.bincount(unit_folds(Units(None, 12), seed=0))) == [2, 2, 2, 3, 3]

@@ -19,7 +19,7 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.tasks import SPLITS, TasksConfig, TaskSequence, build_sequence
-from kcm.tasks.readers.files import FilesSource
+from kcm.tasks.readers.files import FileShard, FilesSource
 
 
 def ids(sequence: TaskSequence, split: str) -> set[str]:
@@ -208,6 +208,25 @@ def test_a_bad_row_is_named_by_its_file_and_its_number_in_it(build, labelled, tm
     assert (bad.id, bad.file.endswith("part-1.parquet"), bad.row) == ("", True, 71)
     with pytest.raises(DataError, match=r"row 71 of .*part-1\.parquet: missing id"):
         build(folder, source={"id_column": "id"}, max_bad_rows=0)
+
+
+def test_a_cut_file_is_found_before_the_rows_of_those_before_it_are_read(build, labelled, tmp_path, monkeypatch):
+    read: list[str] = []
+    rows_of_shard = FileShard.read
+    monkeypatch.setattr(FileShard, "read", lambda shard: read.append(shard.where) or rows_of_shard(shard))
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for number in range(4):
+        texts, labels = zip(*labelled(9, 3, f"part {number}"), strict=True)
+        pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"{number}.parquet")
+    (folder / "3.parquet").write_bytes((folder / "3.parquet").read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"3\.parquet"):
+        build(folder)
+    assert len(read) == 1  # the first, which tells how many rows there may be
+    pq.write_table(pa.table({"text": ["a"], "label": [["x"]]}), folder / "3.parquet")
+    with pytest.raises(DataError, match=r"column 'label' holds .*3\.parquet"):
+        build(folder)
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize("limit", [-1, 0.01, "1", "101%", "some", True, None])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.loop.certify.lineage import LineageLedger
-from pipelines.store.control import Control
+from pipelines.store.control.records import Control
 
 
 @pytest.fixture

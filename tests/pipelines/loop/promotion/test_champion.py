@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.loop.promotion.champion import Champion, Current, Pointer
-from pipelines.store.control import Control
+from pipelines.store.control.records import Control
 
 
 def champion(name: str, **more: object) -> Champion:

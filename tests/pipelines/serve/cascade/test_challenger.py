@@ -19,7 +19,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
 from kcm.large import Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, BreakerConfig
-from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
@@ -232,7 +232,7 @@ def test_a_challenger_that_gives_no_numbers_or_is_slow_is_dropped_while_the_cham
         vars(replica.sides["2"]).update(fault)
         responses = await replica.answer_all()
         assert {response.model_version for response in responses} == {"1"}
-        card = replica.service.challenger_card()
+        card = replica.service.about.challenger_card()
         assert card is not None
         assert reason in (card.dropped or "")
 
@@ -243,7 +243,7 @@ def test_a_challenger_with_another_encoder_is_refused(url: str) -> None:
     async def check() -> None:
         replica = Replica(url)
         await replica.serve("other")
-        card = replica.service.challenger_card()
+        card = replica.service.about.challenger_card()
         assert card is not None
         assert "only versions with the same encoder" in (card.dropped or "")
         assert {response.model_version for response in await replica.answer_all()} == {"1"}
@@ -296,7 +296,7 @@ def test_a_canary_that_nobody_controls_any_more_ends_by_itself(url: str, monkeyp
         await replica.serve("2", share=1.0, leased=True)
         assert {each.model_version for each in await replica.answer_all()} == {"2"}
         monkeypatch.setattr("pipelines.serve.log.records.heartbeat.LEASE_S", 0.0)  # the last heartbeat is older by now
-        while (card := replica.service.challenger_card()) and card.dropped is None:
+        while (card := replica.service.about.challenger_card()) and card.dropped is None:
             await asyncio.sleep(0.02)
         assert card is not None
         assert card.dropped == "the process that tries it out has sent no heartbeat"

@@ -16,7 +16,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.pictures import PictureError
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.cascade.escalation import LargeUnavailable
+from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import PredictResponse, Refusal

@@ -23,7 +23,7 @@ from kcm.inputs.content import Content
 from kcm.large import CausalLmConfig, Item, LargeAnswer, OpenAiConfig, ZeroShotConfig
 from kcm.large.config import LargeConfig
 from kcm.learners import FinetuneConfig
-from pipelines.serve.cascade.large import Large
+from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.release import Release

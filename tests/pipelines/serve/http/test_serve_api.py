@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
-from pipelines.serve.http.requestlog import RequestLog
+from pipelines.serve.http.middleware.requestlog import RequestLog
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.schemas import Refusal
 

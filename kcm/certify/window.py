@@ -1,0 +1,80 @@
+"""A certificate on a window of logged traffic, where the draw is that of the audits; see `traffic` and `labelled`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from kcm.cascade.policy import Decision
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certify.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
+from kcm.certify.labelled import LabelledPath, LabelledTraffic
+from kcm.certify.paths import ThresholdPath
+from kcm.certify.traffic import Traffic, TrafficPath
+from kcm.errors import ConfigError
+
+
+class TrafficCertificate(Certificate):
+    """A certificate that was issued on logged traffic; stored and read again it is a `Certificate`."""
+
+    method: Literal["traffic", "labelled"]
+    window: CertifiedWindow
+    statement: str
+
+
+def certify_traffic(
+    traffic: Traffic,
+    searched: Decision,
+    config: CertificateConfig,
+    window: CertifiedWindow,
+    *,
+    delta: float,
+    bet: float,
+    labelled: LabelledTraffic | None = None,
+) -> TrafficCertificate:
+    """Deploy the searched decision where the window certifies it, else the stricter certified one, else escalate all.
+
+    `delta` is what the lineage's ledger gives to this attempt, `bet` that of `plan_bet` on validate rows. With
+    `labelled`, the test is that of the labels on disagreements above the searched threshold. A group of traffic is a
+    unit. Raises ConfigError for `config.every_task`, which traffic cannot promise.
+    """
+    if config.every_task:
+        raise ConfigError(
+            "a window of traffic is not certified within every task",
+            where="certificate.every_task",
+            mend="Set it to false; a policy with a threshold per task is certified task by task",
+        )
+    spend = delta / 2 if config.max_call_rate is not None else delta
+    path: ThresholdPath
+    if labelled is None:
+        path = TrafficPath(traffic, config.epsilon, spend, bet)
+    else:
+        path = LabelledPath(labelled, config.epsilon, spend)
+    agrees = np.ones(len(traffic), dtype=bool)  # the path has seen to what was lost; only calls are counted by rows
+    rows = ScoredOutcomes(score=traffic.score, small_correct=agrees, large_correct=agrees, group=traffic.unit)
+    return TrafficCertificate(
+        method="traffic" if labelled is None else "labelled",
+        window=window,
+        statement=_statement(config.epsilon, delta, window, labelled is not None),
+        **deployed_fields(path, rows, searched, config, delta),
+    )
+
+
+def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: bool) -> str:
+    """The promise in words, for the window itself and for what comes after it."""
+    dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
+    decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
+    loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
+    certain = f"with a probability of at least {confidence([delta])}"
+    until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
+    if labelled:
+        return (
+            f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
+            f" and labels, on traffic like {decisions}, by {window.num_labels:,} labels on disagreements. {until}"
+        )
+    return (
+        f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"
+        f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
+        f" the window. {until}"
+    )

@@ -1,0 +1,159 @@
+"""Pieces of shards: what is made of some rows of a shard, committed as one file, and all pieces of a shard joined."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kcm.errors import ArtefactError
+from kcm.tasks.shards import GROUP_ROWS, open_shard
+
+ROWS_AT_ONCE = 16 * GROUP_ROWS  # that a worker is given, and holds, at most
+_TOOK = b"took"
+
+UNFINISHED = "unfinished: "  # begins the names of counts of unfinished rows, by reason
+Took: TypeAlias = dict[str, float]  # what rows took together, such as tokens
+
+
+class Worker(Protocol):
+    """What is done to the rows of a shard.
+
+    `unfinished` is a boolean column of what is made, true for rows that the next attempt makes again; None where there
+    is none.
+    """
+
+    unfinished: ClassVar[str | None]
+
+    def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, Took]:
+        """The rows that are made of `rows` of a shard, as many and in the same order, and what they took."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows `start` to `stop` of a shard, and where what is made of them goes; or `parts` of it, to be joined there."""
+
+    name: str
+    source: Path
+    start: int
+    stop: int
+    target: Path
+    parts: tuple[Path, ...] = ()
+    is_made: bool = False  # by an earlier attempt
+
+
+def make(work: Worker, job: Job) -> None:
+    """Commit what is made of the rows of a piece."""
+    took: Took = {}
+
+    def made() -> Iterator[pa.Table]:
+        for rows in read_range(job.source, job.start, job.stop):
+            table, spent = work(rows, job.source)
+            took.update(total((took, spent)))
+            yield table
+
+    _commit(made(), job.target, took)
+
+
+def make_again(work: Worker, job: Job) -> None:
+    """Make the unfinished rows anew of a piece that an earlier attempt has committed."""
+    if work.unfinished is None:
+        return
+    again_N = pq.read_table(job.target, columns=[work.unfinished])[work.unfinished].to_numpy()
+    if not again_N.any():
+        return
+    earlier = pq.read_table(job.target).replace_schema_metadata()
+    rows = pa.concat_tables(list(read_range(job.source, job.start, job.stop))).filter(pa.array(again_N))
+    table, spent = work(rows, job.source)
+    kept = earlier.filter(pa.array(~again_N))
+    order_N = np.argsort(np.concatenate([np.flatnonzero(~again_N), np.flatnonzero(again_N)]))
+    whole = pa.concat_tables([kept, table.cast(kept.schema)]).take(pa.array(order_N))
+    before = {name: count for name, count in took_of(job.target).items() if not name.startswith(UNFINISHED)}
+    _commit([whole], job.target, total((before, spent)))
+
+
+def join_pieces(parts: Sequence[Path], target: Path) -> None:
+    """Make a shard of its pieces, in their order."""
+    took = total(took_of(part) for part in parts)
+    _commit((pq.read_table(part).replace_schema_metadata() for part in parts), target, took)
+
+
+def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
+    """Write tables as one file of row groups that are read by index, which appears when it is whole."""
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    writer, waiting = None, []
+    try:
+        for table in tables:
+            writer = writer or open_shard(draft, table.schema)
+            waiting.append(table)
+            if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+                whole = pa.concat_tables(waiting)
+                groups = len(whole) - len(whole) % GROUP_ROWS
+                writer.write_table(whole.slice(0, groups), row_group_size=GROUP_ROWS)
+                waiting = [whole.slice(groups)]
+        assert writer is not None  # a shard without rows gives one empty table
+        writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP_ROWS)
+        writer.add_key_value_metadata({_TOOK.decode(): json.dumps(took, sort_keys=True)})
+        writer.close()
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def num_rows(shard: Path) -> int:
+    """The rows of a shard. ArtefactError for one that cannot be read."""
+    with _readable(shard) as file:
+        rows: int = file.metadata.num_rows
+        return rows
+
+
+def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
+    """Rows `start` to `stop` of a shard, at most `ROWS_AT_ONCE` at a time; one empty table where there is none."""
+    with _readable(shard) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        if stop <= start:
+            yield file.schema_arrow.empty_table()
+        while start < stop:
+            end = min(start + ROWS_AT_ONCE, stop)
+            first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
+            try:
+                rows = file.read_row_groups(range(first, last + 1))
+            except (OSError, pa.ArrowException) as error:
+                raise _damaged(shard, f"rows {starts[first]} to {starts[last + 1]}: {error}") from None
+            yield rows.slice(start - starts[first], end - start)
+            start = end
+
+
+def _readable(shard: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(shard)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(shard, error) from None
+
+
+def _damaged(shard: Path, error: object) -> ArtefactError:
+    reason = " ".join(str(error).split())
+    return ArtefactError(f"the shard cannot be read: {reason}", where=str(shard), mend="Put it back, or build it again")
+
+
+def took_of(file: Path) -> Took:
+    """What the rows of a file took."""
+    found = (pq.read_metadata(file).metadata or {}).get(_TOOK, b"{}")
+    took: Took = json.loads(found)
+    return took
+
+
+def total(parts: Iterable[Took]) -> Took:
+    summed: Took = {}
+    for part in parts:
+        summed |= {name: summed.get(name, 0) + count for name, count in part.items()}
+    return summed

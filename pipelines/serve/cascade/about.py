@@ -1,0 +1,115 @@
+"""What a service tells of itself: its model, the figures on it, and what all versions have answered by the log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from markupsafe import Markup
+
+from kcm.certify.certificate import certificates_json
+from kcm.costs import CostsConfig, prices
+from kcm.report.page import model_section
+from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.monitor.history import History
+from pipelines.serve.log.records.drift import drifted
+from pipelines.serve.log.writer import LogWriter
+from pipelines.serve.release import Releases
+from pipelines.serve.schemas import ChallengerCard, DriftCard, LoopRecord, ModelCard, Refusal, Traffic, VersionRecord
+
+
+class About:
+    """Cards of the versions in `releases`, with what this replica has counted."""
+
+    def __init__(
+        self,
+        releases: Releases[CascadeVersion],
+        config: ServeConfig,
+        breaker: Breaker,
+        log: LogWriter | None,
+        traffic: Traffic,
+    ) -> None:
+        self._releases, self._config, self._breaker, self._traffic = releases, config, breaker, traffic
+        self._history = History(log)
+        self._section: tuple[str, Markup] | None = None
+
+    def card(self) -> ModelCard:
+        """The model that is being served."""
+        bundle = self._releases.current.small_side.bundle
+        certificates = dict(bundle.certificates)
+        return ModelCard(
+            model_version=self._releases.release.version,
+            digest=bundle.digest,
+            labels=list(bundle.label_names),
+            tasks=list(bundle.task_names),
+            reads=sorted(bundle.reads),
+            encoder=bundle.encoder.name,
+            large=bundle.large.adapter,
+            policy=self._releases.current.small_side.policy,
+            certificate=certificates.pop(None, None),
+            task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
+            lineage=bundle.lineage.model_dump(mode="json"),
+            standing=guard.standing if (guard := self._releases.current.guard) else "holds",
+            drift=self._drift_card(),
+            traffic=self._traffic,
+            call_rate=self._traffic.call_rate,
+            cost_saved=self._traffic.cost_saved,
+            breaker=self._breaker.state,
+            loading=self._releases.loading,
+            refused=self._releases.refused,
+            challenger=self.challenger_card(),
+        )
+
+    def challenger_card(self) -> ChallengerCard | None:
+        """The version that is tried out beside the champion, and what became of it."""
+        served, dropped = self._releases.served, self._releases.dropped
+        trial = served.release.challenger
+        if trial is None:
+            return None
+        return ChallengerCard(
+            version=trial.version,
+            digest=served.challenger.small_side.bundle.digest if served.challenger else None,
+            mode=trial.mode,
+            share=trial.share,
+            stage=trial.stage,
+            dropped=dropped.reason if dropped and dropped.version == trial.version else None,
+        )
+
+    def report(self) -> Markup:
+        """The model card in words and figures, as a fragment of a page; drawn once for a version."""
+        bundle = self._releases.current.small_side.bundle
+        if self._section and self._section[0] == bundle.digest:
+            return self._section[1]
+        certificate = certificates_json(bundle.certificates) if None in bundle.certificates else {}
+        section = model_section(
+            "kcm" if bundle.collaborator.kind == "kan" else "mcm",
+            bundle.metrics,
+            certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
+            bundle.policy.model_dump(mode="json"),
+            prices(self._config.costs or CostsConfig(), bundle.metrics.get("usage")),
+        )
+        self._section = bundle.digest, section
+        return section
+
+    async def loop(self) -> LoopRecord:
+        """What all versions have answered by the log, or Refusal while it cannot be read."""
+        try:
+            chapters = await self._history.chapters()
+        except LogUnavailableError:
+            raise Refusal(503, "the log cannot be read", self._config.retry_after_s) from None
+        versions = [VersionRecord(**asdict(each.tenure), **each.figures) for each in chapters]
+        return LoopRecord(
+            num_items=sum(each.num_items for each in versions),
+            num_escalated=sum(each.num_escalated for each in versions),
+            num_labels=sum(each.num_labels for each in versions),
+            versions=versions,
+        )
+
+    def _drift_card(self) -> DriftCard:
+        drift = self._releases.current.drift
+        if drift is None:
+            return DriftCard(watched=False)
+        evidence = {name: each.e_value for name, each in drift.evidence.items()}
+        return DriftCard(watched=True, e_values=evidence, drifted=drifted(evidence))

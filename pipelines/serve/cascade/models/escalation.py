@@ -1,0 +1,151 @@
+"""Calls from the door to the large model: deadline, retry, breaker, and a reason for every failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from kcm.bundle.answers import Failure
+from kcm.large import PROBE, Item, LargeAnswer
+from pipelines.serve.breaker import Breaker, Call
+from pipelines.serve.cascade.models.batcher import QueueFullError
+from pipelines.serve.config import LargeReplicaConfig
+from pipelines.serve.rate import TokenBucket
+from pipelines.serve.release import Release
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class LargeUnavailable(Failure):
+    """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
+
+    `worth_a_retry` is False where another call would only make it worse.
+    """
+
+    status: int
+    worth_a_retry: bool = True
+
+
+class Escalation:
+    """Asks the large model's deployment for the answers of one release, whose labels number `num_labels`."""
+
+    def __init__(
+        self,
+        large: DeploymentHandle[Any],
+        release: Release,
+        num_labels: int,
+        config: LargeReplicaConfig,
+        breaker: Breaker,
+    ) -> None:
+        self._large, self._release, self._num_labels = large, release, num_labels
+        self._config, self._breaker = config, breaker
+        self._retries = TokenBucket(config.retries_per_s, size=config.retries_per_s)
+
+    async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
+        """One answer per item, or LargeUnavailable: the breaker is open, or the large model is full, slow or failing.
+
+        A failed call is made once more where time is left and `retries_per_s` allows it: where all calls time out, each
+        would be made twice for nothing. An answer that makes no sense becomes one with an error.
+        """
+        if not items:
+            return []
+        call = self._breaker.admit()
+        if call is None:
+            return LargeUnavailable("the large model has failed repeatedly and is not asked for a while", 503)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout_s
+        try:
+            outcome = await self._attempt(items, deadline - clock())
+            if (
+                isinstance(outcome, LargeUnavailable)
+                and outcome.worth_a_retry
+                and clock() < deadline
+                and self._retries.take() == 0
+            ):
+                logger.warning("%s; asking once more", outcome.reason)
+                outcome = await self._attempt(items, deadline - clock())
+        except BaseException:
+            call.abandoned()
+            raise
+        _record(call, outcome)
+        return outcome
+
+    async def probe(self, timeout_s: float) -> LargeUnavailable | None:
+        """Ask one question, whatever the breaker's state; LargeUnavailable where it is not answered in time."""
+        outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
+        return outcome if isinstance(outcome, LargeUnavailable) else None
+
+    async def _attempt(
+        self, items: Sequence[Item], left_s: float, attempt_s: float | None = None
+    ) -> list[LargeAnswer] | LargeUnavailable:
+        timeout_s = min(left_s, attempt_s or self._config.attempt_timeout_s)
+        response = self._large.answer.remote(list(items), self._release)
+        try:
+            answers = await asyncio.wait_for(response, timeout_s)
+        except BackPressureError:
+            return _FULL
+        except (RayError, RayServeException) as error:
+            if isinstance(_cause(error), QueueFullError):
+                return _FULL
+            return LargeUnavailable(f"the large model failed: {type(_cause(error)).__name__}", 503)
+        except TimeoutError:
+            response.cancel()  # giving up waiting does not stop the remote call
+            return LargeUnavailable(f"the large model took longer than {timeout_s:.1f} s", 504)
+        except asyncio.CancelledError:  # the client has gone
+            response.cancel()
+            raise
+        return self._checked(answers, len(items))
+
+    def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | LargeUnavailable:
+        if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
+            return LargeUnavailable("the large model gave something that is no list of answers", 503)
+        if len(answers) != num_items:
+            return LargeUnavailable(f"the large model gave {len(answers)} answers to {num_items} items", 503)
+        return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
+
+    def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
+        """The answer itself, or in its place an error that says what is wrong with it."""
+        if answer.label is None:
+            return answer
+        if not 0 <= answer.label < self._num_labels:
+            return LargeAnswer(None, cost=answer.cost, error="the large model gave a label that is not on the list")
+        if answer.probabilities is not None and not self._are_probabilities(answer.probabilities):
+            return LargeAnswer(None, cost=answer.cost, error="the large model gave probabilities that are none")
+        return answer
+
+    def _are_probabilities(self, probabilities: np.ndarray) -> bool:
+        return probabilities.shape == (self._num_labels,) and bool(
+            np.isfinite(probabilities).all() and (probabilities >= 0).all()
+        )
+
+
+def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
+    """Record a call with the breaker. A wrong answer is no failure of the service, or one caller could open it for all.
+
+    Errors of the items' own, such as an empty text, show nothing about the service.
+    """
+    if isinstance(outcome, LargeUnavailable):
+        (call.failed if outcome.worth_a_retry else call.abandoned)()
+    elif any(answer.label is not None or answer.off_label for answer in outcome):
+        call.succeeded()
+    elif any(answer.outage for answer in outcome):
+        call.failed()
+    else:
+        call.abandoned()
+
+
+_FULL = LargeUnavailable("the large model has no room for more requests", 429, worth_a_retry=False)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What went wrong. Clients see its type alone: its text and traceback may hold what is not theirs."""
+    return error.cause if isinstance(error, RayTaskError) else error

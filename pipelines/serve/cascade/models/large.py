@@ -1,0 +1,129 @@
+"""The deployment of the large model."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from ray import serve
+
+from kcm.bundle.models import FrozenModels, load_large
+from kcm.errors import ConfigError
+from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel
+from kcm.redact import redact_logger
+from pipelines.serve.cascade.models.batcher import Batcher
+from pipelines.serve.cascade.models.pictures import PictureReader
+from pipelines.serve.cascade.models.questions import QuestionQueue
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
+from pipelines.serve.heap import freeze
+from pipelines.serve.release import Release, ReleaseCache
+
+if TYPE_CHECKING:
+    from kcm.large.response_cache import ResponseStore
+
+ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model's queue, and what reads pictures before they join it; None where the model reads none of its own."""
+
+    queue: Batcher[Item, LargeAnswer] | QuestionQueue
+    pictures: PictureReader | None
+
+
+@serve.deployment(name="large")
+class Large:
+    """Answers the escalated items of a request; items of several requests are computed together, or each on its own.
+
+    `log` is the database in which replicas share a budget.
+    """
+
+    def __init__(self, config: LargeReplicaConfig, assets_dir: Path, log: FeedbackConfig, limits: LimitsConfig) -> None:
+        self._config, self._assets_dir, self._log, self._limits = config, assets_dir, log, limits
+        self._models = ReleaseCache(self._load)
+        self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
+        redact_logger("ray.serve")
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load the release that the configuration names."""
+        await self._models.prepare(user_config)
+
+    async def answer(self, items: list[Item], release: Release) -> list[LargeAnswer]:
+        """One answer per item, in their order."""
+        model = await self._models.get(release)
+        if model.pictures:
+            items = await model.pictures.read(items, strict=False)
+        return await model.queue.submit(items)
+
+    async def _load(self, release: Release) -> Loaded:
+        """The release's large model; versions with the same one share it, as most do."""
+        bundle = await asyncio.to_thread(FrozenModels.read_models, release.bundle)
+        key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
+        if same := self._by_model.get(key):
+            return same
+        return self._by_model.setdefault(key, await self._loaded(bundle))
+
+    async def _loaded(self, bundle: FrozenModels) -> Loaded:
+        model = await asyncio.to_thread(self._large_model, bundle)
+        await asyncio.to_thread(model.answer, [PROBE])  # a model that cannot answer must not be used
+        freeze()
+        return Loaded(self._queue(model), self._pictures(bundle))
+
+    def _queue(self, model: LargeModel) -> Batcher[Item, LargeAnswer] | QuestionQueue:
+        config = self._config
+        if isinstance(model, AsksEach):
+            timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
+            return QuestionQueue(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
+        return Batcher(
+            model.answer,
+            lambda item: item.content.size,
+            max_batch_size=config.max_batch_size,
+            max_waiting=config.max_waiting_items,
+            wait_s=config.batch_wait_timeout_s,
+            max_wait_s=ANSWERED_WITHIN * config.attempt_timeout_s,
+        )
+
+    def _pictures(self, bundle: FrozenModels) -> PictureReader | None:
+        """The reader of the model's own encoder: what a batch computes together is decoded and small by then."""
+        backbone = bundle.large.backbone
+        if backbone is None or "image" not in backbone.reads:
+            return None
+        return PictureReader(
+            backbone.reader(self._assets_dir),
+            max_pixels=self._limits.max_pixels,
+            max_waiting=self._config.max_waiting_items,
+            num_threads=max(1, round(self._config.cpus)),
+        )
+
+    def _large_model(self, bundle: FrozenModels) -> LargeModel:
+        config = self._config
+        return load_large(
+            bundle,
+            self._assets_dir,
+            config.device,
+            upstreams=config.upstreams,
+            responses=budget_store(bundle.large.at(config.upstreams), self._log),
+            limit_s=config.attempt_timeout_s,
+        )
+
+
+def budget_store(large: LargeConfig, log: FeedbackConfig) -> ResponseStore | None:
+    """Where replicas share the budget of `large`, and find it again after a restart; None where it has no budget.
+
+    Raises ConfigError where there is no database for one.
+    """
+    if not large.has_budget:
+        return None
+    from kcm.large.response_cache import ResponseStore  # a database, which paid models alone need
+
+    if log.url is None:
+        raise ConfigError(
+            "the large model has a budget (max_calls or max_cost), and there is no database for replicas to share it",
+            where="serve.feedback.url",
+            mend="Set it, or drop the budget",
+        )
+    return ResponseStore.in_log(log.url, log.timeout_s)

@@ -1,0 +1,103 @@
+"""Small records that several processes may write: create if absent, compare and swap.
+
+Every value of a key is a file of its own, named by its version, and a version is made by creating a file that must not
+be there (`Files.create`): two writers of the same version cannot both win, and a reader sees whole values only. That
+needs no lock and no clock, and holds on every file system with hard links and on every bucket with conditional puts.
+Versions count from 1; a compare-and-swap is the creation of the next one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcm.errors import ArtefactError
+from pipelines.store.files import Files
+from pipelines.store.objects import files_at
+
+KEEP = 16  # versions of a key that `prune` leaves: readers are never that far behind
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """A value and its version, which a compare-and-swap has to name; version 0 is the absence of a value."""
+
+    version: int
+    value: bytes
+
+
+class Control:
+    """The records below one place, a folder or files, by key: parts of [A-Za-z0-9._-] joined by slashes."""
+
+    def __init__(self, place: Path | Files) -> None:
+        self._files = place if isinstance(place, Files) else files_at(place)
+
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two looks at a record."""
+        return max(0.1, self._files.poll_s)
+
+    def get(self, key: str) -> Versioned | None:
+        """The newest value of a key, None where it has none."""
+        while versions := self._versions(key):
+            for version in sorted(versions, reverse=True):
+                with suppress(FileNotFoundError):  # pruned since it was listed, so there is a newer one
+                    return Versioned(version, self._files.read(_name(key, version)))
+        return None
+
+    def create(self, key: str, value: bytes) -> bool:
+        """Write the first value of a key; False, and nothing is changed, where it has one."""
+        return self.swap(key, 0, value)
+
+    def swap(self, key: str, version: int, value: bytes) -> bool:
+        """Replace the value of which `version` was read; False, and nothing is changed, where a newer one is there.
+
+        The value is durable before this returns. Raises ArtefactError on a file system without hard links.
+        """
+        if max(self._versions(key), default=0) != version:
+            return False
+        name = _name(key, version + 1)
+        try:
+            if not self._files.create(name, value):
+                return False
+        except PermissionError as error:  # what Linux says of a file system that has no hard links
+            raise ArtefactError(
+                f"cannot link files: {error.strerror}", where=self._files.uri, mend="Choose another storage_path"
+            ) from error
+        if self._was_overtaken(key, version):
+            self._files.delete([name])
+            return False
+        return True
+
+    def history(self, key: str) -> list[Versioned]:
+        """The values of a key that are still there, the oldest first."""
+        found = []
+        for version in sorted(self._versions(key)):
+            with suppress(FileNotFoundError):
+                found.append(Versioned(version, self._files.read(_name(key, version))))
+        return found
+
+    def keys(self, above: str = "") -> list[str]:
+        """The keys below another one that have values."""
+        return sorted({stat.name.rpartition("/")[0] for stat in self._files.list(above)})
+
+    def prune(self, key: str) -> None:
+        """Forget all but the newest values of a key that is written again and again."""
+        self._files.delete(_name(key, version) for version in sorted(self._versions(key))[:-KEEP])
+
+    def _was_overtaken(self, key: str, version: int) -> bool:
+        """Whether others wrote and pruned so much meanwhile that the version after `version` was free once more.
+
+        Older versions are pruned first: while `version` is there, the next one was not written before.
+        """
+        versions = self._versions(key)
+        return max(versions, default=0) > KEEP and version not in versions
+
+    def _versions(self, key: str) -> list[int]:
+        names = (stat.name.rpartition("/") for stat in self._files.list(key))
+        return [int(name) for above, _, name in names if above == key and name.isdecimal()]
+
+
+def _name(key: str, version: int) -> str:
+    return f"{key}/{version:012d}"

@@ -1,0 +1,146 @@
+"""The large model's deployment: its replicas spend one budget together, and one slow question delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kcm.encoders.pixels import PixelsConfig
+from kcm.errors import ConfigError
+from kcm.inputs.content import Content
+from kcm.large import ClassifierConfig, Item, LargeAnswer, OpenAiConfig, UpstreamConfig
+from kcm.large.adapters.openai import openai_identity
+from pipelines.serve.cascade.models import large as module
+from pipelines.serve.cascade.models.large import Large, budget_store
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
+from pipelines.serve.release import Release
+from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.pipelines.serve.stubs import picture
+
+LABELS = ("negative", "positive")
+RELEASE = Release(version="1", bundle=Path("/bundle"))
+
+
+@pytest.fixture(autouse=True)
+def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle that asks a server, by two questions at a time, and may spend nothing of its own accord."""
+    asked = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=2, max_calls=0)
+    bundle = SimpleNamespace(
+        large=asked,
+        label_names=LABELS,
+        answer_names=LABELS,
+        large_head=None,
+        large_identity=openai_identity(asked, LABELS),
+    )
+    monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
+
+
+def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
+    allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env=None, max_calls=max_calls)
+    config = LargeReplicaConfig(upstreams=(allowed,), attempt_timeout_s=60.0, timeout_s=70.0)
+    return Large.func_or_class(config, Path("/assets"), log, LimitsConfig())  # type: ignore[attr-defined]
+
+
+def items(*texts: str) -> list[Item]:
+    return [Item("", Content(text)) for text in texts]
+
+
+def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """Promise: max_calls: 5 is five calls, the probe among them, however often the service starts."""
+    log = FeedbackConfig(url=f"sqlite:///{tmp_path}/feedback.db")
+
+    async def ask(start: int) -> list[LargeAnswer]:
+        replicas = [replica(upstream, log, max_calls=5) for _ in range(3)]
+        asked = [items(*(f"{start} {number} {part}" for part in range(3))) for number in range(3)]
+        answers = [await each.answer(question, RELEASE) for each, question in zip(replicas, asked, strict=True)]
+        return [answer for each in answers for answer in each]
+
+    answers = [answer for start in range(3) for answer in asyncio.run(ask(start))]
+    assert len(upstream.requests) == 5
+    assert sum(answer.label is not None for answer in answers) == 4
+    assert not any(answer.outage for answer in answers)
+
+
+def test_a_request_is_answered_while_another_s_question_stalls(upstream: FakeUpstream) -> None:
+    """Promise: one slow question costs its own request alone."""
+    go_on = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Turn:
+        if "slow" in str(body["messages"]):
+            assert go_on.wait(60)
+        return label("positive")
+
+    upstream.otherwise = answer
+
+    async def ask() -> list[LargeAnswer]:
+        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        stalled = asyncio.create_task(deployment.answer(items("slow"), RELEASE))
+        others = [asyncio.create_task(deployment.answer(items(f"text {n}"), RELEASE)) for n in range(60)]
+        answered = [answer for each in await asyncio.gather(*others) for answer in each]
+        assert not stalled.done()
+        go_on.set()
+        return [*answered, *await stalled]
+
+    assert [answer.label for answer in asyncio.run(ask())] == [1] * 61
+
+
+def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
+    limited, unlimited = OpenAiConfig(model="big", max_calls=5), OpenAiConfig(model="big")
+    with pytest.raises(ConfigError, match=r"no database.*serve\.feedback\.url"):
+        budget_store(limited, FeedbackConfig())
+    store = budget_store(limited, FeedbackConfig(url="sqlite:////log.db", timeout_s=3.0))
+    assert store is not None
+    assert (store.url, store.prefix, store.timeout_s) == ("sqlite:////log.db", "paid_", 3.0)
+    assert budget_store(unlimited, FeedbackConfig()) is None
+    assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
+
+
+def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
+    """Promise: a challenger and the version before cost no memory here, and no second probe of a paid server."""
+
+    others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
+
+    async def both() -> list[LargeAnswer]:
+        deployment = replica(upstream, FeedbackConfig(), max_calls=None)
+        answers = []
+        for release in (RELEASE, *others):
+            answers += await deployment.answer(items(f"a question to {release.version}"), release)
+        return answers
+
+    answers = asyncio.run(both())
+    assert len(answers) == 3
+    assert len(upstream.requests) == 4  # three questions and one probe
+
+
+class Sees:
+    """A model that answers what it can see, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Item] = []
+
+    def answer(self, batch: list[Item]) -> list[LargeAnswer]:
+        self.given += batch
+        return [LargeAnswer(None if item.content.pixels is None else 1) for item in batch]
+
+
+def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
+    bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
+    monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
+    monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
+    deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]
+
+    async def ask() -> list[LargeAnswer]:
+        images = [picture(7), b"no picture", picture(2000), picture(9)]
+        return list(await deployment.answer([Item("", Content("", image)) for image in images], RELEASE))
+
+    assert [answer.label for answer in asyncio.run(ask())] == [1, None, None, 1]
+    shapes = [item.content.pixels.shape for item in model.given if item.content.pixels is not None]
+    assert shapes == [(2, 2, 3)] * 2, "small squares, whatever was sent"

@@ -1,0 +1,132 @@
+"""One writer of a version wins, whatever the others do, and nobody reads half a value."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kcm.errors import ArtefactError
+from pipelines.store.control.records import KEEP, Control, Versioned
+from pipelines.store.files import LocalFiles
+from pipelines.store.objects import files_at
+
+
+def test_a_key_that_nobody_wrote_has_no_value(place: str) -> None:
+    assert Control(files_at(place)).get("champion/app") is None
+
+
+def test_only_the_first_creation_counts(place: str) -> None:
+    control = Control(files_at(place))
+    assert control.create("champion/app", b"one")
+    assert not control.create("champion/app", b"two")
+    assert control.get("champion/app") == Versioned(1, b"one")
+
+
+def test_a_swap_of_what_was_read_before_another_swap_changes_nothing(place: str) -> None:
+    control = Control(files_at(place))
+    control.create("champion/app", b"one")
+    assert control.swap("champion/app", 1, b"two")
+    assert not control.swap("champion/app", 1, b"three")
+    assert control.get("champion/app") == Versioned(2, b"two")
+    assert control.history("champion/app") == [Versioned(1, b"one"), Versioned(2, b"two")]
+
+
+def test_a_version_that_was_never_written_cannot_be_swapped(place: str) -> None:
+    control = Control(files_at(place))
+    assert not control.swap("champion/app", 3, b"four")
+    assert control.get("champion/app") is None
+
+
+def test_a_pruned_key_keeps_its_value_and_goes_on_counting(place: str) -> None:
+    control = Control(files_at(place))
+    for version in range(KEEP + 5):
+        assert control.swap("lease", version, str(version).encode())
+    control.prune("lease")
+    assert len(control.history("lease")) == KEEP
+    assert control.get("lease") == Versioned(KEEP + 5, str(KEEP + 4).encode())
+    assert not control.create("lease", b"anew")
+
+
+def test_a_key_below_another_one_is_a_key_of_its_own(place: str) -> None:
+    control = Control(files_at(place))
+    control.create("loop/app", b"one")
+    control.create("loop/app/champion", b"two")
+    assert control.get("loop/app") == Versioned(1, b"one")
+    assert control.keys("loop") == ["loop/app", "loop/app/champion"]
+
+
+def test_a_writer_that_slept_until_its_version_was_pruned_has_not_won(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, others = Control(tmp_path), Control(tmp_path)
+    control.create("lease", b"0")
+
+    def late(files: LocalFiles, name: str, content: bytes) -> bool:
+        monkeypatch.undo()
+        for version in range(1, KEEP + 5):
+            assert others.swap("lease", version, b"others")
+        others.prune("lease")
+        return files.create(name, content)
+
+    monkeypatch.setattr(LocalFiles, "create", late)
+    assert not control.swap("lease", 1, b"mine")
+    assert {each.value for each in control.history("lease")} == {b"others"}
+
+
+def add(root: Path, rounds: int) -> None:
+    """Count up `rounds` times."""
+    control = Control(root)
+    for _ in range(rounds):
+        while True:
+            current = control.get("counter") or Versioned(0, b"0")
+            if control.swap("counter", current.version, str(int(current.value) + 1).encode()):
+                break
+
+
+def test_no_increment_of_several_processes_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=add, args=(tmp_path, 40)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert Control(tmp_path).get("counter") == Versioned(160, b"160")
+
+
+def test_a_killed_writer_leaves_no_value_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    control = Control(tmp_path)
+    control.create("champion/app", b"one")
+    monkeypatch.setattr(os, "link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        control.swap("champion/app", 1, b"two")
+    assert control.get("champion/app") == Versioned(1, b"one")
+    assert [path.name for path in (tmp_path / "champion" / "app").iterdir()] == ["000000000001"]
+
+
+def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(ArtefactError, match="Choose another storage_path"):
+        Control(tmp_path).create("champion/app", b"one")
+
+
+@pytest.mark.parametrize("write", [Control.create, lambda control, key, value: control.swap(key, 0, value)])
+def test_a_value_is_on_disk_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Control, str, bytes], bool]
+) -> None:
+    order: list[str] = []
+    fsync, link = os.fsync, os.link
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(os, "link", lambda *args: (order.append("link"), link(*args))[1])
+    assert write(Control(tmp_path), "champion/app", b"one")
+    assert order == ["fsync", "link", "fsync"]
