@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -49,7 +49,7 @@ from kcm.routing.routers.head import fit_head
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
-from pipelines.store.outcome_table import outcome_table
+from pipelines.store.outcome_table import OutcomePart, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
@@ -347,7 +347,7 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
             trainer.run()
             collaborator = trainer.collaborator.eval()
             validate, certify_rows, test = (
-                _by_confidence(outcome_table(collaborator, features, outcomes, (split,))) for split in SPLITS
+                _by_confidence(outcome_parts(collaborator, features, outcomes, (split,))) for split in SPLITS
             )
             searched = find_policy(validate, Gate(), "global", config.tune.max_loss).policy
             first_look = look_delta(config.certificate.delta, 1)
@@ -369,8 +369,9 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _by_confidence(table: OutcomeTable) -> ScoredOutcomes:
-    return ScoredOutcomes.of(table, Gate().score(None, table.judge_logits))
+def _by_confidence(parts: Iterable[OutcomePart]) -> ScoredOutcomes:
+    tables = [part.table for part in parts]
+    return ScoredOutcomes.joined([ScoredOutcomes.of(each, Gate().score(None, each.judge_logits)) for each in tables])
 
 
 def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:

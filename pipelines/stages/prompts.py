@@ -1,50 +1,32 @@
 """Stage `prompts`: the large model's answers under prompts of the tuned small side, and the choice of the best mode.
 
-Prompts need the small model's answers, so this stage follows the search; it reads validate, certify and test rows. Its
-artefact is that of the search, with the policy of the best mode. A run without prompt modes skips it.
+Prompts need the small model's answers, so this stage follows the search; it reads validate, certify and test rows, a
+shard at a time, in processes beside the driver. Its artefact is that of the search, with the policy of the best mode. A
+run without prompt modes skips it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from scipy.special import softmax
-
+from kcm.cascade.measured import MeasuredRows
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
-from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.certify.certificate import CertificateConfig, certified_keep_rate
 from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
-from kcm.large import (
-    LargeAnswer,
-    LargeConfig,
-    Prompt,
-    PromptMode,
-    Prompts,
-    PromptsConfig,
-    hard_candidates,
-)
-from kcm.large.adapters.classifier import answers_from, masked
-from kcm.large.base import Cost
-from kcm.tasks.sequence import read_shard
-from kcm.tasks.shards import ShardWriter, task_shards
-from pipelines.batch.asking import LargeSpec, ask_shards, written_prompt
-from pipelines.batch.pool import place
+from kcm.large import LargeConfig, PromptMode, Prompts, PromptsConfig, hard_candidates
+from pipelines.batch.asking import LargeSpec, ask_shards
+from pipelines.batch.pool import place, run_remotely
+from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.features import FeaturesArtefact, write_rows
-from pipelines.store.outcome_table import outcome_table, with_prompts
-from pipelines.store.outcomes import Answers, OutcomesArtefact
-from pipelines.store.sequence import Names, SequenceArtefact
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcome_table import ScoredTable, outcome_parts
+from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
@@ -63,100 +45,90 @@ class Prompting(Plan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
-        names = features.names
+        shards = PromptedShard.all_of(features, outcomes)
         for name in tuned.plan.config.collaborators:
-            folder = attempt.folder / name
+            folder, given = attempt.folder / name, (self, name, tuned, features, outcomes)
             shutil.copytree(tuned.folder / name, folder)
-            found = tuned.load(name)
-            table = outcome_table(found.collaborator, features, outcomes, SPLITS)
-            writer = Prompted(self, names, found, self._freeze(found, table, names), features.sequence)
+            (prompter,) = run_remotely(_prompter, given)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {
-                mode: writer.answer(table, mode, below, attempt, attempt.scratch / name / mode)
+                mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
                 for mode, below in folders.items()
             }
-            policy, objectives = self._best(found, with_prompts(table, folders, len(names.tasks), SPLITS))
-            save_prompts(folder, policy, writer.prompts, objectives, took)
+            ((policy, objectives),) = run_remotely(_best, (*given, folders))
+            save_prompts(folder, policy, prompter.prompts, objectives, took)
 
-    def _freeze(self, found: Tuned, table: OutcomeTable, names: Names) -> Prompts:
-        """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
-        rows = table.where(split="validate")
-        is_kept_N = found.policy.keep(found.validate_scores, rows.task)
-        candidates = hard_candidates(
-            rows.label, is_kept_N & rows.small_correct, len(names.answers), self.prompts.reliability
-        )
-        return Prompts(top_k=self.prompts.top_k, candidates=candidates)
-
-    def _best(self, tuned: Tuned, table: OutcomeTable) -> tuple[Policy, dict[str, dict[str, float]]]:
-        """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
-        policies: dict[str, Policy] = {}
-        objectives: dict[str, dict[str, float]] = {}
-        for mode in self.modes:
-            part = table.where(split="validate", prompt=mode)
-            rows = ScoredOutcomes.of(part, tuned.validate_scores)
-            found = find_policy(rows, tuned.gate, tuned.policy.scope, self.max_loss)
-            first_look = look_delta(self.certificate.delta, 1)
-            keep_rate = certified_keep_rate(found.policy, rows, self.certificate, first_look)
-            policies[mode] = found.policy.model_copy(update={"prompt": mode})
-            objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
-        best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
-        return policies[best], objectives
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """One collaborator that writes prompts for the large model."""
-
-    plan: Prompting
-    names: Names
-    found: Tuned
-    prompts: Prompts
-    sequence: SequenceArtefact
-
-    def answer(
-        self, table: OutcomeTable, mode: PromptMode, folder: Path, attempt: Attempt, scratch: Path
+    def _answer(
+        self,
+        prompter: Prompter,
+        mode: PromptMode,
+        shards: Sequence[PromptedShard],
+        folder: Path,
+        scratch: Path,
+        attempt: Attempt,
     ) -> dict[str, Any]:
-        """Write the answers to all rows under a mode, an outcomes file per task; gives what they took together."""
-        large, num_labels = self.plan.large, len(self.names.labels)
-        small_NC = softmax(table.small_logits[:, :num_labels] / self.found.policy.temperature, axis=1)
-        prompts = [self.prompts.write(mode, small_C) for small_C in small_NC]
+        """Write the answers to all rows under a mode, a file per shard; gives what they took together."""
         folder.mkdir()
-        if large.fits_on_train:  # a mask tells its answers without asking
-            answers = _masked(table, prompts, num_labels)
-            for number, name in enumerate(self.names.tasks):
-                of_task = np.flatnonzero(table.task == name)
-                rows = pa.table({"id": table.id[of_task].tolist(), "split": table.split[of_task].tolist()})
-                mine = Answers.of([answers[row] for row in of_task], num_labels)
-                write_rows(folder, number, mine.table(rows, mode))
-            return {"rows": len(table)}
-        questions = self._questions(prompts, scratch / "questions")
-        spec = LargeSpec(large, self.names.answers, num_labels)
-        made, took = ask_shards(attempt.context, spec, questions, mode, scratch=scratch, bar=attempt.bar)
+        if self.large.fits_on_train:  # a mask tells its answers without asking
+            return {"rows": sum(run_remotely(write_masked, *((prompter, mode, each, folder) for each in shards)))}
+        questions, context, names = scratch / "questions", attempt.context, prompter.names
+        questions.mkdir(parents=True, exist_ok=True)
+        run_remotely(write_questions, *((prompter, mode, each, questions) for each in shards))
+        if not self.large.remote:
+            context.store.storage.keep(questions)  # actors of other nodes read them
+        files = {each.rows.name: questions / each.rows.name for each in shards}
+        spec = LargeSpec(self.large, names.answers, len(names.labels))
+        made, took = ask_shards(context, spec, files, mode, scratch=scratch / "answers", bar=attempt.bar)
         place(made, folder)
         return took
 
-    def _questions(self, prompts: Sequence[Prompt], folder: Path) -> dict[str, Path]:
-        """The rows of the outcome table with their prompts, as shards of all tasks."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written, found = iter(prompts), {}
-        for number in range(len(self.names.tasks)):
-            files = task_shards(self.sequence.folder, number)
-            schema = read_shard(files[0]).schema.append(pa.field("prompt", pa.string()))
-            with ShardWriter(folder, number, schema) as writer:
-                for file in files:  # split by split, as the table has them
-                    rows = read_shard(file)
-                    rows = rows.filter(pc.not_equal(rows["split"], "train"))
-                    shown = pa.array([written_prompt(next(written)) for _ in range(len(rows))], pa.string())
-                    writer.write(rows.append_column("prompt", shown))
-            found |= {file.name: file for file in task_shards(folder, number)}
-        return found
+
+def _prompter(
+    plan: Prompting, name: str, tuned: TunedArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
+) -> Prompter:
+    """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
+    found, names = tuned.load(name), features.names
+    rows = _validate_rows(found, features, outcomes)
+    is_kept_N = found.policy.keep(rows.score, rows.task)
+    candidates = hard_candidates(
+        rows.label, is_kept_N & rows.small_correct, len(names.answers), plan.prompts.reliability
+    )
+    prompts = Prompts(top_k=plan.prompts.top_k, candidates=candidates)
+    return Prompter(found.collaborator, found.policy.temperature, prompts, names)
 
 
-def _masked(table: OutcomeTable, prompts: Sequence[Prompt], num_labels: int) -> list[LargeAnswer]:
-    """A classifier's answers under hard prompts: its own answers, masked."""
-    probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
-    answers = answers_from(probabilities_NC, Cost())
-    return [replace(answer, cost=Cost(seconds)) for answer, seconds in zip(answers, table.large_cost, strict=True)]
+def _best(
+    plan: Prompting,
+    name: str,
+    tuned: TunedArtefact,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    folders: Mapping[PromptMode, Path],
+) -> tuple[Policy, dict[str, dict[str, float]]]:
+    """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
+    tuned_one = tuned.load(name)
+    table = _validate_rows(tuned_one, features, outcomes, folders)
+    policies: dict[str, Policy] = {}
+    objectives: dict[str, dict[str, float]] = {}
+    for mode in plan.modes:
+        rows = table.scored(table.prompt == mode)
+        found = find_policy(rows, tuned_one.gate, tuned_one.policy.scope, plan.max_loss)
+        keep_rate = certified_keep_rate(found.policy, rows, plan.certificate, look_delta(plan.certificate.delta, 1))
+        policies[mode] = found.policy.model_copy(update={"prompt": mode})
+        objectives[mode] = {"promised": keep_rate, "calls_saved": found.calls_saved, "area": found.area}
+    best = max(policies, key=lambda mode: tuple(objectives[mode].values()))
+    return policies[best], objectives
+
+
+def _validate_rows(
+    found: Tuned,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    prompted: Mapping[PromptMode, Path] | None = None,
+) -> MeasuredRows:
+    """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
+    parts = outcome_parts(found.collaborator, features, outcomes, ("validate",), prompted)
+    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
 
 
 class ChoosePrompts(Stage):

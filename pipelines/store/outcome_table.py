@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
 from kcm.tasks.columns import matrix
 from kcm.tasks.shards import task_shards
-from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list, with_none
 from pipelines.store.sequence import Names
 
@@ -69,14 +70,7 @@ def outcome_parts(
         for split in splits:
             further = {mode: _InTurn(folder, number, split) for mode, folder in (prompted or {}).items()}
             for shard, answers in zip(features.shards(number), outcomes.shards(number), strict=True):
-                yield _part(collaborator, name, split, shard, answers, features.names, further)
-
-
-def outcome_table(
-    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
-) -> OutcomeTable:
-    """The outcome table of all rows of `splits` under prompt `none`, in one memory."""
-    return concatenate([part.table for part in outcome_parts(collaborator, features, outcomes, splits)])
+                yield outcome_part(collaborator, name, split, shard, answers, features.names, further)
 
 
 class _InTurn:
@@ -90,7 +84,7 @@ class _InTurn:
 
     def take(self, count: int) -> pa.Table:
         """The next rows, fewer where there are no more."""
-        taken = []
+        taken = [] if self._left is None else [self._left.slice(0, 0)]
         while self._left is None or count > sum(map(len, taken)):
             if self._left is None or not len(self._left):
                 if (following := next(self._tables, None)) is None:
@@ -102,16 +96,16 @@ class _InTurn:
         return pa.concat_tables(taken)
 
 
-def _part(
+def outcome_part(
     collaborator: Collaborator,
     task: str,
     split: Split,
     shard: Path,
     answers: Path,
     names: Names,
-    further: Mapping[PromptMode, _InTurn],
+    further: Mapping[PromptMode, _InTurn] = MappingProxyType({}),
 ) -> OutcomePart:
-    """One split of a shard; equal texts are one object."""
+    """One split of a shard of features, with the answers to it; equal texts are one object."""
     mine = pc.field("split") == split
     row = pq.read_table(shard, filters=mine)
     answer = in_label_list(pq.read_table(answers, filters=mine), len(names.labels))
@@ -149,17 +143,6 @@ def _objects(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
 
 
-def with_prompts(
-    table: OutcomeTable, folders: Mapping[PromptMode, Path], num_tasks: int, splits: Sequence[Split]
-) -> OutcomeTable:
-    """`table`, all under prompt `none`, followed by the same rows under each further mode, read from its folder."""
-    parts = [table]
-    for mode, folder in folders.items():
-        of_tasks = [read_task(folder, number, split=split) for number in range(num_tasks) for split in splits]
-        parts.append(_under(table, mode, pa.concat_tables(of_tasks), folder))
-    return concatenate(parts)
-
-
 def _under(table: OutcomeTable, mode: PromptMode, answer: pa.Table, folder: Path) -> OutcomeTable:
     """The rows of a table with the large model's answers under another prompt mode, which lie in a folder."""
     if answer["id"].to_pylist() != table.id.tolist():
@@ -189,8 +172,10 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
         writer: pq.ParquetWriter | None = None
         for part in parts:
             rows = part.modes.to_arrow()
+            if "group" not in rows.column_names:  # no row of this part has one
+                rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
             writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
-            writer.write_table(rows)
+            writer.write_table(rows.select(writer.schema.names))
             yield part
 
 

@@ -1,20 +1,26 @@
-"""Answers under prompts become rows of the outcome table."""
+"""Answers under prompts become rows of the outcome table, whatever shards they lie in."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
-from pipelines.store.features import write_rows
-from pipelines.store.outcome_table import with_prompts
+from kcm.tasks.columns import list_column
+from kcm.tasks.shards import ShardWriter, task_shards
+from pipelines.store import outcome_table
+from pipelines.store.features import SECONDS, write_rows
+from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import Answers
+from pipelines.store.sequence import Names
 
 ANSWERS = [
     LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
@@ -22,40 +28,69 @@ ANSWERS = [
     LargeAnswer(None, None, error="answered 'x'", off_label=True),
     LargeAnswer(None, None, error="time-out"),
 ]
+BASELINE = [LargeAnswer(label, None, Cost(seconds=1.0)) for label in (0, 1, 0, 1)]
 ROWS = pa.table({"id": ["a", "b", "c", "d"], "split": ["validate", "validate", "test", "test"]})
+FEATURES = (
+    ROWS.append_column("label", [[1, 1, 0, 0]])
+    .append_column("group", [pa.nulls(4, pa.string())])
+    .append_column("features", list_column(np.zeros((4, 3), dtype=np.float32)))
+    .append_column(SECONDS, [np.zeros(4)])
+)
 
 
-def table() -> OutcomeTable:
-    return OutcomeTable(
-        id=np.array(ROWS["id"].to_pylist(), dtype=object),
-        task=np.array(["t"] * 4, dtype=object),
-        split=np.array(ROWS["split"].to_pylist(), dtype=object),
-        label=np.array([1, 1, 0, 0]),
-        judge_logits=np.zeros((4, 2)),
-        small_logits=np.zeros((4, 2)),
-        large_label=np.array([0, 1, 0, 1]),
-        large_probabilities=np.full((4, 2), np.nan),
-        large_cost=np.ones(4),
-        large_error=np.zeros(4, dtype=bool),
-        prompt=np.array(["none"] * 4, dtype=object),
-        label_names=("no", "yes"),
-    )
+def written(folder: Path, table: pa.Table, *shards: slice) -> Path:
+    """A folder with parts of a table as the shards of a task."""
+    folder.mkdir()
+    for number, rows in enumerate(shards):
+        with ShardWriter(folder, 0, table.schema, first_shard=number) as writer:
+            writer.write(table.slice(rows.start, rows.stop - rows.start))
+    return folder
 
 
-def test_answers_under_prompts_stand_below_the_same_rows_with_their_baseline(tmp_path) -> None:
-    write_rows(tmp_path, 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
-    joined = with_prompts(table(), {"soft": tmp_path}, 1, ("validate", "test"))
-    soft = joined.where(prompt="soft")
-    assert len(joined) == 8
+def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
+    """The outcome table of features and answers in these shards, with those under prompt `soft` of another folder."""
+    features = written(folder / "features", FEATURES, *shards)
+    outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
+    artefacts: list[Any] = [
+        SimpleNamespace(
+            names=Names(("t",), ("no", "yes"), None), shards=lambda number, at=each: task_shards(at, number)
+        )
+        for each in (features, outcomes)
+    ]
+    collaborator: Any = None
+    parts = outcome_parts(collaborator, *artefacts, ("validate", "test"), {"soft": prompted})
+    return concatenate([part.modes for part in parts])
+
+
+@pytest.fixture(autouse=True)
+def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome_table, "logits", lambda _, features_ND: (np.zeros((len(features_ND), 2)),) * 2)
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [(slice(0, 4),), (slice(0, 2), slice(2, 4)), (slice(0, 1), slice(1, 3), slice(3, 3), slice(3, 4))],
+    ids=["one", "a split each", "across and empty"],
+)
+def test_answers_under_prompts_stand_beside_the_same_rows_with_their_baseline(
+    tmp_path: Path, shards: tuple[slice, ...]
+) -> None:
+    (tmp_path / "soft").mkdir()
+    write_rows(tmp_path / "soft", 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
+    table = joined(tmp_path, tmp_path / "soft", *shards)
+    soft = table.where(prompt="soft")
+    assert len(table) == 8
     assert soft.id.tolist() == ["a", "b", "c", "d"]
     assert soft.large_label.tolist() == [1, 0, -1, -1]
     assert soft.large_error.tolist() == [False, False, False, True]
+    assert soft.none_label is not None
     assert soft.none_label.tolist() == [0, 1, 0, 1]
     assert soft.large_none_correct.tolist() == [False, True, True, False]
 
 
-def test_answers_of_other_rows_are_refused(tmp_path) -> None:
-    write_rows(tmp_path, 0, Answers.of(ANSWERS, 2).table(ROWS, "soft"))
-    other = replace(table(), id=np.array(["a", "b", "d", "c"], dtype=object))
+def test_answers_of_other_rows_are_refused(tmp_path: Path) -> None:
+    other = ROWS.set_column(0, "id", [["a", "b", "d", "c"]])
+    (tmp_path / "soft").mkdir()
+    write_rows(tmp_path / "soft", 0, Answers.of(ANSWERS, 2).table(other, "soft"))
     with pytest.raises(ArtefactError, match="not those of the same rows"):
-        with_prompts(other, {"soft": tmp_path}, 1, ("validate", "test"))
+        joined(tmp_path, tmp_path / "soft", slice(0, 4))

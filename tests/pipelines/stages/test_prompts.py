@@ -1,0 +1,295 @@
+"""Rows of many shards are asked for under prompts shard by shard, away from the driver, and never twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+
+from kcm.config import parse_config
+from kcm.errors import ConfigError
+from kcm.tasks import shards
+from kcm.tasks.columns import list_column
+from kcm.tasks.preparation import writing
+from kcm.tasks.shards import task_shards
+from pipelines.config import RunConfig
+from pipelines.context import Context
+from pipelines.progress import Reporter
+from pipelines.stages import prompts
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.prompts import ChoosePrompts
+from pipelines.stages.tasks import Tasks
+from pipelines.stages.train import Train
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
+from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
+from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
+from pipelines.training.trial import Choice, TrialPlan
+from pipelines.training.worker import TrainerPlan
+from tests.fake_upstream import FakeUpstream, Turn, label
+
+LABELS = ("book", "cancel", "pay", "weather")
+NUM_ROWS, SHARD_ROWS = 240, 16
+CONFIG: dict[str, Any] = {
+    "name": "intents",
+    "collaborators": ["kcm"],
+    "encoder": {"model": "none"},
+    "network": {"hidden": []},
+    "learner": {"name": "joint"},
+    "train": {"num_epochs": 5, "learning_rate": 0.02},
+    "certificate": {"epsilon": 0.2},
+    "prompts": {"reliability": 0.6},
+}
+
+
+@dataclass
+class Built:
+    """The artefacts before the stage, and the stage itself."""
+
+    config: RunConfig
+    context: Context
+    done: dict[str, Any] = field(default_factory=dict)
+
+    def prompted(self) -> TunedArtefact:
+        """The artefact of the stage."""
+        return ChoosePrompts.of(self.config).build(self.done, self.context)  # type: ignore[return-value]
+
+    def asked_rows(self) -> list[dict[str, Any]]:
+        """The rows but those of train, with their features and what the large model answers without a prompt."""
+        found: list[dict[str, Any]] = []
+        for task in range(2):
+            parts = [self.done[kind].task(task).to_pylist() for kind in ("sequence", "features", "outcomes")]
+            found += [{"task": task} | outcome | feature | row for row, feature, outcome in zip(*parts, strict=True)]
+        return [row for row in found if row["split"] != "train"]
+
+    def made(self, view: type[Artefact], recipe: Recipe, write: Callable[[Path], None]) -> Artefact:
+        return self.context.store.build(recipe, lambda folder, scratch: write(folder))[0].as_a(view)
+
+
+def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
+    """A run up to the search, without Ray: vectors and answers are drawn, and a small model is trained on them."""
+    folder.mkdir()
+    with (folder / "rows.jsonl").open("w") as file:
+        for number in range(NUM_ROWS):
+            file.write(json.dumps({"text": f"question {number}", "label": LABELS[number % 4]}) + "\n")
+    more = {
+        "storage_path": str(folder / "storage"),
+        "tasks": {
+            "source": {"kind": "files", "path": str(folder / "rows.jsonl")},
+            "scenario": "class_incremental",
+            "num_tasks": 2,
+        },
+        "large": large,
+        "tune": {"prompt_modes": modes},
+    }
+    config = parse_config(RunConfig, CONFIG | more)
+    quiet = Reporter(Console(quiet=True))
+    run = Built(config, Context("intents", ArtefactStore(config.storage_path), folder, reporter=quiet))
+    sequence = run.done["sequence"] = Tasks.of(config).build({}, run.context)
+    rng = np.random.default_rng(0)
+
+    def encode(target: Path) -> None:
+        for task in range(2):
+            rows = sequence.task(task)
+            centre_ND = 2.0 * np.eye(len(LABELS))[rows["label"].to_numpy()]
+            features_ND = (centre_ND + rng.normal(scale=0.5, size=centre_ND.shape)).astype(np.float32)
+            pairs = [f"{split} {task} {row // 2}" for row, split in enumerate(rows["split"].to_pylist())]
+            columns = {
+                "id": rows["id"],
+                "label": rows["label"],
+                "split": rows["split"],
+                "group": pa.array([pair if row % 3 else None for row, pair in enumerate(pairs)], pa.string()),
+                "features": list_column(features_ND),
+                SECONDS: np.full(len(rows), 1e-3),
+            }
+            write_rows(target, task, pa.table(columns))
+
+    def answer(target: Path) -> None:
+        for task in range(2):
+            rows = sequence.task(task)
+            p_NC = rng.dirichlet(np.ones(len(LABELS)), size=len(rows)).astype(np.float32)
+            right_N = rows["label"].to_numpy()
+            p_NC[np.arange(len(rows)), right_N] += rng.random(len(rows)) < 0.75
+            p_NC /= p_NC.sum(axis=1, keepdims=True)
+            answers = Answers(p_NC.argmax(1), p_NC, np.full(len(rows), 0.5), np.zeros(len(rows), dtype=bool))
+            write_rows(target, task, answers.table(rows))
+        write_identity(target, "drawn", runtime=None)
+
+    features = run.done["features"] = run.made(
+        FeaturesArtefact, Recipe("features", 1, {"identity": "drawn"}, (sequence,)), encode
+    )
+    outcomes = run.done["outcomes"] = run.made(OutcomesArtefact, Recipe("outcomes", 1, {}, (sequence,)), answer)
+    training = Train.of(config)
+    plan = TrainerPlan.of(training, features, outcomes)
+    trainer = plan.trainer("kcm")
+    trainer.run()
+    trained = run.made(
+        TrainedArtefact,
+        Recipe("train", 1, training.section(), (features, outcomes)),
+        lambda target: TrainedArtefact.write(target, {"kcm": trainer.state_dict()}, ["kcm"]),
+    )
+    choice = Choice(0.02, config.distill.large_weight, config.distill.judge_weight, "confidence", "global", 0.0)
+    trial = TrialPlan(
+        plan=plan,
+        features=features,
+        outcomes=outcomes,
+        trained=trained,
+        scratch=run.context.store.storage,
+        max_loss=0.0,
+        certificate=config.certificate,
+    )
+    run.done["tuned"] = run.made(
+        TunedArtefact,
+        Recipe("tune", 1, {}, (trained,)),
+        lambda target: trial.write_best(target / "kcm", "kcm", choice),
+    )
+    return run
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a few rows, so that a small task has several, and some of them hold train rows alone."""
+    for module in (shards, writing):
+        monkeypatch.setattr(module, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 4)
+
+
+def server(upstream: FakeUpstream) -> dict[str, Any]:
+    return {"adapter": "openai", "model": "big", "base_url": upstream.base_url, "api_key_env": None, "max_retries": 0}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, upstream: FakeUpstream, small_shards: None) -> Built:
+    """A run whose large model is a server that follows a hint, else it says the first label that it may choose."""
+    upstream.otherwise = lambda body: label(hint(body)[0] if soft(body) else LABELS[0])
+    return built(tmp_path / "run", server(upstream), ["none", "soft", "hard"])
+
+
+def soft(body: dict[str, Any]) -> bool:
+    return "A smaller model suggests" in instructions(body)
+
+
+def instructions(body: dict[str, Any]) -> str:
+    return str(body["messages"][0]["content"])
+
+
+def hint(body: dict[str, Any]) -> tuple[str, str]:
+    """The label that a question suggests, with the probability, as they are written."""
+    words = instructions(body).split("A smaller model suggests ")[1].split()
+    return words[0], words[3].removesuffix(".")
+
+
+class Beside:
+    """Stands for the processes beside the driver: what they and the driver read, file by file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, set[str]]] = []  # of each: the function, and the names of the files that it read
+        self.by_driver: list[Path] = []
+        self.splits: set[str] = set()
+        self.largest = 0  # rows of one table
+        self._reading: set[str] | None = None
+        self._read = pq.read_table
+        monkeypatch.setattr(pq, "read_table", self._watched)
+        monkeypatch.setattr(prompts, "run_remotely", self._run)
+
+    def _run(self, function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+        found = []
+        for arguments in calls:
+            self._reading = set()
+            found.append(function(*arguments))
+            self.calls.append((function.__name__, self._reading))
+            self._reading = None
+        return found
+
+    def _watched(self, source: Any, **more: Any) -> pa.Table:
+        table = self._read(source, **more)
+        if "split" in table.column_names:
+            self.splits |= set(table["split"].to_pylist())
+            self.largest = max(self.largest, len(table))
+            if self._reading is None:
+                self.by_driver.append(source)
+            else:
+                self._reading.add(Path(source).name)
+        return table
+
+
+def test_the_driver_reads_no_rows_and_nobody_reads_train_rows_or_two_shards_at_once(
+    asked: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set(asked.done["sequence"].all_shards)
+    assert len(names) > 10
+    seen = Beside(monkeypatch)
+    asked.prompted()
+    assert seen.by_driver == []
+    assert seen.splits == {"validate", "certify", "test"}
+    assert seen.largest <= SHARD_ROWS
+    written = [files for function, files in seen.calls if function == "write_questions"]
+    assert all(len(files) == 1 for files in written)
+    assert sorted(file for files in written for file in files) == sorted([*names, *names])  # soft and hard
+
+
+def test_every_row_is_asked_under_the_hint_of_its_own_features(asked: Built, upstream: FakeUpstream) -> None:
+    found = asked.prompted().load("kcm")
+    said = {text: hint(body) for text, body in zip(upstream.texts(), upstream.requests, strict=True) if soft(body)}
+    rows, names = asked.asked_rows(), asked.done["features"].names.labels
+    assert said.keys() == {row["text"] for row in rows}
+    for row in rows:
+        _, small_1C = found.collaborator(torch.tensor([row["features"]]))
+        p_C = torch.softmax(small_1C[0].detach().double() / found.policy.temperature, dim=0)
+        name, probability = said[row["text"]]
+        assert name == names[int(p_C.argmax())]
+        assert float(probability) == pytest.approx(float(p_C.max()), abs=0.0051)
+
+
+def test_answers_lie_beside_the_shards_and_are_measured_row_by_row(asked: Built) -> None:
+    tuned = asked.done["tuned"] = asked.prompted()
+    folder = tuned.folder / "kcm" / "soft"
+    rows = asked.asked_rows()
+    for task in range(2):
+        ids = [row for file in task_shards(folder, task) for row in pq.read_table(file)["id"].to_pylist()]
+        assert ids == [row["id"] for row in rows if row["task"] == task]
+    assert set(tuned.load("kcm").objectives) == {"none", "soft", "hard"}
+    result = Evaluate.of(asked.config).build(asked.done, asked.context).result["kcm"]  # type: ignore[attr-defined]
+    assert result["prompts"]["soft"]["num_rows"] == sum(row["split"] == "test" for row in rows)
+    assert result["prompts"]["soft"]["large_accuracy"] == pytest.approx(result["overall"]["small_accuracy"])
+
+
+def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: FakeUpstream) -> None:
+    upstream.plan(*[label("pay")] * 50, *[Turn(401, "bad key")] * 20)
+    with pytest.raises(ConfigError, match="the server refuses"):
+        asked.prompted()
+    upstream.script.clear()
+    paid = [json.dumps(body) for body in upstream.requests[:50]]
+    before = len(upstream.requests)
+    asked.prompted()
+    later = [json.dumps(body) for body in upstream.requests[before:]]
+    assert not set(paid) & set(later)
+    assert len(set(paid)) + len(set(later)) == 2 * len(asked.asked_rows())
+    assert len(later) == len(set(later))
+
+
+def test_a_classifier_is_masked_shard_by_shard_and_asked_nothing(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = built(tmp_path / "run", {"adapter": "classifier", "encoder": {"model": "none"}}, ["none", "hard"])
+    seen = Beside(monkeypatch)
+    tuned = run.prompted()
+    assert seen.by_driver == []
+    candidates = tuned.load("kcm").prompts.candidates  # type: ignore[union-attr]
+    assert 2 <= len(candidates) < len(LABELS)
+    folder = tuned.folder / "kcm" / "hard"
+    answers = pa.concat_tables([pq.read_table(file) for task in range(2) for file in task_shards(folder, task)])
+    rows = run.asked_rows()
+    assert answers["id"].to_pylist() == [row["id"] for row in rows]
+    for answer, row in zip(answers.to_pylist(), rows, strict=True):
+        assert answer["large_label"] == max(candidates, key=lambda one: row["large_probabilities"][one])
+        assert answer["large_cost"] == 0.5
