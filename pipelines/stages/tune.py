@@ -199,10 +199,12 @@ def _tuner(
         return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = search_space(config, plan.plan)
+    distributions = OptunaSearch.convert_search_space({name: ray_tune.choice(values) for name, values in space.items()})
     searchers = {}
     for name in plan.plan.config.collaborators:
         points = earlier.first_points(name, max(1, config.num_trials // 2)) if earlier else []
-        searchers[name] = OptunaSearch(
+        searchers[name] = OptunaSearch(  # with the space: a search that is killed before its first trial has no other
+            distributions,
             metric=list(OBJECTIVES),
             mode=["max"] * len(OBJECTIVES),
             seed=search.seed,
@@ -210,7 +212,6 @@ def _tuner(
         )
     return ray_tune.Tuner(
         trainable,
-        param_space={name: ray_tune.choice(values) for name, values in space.items()},
         tune_config=ray_tune.TuneConfig(
             search_alg=SideBySide(searchers, config.num_trials),
             num_samples=config.num_trials * len(searchers),

@@ -27,10 +27,6 @@ class SideBySide(Searcher):
         self._owners: dict[str, str] = {}  # collaborator by trial
         self._running: set[str] = set()
 
-    def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
-        """Give every searcher the space, which is the same for all."""
-        return all(each.set_search_properties(metric, mode, config, **spec) for each in self._searchers.values())
-
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next point of the collaborator whose turn it is; FINISHED after the last one."""
         given = Counter(self._owners.values())
@@ -44,9 +40,12 @@ class SideBySide(Searcher):
         return {_COLLABORATOR: name} | self._searchers[name].suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher that has suggested the trial."""
+        """Tell the searcher that has suggested the trial; it knows none that came after the state a kill has left."""
         self._running.discard(trial_id)
-        self._searchers[self._owners[trial_id]].on_trial_complete(trial_id, result, error)
+        if trial_id in self._owners:
+            self._searchers[self._owners[trial_id]].on_trial_complete(trial_id, result, error)
+        elif result:
+            self._owners[trial_id], _ = split_off(result["config"])
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state, as Tune does now and then."""

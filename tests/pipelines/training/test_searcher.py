@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,14 @@ from pipelines.training.searcher import SideBySide, split_off
 SPACE = {"rate": tune.choice([0.1, 0.2, 0.3, 0.4]), "gate": tune.choice(["confidence", "deferral"])}
 
 
-def optuna_search(*, empty: bool = False) -> OptunaSearch:
+def optuna_search() -> OptunaSearch:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searcher = OptunaSearch(metric=["area", "saved"], mode=["max", "max"], seed=3)
-    assert empty or searcher.set_search_properties(None, None, SPACE)
-    return searcher
+    space = OptunaSearch.convert_search_space(SPACE)
+    return OptunaSearch(space, metric=["area", "saved"], mode=["max", "max"], seed=3)
 
 
 def side_by_side(num_trials: int) -> SideBySide:
-    both = SideBySide({name: optuna_search(empty=True) for name in ("kcm", "mcm")}, num_trials)
-    assert both.set_search_properties(None, None, SPACE)
-    return both
+    return SideBySide({name: optuna_search() for name in ("kcm", "mcm")}, num_trials)
 
 
 def result(params: dict[str, Any]) -> dict[str, Any]:
@@ -77,3 +75,17 @@ def test_a_restored_search_goes_on_where_it_was(tmp_path: Path) -> None:
     before.on_trial_complete("running", {"area": 0.5, "saved": 0.5})
     assert after.suggest("next") == before.suggest("next")
     assert after.suggest("none") == Searcher.FINISHED
+
+
+def test_a_trial_that_came_after_the_state_counts_for_its_collaborator() -> None:
+    both = side_by_side(1)
+    config = {"collaborator": "kcm", "rate": 0.1, "gate": "deferral"}
+    both.on_trial_complete("unknown", {"config": config, "area": 0.1, "saved": 0.2})
+    assert owners(both, "a") == ["mcm"]
+    assert both.suggest("b") == Searcher.FINISHED
+
+
+def test_one_that_was_stored_before_its_first_trial_knows_the_space() -> None:
+    """Promise: a driver that is killed in the first second of a search leaves one that can begin."""
+    stored = pickle.loads(pickle.dumps(side_by_side(2)))
+    assert stored.suggest("a") == side_by_side(2).suggest("a")
