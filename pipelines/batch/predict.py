@@ -69,6 +69,21 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """A part that was looked at: its record where it is finished, else its file, scanned."""
+
+    part: Part
+    record: Record | None
+    rows: RowFile | None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns of its file."""
+        names: Sequence[str] = self.rows.schema.names if self.rows else self.record.columns if self.record else ()
+        return names
+
+
+@dataclass(frozen=True)
 class Job:
     """A part that is to be made, of a scanned file."""
 
@@ -76,6 +91,14 @@ class Job:
     rows: RowFile
     command: str
     lists_missing: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a part reports while it is made: rows that were answered, and at the end its record."""
+
+    num_rows: int
+    record: Record | None = None
 
 
 def predict(
@@ -135,8 +158,8 @@ def predict(
     command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
     looked = _look(parts, columns, command, overwrite)
     require_models(bundle, assets_dir, upstreams)
-    jobs = [Job(part, found, command, lists_missing) for part, found in looked if isinstance(found, RowFile)]
-    made = [found for _, found in looked if isinstance(found, Record)]
+    jobs = [Job(each.part, each.rows, command, lists_missing) for each in looked if each.rows]
+    made = [each.record for each in looked if each.record]
     if bundle.large.is_recorded:
         _require_ids(parts, jobs)
         if missing is None:
@@ -183,36 +206,29 @@ def _paid(out: Location) -> Path:
     return cache_folder() / f"{_digest(out)}.paid"
 
 
-def _look(
-    parts: Sequence[Part], columns: Columns, command: str, overwrite: bool
-) -> list[tuple[Part, RowFile | Record]]:
-    """Each part with its record where it is finished, else with its file, scanned.
+def _look(parts: Sequence[Part], columns: Columns, command: str, overwrite: bool) -> list[Looked]:
+    """Look at each part.
 
     Raises DataError for a file that cannot be read, or has other columns than the first, and ArtefactError for an
     output that something else has written.
     """
 
-    def look(part: Part) -> tuple[Part, RowFile | Record]:
-        return part, part.finished(command, overwrite=overwrite) or columns.open(part.source)
+    def look(part: Part) -> Looked:
+        record = part.finished(command, overwrite=overwrite)
+        return Looked(part, record, None if record else columns.open(part.source))
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         looked = list(pool.map(look, parts))
-    first = set(_names(looked[0][1]))
-    for part, found in looked:
-        names = set(_names(found))
-        if names != first:
-            other = sorted(names ^ first)[0]
+    first = set(looked[0].names)
+    for each in looked:
+        if others := sorted(first.symmetric_difference(each.names)):
+            owner = "this file has it" if others[0] in each.names else f"{parts[0].source} has it"
             raise DataError(
-                f"the column {other!r} is in {'this file' if other in names else parts[0].source} alone",
-                where=str(part.source),
+                f"not all files have a column {others[0]!r}: {owner}",
+                where=str(each.part.source),
                 mend="Answer files of different columns apart",
             )
     return looked
-
-
-def _names(found: RowFile | Record) -> Sequence[str]:
-    names: Sequence[str] = found.columns if isinstance(found, Record) else found.schema.names
-    return names
 
 
 def _require_ids(parts: Sequence[Part], jobs: Sequence[Job]) -> None:
@@ -246,7 +262,8 @@ def _made(
     """Make parts on the cluster, as many at a time as there are actors; the records of all of them."""
     done = sum(record.rows for record in before)
     total = done + sum(job.rows.num_rows for job in jobs)
-    num_blocks = sum(-(-job.rows.num_rows // CHUNK_SIZE) for job in jobs)
+    # A picture is a block of its own, or nearly so.
+    num_blocks = sum(-(-job.rows.num_rows // (1 if job.rows.image_column else CHUNK_SIZE)) for job in jobs)
     made, waiting, running = [], deque(jobs), set()
     with connected(cluster), reporter.bar("predict", "rows") as bar:
         bar.update(done, total)
@@ -264,15 +281,14 @@ def _made(
                     running.add(options.remote(job, actors))
                 (ready,), _ = ray.wait(list(running), num_returns=1)
                 try:
-                    news = result_of(next(ready))
+                    step: Step = result_of(next(ready))
                 except StopIteration:
                     running.discard(ready)
                     continue
-                if isinstance(news, Record):
-                    made.append(news)
-                else:
-                    done += news
-                    bar.update(done, total)
+                done += step.num_rows
+                bar.update(done, total)
+                if step.record:
+                    made.append(step.record)
         finally:
             for each in running:
                 ray.cancel(each)
@@ -281,8 +297,8 @@ def _made(
     return made
 
 
-def make_part(job: Job, actors: Sequence[Any]) -> Iterator[int | Record]:
-    """Write one part: the numbers of the rows that are answered, as they come, and at the end its record."""
+def make_part(job: Job, actors: Sequence[Any]) -> Iterator[Step]:
+    """Write one part, and tell of each step."""
     part, rows = job.part, job.rows
     part.begin(job.command)
     stamp = part.source.stamp()  # before the first row is read: what changes meanwhile is made again
@@ -308,7 +324,7 @@ def make_part(job: Job, actors: Sequence[Any]) -> Iterator[int | Record]:
                 waiting = answers.filter(is_missing)
                 missing_writer.write(payload.filter(is_missing), waiting.select(missing_schema.names))
                 num_missing += len(waiting)
-            yield len(answers)
+            yield Step(len(answers))
     record = Record(
         command=job.command,
         source=str(part.source),
@@ -321,7 +337,7 @@ def make_part(job: Job, actors: Sequence[Any]) -> Iterator[int | Record]:
         unfinished=num_unfinished,
     )
     part.write(record)
-    yield record
+    yield Step(0, record)
 
 
 def _answered(rows: RowFile, actors: Sequence[Any]) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
