@@ -160,7 +160,7 @@ def predict(
     require_models(bundle, assets_dir, upstreams)
     jobs = [Job(each.part, each.rows, command, lists_missing) for each in looked if each.rows]
     made = [each.record for each in looked if each.record]
-    if bundle.large.is_recorded:
+    if bundle.large.is_recorded and jobs:
         _require_ids(parts, jobs)
         if missing is None:
             _require_answers(bundle, [job.rows for job in jobs])

@@ -127,7 +127,8 @@ def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
     finished = (target / "a.csv").stamp()
     options: dict[str, Any] = {"num_encoders": 2, "suffix": ".csv"}
     result = run(bundle, str(source), str(target), **options)
-    assert (result["files"], result["answered_before"]) == (3, 1)
+    assert result["files"] == 3
+    assert 0 < result["answered_before"] < 3, "its tasks outlive the command by a moment"
     assert (result["rows"], result["routes"]) == (800, {"small": 800})
     assert (target / "a.csv").stamp() == finished, "what it cost is written there, and no second time the same"
     for name, size in sizes.items():
