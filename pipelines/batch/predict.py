@@ -264,7 +264,8 @@ def _made(
     total = done + sum(job.rows.num_rows for job in jobs)
     # A picture is a block of its own, or nearly so.
     num_blocks = sum(-(-job.rows.num_rows // (1 if job.rows.image_column else CHUNK_SIZE)) for job in jobs)
-    made, waiting, running = [], deque(jobs), set()
+    waiting, made = deque(jobs), list[Record]()
+    running = set[Any]()  # streams of steps
     with connected(cluster), reporter.bar("predict", "rows") as bar:
         bar.update(done, total)
         actors = pool_of(Score, cluster, max(1, min(cluster.num_encoders, num_blocks)), **arguments)
@@ -279,7 +280,7 @@ def _made(
                         num_cpus=0, num_returns="streaming", max_retries=3, scheduling_strategy=place
                     )
                     running.add(options.remote(job, actors))
-                (ready,), _ = ray.wait(list(running), num_returns=1)
+                ready: Any = ray.wait(list(running), num_returns=1)[0][0]
                 try:
                     step: Step = result_of(next(ready))
                 except StopIteration:
