@@ -78,6 +78,10 @@ class Location:
         """The folder that it lies in."""
         return Location(posixpath.dirname(self.path), self.store)
 
+    def __truediv__(self, relative: str) -> Location:
+        """What lies below this folder."""
+        return Location(posixpath.join(self.path, relative), self.store)
+
     def __str__(self) -> str:
         return f"{self.store.partition('://')[0]}://{self.path}" if self.store else self.path
 

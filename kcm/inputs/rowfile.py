@@ -36,11 +36,13 @@ class RowFile(ABC):
     num_rows: int
     id_column: ClassVar[str] = "id"  # where a row's own id stands, if the file has one
 
-    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
-        self.path, self.location = path, Location.of(path)
+    def __init__(
+        self, location: Location, text_column: str | None, task_column: str | None, image_column: str | None
+    ) -> None:
+        self.location = location
         self.text_column, self.task_column = text_column, task_column
         self.image_column = image_column
-        self.image_root = path.parent  # paths of pictures may not lead out of it
+        self.image_root = location.folder  # paths of pictures may not lead out of it
 
     @abstractmethod
     def chunks(self, size: int) -> Iterator[pa.Table]:
@@ -69,7 +71,7 @@ class RowFile(ABC):
         """A chunk whose first row is number `start`; a row without an id of its own is named by its number."""
         absent = [None] * len(faults)
         names = [row_id or str(start + number) for number, row_id in enumerate(ids or absent)]
-        pictures = [picture_of(cell, self.path.parent, self.image_root) for cell in images or absent]
+        pictures = [picture_of(cell, self.location.folder, self.image_root) for cell in images or absent]
         columns = {
             "id": names,
             "text": texts or absent,
@@ -105,14 +107,16 @@ class RowFile(ABC):
             if column not in self.schema.names:
                 nearest = difflib.get_close_matches(column, self.schema.names, n=1, cutoff=0.0)
                 mend = f"Did you mean {nearest[0]!r}?" if nearest else "The file has no columns"
-                raise DataError(f"no column {column!r}", where=str(self.path), mend=mend)
+                raise DataError(f"no column {column!r}", where=str(self.location), mend=mend)
 
 
 class CsvFile(RowFile):
     """Comma-separated values with a header; every value stays the string that it is."""
 
-    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
-        super().__init__(path, text_column, task_column, image_column)
+    def __init__(
+        self, location: Location, text_column: str | None, task_column: str | None, image_column: str | None
+    ) -> None:
+        super().__init__(location, text_column, task_column, image_column)
         names: tuple[str, ...] = ()
         self.num_rows = 0
         for chunk in read_chunks(self.location, lambda name: False):
@@ -137,8 +141,10 @@ class CsvFile(RowFile):
 class JsonLinesFile(RowFile):
     """One JSON object a line; in a column, values of mixed types and nested ones become JSON text."""
 
-    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
-        super().__init__(path, text_column, task_column, image_column)
+    def __init__(
+        self, location: Location, text_column: str | None, task_column: str | None, image_column: str | None
+    ) -> None:
+        super().__init__(location, text_column, task_column, image_column)
         types: dict[str, set[type]] = {}
         self.num_rows = 0
         for lines in self._blocks():
@@ -188,8 +194,10 @@ class JsonLinesFile(RowFile):
 class ParquetFile(RowFile):
     """A Parquet file; columns keep their types."""
 
-    def __init__(self, path: Path, text_column: str | None, task_column: str | None, image_column: str | None) -> None:
-        super().__init__(path, text_column, task_column, image_column)
+    def __init__(
+        self, location: Location, text_column: str | None, task_column: str | None, image_column: str | None
+    ) -> None:
+        super().__init__(location, text_column, task_column, image_column)
         with readable(self.location, (".parquet",)), open_parquet(self.location) as file:
             self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
         self._require_columns()
@@ -197,7 +205,7 @@ class ParquetFile(RowFile):
             kind = self.schema.field(column).type
             value = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value) or pa.types.is_large_string(value)):
-                raise DataError(f"column {column!r} holds {kind}, not text", where=str(path))
+                raise DataError(f"column {column!r} holds {kind}, not text", where=str(location))
 
     def chunks(self, size: int) -> Iterator[pa.Table]:
         """The rows in order."""
@@ -215,31 +223,30 @@ FORMATS: dict[str, type[RowFile]] = {".csv": CsvFile, ".jsonl": JsonLinesFile, "
 
 
 def open_rows(
-    path: Path,
+    where: Location | Path,
     text_column: str | None,
     task_column: str | None = None,
     image_column: str | None = None,
     *,
-    image_root: Path | None = None,
+    image_root: Location | None = None,
 ) -> RowFile:
     """Scan a file of rows. Paths of pictures must lead below `image_root`, the file's own folder without one.
 
     Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a missing
     column, naming the nearest one.
     """
-    known_suffix(path)
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
-    rows = FORMATS[path.suffix](path, text_column, task_column, image_column)
-    rows.image_root = image_root or path.parent
+    location = where if isinstance(where, Location) else Location.of(where)
+    kind = FORMATS[known_suffix(location, location.suffix)]
+    rows = kind(location, text_column, task_column, image_column)
+    rows.image_root = image_root or location.folder
     return rows
 
 
-def known_suffix(path: Path) -> str:
-    """The suffix of `path`; DataError naming the supported ones."""
-    if path.suffix not in FORMATS:
-        raise DataError(f"unknown suffix {path.suffix!r}", where=str(path), mend=f"Use one of {', '.join(FORMATS)}")
-    return path.suffix
+def known_suffix(location: Location, suffix: str) -> str:
+    """The suffix of a file of rows; DataError naming the supported ones."""
+    if suffix not in FORMATS:
+        raise DataError(f"unknown suffix {suffix!r}", where=str(location), mend=f"Use one of {', '.join(FORMATS)}")
+    return suffix
 
 
 def _string(record: dict[str, Any] | None, column: str | None) -> str | None:

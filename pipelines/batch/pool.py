@@ -159,19 +159,24 @@ def _here(hands: Hands, plan: Plan) -> Iterator[int]:
 
 
 def _pooled(build: _Build, storage: Storage, plan: Plan, cluster: ClusterConfig) -> Iterator[int]:
-    """The jobs by actors; one that dies is started anew, and its jobs are done again."""
-    remote = ray.remote(Hands).options(
-        num_cpus=0 if cluster.use_gpu else 1,
-        num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
-        max_restarts=-1,
-        max_task_retries=3,
-    )
-    actors = [remote.remote(build, storage) for _ in range(min(cluster.num_encoders, plan.num_pieces))]
+    """The jobs by actors; those of one that dies are done again."""
+    actors = pool_of(Hands, cluster, min(cluster.num_encoders, plan.num_pieces), build=build, storage=storage)
     try:
         yield from _scheduled(actors, plan)
     finally:
         for actor in actors:
             ray.kill(actor)
+
+
+def pool_of(kind: type, cluster: ClusterConfig, size: int, **arguments: Any) -> list[Any]:
+    """Actors that encode or ask; one that dies is started anew, and asked again."""
+    remote = ray.remote(kind).options(
+        num_cpus=0 if cluster.use_gpu else 1,
+        num_gpus=cluster.gpus_per_encoder if cluster.use_gpu else 0,
+        max_restarts=-1,
+        max_task_retries=3,
+    )
+    return [remote.remote(**arguments) for _ in range(size)]
 
 
 def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
@@ -192,7 +197,7 @@ def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
         (ready,), _ = ray.wait(list(running))
         actor, job = running.pop(ready)
         load[actor] -= 1
-        yield _result(ready)
+        yield result_of(ready)
         if (join := plan.after(job)) is not None:
             joins.append(join)
 
@@ -211,10 +216,10 @@ def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[
         if len(running) >= len(os.sched_getaffinity(0)):
             ray.wait(running, num_returns=len(running) - len(os.sched_getaffinity(0)) + 1)
         running.append(remote.remote(*arguments))
-    return [_result(reference) for reference in running]
+    return [result_of(reference) for reference in running]
 
 
-def _result(reference: Any) -> Any:
+def result_of(reference: Any) -> Any:
     """The result of a remote call; an error of ours is raised as it was there."""
     try:
         return ray.get(reference)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import math
-import os
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kcm.errors import ArtefactError
+from kcm.inputs.location import Location
 from kcm.inputs.rowfile import RowFile, known_suffix
+from pipelines.batch.drafts import drafted, writable
 
 
 class RowWriter(ABC):
@@ -26,20 +26,20 @@ class RowWriter(ABC):
     Every method raises ArtefactError where the operating system refuses.
     """
 
-    def __init__(self, path: Path, source: RowFile, answers: pa.Schema) -> None:
-        self.path, self.source = path, source
+    def __init__(self, path: Path, target: Location, source: RowFile, answers: pa.Schema) -> None:
+        self.path, self.target, self.source = path, target, source  # `target` is what the file will be
         self.schema = pa.schema([*source.schema, *answers])
-        with _artefact_errors(path):
+        with writable(target):
             self._open()
 
     def write(self, payload: pa.ChunkedArray, answers: pa.Table) -> None:
         """Append rows: their payloads as `source` read them, and their answers."""
-        with _artefact_errors(self.path):
+        with writable(self.target):
             self._append(payload, answers)
 
     def close(self) -> None:
         """Finish the file."""
-        with _artefact_errors(self.path):
+        with writable(self.target):
             self._close()
 
     @abstractmethod
@@ -100,36 +100,23 @@ WRITERS: dict[str, type[RowWriter]] = {".csv": CsvWriter, ".jsonl": JsonLinesWri
 
 
 @contextmanager
-def writing(path: Path, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
-    """A writer within the block; its file is renamed into place at a normal end, else deleted.
+def writing(target: Location, source: RowFile, answers: pa.Schema) -> Iterator[RowWriter]:
+    """A writer within the block; the file is there after a normal end, and else as it was.
 
-    Raises ArtefactError where nothing can be written, at once, and DataError for an unknown suffix.
+    Raises ArtefactError where nothing can be written, and DataError for an unknown suffix.
     """
-    kind = WRITERS[known_suffix(path)]
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        writer = kind(draft, source, answers)
+    kind = WRITERS[written_suffix(target)]
+    with drafted(target) as draft:
+        writer = kind(draft, target, source, answers)
         try:
             yield writer
         finally:
             writer.close()
-        with _artefact_errors(path):
-            os.replace(draft, path)
-    finally:
-        with suppress(OSError):  # what kept the file from being written may keep its draft from being found
-            draft.unlink(missing_ok=True)
 
 
-@contextmanager
-def _artefact_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise ArtefactError("no such folder", where=str(path.parent), mend="Create it first") from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ArtefactError("the disk is full", where=str(path), mend="Free some space") from error
-        raise ArtefactError(f"cannot write: {error.strerror}", where=str(path), mend="Choose another output") from error
+def written_suffix(target: Location) -> str:
+    """The suffix that says how a file is written; DataError naming the supported ones."""
+    return known_suffix(target, posixpath.splitext(target.name)[1])
 
 
 def _field(value: Any) -> Any:

@@ -316,12 +316,23 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
 
     monkeypatch.setitem(sys.modules, "pipelines.batch.predict", SimpleNamespace(predict=predict))
     out = str(tmp_path / "out.json")
-    words = ["--output", "answers.csv", "--text-column", "body", "--task-column", "domain", "--json", out]
-    shown = kcm("predict", str(tmp_path), "rows.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3")
-    assert (shown.exit_code, shown.stdout) == (0, "answers.csv\n")
-    assert asked["paths"] == (tmp_path, Path("rows.csv"), Path("answers.csv"), "body")
+    words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
+    words += ["--format", "parquet", "--overwrite"]
+    shown = kcm(
+        "predict", str(tmp_path), "s3://rows/*.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3"
+    )
+    assert (shown.exit_code, shown.stdout) == (0, "answers\n")
+    assert (asked["suffix"], asked["overwrite"]) == (".parquet", True)
+    assert asked["paths"] == (tmp_path, "s3://rows/*.csv", "answers", "body")
     assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1}
+
+
+def test_rows_that_predict_does_not_find_are_named_in_one_line(tmp_path: Path, s3_server: str) -> None:
+    uri = f"s3://absent/rows.parquet?endpoint_override={s3_server}"
+    shown = kcm("predict", str(tmp_path), uri, "--output", str(tmp_path / "out.parquet"))
+    assert shown.exit_code == 2
+    assert shown.stderr == "error: the bucket 'absent' does not exist (s3://absent/rows.parquet)\n"
 
 
 def test_config_prints_the_reference(tmp_path: Path) -> None:

@@ -28,11 +28,30 @@ class Missing(StrEnum):
     list = "list"
 
 
+class Format(StrEnum):
+    """How rows are written."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
 def predict(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The rows beside their answers; same kinds of file.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The rows beside their answers: a file of the same kinds; a folder where FILE is one, or a pattern.",
+        ),
+    ],
     source: BundleSource = None,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Rows as .csv, .jsonl or .parquet.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Rows as .csv, .jsonl or .parquet: a file, a folder or a pattern, local, s3:// or gs://.",
+            show_default=False,
+        ),
     ] = None,
     bundle: BundleFolder = None,
     model: ModelName = None,
@@ -43,7 +62,7 @@ def predict(
         str, typer.Option(metavar="NAME", help="Column with the picture, where it reads them: paths or bytes.")
     ] = "image",
     image_root: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
@@ -55,6 +74,16 @@ def predict(
             " way they are listed in a file to put to your own model.",
         ),
     ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(metavar="csv|jsonl|parquet", help="Format of the files in an output folder; else the input's."),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace outputs that something else has written; without it they are refused."
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
     ] = None,
@@ -62,23 +91,23 @@ def predict(
     json: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Answer every row of a file, of any size, as the served cascade would."""
+    """Answer every row of files of any size as the served cascade would; given again, it goes on where it was."""
     with reported(json, debug) as result:
         if overrides and config is None:
             raise KcmError("--set overrides values of --config, which is missing")
         if file is None and source is not None:  # one argument is FILE
-            source, file = None, Path(source)
+            source, file = None, source
         if file is None:
             raise KcmError("FILE is missing", mend="Give the rows to answer")
         announce(f"loading {named_model(source, bundle, model)}, to answer {file}")
         loaded = load(config, overrides) if config else None
         from jobs.commands.serving.serving import Site
         from jobs.models import bundle_of
-        from pipelines.batch.predict import predict as predict_file
+        from pipelines.batch.predict import predict as predict_files
         from pipelines.progress import Reporter
 
         site = Site.of(loaded) if loaded else Site()
-        result |= predict_file(
+        result |= predict_files(
             bundle_of(source, bundle, model, loaded),
             file,
             output,
@@ -91,10 +120,12 @@ def predict(
             reporter=Reporter(),
             upstreams=site.serve.large.upstreams,
             missing=missing and missing.value,
+            suffix=format and f".{format.value}",
+            overwrite=overwrite,
         )
         if result.get("missing"):
             typer.echo(f"{result['missing']:,} rows wait for your own model: {result['missing_path']}", err=True)
-        typer.echo(str(output))
+        typer.echo(output)
 
 
 def explain(

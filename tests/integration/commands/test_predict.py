@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import ray
+from pyarrow import fs
 from rich.console import Console
 
 from kcm.api.cascade import load_cascade
@@ -17,7 +26,9 @@ from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
+from kcm.inputs.location import Location, stem_of
 from kcm.large import RecordedConfig
+from pipelines.batch.parts import RECORD
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
@@ -31,7 +42,7 @@ def run(assets_dir: Path) -> Callable[..., dict[str, Any]]:
     """`predict` without the parts that are alike in every test."""
 
     def run_predict(
-        bundle: Path, source: Path, target: Path, text: str = "text", num_encoders: int = 1, **options: Any
+        bundle: Path, source: str | Path, target: str | Path, text: str = "text", num_encoders: int = 1, **options: Any
     ) -> dict[str, Any]:
         reporter, cluster = Reporter(Console(quiet=True)), ClusterConfig(num_encoders=num_encoders)
         return predict(
@@ -84,17 +95,63 @@ def test_a_file_is_answered_as_the_cascade_answers_in_process(
     assert result["routes"] == {"error": len(bad), **good["route"].value_counts().to_dict()}
 
 
-def test_rows_stay_in_order_over_many_blocks_and_actors(
-    quick_bundle: Callable[..., Path], run: Callable[..., dict[str, Any]], tmp_path: Path
+def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
+    quick_bundle: Callable[..., Path],
+    run: Callable[..., dict[str, Any]],
+    assets_dir: Path,
+    served_bucket: str,
+    tmp_path: Path,
 ) -> None:
-    """Texts of two lengths take the actors different times, so that blocks would come back out of order."""
-    rows = [{"id": f"row-{i}", "text": f"{i} " + ("long words " * 8 if i // 200 % 2 else "")} for i in range(800)]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """Texts of two lengths take the actors different times, so that blocks come back out of order.
+
+    The first file is short: its part is there long before the others.
+    """
+    sizes = {"a.jsonl": 20, "deep/b.jsonl": 520, "c.jsonl": 260}
+    source, target = Location.of(f"{served_bucket}/rows"), Location.of(f"{served_bucket}/answers")
+    for name, size in sizes.items():
+        texts = [f"{i} " + ("long words " * 8 if i // 130 % 2 else "") for i in range(size)]
+        rows = [{"id": f"{name}-{i}", "text": text} for i, text in enumerate(texts)]
+        with (source / name).file_system.open_output_stream((source / name).path) as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in rows).encode())
     bundle = quick_bundle(policy=Policy(decision=KEEP_ALL))
-    run(bundle, tmp_path / "in.jsonl", tmp_path / "out.csv", num_encoders=2)
-    found = pd.read_csv(tmp_path / "out.csv")
-    assert found["id"].tolist() == [row["id"] for row in rows]
-    assert found["route"].tolist() == ["small"] * 800
+    words = ["predict", str(bundle), str(source), "--output", str(target), "--format", "csv"]
+    cluster = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "KCM_ASSETS": str(assets_dir)}
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *words], env=os.environ | cluster, start_new_session=True
+    )
+    try:
+        wait_for(target / "a.csv", driver)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    finished = (target / "a.csv").stamp()
+    options: dict[str, Any] = {"num_encoders": 2, "suffix": ".csv"}
+    result = run(bundle, str(source), str(target), **options)
+    assert result["files"] == 3
+    assert result["answered_before"] >= 1  # its tasks outlive the command by a moment, and may finish another
+    assert (result["rows"], result["routes"]) == (800, {"small": 800})
+    assert (target / "a.csv").stamp() == finished, "what it cost is written there, and no second time the same"
+    for name, size in sizes.items():
+        with (target / f"{stem_of(name)}.csv").open() as stream:
+            assert pd.read_csv(stream)["id"].tolist() == [f"{name}-{i}" for i in range(size)]
+
+    again = run(bundle, str(source), str(target), **options)
+    assert again == result | {"answered_before": 3}
+    with pytest.raises(ArtefactError, match=r"the output exists, and was not made of this .*a\.csv.*--overwrite"):
+        run(quick_bundle(), str(source), str(target), **options)
+
+
+def wait_for(part: Location, driver: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
+    """Wait until a part is finished, its record included."""
+    record = part.folder / f".{part.name}{RECORD}"
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and driver.poll() is None:
+        if record.kind() == fs.FileType.File:
+            with suppress(ValueError), record.open() as stream:  # it is replaced while it is read
+                if json.loads(stream.read())["size"]:
+                    return
+        time.sleep(0.02)
+    raise AssertionError("no part was ever finished")
 
 
 def test_what_cannot_work_is_said_before_anything_is_computed(
@@ -111,6 +168,12 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
             run(bundle, source, target)
     with pytest.raises(DataError, match=r"no column 'body'.*Did you mean 'text'"):
         run(bundle, source, tmp_path / "out.csv", "body")
+    (tmp_path / "rows").mkdir()
+    write_csv(tmp_path / "rows" / "a.csv", [{"text": "a"}])
+    write_csv(tmp_path / "rows" / "b.csv", [{"text": "a", "stars": 5}])
+    with pytest.raises(DataError, match=r"not all files have a column 'stars': this file has it .*b\.csv"):
+        run(bundle, tmp_path / "rows", tmp_path / "answers")
+    shutil.rmtree(tmp_path / "rows")
     with pytest.raises(ArtefactError, match="the encoder is another one"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
@@ -142,7 +205,9 @@ def test_rows_without_a_recorded_answer_are_counted_and_listed(
     assert found["label"].notna().all()
     assert set(found.loc[found["route"] == "large", "id"]) <= {row["id"] for row in rows[::2]}
 
-    assert run(bundle, source, target, missing="list")["missing"] == len(degraded)
+    with pytest.raises(ArtefactError, match="the output exists"):
+        run(bundle, source, target, missing="list")
+    assert run(bundle, source, target, missing="list", overwrite=True)["missing"] == len(degraded)
     listed = pd.read_csv(target)
     assert listed.loc[listed["error"].notna(), "id"].tolist() == degraded["id"].tolist()
     assert listed.loc[listed["error"].notna(), "label"].isna().all()

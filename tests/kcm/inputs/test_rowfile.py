@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
+from kcm.inputs.location import Location
 from kcm.inputs.rowfile import FORMATS, RowFile, open_rows
 
 
@@ -36,6 +39,14 @@ def test_rows_are_numbered_across_chunks(tmp_path: Path) -> None:
     assert [(row["id"], row["text"]) for row in rows_of(open_rows(path, "text"), size=3)] == [
         (str(i), f"row {i}") for i in range(7)
     ]
+
+
+def test_a_file_in_a_store_and_one_that_is_compressed_are_read_as_others_are(put: Callable[[str, bytes], str]) -> None:
+    uri = put("a/rows.csv.gz", gzip.compress(b"text,image\nplain,../b.png\nbad,c.png\n"))
+    put("a/c.png", b"file")
+    rows = rows_of(open_rows(Location.of(uri), "text", image_column="image"))
+    assert [(row["text"], row["image"]) for row in rows] == [("plain", b""), ("bad", b"file")]
+    assert "does not lie below" in str(rows[0]["fault"])
 
 
 def test_rows_keep_their_own_ids_where_they_have_them(tmp_path: Path) -> None:
@@ -169,5 +180,5 @@ def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_p
         path.write_text(content)
         (refused,) = rows_of(open_rows(path, None, image_column="image"))
         assert "does not lie below" in str(refused["fault"])
-        (allowed,) = rows_of(open_rows(path, None, image_column="image", image_root=tmp_path))
+        (allowed,) = rows_of(open_rows(path, None, image_column="image", image_root=Location.of(tmp_path)))
         assert (allowed["image"], allowed["fault"]) == (b"file", None)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import ArtefactError, DataError
+from kcm.inputs.location import Location
 from kcm.inputs.rowfile import open_rows
 from pipelines.batch.rowwriter import writing
 
@@ -36,7 +37,7 @@ def as_parquet(path: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     file = open_rows(source, "text")
-    with writing(target, file, ANSWERS) as writer:
+    with writing(Location.of(target), file, ANSWERS) as writer:
         for chunk in file.chunks(2):
             answers = {"label": [f"label {row}" for row in chunk["id"].to_pylist()], "confidence": [0.5] * len(chunk)}
             writer.write(chunk["payload"], pa.table(answers, schema=ANSWERS))
@@ -89,7 +90,10 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path, s
     as_csv(tmp_path / "in.csv")
     target = tmp_path / f"out{suffix}"
     target.write_text("old", encoding="utf-8")
-    with pytest.raises(RuntimeError, match="stop"), writing(target, open_rows(tmp_path / "in.csv", "text"), ANSWERS):
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        writing(Location.of(target), open_rows(tmp_path / "in.csv", "text"), ANSWERS),
+    ):
         raise RuntimeError("stop")
     assert target.read_text(encoding="utf-8") == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.csv", target.name])
@@ -100,7 +104,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     file = open_rows(tmp_path / "in.csv", "text")
     with (
         pytest.raises(ArtefactError, match=r"no such folder.*absent"),
-        writing(tmp_path / "absent/o.csv", file, ANSWERS),
+        writing(Location.of(tmp_path / "absent/o.csv"), file, ANSWERS),
     ):
         pass
 
@@ -109,12 +113,15 @@ def test_what_the_system_refuses_is_said_at_once(tmp_path: Path) -> None:
     as_csv(tmp_path / "in.csv")
     file = open_rows(tmp_path / "in.csv", "text")
     name = "x" * 300 + ".csv"  # longer than any file system allows
-    with pytest.raises(ArtefactError, match="cannot write"), writing(tmp_path / name, file, ANSWERS):
+    with pytest.raises(ArtefactError, match="cannot write"), writing(Location.of(tmp_path / name), file, ANSWERS):
         pass
 
 
 def test_an_output_of_unknown_format_is_refused(tmp_path: Path) -> None:
     as_csv(tmp_path / "in.csv")
     file = open_rows(tmp_path / "in.csv", "text")
-    with pytest.raises(DataError, match=r"unknown suffix '\.xlsx'"), writing(tmp_path / "out.xlsx", file, ANSWERS):
+    with (
+        pytest.raises(DataError, match=r"unknown suffix '\.xlsx'"),
+        writing(Location.of(tmp_path / "out.xlsx"), file, ANSWERS),
+    ):
         pass

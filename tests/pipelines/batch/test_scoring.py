@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import pipelines.batch.predict as stage
+import pipelines.batch.scoring as stage
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.inputs.content import TEXT, Content
 from kcm.inputs.rowfile import open_rows
-from pipelines.batch.predict import Score, added_columns
+from pipelines.batch.scoring import UNFINISHED, Score, added_columns
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 
@@ -20,7 +20,9 @@ class StubCascade:
 
     def __init__(self) -> None:
         self.asked: list[Input] = []
-        self.small_side = SimpleNamespace(bundle=SimpleNamespace(task_names=("films",), reads=TEXT))
+        self.small_side = SimpleNamespace(
+            bundle=SimpleNamespace(task_names=("films",), reads=TEXT, large=SimpleNamespace(servable=True))
+        )
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         self.asked += inputs
@@ -41,8 +43,9 @@ def cascade(monkeypatch: pytest.MonkeyPatch) -> StubCascade:
 
 def scored(path: Path, content: str, task_column: str | None = None) -> list[dict[str, object]]:
     path.write_text(content, encoding="utf-8")
-    (chunk,) = open_rows(path, "text", task_column).chunks(100)
-    return Score(path, path, "cpu")(chunk).drop_columns(["payload"]).to_pylist()
+    file = open_rows(path, "text", task_column)
+    (chunk,) = file.chunks(100)
+    return Score(path, path, "cpu").answer(file, chunk).to_pylist()
 
 
 def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
@@ -52,6 +55,7 @@ def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
     assert [row["error"] for row in rows] == [None, "no text", "no tokens left", "1 fields instead of 2", None]
     assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6"]
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row[UNFINISHED] for row in rows] == [False, False, True, False, False], "asking again helps none but one"
     assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
 
 

@@ -1,0 +1,188 @@
+"""The files of a prediction: which are read, which are written, and which are finished.
+
+A part is a file of the input with its answers. Beside each lies a small hidden file, the record, that says what the
+part was made of:
+
+    answers/2024/a.csv             a part, of rows/2024/a.csv
+    answers/2024/.a.csv.kcm        its record
+    answers.missing/2024/a.csv     its rows that wait for a recorded answer, under --missing
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+from pydantic import Field
+
+from kcm.config import Config
+from kcm.errors import ArtefactError, DataError
+from kcm.inputs.location import FoundFile, Location, naming_location, stem_of
+from kcm.inputs.rowfile import FORMATS, known_suffix
+from pipelines.batch.drafts import drafted, make_folder, writable
+from pipelines.batch.rowwriter import written_suffix
+
+RECORD = ".kcm"
+
+
+class Record(Config):
+    """What a part was made of, and what it holds. `size` are its bytes, None until it is finished.
+
+    `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
+    `unfinished` counts the rows that the large model failed on, which the next attempt asks about again.
+    """
+
+    command: str
+    source: str
+    stamp: str | None = None
+    size: int | None = None
+    columns: tuple[str, ...] = ()  # of the source
+    rows: int = 0
+    routes: dict[str, int] = Field(default_factory=dict)
+    missing: int = 0
+    unfinished: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the input, the file of its answers, and that of its rows that lack a recorded answer."""
+
+    source: Location
+    target: Location
+    missing: Location
+
+    @property
+    def is_local(self) -> bool:
+        """Whether some of it lies on this machine."""
+        return self.source.is_local or self.target.is_local
+
+    def finished(self, command: str, *, overwrite: bool) -> Record | None:
+        """The record of a part that a command need not make again; None for one that it has to make.
+
+        Raises ArtefactError for a file that something else has written, unless `overwrite`.
+        """
+        with naming_location(self.target):
+            there = self.target.file_system.get_file_info(self.target.path)
+        if there.type == fs.FileType.NotFound:
+            return None
+        known = self._read() if there.type == fs.FileType.File else None
+        # One that has another size was changed by somebody else since.
+        if known is not None and (known.command != command or known.size not in (None, there.size)):
+            known = None
+        is_whole = known is not None and known.size is not None and not known.unfinished
+        if known is not None and is_whole and known.stamp and known.stamp == self.source.stamp():
+            return known
+        is_own = known is not None and known.source == str(self.source)
+        if is_own or (overwrite and there.type == fs.FileType.File):
+            return None
+        raise ArtefactError(
+            "the output exists, and was not made of this input by this model with these settings",
+            where=str(self.target),
+            mend="Name another, or replace it by --overwrite",
+        )
+
+    def begin(self, command: str) -> None:
+        """Say whose the part is, so that a killed command can go on; ArtefactError where nothing can be written."""
+        make_folder(self.target.folder)
+        self.write(Record(command=command, source=str(self.source)))
+
+    def write(self, record: Record) -> None:
+        """Replace the record."""
+        with drafted(self._record) as draft, writable(self._record):
+            draft.write_text(record.model_dump_json(), encoding="utf-8")
+
+    @property
+    def _record(self) -> Location:
+        return self.target.folder / f".{self.target.name}{RECORD}"
+
+    def _read(self) -> Record | None:
+        """The record; None where there is none, or it is of another version."""
+        with naming_location(self._record):
+            try:
+                with self._record.file_system.open_input_stream(self._record.path, compression=None) as stream:
+                    return Record.model_validate_json(stream.read())
+            except (FileNotFoundError, ValueError):
+                return None
+
+
+def parts_of(source: str | Path, output: str | Path, suffix: str | None = None) -> list[Part]:
+    """The parts of an input: one of a file, written to `output`; of a folder or pattern, one for each of its files.
+
+    The latter lie in the folder `output`, under the names of the input files, in the format of `suffix`, else in that
+    of the input. Raises DataError for an input that is not there or is no file of rows, ArtefactError for an output
+    that cannot be one.
+    """
+    origin, out = Location.of(source), Location.of(output)
+    files = _files(origin)
+    if files is None:
+        return [_part_of_file(origin, out, suffix)]
+    kind = out.kind()
+    if kind == fs.FileType.File or posixpath.splitext(out.name)[1] in FORMATS:
+        raise ArtefactError("the answers to several files go to a folder", where=str(out), mend="Name a folder")
+    _require_folder(out)
+    for file in files:
+        if file.location.store == out.store and _is_below(file.location, out):
+            raise DataError(
+                "the output folder holds files of the input", where=str(file.location), mend="Name another output"
+            )
+    if origin.store == out.store and not origin.is_pattern and _is_below(out, origin):
+        raise DataError("the output lies in the input", where=str(out), mend="Name another output")
+    parts: dict[str, Part] = {}
+    for file in files:
+        name = stem_of(file.relative)
+        name += suffix or known_suffix(file.location, file.location.suffix)
+        part = Part(file.location, out / name, missing_of(out) / name)
+        if (other := parts.setdefault(name, part)) is not part:
+            raise DataError(f"{name} would hold the answers to two files", where=f"{other.source}, {part.source}")
+    return list(parts.values())
+
+
+def missing_of(out: Location) -> Location:
+    """Where the rows go that lack a recorded answer: out.missing.csv for out.csv, a folder for a folder."""
+    stem, suffix = posixpath.splitext(out.name)
+    return out.folder / (f"{stem}.missing{suffix}" if suffix in FORMATS else f"{out.name}.missing")
+
+
+def _files(origin: Location) -> list[FoundFile] | None:
+    """The files that a folder or a pattern stands for; None for a file."""
+    if origin.is_pattern:
+        if found := origin.glob():
+            return found
+        raise DataError("no file matches the pattern", where=str(origin))
+    kind = origin.kind()
+    if kind == fs.FileType.NotFound:
+        raise DataError("no such file", where=str(origin))
+    if kind != fs.FileType.Directory:
+        return None
+    if found := [file for file in origin.files(recursive=True) if file.location.suffix in FORMATS]:
+        return found
+    raise DataError("the folder holds no file of rows", where=str(origin), mend=f"Use {', '.join(FORMATS)}")
+
+
+def _part_of_file(source: Location, out: Location, suffix: str | None) -> Part:
+    written = written_suffix(out)
+    if suffix not in (None, written):
+        raise DataError(f"the output is to be {suffix}", where=str(out), mend="Its suffix says the format")
+    known_suffix(source, source.suffix)
+    if source.store == out.store and _real(source) == _real(out):
+        raise DataError("the output would replace the input", where=str(source), mend="Name another output")
+    _require_folder(out)
+    if out.kind() == fs.FileType.Directory:
+        raise ArtefactError("the output is a folder", where=str(out), mend="Name a file: the input is one")
+    return Part(source, out, missing_of(out))
+
+
+def _require_folder(out: Location) -> None:
+    if out.is_local and not Path(out.folder.path).is_dir():
+        raise ArtefactError("no such folder", where=str(out.folder), mend="Create it first")
+
+
+def _is_below(inner: Location, outer: Location) -> bool:
+    return f"{_real(inner)}/".startswith(f"{_real(outer).rstrip('/')}/")
+
+
+def _real(location: Location) -> str:
+    return os.path.realpath(location.path) if location.is_local else location.path

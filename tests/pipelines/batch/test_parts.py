@@ -1,0 +1,173 @@
+"""The files of a prediction: what is read, what is written, what is finished, and what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kcm.errors import ArtefactError, DataError, KcmError
+from kcm.inputs import location
+from kcm.inputs.location import Location
+from pipelines.batch.drafts import drafted
+from pipelines.batch.parts import Part, Record, missing_of, parts_of
+
+Put = Callable[[str, bytes], str]
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "SETTLED_S", -1.0)  # these files were written a moment ago
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of rows, one deeper, and what is none."""
+    for name in ("rows/a.csv", "rows/2024/b.jsonl.gz", "rows/README.md", "rows/.hidden.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text\n")
+    return tmp_path / "rows"
+
+
+def names(parts: list[Part], out: str | Path) -> list[tuple[str, str]]:
+    start = len(Location.of(out).path) + 1
+    return [(part.source.name, part.target.path[start:]) for part in parts]
+
+
+def finish(part: Part, command: str = "one", unfinished: int = 0) -> Record:
+    """Make a part as a prediction does."""
+    part.begin(command)
+    with drafted(part.target) as draft:
+        draft.write_text("answers")
+    record = Record(
+        command=command,
+        source=str(part.source),
+        stamp=part.source.stamp(),
+        size=part.target.size(),
+        unfinished=unfinished,
+    )
+    part.write(record)
+    return record
+
+
+def test_a_file_becomes_a_file(folder: Path, tmp_path: Path) -> None:
+    (part,) = parts_of(folder / "a.csv", tmp_path / "out.parquet")
+    assert (part.target, part.missing) == (
+        Location.of(tmp_path / "out.parquet"),
+        Location.of(tmp_path / "out.missing.parquet"),
+    )
+
+
+@pytest.mark.parametrize("suffix", [None, ".parquet"])
+def test_a_folder_becomes_a_folder_with_files_of_the_same_names(
+    folder: Path, tmp_path: Path, suffix: str | None
+) -> None:
+    parts = parts_of(folder, out := tmp_path / "answers", suffix)
+    assert names(parts, out) == [
+        ("b.jsonl.gz", f"2024/b{suffix or '.jsonl'}"),
+        ("a.csv", f"a{suffix or '.csv'}"),
+    ]
+    assert parts[1].missing == missing_of(Location.of(out)) / f"a{suffix or '.csv'}"
+
+
+def test_a_pattern_stands_for_the_files_that_match(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers"
+    assert names(parts_of(f"{folder}/**/b*", out), out) == [("b.jsonl.gz", "2024/b.jsonl")]
+
+
+def test_stores_are_read_and_written_as_folders_are(put_anywhere: Put) -> None:
+    root, _, options = put_anywhere("in/a.csv", b"text\n").partition("a.csv")
+    put_anywhere("in/b.csv", b"text\n")
+    for source in (f"{root}{options}", f"{root}*.csv{options}"):
+        out = f"{root.removesuffix('in/')}out{options}"
+        first, second = parts_of(source, out)
+        assert names([first, second], out) == [("a.csv", "a.csv"), ("b.csv", "b.csv")]
+    made = finish(first)
+    assert first.finished("one", overwrite=False) == made
+    assert second.finished("one", overwrite=False) is None
+    assert [file.relative for file in Location.of(out).files(recursive=True)] == ["a.csv"]
+    put_anywhere("in/a.csv", b"text\nnew\n")
+    assert first.finished("one", overwrite=False) is None
+    with pytest.raises(ArtefactError, match="the output exists"):
+        first.finished("two", overwrite=False)
+
+
+def test_a_part_is_finished_for_the_same_rows_model_and_settings_alone(folder: Path, tmp_path: Path) -> None:
+    (part,) = parts_of(folder / "a.csv", tmp_path / "out.csv")
+    assert part.finished("one", overwrite=False) is None
+    part.begin("one")
+    assert part.finished("one", overwrite=False) is None
+    record = finish(part)
+    assert part.finished("one", overwrite=False) == part.finished("one", overwrite=True) == record
+    finish(part, unfinished=1)
+    assert part.finished("one", overwrite=False) is None, "the large model is asked again"
+    finish(part)
+    (folder / "a.csv").write_text("text\nnew\n")
+    assert part.finished("one", overwrite=False) is None, "the same command on new rows"
+
+
+def test_what_something_else_has_written_is_refused_unless_it_is_to_be_replaced(folder: Path, tmp_path: Path) -> None:
+    (part,) = parts_of(folder / "a.csv", out := tmp_path / "out.csv")
+    out.write_text("mine")
+    (folder / "c.csv").write_text("text\nother\n")
+    (other,) = parts_of(folder / "c.csv", out)
+    for change, asked, command in (
+        (lambda: None, part, "one"),
+        (lambda: finish(part), part, "two"),
+        (lambda: finish(part), other, "one"),
+        (lambda: out.write_text("answers, edited"), part, "one"),
+    ):
+        change()
+        with pytest.raises(ArtefactError, match=r"the output exists.*out\.csv.*--overwrite"):
+            asked.finished(command, overwrite=False)
+        assert asked.finished(command, overwrite=True) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "message"),
+    [
+        ("absent.csv", "out.csv", r"no such file \(.*absent\.csv\)"),
+        ("empty", "out", r"the folder holds no file of rows \(.*empty\)"),
+        ("rows/*.parquet", "out", "no file matches the pattern"),
+        ("rows/*", "out", r"unknown suffix '\.md' \(.*README\.md\)"),
+        ("rows/README.md", "out.csv", r"unknown suffix '\.md'"),
+        ("rows/a.csv", "out", r"unknown suffix '' \(.*out\)"),
+        ("rows/a.csv", "rows/a.csv", "the output would replace the input"),
+        ("rows/a.csv", "absent/out.csv", r"no such folder \(.*absent\)"),
+        ("rows/a.csv", "folder.csv", "the output is a folder"),
+        ("rows", "out.csv", "the answers to several files go to a folder"),
+        ("rows", "file", "the answers to several files go to a folder"),
+        ("rows", "absent/out", "no such folder"),
+        ("rows", "rows/answers", "the output lies in the input"),
+        ("rows", "rows", "the output folder holds files of the input"),
+        ("rows/*.csv", "rows", "the output folder holds files of the input"),
+        ("twice", "out", r"x\.csv would hold the answers to two files"),
+        ("ftp://rows/a.csv", "out.csv", "cannot read from ftp://"),
+    ],
+)
+def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path, source: str, out: str, message: str) -> None:
+    for name in ("empty", "folder.csv", "twice"):
+        (tmp_path / name).mkdir()
+    for name in ("file", "twice/x.csv", "twice/x.csv.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(KcmError, match=message):
+        parts_of(source if "://" in source else f"{tmp_path}/{source}", tmp_path / out)
+
+
+def test_a_format_is_no_other_than_the_output_s_suffix(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"to be \.parquet.*out\.csv"):
+        parts_of(folder / "a.csv", tmp_path / "out.csv", ".parquet")
+
+
+def test_a_bucket_that_does_not_exist_is_named_whichever_side_it_is_on(put: Put, s3_server: str) -> None:
+    known, absent = put("in/a.csv", b"text\n"), f"s3://absent/a.csv?endpoint_override={s3_server}"
+    for source, out in ((absent, known), (known, absent)):
+        with pytest.raises(DataError, match=r"the bucket 'absent' does not exist \(s3://absent/a\.csv\)"):
+            parts_of(source, out)
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_named(folder: Path) -> None:
+    (part,) = parts_of(folder / "a.csv", "/proc/out.csv")
+    with pytest.raises(ArtefactError, match=r"no such folder \(/proc\)|cannot write.*/proc"):
+        part.begin("one")
