@@ -1,7 +1,7 @@
 """A run's storage: a bucket against a local disk, kills at random moments, a finished artefact of many files, nodes.
 
 python benchmarks/storage.py compare           the whole main job on SeaweedFS of this machine, and on its disk
-python benchmarks/storage.py kills --count 12  driver, train worker, node or storage server killed at random moments
+python benchmarks/storage.py kills --count 60  driver, train worker, node or storage server killed at random moments
 python benchmarks/storage.py hit --files 8000  finding a finished artefact again, on both
 python benchmarks/storage.py nodes             the job on one node of one CPU, and on four with four train workers
 """
@@ -94,14 +94,14 @@ def compare(folder: Path, server: ObjectServer, rounds: int) -> None:
     print(f"| ratio | {ratios[0]:.2f} | {ratios[1]:.2f} |")
 
 
-def kills(folder: Path, server: ObjectServer, count: int) -> None:
+def kills(folder: Path, server: ObjectServer, count: int, seed: int) -> None:
     """Kill one of the targets at a random moment, continue, and print whether the artefacts are those of no kill.
 
     A job that has ended before its moment says how long a job takes now, and another one is started.
     """
     reference = Job(folder / "reference", str(folder / "storage"))
     whole_s, expected = reference.finish(), content(reference.config)
-    rng, same, number = random.Random(0), 0, 0
+    rng, same, number = random.Random(seed), 0, 0
     for started in range(4 * count):
         target, moment_s = TARGETS[number % len(TARGETS)], rng.uniform(0.1, 0.95) * whole_s
         job = Job(folder / f"killed-{started}", bucket(server.url, "kills", KEY, SECRET))
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("section", choices=("compare", "kills", "hit", "nodes"))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
     parser.add_argument("--files", type=int, default=8000)
     arguments = parser.parse_args()
     print(machine())
@@ -216,7 +217,7 @@ def main() -> None:
                 case "compare":
                     compare(folder, server, arguments.rounds)
                 case "kills":
-                    kills(folder, server, arguments.count)
+                    kills(folder, server, arguments.count, arguments.seed)
                 case "hit":
                     hit(folder, server, arguments.files)
                 case "nodes":

@@ -21,7 +21,14 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
 
-pytest_plugins = ["tests.fake_hub", "tests.fake_upstream", "tests.object_store", "tests.outside", "tests.seaweed"]
+pytest_plugins = [
+    "tests.fake_hub",
+    "tests.fake_upstream",
+    "tests.object_store",
+    "tests.outside",
+    "tests.postgres",
+    "tests.seaweed",
+]
 
 
 @pytest.fixture(scope="session")

@@ -284,9 +284,8 @@ def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = (
-        (storage_path.absolute() / "mlflow-artifacts").as_uri() if client.tracking_uri.startswith("sqlite") else None
-    )
+    is_server = client.tracking_uri.startswith("http")  # which says itself where artefacts go
+    location = None if is_server else (storage_path.absolute() / "mlflow-artifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 

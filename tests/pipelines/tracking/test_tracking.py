@@ -18,7 +18,8 @@ from tenacity import wait_none
 from kcm.errors import KcmError
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.tracking import Tracking, champion_of, flat, is_outage, send
+from pipelines.tracking.tracking import Tracking, champion_of, flat, is_outage, send, set_champion
+from tests.postgres import BACKENDS
 
 
 class Mlflow:
@@ -71,9 +72,14 @@ def test_metrics_reported_during_an_outage_arrive_afterwards(mlflow: tuple[Mlflo
     assert [line.partition(" (")[0] for line in lines] == ["MLflow does not answer", "MLflow answers again"]
 
 
-def test_what_is_sent_twice_is_recorded_once(tmp_path: Path) -> None:
+@pytest.fixture(params=BACKENDS)
+def config(request: pytest.FixtureRequest) -> TrackingConfig:
+    """Records in a file, or in a database server."""
+    return TrackingConfig(uri=None if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+
+
+def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: Path) -> None:
     """Promise: a crash between sending a record and forgetting it changes nothing."""
-    config = TrackingConfig()
     tracking = Tracking.open(config, tmp_path, name="run", key="key")
     client, common = tracking.client, {"run_id": tracking.run_id, "timestamp": 1000}
     trial = {"name": "kcm 0", "key": "trial", "experiment_id": tracking.experiment_id, "params": {"gate": "margin"}}
@@ -95,6 +101,14 @@ def test_what_is_sent_twice_is_recorded_once(tmp_path: Path) -> None:
     assert client.get_run(cut_off).data.metrics == {"area": 0.1}
     with pytest.raises(KcmError, match="finished work is kept"):
         champion_of(tracking.uri, "unknown")
+
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    assert [tracking.register("reviews", bundle, "f00") for _ in range(2)] == ["1", "1"]
+    set_champion(tracking.uri, "reviews", "1")
+    assert champion_of(tracking.uri, "reviews") == "1"
+    assert any((tmp_path / "mlflow-artifacts").rglob("bundle.json"))
     tracking.close()
 
 
