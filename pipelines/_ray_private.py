@@ -80,6 +80,27 @@ def bare_node() -> Iterator[None]:
             setattr(owner, name, value)
 
 
+@contextmanager
+def trainers_without_cleaner() -> Iterator[None]:
+    """Make trainers within the block without the process that removes what a dead controller of theirs has reserved.
+
+    It asks the dashboard who is dead, and where there is none, as in a local cluster, it can do nothing; but each
+    training waits twelve seconds at its end for its last question. With a dashboard nothing changes.
+    """
+    from ray._private.worker import get_dashboard_url
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2.api import data_parallel_trainer as trainers
+
+    if get_dashboard_url():
+        yield
+        return
+    theirs, trainers.PlacementGroupCleanerCallback = trainers.PlacementGroupCleanerCallback, ControllerCallback
+    try:
+        yield
+    finally:
+        trainers.PlacementGroupCleanerCallback = theirs
+
+
 def _wait_for_node(gcs_address: str, node_id: str, timeout_s: float = 30.0) -> None:
     """Return once the node is registered, or the time is over: who asks for it then says what is wrong."""
     from ray._private import services, state

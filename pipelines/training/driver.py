@@ -14,6 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from kcm.errors import KcmError
+from pipelines._ray_private import trainers_without_cleaner
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.signals import handlers_restored
 from pipelines.progress import Bar, polled
@@ -56,7 +57,7 @@ def run_workers(
         ),
     )
     try:
-        with polled(bar, monitor.progress), handlers_restored(signal.SIGINT):
+        with polled(bar, monitor.progress), handlers_restored(signal.SIGINT), trainers_without_cleaner():
             trainer.fit()
         monitor.look()  # what came after the last look
     except TrainingFailedError as error:

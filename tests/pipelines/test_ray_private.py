@@ -17,6 +17,9 @@ from ray.exceptions import RayTaskError, UserCodeException
 from ray.serve import api, context
 from ray.serve._private import api as serve_private
 from ray.serve._private import client, controller, http_util
+from ray.train.v2._internal.execution import callback
+from ray.train.v2._internal.state import util as state_util
+from ray.train.v2.api import data_parallel_trainer as trainers
 
 import jobs
 import pipelines
@@ -56,6 +59,21 @@ def test_a_bare_node_is_asked_for_by_ray_s_own_settings_within_the_block_alone()
 def _replaced_in_a_bare_node() -> list[object]:
     dependencies = services.ray._private.utils.get_dashboard_dependency_error
     return [parameter.RayParams, node.Node.start_api_server, services.get_node, dependencies]
+
+
+@pytest.mark.parametrize("url", [None, "", "127.0.0.1:8265"])
+def test_trainers_have_a_cleaner_only_where_a_dashboard_answers_it(
+    url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "get_dashboard_url", lambda: url)
+    theirs = trainers.PlacementGroupCleanerCallback
+    assert "= PlacementGroupCleanerCallback()" in inspect.getsource(trainers)
+    assert "ray.util.state import get_actor" in inspect.getsource(state_util)  # which asks the dashboard
+    with private.trainers_without_cleaner():
+        made = trainers.PlacementGroupCleanerCallback()
+        assert isinstance(made, callback.ControllerCallback)
+        assert (type(made) is theirs) == bool(url)
+    assert trainers.PlacementGroupCleanerCallback is theirs
 
 
 def test_a_node_is_waited_for_where_ray_waits_for_it() -> None:
