@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from kcm._messages import store_fault
+from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
 from kcm.inputs.location import Location
 
@@ -46,7 +46,7 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield draft
         with writable(Location.of(path)):
-            os.replace(draft, path)
+            replace_durably(draft, path)
         for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 32}.draft"):  # by processes that were killed
             left.unlink(missing_ok=True)
     finally:
