@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,11 +36,13 @@ import inkan
 from kan import KAN as PyKAN
 
 SHAPES = ((384, 64, 150), (768, 150), (64, 64, 10))
-BATCHES = (1, 32, 256, 1024)
+BATCHES = (1, 32, 160, 256, 1024)
 KINDS = ("forward", "forward+backward", "train step")
 NUM_THREADS, ROUNDS, SAMPLE_SECONDS = 2, 9, 0.012
 GRID = {"grid_size": 5, "spline_order": 3, "grid_range": (-3.0, 3.0)}
 HEADLINE = SHAPES[0]
+OURS = ("ours", "ours, compiled")
+MLPS = ("MLP, equal parameters", "MLP, equal parameters, compiled")
 WEIGHED = ("ours", "ours, compiled", "inkan", "inkan, compiled", "MLP, equal parameters", "recursion")
 
 
@@ -49,6 +51,7 @@ class Cell:
     """Median milliseconds of one contestant, and those of every round."""
 
     device: str
+    threads: int
     shape: tuple[int, ...]
     batch: int
     kind: str
@@ -153,17 +156,20 @@ def measure(device: str, shape: tuple[int, ...], batch: int, kind: str, modules:
         for name, run in runs.items():
             if index < 3 or name != "pykan":  # up to a hundred times slower: three rounds will do
                 times[name].append(1e3 * seconds(run, repetitions[name]))
-    return [Cell(device, shape, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
+    threads = torch.get_num_threads()
+    return [Cell(device, threads, shape, batch, kind, name, statistics.median(t), t) for name, t in times.items()]
 
 
-def ratio(cells: list[Cell], shape: tuple[int, ...], batch: int, kind: str, ours: str, peer: str) -> float:
-    """Median over rounds of our time as a multiple of the peer's, each in its best mode of those named by prefix."""
+Place = tuple[int, tuple[int, ...], int, str]
+"""Where contestants met: threads, shape, batch, kind of work."""
+
+
+def ratio(cells: list[Cell], place: Place, ours: Sequence[str], peers: Sequence[str]) -> float:
+    """Median over rounds of our time as a multiple of the peer's, each the fastest of its names."""
+    here = [cell for cell in cells if (cell.threads, cell.shape, cell.batch, cell.kind) == place]
     mine, theirs = (
-        min(
-            (c for c in cells if (c.shape, c.batch, c.kind) == (shape, batch, kind) and c.contestant.startswith(name)),
-            key=lambda cell: cell.milliseconds,
-        )
-        for name in (ours, peer)
+        min((cell for cell in here if cell.contestant in names), key=lambda cell: cell.milliseconds)
+        for names in (ours, peers)
     )
     return statistics.median(a / b for a, b in zip(mine.rounds, theirs.rounds, strict=False))
 
@@ -195,37 +201,47 @@ def _status(key: str) -> int:
 
 def headline(cells: list[Cell], peaks: dict[str, float]) -> list[dict[str, object]]:
     """The figures that were promised, each with what was demanded of it."""
-    mlp = "MLP, equal parameters"
 
     def figure(name: str, value: float, must: float, aim: float, faster: bool = False) -> dict[str, object]:
         met = value >= must if faster else value <= must
         return {"figure": name, "value": round(value, 3), "must": must, "aim": aim, "met": met}
 
-    value = 1 / ratio(cells, HEADLINE, 1024, "train step", "ours", "recursion")
+    value = 1 / ratio(cells, (NUM_THREADS, HEADLINE, 1024, "train step"), OURS, ("recursion",))
     rows = [figure("train step 1024: times faster than the recursion", value, 5, 7, faster=True)]
-    for batch in (1024, 256):
-        value = ratio(cells, HEADLINE, batch, "train step", "ours", mlp)
-        rows.append(figure(f"train step {batch}: multiple of the MLP's best", value, 1.4, 1.15))
+    for threads in range(1, NUM_THREADS + 1):
+        for batch in BATCHES[1:]:
+            place = (threads, HEADLINE, batch, "train step")
+            name = f"train step {batch}, {threads} thread{'s' * (threads > 1)}: multiple of the MLP's"
+            rows.append(figure(f"{name} best", ratio(cells, place, OURS, MLPS), 1.25, 1.1))
+            rows.append(figure(f"{name}, neither compiled", ratio(cells, place, OURS[:1], MLPS[:1]), 1.25, 1.1))
     for batch, aim in ((1, 1.2), (1024, 1.15)):
-        value = ratio(cells, HEADLINE, batch, "forward", "ours, serving", mlp)
+        value = ratio(cells, (NUM_THREADS, HEADLINE, batch, "forward"), ("ours, serving",), MLPS)
         rows.append(figure(f"forward {batch}, serving: multiple of the MLP's best", value, 1.5, aim))
-    for peer in ("inkan", "pykan"):
+    for name, ours, peers in (
+        ("inkan, neither compiled", OURS[:1], ("inkan",)),
+        ("inkan, both compiled", OURS[1:], ("inkan, compiled",)),
+        ("pykan, neither compiled", OURS[:1], ("pykan",)),
+    ):
         slowest = min(
-            (1 / ratio(cells, shape, batch, kind, "ours", peer), f"{'→'.join(map(str, shape))}, {kind} {batch}")
+            (1 / ratio(cells, (NUM_THREADS, shape, batch, kind), ours, peers), f"{_arrows(shape)}, {kind} {batch}")
             for shape in SHAPES
             for batch in BATCHES
             for kind in KINDS
         )
-        rows.append(figure(f"times faster than {peer}, at the least ({slowest[1]})", slowest[0], 1, 1.3, True))
+        rows.append(figure(f"times faster than {name}, at the least ({slowest[1]})", slowest[0], 1, 1.3, True))
     for mode in ("", ", compiled"):
         value = peaks[f"ours{mode}"] / peaks[f"inkan{mode}"]
         rows.append(figure(f"peak memory of a train step 1024{mode}: multiple of inkan's", value, 1, 0.5))
     return rows
 
 
+def _arrows(shape: tuple[int, ...]) -> str:
+    return "→".join(map(str, shape))
+
+
 def report(console: Console, cells: list[Cell], rows: list[dict[str, object]], peaks: dict[str, float]) -> None:
     """Print what was promised first, then every time."""
-    table = Table(title=f"{'→'.join(map(str, HEADLINE))}, grid 5, cubic, float32")
+    table = Table(title=f"{_arrows(HEADLINE)}, grid 5, cubic, float32")
     for column in ("figure", "measured", "must", "aim", "met"):
         table.add_column(column)
     for row in rows:
@@ -233,14 +249,15 @@ def report(console: Console, cells: list[Cell], rows: list[dict[str, object]], p
         table.add_row(str(row["figure"]), *numbers, "yes" if row["met"] else "NO")
     console.print(table)
     console.print("peak MB of a train step 1024: " + ", ".join(f"{name} {peak:.1f}" for name, peak in peaks.items()))
-    for device, shape in sorted({(cell.device, cell.shape) for cell in cells}):
-        table = Table(
-            title=f"{device}, {'→'.join(map(str, shape))}: milliseconds at batch {' / '.join(map(str, BATCHES))}"
-        )
+    for device, threads, shape in sorted({(cell.device, cell.threads, cell.shape) for cell in cells}):
+        batches = " / ".join(map(str, BATCHES))
+        title = f"{device}, threads: {threads}, {_arrows(shape)}: milliseconds at batch {batches}"
+        table = Table(title=title)
         table.add_column("contestant")
         for kind in KINDS:
             table.add_column(kind)
-        chosen = sorted((c for c in cells if (c.device, c.shape) == (device, shape)), key=lambda cell: cell.batch)
+        here = (cell for cell in cells if (cell.device, cell.threads, cell.shape) == (device, threads, shape))
+        chosen = sorted(here, key=lambda cell: cell.batch)
         for name in dict.fromkeys(cell.contestant for cell in chosen):
             columns = (
                 [f"{c.milliseconds:.3g}" for c in chosen if (c.contestant, c.kind) == (name, kind)] for kind in KINDS
@@ -266,10 +283,15 @@ def main() -> None:
         print_own_peak(arguments.peak)
         return
 
-    torch.set_num_threads(NUM_THREADS)
     torch.empty(7_500_000).fill_(0)  # from now on malloc keeps large blocks, for everyone, instead of returning them
     console, cells = Console(width=150), []
     peaks = {name: peak_megabytes(name) for name in WEIGHED}
+    for threads in range(1, NUM_THREADS):  # what one actor or replica has, beside the MLP alone
+        torch.set_num_threads(threads)
+        modules = {name: module for name, module in contestants(HEADLINE, "cpu").items() if name in OURS + MLPS}
+        for batch in reversed(BATCHES):
+            cells += measure("cpu", HEADLINE, batch, "train step", modules)
+    torch.set_num_threads(NUM_THREADS)
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         for shape in SHAPES:
             modules = contestants(shape, device)
