@@ -156,7 +156,7 @@ def served(device: str, assets: Path) -> dict[str, Any]:
 
 
 def compared(device: str, assets: Path) -> dict[str, Any]:
-    """The certify rows of a cascade certified on CPUs that the GPU answers otherwise; in a rehearsal, that torch does."""
+    """The certify rows of a cascade certified on CPUs, on the GPU; in a rehearsal, in torch."""
     with tempfile.TemporaryDirectory() as storage:
         config = _config("cpu", assets, storage)
         run(config, promote=True)
