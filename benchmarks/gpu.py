@@ -1,4 +1,4 @@
-"""All checks and figures that need a GPU: networks, encoders, the whole job, and serving with shares of one.
+"""All checks and figures that need a GPU: networks, encoders, the whole job, serving with shares of one, certificates.
 
     kcm assets
     python benchmarks/gpu.py [--only PART] [--device cpu] [--write]
@@ -30,6 +30,7 @@ from rich.console import Console
 from steps import answer, seconds, train_step
 from torch import nn
 
+from jobs.commands.serving.compare import compare_served
 from jobs.commands.serving.serving import Site, serving
 from jobs.models import served_model
 from kcm.config import load_config
@@ -143,6 +144,8 @@ def served(device: str, assets: Path) -> dict[str, Any]:
         config = config.model_copy(update={"serve": type(config.serve).model_validate(halves)})
         texts = sentences(assets, 200)
         with serving(served_model(config, None), Site.of(config)) as url, httpx.Client(base_url=url) as client:
+            standing = client.get("/v1/model").raise_for_status().json()["standing"]
+            assert standing == "holds", standing  # what trained on a GPU is served on one
             taken: dict[str, list[float]] = {}
             for text in texts:
                 started = time.perf_counter()
@@ -152,12 +155,28 @@ def served(device: str, assets: Path) -> dict[str, Any]:
     return {route: {"count": len(times), "median_ms": statistics.median(times)} for route, times in taken.items()}
 
 
+def compared(device: str, assets: Path) -> dict[str, Any]:
+    """The certify rows of a cascade certified on CPUs, on the GPU; in a rehearsal, in torch."""
+    with tempfile.TemporaryDirectory() as storage:
+        config = _config("cpu", assets, storage)
+        run(config, promote=True)
+        elsewhere: dict[str, Any] = {"gpus": 0.5} if device == "cuda" else {"runtime": "torch"}
+        settings = type(config.serve).model_validate(elsewhere | {"large": elsewhere})
+        return compare_served(config.model_copy(update={"serve": settings}))
+
+
 def _config(device: str, assets: Path, storage: str) -> RunConfig:
     changes = [f"assets_path={assets}", f"storage_path={storage}", f"cluster.use_gpu={device == 'cuda'}"]
     return load_config(RunConfig, REVIEWS, [*changes, "cluster.num_encoders=1"])
 
 
-PARTS: dict[str, Part] = {"networks": networks, "encoders": encoders, "job": job, "serving": served}
+PARTS: dict[str, Part] = {
+    "networks": networks,
+    "encoders": encoders,
+    "job": job,
+    "serving": served,
+    "compared": compared,
+}
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """What runtimes and precisions of encoders cost: torch, ONNX Runtime, int8; and `features` against the bare network.
 
+`--only threads` measures one process of two threads against two of one; it alone needs a machine that is left alone.
+
     kcm assets reviews sentence-transformers/all-MiniLM-L6-v2 sentence-transformers/all-mpnet-base-v2
     python benchmarks/runtimes.py [--only PART] [--texts N] [--write]
 
@@ -29,6 +31,7 @@ import pyarrow as pa
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from runtimes_threads import threads as shapes
 
 from kcm.encoders import Encoder, TextEncoderConfig
 from kcm.inputs.content import Content, contents
@@ -133,6 +136,12 @@ def _cluster_cpu_s() -> float:
     return sum(each.user + each.system for each in times)
 
 
+def threads(texts: Sequence[str], assets: Path) -> dict[str, Any]:
+    """Processes and threads of each, in torch and in ONNX Runtime: by the clock, see `runtimes_threads`."""
+    forms = {form: FORMS[form] for form in ("torch", "onnx")}
+    return {form: shapes(texts, assets, {"model": MODELS[0]} | each) for form, each in forms.items()}
+
+
 def _config(model: str, form: str) -> TextEncoderConfig:
     return TextEncoderConfig(model=model, **FORMS[form])
 
@@ -168,23 +177,38 @@ def tables(results: dict[str, dict[str, Any]]) -> list[Table]:
             costs = (f"{each[name]:.2f}" for name in ("bare_cpu_ms", "stage_cpu_ms"))
             table.add_row(form, *costs, f"{each['share']:.0%}", f"{each['start_cpu_s']:.1f}")
         shown.append(table)
+    if "threads" in results:
+        table = Table(title=f"Processes x threads, {MODELS[0].rpartition('/')[2]}, by the clock", title_style="bold")
+        for column in ("form", "processes x threads", "rows/s", "CPU ms/row", "vs 1 x 2", "least", "most"):
+            table.add_column(column, justify="left" if column == "form" else "right")
+        for form, found in results["threads"].items():
+            for shape, each in found.items():
+                ratios = (f"{each[name]:.2f}x" for name in ("against_first", "least", "most"))
+                table.add_row(form, shape, f"{each['rows_per_s']:.0f}", f"{each['cpu_ms']:.2f}", *ratios)
+        shown.append(table)
     return shown
 
 
 def main() -> None:
     """Measure, print, and write if asked."""
-    parts: dict[str, Callable[[Sequence[str], Path], dict[str, Any]]] = {"encoders": encoders, "features": features}
+    parts: dict[str, Callable[[Sequence[str], Path], dict[str, Any]]] = {
+        "encoders": encoders,
+        "features": features,
+        "threads": threads,
+    }
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", choices=list(parts), action="append", help="parts to measure; all without it")
-    parser.add_argument("--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 3,000 for `features`")
+    parser.add_argument(
+        "--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 512 for `threads`, else 3,000"
+    )
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
     texts = [record.text for record in read_reviews(arguments.assets) if record.text]
     random.Random(0).shuffle(texts)
     results, console = {}, Console(width=140)
     for part in arguments.only or parts:
-        count = arguments.texts or {"encoders": 64, "features": 3_000}[part]
+        count = arguments.texts or {"encoders": 64, "threads": 512, "features": 3_000}[part]
         results[part] = parts[part](texts[:count], arguments.assets.absolute())
         for table in tables({part: results[part]}):
             console.print(table)

@@ -36,10 +36,13 @@ _COMPUTING = threading.Lock()
 
 
 class Cascade:
-    """Both sides of a bundle; see `load`. Any number of threads may use it at once."""
+    """Both sides of a bundle; see `load`. Any number of threads may use it at once.
 
-    def __init__(self, small_side: SmallSide, large_model: LargeModel) -> None:
-        self.small_side, self.large_model = small_side, large_model
+    `void` says why the bundle's certificate does not hold in this process; None where it does, or there is none.
+    """
+
+    def __init__(self, small_side: SmallSide, large_model: LargeModel, void: str | None = None) -> None:
+        self.small_side, self.large_model, self.void = small_side, large_model, void
 
     @property
     def bundle(self) -> Bundle:
@@ -117,11 +120,11 @@ class Cascade:
             return explain_with(self.small_side, content, top)
 
     def __repr__(self) -> str:
-        described = ", ".join(f"{name}: {fact}" for name, fact in facts(self.bundle).items())
+        described = ", ".join(f"{name}: {fact}" for name, fact in facts(self.bundle, self.void).items())
         return f"<Cascade {described}>"
 
     def _repr_html_(self) -> str:
-        return table_html("Cascade", facts(self.bundle))
+        return table_html("Cascade", facts(self.bundle, self.void))
 
 
 def load(
@@ -161,4 +164,5 @@ def load_cascade(
     with ThreadPoolExecutor(max_workers=1) as beside:  # hashing weights lets other threads go on; it is done once
         beside.submit(require_models, bundle, assets_dir, upstreams)  # what it finds wrong, loading raises
         small_side = load_small_side(bundle, assets_dir, device, top_k)
-    return Cascade(small_side, load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses))
+    large_model = load_large(bundle, assets_dir, device, upstreams=upstreams, responses=responses)
+    return Cascade(small_side, large_model, bundle.void_on(folder, device, device))

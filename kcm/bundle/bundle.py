@@ -18,6 +18,8 @@ from pydantic import Field
 from torch import nn
 
 from kcm.bundle.models import (
+    CERTIFICATE,
+    COMPUTED_BY,
     ENCODER,
     FORMAT,
     HEAD,
@@ -131,11 +133,13 @@ class Bundle(FrozenModels):
         documents: dict[str, Config] = {
             "config": config,
             "labels": Names(labels=self.label_names, tasks=self.task_names, none_label=self.none_label),
-            "certificate": _Certificates.of(self.certificates),
+            CERTIFICATE.removesuffix(".json"): _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
         if theirs := Components.of(self.components()).components:
             documents["components"] = Components(components=theirs)
+        if self.certificates and self.certified_by:
+            documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
             encoder, large = _contained(self.encoder, ENCODER, draft), self.large
             if large.backbone is not None:
@@ -191,7 +195,7 @@ class Bundle(FrozenModels):
             learner=config.learner,
             gate_head=_gate_head(files, policy.gate, collaborator) if files.has(GATE) else None,
             prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
-            certificates=files.config(_Certificates, "certificate.json").by_task(),
+            certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.json("metrics.json"),
             learner_state=files.state("learner"),
             trained_units=UnitDigests(files.tensors(UNITS)["units"].numpy()) if files.has(UNITS) else None,

@@ -13,8 +13,8 @@ _WITHOUT_THRESHOLD = {
 }
 
 
-def facts(bundle: Bundle) -> dict[str, str]:
-    """Labels, tasks, models, route, promise and digest by their names."""
+def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
+    """Labels, tasks, models, route, promise and digest by their names; `void` says why nothing is promised here."""
     decision = bundle.policy.decision
     route = _WITHOUT_THRESHOLD.get(
         decision.decision,
@@ -26,7 +26,7 @@ def facts(bundle: Bundle) -> dict[str, str]:
         "encoder": bundle.encoder.name,
         "large": bundle.large.location,
         "route": route,
-        "promise": _promise(bundle.certificates),
+        "promise": f"none here: {void}" if void else _promise(bundle.certificates),
         "digest": bundle.digest[:12] or "not written",
     }
 

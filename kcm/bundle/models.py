@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from kcm.bundle.computed import ComputedBy, void_reason
 from kcm.bundle.sealed import SealedFolder
 from kcm.components import FAMILIES, Component
 from kcm.config import Config
 from kcm.encoders import Encoder, EncoderConfig
+from kcm.encoders.runtime.network import Runtime
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
@@ -29,6 +31,8 @@ HEAD = "large_head.safetensors"
 WITHIN = "bundle:"  # the model of an encoder that lies in the bundle is this and the folder's name
 ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of the alignment heads that a run has fitted
 COMPONENTS = "components.json"
+CERTIFICATE = "certificate.json"
+COMPUTED_BY = "computed_by.json"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,7 +40,8 @@ class FrozenModels:
     """The frozen encoder and the large model of a bundle, and the labels that they are asked about.
 
     `none_label` is the large model's answer to inputs that have none of the labels, where it has one; `large_head` is
-    None where the large model has none. `digest` is that of the manifest, and so of everything; empty until written.
+    None where the large model has none. `certified_by` is what computed the certify rows; None without a certificate.
+    `digest` is that of the manifest, and so of everything; empty until written.
     """
 
     label_names: tuple[str, ...]
@@ -46,7 +51,24 @@ class FrozenModels:
     large: LargeConfig
     large_identity: str
     large_head: LinearHead | None = None
+    certified_by: ComputedBy | None = None
     digest: str = ""
+
+    def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
+        """The same with its networks in other runtimes, as far as their precision leaves a choice; None: as it is."""
+        return replace(self, encoder=self.encoder.in_runtime(encoder), large=self.large.in_runtime(large))
+
+    def computed_by(self, encoder_device: str, large_device: str) -> ComputedBy:
+        """What computes both sides on these devices."""
+        return ComputedBy(encoder=self.encoder.computed_by(encoder_device), large=self.large.computed_by(large_device))
+
+    def void_on(self, folder: Path, encoder_device: str, large_device: str) -> str | None:
+        """Why the certificate of the bundle, which lies in `folder`, does not hold on these devices; None if it does.
+
+        Raises ConfigError for a precision that a device cannot compute.
+        """
+        serving = self.computed_by(encoder_device, large_device)
+        return void_reason(self.certified_by, folder, self.digest, serving)
 
     @property
     def answer_names(self) -> tuple[str, ...]:
@@ -75,7 +97,7 @@ class FrozenModels:
         large_config = large.config
         if large_config.backbone is not None:
             large_config = large_config.with_backbone(_located(large_config.backbone, LARGE_ENCODER, folder))
-        return FrozenModels(
+        models = FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
             encoder=_located(encoder.config, ENCODER, folder),
@@ -85,6 +107,14 @@ class FrozenModels:
             large_head=LinearHead.load(folder / HEAD) if files.has(HEAD) else None,
             digest=files.digest,
         )
+        return replace(models, certified_by=_certified_by(files, models))
+
+
+def _certified_by(files: SealedFolder, models: FrozenModels) -> ComputedBy | None:
+    """What computed the certify rows; before that was written down, the runtimes of the bundle on CPUs."""
+    if not any(files.json(CERTIFICATE).values()):
+        return None
+    return files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else models.computed_by("cpu", "cpu")
 
 
 def open_bundle(folder: Path) -> SealedFolder:

@@ -109,6 +109,13 @@ class EncoderConfig(Component):
         """The runtime of the network; `auto` before it is resolved, None for an encoder without a choice."""
         return None
 
+    def computed_by(self, device: str) -> str:
+        """What computes the features on a device, such as `onnx on cpu`; empty where no network does.
+
+        Raises ConfigError for a precision that the device cannot compute.
+        """
+        return kind_of(device)
+
     def in_runtime(self, runtime: Runtime | None) -> EncoderConfig:
         """The same encoder in another runtime; itself where there is no choice."""
         return self
@@ -155,6 +162,11 @@ class NetworkConfig(EncoderConfig):
     def in_use(self) -> Runtime | None:
         return _NEEDS.get(self.precision, self.runtime)
 
+    def computed_by(self, device: str) -> str:
+        if self.in_use is None:
+            return super().computed_by(device)
+        return f"{'onnx' if self.is_exported(device) else 'torch'} on {kind_of(device)}"
+
     def in_runtime(self, runtime: Runtime | None) -> Self:
         return self.model_copy(update={"runtime": runtime}) if runtime else self
 
@@ -195,6 +207,11 @@ class NetworkConfig(EncoderConfig):
 
 _ROUNDS = 3  # of a measurement; the quickest counts, since others use the machine as well
 _NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
+
+
+def kind_of(device: str) -> str:
+    """The kind of a torch device: cuda for cuda:0."""
+    return device.partition(":")[0]
 
 
 def encoding_seconds(encoder: Encoder, probes: Sequence[Content]) -> float:

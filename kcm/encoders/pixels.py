@@ -44,6 +44,9 @@ class PixelsConfig(EncoderConfig):
         """Features are pixels, colours innermost."""
         return self.side, self.side, 3 if self.color == "rgb" else 1
 
+    def computed_by(self, device: str) -> str:
+        return ""
+
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """There is nothing to load."""
         return PixelsEncoder(self)

@@ -53,6 +53,9 @@ class PrecomputedConfig(EncoderConfig):
     def of_dim(self, dim: int) -> PrecomputedConfig:
         return self.model_copy(update={"dim": dim})
 
+    def computed_by(self, device: str) -> str:
+        return ""
+
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """There is nothing to load. Raises ConfigError where no `dim` is known."""
         return PrecomputedEncoder(self)

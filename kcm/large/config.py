@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
+from kcm.encoders.config import kind_of
 from kcm.encoders.runtime.network import Runtime
 from kcm.errors import ConfigError
 from kcm.inputs.content import Part
@@ -160,6 +161,12 @@ class LargeConfig(Component):
     def in_use(self) -> Runtime | None:
         """The runtime of the backbone; None where there is no choice."""
         return self.backbone.in_use if self.backbone else None
+
+    def computed_by(self, device: str) -> str:
+        """What computes the answers on a device, such as `torch on cuda`; empty for a server and for recorded ones."""
+        if self.remote or self.is_recorded:
+            return ""
+        return self.backbone.computed_by(device) if self.backbone else kind_of(device)
 
     def in_runtime(self, runtime: Runtime | None) -> LargeConfig:
         """The same model with its backbone in another runtime."""

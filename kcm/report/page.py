@@ -58,17 +58,22 @@ def render_report(inputs: ReportInputs) -> str:
 
 
 def model_section(
-    who: Who, metrics: Numbers, certificate: Numbers, policy: Numbers, prices: Prices | None = None
+    who: Who,
+    metrics: Numbers,
+    certificate: Numbers,
+    policy: Numbers,
+    prices: Prices | None = None,
+    void: str | None = None,
 ) -> Markup:
     """One deployed model: what it does, what is promised of it, its frontier and its accuracy matrix, without a script.
 
     `metrics` are those of a bundle (`metrics.json`), empty where it was never evaluated; `certificate` and `policy` as
-    in `result.json`. Text from data is escaped.
+    in `result.json`; `void` says why nothing is promised here. Text from data is escaped.
     """
     result: dict[str, Any] = {"certificate": certificate, "costs": prices.model_dump() if prices else None}
     if "overall" in metrics:
         result[who] = metrics
-    return Markup(_render("model", result=result, who=who, policy=policy))
+    return Markup(_render("model", result=result, who=who, policy=policy, void=void))
 
 
 def drawings(inputs: ReportInputs) -> dict[str, str]:

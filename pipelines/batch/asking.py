@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, Item, LargeAnswer, LargeConfig, Prompt, PromptMode, Resources
+from kcm.large import NO_PROMPT, Item, LargeAnswer, LargeConfig, LinearHead, Prompt, PromptMode, Resources
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pieces import UNFINISHED, Took
 from pipelines.batch.pool import map_shards
@@ -64,14 +64,18 @@ def ask_shards(
     *,
     scratch: Path,
     bar: Bar,
+    head: LinearHead | None = None,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """A file with the answers to the rows of every shard: the files by name below `scratch`, and what all took.
 
     A server is asked from this process, which has the key; waiting takes no cores. Its answers are kept in the store,
     outside any artefact, so that every configuration reuses them. Rows that failed in an interrupted attempt are asked
-    again. Raises DataError when no row was answered.
+    again. `head` is that of a model that was fitted on train rows. Raises DataError when no row was answered.
     """
-    resources = Resources(context.cluster.device) if not spec.large.remote else Resources(responses=_responses(context))
+    if spec.large.remote:
+        resources = Resources(responses=_responses(context))
+    else:
+        resources = Resources(context.cluster.device, head)
     made, took = map_shards(
         sources,
         Ask,

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
@@ -158,6 +159,9 @@ def predict(
     command = _digest(_FORMAT, bundle.digest, columns, missing if lists_missing else None)
     looked = _look(parts, columns, command, overwrite)
     require_models(bundle, assets_dir, upstreams)
+    void = bundle.void_on(bundle_folder, cluster.device, cluster.device)
+    if void:
+        reporter.say(f"the certificate is void here: {escape(void)}")
     jobs = [Job(each.part, each.rows, command, lists_missing) for each in looked if each.rows]
     made = [each.record for each in looked if each.record]
     if bundle.large.is_recorded and jobs:
@@ -187,6 +191,7 @@ def predict(
         "answered_before": len(parts) - len(jobs),
         "rows": routes.total(),
         "routes": dict(routes),
+        "void": void,
     }
     if not lists_missing:
         return result

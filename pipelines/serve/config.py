@@ -28,6 +28,11 @@ class ReplicaConfig(Config):
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
     cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
     gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
+    runtime: Literal["torch", "onnx"] | None = Field(
+        default=None,
+        description="What computes a frozen encoder on CPUs, where its precision leaves a choice; null: what the "
+        "certificate was issued with. Another one voids it until `kcm compare` has found the same answers.",
+    )
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
     max_queued_requests: int = Field(
         default=256, ge=0, description="Requests that wait for a replica; more are refused."
@@ -307,8 +312,9 @@ class ServeConfig(BatchingConfig):
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
     on_refuted: Literal["escalate_all", "tighten", "report"] = Field(
         default="escalate_all",
-        description="What is done once a version's certificate is refuted or has expired: escalate_all: keep nothing; "
-        "tighten: keep the surest half of what was kept, of which nothing is promised; report: go on, and say so.",
+        description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
+        "nothing; tighten: keep the surest half of what was kept, of which nothing is promised; report: go on, and say "
+        "so.",
     )
     resource: Path | None = Field(
         default=None,

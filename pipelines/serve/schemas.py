@@ -104,8 +104,10 @@ class ModelCard(BaseModel):
     task_certificates: dict[str, Certificate]
     lineage: dict[str, Any]
     standing: Annotated[
-        Literal["holds", "refuted", "expired"], Field(description="Whether what was certified may be relied on.")
+        Literal["holds", "refuted", "expired", "void"],
+        Field(description="Whether what was certified may be relied on."),
     ] = "holds"
+    void: Annotated[str | None, Field(description="Why what was certified elsewhere does not hold here.")] = None
     drift: DriftCard = DriftCard(watched=False)
     traffic: Annotated[Traffic, Field(description="Items by route, of the replica that answers, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]

@@ -51,7 +51,7 @@ class Classify(Plan):
         place(made, attempt.folder)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
-        write_identity(attempt.folder, identity, runtime=self.embedded.runtime)
+        write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
 
 
 class Lookup(Plan):
@@ -90,7 +90,7 @@ class Ask(Plan):
         spec = LargeSpec(large, names.answers, len(names.labels))
         made, took = ask_shards(context, spec, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
         place(made, attempt.folder)
-        write_identity(attempt.folder, self.identity, runtime=large.in_use, **took)
+        write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **took)
 
 
 class Outcomes(Stage):

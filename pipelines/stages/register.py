@@ -10,6 +10,7 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.computed import ComputedBy
 from kcm.bundle.models import bundle_digest
 from kcm.cascade.policy import Policy
 from kcm.certify.certificate import CertificateConfig, why_not_promotable
@@ -172,15 +173,17 @@ def _write_bundle(
     plan, sequence = tuned.plan, features.sequence
     name = evaluated.deployed
     found, policy = tuned.load(name), evaluated.policy(name)
+    encoder = sequence.with_head(stage.encoder).in_runtime(features.runtime).of_dim(features.dim)
+    large = sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim)
     bundle = Bundle(
         collaborator=found.collaborator.merged(),
         seed=plan.config.seed,
         label_names=sequence.names.labels,
         none_label=sequence.names.none_label,
         task_names=sequence.names.tasks,
-        encoder=sequence.with_head(stage.encoder).in_runtime(features.runtime).of_dim(features.dim),
+        encoder=encoder,
         encoder_identity=features.identity,
-        large=sequence.large_with_head(stage.large).in_runtime(outcomes.runtime).of_dim(features.dim),
+        large=large,
         large_identity=outcomes.identity,
         policy=policy,
         learner=plan.config.learner,
@@ -188,6 +191,7 @@ def _write_bundle(
         gate_head=found.gate.head,
         prompts=found.prompts if policy.prompt != "none" else None,
         certificates=evaluated.certificates(name),
+        certified_by=ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device)),
         metrics=evaluated.result[name]
         | {
             "frontier": evaluated.curves[name]["frontier"],

@@ -85,6 +85,12 @@ class FeaturesArtefact(Artefact):
         return found
 
     @property
+    def device(self) -> str:
+        """The kind of device that computed them."""
+        device: str = self.manifest["section"].get("device", "cpu")
+        return device
+
+    @property
     def preview(self) -> dict[str, tuple[int, int]]:
         """Validate rows of each task, and those that class means answer right; empty where nothing looked."""
         file = self.folder / PREVIEW

@@ -49,6 +49,12 @@ class OutcomesArtefact(Artefact):
         return found
 
     @property
+    def device(self) -> str:
+        """The kind of device that computed them; a CPU before that was written down."""
+        device: str = self._facts.get("device", "cpu")
+        return device
+
+    @property
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
         return facts

@@ -108,7 +108,7 @@ def test_every_command_takes_a_registered_model_alike(
     fake = SimpleNamespace(predict=lambda bundle, *_, **__: asked.append(bundle) or {})
     monkeypatch.setitem(sys.modules, "pipelines.batch.predict", fake)
     explained = SimpleNamespace(
-        Explainer=lambda bundle, *_: asked.append(bundle),
+        Explainer=lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None),
         inputs=lambda *_: [],
         write_explanations=lambda *_: ({"pictures": []}, []),
     )
@@ -124,10 +124,12 @@ def test_a_registered_model_is_served_without_a_configuration(
 ) -> None:
     written: list[Any] = []
     monkeypatch.setattr("pipelines.serve.deploy.app.require_servable", lambda *_: None)
+    monkeypatch.setattr("pipelines.serve.runtimes.void_release", lambda *_: "the encoder runs elsewhere")
     monkeypatch.setattr("jobs.commands.serving.serving.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
+    assert "the certificate of reviews/2 is void here: the encoder runs elsewhere" in shown.stderr
     [(_, release, site)] = written
     assert (release.version, (release.bundle / "bundle.json").read_text()) == ("reviews/2", champion)
     assert site.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"

@@ -161,7 +161,9 @@ def explain(
 
         explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
-        result |= pictures
+        result |= pictures | {"void": explainer.void}
+        if explainer.void:
+            typer.echo(f"the certificate is void here: {explainer.void}", err=True)
         for each in explanations:
             result_console().print(explanation_view(each, explainer.bundle.label_names, top))
         typer.echo("\n".join(result["pictures"]))

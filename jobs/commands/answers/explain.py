@@ -33,7 +33,8 @@ class Explainer:
 
     These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads; without one the
     rows in the bundle's memory. Raises ConfigError for a bundle of MLPs, DataError where there are no rows,
-    ArtefactError for a bundle or an encoder that cannot be used.
+    ArtefactError for a bundle or an encoder that cannot be used. `void` says why the bundle's certificate does not hold
+    in this process; None where it does, or there is none.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Explainer:
         image_column: str = "image",
     ) -> None:
         self.bundle = Bundle.read(folder)
+        self.void = self.bundle.void_on(folder, "cpu", "cpu")
         self.networks = {name: kan_of(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
         self.probe_ND = self._probe(rows, text_column, image_column)

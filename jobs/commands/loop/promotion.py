@@ -34,6 +34,7 @@ from pipelines.serve.deploy.deployment import (
 from pipelines.serve.log.location import log_url
 from pipelines.serve.log.reading.trial import TrialLog
 from pipelines.serve.release import Release
+from pipelines.serve.runtimes import void_release
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
 
@@ -109,13 +110,18 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
 
 
 def delivered(config: RunConfig, version: str) -> Delivery:
-    """Bring a registered version through shadow and canary in the running service; nothing where none runs."""
+    """Bring a registered version through shadow and canary in the running service; nothing where none runs.
+
+    One whose certificate would be void there is not tried out: it would escalate everything.
+    """
     release = served_model(config, version)
     site = Site.of(config)
     require_servable(release, site.serve, config.assets_path)
     with running_cluster(config) as connected:
         if not (connected and is_running()) or (current := current_release()) is None:
             return Delivery(served=False)
+        if void := void_release(release, site.serve):
+            return Delivery(served=True, stopped=f"its certificate would be void in the service: {void}")
         assert config.update is not None
         certificate = Bundle.read(release.bundle).certificates.get(None)
         log = TrialLog(log_url(site.serve, config.storage_folder), site.serve.application or config.name)

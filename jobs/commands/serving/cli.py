@@ -1,4 +1,4 @@
-"""`kcm serve`."""
+"""`kcm serve` and `kcm compare`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exit import reported
-from jobs.options import BundleFolder, Debug, JsonFile, ModelName, Overrides, announce
+from jobs.options import BundleFolder, ConfigFile, Debug, JsonFile, ModelName, Overrides, announce, load
 from kcm.errors import KcmError
 
 if TYPE_CHECKING:
@@ -51,8 +51,12 @@ def serve(
             site = Site.of(loaded) if loaded else Site().with_feedback_in(bundle.parent if bundle else Path())
             result["version"] = release.version
             from pipelines.serve.deploy.app import require_servable  # takes its time, and the model is known by now
+            from pipelines.serve.runtimes import void_release
 
             require_servable(release, site.serve, site.assets_path)
+            if void := void_release(release, site.serve):
+                result["void"] = void
+                typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
             return release, site
 
         if build:
@@ -71,3 +75,31 @@ def serve(
                 result["url"] = url
                 typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
                 wait_for_interruption()
+
+
+def compare(
+    config: ConfigFile,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Number of a registered version; else the champion.")
+    ] = None,
+    overrides: Overrides = None,
+    json: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Replay all certify rows in the runtimes that `kcm serve` uses: with the same answers the certificate counts."""
+    with reported(json, debug) as result:
+        announce(f"looking for {f'version {version}' if version else 'the champion'} of {config}")
+        from jobs.commands.serving.compare import compare_served
+
+        result |= compare_served(load(config, overrides), version)
+        if result["void"]:
+            raise KcmError(f"the certificate of {result['version']} is void here: {result['void']}")
+        if result["certified_by"] is None:
+            typer.echo(f"{result['version']} has no certificate")
+        elif not result["num_rows"]:
+            typer.echo(f"{result['version']} is served as it was certified")
+        else:
+            typer.echo(
+                f"{result['version']}: all {result['num_rows']} certify rows are answered and routed as they were"
+                " certified; a service that starts now relies on the certificate"
+            )

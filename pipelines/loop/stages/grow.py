@@ -144,7 +144,7 @@ class LoggedAnswers(Plan):
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
         link_files(self.parent.folder, attempt.folder, without={IDENTITY})
-        write_identity(attempt.folder, self.identity, runtime=self.parent.runtime)
+        write_identity(attempt.folder, self.identity, runtime=self.parent.runtime, device=self.parent.device)
         names, number = sequence.names, len(sequence.names.tasks) - 1
         forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)

@@ -52,6 +52,7 @@ class About:
             task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
             lineage=bundle.lineage.model_dump(mode="json"),
             standing=guard.standing if (guard := self._releases.current.guard) else "holds",
+            void=guard and guard.void,
             drift=self._drift_card(),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
@@ -89,6 +90,7 @@ class About:
             certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
             bundle.policy.model_dump(mode="json"),
             prices(self._config.costs or CostsConfig(), bundle.metrics.get("usage")),
+            void=guard.void if (guard := self._releases.current.guard) else None,
         )
         self._section = bundle.digest, section
         return section

@@ -1,4 +1,4 @@
-"""What becomes of a version whose certificate no longer holds: refuted by its own traffic, or expired."""
+"""What becomes of a version whose certificate does not hold: void here, refuted by its own traffic, or expired."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 
 OnRefuted = Literal["escalate_all", "tighten", "report"]
-Standing = Literal["holds", "refuted", "expired"]
+Standing = Literal["holds", "refuted", "expired", "void"]
 
 logger = logging.getLogger("ray.serve")
 
@@ -22,25 +22,35 @@ def _utc_now() -> datetime:
 
 
 class Guard:
-    """Changes the policy of a small side once, and for good, when its certificate is refuted or has expired.
+    """Changes the policy of a small side once, and for good, when its certificate is refuted, void or has expired.
 
+    `void` says why the certificate does not hold in this service, see `kcm.bundle.computed`; None where it does.
     `escalate_all` keeps nothing any more, which loses nothing. `tighten` keeps the surest half of what was kept, by the
     frontier that the bundle was evaluated on; nothing is promised of it. `report` changes nothing.
     """
 
     def __init__(
-        self, side: SmallSide, version: str, on_refuted: OnRefuted, now: Callable[[], datetime] = _utc_now
+        self,
+        side: SmallSide,
+        version: str,
+        on_refuted: OnRefuted,
+        now: Callable[[], datetime] = _utc_now,
+        void: str | None = None,
     ) -> None:
         self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now
+        self.void = void
         self.standing: Standing = "holds"
 
     def act(self, refuted: bool) -> None:
         """Look at the certificates; `refuted` says what the log holds of them."""
         expired = any(each.expired(self._now()) for each in self._side.bundle.certificates.values())
-        if self.standing == "holds" and (refuted or expired):
-            self.standing = "refuted" if refuted else "expired"
+        if self.standing == "holds" and (refuted or expired or self.void):
+            self.standing = "refuted" if refuted else "expired" if expired else "void"
             self._side.policy = guarded(self._side.bundle.policy, self._side.bundle.metrics, self._on_refuted)
-            logger.error("the certificate of version %s is %s: %s", self._version, self.standing, self._on_refuted)
+            because = f" ({self.void})" if self.standing == "void" else ""
+            logger.error(
+                "the certificate of version %s is %s%s: %s", self._version, self.standing, because, self._on_refuted
+            )
 
 
 def guarded(policy: Policy, metrics: Any, on_refuted: OnRefuted) -> Policy:

@@ -136,8 +136,12 @@ def door_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def large_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the large model's deployment, whose replicas may come and go."""
+    """Ray Serve's options of the large model's deployment, whose replicas may come and go.
+
+    All that may wait is handed to a replica at once: its queue is bounded by time, which Ray's own does not know.
+    """
     options, large = deployment_options(config.large, config), config.large
+    options["max_ongoing_requests"] = large.max_ongoing_requests + large.max_queued_requests
     if large.min_replicas is None:
         return options
     scaling = AutoscalingConfig(

@@ -38,6 +38,7 @@ from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import Exposition, ServeMetrics
 from pipelines.serve.rate import RateLimit
 from pipelines.serve.release import Release
+from pipelines.serve.runtimes import as_served, devices_of
 from pipelines.serve.schemas import ModelCard
 
 
@@ -105,17 +106,20 @@ class DoorReplica:
 
     async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         """A version; where its encoder is that of `beside`, both share one."""
-        config, bundle = self._config, await asyncio.to_thread(Bundle.read, release.bundle)
+        config = self._config
+        bundle = as_served(await asyncio.to_thread(Bundle.read, release.bundle), config)
         if beside:  # else the large model's own replicas refuse one that is not the bundle's, before any is ready
             await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
         if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
             judging = beside.judging
+            bundle = bundle.in_runtimes(beside.small_side.bundle.encoder.in_use, None)  # for that is what encodes
         else:
             judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
-        guard = Guard(small_side, release.version, config.on_refuted)
-        guard.act(refuted=False)  # it may have expired
+        void = bundle.void_on(release.bundle, *devices_of(config))
+        guard = Guard(small_side, release.version, config.on_refuted, void=void)
+        guard.act(refuted=False)  # it may be void, or have expired
         auditor = await self._auditor(self._writer, release, bundle, escalation, guard) if self._writer else None
         monitor = auditor and auditor.monitor
         drift = bundle.drift and Drift(bundle.drift, release.version, self._writer, self._metrics, monitor)

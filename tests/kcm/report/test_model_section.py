@@ -91,3 +91,11 @@ def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any,
     shown = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
     assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in shown
     assert "€7.10 of €10.00 for the large model alone" in shown
+
+
+def test_a_void_certificate_promises_nothing_and_says_why(result, metrics, lines: Lines) -> None:
+    why = "the encoder was certified in <onnx> on cpu and runs in torch on cuda"
+    section = model_section("kcm", metrics, result["certificate"], POLICY, void=why)
+    assert "&lt;onnx&gt;" in section
+    assert f"Nothing is promised here: {why}." in lines(section)
+    assert "headline" not in section  # it tells what is lost at most

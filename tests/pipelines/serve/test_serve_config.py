@@ -33,6 +33,7 @@ def test_no_queue_is_endless_and_a_refused_client_gets_retry_after() -> None:
 
 def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewest() -> None:
     assert large_options(ServeConfig())["num_replicas"] == 1
+    assert large_options(ServeConfig())["max_ongoing_requests"] == 64 + 256  # none waits where no time is kept
     options = large_options(parse_config(ServeConfig, {"large": {"min_replicas": 0, "num_replicas": 3, "idle_s": 60}}))
     assert "num_replicas" not in options
     scaling = options["autoscaling_config"]

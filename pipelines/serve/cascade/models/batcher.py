@@ -31,7 +31,8 @@ class _Waiting(Generic[ItemT, ResultT]):
     item: ItemT
     length: int
     result: asyncio.Future[ResultT]
-    latest: float  # by the clock, when it must be in a batch
+    latest: float  # by the clock, when its result is of no use any more
+    is_behind: bool  # whether there was anything before it when it came
 
 
 class Batcher(Generic[ItemT, ResultT]):
@@ -41,9 +42,10 @@ class Batcher(Generic[ItemT, ResultT]):
     those nearest to it in length: padding costs computation too, and no item starves. Items whose request has been
     cancelled are not computed. `wait_s` is how long a batch that is not full waits for more.
 
-    The queue is bounded by time: items are refused where those before them would keep them waiting for more than
-    `max_wait_s`, by the median pace of the latest batches, and dropped where it has come to that all the same.
-    `max_waiting` bounds what the queue holds in memory. `clock` gives seconds that never go back.
+    The queue is bounded by time: items are refused where they would be done only after `max_wait_s`, by the median pace
+    of the latest batches and what is before them, and dropped where it has come to that all the same: whoever asked
+    would have given up by then, and ask again. One that has nothing before it is always computed. `max_waiting` bounds
+    what the queue holds in memory. `clock` gives seconds that never go back.
     """
 
     def __init__(
@@ -77,11 +79,14 @@ class Batcher(Generic[ItemT, ResultT]):
         """
         if len(self._waiting) + len(items) > self._max_waiting:
             raise QueueFullError(f"{len(self._waiting)} items wait already")
-        if (wait_s := self.expected_wait_s()) > self._max_wait_s:
+        wait_s = self.expected_wait_s()
+        own_s = self._pace_s() * min(len(items), self._max_batch_size)
+        if wait_s and wait_s + own_s > self._max_wait_s:
             raise QueueFullError(f"{len(self._waiting)} items wait already, which takes about {wait_s:.1f} s")
         create_future = asyncio.get_running_loop().create_future
         latest = self._clock() + self._max_wait_s
-        entries = [_Waiting(item, self._length(item), create_future(), latest) for item in items]
+        is_behind = bool(self._waiting) or self._batch is not None
+        entries = [_Waiting(item, self._length(item), create_future(), latest, is_behind) for item in items]
         self._waiting += entries
         if self._running is None:
             self._running = asyncio.create_task(self._run())
@@ -97,14 +102,16 @@ class Batcher(Generic[ItemT, ResultT]):
         0 where nothing is, whatever the pace, since a batch has to show that it has got better; and while too few
         batches are known.
         """
-        if len(self._paces_s) < _FEWEST_BATCHES:
-            return 0.0
-        pace_s = statistics.median(self._paces_s)
+        pace_s = self._pace_s()
         running_s = 0.0
         if self._batch is not None:
             began, size = self._batch
             running_s = max(0.0, size * pace_s - (self._clock() - began))
         return running_s + len(self._waiting) * pace_s
+
+    def _pace_s(self) -> float:
+        """Seconds that an item takes, by the latest batches; 0 while too few are known."""
+        return statistics.median(self._paces_s) if len(self._paces_s) >= _FEWEST_BATCHES else 0.0
 
     async def _run(self) -> None:
         try:
@@ -118,10 +125,10 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _next_batch(self) -> list[_Waiting[ItemT, ResultT]]:
         """Take the next batch off the queue."""
-        now = self._clock()
+        now, pace_s = self._clock(), self._pace_s()
         for entry in self._waiting:
-            if entry.latest < now and not entry.result.done():
-                entry.result.set_exception(QueueFullError(f"not begun within {self._max_wait_s:g} s"))
+            if entry.latest < now + pace_s * entry.is_behind and not entry.result.done():
+                entry.result.set_exception(QueueFullError(f"cannot be done within {self._max_wait_s:g} s"))
         self._waiting = [entry for entry in self._waiting if not entry.result.done()]
         if not self._waiting:
             return []

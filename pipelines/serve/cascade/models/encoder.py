@@ -58,6 +58,7 @@ class EncoderReplica:
         from kcm.bundle.runtime import probe_of
 
         bundle = await asyncio.to_thread(Bundle.read, release.bundle)
+        bundle = bundle.in_runtimes(self._config.runtime, None)
         if same := self._by_identity.get(bundle.encoder_identity):
             return same
         encoder = await asyncio.to_thread(load_encoder, bundle, self._assets_dir, self._config.device)

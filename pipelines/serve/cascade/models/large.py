@@ -62,6 +62,7 @@ class Large:
     async def _load(self, release: Release) -> Loaded:
         """The release's large model; versions with the same one share it, as most do."""
         bundle = await asyncio.to_thread(FrozenModels.read_models, release.bundle)
+        bundle = bundle.in_runtimes(None, self._config.runtime)
         key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
         if same := self._by_model.get(key):
             return same

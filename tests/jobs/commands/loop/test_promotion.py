@@ -215,3 +215,16 @@ def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itse
 
 def test_where_nothing_was_served_nothing_is_rolled_back(tmp_path: Path) -> None:
     assert rollback_if_refuted(registered(tmp_path)) is None
+
+
+def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(
+    config: RunConfig, offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(version="reviews/3", bundle=Path("/bundle"))
+    monkeypatch.setattr(promotion, "served_model", lambda *_: release)
+    monkeypatch.setattr(promotion, "current_release", lambda: release)
+    monkeypatch.setattr(promotion, "void_release", lambda *_: "the encoder was certified in onnx on cpu")
+    delivery = promotion.delivered(config, "reviews/3")
+    assert delivery.served
+    assert "onnx on cpu" in (delivery.stopped or "")
+    assert offered == []

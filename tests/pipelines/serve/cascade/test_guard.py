@@ -65,3 +65,10 @@ def test_reporting_changes_nothing_but_the_standing() -> None:
     guard = Guard(small, "1", "report", lambda: NOW)
     guard.act(refuted=True)
     assert (guard.standing, small.policy) == ("refuted", small.bundle.policy)
+
+
+def test_a_certificate_that_is_void_here_is_not_relied_on() -> None:
+    small = side()
+    guard = Guard(small, "1", "escalate_all", lambda: NOW, void="the encoder was certified in onnx on cpu")
+    guard.act(refuted=False)
+    assert (guard.standing, small.policy.decision) == ("void", ESCALATE_ALL)

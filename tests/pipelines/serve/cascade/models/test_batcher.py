@@ -148,10 +148,10 @@ def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
             assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
             compute.started.acquire()
         first = await occupied(compute, together)
-        others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(5)]
+        others = [asyncio.ensure_future(together.submit(["c"])) for _ in range(4)]
         await asyncio.sleep(0)
-        assert together.expected_wait_s() == 5.0
-        with pytest.raises(QueueFullError, match=r"5 items wait already, which takes about 5\.0 s"):
+        assert together.expected_wait_s() == 4.0  # and it takes a second itself
+        with pytest.raises(QueueFullError, match=r"4 items wait already, which takes about 4\.0 s"):
             await together.submit(["d"])
         for other in others[2:]:
             other.cancel()
@@ -210,8 +210,38 @@ def test_an_item_that_has_waited_too_long_is_not_computed() -> None:
         clock.now += 5.0
         compute.go.release()
         assert await first == ["FIRST"]
-        with pytest.raises(QueueFullError, match="not begun within 4 s"):
+        with pytest.raises(QueueFullError, match="cannot be done within 4 s"):
             await late
 
     run(clients())
     assert compute.batches == [["first"]]
+
+
+def test_an_item_that_would_end_too_late_is_not_begun() -> None:
+    """Promise: what its caller would give up on, and ask for again, is not computed in vain."""
+    clock, compute = Ticking(), Computer(hold=True)
+
+    def slow(items: list[str]) -> list[str]:
+        found = compute(items)
+        clock.now += 3.0 * len(items)
+        return found
+
+    async def clients() -> None:
+        together = Batcher(slow, len, max_batch_size=1, max_waiting=100, max_wait_s=8.0, clock=clock)
+        for _ in range(3):
+            compute.go.release()
+            await together.submit(["a"])  # three seconds each
+            compute.started.acquire()
+        first = await occupied(compute, together)
+        second = asyncio.ensure_future(together.submit(["b"]))  # after six seconds, as it seems
+        await asyncio.sleep(0)
+        clock.now += 2.5  # but the first stalls, and the second would be done after eight and a half
+        compute.go.release()
+        assert await first == ["FIRST"]
+        with pytest.raises(QueueFullError, match="cannot be done within 8 s"):
+            await second
+        compute.go.release()
+        assert await together.submit(["c"]) == ["C"]
+
+    run(clients())
+    assert ["b"] not in compute.batches

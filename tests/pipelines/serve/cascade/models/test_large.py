@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kcm.bundle.models import FrozenModels
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
@@ -30,12 +31,9 @@ RELEASE = Release(version="1", bundle=Path("/bundle"))
 def _bundle(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle that asks a server, by two questions at a time, and may spend nothing of its own accord."""
     asked = OpenAiConfig(base_url=upstream.base_url, model="big", num_concurrent=2, max_calls=0)
-    bundle = SimpleNamespace(
-        large=asked,
-        label_names=LABELS,
-        answer_names=LABELS,
-        large_head=None,
-        large_identity=openai_identity(asked, LABELS),
+    identity = openai_identity(asked, LABELS)
+    bundle = FrozenModels(
+        label_names=LABELS, encoder=PixelsConfig(), encoder_identity="", large=asked, large_identity=identity
     )
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
 
@@ -132,7 +130,8 @@ def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_al
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, encoder = Sees(), PixelsConfig(side=2, max_pixels=1000)
-    bundle = SimpleNamespace(large=ClassifierConfig(encoder=encoder), large_identity="sees")
+    large = ClassifierConfig(encoder=encoder)
+    bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
     monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
     deployment = Large.func_or_class(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())  # type: ignore[attr-defined]

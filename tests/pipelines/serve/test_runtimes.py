@@ -1,0 +1,119 @@
+"""Promise: a service whose encoder runs otherwise than it was certified says so, and keeps nothing on that promise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.bundle.bundle import Bundle
+from kcm.bundle.computed import Comparison, ComputedBy, keep_comparison
+from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.encoders import TextEncoderConfig
+from kcm.large import ClassifierConfig, LinearHead
+from kcm.learners import FinetuneConfig
+from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.config import LargeReplicaConfig, ReplicaConfig, ServeConfig
+from pipelines.serve.deploy.replica import DoorReplica
+from pipelines.serve.release import Release
+from pipelines.serve.runtimes import as_served, devices_of, void_release
+from tests.kcm.bundle.test_bundle import certificate
+from tests.tiny_bert import save_bert
+
+ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")
+TORCH = ComputedBy(encoder="torch on cpu", large="torch on cpu")
+KEEPS = Policy(decision=Decision(decision="threshold", threshold=-5.0))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A version that was certified in ONNX Runtime."""
+    folder = tmp_path_factory.mktemp("version")
+    model = save_bert(folder / "bert", ["good", "bad"])
+    encoder = TextEncoderConfig(model=str(model), runtime="onnx")
+    large = ClassifierConfig(encoder=TextEncoderConfig(model=str(model), runtime="torch"))
+    head = LinearHead(np.ones((2, 32), np.float32), np.zeros(2, np.float32))
+    bundle = Bundle(
+        collaborator=Collaborator(32, 2, NetworkConfig(hidden=(4,)), "kan", seed=0).requires_grad_(False),
+        seed=0,
+        label_names=("negative", "positive"),
+        task_names=("films",),
+        encoder=encoder,
+        encoder_identity=encoder.identity(folder),
+        large=large,
+        large_identity=large.identity(("negative", "positive"), folder, head=head),
+        large_head=head,
+        policy=KEEPS,
+        learner=FinetuneConfig(),
+        certificates={None: certificate()},
+        certified_by=ONNX,
+    )
+    return Release(version="7", bundle=bundle.write(folder / "bundle"))
+
+
+def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
+    replica = DoorReplica(config, release.bundle.parent, SimpleNamespace())  # type: ignore[arg-type]
+    return asyncio.run(replica._load(release, beside))
+
+
+@pytest.fixture(autouse=True)
+def uncompared(release: Release) -> Any:
+    yield
+    (release.bundle / "compared.json").unlink(missing_ok=True)
+
+
+def test_in_the_certified_runtime_the_certificate_holds(release: Release) -> None:
+    version = loaded(release, ServeConfig())
+    assert version.guard is not None
+    assert (version.guard.standing, version.guard.void, version.small_side.policy) == ("holds", None, KEEPS)
+
+
+def test_in_another_runtime_it_is_void_and_everything_is_escalated(
+    release: Release, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, logger="ray.serve"):
+        version = loaded(release, ServeConfig(runtime="torch"))
+    assert version.guard is not None
+    assert version.guard.standing == "void"
+    assert version.small_side.policy.decision == ESCALATE_ALL
+    assert "onnx on cpu" in caplog.text
+    assert "torch on cpu" in caplog.text
+    assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
+
+
+def test_where_all_certify_rows_were_answered_alike_it_holds_there_too(release: Release) -> None:
+    digest = Bundle.read(release.bundle).digest
+    config = ServeConfig(runtime="torch")
+    assert void_release(release, config)
+    keep_comparison(release.bundle, digest, Comparison(computed_by=TORCH, num_rows=9, num_different=0))
+    version = loaded(release, config)
+    assert version.guard is not None
+    assert (version.guard.standing, version.small_side.policy) == ("holds", KEEPS)
+
+
+def test_where_a_row_differs_it_stays_void(release: Release) -> None:
+    digest = Bundle.read(release.bundle).digest
+    keep_comparison(release.bundle, digest, Comparison(computed_by=TORCH, num_rows=9, num_different=1))
+    version = loaded(release, ServeConfig(runtime="torch"))
+    assert version.guard is not None
+    assert version.guard.standing == "void"
+    assert "1 of 9 certify rows" in (version.guard.void or "")
+
+
+def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(release: Release) -> None:
+    first = loaded(release, ServeConfig(runtime="torch"))
+    assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"  # type: ignore[union-attr]
+
+
+def test_the_encoder_s_own_replicas_decide_where_there_are_any(release: Release) -> None:
+    bundle = Bundle.read(release.bundle)
+    config = ServeConfig(runtime="torch", encoder=ReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx"))
+    assert devices_of(config) == ("cuda", "cpu")
+    served = as_served(bundle, config)
+    assert served.computed_by(*devices_of(config)) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")
+    assert "torch on cuda" in (void_release(release, config) or "")
