@@ -185,8 +185,8 @@ def write_explanations(
     pictures = explainer.networks_on_a_page(output, top)
     if gate := explainer.draw_gate(output / "gate.png"):
         pictures.append(gate)
-    if labels := explainer.draw_labels(output / "gate-labels.png"):
-        pictures.append(labels)
+    if rates := explainer.draw_labels(output / "gate-labels.png"):
+        pictures.append(rates)
     explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
