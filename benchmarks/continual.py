@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ from kcm.study import (
     sensitivity,
     trials_of,
 )
-from kcm.study.study import matched_by_latency, plan
+from kcm.study.equal_cpu import units_of_equal_cpu
+from kcm.study.study import matched, plan
 from kcm.study.tuning import overrides_of
 
 RESULTS = Path(__file__).parent / "results" / "continual.json"
@@ -77,7 +79,8 @@ class Bench:
                 found = self._records(data, data.study(row, **changes), settings)
                 records += [{**record, "network": record["network"] + row.suffix} for record in found]
             described, _ = self._streams_of(data, data.study(rows[0]))
-            tables[data.name] = {"title": data.title, "data": described, **aggregate(records)}
+            tables[data.name] = {"title": data.title, "data": described, **self._equal_cpu(data, rows, settings)}
+            tables[data.name] |= aggregate(records)
         return tables
 
     def tune(self) -> dict[Path, list[Trial]]:
@@ -109,12 +112,19 @@ class Bench:
         """The records of a study's cells; a worker computes its share of them."""
         _, streams = self._streams_of(data, study)
         planned = plan(study, settings, streams[0].num_labels)
-        if study.match == "latency":
-            planned = matched_by_latency(planned, streams[0], self.storage)
+        planned = matched(planned, study.match, streams[0], self.storage)
         index, count = self.worker
         with ProgressBars() as bars:
             by_seed = dict(zip(study.seeds, streams, strict=True))
             return run_cells(planned[index::count], by_seed, Records(self.storage / "cells"), bars)
+
+    def _equal_cpu(self, data: DataSet, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+        """The width of the row that is matched by CPU time, and what was measured at it; nothing without such a row."""
+        for row in (row for row in rows if row.match == "cpu"):
+            _, (stream, *_) = self._streams_of(data, data.study(row, num_seeds=1))
+            ((_, setting),) = plan(data.study(row, num_seeds=1), settings, stream.num_labels)
+            return {"equal_cpu": asdict(units_of_equal_cpu(setting, stream, self.storage / row.match))}
+        return {}
 
     def _streams_of(self, data: DataSet, study: StudyConfig) -> tuple[dict[str, Any], list[Stream]]:
         """The description and the streams of a study, kept for the rows that share them."""
@@ -161,7 +171,7 @@ def _rounded(value: Any) -> Any:
 
 def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """A table with the cells and differences of an earlier one that it has not measured again."""
-    merged = dict(table)
+    merged = {**earlier, **table}
     for part, names in (("cells", ("network",)), ("differences", ("first", "second"))):
         known = {
             tuple(each[key] for key in (*names, "learner", "memory_per_class")): each

@@ -37,7 +37,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As in replay@2, or replay@2=latency."""
+        """As in replay@2, replay@2=latency, or analytic=cpu."""
         memory = "" if self.memory_per_class is None else f"@{self.memory_per_class:g}"
         return f"{self.learner}{memory}{self.suffix}"
 
@@ -54,10 +54,12 @@ HEADLINE = (
     Row("analytic", num_seeds=HEADLINE_SEEDS),
 )
 MEMORIES = (0, 2, 10)
+# The closed form's control once more: as many random ReLU units as learn and answer in the KAN's CPU time.
+EQUAL_CPU = Row("analytic", None, ("mlp",), "cpu", num_seeds=HEADLINE_SEEDS)
 
 
 def descriptive() -> tuple[Row, ...]:
-    """Every learner at every memory, the linear network too; then the MLP of equal latency, and the class means."""
+    """Every learner at every memory, the linear network too; then controls of equal time, and the class means."""
     headline = {(row.learner, row.memory_per_class) for row in HEADLINE}
     learned = [
         Row(learner, memory, ("linear",) if (learner, memory) in headline else ALL_NETWORKS)
@@ -66,7 +68,7 @@ def descriptive() -> tuple[Row, ...]:
         if learner not in ("analytic", "slda")
     ]
     latency = [Row("replay", memory, ("mlp",), "latency") for memory in (2, 10)]
-    return (*learned, *latency, Row("finetune", networks=("ncm",)))
+    return (*learned, *latency, EQUAL_CPU, Row("finetune", networks=("ncm",)))
 
 
 Spaces = Mapping[str, tuple[tuple[float | None, ...], Mapping[str, Sequence[Any]]]]
@@ -79,6 +81,7 @@ REMEMBERING = (
     Row("replay", 10, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
     Row("finetune", None, EVERY_KIND, num_seeds=HEADLINE_SEEDS),
     Row("analytic", None, ("kan", "mlp"), num_seeds=HEADLINE_SEEDS),
+    EQUAL_CPU,
     Row("slda", None, ("kan", "linear"), num_seeds=HEADLINE_SEEDS),
 )
 _RATES = (0.02, 0.05, 0.1, 0.2)

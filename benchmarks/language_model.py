@@ -3,9 +3,11 @@
     kcm assets reviews SmolLM2-135M-Instruct-GGUF
     python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
     python benchmarks/language_model.py --base-url http://HOST/v1 --model NAME     any other, such as a larger one
+    python benchmarks/language_model.py --served [--write]                         the same behind a served cascade
 
 Clear tweets of the `reviews` data; the stages of `kcm run` up to its figures, so that every row is asked once and the
-answers lie in --storage. Tokens and seconds are those of the server's answers.
+answers lie in --storage. Tokens and seconds are those of the server's answers. With --served, texts that are new to all
+sides are asked over HTTP, while the server is killed and started again, and by more clients than it has room for.
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from language_model_served import NUM_TEXTS, played
 from machine import machine
 from rich.pretty import pprint
 
 from kcm.config import load_config
+from kcm.large import OpenAiConfig
 from pipelines.config import RunConfig
 from pipelines.run import run
 
@@ -36,24 +39,36 @@ CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
 EPSILON = 0.1  # what so few certify rows can promise
 
 
-@contextmanager
-def served(gguf: Path, port: int) -> Iterator[str]:
-    """The address of a server of one's own."""
-    command = [sys.executable, str(HERE / "language_model_server.py"), str(gguf), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"{process.stdout.readline().strip()}/v1"
-    finally:
-        process.terminate()
-        process.wait()
+class OwnServer:
+    """llama.cpp's server in a process of its own, which may be killed and started again at the same address."""
+
+    def __init__(self, gguf: Path, port: int) -> None:
+        self.gguf, self.port = gguf, port
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        command = [sys.executable, str(HERE / "language_model_server.py"), str(self.gguf), "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()  # it says when it is ready
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        self.process.kill()
+        self.process.wait()
 
 
-def write_rows(assets: Path, file: Path, num_rows: int) -> None:
-    """The first `num_rows` clear tweets, as a file of one's own."""
+def clear_tweets(assets: Path) -> list[tuple[float, str]]:
+    """Rating and text of the tweets that people found clearly good or clearly bad."""
     lines = (assets / "reviews/tweets_GroundTruth.txt").read_text(encoding="utf-8").splitlines()
     rows = [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines)]
-    clear = [(rating, text) for rating, text in rows if abs(rating) > CLEAR][:num_rows]
+    return [(rating, text) for rating, text in rows if abs(rating) > CLEAR]
+
+
+def write_rows(clear: Sequence[tuple[float, str]], file: Path) -> None:
+    """Write tweets as a file of one's own."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as out:
         for rating, text in clear:
@@ -61,8 +76,8 @@ def write_rows(assets: Path, file: Path, num_rows: int) -> None:
             out.write(json.dumps({"text": text, "label": label, "task": "tweets"}) + "\n")
 
 
-def measured(base_url: str, model: str, rows: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the cascade keeps on test rows, and what the server's answers took."""
+def configured(base_url: str, model: str, rows: Path, arguments: argparse.Namespace) -> RunConfig:
+    """The run of `reviews` on these rows, with this server for its large model."""
     overrides = {
         "collaborators": "[kcm]",
         "tasks.source": f"{{kind: files, path: {rows.absolute()}, task_column: task}}",
@@ -73,7 +88,11 @@ def measured(base_url: str, model: str, rows: Path, arguments: argparse.Namespac
         "storage_path": arguments.storage.absolute(),
         "assets_path": arguments.assets.absolute(),
     }
-    config = load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in overrides.items()])
+    return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in overrides.items()])
+
+
+def measured(config: RunConfig, model: str) -> dict[str, Any]:
+    """What the cascade keeps on test rows, and what the server's answers took."""
     result = run(config, until="evaluate")
     outcomes = Path(result["artefacts"]["outcomes"])
     table = pq.read_table(outcomes / "task-0000.parquet")
@@ -105,20 +124,42 @@ def main() -> None:
     parser.add_argument("--model", default="SmolLM2-135M", help="the model, as the server knows it")
     parser.add_argument("--num-rows", type=int, default=240)
     parser.add_argument("--port", type=int, default=8765, help="of the server that is started")
+    parser.add_argument("--served", action="store_true", help="play on the cascade, served, in place of measuring it")
+    parser.add_argument("--room", type=int, default=2, help="questions that the server takes at once under overload")
     parser.add_argument("--storage", type=Path, default=Path("storage/language_model"))
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULTS.name}")
     arguments = parser.parse_args()
     rows = arguments.storage / f"tweets-{arguments.num_rows}.jsonl"
-    write_rows(arguments.assets, rows, arguments.num_rows)
-    gguf = arguments.assets / SMOLLM
-    server = nullcontext(arguments.base_url) if arguments.base_url else served(gguf, arguments.port)
-    with server as base_url:
-        found = measured(base_url, arguments.model, rows, arguments)
+    clear = clear_tweets(arguments.assets)
+    write_rows(clear[: arguments.num_rows], rows)
+    own = None if arguments.base_url else OwnServer(arguments.assets / SMOLLM, arguments.port)
+    try:
+        base_url = own.base_url if own else arguments.base_url
+        config = configured(base_url, arguments.model, rows, arguments)
+        if arguments.served:
+            texts = [text for _, text in clear[arguments.num_rows :][:NUM_TEXTS]]
+            found = {"served": served_part(config, arguments, base_url, texts, own)}
+        else:
+            found = measured(config, arguments.model)
+    finally:
+        if own:
+            own.kill()
     pprint(found)
     if arguments.write:
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(kept | {arguments.model: found}, indent=1) + "\n", encoding="utf-8")
+        kept[arguments.model] = kept.get(arguments.model, {}) | found
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def served_part(
+    config: RunConfig, arguments: argparse.Namespace, base_url: str, texts: Sequence[str], own: OwnServer | None
+) -> dict[str, Any]:
+    """What is played on the cascade of the run, served."""
+    folder = Path(run(config)["artefacts"]["register"]) / "bundle"
+    assert isinstance(config.large, OpenAiConfig)
+    found = played(folder, config.large, config.assets_path, texts, base_url, arguments.room, own)
+    return found | {"machine": machine()}
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ def continual(
         typer.Option(metavar="N", help="Remembered rows per class: N times the classes in all; repeatable."),
     ] = None,
     num_seeds: Annotated[int, typer.Option(min=1, help="Seeds: of task order, classes, weights and memory.")] = 3,
-    match: Annotated[str, typer.Option(help="The MLP has the KAN's parameters or its measured latency.")] = (
-        "parameters"
-    ),
+    match: Annotated[
+        str, typer.Option(help="The MLP has the KAN's parameters, its measured latency, or (in closed form) cpu time.")
+    ] = "parameters",
     encoder: Annotated[str, typer.Option(metavar="MODEL", help="Frozen text encoder: folder, asset or hub id.")] = (
         ENCODER
     ),

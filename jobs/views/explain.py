@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcm.explain.explanation import Explanation
-from kcm.explain.gate import GateReading
+from kcm.explain.gate import GateReading, LabelRates
 from kcm.explain.reasons import Reasons
 
+_MOST_LABELS = 12  # whose rates are told; of more the first and the last
 _SHOWN = 5e-4  # a smaller contribution would be shown as zero
 
 
@@ -54,7 +55,23 @@ def _gate(reading: GateReading) -> list[str | Table]:
         table.add_row(curve.signal.name, f"{value:.3g}", f"{added:+.2f}", curve.signal.meaning)
     table.add_section()
     table.add_row("constant", "", f"{reading.constant:+.2f}", "the gate score of an average row")
-    return [f"\nthe gate score {reading.score:.2f} is the sum of", table]
+    return [f"\nthe gate score {reading.score:.2f} is the sum of", table, *rates_view(reading.labels, reading.answer)]
+
+
+def rates_view(labels: Sequence[LabelRates], answer: LabelRates | None = None) -> list[str | Table]:
+    """How often both models are right by the small one's answer; of many labels the ends, and that of `answer`."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("the small model answers", "it is right", "the large model is right", "both add"):
+        table.add_column(heading, justify="left" if not table.columns else "right")
+    ends = labels if len(labels) <= _MOST_LABELS else (*labels[: _MOST_LABELS // 2], *labels[-_MOST_LABELS // 2 :])
+    for each in labels:
+        if each in ends or each == answer:
+            name = escape(each.label) + (" (this answer)" if each == answer else "")
+            rates = (f"{100 * rate:.1f}%" for rate in (each.small_accuracy, each.large_accuracy))
+            table.add_row(name, *rates, f"{each.added:+.2f}")
+    number = len(labels)
+    whole = "" if number <= _MOST_LABELS else f"; {table.row_count} of {number} labels, all of them in gate-labels.png"
+    return [f"what the gate knows of labels, from validate rows{whole}", table]
 
 
 def _contributions(reasons: Reasons) -> Table | str:

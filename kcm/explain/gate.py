@@ -1,4 +1,4 @@
-"""The gate `signals` read whole: every curve, and what each has added to the score of one input."""
+"""The gate `signals` read whole: every curve, the rates of every label, and what each adds to the score of an input."""
 
 from __future__ import annotations
 
@@ -24,9 +24,27 @@ class GateCurve:
 
 
 @dataclass(frozen=True)
-class GateReading:
-    """What a gate score is made of: the constant, and at each curve's signal `values` what it adds, `contributions`."""
+class LabelRates:
+    """How often the small and the large model are right on validate rows where the small one answers `label`.
 
+    Both are drawn to those of all labels by ten rows; `added` is what they add to the gate score together.
+    """
+
+    label: str
+    small_accuracy: float
+    large_accuracy: float
+    added: float
+
+
+@dataclass(frozen=True)
+class GateReading:
+    """What a gate score is made of: the constant, and at each curve's signal `values` what it adds, `contributions`.
+
+    `answer` are the rates of the small model's answer, `labels` those of all labels, as `label_rates` has them.
+    """
+
+    answer: LabelRates
+    labels: tuple[LabelRates, ...]
     constant: float
     curves: tuple[GateCurve, ...]
     values: tuple[float, ...]
@@ -49,6 +67,18 @@ def gate_curves(bundle: Bundle) -> tuple[GateCurve, ...]:
     )
 
 
+def label_rates(bundle: Bundle) -> tuple[LabelRates, ...]:
+    """The rates of every label that the gate reads, those first whose answers escalate most easily.
+
+    None of a gate that reads no rates.
+    """
+    head = bundle.gate.head
+    if not isinstance(head, SignalsHead):
+        return ()
+    found = zip(bundle.label_names, *head.rates_2C.tolist(), head.rates_added_C.tolist(), strict=True)
+    return tuple(sorted((LabelRates(*each) for each in found), key=lambda each: (each.added, each.label)))
+
+
 def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | None:
     """What the score of an input with these features is made of; None for a gate that is not made of curves."""
     gate, head = bundle.gate, bundle.gate.head
@@ -56,7 +86,11 @@ def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | 
         return None
     judge_1C, small_1C = logits(bundle.collaborator, features_D[None])
     values_1F = head.values(tempered(features_D[None], judge_1C, small_1C, gate.temperature))
+    rates = label_rates(bundle)
+    answer = bundle.label_names[int(small_1C.argmax())]
     return GateReading(
+        next(each for each in rates if each.label == answer),
+        rates,
         head.curves.constant,
         gate_curves(bundle),
         tuple(values_1F[0].tolist()),

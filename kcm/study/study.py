@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, field_validator
 
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
@@ -16,11 +17,14 @@ from kcm.study import denormals
 from kcm.study.aggregate import aggregate
 from kcm.study.cell import Cell, Record, run_cell
 from kcm.study.data import read_data
+from kcm.study.equal_cpu import units_of_equal_cpu, with_units
 from kcm.study.latency import width_of_equal_latency
 from kcm.study.records import Records, cell_fingerprint
 from kcm.study.settings import Setting, Settings, StudyNetwork, has_memory
 from kcm.study.stream import Stream
 from kcm.tasks import TasksConfig
+
+Match = Literal["parameters", "latency", "cpu"]
 
 
 class StudyConfig(Config):
@@ -35,7 +39,10 @@ class StudyConfig(Config):
     num_seeds: int = Field(3, ge=1, description="Seeds of task order, classes of each task, weights and memory.")
     first_seed: int = Field(0, ge=0, description="The seeds are this and the next ones.")
     score_on: Literal["validate", "test"] = Field("test", description="Split on which R is measured.")
-    match: Literal["parameters", "latency"] = Field("parameters", description="What the MLP has in common with a KAN.")
+    match: Match = Field(
+        "parameters",
+        description="What the MLP has in common with a KAN; cpu: in closed form, its CPU time to learn and to answer.",
+    )
 
     @field_validator("learners")
     @classmethod
@@ -83,8 +90,7 @@ def run_study(
     streams = data.streams(
         config.encoder, assets_dir, storage / "features", config.score_on, watcher.encoding if watcher else None
     )
-    if config.match == "latency":
-        planned = matched_by_latency(planned, streams[0], storage)
+    planned = matched(planned, config.match, streams[0], storage)
     by_seed = dict(zip(config.seeds, streams, strict=True))
     records = run_cells(planned, by_seed, Records(storage / "cells"), watcher)
     return {"data": data.described(), "match": config.match, "score_on": config.score_on, **aggregate(records)}
@@ -144,15 +150,23 @@ def describe(cell: Cell) -> str:
     return ", ".join(filter(None, (cell.network, cell.learner, memory, f"seed {cell.seed}")))
 
 
-def matched_by_latency(
-    planned: Sequence[tuple[Cell, Setting | None]], stream: Stream, storage: Path
+def matched(
+    planned: Sequence[tuple[Cell, Setting | None]], match: Match, stream: Stream, storage: Path
 ) -> list[tuple[Cell, Setting | None]]:
-    """The same cells, with every MLP as wide as answers in the time of its KAN."""
-    matched = []
+    """The same cells, with every MLP as wide as `match` says; what it stands for in closed form, too."""
+    if match == "parameters":
+        return list(planned)
+    widened = []
     for cell, setting in planned:
         if cell.network == "mlp" and setting is not None:
-            width = width_of_equal_latency(setting.network, stream.in_features, stream.num_labels, storage / "latency")
-            network = setting.network.model_copy(update={"mlp_width": width})
+            network = _matching(setting, match, stream, storage / match)
             setting = setting.model_copy(update={"network": network})
-        matched.append((cell, setting))
-    return matched
+        widened.append((cell, setting))
+    return widened
+
+
+def _matching(setting: Setting, match: Match, stream: Stream, folder: Path) -> NetworkConfig:
+    if match == "cpu":
+        return with_units(setting.network, units_of_equal_cpu(setting, stream, folder).width)
+    width = width_of_equal_latency(setting.network, stream.in_features, stream.num_labels, folder)
+    return setting.network.model_copy(update={"mlp_width": width})

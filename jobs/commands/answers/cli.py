@@ -156,8 +156,9 @@ def explain(
         announce(f"loading {named_model(source, bundle, model)} and its encoder")
         from jobs.commands.answers.explain import Explainer, inputs, write_explanations
         from jobs.models import bundle_of
-        from jobs.views.explain import explanation_view
+        from jobs.views.explain import explanation_view, rates_view
         from jobs.views.table import result_console
+        from kcm.explain.gate import LabelRates
 
         explainer = Explainer(bundle_of(source, bundle, model), assets_path, rows, text_column, image_column)
         pictures, explanations = write_explanations(explainer, inputs(texts or [], images or []), output, top)
@@ -166,4 +167,6 @@ def explain(
             typer.echo(f"the certificate is void here: {explainer.void}", err=True)
         for each in explanations:
             result_console().print(explanation_view(each, explainer.bundle.label_names, top))
+        if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
+            result_console().print(*rates_view(labels), sep="\n")
         typer.echo("\n".join(result["pictures"]))

@@ -16,7 +16,7 @@ from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
-from kcm.explain.gate import GateReading, gate_curves
+from kcm.explain.gate import GateReading, gate_curves, label_rates
 from kcm.explain.networks import kan_of, network_inputs, remembered_rows
 from kcm.explain.places import feature_name, heat_map
 from kcm.inputs.content import Content, contents
@@ -25,6 +25,7 @@ from kcm.inputs.rowfile import open_rows
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 
 PROBE_ROWS = 512  # at most: more would not change which edges matter
+SIDES = ("small", "large")
 PANELS = 4  # edges drawn per network for one decision, and curves of the gate side by side
 
 
@@ -83,10 +84,14 @@ class Explainer:
         return _saved(figure, path)
 
     def draw_gate(self, path: Path, reading: GateReading | None = None) -> Path | None:
-        """Draw every curve of the gate, with where an input lies on it; None for a gate that is not made of curves."""
-        curves = gate_curves(self.bundle)
+        """Draw every curve of the gate, with where an input lies on it; None for a gate that is not made of curves.
+
+        Strokes on the axis of a rate are the labels.
+        """
+        curves, labels = gate_curves(self.bundle), label_rates(self.bundle)
         if not curves:
             return None
+        rates = {f"{side} accuracy": [getattr(each, f"{side}_accuracy") for each in labels] for side in SIDES}
         rows = -(-len(curves) // PANELS)
         figure = Figure(figsize=(3.2 * PANELS, 2.7 * rows), layout="constrained")
         axes = figure.subplots(rows, PANELS, squeeze=False, sharey=True)
@@ -97,6 +102,8 @@ class Explainer:
             curve = curves[number]
             ax.plot(curve.points, curve.added, color="#0b63ce", lw=2)
             ax.axhline(0, color="#9aa4b1", lw=0.8)
+            for rate in rates.get(curve.signal.name, ()):
+                ax.axvline(rate, ymax=0.06, color="#24292f", alpha=0.4, lw=1)
             ax.set_title(curve.signal.name, fontsize=10)
             ax.set_xlabel(fill(curve.signal.meaning, 34), fontsize=8)
             if reading is not None:
@@ -104,6 +111,24 @@ class Explainer:
                 ax.set_title(f"{curve.signal.name}: {reading.contributions[number]:+.2f}", fontsize=10)
         for ax in axes[:, 0]:
             ax.set_ylabel("added to the gate score")
+        return _saved(figure, path)
+
+    def draw_labels(self, path: Path) -> Path | None:
+        """Draw both rates of every label that the gate reads; None for a gate that reads none."""
+        labels = label_rates(self.bundle)
+        if not labels:
+            return None
+        figure = Figure(figsize=(7.5, 1.4 + 0.22 * len(labels)), layout="constrained")
+        ax, lines = figure.subplots(), range(len(labels))
+        small, large = ([getattr(each, f"{side}_accuracy") for each in labels] for side in SIDES)
+        ax.hlines(lines, small, large, color="#9aa4b1", lw=1)
+        ax.plot(small, lines, "o", color="#0b63ce", label="the small model")
+        ax.plot(large, lines, "o", color="#d9480f", mfc="none", label="the large model")
+        ax.set_yticks(lines, [f"{_plain(each.label)}  {each.added:+.2f}" for each in labels], fontsize=8)
+        ax.set(xlabel="share of validate rows on which it is right", ylim=(len(labels) - 0.4, -0.6))
+        ax.set_title("by the small model's answer, and what both rates add to the gate score", fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
         return _saved(figure, path)
 
     def draw_heat(self, explanation: Explanation, path: Path) -> Path | None:
@@ -162,6 +187,8 @@ def write_explanations(
     pictures = explainer.networks_on_a_page(output, top)
     if gate := explainer.draw_gate(output / "gate.png"):
         pictures.append(gate)
+    if rates := explainer.draw_labels(output / "gate-labels.png"):
+        pictures.append(rates)
     explanations = [explainer.explain(content, top) for content in examples]
     for number, each in enumerate(explanations, 1):
         pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
@@ -182,7 +209,13 @@ def write_explanations(
         }
         for each in explanations
     ]
-    return {"pictures": [str(path) for path in pictures], "decisions": plain}, explanations
+    labels = [asdict(each) for each in label_rates(explainer.bundle)]
+    return {"pictures": [str(path) for path in pictures], "labels": labels, "decisions": plain}, explanations
+
+
+def _plain(label: str) -> str:
+    """A label that matplotlib takes for no formula."""
+    return label.replace("$", r"\$")
 
 
 def _saved(figure: Figure, path: Path) -> Path:

@@ -110,6 +110,14 @@ class SignalsHead:
         """Log-odds that a large call gains nothing, [N]. Raises DataError for inputs without what the curves read."""
         return self.curves.score(self.values(inputs))
 
+    @property
+    def rates_added_C(self) -> NDArray[np.float64]:
+        """What both accuracies of a label add to the score of every row that the small model gives it, [C]."""
+        position_R = [each.name in _RATES for each in self.signals]
+        values_CF = np.zeros((self.rates_2C.shape[1], len(self.signals)))
+        values_CF[:, position_R] = self.rates_2C.T
+        return np.asarray(self.curves.contributions(values_CF)[:, position_R].sum(1))
+
     def values(self, inputs: GateInputs) -> NDArray[np.float64]:
         """The signals of every row, [N, F]."""
         known = known_signals(inputs, self.reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -65,12 +66,24 @@ class Signal(BaseModel):
     curve: Annotated[list[float], Field(description="What the signal would add at these.")]
 
 
+class LabelRates(BaseModel):
+    """How often both models are right on validate rows where the small one gives a label: what the gate reads of it."""
+
+    label: str
+    small_accuracy: float
+    large_accuracy: float
+    added: Annotated[float, Field(description="What both add to the gate score.")]
+
+
 class Gate(BaseModel):
     """What the gate score is made of: the constant and all contributions add up to it."""
 
     score: float
     constant: Annotated[float, Field(description="The score of an average row.")]
     signals: list[Signal]
+    labels: Annotated[
+        list[LabelRates], Field(description="Of all labels, those first whose answers escalate most easily.")
+    ]
 
 
 class Explanation(BaseModel):
@@ -148,6 +161,7 @@ def _gate(reading: GateReading) -> Gate:
             )
             for curve, value, added in zip(reading.curves, reading.values, reading.contributions, strict=True)
         ],
+        labels=[LabelRates(**asdict(each)) for each in reading.labels],
     )
 
 

@@ -10,14 +10,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import SmallSide
-from kcm.cascade.policy import KEEP_ALL
+from kcm.bundle.runtime import SmallSide, logits
+from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.scores import form_named
 from kcm.certify.certificate import Certificate
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder
-from kcm.large import Item, LargeAnswer
+from kcm.inputs.content import Content
+from kcm.large import Item, LargeAnswer, OpenAiConfig
 from kcm.large.base import Cost
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
@@ -76,6 +81,25 @@ METRICS: dict[str, Any] = {
     "frontier": {"call_rate": [1.0, 0.5, 0.0], "accuracy": [0.92, 0.917, 0.82], "threshold": [3.0, 0.5, -1.0]},
 }
 """What an evaluation measured, in the form of `metrics.json`."""
+
+
+def signals_gate(labels: tuple[str, ...], encoder: Encoder, texts: Sequence[str]) -> dict[str, Any]:
+    """The parts of a bundle that keeps all by the gate `signals`, fitted on answers that are right at random."""
+    rng = np.random.default_rng(0)
+    features_ND = encoder.encode([Content(text) for text in texts])
+    collaborator = Collaborator(features_ND.shape[1], len(labels), NetworkConfig(hidden=()), "kan", seed=0)
+    judge_NC, small_NC = logits(collaborator.requires_grad_(False), features_ND)
+    right_2N = rng.random((2, len(texts))) < [[0.6], [0.9]]
+    inputs = GateInputs(judge_NC, small_NC, features_ND)
+    fitted = form_named("signals").fit(GateRows(inputs=inputs, small_correct=right_2N[0], large_correct=right_2N[1]))
+    return {
+        "collaborator": collaborator,
+        "label_names": labels,
+        "policy": Policy(gate="signals", decision=KEEP_ALL),
+        "gate_head": fitted.head,
+        "large": OpenAiConfig(model="some-model", api_key_env=None),
+        "large_head": None,
+    }
 
 
 def drawn_inbox(url: str, labels: tuple[str, ...], num: int = 6) -> None:

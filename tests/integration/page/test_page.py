@@ -35,6 +35,7 @@ from tests.integration.page.served_page import (
     drawn_inbox,
     inbox_of,
     page_of,
+    signals_gate,
     three_versions,
 )
 
@@ -390,6 +391,34 @@ def test_a_bundle_of_mlps_says_that_it_has_no_curves(
         expect(opened.page.get_by_text("are MLPs, which have no edge functions")).to_be_visible()
         expect(opened.page.locator(".words span")).to_have_count(7)
         expect(opened.page.locator("#report")).to_contain_text("never evaluated")
+
+
+@pytest.mark.parametrize(("num_labels", "width"), [(3, 1200), (40, 1200), (40, 360)])
+def test_a_gate_of_signals_shows_its_curves_and_the_rates_of_all_labels(
+    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder, sentences: list[str], num_labels: int, width: int
+) -> None:
+    """Promise: whoever signs for a router reads all of it: every curve, and both rates of every label."""
+    labels = (HOSTILE, *(f"intent {number}" for number in range(1, num_labels)))
+    folder = quick_bundle(**signals_gate(labels, encoder, sentences[:200]))
+    with page_of(folder, encoder) as address:
+        opened = visit(address, width=width)
+        opened.ask("A fine film, and a long one.")
+        gate = opened.page.locator("#gate")
+        expect(gate.get_by_role("img").first).to_have_accessible_name(re.compile("to the gate score"))
+        expect(gate).to_contain_text(
+            re.compile(r"it is right on [\d.]+% of validate rows, and the large model on [\d.]+%")
+        )
+        rows = gate.locator("tbody tr")
+        if num_labels > 6:
+            expect(rows.first).to_be_hidden()
+            gate.get_by_text("The rates of all 40 labels").click()
+        expect(rows).to_have_count(num_labels)
+        expect(rows.first).to_be_visible()
+        expect(gate.locator("tr.own")).to_have_count(1)
+        expect(gate.locator("tr.own")).to_contain_text("this answer")
+        assert opened.page.evaluate(ACCESSIBLE) == []
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        gate.screenshot(path=PICTURES / f"gate-{num_labels}-{width}.png")
 
 
 def test_the_interface_s_documentation_needs_no_other_host(visit: Any, url: str) -> None:

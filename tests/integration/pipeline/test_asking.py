@@ -7,10 +7,14 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,15 +22,22 @@ from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.config import load_config
+from kcm.cascade.policy import Policy
+from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item, OpenAiConfig, OpenAiModel
+from kcm.large.adapters.openai import openai_identity
 from kcm.large.prompting.sanitize import sanitized
-from kcm.large.response_cache import ResponseStore
+from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.tasks import TaskSequence
+from pipelines._ray_private import end_serve
 from pipelines.config import RunConfig
 from pipelines.run import run
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.deploy.app import build_app, start
+from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, label
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -107,36 +118,106 @@ class LanguageModel:
         self.process.wait()
 
 
+@pytest.fixture(scope="module")
+def language_model(assets_dir: Path) -> Iterator[LanguageModel]:
+    server = LanguageModel(fetch(SMOLLM, assets_dir) / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    yield server
+    server.kill()
+
+
+def asked_at(server: LanguageModel, **more: Any) -> OpenAiConfig:
+    """A patient client of the server."""
+    address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "api_key_env": None}
+    return OpenAiConfig(**{"model": "smollm", **address, "max_retries": 60, "max_wait_s": 2} | more)
+
+
 @pytest.mark.slow
 def test_a_language_model_is_asked_by_many_killed_and_asked_on_and_nothing_is_asked_twice(
-    assets_dir: Path, tweets: Path, tmp_path: Path
+    language_model: LanguageModel, tweets: Path, tmp_path: Path
 ) -> None:
     """llama.cpp's own server: labels with probabilities, more questions than slots, a restart under way."""
-    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[:24]]
-    server = LanguageModel(fetch(SMOLLM, assets_dir) / "SmolLM2-135M-Instruct.Q4_1.gguf")
-    try:
-        settings = OpenAiConfig(
-            model="smollm",
-            base_url=f"http://127.0.0.1:{server.port}/v1",
-            api_key_env=None,
-            max_retries=60,
-            max_wait_s=2,
-        )
-        paid = ResponseStore.in_file(tmp_path / "paid.sqlite")
-        model = OpenAiModel(settings, ("negative", "positive"), paid)
-        items = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
-        first = model.answer(items[:8])
-        asked = [model.ask(item) for item in items]
-        server.kill()  # while eight questions are under way
-        server.start()
-        answers = [future.result() for future in asked]
-    finally:
-        server.kill()
+    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[:16]]
+    settings = asked_at(language_model)
+    paid = ResponseStore.in_file(tmp_path / "paid.sqlite")
+    model = OpenAiModel(settings, ("negative", "positive"), paid)
+    items = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
+    first = model.answer(items[:4])
+    asked = [model.ask(item) for item in items]
+    language_model.kill()  # while eight questions are under way
+    language_model.start()
+    answers = [future.result() for future in asked]
     assert all(answer.error is None and answer.label in (0, 1) for answer in answers)
     assert all(answer.probabilities is not None and answer.cost.tokens > 20 for answer in answers)
-    assert [answer.label for answer in answers[:8]] == [answer.label for answer in first]
-    again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)  # of a server that is gone
+    assert [answer.label for answer in answers[:4]] == [answer.label for answer in first]
+    language_model.kill()
+    again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)
     assert [answer.label for answer in again] == [answer.label for answer in answers]
+    language_model.start()
+
+
+@pytest.mark.slow
+def test_a_served_cascade_outlives_its_language_model_and_pays_for_no_answer_twice(
+    language_model: LanguageModel, tweets: Path, quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
+) -> None:
+    """The deployed service, by OpenAI's own client and its streams: a restart under way, then a server that is gone."""
+    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[16:26]]
+    settings = asked_at(language_model, max_calls=1000, num_concurrent=4)  # a budget: what is paid lies in the log
+    values = {
+        "port": free_port(),
+        "timeout_s": 100.0,
+        "feedback": {"url": f"sqlite:///{tmp_path / 'log.db'}"},
+        "large": {"timeout_s": 90.0, "attempt_timeout_s": 80.0, "upstreams": [settings.upstream.model_dump()]},
+    }
+    config = parse_config(ServeConfig, values)
+    identity = openai_identity(settings, ("negative", "positive"))
+    bundle = quick_bundle(large=settings, large_head=None, large_identity=identity, policy=Policy())  # escalates all
+    url = start(build_app(Release(version="1", bundle=bundle), config, assets_dir), config)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=120)
+    spending = ResponseCache(ResponseStore.in_log(str(config.feedback.url)), f"{settings.base_url} {settings.model}")
+    try:
+        probed, _ = spending.spent()
+        streamed = asked_by(client, texts[0])
+        with ThreadPoolExecutor(5) as pool:
+            futures = [pool.submit(asked_by, client, text) for text in texts]
+            futures[0].result()  # paid for before
+            language_model.kill()  # while questions are under way
+            language_model.start()
+            answers = [future.result() for future in futures]
+        assert {answer.route for answer in answers} == {"large"}
+        assert {answer.label for answer in answers} <= {"negative", "positive"}
+        assert all(answer.usage_tokens == len(text.split()) + 1 for text, answer in zip(texts, answers, strict=True))
+        assert streamed == answers[0]
+        calls, _ = spending.spent()
+        assert calls - probed >= len(texts)  # and whatever was lost with the server
+        language_model.kill()
+        assert [asked_by(client, text) for text in texts] == answers  # by what is paid for, of a server that is gone
+        assert spending.spent() == (calls, 0.0)
+    finally:
+        end_serve()
+        language_model.start()
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What a client reads of a stream of chat completions."""
+
+    label: str
+    route: str
+    usage_tokens: int
+
+
+def asked_by(client: openai.OpenAI, text: str) -> Streamed:
+    """The label of a text, as a stream whose last chunk tells the usage."""
+    raw = client.chat.completions.with_raw_response.create(
+        model="kcm",
+        messages=[{"role": "user", "content": text}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(raw.parse())
+    assert last.usage is not None
+    label = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    return Streamed(label, raw.headers["x-kcm-route"], last.usage.total_tokens)
 
 
 class Oracle:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from jobs.views.explain import reasons_view
+from jobs.views.explain import rates_view, reasons_view
+from kcm.explain.gate import LabelRates
 from kcm.explain.reasons import Contribution, Reasons
 
 REASONS = Reasons(
@@ -18,12 +19,16 @@ REASONS = Reasons(
 )
 
 
-def shown(reasons: Reasons) -> str:
+def printed(*parts: RenderableType) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        for part in reasons_view("judge", reasons, ["no", "yes"]):
+        for part in parts:
             console.print(part)
     return capture.get()
+
+
+def shown(reasons: Reasons) -> str:
+    return printed(*reasons_view("judge", reasons, ["no", "yes"]))
 
 
 def test_a_logit_is_shown_as_the_sum_of_its_parts() -> None:
@@ -39,3 +44,23 @@ def test_a_network_that_adds_nothing_to_class_means_has_no_table_of_zeros() -> N
     assert "judge: logit 2.50 of yes" in text
     assert "no curve adds anything" in text
     assert "+0.000" not in text
+
+
+def rates(count: int) -> list[LabelRates]:
+    return [LabelRates(f"[label] {number}", 0.5, 0.25, number / 10) for number in range(count)]
+
+
+def test_the_rates_of_few_labels_are_all_told_and_the_answer_is_marked() -> None:
+    labels = rates(12)
+    text = printed(*rates_view(labels, labels[3]))
+    assert [each.label in text for each in labels] == [True] * 12
+    assert "[label] 3 (this answer) 50.0% 25.0% +0.30" in " ".join(text.split())
+    assert "gate-labels.png" not in text
+
+
+def test_of_many_labels_the_ends_are_told_and_the_answer_and_where_the_rest_is() -> None:
+    labels = rates(150)
+    text = printed(*rates_view(labels, labels[70]))
+    told = [number for number in range(150) if f"[label] {number} " in text]
+    assert told == [0, 1, 2, 3, 4, 5, 70, 144, 145, 146, 147, 148, 149]
+    assert "13 of 150 labels, all of them in gate-labels.png" in text

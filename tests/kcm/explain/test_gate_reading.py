@@ -16,7 +16,7 @@ from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig
 from kcm.explain.explanation import explain
-from kcm.explain.gate import gate_curves, read_gate
+from kcm.explain.gate import gate_curves, label_rates, read_gate
 from kcm.inputs.content import Content
 from kcm.large import RecordedConfig
 from kcm.learners import FinetuneConfig
@@ -24,15 +24,19 @@ from kcm.learners import FinetuneConfig
 DIM = 16
 
 
+def fitted_rows() -> tuple[np.ndarray, np.ndarray]:
+    """Features of the rows that the gate is fitted on, and whether small and large are right on them."""
+    rng = np.random.default_rng(0)
+    return rng.random((120, DIM)).astype(np.float32), rng.random((2, 120)) < 0.7
+
+
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    rng = np.random.default_rng(0)
-    features = rng.random((120, DIM)).astype(np.float32)
+    features, right = fitted_rows()
     collaborator = Collaborator(DIM, 3, NetworkConfig(hidden=(), base="lda"), "kan", seed=0).requires_grad_(False)
     assert collaborator.base is not None
     collaborator.base.add(collaborator.base.sums_of([(torch.from_numpy(features), torch.arange(120) % 3)]))
     judge, small = (each / 0.5 for each in logits(collaborator, features))
-    right = rng.random((2, 120)) < 0.7
     fitted = form_named("signals").fit(
         GateRows(
             inputs=GateInputs(judge, small, features),
@@ -73,7 +77,27 @@ def test_every_curve_is_there_whole(bundle: Bundle) -> None:
     assert all(len(curve.points) == len(curve.added) == 41 for curve in curves)
 
 
+def test_the_rates_of_every_label_are_there_and_are_what_the_curves_read(bundle: Bundle) -> None:
+    """Counted by hand from the rows of the fixture; what they add is what the score moves by between labels."""
+    features, right = fitted_rows()
+    _, small = logits(bundle.collaborator, features)
+    rates = {each.label: each for each in label_rates(bundle)}
+    for number, label in enumerate(bundle.label_names):
+        given_N = small.argmax(1) == number
+        for side, found in zip(right, (rates[label].small_accuracy, rates[label].large_accuracy), strict=True):
+            assert found == pytest.approx((side[given_N].sum() + 10 * side.mean()) / (given_N.sum() + 10))
+    assert [each.added for each in label_rates(bundle)] == sorted(each.added for each in rates.values())
+    for row in range(10):
+        reading = read_gate(bundle, features[row])
+        assert reading is not None
+        assert reading.answer == rates[bundle.label_names[small[row].argmax()]]
+        named = zip(reading.curves, reading.contributions, strict=True)
+        by_rates = [added for curve, added in named if curve.signal.name in ("small accuracy", "large accuracy")]
+        assert reading.answer.added == pytest.approx(sum(by_rates))
+
+
 def test_a_gate_without_curves_has_nothing_to_read(bundle: Bundle) -> None:
     plain = Bundle(**(vars(bundle) | {"policy": Policy(), "gate_head": None}))
     assert gate_curves(plain) == ()
+    assert label_rates(plain) == ()
     assert read_gate(plain, np.ones(DIM, dtype=np.float32)) is None

@@ -116,7 +116,7 @@ function showExplanation({ text, image }, found, { model_version: version }, add
   find("words").hidden = text === undefined;
   if (text) find("words").replaceChildren(shadedWords(text, found.words, found.judge_label));
   find("gate").hidden = found.gate === null;
-  if (found.gate) find("gate").replaceChildren(gate(found.gate));
+  if (found.gate) find("gate").replaceChildren(gate(found.gate, found.label));
   find("edges").replaceChildren(contributions(found));
   find("prompt-title").textContent = promptTitle(found);
   find("shown").replaceChildren(prompt(found));

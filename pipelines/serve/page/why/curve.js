@@ -22,6 +22,6 @@ export function curve(edge, words, low, high) {
     svg("line", { x1: here, x2: here, y1: ground, y2: there, class: edge.carried < 0 ? "adds against" : "adds for" }),
     svg("circle", { cx: here, cy: there, r: 4.5, class: edge.carried < 0 ? "dot against" : "dot for" }),
     ...[low, high].map((end) => svg("text", { x: LEFT - 5, y: y(end), class: "end y" }, number(end, 1))),
-    ...[first, last].map((end, index) => svg("text", { x: x(end), y: HEIGHT - 6, class: index ? "end last" : "end first" }, number(end, 1))),
+    ...[first, last].map((end, index) => svg("text", { x: x(end), y: HEIGHT - 6, class: index ? "end last" : "end first" }, number(end, last - first < 1 ? 2 : 1))),
   );
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from jobs.commands.answers.explain import Explainer, inputs
 from kcm.bundle.bundle import Bundle
+from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig
 from kcm.errors import DataError
@@ -64,6 +68,31 @@ def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: P
     drawn = sorted(tmp_path.iterdir())
     assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png"]
     assert all(imread(path).std() > 0 for path in drawn)
+
+
+def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: Path, tmp_path: Path) -> None:
+    """The small side is right on half of what it calls a cat: that is told without any input, and kept as JSON."""
+    logits_NC = np.random.default_rng(1).normal(size=(200, 2))
+    cat_N = logits_NC.argmax(1) == 0
+    right_N = ~cat_N | (np.cumsum(cat_N) % 2 == 0)
+    inputs = GateInputs(logits_NC, logits_NC, None)
+    rows = GateRows(inputs=inputs, small_correct=right_N, large_correct=np.ones(200, dtype=bool))
+    bundle = replace(
+        Bundle.read(folder / "bundle"),
+        policy=Policy(gate="signals", decision=KEEP_ALL),
+        gate_head=form_named("signals").fit(rows).head,
+        label_names=("$cat$", "dog"),  # no formula
+    ).write(tmp_path / "bundle")
+    words = ["--rows", str(folder / "rows.csv"), "--output", str(tmp_path / "drawn"), "--json", str(tmp_path / "json")]
+    result = CliRunner().invoke(app, ["explain", str(bundle), *words])
+    assert result.exit_code == 0, result.output
+    assert all(imread(tmp_path / "drawn" / name).std() > 0 for name in ("gate.png", "gate-labels.png"))
+    cat, dog = json.loads((tmp_path / "json").read_text())["labels"]
+    drawn = 10 * right_N.mean()
+    assert (cat["label"], dog["label"]) == ("$cat$", "dog")
+    assert cat["small_accuracy"] == pytest.approx((right_N[cat_N].sum() + drawn) / (cat_N.sum() + 10))
+    assert dog["small_accuracy"] == pytest.approx(((~cat_N).sum() + drawn) / ((~cat_N).sum() + 10))
+    assert f"$cat$ {100 * cat['small_accuracy']:.1f}% 100.0%" in " ".join(result.output.split())
 
 
 def test_rows_that_cannot_be_read_are_no_rows_to_judge_edges_on(explainer: Explainer) -> None:

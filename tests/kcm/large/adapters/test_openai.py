@@ -463,6 +463,25 @@ def test_a_question_that_nobody_waits_for_is_not_sent(model, upstream, label):
     assert upstream.texts() == ["a", "c"]
 
 
+def test_a_question_that_is_left_under_way_is_read_to_its_end_and_kept(model, upstream, label):
+    """Promise: it may have been charged when its asker left, so whoever asks it again is answered by the same call."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def answer(_):
+        started.set()
+        assert go_on.wait(60)
+        return label("positive")
+
+    upstream.otherwise = answer
+    asking = model(timeout_s=60.0)
+    left = asking.ask(*items("a"))
+    assert started.wait(60)
+    assert left.cancel()
+    go_on.set()
+    assert [each.label for each in asking.answer(items("a"))] == [1]
+    assert upstream.texts() == ["a"]
+
+
 def test_no_more_questions_are_under_way_than_allowed(model, upstream, label):
     """Promise: the limit of concurrent questions is used, and never passed."""
 
