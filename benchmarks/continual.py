@@ -3,6 +3,7 @@
     python benchmarks/continual.py [--only clinc:replay@2] [--num-seeds 3] [--write]
     python benchmarks/continual.py --tune        choose the settings in jobs/configs/benchmark/, on held-out streams
     python benchmarks/continual.py --tasks 500   memory and CPU time per task over many tasks
+    python benchmarks/continual.py --cell        CPU seconds of a cell of `kcm benchmark continual` at its defaults
 
 CLINC150 comes from the hub, or from --clinc FILE (data_full.json of its authors); the tables by domain need --domains
 FILE (their domains.json). Every finished cell is kept in --storage, from which an interrupted run resumes. Cells share
@@ -23,7 +24,17 @@ from typing import Any
 
 import torch
 import yaml
-from continual_plan import ALL_NETWORKS, HELD_OUT_SEED, HELD_OUT_STREAMS, DataSet, Row, data_sets, spaces
+from continual_cell import cell_view, measure_cell
+from continual_plan import (
+    ALL_NETWORKS,
+    DESCRIPTIVE_SEEDS,
+    HELD_OUT_SEED,
+    HELD_OUT_STREAMS,
+    DataSet,
+    Row,
+    data_sets,
+    spaces,
+)
 from continual_scale import measure_scale, scale_view
 from rich.console import Console
 from rich.table import Table
@@ -237,6 +248,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="commit figures, or settings, to their files")
     parser.add_argument("--tune", action="store_true", help="choose settings instead of measuring")
     parser.add_argument("--tasks", type=int, metavar="N", help="measure memory and CPU time over N synthetic tasks")
+    parser.add_argument("--cell", action="store_true", help="measure a cell at the defaults; --clinc must be a file")
     parser.add_argument("--clinc", default="clinc/clinc_oos", metavar="FILE_OR_HUB_ID", help="CLINC150")
     parser.add_argument("--domains", type=Path, metavar="FILE", help="JSON: domain -> its intents")
     parser.add_argument("--storage", type=Path, default=Path("storage/benchmark"))
@@ -256,6 +268,13 @@ def main() -> None:
         console.print(scale_view(found))
         if arguments.write:
             write_results("scale", found)
+        return
+    if arguments.cell:
+        seeds = arguments.num_seeds or DESCRIPTIVE_SEEDS
+        found = measure_cell(console, Path(arguments.clinc), seeds, arguments.storage, arguments.assets)
+        console.print(cell_view(found))
+        if arguments.write:
+            write_results("cell", found)
         return
     bench = Bench(arguments)
     if arguments.list:

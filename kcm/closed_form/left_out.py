@@ -69,14 +69,13 @@ def streamed_ridge_left_out(
     singular_R = np.sqrt(square_R)
     projected_RK = (right_PR.T @ cross_PK) / singular_R[:, None]  # y has mean 0: inputs need not be centred
     strengths_S = _STRENGTHS * float(square_R.max(initial=0))
+    shrink_SR = square_R / (square_R + strengths_S[:, None])
     left_out_SNK = np.empty((len(strengths_S), *y_NK.shape))
     means_NK = np.empty_like(y_NK)
     for rows in chunks:
         left_nR = (read(rows) - mean_P) @ right_PR / singular_R
         blocks = list(_blocks(units.of(rows), len(rows)))
-        for at, strength in enumerate(strengths_S):
-            shrink_R = square_R / (square_R + strength)
-            left_out_SNK[at, rows] = _left_out(left_nR, shrink_R, projected_RK, y_NK[rows], blocks, num_rows)
+        left_out_SNK[:, rows] = _left_out(left_nR, shrink_SR, projected_RK, y_NK[rows], blocks, num_rows)
         means_NK[rows] = _left_out_means(y_NK[rows], blocks, num_rows)
         progress(done := done + len(rows), 2 * num_rows)
     best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
@@ -113,10 +112,8 @@ def _best_strength(
     """The strength [K] with the least error, and its left-out predictions [N, K] less the means they share."""
     strengths_S = _STRENGTHS * float(square_R.max(initial=0))
     blocks = list(_blocks(units, len(y_NK)))
-    projected_RK = left_NR.T @ y_NK
-    left_out_SNK = np.stack(
-        [_left_out(left_NR, square_R / (square_R + s), projected_RK, y_NK, blocks, len(y_NK)) for s in strengths_S]
-    )
+    shrink_SR = square_R / (square_R + strengths_S[:, None])
+    left_out_SNK = _left_out(left_NR, shrink_SR, left_NR.T @ y_NK, y_NK, blocks, len(y_NK))
     best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
     left_out_NK = left_out_SNK[best_K, :, np.arange(len(best_K))].T
     return strengths_S[best_K], left_out_NK - _left_out_means(y_NK, blocks, len(y_NK))
@@ -163,24 +160,33 @@ def _chunks(units: Units, num_rows: int) -> Iterator[NDArray[np.intp]]:
 
 def _left_out(
     left_NR: NDArray[np.float64],
-    shrink_R: NDArray[np.float64],
+    shrink_SR: NDArray[np.float64],
     projected_RK: NDArray[np.float64],
     y_NK: NDArray[np.float64],
     blocks: list[NDArray[np.intp]],
     num_rows: int,
 ) -> NDArray[np.float64]:
-    """Predictions of y, whose mean is 0, for every unit from all the others, [N, K].
+    """Predictions of y, whose mean is 0, for every unit from all the others, by strength: [S, N, K].
 
     `projected_RK` are the products of the left vectors and y over all `num_rows` rows, of which these may be a part.
     """
-    predicted_NK = np.empty_like(y_NK)
-    residual_NK = y_NK - left_NR @ (shrink_R[:, None] * projected_RK)
+    # One product for all strengths: the left vectors, which fit no cache, are read once.
+    shrunk_RSK = shrink_SR.T[:, :, None] * projected_RK[:, None]
+    fitted_NSK = np.tensordot(left_NR, shrunk_RSK, 1)
+    residual_SNK = y_NK - fitted_NSK.swapaxes(0, 1)
+    predicted_SNK = np.empty_like(residual_SNK)
     for rows_GM in blocks:
         left_GMR = left_NR[rows_GM]
-        hat_GMM = 1 / num_rows + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
-        left_residual_GMK = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_NK[rows_GM])
-        predicted_NK[rows_GM] = y_NK[rows_GM] - left_residual_GMK
-    return predicted_NK
+        if rows_GM.shape[1] == 1:  # nearly always: a division in place of a system of equations
+            hat_SG = 1 / num_rows + shrink_SR @ np.square(left_GMR[:, 0]).T
+            left_residual_SGK = residual_SNK[:, rows_GM[:, 0]] / (1 - hat_SG[:, :, None])
+            predicted_SNK[:, rows_GM[:, 0]] = y_NK[rows_GM[:, 0]] - left_residual_SGK
+            continue
+        for shrink_R, residual_NK, predicted_NK in zip(shrink_SR, residual_SNK, predicted_SNK, strict=True):
+            hat_GMM = 1 / num_rows + np.einsum("gmr,r,gnr->gmn", left_GMR, shrink_R, left_GMR)
+            left_residual_GMK = np.linalg.solve(np.eye(rows_GM.shape[1]) - hat_GMM, residual_NK[rows_GM])
+            predicted_NK[rows_GM] = y_NK[rows_GM] - left_residual_GMK
+    return predicted_SNK
 
 
 def _left_out_means(y_NK: NDArray[np.float64], blocks: list[NDArray[np.intp]], num_rows: int) -> NDArray[np.float64]:

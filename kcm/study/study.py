@@ -13,12 +13,12 @@ from kcm.components import FAMILIES
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
-from kcm.study import denormals
 from kcm.study.aggregate import aggregate
 from kcm.study.cell import Cell, Record, run_cell
 from kcm.study.data import read_data
 from kcm.study.equal_cpu import units_of_equal_cpu, with_units
 from kcm.study.latency import width_of_equal_latency
+from kcm.study.processor import for_small_steps
 from kcm.study.records import Records, cell_fingerprint
 from kcm.study.settings import Setting, Settings, StudyNetwork, has_memory
 from kcm.study.stream import Stream
@@ -137,7 +137,7 @@ def run_cells(
         fingerprint = cell_fingerprint(cell, setting, stream.fingerprint)
         record = records.get(fingerprint)
         if record is None:
-            with denormals.flush_denormals():
+            with for_small_steps():
                 record = run_cell(cell, setting, stream)
             records.put(fingerprint, record)
         finished.append(record)

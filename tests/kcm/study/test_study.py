@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from kcm.errors import ConfigError, DataError
 from kcm.learners.training.trainer import Trainer
 from kcm.study import run_cell
 from kcm.study import study as study_module
+from kcm.study.processor import flushes_denormals
 
 
 def place(cell: dict) -> tuple:
@@ -76,6 +78,18 @@ def test_measuring_the_accuracies_is_no_part_of_what_a_task_costs(config, run, m
     (cell,) = run(config(networks=["kan"]))["cells"]
     assert now[0] == 600.0  # before the first of five tasks, and after each
     assert cell["per_seed"][0]["seconds_per_task"] == [0.0] * 5
+
+
+def test_a_cell_is_computed_by_one_thread(config, run, monkeypatch) -> None:
+    seen = []
+
+    def looking(*cell):
+        seen.append((torch.get_num_threads(), flushes_denormals()))
+        return run_cell(*cell)
+
+    monkeypatch.setattr(study_module, "run_cell", looking)
+    run(config(networks=["ncm"]))
+    assert seen == [(1, True)]
 
 
 def test_kan_and_mlp_have_equal_parameters(config, run) -> None:
