@@ -26,7 +26,7 @@ from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
 from kcm.encoders import EncoderConfig
-from kcm.inputs.content import contents
+from kcm.inputs.content import Content, contents
 from kcm.large import fit_head
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
@@ -172,10 +172,9 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
         {split: {name: list(task.splits[split][name]) for name in _COLUMNS} for split in SPLITS}
         for task in sequence.tasks
     ]
-    rows = [content for task in columns for part in task.values() for content in contents(part["text"], part["image"])]
+    rows = _all_contents(config, places)
 
     def features_of(encoder: EncoderConfig) -> list[dict[Split, NDArray[np.float32]]]:
-        # Every seed reads all rows, so that one file of features serves all.
         identity = encoder.identity(places.assets)
         folder = places.storage / "features"
         known = cached_features(rows, lambda: encoder.build(places.assets), identity, folder)
@@ -216,6 +215,18 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
             for split in SPLITS
         }
         for number in range(len(columns))
+    ]
+
+
+def _all_contents(config: RunConfig, places: Places) -> list[Content]:
+    """What an encoder reads of all rows, also those that a seed leaves out: one file of features serves all seeds."""
+    tasks = config.tasks.model_copy(update={"max_rows_per_task": None})
+    sequence = _sequence(config.model_copy(update={"tasks": tasks}), 0, places)
+    return [
+        content
+        for task in sequence.tasks
+        for part in task.splits.values()
+        for content in contents(part["text"], part["image"])
     ]
 
 
