@@ -68,7 +68,7 @@ def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Spl
 
 def _rows(sequence: SequenceArtefact, number: int) -> Iterator[tuple[dict[str, Any], Content]]:
     """Id, group and split of a task's rows, and what they show; some at a time: they hold pictures."""
-    for shard in sequence.shards(number):
+    for shard in sequence.fetched(number):
         for batch in read_shard(shard).to_batches(max_chunksize=1024):
             rows = pa.table(batch)
             yield from zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -27,6 +27,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from kcm._messages import status_of, store_fault
 from kcm.errors import ConfigError
 from pipelines.store.files import Files, LocalFiles, Stat, StorageError
+from pipelines.store.ranges import Ranges
 
 SCHEMES = ("s3", "gs")
 PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
@@ -116,6 +117,19 @@ class ObjectFiles(Files):
                 raise self._error("the file is not what was written", name, "Run the stage again: `kcm verify`")
 
         self._ask(download, name)
+
+    def open(self, name: str) -> BinaryIO:
+        """The content, a request for each part of it that is read."""
+        size = self._ask(lambda: int(obstore.head(self._store, name)["size"]), name)
+
+        def read(start: int, length: int) -> memoryview:
+            return self._ask(lambda: memoryview(obstore.get_range(self._store, name, start=start, length=length)), name)
+
+        return cast(BinaryIO, Ranges(size, read))
+
+    def copy(self, name: str, target: str) -> None:
+        """Copy an object within the bucket, with what was noted of it."""
+        self._ask(lambda: obstore.copy(self._store, name, target), name)
 
     def list(self, name: str = "") -> Iterator[Stat]:
         """The objects below a prefix; the mark is the entity tag."""

@@ -31,7 +31,7 @@ from pipelines.loop.config import GateConfig
 from pipelines.loop.promotion import gates
 from pipelines.loop.promotion.gates import Paired, PromotionGate
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import FeaturesArtefact, read_task
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 
@@ -92,7 +92,7 @@ class Version:
         """What the small side and the large model take for an input, by the mean of the test rows."""
         tasks = range(len(self.features.names.tasks))
         small = [self.features.task(number, split="test") for number in tasks]
-        large = [read_task(self.outcomes.folder, number, split="test") for number in tasks]
+        large = [self.outcomes.task(number, split="test") for number in tasks]
         return _mean(small, "seconds"), _mean(large, "large_cost")
 
 
