@@ -17,10 +17,9 @@ import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.store.storage import Storage
+from pipelines.store.storage import AT_ONCE, Storage
 
 ROWS_AT_ONCE = 16 * GROUP_ROWS  # that a worker is given, and holds, at most
-_FOOTERS_AT_ONCE = 16
 _TOOK = b"took"
 
 UNFINISHED = "unfinished: "  # begins the names of counts of unfinished rows, by reason
@@ -123,7 +122,7 @@ def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
         except (OSError, pa.ArrowException) as error:
             raise _damaged(shard, error) from None
 
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(shards, pool.map(size_of, shards.values()), strict=True))
 
 

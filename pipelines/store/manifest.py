@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from kcm.errors import ArtefactError
 from pipelines.store.files import LocalFiles, Stat, digest
-from pipelines.store.storage import Storage
+from pipelines.store.storage import AT_ONCE, Storage
 
 MANIFEST = "manifest.json"
 EMPTIED = "emptied"  # in the manifest of one whose files were removed on purpose: it counts as unfinished
@@ -35,12 +36,15 @@ def publish(
     which are not read again.
     """
     here = file_hashes(attempt, without=noted)
-    if storage.is_remote:
-        for name, sha256 in here.items():
-            storage.files.put(storage.name(attempt / name), attempt / name, sha256)
-    there = listed_files(storage, attempt)
     known = here | dict(noted)
-    kept = {name: storage.files.noted_sha256(there[name].name) for name in there.keys() - known.keys()}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        if storage.is_remote:
+            paths = [attempt / name for name in here]
+            list(pool.map(storage.files.put, map(storage.name, paths), paths, here.values()))
+        there = listed_files(storage, attempt)
+        others = sorted(there.keys() - known.keys())
+        hashes = pool.map(storage.files.noted_sha256, [there[name].name for name in others])
+        kept = dict(zip(others, hashes, strict=True))
     if missing := sorted(known.keys() - there.keys()):
         raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), mend="Start again")
     manifest = dict(recipe) | {
@@ -99,7 +103,9 @@ def encoded(value: object) -> bytes:
 def file_hashes(folder: Path, *, without: Container[str] = ()) -> dict[str, str]:
     """SHA-256 of every file below a folder by its relative path; of a home without manifest, scratch and attempts."""
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {name: digest(folder / name) for name in names if _belongs(name) and name not in without}
+    names = [name for name in names if _belongs(name) and name not in without]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing leaves Python's lock to others
+        return dict(zip(names, pool.map(lambda name: digest(folder / name), names), strict=True))
 
 
 def _belongs(name: str) -> bool:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from pipelines.store.files import Files, LocalFiles, StorageError, digest
 from pipelines.store.objects import files_at, normalised
 
-_AT_ONCE = 16  # requests for small things that are sent together
+AT_ONCE = 16  # requests for small things that are sent together
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Storage:
         def copy(name: str) -> None:
             self.files.copy(self.name(kept[name].path), self.name(folder / name))
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(copy, kept))
         return {name: each.sha256 for name, each in kept.items()}
 
