@@ -86,15 +86,18 @@ def outcome_parts(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
+    readable: Callable[[Path], Path | BinaryIO] | None = None,
 ) -> Iterator[OutcomePart]:
     """The outcome table of the rows of `splits`, shard by shard: task by task, split by split, in order.
 
-    Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
-    collaborator cannot give: its logit is -inf.
+    `readable` gives what shards are read from; without it they are fetched. Where none-of-these can be answered, it is
+    the right answer for rows that are out of scope, and one that the collaborator cannot give: its logit is -inf.
     """
     for files in PartFiles.all_of(features, outcomes, splits):
-        shard, answers = features.file(files.features.name), outcomes.file(files.answers.name)
-        yield outcome_part(collaborator, files.task, files.split, shard, answers, features.names)
+        shard, answers = files.features, files.answers
+        if readable is None:
+            shard, answers = features.file(shard.name), outcomes.file(answers.name)
+        yield outcome_part(collaborator, files.task, files.split, shard, answers, features.names, readable or Path)
 
 
 def under_prompts(

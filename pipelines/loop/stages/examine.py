@@ -105,7 +105,7 @@ class Examination(Plan):
                 max_call_rate=self.certificate.max_call_rate,
                 bound=certificate.call_rate_bound,
             ),
-            _cost(judged, new.seconds, limits.max_cost),
+            _cost(judged, new.answered.seconds, limits.max_cost),
             gates.latency(*_latencies(champion, challenger, context), limits.max_latency),
         ]
         _write(attempt.folder, found, saved)
