@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from kcm.errors import DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
 
+INDEX = ".index.json"
+
 
 @dataclass(frozen=True)
 class RowIndex:
@@ -96,7 +98,7 @@ class RowIndex:
 
 def index_file(first_shard: Path) -> Path:
     """Where the index of the task lies whose first shard this is."""
-    return first_shard.with_suffix(".index.json")
+    return first_shard.with_suffix(INDEX)
 
 
 def _in_pieces(split: str, shard: Path) -> DataError:

@@ -264,9 +264,9 @@ class ArtefactStore:
     ) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 
-        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` is there again if it is
-        interrupted, on any node where the storage keeps it. `noted` has, after it, the hashes of files that need not be
-        read for them. Raises LockedError while another process writes the same artefact.
+        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` can be fetched again, on any
+        node, if it is interrupted. `noted` has, after it, the hashes of files that need not be read for them. Raises
+        LockedError while another process writes the same artefact.
         """
         if found := self.find(recipe):
             return found, True

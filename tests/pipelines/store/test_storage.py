@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,11 @@ def test_what_is_kept_is_fetched_where_it_is_not(storage: Storage) -> None:
         storage.fetch(path.with_name("c"))
 
 
-def test_a_storage_copies_links_and_opens_what_it_holds(place: str) -> None:
+def refuse(*names: object) -> None:
+    raise PermissionError("no links here")
+
+
+def test_a_storage_copies_links_and_opens_what_it_holds(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage.at(place)
     path = storage.root / "scratch" / "a b"
     path.parent.mkdir(parents=True)
@@ -53,6 +58,11 @@ def test_a_storage_copies_links_and_opens_what_it_holds(place: str) -> None:
     folder = storage.root / "attempt"
     assert storage.place({"ü": handed}, folder) == {"ü": handed.sha256}
     assert storage.known(folder / "ü").sha256 == handed.sha256
+    assert storage.is_remote or path.samefile(folder / "ü")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)  # as file systems without hard links do
+        storage.place({"copied": handed}, folder)
+    assert storage.known(folder / "copied").sha256 == handed.sha256
     with storage.files.open("attempt/ü") as file:
         file.seek(-3, 2)
         assert file.read() == b"\xfd\xfe\xff"
