@@ -238,7 +238,7 @@ class ScoredTable:
         measured, searched = [], 0
         for part in parts:
             mine = part.table.split == "validate"
-            scores = part.scores(gate)
+            scores = part.scores(gate).copy()  # what came from another process cannot be written to
             scores[mine] = validate_scores[searched : searched + int(mine.sum())]
             searched += int(mine.sum())
             modes = len(part.modes) // max(1, len(part.table))

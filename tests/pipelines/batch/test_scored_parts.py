@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.cascade.gate import Gate
+from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import SPLITS
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import LargeAnswer
 from kcm.tasks.columns import list_column
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import GROUP_ROWS, ShardWriter, shard_file
+from pipelines.batch import scored_parts as module
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.objects import ObjectFiles
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.ranges import Ranges
 from pipelines.store.sequence import Names
@@ -97,6 +102,29 @@ def test_parts_are_those_of_one_process_in_their_order(place: str, index: bool) 
         np.testing.assert_array_equal(part.scores(GATE), other.scores(GATE))
         np.testing.assert_array_equal(part.seconds_N, other.seconds_N)
         assert len(part.features_ND) == 0
+
+
+def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray gives them: they lie in memory that all processes of a node share."""
+    given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
+
+    def as_from_ray(function: Any, calls: Any, shared: Any) -> Iterator[Any]:
+        for call in calls:
+            buffers: list[pickle.PickleBuffer] = []
+            sent = pickle.dumps(function(*shared, *call), protocol=5, buffer_callback=buffers.append)
+            yield pickle.loads(sent, buffers=[bytes(buffer) for buffer in buffers])
+
+    monkeypatch.setattr(module, "in_order", as_from_ray)
+    collaborator: Any = None
+    parts = list(scored_parts(collaborator, GATE, *given))
+    assert not parts[0].scores(GATE).flags.writeable
+    searched = np.linspace(0, 1, SIZES["validate"])
+    kept = kept_parts(parts, tmp_path / "outcomes.parquet")
+    table = ScoredTable.of(kept, GATE, searched, Policy(gate="entropy", decision=Decision(decision="threshold")))
+    np.testing.assert_array_equal(table.rows("validate").score, searched)
+    assert pq.read_metadata(tmp_path / "outcomes.parquet").num_rows == sum(SIZES.values()) - SIZES["train"]
 
 
 def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
