@@ -1,11 +1,9 @@
-"""Moves and links of files and folders: what is there is whole, and survives a loss of power."""
+"""Moves and new files: what is there is whole, and survives a loss of power."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
-from collections.abc import Collection
 from pathlib import Path
 
 
@@ -37,23 +35,6 @@ def create_durably(target: Path, content: bytes) -> bool:
         draft.unlink(missing_ok=True)
     _sync(target.parent)
     return True
-
-
-def link_files(source: Path, folder: Path, *, without: Collection[str] = ()) -> None:
-    """Give the files below `source` the same names below `folder`, but for those at its top named in `without`.
-
-    Their content is shared where the file system can link, else copied: nobody may write to it.
-    """
-    for path in sorted(source.rglob("*")):
-        inside = path.relative_to(source)
-        if path.is_dir() or str(inside) in without:
-            continue
-        target = folder / inside
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, target)
-        except OSError:
-            shutil.copy2(path, target)
 
 
 def _sync(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.storage import Storage
+from pipelines.store.storage import Kept, Storage
 
 if TYPE_CHECKING:  # actors do without databases and MLflow
     from kcm.large.response_cache import ResponseStore
@@ -50,12 +50,14 @@ class Context:
         """The artefact of `recipe`: the finished one of the store, else written by an attempt."""
         name, started = label or recipe.stage, time.perf_counter()
 
+        noted: dict[str, str] = {}
+
         def attempt(folder: Path, scratch: Path) -> None:
             self.connect()
             with self.reporter.bar(name, unit) as bar:
-                write(Attempt(self, recipe.fingerprint, folder, scratch, bar))
+                write(Attempt(self, recipe.fingerprint, folder, scratch, bar, noted))
 
-        artefact, cached = self.store.build(recipe, attempt)
+        artefact, cached = self.store.build(recipe, attempt, noted)
         seconds = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.cached[name] = self.cached.get(name, True) and cached
@@ -69,7 +71,7 @@ class Attempt:
     """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses.
 
     Of a storage in a bucket both lie on this node: what the next attempt is to find, and what another node than the
-    driver's writes, has to be kept (`storage.keep`).
+    driver's writes, has to be kept (`storage.keep`). `noted` are the hashes of files that need not be read for them.
     """
 
     context: Context
@@ -77,6 +79,17 @@ class Attempt:
     folder: Path
     scratch: Path
     bar: Bar
+    noted: dict[str, str] = field(default_factory=dict)
+
+    def take(self, kept: Mapping[str, Kept], folder: Path | None = None) -> None:
+        """Make files of the storage, by their new names, files of the attempt's folder or of one below it.
+
+        They stay where they are until the artefact is finished, so that a kill in between costs nothing.
+        """
+        below = folder or self.folder
+        placed = self.context.store.storage.place(kept, below)
+        above = below.relative_to(self.folder)
+        self.noted.update({(above / name).as_posix(): sha256 for name, sha256 in placed.items()})
 
     @property
     def storage(self) -> Storage:

@@ -16,7 +16,6 @@ from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, drawings, write_report
 from kcm.report.words import prices_of, recommendation
-from kcm.tasks.sequence import read_description
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.promotion.champion import Pointer
@@ -112,7 +111,7 @@ def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[
     rows = done["tasks"]
     learned = {name: result[name]["accuracy_matrix"] for name in config.trained}
     tracking.log_learning(learned, list(rows.names.tasks))
-    tracking.log_rows(read_description(rows.folder)["name"], rows.fingerprint, rows.where, rows.summary.rows)
+    tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
+
+INDEX = ".index.json"
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,37 @@ class RowIndex:
     @classmethod
     def read(cls, shards: Sequence[Path]) -> RowIndex:
         """The index of some shards from their columns split and label."""
+        return cls.joined((shard, cls._of_shard(shard)) for shard in shards)
+
+    @classmethod
+    def joined(cls, parts: Iterable[tuple[Path, RowIndex]]) -> RowIndex:
+        """The index of some shards in their order, of which each has its own."""
         ranges: dict[str, range] = {}
         labels: dict[str, Counter[int]] = {}
-        shard_rows, at = [], 0
-        for shard in shards:
-            before = at
-            for split, label_N in _batches(shard):
-                for name, first, last in _runs(split, label_N):
-                    known = ranges.get(name, range(at + first, at + first))
-                    if known.stop != at + first:
-                        raise DataError(f"the rows of split {name!r} are not contiguous", where=str(shard))
-                    ranges[name] = range(known.start, at + last)
-                    values, counts = np.unique(label_N[first:last], return_counts=True)
-                    labels.setdefault(name, Counter()).update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-                at += len(label_N)
-            shard_rows.append(at - before)
+        shard_rows: list[int] = []
+        for shard, part in parts:
+            at = sum(shard_rows)
+            for name, own in part.ranges.items():
+                known = ranges.get(name, range(at + own.start, at + own.start))
+                if known.stop != at + own.start:
+                    raise _in_pieces(name, shard)
+                ranges[name] = range(known.start, at + own.stop)
+                labels.setdefault(name, Counter()).update(part.labels[name])
+            shard_rows += part.shard_rows
         return cls(ranges, labels, tuple(shard_rows))
+
+    @classmethod
+    def _of_shard(cls, shard: Path) -> RowIndex:
+        ranges: dict[str, range] = {}
+        labels: dict[str, dict[int, int]] = {}
+        split, label_N = _columns(shard)
+        for name, first, last in _runs(split, label_N):
+            if name in ranges:
+                raise _in_pieces(name, shard)
+            ranges[name] = range(first, last)
+            values, counts = np.unique(label_N[first:last], return_counts=True)
+            labels[name] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        return cls(ranges, labels, (len(label_N),))
 
     def save(self, first_shard: Path) -> None:
         """Leave the index beside the first shard of its task."""
@@ -81,17 +98,22 @@ class RowIndex:
 
 def index_file(first_shard: Path) -> Path:
     """Where the index of the task lies whose first shard this is."""
-    return first_shard.with_suffix(".index.json")
+    return first_shard.with_suffix(INDEX)
 
 
-def _batches(shard: Path) -> list[tuple[pa.Array, np.ndarray]]:
+def _in_pieces(split: str, shard: Path) -> DataError:
+    return DataError(f"the rows of split {split!r} are not contiguous", where=str(shard))
+
+
+def _columns(shard: Path) -> tuple[pa.Array, np.ndarray]:
+    """Split and label of every row."""
     try:
         with pq.ParquetFile(shard) as file:
             columns = file.read(columns=["split", "label"])
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the shard cannot be read: {reason}", where=str(shard), mend="Build it again") from None
-    return [(columns["split"].combine_chunks(), columns["label"].to_numpy())]
+    return columns["split"].combine_chunks(), columns["label"].to_numpy()
 
 
 def _runs(split: pa.Array, label_N: np.ndarray) -> list[tuple[str, int, int]]:

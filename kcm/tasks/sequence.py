@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcm.durable import link_files
 from kcm.errors import ArtefactError
 from kcm.tasks.plan.scenarios import Scenario, TaskOrder
 from kcm.tasks.plan.splits import SPLITS, Split
@@ -128,13 +127,12 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def append_task(parent: Path, folder: Path, task: Task, label_names: Sequence[str]) -> None:
-    """Save the sequence of `parent` with one more task to a folder; `label_names` is its list, which may be longer.
+    """Write what one more task adds to the sequence of `parent` to a folder; `label_names` may be a longer list.
 
-    Files that stay the same are linked: a task is written once, however often the sequence grows. The description
-    lists such tasks under `grown`.
+    Whoever calls it puts the other files of the sequence there: a task is written once, however often the sequence
+    grows. The description lists such tasks under `grown`.
     """
     description = read_description(parent)
-    link_files(parent, folder, without={DESCRIPTION})
     number = len(description["tasks"])
     _write_rows(folder, number, split_rows(task))
     tasks = [*description["tasks"], {"name": task.name, "label_names": task.label_names}]

@@ -8,6 +8,8 @@ Whoever writes something of every row (features, outcomes) keeps the same rows i
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,12 +28,17 @@ def shard_file(folder: Path, task: int, shard: int) -> Path:
     return folder / (f"task-{task:04d}.{shard:05d}.parquet" if shard else f"task-{task:04d}.parquet")
 
 
-def task_shards(folder: Path, task: int) -> list[Path]:
-    """The shards of a task, in order. ArtefactError when there is none, or one is missing between others."""
-    found = {shard_file(folder, task, 0), *folder.glob(f"task-{task:04d}.*.parquet")}
+def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -> list[Path]:
+    """The shards of a task, in order; `names` are those of the folder's files where they may not be here.
+
+    ArtefactError when there is none, or one is missing between others.
+    """
+    first, pattern = shard_file(folder, task, 0).name, f"task-{task:04d}.*.parquet"
+    there = {path.name for path in folder.glob(f"task-{task:04d}*")} if names is None else names
+    found = {first, *(name for name in there if fnmatch(name, pattern))}
     files = [shard_file(folder, task, shard) for shard in range(len(found))]
     for file in files:
-        if not file.is_file():
+        if file.name not in there:
             raise ArtefactError("a shard is missing", where=str(file), mend="Put it back, or build it again")
     return files
 

@@ -18,7 +18,7 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeAnswer, LargeConfig, LinearHead, Prompt, PromptMode, Resources
 from kcm.large.response_cache import ResponseStore
 from pipelines.batch.pieces import UNFINISHED, Took
-from pipelines.batch.pool import map_shards
+from pipelines.batch.pool import Made, map_shards
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.outcomes import FAILED, Answers
@@ -65,7 +65,7 @@ def ask_shards(
     scratch: Path,
     bar: Bar,
     head: LinearHead | None = None,
-) -> tuple[dict[str, Path], dict[str, Any]]:
+) -> tuple[dict[str, Made], dict[str, Any]]:
     """A file with the answers to the rows of every shard: the files by name below `scratch`, and what all took.
 
     A server is asked from this process, which has the key; waiting takes no cores. Its answers are kept in the store,

@@ -22,7 +22,7 @@ from kcm.large.streamed_head import LabelledRows, StreamedFit, fit_streamed
 from kcm.tasks.hashing import row_key
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.pieces import Took
-from pipelines.batch.pool import map_shards, run_remotely
+from pipelines.batch.pool import Made, map_shards, run_remotely
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.features import SECONDS, feature_matrix
@@ -113,10 +113,10 @@ def classify(
     scratch: Path,
     storage: Storage,
     bar: Bar,
-) -> tuple[dict[str, Path], LinearHead]:
+) -> tuple[dict[str, Made], LinearHead]:
     """A file with the answers to the rows of every shard of features: the files by name, and the head."""
     fitted: FittedHead
-    (fitted,) = run_remotely(fit_rows, (large, num_labels, seed, list(sources.values())))
+    (fitted,) = run_remotely(_fit, (large, num_labels, seed, list(sources.values()), storage))
     made, _ = map_shards(
         sources,
         Classify,
@@ -128,6 +128,11 @@ def classify(
         bar=bar,
     )
     return made, fitted.head
+
+
+def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> FittedHead:
+    """Fit the head on this node, to which all shards come: it may read them in every step."""
+    return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
 
 
 def fit_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,8 +17,8 @@ from kcm.inputs.content import Content, PartError
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
-from pipelines.batch.pieces import Took, Worker, num_rows
-from pipelines.batch.pool import map_shards
+from pipelines.batch.pieces import Took, Worker, sizes_of
+from pipelines.batch.pool import Made, map_shards
 from pipelines.context import Context
 from pipelines.progress import Bar
 from pipelines.store.features import feature_matrix, features_table
@@ -67,9 +67,15 @@ class Copy:
 
 
 def encode_shards(
-    context: Context, encoder: EncoderConfig, sources: Mapping[str, Path], *, scratch: Path, bar: Bar
-) -> dict[str, Path]:
-    """A file with the features of every shard: the files by name below `scratch`.
+    context: Context,
+    encoder: EncoderConfig,
+    sources: Mapping[str, Path],
+    *,
+    scratch: Path,
+    bar: Bar,
+    look: Callable[[Path], Any] | None = None,
+) -> dict[str, Made]:
+    """A file with the features of every shard: the files by name below `scratch`, and what `look` sees in each.
 
     DataError that names rows which cannot be read, or have no finite features.
     """
@@ -79,7 +85,7 @@ def encode_shards(
         together = SHARD_ROWS
     else:
         work, arguments = Encode, arguments | {"device": context.cluster.device}
-        total = sum(num_rows(source) for source in sources.values())
+        total = sum(sizes_of(sources, context.store.storage).values())
         together = rows_together(total, encoder.batch_size, context.cluster.num_encoders)
     made, _ = map_shards(
         sources,
@@ -90,6 +96,7 @@ def encode_shards(
         scratch=scratch,
         storage=context.store.storage,
         bar=bar,
+        look=look,
     )
     return made
 
@@ -103,9 +110,12 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
     given.mkdir(parents=True, exist_ok=True)
     with ShardWriter(given, 0, rows.schema) as writer:
         writer.write(rows)
+    storage = context.store.storage
+    storage.keep(given)  # actors of other nodes read them
     sources = {file.name: file for file in task_shards(given, 0)}
     made = encode_shards(context, encoder, sources, scratch=scratch, bar=bar)
-    return np.concatenate([feature_matrix(pq.read_table(file, columns=["features"])) for file in made.values()])
+    files = [storage.fetch(each.kept.path) for each in made.values()]
+    return np.concatenate([feature_matrix(pq.read_table(file, columns=["features"])) for file in files])
 
 
 def rows_together(total: int, batch_size: int, num_actors: int) -> int:

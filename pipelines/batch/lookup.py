@@ -27,8 +27,8 @@ from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.pieces import Took, num_rows
-from pipelines.batch.pool import map_shards, run_remotely
+from pipelines.batch.pieces import Took, sizes_of
+from pipelines.batch.pool import Made, in_order, map_shards, run_remotely
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.outcomes import Answers, over_labels
@@ -78,30 +78,33 @@ def look_up(
     scratch: Path,
     storage: Storage,
     bar: Bar,
-) -> tuple[dict[str, Path], Took]:
+) -> tuple[dict[str, Made], Took]:
     """A file with the recorded answers to the rows of every shard: the files by name, and what all took.
 
     Raises DataError for a row without an answer, two answers for one row, and a table that cannot be right.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    total = sum(num_rows(source) for source in sources.values())
-    num_parts = max(1, -(-total // ROWS_PER_PART))
+    sizes = sizes_of(sources, storage).values()
+    num_parts = max(1, -(-sum(sizes) // ROWS_PER_PART))
     answers, places, joined = (scratch / name for name in ("answers", "places", "joined"))
     shards = {source: number for number, source in enumerate(sources.values())}
     dealing: list[tuple[Iterable[pa.Table], Path, int]] = [
         (_Recorded(large, tuple(answer_names)), answers, num_parts),
-        (_Places(tuple(shards)), places, num_parts),
+        (_Places(tuple(shards), storage), places, num_parts),
     ]
-    run_remotely(_deal, *dealing)
     joined.mkdir(exist_ok=True)
     parts = [joined / _part(number) for number in range(num_parts)]
-    run_remotely(_join, *((answers / part.name, places / part.name, part, large.location) for part in parts))
-    storage.keep(joined)
+    there = set(storage.names(joined))  # from an attempt that was interrupted
+    if missing := [part for part in parts if part.name not in there]:
+        run_remotely(_deal, *dealing)
+        run_remotely(
+            _join, *((answers / part.name, places / part.name, part, large.location, storage) for part in missing)
+        )
     return map_shards(
         sources,
         LookUp,
         {"parts": parts, "shards": shards, "num_labels": num_labels, "storage": storage},
-        rows_per_piece=max(map(num_rows, sources.values())),
+        rows_per_piece=max(sizes),
         cluster=cluster,
         scratch=scratch,
         storage=storage,
@@ -109,10 +112,19 @@ def look_up(
     )
 
 
-def coverage(large: LargeConfig, answer_names: Sequence[str], sources: Sequence[Path]) -> Coverage:
+def coverage(large: LargeConfig, answer_names: Sequence[str], sources: Sequence[Path], storage: Storage) -> Coverage:
     """Which rows of some shards have no recorded answer. Raises DataError for a table that cannot be right."""
     answered = (table["id"] for table in large.answer_tables(tuple(answer_names)))
-    return Coverage.of(answered, lambda: (pq.read_table(source, columns=["id"])["id"] for source in sources))
+    return Coverage.of(answered, lambda: (ids["id"] for ids in _ids(sources, storage)))
+
+
+def _ids(sources: Sequence[Path], storage: Storage) -> Iterator[pa.Table]:
+    """The ids of every shard, read on any node: each fetches some shards, and no node all of them."""
+    return in_order(_ids_of, [(source, storage) for source in sources])
+
+
+def _ids_of(source: Path, storage: Storage) -> pa.Table:
+    return pq.read_table(storage.fetch(source), columns=["id"])
 
 
 class _Recorded:
@@ -128,12 +140,11 @@ class _Recorded:
 class _Places:
     """Id, shard and position of every row, as tables."""
 
-    def __init__(self, sources: tuple[Path, ...]) -> None:
-        self._sources = sources
+    def __init__(self, sources: tuple[Path, ...], storage: Storage) -> None:
+        self._sources, self._storage = sources, storage
 
     def __iter__(self) -> Iterator[pa.Table]:
-        for number, source in enumerate(self._sources):
-            ids = pq.read_table(source, columns=["id"])
+        for number, ids in enumerate(_ids(self._sources, self._storage)):
             yield ids.append_column(_SHARD, pa.array(np.full(len(ids), number, dtype=np.int32))).append_column(
                 _ROW, pa.array(np.arange(len(ids), dtype=np.int64))
             )
@@ -160,10 +171,8 @@ def _deal(tables: Iterable[pa.Table], folder: Path, num_parts: int) -> None:
     draft.rename(folder)
 
 
-def _join(answers: Path, places: Path, target: Path, where: str) -> None:
+def _join(answers: Path, places: Path, target: Path, where: str, storage: Storage) -> None:
     """Give the rows of a part their answers, in the order of shards and positions."""
-    if target.exists():
-        return
     answered, rows = pq.read_table(answers), pq.read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
     counts = pc.value_counts(answered["id"].combine_chunks())
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -177,6 +186,7 @@ def _join(answers: Path, places: Path, target: Path, where: str) -> None:
     draft = target.with_name(f".{target.name}")
     pq.write_table(joined, draft, row_group_size=GROUP_ROWS)
     draft.replace(target)
+    storage.keep(target)
 
 
 def _part(number: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeAlias
+from typing import BinaryIO, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
+from pipelines.store.storage import AT_ONCE, Storage
 
 ROWS_AT_ONCE = 16 * GROUP_ROWS  # that a worker is given, and holds, at most
 _TOOK = b"took"
@@ -49,6 +51,11 @@ class Job:
     parts: tuple[Path, ...] = ()
     is_made: bool = False  # by an earlier attempt
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a whole shard comes of it."""
+        return self.target.name == self.name
+
 
 def make(work: Worker, job: Job) -> None:
     """Commit what is made of the rows of a piece."""
@@ -63,11 +70,9 @@ def make(work: Worker, job: Job) -> None:
     _commit(made(), job.target, took)
 
 
-def make_again(work: Worker, job: Job) -> None:
-    """Make the unfinished rows anew of a piece that an earlier attempt has committed."""
-    if work.unfinished is None:
-        return
-    again_N = pq.read_table(job.target, columns=[work.unfinished])[work.unfinished].to_numpy()
+def make_again(work: Worker, unfinished: str, job: Job) -> None:
+    """Make the rows anew of which the column `unfinished` is true, of a piece that an earlier attempt has committed."""
+    again_N = pq.read_table(job.target, columns=[unfinished])[unfinished].to_numpy()
     if not again_N.any():
         return
     earlier = pq.read_table(job.target).replace_schema_metadata()
@@ -108,11 +113,17 @@ def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
         draft.unlink(missing_ok=True)
 
 
-def num_rows(shard: Path) -> int:
-    """The rows of a shard. ArtefactError for one that cannot be read."""
-    with _readable(shard) as file:
-        rows: int = file.metadata.num_rows
-        return rows
+def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
+    """The rows of every shard by its name, from footers alone. ArtefactError for one that cannot be read."""
+
+    def size_of(shard: Path) -> int:
+        try:
+            return int(pq.read_metadata(storage.readable(shard)).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(shard, error) from None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(shards, pool.map(size_of, shards.values()), strict=True))
 
 
 def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
@@ -145,7 +156,7 @@ def _damaged(shard: Path, error: object) -> ArtefactError:
     return ArtefactError(f"the shard cannot be read: {reason}", where=str(shard), mend="Put it back, or build it again")
 
 
-def took_of(file: Path) -> Took:
+def took_of(file: Path | BinaryIO) -> Took:
     """What the rows of a file took."""
     found = (pq.read_metadata(file).metadata or {}).get(_TOOK, b"{}")
     took: Took = json.loads(found)

@@ -1,5 +1,7 @@
 """Rows through a pool of actors: a shard is read, worked on and written where an actor is; the driver holds counts.
 
+Whoever makes a shard keeps it in the storage and tells its hash: no byte of it passes through the driver.
+
 A pass makes one file of every shard, with the same rows in the same order. A shard is cut into pieces, each of which is
 committed to the scratch folder as a whole, and joined there as soon as all of them are done; an interrupted pass goes
 on with the pieces that are missing.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,22 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcm.errors import DataError, KcmError
-from pipelines.batch.pieces import Job, Took, Worker, join_pieces, make, make_again, num_rows, took_of, total
+from pipelines.batch.pieces import Job, Took, Worker, join_pieces, make, make_again, sizes_of, took_of, total
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
-from pipelines.store.storage import Storage
+from pipelines.store.storage import Kept, Storage
 
 _JOBS_PER_ACTOR = 2  # one is worked on, the next is there already
+_FEW = 8  # calls that are not worth the start of other processes
+
+
+@dataclass(frozen=True)
+class Made:
+    """A shard that was made, what its rows took, and what was seen in it."""
+
+    kept: Kept
+    took: Took
+    seen: Any = None
 
 
 def map_shards(
@@ -41,38 +53,50 @@ def map_shards(
     scratch: Path,
     storage: Storage,
     bar: Bar,
-) -> tuple[dict[str, Path], Took]:
+    look: Callable[[Path], Any] | None = None,
+) -> tuple[dict[str, Made], Took]:
     """Make a file of every shard by `worker(**arguments)`: the files by name below `scratch`, and what all took.
 
     `sources` are the shards by the names of what is made of them. `rows_per_piece` are committed together, and are what
     a kill costs: whoever makes them keeps them in the storage. The workers are the actors of a pool; without `cluster`
-    there is one, in this process.
+    there is one, in this process. `look` is called with every shard that was made, where it was made.
     Raises what a worker raises, and ArtefactError for a shard that cannot be read.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    plan = Plan({name: storage.fetch(source) for name, source in sources.items()}, rows_per_piece, scratch)
+    plan = Plan(sources, sizes_of(sources, storage), rows_per_piece, scratch, set(storage.names(scratch)))
     bar.update(plan.num_done, plan.num_rows)
     here = cluster is None or not ray.is_initialized()
     build = _Build(worker, arguments if here else {name: ray.put(value) for name, value in arguments.items()})
-    for num_made in _here(Hands(build, storage), plan) if here else _pooled(build, storage, plan, cluster):
-        plan.num_done += num_made
+    hands: dict[str, Any] = {"build": build, "storage": storage, "look": look}
+    made: dict[str, Made] = {}
+    for num_rows, shard in _here(Hands(**hands), plan) if here else _pooled(hands, plan, cluster):
+        made |= {} if shard is None else {shard.kept.path.name: shard}
+        plan.num_done += num_rows
         bar.update(plan.num_done, plan.num_rows)
-    made = {name: storage.fetch(scratch / name) for name in sources}
-    return made, total(took_of(target) for target in made.values())
+    return {name: made[name] for name in sources}, total(made[name].took for name in sources)
 
 
-def place(made: Mapping[str, Path], folder: Path) -> None:
-    """Move the files that a pass has made to a folder, under their names."""
-    for name, path in made.items():
-        os.replace(path, folder / name)
+def kept(made: Mapping[str, Made]) -> dict[str, Kept]:
+    """The files that a pass has made, by name."""
+    return {name: each.kept for name, each in made.items()}
 
 
 class Plan:
-    """The jobs of a pass, in the order of the shards, and how many rows are done."""
+    """The jobs of a pass, in the order of the shards, and how many rows are done.
 
-    def __init__(self, sources: Mapping[str, Path], rows_per_piece: int, scratch: Path) -> None:
+    `sizes` are the rows of every shard, `there` the names of what an earlier attempt has made.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Path],
+        sizes: Mapping[str, int],
+        rows_per_piece: int,
+        scratch: Path,
+        there: Collection[str],
+    ) -> None:
         self._sources, self._rows_per_piece, self._scratch = sources, rows_per_piece, scratch
-        self._sizes = {name: num_rows(source) for name, source in sources.items()}
+        self._sizes, self._there = sizes, there
         self._waiting: dict[str, tuple[set[Path], tuple[Path, ...]]] = {}  # pieces of a shard that are left, and all
         self.num_rows = sum(self._sizes.values())
         self.num_done = 0
@@ -86,11 +110,11 @@ class Plan:
         """The pieces that are to be made or, where they are there, looked at; made as they are asked for."""
         for name, source in self._sources.items():
             size, target = self._sizes[name], self._scratch / name
-            if size <= self._rows_per_piece or target.exists():
-                yield Job(name, source, 0, size, target, is_made=target.exists())
+            if size <= self._rows_per_piece or name in self._there:
+                yield Job(name, source, 0, size, target, is_made=name in self._there)
                 continue
             pieces = [
-                Job(name, source, start, stop, piece, is_made=piece.exists())
+                Job(name, source, start, stop, piece, is_made=piece.name in self._there)
                 for start in range(0, size, self._rows_per_piece)
                 for stop in [min(start + self._rows_per_piece, size)]
                 for piece in [target.with_suffix(f".{start:010}-{stop:010}.piece")]
@@ -112,31 +136,68 @@ class Plan:
 class Hands:
     """A worker with its files: what runs in an actor."""
 
-    def __init__(self, build: _Build, storage: Storage) -> None:
-        self._build, self._storage = build, storage
+    def __init__(self, build: _Build, storage: Storage, look: Callable[[Path], Any] | None = None) -> None:
+        self._build, self._storage, self._look = build, storage, look
         self._work: Worker | None = None
 
-    def do(self, job: Job) -> int:
-        """Make a piece, or join the pieces of a shard; gives the rows that are done by that."""
+    def do(self, job: Job) -> tuple[int, Made | None]:
+        """Make a piece, or join the pieces of a shard: the rows that are done by that, and the shard once it is whole.
+
+        An actor that did it may have died before it could say so.
+        """
         if job.parts:
-            join_pieces([self._storage.fetch(part) for part in job.parts], job.target)
-            self._storage.keep(job.target)
-            self._storage.drop(job.parts)
-            return 0
+            return 0, self._joined(job)
+        num_rows, unfinished = job.stop - job.start, self._build.worker.unfinished
+        if job.is_made and unfinished is None:
+            return num_rows, self._found(job.target) if job.is_whole else None
         # Not when the actor starts: what is raised there reaches nobody as it is.
         self._work = self._work or self._build()
         self._storage.fetch(job.source)
         try:
-            if job.is_made:
-                self._storage.fetch(job.target)
-                make_again(self._work, job)
+            if job.is_made and unfinished is not None:
+                self._fetched_anew(job.target)
+                make_again(self._work, unfinished, job)
             else:
                 make(self._work, job)
         except DataError as error:
             error.where = error.where or str(job.source)
             raise
+        if job.is_whole:
+            return num_rows, self._handed_over(job.target)
         self._storage.keep(job.target)
-        return job.stop - job.start
+        return num_rows, None
+
+    def _joined(self, job: Job) -> Made:
+        """The shard of pieces, which are gone afterwards."""
+        try:
+            parts = [self._storage.fetch(part) for part in job.parts]
+        except FileNotFoundError:
+            return self._found(job.target)
+        join_pieces(parts, job.target)
+        made = self._handed_over(job.target)
+        self._storage.drop(job.parts)
+        return made
+
+    def _handed_over(self, shard: Path) -> Made:
+        """A shard that was made here, as part of the storage."""
+        took, seen = took_of(shard), self._look and self._look(shard)
+        return Made(self._storage.hand_over(shard), took, seen)
+
+    def _found(self, shard: Path) -> Made:
+        """A shard that an earlier attempt has made."""
+        with self._storage.files.open(self._storage.name(shard)) as file:
+            took = took_of(file)
+        kept = self._storage.known(shard)
+        if self._look is None:
+            return Made(kept, took)
+        seen = self._look(self._fetched_anew(shard))
+        self._storage.leave(shard)
+        return Made(kept, took, seen)
+
+    def _fetched_anew(self, path: Path) -> Path:
+        """What the storage has of a file: an attempt that was killed may have left another one here."""
+        self._storage.leave(path)
+        return self._storage.fetch(path)
 
 
 @dataclass(frozen=True)
@@ -151,16 +212,16 @@ class _Build:
         return self.worker(**{n: ray.get(value) if isinstance(value, ray.ObjectRef) else value for n, value in given})
 
 
-def _here(hands: Hands, plan: Plan) -> Iterator[int]:
+def _here(hands: Hands, plan: Plan) -> Iterator[tuple[int, Made | None]]:
     for job in plan.jobs():
         yield hands.do(job)
         if (join := plan.after(job)) is not None:
             yield hands.do(join)
 
 
-def _pooled(build: _Build, storage: Storage, plan: Plan, cluster: ClusterConfig) -> Iterator[int]:
+def _pooled(hands: Mapping[str, Any], plan: Plan, cluster: ClusterConfig) -> Iterator[tuple[int, Made | None]]:
     """The jobs by actors; those of one that dies are done again."""
-    actors = pool_of(Hands, cluster, min(cluster.num_encoders, plan.num_pieces), build=build, storage=storage)
+    actors = pool_of(Hands, cluster, min(cluster.num_encoders, plan.num_pieces), **hands)
     try:
         yield from _scheduled(actors, plan)
     finally:
@@ -179,8 +240,8 @@ def pool_of(kind: type, cluster: ClusterConfig, size: int, **arguments: Any) -> 
     return [remote.remote(**arguments) for _ in range(size)]
 
 
-def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[int]:
-    """The rows done by each job, as they come; the next job goes to the actor that has least to do."""
+def _scheduled(actors: Sequence[Any], plan: Plan) -> Iterator[tuple[int, Made | None]]:
+    """What each job has come to, as they end; the next job goes to the actor that has least to do."""
     jobs, joins = plan.jobs(), deque[Job]()
     running: dict[Any, tuple[Any, Job]] = {}
     load = dict.fromkeys(actors, 0)
@@ -210,13 +271,46 @@ def run_remotely(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[
     if not ray.is_initialized():
         return [function(*arguments) for arguments in calls]
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(function).options(num_cpus=0, max_retries=3, scheduling_strategy=here)
-    running: list[Any] = []
+    return list(_results(function, calls, len(os.sched_getaffinity(0)), num_cpus=0, scheduling_strategy=here))
+
+
+def run_anywhere(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+    """The same by processes of any node, which see the storage alone: as many at a time as the cluster has cores."""
+    if not ray.is_initialized():
+        return [function(*arguments) for arguments in calls]
+    return list(_results(function, calls, _cores(), num_cpus=1, scheduling_strategy="SPREAD"))
+
+
+def in_order(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], shared: tuple[Any, ...] = ()
+) -> Iterator[Any]:
+    """The same as they are asked for, in their order; few of them in this process, which begins at once.
+
+    `shared` are the first arguments of all calls.
+    """
+    if len(calls) < _FEW or not ray.is_initialized():
+        return (function(*shared, *arguments) for arguments in calls)
+    held = tuple(map(ray.put, shared))
+    return _results(
+        function, [(*held, *call) for call in calls], 2 * _cores(), num_cpus=1, scheduling_strategy="SPREAD"
+    )
+
+
+def _results(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], most: int, **options: Any
+) -> Iterator[Any]:
+    """The results of remote calls, of which `most` are on their way at a time."""
+    remote, running = ray.remote(function).options(max_retries=3, **options), deque[Any]()
     for arguments in calls:
-        if len(running) >= len(os.sched_getaffinity(0)):
-            ray.wait(running, num_returns=len(running) - len(os.sched_getaffinity(0)) + 1)
+        if len(running) >= most:
+            yield result_of(running.popleft())
         running.append(remote.remote(*arguments))
-    return [result_of(reference) for reference in running]
+    while running:
+        yield result_of(running.popleft())
+
+
+def _cores() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def result_of(reference: Any) -> Any:

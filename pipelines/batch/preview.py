@@ -7,10 +7,10 @@ N rows, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,21 +24,24 @@ _ROWS = 131_072  # of all splits together; of more rows, row groups at equal dis
 _SHRINKAGE = 0.01
 
 
-def preview(shards: Mapping[str, Sequence[Path]], num_labels: int) -> Preview:
+def preview(
+    shards: Mapping[str, Sequence[Path]], num_labels: int, readable: Callable[[Path], Path | BinaryIO] = Path
+) -> Preview:
     """How many validate rows of each task linear discriminant analysis answers right, from the train rows of all tasks.
 
-    `shards` are the files of each task. Empty where there is nothing to compute it from.
+    `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
+    from.
     """
     import torch  # seconds that whoever only names this function need not wait
 
     from kcm.collaborator.class_base import ClassBase
 
-    files = [pq.ParquetFile(file) for paths in shards.values() for file in paths]
-    step = math.ceil(sum(file.metadata.num_rows for file in files) / _ROWS)
-    dim = files[0].schema_arrow.field("features").type.list_size
+    files = {path: pq.ParquetFile(readable(path), pre_buffer=True) for paths in shards.values() for path in paths}
+    step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _ROWS)
+    dim = next(iter(files.values())).schema_arrow.field("features").type.list_size
 
     def tensors(paths: Iterable[Path], split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in _sampled(paths, split, step):
+        for rows in _sampled(map(files.__getitem__, paths), split, step):
             yield torch.from_numpy(matrix(rows["features"])), torch.tensor(rows["label"].to_numpy())
 
     base = ClassBase(dim, num_labels, "lda", 1.0, _SHRINKAGE)
@@ -69,10 +72,9 @@ def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
         yield f"  {', '.join(parts)}{more}"
 
 
-def _sampled(paths: Iterable[Path], split: str, step: int) -> Iterator[pa.Table]:
+def _sampled(files: Iterable[pq.ParquetFile], split: str, step: int) -> Iterator[pa.Table]:
     """Every `step`th row group, with the rows of the split that have a label; below 0 there is none."""
-    for path in paths:
-        file = pq.ParquetFile(path)
+    for file in files:
         for group in range(0, file.num_row_groups, step):
             rows = file.read_row_group(group, columns=["split", "label", "features"])
             kept = rows.filter(pc.and_(pc.equal(rows["split"], split), pc.greater_equal(rows["label"], 0)))

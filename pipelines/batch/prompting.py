@@ -21,12 +21,13 @@ from kcm.errors import ArtefactError
 from kcm.large import Prompt, PromptMode, Prompts
 from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
-from kcm.tasks.shards import ShardWriter
+from kcm.tasks.shards import ShardWriter, shard_file
 from pipelines.batch.asking import written_prompt
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcome_table import outcome_part
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
+from pipelines.store.storage import Kept, Storage
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,20 @@ class Prompter:
 
     def tables(self, shard: PromptedShard, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
         """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
-        task = self.names.tasks[shard.task]
         for split in SPLITS:
-            part = outcome_part(self.collaborator, task, split, shard.features, shard.answers, self.names)
+            part = outcome_part(self.collaborator, shard.task, split, shard.features, shard.answers, self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
 
-def write_questions(prompter: Prompter, mode: PromptMode, shard: PromptedShard, folder: Path) -> None:
-    """Write the rows of a shard with their prompts to a shard of the same name.
+def write_questions(prompter: Prompter, mode: PromptMode, shard: PromptedShard, folder: Path, storage: Storage) -> Kept:
+    """Write the rows of a shard with their prompts to a shard of the same name, which is kept.
 
     Raises ArtefactError when the features are those of other rows.
     """
+    for path in (shard.rows, shard.features, shard.answers):
+        storage.fetch(path)
+    folder.mkdir(parents=True, exist_ok=True)
     schema = pq.read_schema(shard.rows).append(pa.field("prompt", pa.string()))
     with ShardWriter(folder, shard.task, schema, first_shard=shard.number) as writer:
         for split, (table, prompts) in zip(SPLITS, prompter.tables(shard, mode), strict=True):
@@ -81,10 +84,16 @@ def write_questions(prompter: Prompter, mode: PromptMode, shard: PromptedShard, 
             if rows["id"].to_pylist() != table.id.tolist():
                 raise ArtefactError("rows and features are not the same", where=f"{shard.rows} and {shard.features}")
             writer.write(rows.append_column("prompt", pa.array(map(written_prompt, prompts), pa.string())))
+    return storage.hand_over(shard_file(folder, shard.task, shard.number))
 
 
-def write_masked(prompter: Prompter, mode: PromptMode, shard: PromptedShard, folder: Path) -> int:
-    """Write a classifier's answers under hard prompts, which are its own, masked; gives the number of rows."""
+def write_masked(
+    prompter: Prompter, mode: PromptMode, shard: PromptedShard, folder: Path, storage: Storage
+) -> tuple[Kept, int]:
+    """Write a classifier's answers under hard prompts, which are its own, masked; the file and its number of rows."""
+    for path in (shard.features, shard.answers):
+        storage.fetch(path)
+    folder.mkdir(parents=True, exist_ok=True)
     num_labels, made = len(prompter.names.labels), []
     for table, prompts in prompter.tables(shard, mode):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
@@ -94,4 +103,4 @@ def write_masked(prompter: Prompter, mode: PromptMode, shard: PromptedShard, fol
         made.append(answered.table(rows, mode))
     with ShardWriter(folder, shard.task, made[0].schema, first_shard=shard.number) as writer:
         writer.write(pa.concat_tables(made))
-    return sum(map(len, made))
+    return storage.hand_over(shard_file(folder, shard.task, shard.number)), sum(map(len, made))

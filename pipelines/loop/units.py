@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +11,7 @@ from kcm.inputs.content import Content
 from kcm.tasks.plan.splits import Split
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.units import unit_digest, unit_of
+from pipelines.batch.pool import in_order
 from pipelines.store.sequence import SequenceArtefact, contents_of
 
 
@@ -56,19 +56,25 @@ def _digests(sequence: SequenceArtefact) -> Iterator[tuple[str, str | bytes, Spl
     A row that did not come from the log has two units: a decision carries its group or its content.
     """
     grown = sequence.grown_tasks
-    for number, task in enumerate(sequence.names.tasks):
-        for row, content in _rows(sequence, number):
-            if task in grown:
-                yield row["id"], row["group"], row["split"]
+    shards = [
+        (path.name, task in grown)
+        for number, task in enumerate(sequence.names.tasks)
+        for path in sequence.shards(number)
+    ]
+    for found in in_order(_digests_of, shards, (sequence,)):
+        yield from found
+
+
+def _digests_of(sequence: SequenceArtefact, shard: str, is_grown: bool) -> list[tuple[str, str | bytes, Split]]:
+    """The same of one shard; its rows are read some at a time: they hold pictures."""
+    found: list[tuple[str, str | bytes, Split]] = []
+    for batch in read_shard(sequence.file(shard)).to_batches(max_chunksize=1024):
+        rows = pa.table(batch)
+        for row, content in zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True):
+            if is_grown:
+                found.append((row["id"], row["group"], row["split"]))
                 continue
-            yield row["id"], unit_digest(content), row["split"]
+            found.append((row["id"], unit_digest(content), row["split"]))
             if row["group"]:
-                yield row["id"], unit_digest(Content(), row["group"]), row["split"]
-
-
-def _rows(sequence: SequenceArtefact, number: int) -> Iterator[tuple[dict[str, Any], Content]]:
-    """Id, group and split of a task's rows, and what they show; some at a time: they hold pictures."""
-    for shard in sequence.shards(number):
-        for batch in read_shard(shard).to_batches(max_chunksize=1024):
-            rows = pa.table(batch)
-            yield from zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True)
+                found.append((row["id"], unit_digest(Content(), row["group"]), row["split"]))
+    return found

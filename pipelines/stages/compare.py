@@ -7,11 +7,11 @@ answers of the large model, in another runtime, they are taken as they are: no s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from kcm.errors import ArtefactError, KcmError
 from kcm.large import Prompts
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.pool import run_remotely
+from pipelines.batch.pool import Made, run_anywhere, run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.stages.evaluate import Evaluate, EvaluatedArtefact
 from pipelines.stages.features import Features
@@ -36,8 +36,10 @@ from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import Artefact, Recipe, write_json
 from pipelines.store.features import FeaturesArtefact, feature_matrix
+from pipelines.store.outcome_table import PartFiles
 from pipelines.store.outcomes import OutcomesArtefact, in_label_list
 from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.storage import Storage
 
 STAGE, VERSION = "compare", 1
 _COMPARISON = "comparison.json"
@@ -83,10 +85,10 @@ def _write(attempt: Attempt, artefact: BundleArtefact, served: Bundle, devices: 
     outcomes: OutcomesArtefact = artefact.source(OutcomesArtefact, Outcomes.stage)
     certified, computed_by = served.certified_by, served.computed_by(*devices)
     assert certified is not None
-    (rows,) = run_remotely(_certify_rows, (features.sequence, attempt.scratch / "rows"))
-    for file in rows.values():
-        attempt.context.store.storage.keep(file)
-    encoded, asked = dict[str, Path](), dict[str, Path]()
+    storage, parts = attempt.context.store.storage, PartFiles.all_of(features, outcomes, ["certify"])
+    rows = {part.features.name: attempt.scratch / "rows" / part.features.name for part in parts}
+    run_anywhere(_keep_certify_rows, *((features.sequence, name, target, storage) for name, target in rows.items()))
+    encoded, asked = dict[str, Made](), dict[str, Made]()
     if computed_by.encoder != certified.encoder:
         context = _on(devices[0], attempt.context)
         encoded = encode_shards(context, served.encoder, rows, scratch=attempt.scratch / "encoded", bar=attempt.bar)
@@ -95,9 +97,15 @@ def _write(attempt: Attempt, artefact: BundleArtefact, served: Bundle, devices: 
         scratch = attempt.scratch / "asked"
         asked, _ = ask_shards(context, spec, rows, scratch=scratch, bar=attempt.bar, head=served.large_head)
     calls = [
-        (artefact.bundle, task, shard, answers, encoded.get(shard.name), asked.get(answers.name))
-        for number, task in enumerate(features.names.tasks)
-        for shard, answers in zip(features.shards(number), outcomes.shards(number), strict=True)
+        (
+            artefact.bundle,
+            features.names.tasks[part.task],
+            partial(features.readable, part.features.name),
+            partial(outcomes.readable, part.answers.name),
+            _source(encoded.get(part.features.name), storage),
+            _source(asked.get(part.answers.name), storage),
+        )
+        for part in parts
     ]
     counts = run_remotely(_count, *calls)
     comparison = Comparison(
@@ -117,25 +125,31 @@ def _spec(served: Bundle) -> LargeSpec:
     return LargeSpec(served.large, large_names(served), len(served.label_names))
 
 
-def _certify_rows(sequence: SequenceArtefact, folder: Path) -> dict[str, Path]:
-    """The certify rows of each shard in a file of the same name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, shard in sequence.all_shards.items():
-        pq.write_table(pq.read_table(shard, filters=_CERTIFY), folder / name)
-    return {name: folder / name for name in sequence.all_shards}
+def _keep_certify_rows(sequence: SequenceArtefact, shard: str, target: Path, storage: Storage) -> None:
+    """Put the certify rows of a shard where the actors of any node read them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pq.read_table(sequence.readable(shard), filters=_CERTIFY), target)
+    storage.keep(target)
+
+
+_Source = Callable[[], Path | BinaryIO]  # what pyarrow reads a file from
+
+
+def _source(made: Made | None, storage: Storage) -> _Source | None:
+    return made and partial(storage.readable, made.kept.path)
 
 
 def _count(
-    bundle_folder: Path, task: str, shard: Path, answers: Path, encoded: Path | None, asked: Path | None
+    bundle_folder: Path, task: str, shard: _Source, answers: _Source, encoded: _Source | None, asked: _Source | None
 ) -> tuple[int, int]:
     """The certify rows of a shard of features and of the answers to it, and those that differ in what was made anew."""
     bundle = Bundle.read(bundle_folder)
-    before, large = pq.read_table(shard, filters=_CERTIFY), pq.read_table(answers, filters=_CERTIFY)
+    before, large = (pq.read_table(each(), filters=_CERTIFY) for each in (shard, answers))
     large_label_N = _large_label(large, bundle)
-    now = before if encoded is None else pq.read_table(encoded)
-    large_now_N = large_label_N if asked is None else _large_label(pq.read_table(asked), bundle)
+    now = before if encoded is None else pq.read_table(encoded())
+    large_now_N = large_label_N if asked is None else _large_label(pq.read_table(asked()), bundle)
     if not before["id"].equals(large["id"]) or not before["id"].equals(now["id"]):
-        raise ArtefactError("features and outcomes hold different rows", where=f"{shard} and {answers}")
+        raise ArtefactError("features and outcomes hold different rows", where=f"a shard of task {task!r}")
     decided = decisions(bundle, feature_matrix(before), large_label_N, task)
     decided_now = decisions(bundle, feature_matrix(now), large_now_N, task)
     return len(before), int(different(decided, decided_now).sum())

@@ -21,7 +21,7 @@ from kcm.cascade.evaluation import (
 )
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.measured import MeasuredRows
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import (
     Certificate,
@@ -38,12 +38,13 @@ from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
 from pipelines.batch.pool import run_remotely
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.control.ledger import StoredLedger
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
+from pipelines.store.outcome_table import PartFiles, ScoredTable, kept_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import RANKING, Tuned, TunedArtefact, standing
 
@@ -70,8 +71,7 @@ class EvaluatedArtefact(Artefact):
     @property
     def choice(self) -> str | None:
         """Why this collaborator is deployed, in a sentence; None for what an earlier version measured."""
-        file = self.folder / _CHOICE
-        return str(self._json(_CHOICE)["reason"]) if file.exists() else None
+        return str(self._json(_CHOICE)["reason"]) if self.has(_CHOICE) else None
 
     @property
     def curves(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class EvaluatedArtefact(Artefact):
 
     def policy(self, name: str) -> Policy:
         """The policy that a collaborator is deployed with."""
-        return Policy.load(self.folder / name)
+        return Policy.load(self.file(f"{name}/{POLICY_FILE}").parent)
 
     def certificates(self, name: str) -> dict[str | None, Certificate]:
         """A collaborator's certificates by task; None is the key of the common one."""
@@ -102,7 +102,7 @@ class EvaluatedArtefact(Artefact):
         write_json(folder / _REPORT, curves)
 
     def _json(self, name: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        value: dict[str, Any] = json.loads(self.file(name).read_text(encoding="utf-8"))
         return value
 
 
@@ -134,7 +134,7 @@ class Evaluate(Stage, Plan):
         collaborators, reason = chosen(tuned, self.choose)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        (certify_rows,) = run_remotely(certify_fingerprint, (features,))
+        (certify_rows,) = run_remotely(certify_fingerprint, (features, outcomes))
         spend = look_spend(attempt.context.store, certify_rows, self.certificate, attempt.fingerprint)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
@@ -156,7 +156,7 @@ def measure(
     found, names = tuned.load(name), features.names
     answers = tuned.answers(name, list(found.objectives))
     folder.mkdir()
-    parts = outcome_parts(found.collaborator, features, outcomes, SPLITS, answers)
+    parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS, answers)
     scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
     policy, certificates = certify_policy(
         scored.rows("validate"), scored.rows("certify"), found.policy, config, delta=spend
@@ -168,10 +168,11 @@ def measure(
     )
 
 
-def certify_fingerprint(features: FeaturesArtefact) -> str:
-    """What the ledger calls the certify rows."""
+def certify_fingerprint(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> str:
+    """What the ledger calls the certify rows; the answers to them are read, which take less room."""
     where = pc.field("split") == "certify"
-    tables = (pq.read_table(file, columns=["id"], filters=where) for file in features.all_shards.values())
+    shards = (files.answers.name for files in PartFiles.all_of(features, outcomes, ["certify"]))
+    tables = (pq.read_table(outcomes.file(name), columns=["id"], filters=where) for name in shards)
     return split_fingerprint(row_id for table in tables for row_id in table["id"].to_pylist())
 
 

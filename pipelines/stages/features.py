@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -16,7 +15,7 @@ from kcm.large import LargeConfig
 from kcm.tasks.rowindex import RowIndex
 from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
-from pipelines.batch.pool import place, run_remotely
+from pipelines.batch.pool import kept, run_anywhere
 from pipelines.batch.preview import preview, preview_lines
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
@@ -46,13 +45,17 @@ class Encoding(Plan):
         """
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
-        made = encode_shards(context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
-        place(made, attempt.folder)
-        tasks = {name: task_shards(attempt.folder, number) for number, name in enumerate(sequence.names.tasks)}
-        run_remotely(_write_indices, (list(tasks.values()),))
+        made = encode_shards(
+            context, encoder, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar, look=_index_of
+        )
+        attempt.take(kept(made))
+        tasks: dict[str, list[Path]] = {}
+        for number, name in enumerate(sequence.names.tasks):
+            shards = tasks[name] = task_shards(attempt.folder, number, made)
+            RowIndex.joined((shard, made[shard.name].seen) for shard in shards).save(shards[0])
         write_runtime(attempt.folder, encoder.in_use)
         if self.previewed:
-            (found,) = run_remotely(preview, (tasks, len(sequence.names.labels)))
+            (found,) = run_anywhere(preview, (tasks, len(sequence.names.labels), context.store.storage.readable))
             write_json(attempt.folder / PREVIEW, found)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
@@ -89,7 +92,6 @@ class Features(Stage):
             context.reporter.say(f"[dim]{escape(line)}[/dim]")
 
 
-def _write_indices(tasks: Sequence[Sequence[Path]]) -> None:
-    """Leave beside the features of each task where its splits are, for whoever trains on them."""
-    for shards in tasks:
-        RowIndex.read(shards).save(shards[0])
+def _index_of(shard: Path) -> RowIndex:
+    """Where the splits of a shard are: that of its task is left beside the features, for whoever trains on them."""
+    return RowIndex.read([shard])

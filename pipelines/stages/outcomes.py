@@ -11,7 +11,7 @@ from kcm.large import LargeConfig
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.classifying import classify
 from pipelines.batch.lookup import look_up
-from pipelines.batch.pool import place
+from pipelines.batch.pool import kept
 from pipelines.context import Attempt, Context
 from pipelines.stages.features import Encoding
 from pipelines.stages.stage import Plan, Stage
@@ -48,7 +48,7 @@ class Classify(Plan):
             storage=attempt.context.store.storage,
             bar=attempt.bar,
         )
-        place(made, attempt.folder)
+        attempt.take(kept(made))
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
@@ -72,7 +72,7 @@ class Lookup(Plan):
             storage=attempt.context.store.storage,
             bar=attempt.bar,
         )
-        place(made, attempt.folder)
+        attempt.take(kept(made))
         write_identity(attempt.folder, self.identity, **took)
 
 
@@ -89,7 +89,7 @@ class Ask(Plan):
         large = self.large.resolved(context.assets_path, self.device)
         spec = LargeSpec(large, names.answers, len(names.labels))
         made, took = ask_shards(context, spec, sequence.all_shards, scratch=attempt.scratch, bar=attempt.bar)
-        place(made, attempt.folder)
+        attempt.take(kept(made))
         write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **took)
 
 

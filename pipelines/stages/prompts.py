@@ -20,13 +20,15 @@ from kcm.certify.ledger import look_delta
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig, PromptMode, Prompts, PromptsConfig, hard_candidates
 from pipelines.batch.asking import LargeSpec, ask_shards
-from pipelines.batch.pool import place, run_remotely
+from pipelines.batch.pool import kept, run_anywhere, run_remotely
 from pipelines.batch.prompting import PromptedShard, Prompter, write_masked, write_questions
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import ScoredTable, outcome_parts
+from pipelines.store.outcome_table import ScoredTable
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.storage import Storage
 from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts
 
 
@@ -48,14 +50,14 @@ class Prompting(Plan):
         shards = PromptedShard.all_of(features, outcomes)
         for name in tuned.plan.config.collaborators:
             folder, given = attempt.folder / name, (self, name, tuned, features, outcomes)
-            shutil.copytree(tuned.folder / name, folder)
+            shutil.copytree(tuned.below(name), folder)
             (prompter,) = run_remotely(_prompter, given)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
             took = {
                 mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
                 for mode, below in folders.items()
             }
-            ((policy, objectives),) = run_remotely(_best, (*given, folders))
+            ((policy, objectives),) = run_remotely(_best, (*given, folders, attempt.context.store.storage))
             save_prompts(folder, policy, prompter.prompts, objectives, took)
 
     def _answer(
@@ -69,17 +71,19 @@ class Prompting(Plan):
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, a file per shard; gives what they took together."""
         folder.mkdir()
+        context, names, answers = attempt.context, prompter.names, scratch / "answers"
+        storage = context.store.storage
         if self.large.fits_on_train:  # a mask tells its answers without asking
-            return {"rows": sum(run_remotely(write_masked, *((prompter, mode, each, folder) for each in shards)))}
-        questions, context, names = scratch / "questions", attempt.context, prompter.names
-        questions.mkdir(parents=True, exist_ok=True)
-        run_remotely(write_questions, *((prompter, mode, each, questions) for each in shards))
-        if not self.large.remote:
-            context.store.storage.keep(questions)  # actors of other nodes read them
-        files = {each.rows.name: questions / each.rows.name for each in shards}
+            masked = run_anywhere(write_masked, *((prompter, mode, each, answers, storage) for each in shards))
+            attempt.take({each.path.name: each for each, _ in masked}, folder)
+            return {"rows": sum(num_rows for _, num_rows in masked)}
+        questions = run_anywhere(
+            write_questions, *((prompter, mode, each, scratch / "questions", storage) for each in shards)
+        )
         spec = LargeSpec(self.large, names.answers, len(names.labels))
-        made, took = ask_shards(context, spec, files, mode, scratch=scratch / "answers", bar=attempt.bar)
-        place(made, folder)
+        files = {each.path.name: each.path for each in questions}
+        made, took = ask_shards(context, spec, files, mode, scratch=answers, bar=attempt.bar)
+        attempt.take(kept(made), folder)
         return took
 
 
@@ -104,8 +108,11 @@ def _best(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     folders: Mapping[PromptMode, Path],
+    storage: Storage,
 ) -> tuple[Policy, dict[str, dict[str, float]]]:
     """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
+    for folder in folders.values():
+        storage.mirror(folder)
     tuned_one = tuned.load(name)
     table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}
@@ -127,7 +134,7 @@ def _validate_rows(
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> MeasuredRows:
     """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    parts = outcome_parts(found.collaborator, features, outcomes, ("validate",), prompted)
+    parts = scored_parts(found.collaborator, found.gate, features, outcomes, ("validate",), prompted)
     return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy).table
 
 

@@ -147,7 +147,7 @@ class Tasks(Stage):
             return
         context.connect()
         shards = tuple(artefact.all_shards.values())
-        (found,) = run_remotely(coverage, (self.large, artefact.names.answers, shards))
+        (found,) = run_remotely(coverage, (self.large, artefact.names.answers, shards, context.store.storage))
         found.require(self.large.location, "Add their answers to the table, or take the rows out")
         context.store.control.create(checked, b"")
 

@@ -235,6 +235,8 @@ def restored_search(
     An unreadable one is moved below `aside` with the results of its trials, and `say` receives one line.
     """
     folder = storage.root / name
+    for each in (folder, results):  # another node may have begun
+        storage.mirror(each)
     if not folder.exists():
         return None
     try:

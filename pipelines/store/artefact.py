@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from kcm.errors import ArtefactError, LockedError
 from kcm.redact import redacted_values
@@ -35,6 +35,7 @@ from pipelines.store.manifest import (
     ATTEMPT,
     EMPTIED,
     MANIFEST,
+    NOTHING,
     SCRATCH,
     encoded,
     listed_files,
@@ -66,12 +67,17 @@ class Artefact:
     storage: Storage | None = field(default=None, compare=False, repr=False)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether its files have to be fetched."""
+        return self.storage is not None and self.storage.is_remote
+
+    @property
     def folder(self) -> Path:
         """The folder, with all files; those of a bucket are fetched where they are not here yet.
 
         Raises ArtefactError for a file that is not what the manifest says.
         """
-        if self.storage is not None and self.storage.is_remote and not (self.path in _whole and self.path.is_dir()):
+        if self.is_remote and not (self.path in _whole and self.path.is_dir()):
             for name in self.manifest["files"]:
                 self.file(name)
             _whole.add(self.path)
@@ -96,6 +102,21 @@ class Artefact:
         finally:
             draft.unlink(missing_ok=True)
         return path
+
+    def below(self, name: str) -> Path:
+        """A folder in it with its own files, not those further below, fetched where they are not here yet."""
+        for each in self.manifest["files"] if self.is_remote else ():
+            if PurePosixPath(each).parent == PurePosixPath(name):
+                self.file(each)
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Whether it has a file of this name."""
+        return name in self.manifest["files"] if self.is_remote else (self.path / name).is_file()
+
+    def readable(self, name: str) -> Path | BinaryIO:
+        """What pyarrow reads a file from; where it is not here, only what is read is fetched, and not hashed."""
+        return self.storage.readable(self.path / name) if self.storage is not None else self.path / name
 
     @property
     def where(self) -> str:
@@ -238,12 +259,14 @@ class ArtefactStore:
         newest = sorted(listed, key=lambda each: (each.modified, each.mark), reverse=True)
         return [(self.root / each.name).parent for each in newest]
 
-    def build(self, recipe: Recipe, write: Callable[[Path, Path], None]) -> tuple[Artefact, bool]:
+    def build(
+        self, recipe: Recipe, write: Callable[[Path, Path], object], noted: Mapping[str, str] = NOTHING
+    ) -> tuple[Artefact, bool]:
         """The artefact of a recipe, and whether it was there already.
 
-        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` is there again if it is
-        interrupted, on any node where the storage keeps it. Raises LockedError while another process writes the
-        same artefact.
+        `write(folder, scratch)` fills the folder of an attempt; what it keeps in `scratch` can be fetched again, on any
+        node, if it is interrupted. `noted` has, after it, the hashes of files that need not be read for them. Raises
+        LockedError while another process writes the same artefact.
         """
         if found := self.find(recipe):
             return found, True
@@ -255,9 +278,9 @@ class ArtefactStore:
             attempt, scratch = home / f"{ATTEMPT}{uuid.uuid4().hex[:8]}", home / SCRATCH
             attempt.mkdir(parents=True)
             scratch.mkdir(exist_ok=True)
-            self.storage.mirror(scratch)
+            self.storage.forget(scratch)
             write(attempt, scratch)
-            won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt)
+            won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt, noted)
             if not won:  # a process took the lease away, since this one was silent
                 self.storage.drop([attempt])
             found = self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)

@@ -18,8 +18,9 @@ from kcm.encoders.runtime.network import Runtime
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
 from kcm.tasks.shards import ShardWriter, shard_file, task_shards
-from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.sequence import Names, SequenceArtefact, shards_of
+from pipelines.store.artefact import write_json
+from pipelines.store.sequence import Names, SequenceArtefact
+from pipelines.store.sharded import ShardedArtefact
 
 SECONDS = "seconds"  # what encoding a row took, on one actor: the cost of a call
 RUNTIME = "runtime.json"
@@ -56,7 +57,7 @@ def write_runtime(folder: Path, runtime: Runtime | None) -> None:
     write_json(folder / RUNTIME, {"runtime": runtime})
 
 
-class FeaturesArtefact(Artefact):
+class FeaturesArtefact(ShardedArtefact):
     """The rows of each task through an encoder: id, split, label, group, features [D], seconds; `RUNTIME`."""
 
     kind = "features"
@@ -80,8 +81,9 @@ class FeaturesArtefact(Artefact):
     @property
     def runtime(self) -> Runtime | None:
         """What computed them; None for an encoder without a choice. Before there was one, it was torch."""
-        file = self.folder / RUNTIME
-        found: Runtime | None = json.loads(file.read_text(encoding="utf-8"))["runtime"] if file.exists() else "torch"
+        if not self.has(RUNTIME):
+            return "torch"
+        found: Runtime | None = json.loads(self.file(RUNTIME).read_text(encoding="utf-8"))["runtime"]
         return found
 
     @property
@@ -93,42 +95,42 @@ class FeaturesArtefact(Artefact):
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
         """Validate rows of each task, and those that class means answer right; empty where nothing looked."""
-        file = self.folder / PREVIEW
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return json.loads(self.file(PREVIEW).read_text(encoding="utf-8")) if self.has(PREVIEW) else {}
 
     @property
     def dim(self) -> int:
         """Features of a row."""
-        return int(pq.read_schema(shard_file(self.folder, 0, 0)).field("features").type.list_size)
-
-    def shards(self, number: int) -> list[Path]:
-        """The files with the rows of one task, in order."""
-        return task_shards(self.folder, number)
-
-    @property
-    def all_shards(self) -> dict[str, Path]:
-        """The shards of all tasks by the names of their files, task by task, in order."""
-        return shards_of(self.folder, len(self.names.tasks))
+        schema = pq.read_schema(self.readable(shard_file(self.path, 0, 0).name))
+        return int(schema.field("features").type.list_size)
 
     def num_rows(self, split: str) -> int:
         """The rows of a split, those that are out of scope among them."""
         names = split, f"{split}, out of scope"
-        return sum(len(index.ranges.get(name, ())) for index in self._indices() for name in names)
+        return sum(len(index.ranges.get(name, ())) for index in self._indices for name in names)
 
     @property
     def num_train_rows(self) -> list[int]:
         """The rows of each task that networks are trained on."""
-        return [len(index.ranges.get("train", ())) for index in self._indices()]
+        return [len(index.ranges.get("train", ())) for index in self._indices]
 
+    def holding(self, number: int, split: str) -> list[int]:
+        """Which shards of a task hold rows of a split; the first one where none does."""
+        index, found = self._indices[number], set[int]()
+        ends = np.cumsum(index.shard_rows)
+        for name in (split, f"{split}, out of scope"):
+            if rows := index.ranges.get(name):
+                first, last = np.searchsorted(ends, [rows.start, rows.stop - 1], side="right").tolist()
+                found.update(range(first, last + 1))
+        return sorted(found) or [0]
+
+    @cached_property
     def _indices(self) -> list[RowIndex]:
         """The index of each task, which alone is fetched where `features` left one."""
-        found, files = [], self.manifest["files"]
+        found = []
         for number in range(len(self.names.tasks)):
             first = shard_file(self.path, number, 0)
-            has_index = index_file(first).name in files and self.file(index_file(first).name).is_file()
-            found.append(RowIndex.of_shards([first] if has_index else self.shards(number)))
+            has_index = self.has(index_file(first).name)
+            if has_index:
+                self.file(index_file(first).name)
+            found.append(RowIndex.of_shards([first] if has_index else self.fetched(number)))
         return found
-
-    def task(self, number: int, *, split: str | None = None) -> pa.Table:
-        """The rows of one task, or of one of its splits."""
-        return read_task(self.folder, number, split=split)

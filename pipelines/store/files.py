@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from kcm.durable import create_durably
 from kcm.errors import ArtefactError
@@ -72,6 +72,17 @@ class Files(ABC):
     @abstractmethod
     def get(self, name: str, target: Path) -> None:
         """Write the content to a local file. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """The content, of which only what is read is fetched. FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def copy(self, name: str, target: str) -> None:
+        """Give a file, which nobody writes to any more, another name too, by the storage itself.
+
+        FileNotFoundError where there is no such file.
+        """
 
     @abstractmethod
     def list(self, name: str = "") -> Iterator[Stat]:
@@ -131,6 +142,20 @@ class LocalFiles(Files):
     def get(self, name: str, target: Path) -> None:
         """Copy a file from here."""
         shutil.copyfile(self.root / name, target)
+
+    def open(self, name: str) -> BinaryIO:
+        """The file itself."""
+        return (self.root / name).open("rb")
+
+    def copy(self, name: str, target: str) -> None:
+        """Link a file, or copy it where the file system cannot link."""
+        with self._draft(target) as draft:
+            try:
+                os.link(self.root / name, draft)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copyfile(self.root / name, draft)
 
     def list(self, name: str = "") -> Iterator[Stat]:
         """The files below a folder; the mark is the time of the last change in nanoseconds."""

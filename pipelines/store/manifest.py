@@ -9,38 +9,48 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kcm.errors import ArtefactError
 from pipelines.store.files import LocalFiles, Stat, digest
-from pipelines.store.storage import Storage
+from pipelines.store.storage import AT_ONCE, Storage
 
 MANIFEST = "manifest.json"
 EMPTIED = "emptied"  # in the manifest of one whose files were removed on purpose: it counts as unfinished
 FORMAT = 2  # of manifests; those of format 1, which may lack the number, lie beside their files
 ATTEMPT = "attempt-"  # how the folder of an attempt begins
+NOTHING: Mapping[str, str] = MappingProxyType({})
 SCRATCH = "scratch"  # what an interrupted stage left for its next attempt; gone once the artefact is complete
 
 
-def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Path) -> bool:
+def publish(
+    storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Path, noted: Mapping[str, str] = NOTHING
+) -> bool:
     """Make an attempt the artefact of its home, unless another one is: False.
 
-    Files that other nodes have kept for the attempt belong to it too.
+    Files that other nodes have kept for the attempt belong to it too; `noted` are the hashes of those that are known,
+    which are not read again.
     """
-    here = file_hashes(attempt)
-    if storage.is_remote:
-        for name, sha256 in here.items():
-            storage.files.put(storage.name(attempt / name), attempt / name, sha256)
-    there = listed_files(storage, attempt)
-    noted = {name: storage.files.noted_sha256(there[name].name) for name in there.keys() - here.keys()}
-    if missing := sorted(here.keys() - there.keys()):
+    here = file_hashes(attempt, without=noted)
+    known = here | dict(noted)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        if storage.is_remote:
+            paths = [attempt / name for name in here]
+            list(pool.map(storage.files.put, map(storage.name, paths), paths, here.values()))
+        there = listed_files(storage, attempt)
+        others = sorted(there.keys() - known.keys())
+        hashes = pool.map(storage.files.noted_sha256, [there[name].name for name in others])
+        kept = dict(zip(others, hashes, strict=True))
+    if missing := sorted(known.keys() - there.keys()):
         raise ArtefactError(f"the storage has lost {missing[0]}", where=str(attempt), mend="Start again")
     manifest = dict(recipe) | {
         "format": FORMAT,
         "attempt": attempt.name,
-        "files": dict(sorted((here | noted).items())),
+        "files": dict(sorted((known | kept).items())),
         "marks": _marks(there),
     }
     return storage.files.create(storage.name(home / MANIFEST), encoded(manifest))
@@ -90,10 +100,12 @@ def encoded(value: object) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path, *, without: Container[str] = ()) -> dict[str, str]:
     """SHA-256 of every file below a folder by its relative path; of a home without manifest, scratch and attempts."""
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {name: digest(folder / name) for name in names if _belongs(name)}
+    names = [name for name in names if _belongs(name) and name not in without]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing leaves Python's lock to others
+        return dict(zip(names, pool.map(lambda name: digest(folder / name), names), strict=True))
 
 
 def _belongs(name: str) -> bool:

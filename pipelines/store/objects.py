@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -27,8 +27,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from kcm._messages import status_of, store_fault
 from kcm.errors import ConfigError
 from pipelines.store.files import Files, LocalFiles, Stat, StorageError
+from pipelines.store.ranges import Ranges
 
 SCHEMES = ("s3", "gs")
+MOST_COPIED = 5 * 2**30  # bytes of an object that S3 copies by one request
 PATIENCE_S = 120.0  # how long a bucket that does not answer is waited for
 _WRITER, _SHA256 = "kcm-writer", "kcm-sha256"  # attributes of objects
 ResultT = TypeVar("ResultT")
@@ -117,6 +119,23 @@ class ObjectFiles(Files):
 
         self._ask(download, name)
 
+    def open(self, name: str) -> BinaryIO:
+        """The content, a request for each part of it that is read."""
+        size = self._size(name)
+
+        def read(start: int, length: int) -> memoryview:
+            return self._ask(lambda: memoryview(obstore.get_range(self._store, name, start=start, length=length)), name)
+
+        return cast(BinaryIO, Ranges(size, read))
+
+    def copy(self, name: str, target: str) -> None:
+        """Copy an object within the bucket, with what was noted of it; a very large one by way of this node."""
+        if self._size(name) <= MOST_COPIED:
+            self._ask(lambda: obstore.copy(self._store, name, target), name)
+            return
+        with self.local(name) as path:
+            self.put(target, path, self.noted_sha256(name))
+
     def list(self, name: str = "") -> Iterator[Stat]:
         """The objects below a prefix; the mark is the entity tag."""
 
@@ -157,6 +176,9 @@ class ObjectFiles(Files):
     @property
     def _store(self) -> Any:
         return _opened(self.where, _endpoint())
+
+    def _size(self, name: str) -> int:
+        return self._ask(lambda: int(obstore.head(self._store, name)["size"]), name)
 
     def _attribute(self, name: str, key: str) -> str | None:
         found = self._ask(lambda: dict(obstore.get(self._store, name, options={"head": True}).attributes), name)

@@ -5,12 +5,11 @@ Shapes: N rows, C labels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +38,8 @@ class OutcomePart:
     """The rows of one split of a shard: their outcome table under prompt `none`, features, and seconds that these took.
 
     `modes` is the same table under all prompt modes, `none` first. The collaborator knows the first `num_labels` labels
-    of the table, which may have one more for none-of-these.
+    of the table, which may have one more for none-of-these. `score_N` are the scores of the gate that asks for them,
+    where they came from another process in place of the features.
     """
 
     table: OutcomeTable
@@ -47,11 +47,38 @@ class OutcomePart:
     features_ND: np.ndarray
     seconds_N: np.ndarray
     num_labels: int
+    score_N: np.ndarray | None = None
 
     def scores(self, gate: Gate) -> np.ndarray:
         """The gate's score of every row, [N]."""
+        if self.score_N is not None:
+            return self.score_N
         judge_NC, small_NC = (each[:, : self.num_labels] for each in (self.table.judge_logits, self.table.small_logits))
         return gate.score(self.features_ND, judge_NC, small_NC)
+
+    def scored(self, gate: Gate) -> OutcomePart:
+        """The same with the gate's scores and without the features, which take the most room."""
+        return replace(self, features_ND=self.features_ND[:0], score_N=self.scores(gate))
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """Where one split of a shard is read: shards of features and of the answers to the same rows."""
+
+    task: int
+    split: Split
+    features: Path
+    answers: Path
+
+    @classmethod
+    def all_of(cls, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> list[PartFiles]:
+        """All that hold rows of `splits`: task by task, split by split, in order; one at least of each."""
+        found = []
+        for number in range(len(features.names.tasks)):
+            shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
+            for split in splits:
+                found += [cls(number, split, *shards[shard]) for shard in features.holding(number, split)]
+        return found
 
 
 def outcome_parts(
@@ -59,18 +86,35 @@ def outcome_parts(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
+    readable: Callable[[Path], Path | BinaryIO] | None = None,
 ) -> Iterator[OutcomePart]:
     """The outcome table of the rows of `splits`, shard by shard: task by task, split by split, in order.
 
-    `prompted` are the folders of the answers under further prompt modes. Where none-of-these can be answered, it is the
-    right answer for rows that are out of scope, and one that the collaborator cannot give: its logit is -inf.
+    `readable` gives what shards are read from; without it they are fetched. Where none-of-these can be answered, it is
+    the right answer for rows that are out of scope, and one that the collaborator cannot give: its logit is -inf.
     """
-    for number, name in enumerate(features.names.tasks):
-        for split in splits:
-            further = {mode: _InTurn(folder, number, split) for mode, folder in (prompted or {}).items()}
-            for shard, answers in zip(features.shards(number), outcomes.shards(number), strict=True):
-                yield outcome_part(collaborator, name, split, shard, answers, features.names, further)
+    for files in PartFiles.all_of(features, outcomes, splits):
+        shard, answers = files.features, files.answers
+        if readable is None:
+            shard, answers = features.file(shard.name), outcomes.file(answers.name)
+        yield outcome_part(collaborator, files.task, files.split, shard, answers, features.names, readable or Path)
+
+
+def under_prompts(
+    parts: Iterable[OutcomePart],
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    prompted: Mapping[PromptMode, Path],
+) -> Iterator[OutcomePart]:
+    """The parts of `outcome_parts` with the answers under further prompt modes, which lie in folders."""
+    at, further = None, dict[PromptMode, _InTurn]()
+    for part, files in zip(parts, PartFiles.all_of(features, outcomes, splits), strict=True):
+        if at != (files.task, files.split):
+            at = files.task, files.split
+            further = {mode: _InTurn(folder, files.task, files.split) for mode, folder in prompted.items()}
+        modes = [_under(part.table, mode, rows.take(len(part.table)), rows.folder) for mode, rows in further.items()]
+        yield replace(part, modes=concatenate([part.table, *modes])) if modes else part
 
 
 class _InTurn:
@@ -98,17 +142,20 @@ class _InTurn:
 
 def outcome_part(
     collaborator: Collaborator,
-    task: str,
+    task: int,
     split: Split,
     shard: Path,
     answers: Path,
     names: Names,
-    further: Mapping[PromptMode, _InTurn] = MappingProxyType({}),
+    readable: Callable[[Path], Path | BinaryIO] = Path,
 ) -> OutcomePart:
-    """One split of a shard of features, with the answers to it; equal texts are one object."""
+    """One split of a shard of features, with the answers to it; equal texts are one object.
+
+    `readable` gives what the two files are read from.
+    """
     mine = pc.field("split") == split
-    row = pq.read_table(shard, filters=mine)
-    answer = in_label_list(pq.read_table(answers, filters=mine), len(names.labels))
+    row = pq.read_table(readable(shard), filters=mine)
+    answer = in_label_list(pq.read_table(readable(answers), filters=mine), len(names.labels))
     if not row["id"].equals(answer["id"]):
         raise ArtefactError("features and outcomes hold different rows", where=f"{shard} and {answers}")
     num_answers, features_ND = len(names.answers), feature_matrix(row)
@@ -116,7 +163,7 @@ def outcome_part(
     label_N = row["label"].to_numpy()
     table = OutcomeTable(
         id=_objects(row["id"]),
-        task=np.full(len(row), task, dtype=object),
+        task=np.full(len(row), names.tasks[task], dtype=object),
         split=np.full(len(row), split, dtype=object),
         group=_objects(row["group"]),
         label=np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
@@ -126,14 +173,7 @@ def outcome_part(
         label_names=names.answers,
         **_large_columns(answer, num_answers),
     )
-    modes = [_under(table, mode, rows.take(len(row)), rows.folder) for mode, rows in further.items()]
-    return OutcomePart(
-        table,
-        concatenate([table, *modes]) if modes else table,
-        features_ND,
-        row[SECONDS].to_numpy(),
-        judge_NC.shape[1],
-    )
+    return OutcomePart(table, table, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:
@@ -198,7 +238,7 @@ class ScoredTable:
         measured, searched = [], 0
         for part in parts:
             mine = part.table.split == "validate"
-            scores = part.scores(gate)
+            scores = part.scores(gate).copy()  # what came from another process cannot be written to
             scores[mine] = validate_scores[searched : searched + int(mine.sum())]
             searched += int(mine.sum())
             modes = len(part.modes) // max(1, len(part.table))

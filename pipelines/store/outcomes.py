@@ -14,16 +14,15 @@ import pyarrow as pa
 from kcm.encoders.runtime.network import Runtime
 from kcm.large import LargeAnswer, LinearHead, PromptMode
 from kcm.tasks.columns import list_column, matrix
-from kcm.tasks.shards import task_shards
-from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.features import read_task
+from pipelines.store.artefact import write_json
+from pipelines.store.sharded import ShardedArtefact
 
 HEAD = "large_head.safetensors"
 IDENTITY = "large.json"
 FAILED = "large_error"  # the column that is true where an answer never came
 
 
-class OutcomesArtefact(Artefact):
+class OutcomesArtefact(ShardedArtefact):
     """The large model's answer to each row of the features: prompt, label, probabilities, cost, error."""
 
     kind = "outcomes"
@@ -33,14 +32,6 @@ class OutcomesArtefact(Artefact):
         """The identity of the large model."""
         identity: str = self._facts["identity"]
         return identity
-
-    def shards(self, number: int) -> list[Path]:
-        """The files with the answers to the rows of one task, in order."""
-        return task_shards(self.folder, number)
-
-    def task(self, number: int) -> pa.Table:
-        """The answers to the rows of one task."""
-        return read_task(self.folder, number)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -56,7 +47,7 @@ class OutcomesArtefact(Artefact):
 
     @property
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(self.file(IDENTITY).read_text(encoding="utf-8"))
         return facts
 
     @property
@@ -67,8 +58,7 @@ class OutcomesArtefact(Artefact):
     @property
     def head(self) -> LinearHead | None:
         """The head of a classifier; None where the large model has none."""
-        file = self.folder / HEAD
-        return LinearHead.load(file) if file.exists() else None
+        return LinearHead.load(self.file(HEAD)) if self.has(HEAD) else None
 
 
 def write_identity(folder: Path, identity: str, **took: Any) -> None:

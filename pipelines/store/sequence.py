@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig
 from kcm.tasks import TaskSequence
 from kcm.tasks.columns import matrix
-from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_rows
-from kcm.tasks.shards import task_shards
+from kcm.tasks.sequence import DESCRIPTION, VECTOR, read_description, read_shard
 from kcm.tasks.summary import Summary, read_summary
-from pipelines.store.artefact import Artefact
+from pipelines.store.sharded import ShardedArtefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after the side that they belong to
 
@@ -41,11 +41,6 @@ class Names:
         return self.labels if self.none_label is None else (*self.labels, self.none_label)
 
 
-def shards_of(folder: Path, num_tasks: int) -> dict[str, Path]:
-    """The shards of all tasks by the names of their files, task by task, in order."""
-    return {file.name: file for number in range(num_tasks) for file in task_shards(folder, number)}
-
-
 def contents_of(rows: pa.Table) -> list[Content]:
     """What the rows show, from those of the columns text, image and vector that they have."""
     absent = [None] * len(rows)
@@ -57,7 +52,7 @@ def contents_of(rows: pa.Table) -> list[Content]:
     ]
 
 
-class SequenceArtefact(Artefact):
+class SequenceArtefact(ShardedArtefact):
     """The rows by task and split, written by `tasks`, or by `alignment` without the rows that heads were fitted on."""
 
     kind = "sequence"
@@ -76,18 +71,15 @@ class SequenceArtefact(Artefact):
         """Counts of the rows, as `tasks` wrote them; other stages do not."""
         return read_summary(self._described)
 
-    def shards(self, number: int) -> list[Path]:
-        """The files with the rows of one task, in order; features and outcomes have the same shards."""
-        return task_shards(self.folder, number)
-
-    def task(self, number: int) -> pa.Table:
-        """All rows of one task in memory, as `TaskSequence.rows` gives them."""
-        return read_rows(self.folder, number)
+    def task(self, number: int, *, split: str | None = None) -> pa.Table:
+        """The rows of one task, or of one of its splits, in memory, as `TaskSequence.rows` gives them."""
+        rows = pa.concat_tables([read_shard(path) for path in self.fetched(number)])
+        return rows if split is None else rows.filter(pc.equal(rows["split"], split))
 
     @property
-    def all_shards(self) -> dict[str, Path]:
-        """The shards of all tasks by the names of their files, task by task, in order."""
-        return shards_of(self.folder, len(self.names.tasks))
+    def name(self) -> str:
+        """What its source is called."""
+        return str(read_description(self._described)["name"])
 
     @property
     def grown_tasks(self) -> frozenset[str]:
@@ -101,7 +93,7 @@ class SequenceArtefact(Artefact):
 
     def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
         """The encoder that names its fitted head in place of `towers`; one without towers as it is."""
-        return encoder if encoder.to_align is None else encoder.aligned(self.folder / side)
+        return encoder if encoder.to_align is None else encoder.aligned(self.below(side))
 
     def large_with_head(self, large: LargeConfig) -> LargeConfig:
         """The large model whose encoder, where it has one, names its fitted head in place of `towers`."""

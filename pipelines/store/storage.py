@@ -13,13 +13,25 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipelines.store.files import Files, LocalFiles, StorageError, digest
 from pipelines.store.objects import files_at, normalised
+
+AT_ONCE = 16  # requests for small things that are sent together
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of a storage, by its path in a node's folder, and its SHA-256 as whoever wrote it noted it."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,40 @@ class Storage:
         for each in paths:
             self.files.put(self.name(each), each, digest(each))
 
+    def hand_over(self, path: Path) -> Kept:
+        """Keep a file that this node needs no more: of a bucket it is gone here."""
+        kept = Kept(path, digest(path))
+        if self.is_remote:
+            self.files.put(self.name(path), path, kept.sha256)
+            self.leave(path)
+        return kept
+
+    def leave(self, path: Path) -> None:
+        """Have a file of a bucket no longer here."""
+        if self.is_remote:
+            path.unlink(missing_ok=True)
+
+    def known(self, path: Path) -> Kept:
+        """A file that the storage holds, which is not fetched where its hash was noted."""
+        return Kept(path, self.files.noted_sha256(self.name(path)))
+
+    def place(self, kept: Mapping[str, Kept], folder: Path) -> dict[str, str]:
+        """Give files names below a folder too, without a byte passing through this node; their hashes by name."""
+
+        def copy(name: str) -> None:
+            self.files.copy(self.name(kept[name].path), self.name(folder / name))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(copy, kept))
+        return {name: each.sha256 for name, each in kept.items()}
+
+    def readable(self, path: Path) -> Path | BinaryIO:
+        """What pyarrow is given to read a file, of which only what is read is fetched where it is not here.
+
+        FileNotFoundError where it is not in the storage either.
+        """
+        return path if path.is_file() else self.files.open(self.name(path))
+
     def fetch(self, path: Path) -> Path:
         """The path of a file that the storage holds, which is here from now on. FileNotFoundError where it is not."""
         if not path.is_file() and self.is_remote:
@@ -77,12 +123,20 @@ class Storage:
         """Make a folder here hold exactly the files that the storage has below it."""
         if not self.is_remote:
             return
+        for path in self._prune(folder):
+            self.fetch(path)
+
+    def forget(self, folder: Path) -> None:
+        """Remove what a folder here holds and the storage has not: it was never kept."""
+        if self.is_remote:
+            self._prune(folder)
+
+    def _prune(self, folder: Path) -> set[Path]:
         there = {self.root / stat.name for stat in self.files.list(self.name(folder))}
         for path in folder.rglob("*") if folder.exists() else ():
             if path.is_file() and path not in there:
                 path.unlink()
-        for path in there:
-            self.fetch(path)
+        return there
 
     def names(self, folder: Path) -> list[str]:
         """The names, relative to a folder, of the files that the storage has below it."""

@@ -36,7 +36,7 @@ class TrainedArtefact(Artefact):
     @property
     def config(self) -> TrainerConfig:
         """How the collaborators were trained."""
-        return parse_config(TrainerConfig, self.manifest["section"], where=str(self.folder))
+        return parse_config(TrainerConfig, self.manifest["section"], where=self.where)
 
     @property
     def plan(self) -> TrainerPlan:
@@ -52,7 +52,7 @@ class TrainedArtefact(Artefact):
 
     def state(self, name: str) -> dict[str, Any]:
         """The state of a collaborator's trainer."""
-        return load_state(self.folder / f"{name}.pt")
+        return load_state(self.file(f"{name}.pt"))
 
 
 @dataclass(frozen=True)
@@ -121,40 +121,39 @@ class TunedArtefact(Artefact):
 
     def load(self, name: str) -> Tuned:
         """What was found for a collaborator."""
-        return Tuned.load(self.folder / name, self.plan, name)
+        return Tuned.load(self.below(name), self.plan, name)
 
     def state_file(self, name: str) -> Path:
         """Where the state of a collaborator's trainer lies."""
-        return self.folder / name / _STATE
+        return self.file(f"{name}/{_STATE}")
 
     def choice(self, name: str) -> dict[str, Any]:
         """The point of the search space that a collaborator's best trial has, by dimension."""
-        choice: dict[str, Any] = _json(self.folder / name / FOUND)["choice"]
+        choice: dict[str, Any] = _json(self.file(f"{name}/{FOUND}"))["choice"]
         return choice
 
     def objectives(self, name: str) -> dict[str, float]:
         """What a collaborator reaches on validate, under the prompt mode that was chosen for it."""
-        if (self.folder / name / PROMPTS).exists():
-            modes: dict[str, dict[str, float]] = _json(self.folder / name / PROMPTS)["objectives"]
-            return modes[Policy.load(self.folder / name).prompt]
-        found = _json(self.folder / name / FOUND)
+        if self.has(f"{name}/{PROMPTS}"):
+            modes: dict[str, dict[str, float]] = _json(self.file(f"{name}/{PROMPTS}"))["objectives"]
+            return modes[Policy.load(self.below(name)).prompt]
+        found = _json(self.file(f"{name}/{FOUND}"))
         return {objective: found[objective] for objective in RANKING}
 
     def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
         """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
-        return {mode: self.folder / name / mode for mode in modes if mode != "none"}
+        return {mode: self.below(f"{name}/{mode}") for mode in modes if mode != "none"}
 
     @property
     def trials(self) -> list[dict[str, Any]]:
         """All trials of the search."""
-        trials: list[dict[str, Any]] = json.loads((self.folder / TRIALS).read_text(encoding="utf-8"))
+        trials: list[dict[str, Any]] = json.loads(self.file(TRIALS).read_text(encoding="utf-8"))
         return trials
 
     @property
     def space(self) -> str | None:
         """The fingerprint of what was searched; None for a search that did not write it down."""
-        file = self.folder / SEARCH
-        return _json(file)["space"] if file.exists() else None
+        return _json(self.file(SEARCH))["space"] if self.has(SEARCH) else None
 
     def first_points(self, collaborator: str, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` points to start another search from: the best one, then the rest of its Pareto front."""

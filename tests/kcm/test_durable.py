@@ -3,7 +3,7 @@
 import os
 
 from kcm.certify.ledger import Ledger
-from kcm.durable import link_files, replace_durably
+from kcm.durable import replace_durably
 
 
 def _synced(monkeypatch, target):
@@ -31,24 +31,3 @@ def test_a_look_is_on_disk_with_its_name(tmp_path, monkeypatch):
     synced = _synced(monkeypatch, ledger.path)
     ledger.open_look("split", 0.1, "test")
     assert synced == [(ledger.path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
-
-
-def test_files_are_linked_but_for_those_that_are_to_differ_and_copied_where_nothing_can_be_linked(
-    tmp_path, monkeypatch
-):
-    source = tmp_path / "source"
-    (source / "inner").mkdir(parents=True)
-    for name in ("inner/weights", "inner/list", "list"):
-        (source / name).write_text(name)
-    link_files(source, tmp_path / "linked", without={"list"})
-    assert (tmp_path / "linked/inner/weights").samefile(source / "inner/weights")
-    assert (tmp_path / "linked/inner/list").exists()
-    assert not (tmp_path / "linked/list").exists()
-
-    def refuse(*names: object) -> None:
-        raise OSError("no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    link_files(source, tmp_path / "copied")
-    assert (tmp_path / "copied/inner/weights").read_text() == "inner/weights"
-    assert not (tmp_path / "copied/inner/weights").samefile(source / "inner/weights")

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kcm.errors import DataError
 from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.order import ROWS_PER_GROUP
+from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
 from kcm.tasks.columns import matrix
 from kcm.tasks.rowindex import RowIndex
 
@@ -97,7 +98,7 @@ class ParquetRows:
 
     Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
     What is read is not kept: memory does not depend on the number of rows. Threads may read at the same time.
-    Raises DataError for shards that do not hold the same rows.
+    Raises DataError for shards that do not hold the same rows: ids are compared when rows are read for the first time.
     """
 
     def __init__(self, name: str, features: Sequence[Path], outcomes: Sequence[Path] | None) -> None:
@@ -108,6 +109,7 @@ class ParquetRows:
             raise DataError("features and outcomes have different shards", where=where)
         self._index = RowIndex.of_shards(self._features)
         self._starts = np.concatenate([[0], np.cumsum(self._index.shard_rows)])
+        self._compared: dict[str, NDArray[np.bool_]] = {}  # blocks of each split whose ids were
         self._lock = threading.Lock()  # an open file has one place of reading
         self._shard = lru_cache(_OPEN_SHARDS)(self._open)
 
@@ -121,7 +123,12 @@ class ParquetRows:
 
     def read(self, split: str, start: int, stop: int) -> Batch:
         """Rows `start` to `stop` of a split."""
-        return joined(self._batch(*part) for part in self._parts(split, start, stop))
+        count = self.num_rows(split)
+        compared = self._compared.setdefault(split, np.zeros(num_blocks(count), dtype=bool))
+        is_new = not compared[start // ROWS_PER_GROUP : num_blocks(stop)].all()
+        rows = joined(self._batch(*part, is_new) for part in self._parts(split, start, stop))
+        compared[num_blocks(start) : num_blocks(stop) if stop == count else stop // ROWS_PER_GROUP] = True
+        return rows
 
     def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
         """The ids and labels of these rows."""
@@ -161,14 +168,16 @@ class ParquetRows:
             parts.append((shard, max(first - at, 0), min(last, int(self._starts[shard + 1])) - at))
         return parts
 
-    def _batch(self, shard: int, first: int, last: int) -> Batch:
+    def _batch(self, shard: int, first: int, last: int, is_new: bool) -> Batch:
+        """Some rows of a shard; a tenth of reading them goes into ids."""
         with self._lock:
             features, outcomes = self._shard(shard)
-            rows = features.rows(first, last, ["id", "features", "label"])
+            ids = ["id"] if is_new and outcomes is not None else []
+            rows = features.rows(first, last, [*ids, "features", "label"])
             large_NC = np.full((len(rows), 1), np.nan, dtype=np.float32)
             if outcomes is not None:
-                answers = outcomes.rows(first, last, ["id", "large_label", "large_probabilities"])
-                if not answers["id"].equals(rows["id"]):
+                answers = outcomes.rows(first, last, [*ids, "large_label", "large_probabilities"])
+                if ids and not answers["id"].equals(rows["id"]):
                     raise self._different(shard)
                 large_NC = _with_labels(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy())
         return Batch(
@@ -179,7 +188,7 @@ class ParquetRows:
         )
 
     def _open(self, shard: int) -> tuple[_ShardFile, _ShardFile | None]:
-        """The files of a shard, which must hold the same rows: ids are compared where rows are read."""
+        """The files of a shard, which must hold the same rows: ids are compared when rows are read first."""
         features = _ShardFile(self._features[shard])
         if self._outcomes is None:
             return features, None

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.bundle.answers import Input
@@ -27,12 +26,12 @@ from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.cascade.table import joined_groups
 from kcm.certify.certificate import CertificateConfig
 from kcm.errors import KcmError
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.loop.config import GateConfig
 from pipelines.loop.promotion import gates
 from pipelines.loop.promotion.gates import Paired, PromotionGate
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import FeaturesArtefact, read_task
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 
 _ROUNDS = 15  # of a latency's median
@@ -47,6 +46,7 @@ class Answered:
     group: NDArray[np.object_] | None
     kept: NDArray[np.bool_]
     right: NDArray[np.bool_]
+    seconds: tuple[float, float]  # of the small side and of the large model for an input, by the mean of the rows
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ class Version:
         """The answers to all test rows."""
         bundle = self.bundle
         ids: list[str] = []
-        tasks, groups, kept, right = [], [], [], []
-        for part in outcome_parts(bundle.collaborator, self.features, self.outcomes, ("test",)):
+        tasks, groups, kept, right, small_s, large_s = [], [], [], [], [], []
+        for part in scored_parts(bundle.collaborator, bundle.gate, self.features, self.outcomes, ("test",)):
             table = part.table
+            small_s.append(part.seconds_N)
+            large_s.append(table.large_cost)
             kept.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
             right.append(np.where(kept[-1], table.small_correct, table.large_correct))
             tasks.append(table.task)
@@ -85,15 +87,8 @@ class Version:
             group=joined_groups(groups),
             kept=np.concatenate(kept),
             right=np.concatenate(right),
+            seconds=(float(np.concatenate(small_s).mean()), float(np.concatenate(large_s).mean())),
         )
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """What the small side and the large model take for an input, by the mean of the test rows."""
-        tasks = range(len(self.features.names.tasks))
-        small = [self.features.task(number, split="test") for number in tasks]
-        large = [read_task(self.outcomes.folder, number, split="test") for number in tasks]
-        return _mean(small, "seconds"), _mean(large, "large_cost")
 
 
 def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
@@ -117,7 +112,7 @@ def without_traffic(
     before, after = champion.answered, challenger.answered
     one, other = _common(champion, challenger, None)
     deployed = challenger.bundle.certificates[None]
-    small, large = zip(champion.seconds, challenger.seconds, strict=True)
+    small, large = zip(before.seconds, after.seconds, strict=True)
     spent = [
         small_s + float((~kept).mean() if len(kept) else 1.0) * large_s
         for small_s, large_s, kept in zip(small, large, (before.kept, after.kept), strict=True)
@@ -174,7 +169,3 @@ def _common(champion: Version, challenger: Version, task: str | None) -> tuple[N
 
 def _of(group: NDArray[np.object_] | None, rows: NDArray[np.intp]) -> NDArray[np.object_] | None:
     return None if group is None else group[rows]
-
-
-def _mean(tables: Sequence[pa.Table], column: str) -> float:
-    return float(np.concatenate([table[column].to_numpy() for table in tables]).mean())

@@ -34,7 +34,7 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
-from pipelines.store.features import FeaturesArtefact, read_task
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 
 GATES = "gates.json"
@@ -105,7 +105,7 @@ class Examination(Plan):
                 max_call_rate=self.certificate.max_call_rate,
                 bound=certificate.call_rate_bound,
             ),
-            _cost(judged, new.seconds, limits.max_cost),
+            _cost(judged, new.answered.seconds, limits.max_cost),
             gates.latency(*_latencies(champion, challenger, context), limits.max_latency),
         ]
         _write(attempt.folder, found, saved)
@@ -192,7 +192,7 @@ def _panel_rows(
     sequence = features.sequence.load()
     known: list[tuple[float, _Asked]] = []
     for number in tasks:
-        answers = read_task(outcomes.folder, number, split="test").select(["id", "large_label", "large_error"])
+        answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
         rows = sequence.rows(number).select(["id", "text", "image"])
         content = dict(
             zip(rows["id"].to_pylist(), contents(rows["text"].to_pylist(), rows["image"].to_pylist()), strict=True)
@@ -207,7 +207,7 @@ def _panel_rows(
 
 def _num_labels(outcomes: OutcomesArtefact, number: int) -> int:
     """The length of the label list that the large model chose from when it answered the rows of a task."""
-    column = pq.read_schema(outcomes.shards(number)[0]).field("large_probabilities")
+    column = pq.read_schema(outcomes.readable(outcomes.shards(number)[0].name)).field("large_probabilities")
     return int(column.type.list_size)
 
 

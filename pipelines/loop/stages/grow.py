@@ -1,12 +1,11 @@
 """Stages `grow`, `features` and `outcomes` of an update: the champion's sequence with one more task, from the log.
 
-What was there is linked, not made again: the new task alone costs work, however long the sequence is.
+What was there is taken over, not made again: the new task alone costs work, however long the sequence is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from kcm.durable import link_files
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
-from kcm.tasks.rowindex import index_file
-from kcm.tasks.sequence import append_task
-from kcm.tasks.shards import GROUP_ROWS, task_shards
+from kcm.tasks.rowindex import INDEX
+from kcm.tasks.sequence import DESCRIPTION, append_task
+from kcm.tasks.shards import GROUP_ROWS
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.judged import window_features
 from pipelines.loop.stages.selection import row_ids, task_of
@@ -35,6 +33,8 @@ from pipelines.store.artefact import Artefact
 from pipelines.store.features import SECONDS, FeaturesArtefact, features_table, write_rows
 from pipelines.store.outcomes import IDENTITY, Answers, OutcomesArtefact, write_identity
 from pipelines.store.sequence import Names, SequenceArtefact
+from pipelines.store.sharded import ShardedArtefact
+from pipelines.store.storage import Kept
 
 
 class Growth(Plan):
@@ -58,8 +58,8 @@ class Growth(Plan):
                     where=f"the window of task {window.task!r}",
                     mend="Wait for more traffic, or raise serve.audit.share",
                 )
-        append_task(self.parent.folder, attempt.folder, task, names.labels)
-        forget_rows(attempt.folder, len(known.tasks), window.forgotten_rows)
+        inherit(attempt, self.parent, window.forgotten_rows, without=DESCRIPTION)
+        append_task(self.parent.file(DESCRIPTION).parent, attempt.folder, task, names.labels)
 
 
 class Grow(Stage):
@@ -92,9 +92,8 @@ class GrownEncoding(Encoding):
 
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
-        link_files(self.parent.folder, attempt.folder)
+        inherit(attempt, self.parent, window.forgotten_rows)
         number = len(sequence.names.tasks) - 1
-        forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
         decisions = _decisions(window, rows)
         encoder = self.encoder.in_runtime(self.parent.runtime)
@@ -143,10 +142,9 @@ class LoggedAnswers(Plan):
 
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task, of which the last alone is made."""
-        link_files(self.parent.folder, attempt.folder, without={IDENTITY})
+        inherit(attempt, self.parent, window.forgotten_rows, without=IDENTITY)
         write_identity(attempt.folder, self.identity, runtime=self.parent.runtime, device=self.parent.device)
         names, number = sequence.names, len(sequence.names.tasks) - 1
-        forget_rows(attempt.folder, number, window.forgotten_rows)
         rows = sequence.task(number)
         decisions = _decisions(window, rows)
         labels = {label: position for position, label in enumerate(names.answers)}
@@ -188,17 +186,20 @@ class GrowOutcomes(Stage):
         return LoggedAnswers(identity=large.identity(sequence.names.answers, context.assets_path), parent=earlier)
 
 
-def forget_rows(folder: Path, num_tasks: int, ids: Collection[str]) -> None:
-    """Write the shards of tasks that hold rows of these ids anew, without them."""
-    for number in range(num_tasks if ids else 0):
-        shards = task_shards(folder, number)
-        for file in shards:
-            rows = pq.read_table(file)
-            kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(ids)))))
-            if len(kept) < len(rows):
-                file.unlink()  # it may be linked: the other name keeps its content
-                pq.write_table(kept, file, row_group_size=GROUP_ROWS)
-                index_file(shards[0]).unlink(missing_ok=True)  # it counts all rows
+def inherit(attempt: Attempt, parent: ShardedArtefact, forgotten: Collection[str], *, without: str = "") -> None:
+    """Make the files of a finished artefact, but for the one named, those of an attempt, by the storage itself.
+
+    Shards that hold rows of `forgotten` ids are written anew, without them.
+    """
+    left = {without}
+    for name, path in parent.all_shards.items() if forgotten else ():
+        rows = pq.read_table(parent.file(name))
+        kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))
+        if len(kept) < len(rows):
+            pq.write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
+            left |= {name, f"{path.name.partition('.')[0]}{INDEX}"}  # the index counts all rows
+    files = parent.manifest["files"]
+    attempt.take({name: Kept(parent.path / name, files[name]) for name in files if name not in left})
 
 
 def _features_of(parent: BundleArtefact) -> FeaturesArtefact:

@@ -14,6 +14,7 @@ from kcm.cascade.table import SPLITS
 from kcm.certify.certificate import CertificateConfig
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.inbox import GivenLabels
 from pipelines.loop.certify.judged import JudgedWindow, window_features
@@ -24,7 +25,7 @@ from pipelines.loop.stages.window import WindowArtefact
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
+from pipelines.store.outcome_table import ScoredTable, kept_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TunedArtefact
 
@@ -76,7 +77,7 @@ class Recertification(Plan):
         )
         folder = attempt.folder / name
         folder.mkdir()
-        parts = outcome_parts(found.collaborator, features, outcomes, SPLITS)
+        parts = scored_parts(found.collaborator, found.gate, features, outcomes, SPLITS)
         scored = ScoredTable.of(kept_parts(parts, folder / OUTCOMES), found.gate, found.validate_scores, found.policy)
         EvaluatedArtefact.write_deployed(folder, policy, certificates)
         judged.under(policy).write(folder / JUDGED)

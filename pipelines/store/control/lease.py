@@ -6,6 +6,8 @@ holder has a higher epoch; `Lease.held` tells a writer that it was replaced.
 
 Clocks of nodes differ, so none is compared with another's: whoever wants the lease of a holder on another node watches
 it, by its own clock, and takes it once it was not renewed for `TTL_S`. One that is renewed meanwhile is held.
+
+A lease that could not be given back, since the storage did not take the record, is free to its own process at once.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from pipelines.store.control.records import Control, Versioned
 
 TTL_S = 30.0  # a holder that has not renewed its lease for this long is taken for dead, on whatever node it ran
 RENEWALS = 6  # within a lease's life
+_held_here: set[tuple[str, str, int]] = set()  # place, key and epoch of the leases that this process holds
+_holding = threading.Lock()  # no thread sees a record of this process before the lease is among them
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Record:
         """Whether the holder is, or was, a process of this node."""
         return self.host == socket.gethostname()
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the holder is, or was, this process."""
+        return self.is_here and self.pid == os.getpid() and self._lives_here()
+
     def _lives_here(self) -> bool:
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < 1
@@ -91,6 +100,7 @@ class Lease:
         self._control, self._key, self._version, self._record = control, key, version, record
         self._stop = threading.Event()
         self._lost = False
+        _held_here.add(_place(control, key, record))
         self._thread = threading.Thread(target=self._renew, name=f"lease {key}", daemon=True)
         self._thread.start()
 
@@ -108,6 +118,7 @@ class Lease:
         """Let the next one have it at once."""
         self._stop.set()
         self._thread.join()
+        _held_here.discard(_place(self._control, self._key, self._record))
         if not self._lost:
             self._write(replace(self._record, released=True))
 
@@ -150,10 +161,10 @@ def refuse_while_held(control: Control, key: str, what: str) -> None:
 def held(control: Control, above: str) -> list[tuple[str, str]]:
     """Keys below `above` whose leases are held, and their holders; those of other nodes are watched for `TTL_S`."""
     seen = {key: current for key in control.keys(above) if (current := control.get(key)) is not None}
-    taken = {key: current for key, current in seen.items() if not _record(current).is_free}
+    taken = {key: current for key, current in seen.items() if not _is_free(control, key, current)}
     if any(not _record(current).is_here for current in taken.values()):
         time.sleep(TTL_S)
-        taken = {key: now for key in taken if (now := control.get(key)) is not None and not _record(now).is_free}
+        taken = {key: now for key in taken if (now := control.get(key)) is not None and not _is_free(control, key, now)}
     alive = (each for each in taken.items() if _record(each[1]).is_here or each[1].version != seen[each[0]].version)
     return [(key, _record(current).holder) for key, current in alive]
 
@@ -165,7 +176,7 @@ def _awaited(control: Control, key: str, what: str, wait_s: float) -> Lease:
     renewed = False
     while True:
         current, now = control.get(key), time.monotonic()
-        if current is None or _record(current).is_free:
+        if current is None or _is_free(control, key, current):
             if lease := _taken(control, key, current):
                 return lease
             continue
@@ -189,7 +200,20 @@ def _taken(control: Control, key: str, current: Versioned | None) -> Lease | Non
     """The lease, if its record is still the one that was read."""
     version, epoch = (current.version, _record(current).epoch) if current else (0, 0)
     record = Record.mine(epoch + 1)
-    return Lease(control, key, version + 1, record) if control.swap(key, version, _encoded(record)) else None
+    with _holding:
+        return Lease(control, key, version + 1, record) if control.swap(key, version, _encoded(record)) else None
+
+
+def _is_free(control: Control, key: str, current: Versioned) -> bool:
+    """Whether a lease may be taken at once: its record is free, or of a lease that this process holds no more."""
+    record = _record(current)
+    with _holding:
+        is_held_here = _place(control, key, record) in _held_here
+    return record.is_free or (record.is_mine and not is_held_here)
+
+
+def _place(control: Control, key: str, record: Record) -> tuple[str, str, int]:
+    return control.uri, key, record.epoch
 
 
 def _record(current: Versioned) -> Record:

@@ -34,6 +34,11 @@ class Control:
         self._files = place if isinstance(place, Files) else files_at(place)
 
     @property
+    def uri(self) -> str:
+        """Where the records lie."""
+        return self._files.uri
+
+    @property
     def poll_s(self) -> float:
         """How long to wait between two looks at a record."""
         return max(0.1, self._files.poll_s)

@@ -186,7 +186,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
 ) -> None:
     """Promise: champions, attempts, the ledger and loop.json are in the bucket, with all that the next turn reads.
 
-    What is forgotten meanwhile leaves it, too.
+    What is forgotten meanwhile leaves it, too; and the driver of a run has fetched no shard from it.
     """
     install_extension(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
@@ -199,7 +199,7 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
         serve={"feedback": log, "audit": {"share": 0.9}},
         update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9, "max_cost": 9, "max_latency": 9}},
     )
-    run(config)
+    assert not [name for name in fetched_here(lambda: run(config)) if name.endswith(".parquet")]
     write_spoken_texts(tmp_path / "traffic", 3 * NUM_DECISIONS)
     texts = [file.read_text() for file in sorted((tmp_path / "traffic").glob("*/*.txt"), key=lambda file: file.name)]
 
@@ -247,6 +247,20 @@ def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
         assert purge(LoopState.of(config), reader.unit_key, units).emptied == []
     play(config, texts[2 * NUM_DECISIONS :])
     assert on_another_node("sixth")["version"] == "extended/4"
+
+
+def fetched_here(work: Callable[[], object]) -> list[str]:
+    """What this process fetches of buckets while it does some work, as a driver does."""
+    names, get = list[str](), ObjectFiles.get
+
+    def watched(files: ObjectFiles, name: str, target: Path) -> None:
+        names.append(name)
+        get(files, name, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectFiles, "get", watched)
+        work()
+    return names
 
 
 def play(config: RunConfig, texts: list[str]) -> list[str]:

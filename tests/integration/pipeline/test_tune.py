@@ -23,7 +23,9 @@ from kcm.config import parse_config
 from kcm.large import NO_PROMPT
 from kcm.tasks import Task, TaskSequence
 from kcm.tasks.columns import list_column
+from pipelines.batch import pool
 from pipelines.batch.pool import run_remotely
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.train import Train
@@ -169,13 +171,18 @@ def test_a_second_search_of_the_space_starts_from_the_best_of_the_first(search: 
     assert json.loads((second.folder / SEARCH).read_text())["started_from"] == first.fingerprint
 
 
-def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(search: Search) -> None:
+def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner = {"name": "replay", "memory": 20}
     found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
     assert isinstance(found.gate.head, SignalsHead)
     assert "neighbours" in [signal.name for signal in found.gate.head.signals]
-    parts = outcome_parts(found.collaborator, search.features, search.outcomes, ("validate",))
-    scores = np.concatenate([part.scores(found.gate) for part in parts])
+    given = search.features, search.outcomes, ("validate",)
+    scores = np.concatenate([part.scores(found.gate) for part in outcome_parts(found.collaborator, *given)])
+    monkeypatch.setattr(pool, "_FEW", 0)  # by other processes, however few the parts are
+    elsewhere = [part.scores(found.gate) for part in scored_parts(found.collaborator, found.gate, *given)]
+    np.testing.assert_allclose(np.concatenate(elsewhere), scores)
     assert scores.shape == found.validate_scores.shape
     assert not np.allclose(scores, found.validate_scores)  # those of the search are out of fold
 

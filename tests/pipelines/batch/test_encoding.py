@@ -42,7 +42,7 @@ def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> 
     made = encode_shards(
         context, PrecomputedConfig(column="v"), {"a": tmp_path / "task-0000.parquet"}, scratch=tmp_path / "s", bar=BAR
     )
-    table = pq.read_table(made["a"])
+    table = pq.read_table(made["a"].kept.path)
     np.testing.assert_array_equal(matrix(table["features"]), values_ND)
     assert table["id"].to_pylist() == [f"row {n}" for n in range(2500)]
     assert table["group"].to_pylist()[:2] == ["g", None]

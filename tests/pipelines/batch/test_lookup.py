@@ -62,7 +62,7 @@ def test_answers_in_any_order_come_in_the_order_of_the_rows(rows, tmp_path, monk
     monkeypatch.setattr(lookup, "ROWS_PER_PART", in_part)
     shuffled = [rows[n] for n in np.random.default_rng(0).permutation(40)]
     made, took = found(tmp_path, answers(tmp_path, [*shuffled, "row 99"]))  # and one that nobody asks for
-    tables = [pq.read_table(made[f"task-000{number}.parquet"]) for number in range(2)]
+    tables = [pq.read_table(made[f"task-000{number}.parquet"].kept.path) for number in range(2)]
     table = pa.concat_tables(tables)
     assert table["id"].to_pylist() == rows
     assert table["large_label"].to_pylist() == [-1 if n == 7 else 1 - n % 2 for n in range(40)]

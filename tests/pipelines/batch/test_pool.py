@@ -66,7 +66,7 @@ def test_rows_come_in_their_order_whatever_is_committed_together(shards, tmp_pat
     shards = {name: path for name, path in shards.items() if together > 1 or "0001" in name}
     made, took, marks = run(shards, tmp_path, together)
     for name, path in shards.items():
-        table = pq.read_table(made[name])
+        table = pq.read_table(made[name].kept.path)
         assert table["id"].equals(pq.read_table(path)["id"])
         assert table["doubled"].to_pylist() == [2 * number for number in table["id"].to_pylist()]
     total = sum(pq.read_metadata(path).num_rows for path in shards.values())
@@ -85,7 +85,7 @@ def test_an_interrupted_pass_goes_on_with_what_is_missing(shards, tmp_path) -> N
     made, took, _ = run(shards, tmp_path)
     assert Doubled.calls == 9 + 1
     assert took == {"rows": 2510}
-    assert pq.read_table(made["task-0000.parquet"])["id"].to_pylist() == list(range(2500))
+    assert pq.read_table(made["task-0000.parquet"].kept.path)["id"].to_pylist() == list(range(2500))
 
 
 def test_a_finished_pass_is_not_done_again(shards, tmp_path) -> None:

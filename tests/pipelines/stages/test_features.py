@@ -16,13 +16,14 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
     """The artefact that an encoder's rows make, and what the actors were given."""
     given = []
 
-    def encode_shards(context, encoder, sources, scratch, bar):
+    def encode_shards(context, encoder, sources, scratch, bar, look):
         given.append(encoder)
         return {}
 
     monkeypatch.setattr(features, "encode_shards", encode_shards)
     sequence = SimpleNamespace(all_shards={}, names=SimpleNamespace(tasks=()))
-    attempt = SimpleNamespace(context=SimpleNamespace(assets_path=folder), folder=folder, scratch=folder, bar=None)
+    context = SimpleNamespace(assets_path=folder)
+    attempt = SimpleNamespace(context=context, folder=folder, scratch=folder, bar=None, take=lambda kept: None)
     Encoding(encoder=encoder, identity="i", device="cpu").write(attempt, sequence)
     return FeaturesArtefact("features", folder.name, folder), given
 

@@ -199,7 +199,8 @@ class Beside:
         self._reading: set[str] | None = None
         self._read = pq.read_table
         monkeypatch.setattr(pq, "read_table", self._watched)
-        monkeypatch.setattr(prompts, "run_remotely", self._run)
+        for name in ("run_remotely", "run_anywhere"):
+            monkeypatch.setattr(prompts, name, self._run)
 
     def _run(self, function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
         found = []

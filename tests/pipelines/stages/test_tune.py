@@ -154,6 +154,20 @@ def test_a_search_that_cannot_be_read_is_kept_aside_and_said(
     assert len(lines) == 2
 
 
+def test_a_search_that_another_node_began_is_gone_on_with(
+    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Storage.at(node_bucket)
+    (begun.root / "tune-kcm").mkdir(parents=True)
+    (begun.root / "tune-kcm" / "tuner.pkl").write_bytes(b"whole")
+    begun.keep(begun.root / "tune-kcm")
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "another node"))
+    storage = Storage.at(node_bucket)
+    monkeypatch.setattr(ray_tune.Tuner, "restore", lambda path, *given, **more: Path(path, "tuner.pkl").read_bytes())
+    found = restored_search(storage, "tune-kcm", storage.root / "results", Trial, tmp_path / "run", print)
+    assert found == b"whole"
+
+
 @pytest.mark.parametrize("fault", [OSError("a disk that fails"), MemoryError(), KeyboardInterrupt()])
 def test_a_fault_of_the_machine_leaves_the_search_where_it_is(
     fault: BaseException, search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

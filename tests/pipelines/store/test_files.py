@@ -116,6 +116,21 @@ def test_a_download_is_held_against_what_was_uploaded(node_bucket: str, tmp_path
         files.get("y", tmp_path / "target")
 
 
+@pytest.mark.parametrize("most", [0, module.MOST_COPIED])
+def test_a_copy_keeps_what_was_noted_however_large_the_file_is(
+    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(module, "MOST_COPIED", most)
+    if most:
+        monkeypatch.setattr(ObjectFiles, "get", None)  # nothing comes here
+    files = ObjectFiles(node_bucket)
+    (tmp_path / "source").write_bytes(b"1")
+    files.put("x", tmp_path / "source", "noted" * 2 if most else digest(tmp_path / "source"))
+    files.copy("x", "a/ü")
+    assert files.read("a/ü") == b"1"
+    assert files.noted_sha256("a/ü") == files.noted_sha256("x")
+
+
 def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files, put = ObjectFiles(node_bucket), module.obstore.put
     conflicts = iter(range(2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from kcm.errors import ArtefactError
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.tasks.columns import list_column
-from kcm.tasks.shards import ShardWriter, task_shards
+from kcm.tasks.shards import ShardWriter
 from pipelines.store import outcome_table
-from pipelines.store.features import SECONDS, write_rows
-from pipelines.store.outcome_table import outcome_parts
-from pipelines.store.outcomes import Answers
+from pipelines.store.features import SECONDS, FeaturesArtefact, write_rows
+from pipelines.store.outcome_table import outcome_parts, under_prompts
+from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 
 ANSWERS = [
@@ -47,18 +46,19 @@ def written(folder: Path, table: pa.Table, *shards: slice) -> Path:
     return folder
 
 
+class Known(FeaturesArtefact):
+    """Features of a sequence whose names are known."""
+
+    names = Names(("t",), ("no", "yes"), None)
+
+
 def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     """The outcome table of features and answers in these shards, with those under prompt `soft` of another folder."""
     features = written(folder / "features", FEATURES, *shards)
     outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
-    artefacts: list[Any] = [
-        SimpleNamespace(
-            names=Names(("t",), ("no", "yes"), None), shards=lambda number, at=each: task_shards(at, number)
-        )
-        for each in (features, outcomes)
-    ]
+    given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = outcome_parts(collaborator, *artefacts, ("validate", "test"), {"soft": prompted})
+    parts = under_prompts(outcome_parts(collaborator, *given), *given, {"soft": prompted})
     return concatenate([part.modes for part in parts])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,47 @@ def test_what_is_kept_is_fetched_where_it_is_not(storage: Storage) -> None:
     assert storage.fetch(path).read_text() == "1"
     with pytest.raises(FileNotFoundError):
         storage.fetch(path.with_name("c"))
+
+
+def refuse(*names: object) -> None:
+    raise PermissionError("no links here")
+
+
+def test_a_storage_copies_links_and_opens_what_it_holds(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage.at(place)
+    path = storage.root / "scratch" / "a b"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(range(256)) * 1000)
+    handed = storage.hand_over(path)
+    assert handed == storage.known(path)
+    assert path.exists() is not storage.is_remote
+    folder = storage.root / "attempt"
+    assert storage.place({"ü": handed}, folder) == {"ü": handed.sha256}
+    assert storage.known(folder / "ü").sha256 == handed.sha256
+    assert storage.is_remote or path.samefile(folder / "ü")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)  # as file systems without hard links do
+        storage.place({"copied": handed}, folder)
+    assert storage.known(folder / "copied").sha256 == handed.sha256
+    with storage.files.open("attempt/ü") as file:
+        file.seek(-3, 2)
+        assert file.read() == b"\xfd\xfe\xff"
+        file.seek(255)
+        assert file.read(3) == b"\xff\x00\x01"
+        assert file.read(0) == b""
+    with pytest.raises(FileNotFoundError):
+        storage.files.open("nothing")
+    with pytest.raises(FileNotFoundError):
+        storage.files.copy("nothing", "other")
+
+
+def test_what_was_never_kept_is_forgotten_and_nothing_is_fetched(storage: Storage) -> None:
+    storage.keep(kept := write(storage.root / "scratch" / "kept", "1"))
+    kept.unlink()
+    write(kept.with_name("lost"), "2")
+    storage.forget(storage.root / "scratch")
+    assert list((storage.root / "scratch").iterdir()) == []
+    assert storage.names(storage.root) == ["scratch/kept"]
 
 
 def test_a_mirror_holds_what_the_storage_holds_and_no_more(storage: Storage) -> None:

@@ -15,7 +15,7 @@ from kcm.learners.training.stream import ParquetRows, shares
 from kcm.tasks.columns import list_column, matrix
 
 
-def write_task(folder, num_rows: int, *, shuffled_outcomes: bool = False):
+def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
     rng = np.random.default_rng(0)
     features, large = (
         rng.normal(size=(num_rows, 4)).astype(np.float32),
@@ -25,7 +25,7 @@ def write_task(folder, num_rows: int, *, shuffled_outcomes: bool = False):
     splits = ["train"] * (num_rows - 10) + ["test"] * 10
     columns = {"id": ids, "split": splits, "label": rng.integers(0, 2, num_rows), "features": list_column(features)}
     pq.write_table(pa.table(columns), folder / "features.parquet", row_group_size=ROWS_PER_GROUP)
-    outcome_ids = ids[::-1] if shuffled_outcomes else ids
+    outcome_ids = ids if shuffled_from is None else [*ids[:shuffled_from], *ids[shuffled_from:][::-1]]
     large_labels = large.argmax(1)
     answers = large.copy()
     answers[:2] = np.nan  # the first row has only a label, the second no answer at all
@@ -51,9 +51,29 @@ def test_rows_read_by_index_are_the_rows_that_were_written(tmp_path) -> None:
 
 
 def test_outcomes_of_other_rows_are_refused(tmp_path) -> None:
-    write_task(tmp_path, 100, shuffled_outcomes=True)
+    write_task(tmp_path, 100, shuffled_from=0)
     with pytest.raises(DataError, match="different rows"):
         ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"]).read("train", 0, 1)
+
+
+def test_ids_are_read_once_and_a_part_of_a_block_does_not_stand_for_it(tmp_path, monkeypatch) -> None:
+    write_task(tmp_path, 2500, shuffled_from=2000)
+    rows = ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"])
+    read, seen = pq.ParquetFile.read_row_groups, set[str]()
+
+    def watched(file, groups, columns):
+        seen.update(columns)
+        return read(file, groups, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
+    found = []
+    for stop in (1500, 1024, 1500, 1024):
+        seen.clear()
+        rows.read("train", 0, stop)
+        found.append("id" in seen)
+    assert found == [True, False, True, False]  # of the second block a half was read
+    with pytest.raises(DataError, match="different rows"):
+        rows.read("train", 1024, 2048)
 
 
 def test_a_split_in_two_pieces_is_refused(tmp_path) -> None:

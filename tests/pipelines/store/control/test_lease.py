@@ -18,6 +18,7 @@ from kcm.errors import LockedError
 from pipelines.store.control import lease as module
 from pipelines.store.control.lease import Record, leased
 from pipelines.store.control.records import Control
+from pipelines.store.files import StorageError
 
 HOLDER = (
     "import sys, time\nfrom pathlib import Path\nfrom pipelines.store.control.records import Control\n"
@@ -54,6 +55,26 @@ def test_a_lease_can_be_taken_again_after_an_error(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with leased(control, "run", "the run") as lease:
         assert lease.held
+
+
+def test_a_lease_that_could_not_be_given_back_is_free_to_its_own_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where credentials expire: the record stays as it was, and says that this process holds the lease."""
+    control, swap = Control(tmp_path), Control.swap
+
+    def expired(*args: object) -> bool:
+        monkeypatch.setattr(Control, "swap", swap)
+        raise StorageError("the credentials have expired")
+
+    with pytest.raises(StorageError), leased(control, "run", "the run"):
+        monkeypatch.setattr(Control, "swap", expired)
+    with pytest.raises(subprocess.CalledProcessError):  # another process of this node is told who holds it
+        subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], check=True, stderr=subprocess.DEVNULL, timeout=60)
+    with leased(control, "run", "the run") as lease:
+        assert lease.epoch == 2
+        with pytest.raises(LockedError), leased(Control(tmp_path), "run", "the run"):
+            pass
 
 
 def elsewhere(control: Control, epoch: int = 1) -> None:

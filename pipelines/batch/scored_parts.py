@@ -1,0 +1,42 @@
+"""The outcome table with a gate's scores, a part of it by whatever process is free: no node reads all shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from kcm.cascade.gate import Gate
+from kcm.cascade.table import Split
+from kcm.collaborator.collaborator import Collaborator
+from kcm.large import PromptMode
+from pipelines.batch.pool import in_order
+from pipelines.store.features import FeaturesArtefact
+from pipelines.store.outcome_table import OutcomePart, PartFiles, outcome_part, under_prompts
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import Names
+from pipelines.store.storage import Storage
+
+
+def scored_parts(
+    collaborator: Collaborator,
+    gate: Gate,
+    features: FeaturesArtefact,
+    outcomes: OutcomesArtefact,
+    splits: Sequence[Split],
+    prompted: Mapping[PromptMode, Path] | None = None,
+) -> Iterator[OutcomePart]:
+    """The parts of `outcome_parts` in their order, with scores in place of features.
+
+    `prompted` are the folders of the answers under further prompt modes.
+    """
+    calls = [(files,) for files in PartFiles.all_of(features, outcomes, splits)]
+    parts = in_order(_scored, calls, (collaborator, gate, features.names, features.storage))
+    return under_prompts(parts, features, outcomes, splits, prompted) if prompted else parts
+
+
+def _scored(
+    collaborator: Collaborator, gate: Gate, names: Names, storage: Storage | None, files: PartFiles
+) -> OutcomePart:
+    readable = storage.readable if storage else Path
+    part = outcome_part(collaborator, files.task, files.split, files.features, files.answers, names, readable)
+    return part.scored(gate)
