@@ -136,7 +136,7 @@ _Source = Callable[[], Path | BinaryIO]  # what pyarrow reads a file from
 
 
 def _source(made: Made | None, storage: Storage) -> _Source | None:
-    return made and partial(storage.readable, made.kept.path)
+    return None if made is None else partial(storage.readable, made.kept.path)
 
 
 def _count(
