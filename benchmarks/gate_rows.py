@@ -172,12 +172,15 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
         {split: {name: list(task.splits[split][name]) for name in _COLUMNS} for split in SPLITS}
         for task in sequence.tasks
     ]
-    rows = _all_contents(config, places)
+    common = _all_contents(config, places)
+    own = [content for task in columns for part in task.values() for content in contents(part["text"], part["image"])]
 
     def features_of(encoder: EncoderConfig) -> list[dict[Split, NDArray[np.float32]]]:
         identity = encoder.identity(places.assets)
         folder = places.storage / "features"
-        known = cached_features(rows, lambda: encoder.build(places.assets), identity, folder)
+        known = cached_features(common, lambda: encoder.build(places.assets), identity, folder)
+        further = set(own) - known.keys()
+        known |= cached_features(further, lambda: encoder.build(places.assets), identity, folder)
         return [
             {
                 split: np.stack([known[content] for content in contents(part["text"], part["image"])])
@@ -219,7 +222,7 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Tasks:
 
 
 def _all_contents(config: RunConfig, places: Places) -> list[Content]:
-    """What an encoder reads of all rows, also those that a seed leaves out: one file of features serves all seeds."""
+    """What an encoder reads of nearly all rows, also of those that most seeds leave out: one file serves all seeds."""
     tasks = config.tasks.model_copy(update={"max_rows_per_task": None})
     sequence = _sequence(config.model_copy(update={"tasks": tasks}), 0, places)
     return [
