@@ -23,6 +23,7 @@ from kcm.inputs.content import Content
 from kcm.large import ClassifierConfig, Item, LinearHead, Prompts, Resources
 from kcm.learners import FinetuneConfig
 from kcm.tasks.sequence import write_description
+from pipelines.batch import pool
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.stages.compare import compare, decisions, different
@@ -178,6 +179,12 @@ def finished_run(store: ArtefactStore, cascade: Bundle, *, moved: bool = False, 
     return store.named("register", made.fingerprint)
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cluster that another test has started, whose actors would know nothing of the bucket."""
+    monkeypatch.setattr(pool.ray, "is_initialized", lambda: False)
+
+
 def compared(store: ArtefactStore, artefact: Artefact, assets_dir: Path, connects: list[str]) -> Comparison:
     made = artefact.as_a(BundleArtefact)
     context = Context("words", store, assets_dir, reporter=Reporter(Console(quiet=True)))
@@ -185,6 +192,7 @@ def compared(store: ArtefactStore, artefact: Artefact, assets_dir: Path, connect
     return compare(made, Bundle.read(made.bundle).in_runtimes("torch", "torch"), ("cpu", "cpu"), context)
 
 
+@pytest.mark.usefixtures("alone")
 def test_all_certify_rows_are_computed_once_where_a_task_has_none(place: str, cascade: Bundle, tmp_path: Path) -> None:
     store, connects = ArtefactStore(place), list[str]()
     artefact = finished_run(store, cascade)
@@ -194,11 +202,13 @@ def test_all_certify_rows_are_computed_once_where_a_task_has_none(place: str, ca
     assert connects == ["now"]  # nothing is computed, so that no cluster is needed
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_row_that_was_certified_on_the_other_route_is_counted(cascade: Bundle, tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
     assert compared(store, finished_run(store, cascade, moved=True), tmp_path, []).num_different == 1
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_was_certified_on_traffic_is_refused(cascade: Bundle, tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
     with pytest.raises(KcmError, match="certified on traffic"):
