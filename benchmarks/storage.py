@@ -29,11 +29,11 @@ from ray.cluster_utils import Cluster
 
 from pipelines.store.artefact import ArtefactStore, Recipe
 from tests.integration.pipeline.losing_nodes import NODE
-from tests.integration.pipeline.test_run import spoken_config
 from tests.integration.pipeline.test_storage import content
 from tests.object_store import bucket
 from tests.outside import install_extension
 from tests.seaweed import KEY, SECRET, ObjectServer
+from tests.spoken import spoken_config
 
 TARGETS = ("driver", "worker", "node", "server")
 MOST_S = 600  # of a job that was hit and should end, or go on

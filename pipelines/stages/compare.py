@@ -87,7 +87,10 @@ def _write(attempt: Attempt, artefact: BundleArtefact, served: Bundle, devices: 
     assert certified is not None
     storage, parts = attempt.context.store.storage, PartFiles.all_of(features, outcomes, ["certify"])
     rows = {part.features.name: attempt.scratch / "rows" / part.features.name for part in parts}
-    run_anywhere(_keep_certify_rows, *((features.sequence, name, target, storage) for name, target in rows.items()))
+    calls = ((features.sequence, name, target, storage) for name, target in rows.items())
+    num_rows = dict(zip(rows, run_anywhere(_keep_certify_rows, *calls), strict=True))
+    parts = [part for part in parts if num_rows[part.features.name]]  # no encoder need know what to do with no rows
+    rows = {part.features.name: rows[part.features.name] for part in parts}
     encoded, asked = dict[str, Made](), dict[str, Made]()
     if computed_by.encoder != certified.encoder:
         context = _on(devices[0], attempt.context)
@@ -96,7 +99,7 @@ def _write(attempt: Attempt, artefact: BundleArtefact, served: Bundle, devices: 
         context, spec = _on(devices[1], attempt.context), _spec(served)
         scratch = attempt.scratch / "asked"
         asked, _ = ask_shards(context, spec, rows, scratch=scratch, bar=attempt.bar, head=served.large_head)
-    calls = [
+    shards = [
         (
             artefact.bundle,
             features.names.tasks[part.task],
@@ -107,10 +110,10 @@ def _write(attempt: Attempt, artefact: BundleArtefact, served: Bundle, devices: 
         )
         for part in parts
     ]
-    counts = run_remotely(_count, *calls)
+    counts = run_remotely(_count, *shards)
     comparison = Comparison(
         computed_by=computed_by,
-        num_rows=sum(num_rows for num_rows, _ in counts),
+        num_rows=sum(count for count, _ in counts),
         num_different=sum(different for _, different in counts),
     )
     write_json(attempt.folder / _COMPARISON, comparison.model_dump(mode="json"))
@@ -125,11 +128,14 @@ def _spec(served: Bundle) -> LargeSpec:
     return LargeSpec(served.large, large_names(served), len(served.label_names))
 
 
-def _keep_certify_rows(sequence: SequenceArtefact, shard: str, target: Path, storage: Storage) -> None:
-    """Put the certify rows of a shard where the actors of any node read them."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pq.read_table(sequence.readable(shard), filters=_CERTIFY), target)
-    storage.keep(target)
+def _keep_certify_rows(sequence: SequenceArtefact, shard: str, target: Path, storage: Storage) -> int:
+    """Put the certify rows of a shard, if there are any, where the actors of any node read them; how many there are."""
+    rows = pq.read_table(sequence.readable(shard), filters=_CERTIFY)
+    if len(rows):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, target)
+        storage.keep(target)
+    return len(rows)
 
 
 _Source = Callable[[], Path | BinaryIO]  # what pyarrow reads a file from

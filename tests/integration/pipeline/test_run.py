@@ -1,14 +1,11 @@
-"""The main job on real models and real text: it ends with a bundle that serves what was measured, and it resumes."""
+"""The main job on real models and real text: it ends with a bundle that serves what was measured."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
+import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,29 +25,33 @@ from typer.testing import CliRunner
 
 from jobs.assets import ASSETS, fetch
 from jobs.cli import app
+from jobs.commands.serving.serving import Site
+from jobs.models import served_model
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.computed import COMPARED
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import OutcomeTable
 from kcm.components import components_of
-from kcm.config import load_config, parse_config
+from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.tasks import TaskSequence
 from pipelines._ray_private import end_serve
-from pipelines.batch import encoding
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.deploy.haproxy import free_port
+from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.tracking import fetch_model
 from tests.notebooks import namespace_of
-from tests.outside import EXTENSION, install_extension
+from tests.outside import install_extension
+from tests.spoken import spoken_config
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -142,6 +143,52 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert len(bundle.learner_state["memory"]["ids"]) > 0
 
 
+def test_a_certificate_counts_in_another_runtime_once_all_rows_were_compared(result, config, tmp_path) -> None:
+    """Promise: `kcm compare` finds what no service before it could know, and computes it once."""
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    release = served_model(config, None)
+    bundle = Bundle.read(release.bundle)
+    in_use = {"runtime": bundle.encoder.in_use, "large.runtime": bundle.large.in_use}
+    other = {name: {"torch": "onnx", "onnx": "torch"}[runtime] for name, runtime in in_use.items()}
+    options = [option for name, runtime in other.items() for option in ("--set", f"serve.{name}={runtime}")]
+    elsewhere = load_config(RunConfig, file, options[1::2])
+    before = model_card(release, elsewhere)
+    assert before["standing"] == "void"
+    assert "nobody has compared them" in before["void"]
+    assert "is served as it was certified" in CliRunner().invoke(app, ["compare", str(file)]).output
+
+    command = ["compare", str(file), *options, "--json", str(tmp_path / "compared.json")]
+    for state in ("done in", "already there"):
+        (release.bundle / COMPARED).unlink(missing_ok=True)  # each node has its own copy of the bundle
+        compared = CliRunner().invoke(app, command)
+        assert compared.exit_code == 0, compared.output
+        assert re.search(rf"compare\s+{state}", compared.output)
+        assert "are answered and routed as they were certified" in compared.output
+        found = json.loads((tmp_path / "compared.json").read_text())
+        assert (found["num_rows"], found["num_different"], found["void"]) == (num_certify_rows(result), 0, None)
+    after = model_card(release, elsewhere)
+    assert (after["standing"], after["void"], after["policy"]) == ("holds", None, bundle.policy.model_dump())
+
+
+def num_certify_rows(result: dict[str, Any]) -> int:
+    tasks = TaskSequence.load(Path(result["artefacts"]["tasks"])).tasks
+    return sum(len(task.splits["certify"]) for task in tasks)
+
+
+def model_card(release: Release, config: RunConfig) -> Any:
+    """What the door of a service that `kcm serve` would start says of its model."""
+
+    async def found() -> Any:
+        replica = DoorReplica(Site.of(config).serve, config.assets_path, SimpleNamespace())  # type: ignore[arg-type]
+        await replica._service.stage(release)
+        door = httpx.ASGITransport(replica.api())
+        async with httpx.AsyncClient(transport=door, base_url="http://localhost") as client:
+            return (await client.get("/v1/model")).json()
+
+    return asyncio.run(found())
+
+
 def test_mlflow_loads_the_champion(result: dict[str, Any], config: RunConfig) -> None:
     mlflow.set_tracking_uri(result["mlflow"]["tracking_uri"])
     settings = {"assets": str(config.assets_path)}
@@ -211,76 +258,6 @@ def texts_by_id(tasks: Path) -> dict[str, str]:
     return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
-@pytest.mark.slow
-def test_a_killed_run_continues_where_it_was(config, assets_dir, tmp_path, monkeypatch) -> None:
-    arguments = [sys.executable, "-m", "jobs.cli", "features", str(CONFIG)]
-    overrides = SMALL | {"storage_path": tmp_path, "assets_path": assets_dir, "encoder.batch_size": 8}
-    for key, value in overrides.items():
-        arguments += ["--set", f"{key}={value}"]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    driver = subprocess.Popen(arguments, env=environment, start_new_session=True)
-    try:
-        parts = wait_for_parts(tmp_path)
-    finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}  # others are joined to a shard
-    small = small_config(tmp_path, assets_dir, **{"encoder.batch_size": 8})
-    seen: dict[Path, int] = {}
-
-    def watched(sources: Any, *rest: Any, scratch: Path, **more: Any) -> Any:
-        """Look at the pieces whenever rows are done: they go when their shard is whole."""
-        bar = more.pop("bar")
-
-        def update(done: int, total: int) -> None:
-            seen.update({part: part.stat().st_mtime_ns for part in scratch.glob("[!.]*.piece")})
-            bar.update(done, total)
-
-        return original(sources, *rest, scratch=scratch, bar=SimpleNamespace(update=update), **more)
-
-    original = encoding.map_shards
-    monkeypatch.setattr(encoding, "map_shards", watched)
-    done = run(small, until="features")
-    assert not done["cached"]["features"]
-    assert kept.items() <= seen.items()  # a committed part is neither computed nor written again
-    assert len(seen) > len(kept)
-
-
-def wait_for_parts(storage: Path, count: int = 3, timeout_s: float = 300) -> list[Path]:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        parts = list(storage.rglob("scratch/[!.]*.piece"))
-        if len(parts) >= count:
-            return parts
-        time.sleep(0.02)
-    raise AssertionError("no part was ever committed")
-
-
-HOLDER = """
-import sys
-from pipelines.store.artefact import ArtefactStore
-from pipelines.store.control.lease import leased
-with leased(ArtefactStore(sys.argv[1]).control, "leases/runs/reviews", "the run"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_the_second_of_two_runs_learns_who_holds_the_lock(config: RunConfig, assets_dir: Path) -> None:
-    arguments = ["run", str(CONFIG)]
-    for key, value in (SMALL | {"storage_path": config.storage_path, "assets_path": assets_dir}).items():
-        arguments += ["--set", f"{key}={value}"]
-    command = [sys.executable, "-c", HOLDER, str(config.storage_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "held\n"
-        second = CliRunner().invoke(app, arguments)
-        first.communicate(timeout=60)  # its end of input
-    assert second.exit_code == 2
-    assert f"process {first.pid}" in second.stderr
-    assert "Traceback" not in second.stderr
-
-
 def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
     served_bucket: str, cluster_path: Path, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,27 +310,3 @@ def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
         end_serve()
     assert [answer["route"] for answer in served] == predicted["route"].tolist()
     assert [answer["label"] for answer in served] == predicted["label"].tolist()
-
-
-def spoken_config(storage: str | Path, folder: Path, **more: Any) -> RunConfig:
-    """A run of a second or two of work: that of the example package, on texts of few words in `folder`."""
-    write_spoken_texts(folder / "texts", 2 * 120)
-    values = yaml.safe_load((EXTENSION / "run.yaml").read_text())
-    values["tasks"]["source"]["path"] = str(folder / "texts")
-    values |= {
-        "storage_path": storage,
-        "assets_path": folder,
-        "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}"},
-        "serve": {"feedback": {"url": f"sqlite:///{folder / 'feedback.db'}"}},
-    }
-    return parse_config(RunConfig, values | more)
-
-
-def write_spoken_texts(folder: Path, num_texts: int) -> None:
-    """Texts in a folder for each label, which is that of the one word in them that the large model knows."""
-    rng = np.random.default_rng(0)
-    for number, good in enumerate(rng.integers(0, 2, num_texts)):
-        label, word = (("bad", "dull"), ("good", "fine"))[good]
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        said = " ".join("".join(rng.choice([*"aeiounrst"], 4)) for _ in range(5))
-        (folder / label / f"{number:03}.txt").write_text(f"{said} {word}")

@@ -41,9 +41,9 @@ from pipelines.store.features import SECONDS, read_task
 from pipelines.store.objects import ObjectFiles
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
-from tests.integration.pipeline.test_run import spoken_config, write_spoken_texts
 from tests.outside import install_extension
 from tests.seaweed import ObjectServer
+from tests.spoken import spoken_config, write_spoken_texts
 
 pytestmark = pytest.mark.integration
 
