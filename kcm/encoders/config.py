@@ -199,10 +199,11 @@ class NetworkConfig(EncoderConfig):
             return {"torch": 0.0}
         probes = list(self.probes())
         encoders: dict[Runtime, Encoder] = {"torch": by_torch, "onnx": by_onnx}
-        return {
-            runtime: min(encoding_seconds(encoder, probes) for _ in range(_ROUNDS))
-            for runtime, encoder in encoders.items()
-        }
+        rounds = [
+            {runtime: encoding_seconds(encoder, probes) for runtime, encoder in encoders.items()}
+            for _ in range(_ROUNDS)  # in turn, so that a slow spell of the machine hits both
+        ]
+        return {runtime: min(each[runtime] for each in rounds) for runtime in encoders}
 
 
 _ROUNDS = 3  # of a measurement; the quickest counts, since others use the machine as well
