@@ -41,7 +41,7 @@ from kcm.learners.training.trainer import Trainer
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import paired_over_seeds
 from pipelines.config import RunConfig
-from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.features import FeaturesArtefact, feature_matrix
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 SHARES = (1.0, 0.1, 0.01)
@@ -68,10 +68,10 @@ class Domain:
 
 def read_domains(inputs: Inputs) -> list[Domain]:
     """The tasks of the demo's run."""
-    narrow, wide = feature_folders(inputs)
+    narrow, wide = features(inputs)
     domains = []
-    for number in range(len(list(narrow.glob("task-*.parquet")))):
-        small, large = ([read_task(f, number, split=s) for s in ("train", "test")] for f in (narrow, wide))
+    for number in range(len(narrow.names.tasks)):
+        small, large = ([each.task(number, split=s) for s in ("train", "test")] for each in (narrow, wide))
         names = [row_id for part in small for row_id in part["id"].to_pylist()]
         groups = [group for part in small for group in part["group"].to_pylist()]
         domains.append(
@@ -88,11 +88,11 @@ def read_domains(inputs: Inputs) -> list[Domain]:
     return domains
 
 
-def feature_folders(inputs: Inputs) -> tuple[Path, Path]:
+def features(inputs: Inputs) -> tuple[FeaturesArtefact, FeaturesArtefact]:
     """The features of the collaborator's encoder and of the large model's: of two artefacts, the narrower first."""
     found = [each.as_a(FeaturesArtefact) for each in inputs.artefacts("features")]
     narrow, wide = sorted(found, key=lambda each: each.dim)
-    return narrow.folder, wide.folder
+    return narrow, wide
 
 
 def streams(domains: Sequence[Domain], labels: str, seed: int) -> list[TensorRows]:

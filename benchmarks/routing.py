@@ -48,7 +48,7 @@ from kcm.routing.frame import RoutingFrame
 from kcm.routing.routers.head import fit_head
 from pipelines.config import RunConfig
 from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcome_table import OutcomePart, outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan
@@ -294,10 +294,11 @@ def agreement(inputs: Inputs) -> dict[str, Any]:
 
 def _linear_confidence(inputs: Inputs, ids: list[str]) -> np.ndarray:
     """Distance from the boundary of a logistic regression on the features of all train rows."""
-    folder = _small_features(inputs).folder
-    files = range(len(list(folder.glob("task-*.parquet"))))
-    train = [read_task(folder, number, split="train") for number in files]
-    test = [read_task(folder, number, split="test") for number in files]
+    features = _small_features(inputs)
+    train, test = (
+        [features.task(number, split=split) for number in range(len(features.names.tasks))]
+        for split in ("train", "test")
+    )
     model = LogisticRegression(max_iter=2000, C=10.0)
     model.fit(
         np.concatenate([feature_matrix(t) for t in train]), np.concatenate([t["label"].to_numpy() for t in train])

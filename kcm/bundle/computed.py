@@ -8,13 +8,13 @@ certify rows, and were the same.
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from pathlib import Path
 
 from pydantic import Field
 
 from kcm.config import Config
+from kcm.durable import replace_durably
 
 COMPARED = "compared.json"  # in a bundle's folder, outside of its seal: it comes later
 
@@ -56,7 +56,7 @@ def keep_comparison(folder: Path, digest: str, comparison: Comparison) -> None:
     content = _Compared(digest=digest, comparisons=(*others, comparison)).model_dump_json(indent=2)
     draft = folder / f".{uuid.uuid4().hex}"
     draft.write_text(content + "\n", encoding="utf-8")
-    os.replace(draft, folder / COMPARED)
+    replace_durably(draft, folder / COMPARED)
 
 
 def void_reason(certified: ComputedBy | None, folder: Path, digest: str, serving: ComputedBy) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kcm.encoders.runtime.network import Runtime
 from kcm.tasks.columns import list_column, matrix
 from kcm.tasks.rowindex import RowIndex, index_file
-from kcm.tasks.shards import ShardWriter, shard_file, task_shards
+from kcm.tasks.shards import ShardWriter, shard_file
 from pipelines.store.artefact import write_json
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.sharded import ShardedArtefact
@@ -31,12 +31,6 @@ def write_rows(folder: Path, number: int, table: pa.Table) -> None:
     """Write all rows of a task into its shards."""
     with ShardWriter(folder, number, table.schema) as writer:
         writer.write(table)
-
-
-def read_task(folder: Path, number: int, *, split: str | None = None) -> pa.Table:
-    """The rows of one task, or of one of its splits."""
-    where = None if split is None else pc.field("split") == split
-    return pa.concat_tables([pq.read_table(file, filters=where) for file in task_shards(folder, number)])
 
 
 def features_table(rows: pa.Table, values_ND: np.ndarray, seconds_N: np.ndarray) -> pa.Table:

@@ -29,7 +29,7 @@ from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.features import FeaturesArtefact, feature_matrix, read_task
+from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -179,7 +179,7 @@ def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
     earlier = champion.artefacts["features"].as_a(FeaturesArtefact)
     for number in range(2):
         assert shard_file(features.folder, number, 0).samefile(shard_file(earlier.folder, number, 0))
-    rows, answers = features.task(2), read_task(outcomes.folder, 2)
+    rows, answers = features.task(2), outcomes.task(2)
     assert rows["id"].to_pylist() == answers["id"].to_pylist()
     logged = {f"{row['request_id']}/0": row for row in window.table.to_pylist()}
     assert {logged[row]["purpose"] for row in rows["id"].to_pylist()} == {"train", "validate", "test"}

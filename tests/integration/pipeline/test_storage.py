@@ -37,8 +37,9 @@ from pipelines.serve.log.forgetting import forget_request
 from pipelines.serve.log.location import log_url
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.control.records import Control, Versioned
-from pipelines.store.features import SECONDS, read_task
+from pipelines.store.features import SECONDS
 from pipelines.store.objects import ObjectFiles
+from pipelines.store.sharded import ShardedArtefact
 from pipelines.store.upkeep import verify
 from tests.flaky_proxy import FAULTS, FlakyProxy
 from tests.outside import install_extension
@@ -84,8 +85,8 @@ def content(config: RunConfig) -> dict[str, Any]:
     return {
         "fingerprints": {stage: artefact.fingerprint for stage, artefact in made.items()},
         "rows": made["tasks"].manifest["files"],
-        "features": timeless(read_task(made["features"].folder, 0), SECONDS),
-        "outcomes": timeless(read_task(made["outcomes"].folder, 0), "large_cost"),
+        "features": timeless(made["features"].as_a(ShardedArtefact).task(0), SECONDS),
+        "outcomes": timeless(made["outcomes"].as_a(ShardedArtefact).task(0), "large_cost"),
         "accuracy": state["accuracy"],
         "weights": {name: tensor.tolist() for name, tensor in state["collaborator"].items()},
         "policy": json.loads((deployed / "policy.json").read_text()),
