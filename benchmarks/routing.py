@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from by_steps import REVIEWS
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -55,7 +56,6 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 OUTCOMES = "kcm/outcomes.parquet"  # of an evaluation
-REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
 GSM8K_COLUMNS = {
     "text": "prompt",
     "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
