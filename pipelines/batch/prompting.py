@@ -24,7 +24,7 @@ from kcm.large.base import Cost
 from kcm.tasks.shards import ShardWriter, shard_file
 from pipelines.batch.asking import written_prompt
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_part
+from pipelines.store.outcome_table import PartFiles, outcome_part
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Kept, Storage
@@ -64,7 +64,8 @@ class Prompter:
     def tables(self, shard: PromptedShard, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
         """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
         for split in SPLITS:
-            part = outcome_part(self.collaborator, shard.task, split, shard.features, shard.answers, self.names)
+            files = PartFiles(shard.task, split, shard.features, shard.answers)
+            part = outcome_part(self.collaborator, files.read(self.names), self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 

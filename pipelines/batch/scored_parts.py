@@ -37,6 +37,5 @@ def scored_parts(
 def _scored(
     collaborator: Collaborator, gate: Gate, names: Names, storage: Storage | None, files: PartFiles
 ) -> OutcomePart:
-    readable = storage.readable if storage else Path
-    part = outcome_part(collaborator, files.task, files.split, files.features, files.answers, names, readable)
-    return part.scored(gate)
+    rows = files.read(names, storage.readable if storage else Path)
+    return outcome_part(collaborator, rows, names).scored(gate)

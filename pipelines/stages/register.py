@@ -218,8 +218,7 @@ def _drift(
         return None
     rng, share = np.random.default_rng(0), min(1.0, _MOST_DRIFT_ROWS / num_rows)
     small, keeps, differs, shown = [], [], [], []
-    readable = features.storage.readable if features.storage else None  # a single pass over some rows
-    for part in outcome_parts(found.collaborator, features, outcomes, ["certify"], readable):
+    for part in outcome_parts(found.collaborator, features, outcomes, ["certify"]):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
         keeps.append(policy.keep(part.scores(found.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)

@@ -61,6 +61,16 @@ class OutcomePart:
         return replace(self, features_ND=self.features_ND[:0], score_N=self.scores(gate))
 
 
+@dataclass(frozen=True, eq=False)
+class PartRows:
+    """The rows of one split of a shard with their features, and the answers to them, as the storage has them."""
+
+    task: int
+    split: Split
+    rows: pa.Table
+    answers: pa.Table
+
+
 @dataclass(frozen=True)
 class PartFiles:
     """Where one split of a shard is read: shards of features and of the answers to the same rows."""
@@ -80,24 +90,32 @@ class PartFiles:
                 found += [cls(number, split, *shards[shard]) for shard in features.holding(number, split)]
         return found
 
+    def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
+        """The rows; of a file that is not here only their row groups are fetched. `readable` gives what is read from.
+
+        Raises ArtefactError where the answers are to other rows.
+        """
+        mine = pc.field("split") == self.split
+        rows = pq.read_table(readable(self.features), filters=mine)
+        answers = in_label_list(pq.read_table(readable(self.answers), filters=mine), len(names.labels))
+        if not rows["id"].equals(answers["id"]):
+            where = f"{self.features} and {self.answers}"
+            raise ArtefactError("features and outcomes hold different rows", where=where)
+        return PartRows(self.task, self.split, rows, answers)
+
+
+def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
+    """The rows of `splits`, shard by shard: task by task, split by split, in order."""
+    readable = features.storage.readable if features.storage else Path
+    for files in PartFiles.all_of(features, outcomes, splits):
+        yield files.read(features.names, readable)
+
 
 def outcome_parts(
-    collaborator: Collaborator,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    readable: Callable[[Path], Path | BinaryIO] | None = None,
+    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
 ) -> Iterator[OutcomePart]:
-    """The outcome table of the rows of `splits`, shard by shard: task by task, split by split, in order.
-
-    `readable` gives what shards are read from; without it they are fetched. Where none-of-these can be answered, it is
-    the right answer for rows that are out of scope, and one that the collaborator cannot give: its logit is -inf.
-    """
-    for files in PartFiles.all_of(features, outcomes, splits):
-        shard, answers = files.features, files.answers
-        if readable is None:
-            shard, answers = features.file(shard.name), outcomes.file(answers.name)
-        yield outcome_part(collaborator, files.task, files.split, shard, answers, features.names, readable or Path)
+    """The outcome table of the same rows, in the same order."""
+    return (outcome_part(collaborator, rows, features.names) for rows in part_rows(features, outcomes, splits))
 
 
 def under_prompts(
@@ -140,38 +158,26 @@ class _InTurn:
         return pa.concat_tables(taken)
 
 
-def outcome_part(
-    collaborator: Collaborator,
-    task: int,
-    split: Split,
-    shard: Path,
-    answers: Path,
-    names: Names,
-    readable: Callable[[Path], Path | BinaryIO] = Path,
-) -> OutcomePart:
-    """One split of a shard of features, with the answers to it; equal texts are one object.
+def outcome_part(collaborator: Collaborator, part: PartRows, names: Names) -> OutcomePart:
+    """The outcome table of one split of a shard; equal texts are one object.
 
-    `readable` gives what the two files are read from.
+    Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
+    collaborator cannot give: its logit is -inf.
     """
-    mine = pc.field("split") == split
-    row = pq.read_table(readable(shard), filters=mine)
-    answer = in_label_list(pq.read_table(readable(answers), filters=mine), len(names.labels))
-    if not row["id"].equals(answer["id"]):
-        raise ArtefactError("features and outcomes hold different rows", where=f"{shard} and {answers}")
-    num_answers, features_ND = len(names.answers), feature_matrix(row)
+    row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
     judge_NC, small_NC = logits(collaborator, features_ND)
     label_N = row["label"].to_numpy()
     table = OutcomeTable(
         id=_objects(row["id"]),
-        task=np.full(len(row), names.tasks[task], dtype=object),
-        split=np.full(len(row), split, dtype=object),
+        task=np.full(len(row), names.tasks[part.task], dtype=object),
+        split=np.full(len(row), part.split, dtype=object),
         group=_objects(row["group"]),
         label=np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
         judge_logits=with_none(judge_NC, num_answers, -np.inf),
         small_logits=with_none(small_NC, num_answers, -np.inf),
-        prompt=_objects(answer["prompt"]),
+        prompt=_objects(part.answers["prompt"]),
         label_names=names.answers,
-        **_large_columns(answer, num_answers),
+        **_large_columns(part.answers, num_answers),
     )
     return OutcomePart(table, table, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
 
