@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kcm.errors import ArtefactError
+from kcm.parquet import open_file, read_table, sound
 from kcm.tasks.shards import GROUP_ROWS, open_shard
 from pipelines.store.storage import AT_ONCE, Storage
 
@@ -72,10 +72,10 @@ def make(work: Worker, job: Job) -> None:
 
 def make_again(work: Worker, unfinished: str, job: Job) -> None:
     """Make the rows anew of which the column `unfinished` is true, of a piece that an earlier attempt has committed."""
-    again_N = pq.read_table(job.target, columns=[unfinished])[unfinished].to_numpy()
+    again_N = read_table(job.target, columns=[unfinished])[unfinished].to_numpy()
     if not again_N.any():
         return
-    earlier = pq.read_table(job.target).replace_schema_metadata()
+    earlier = read_table(job.target).replace_schema_metadata()
     rows = pa.concat_tables(list(read_range(job.source, job.start, job.stop))).filter(pa.array(again_N))
     table, spent = work(rows, job.source)
     kept = earlier.filter(pa.array(~again_N))
@@ -88,7 +88,7 @@ def make_again(work: Worker, unfinished: str, job: Job) -> None:
 def join_pieces(parts: Sequence[Path], target: Path) -> None:
     """Make a shard of its pieces, in their order."""
     took = total(took_of(part) for part in parts)
-    _commit((pq.read_table(part).replace_schema_metadata() for part in parts), target, took)
+    _commit((read_table(part).replace_schema_metadata() for part in parts), target, took)
 
 
 def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
@@ -117,10 +117,8 @@ def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
     """The rows of every shard by its name, from footers alone. ArtefactError for one that cannot be read."""
 
     def size_of(shard: Path) -> int:
-        try:
+        with sound(shard):
             return int(pq.read_metadata(storage.readable(shard)).num_rows)
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(shard, error) from None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(shards, pool.map(size_of, shards.values()), strict=True))
@@ -128,7 +126,7 @@ def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
 
 def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
     """Rows `start` to `stop` of a shard, at most `ROWS_AT_ONCE` at a time; one empty table where there is none."""
-    with _readable(shard) as file:
+    with open_file(shard) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         if stop <= start:
@@ -136,24 +134,10 @@ def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
         while start < stop:
             end = min(start + ROWS_AT_ONCE, stop)
             first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
-            try:
+            with sound(shard):
                 rows = file.read_row_groups(range(first, last + 1))
-            except (OSError, pa.ArrowException) as error:
-                raise _damaged(shard, f"rows {starts[first]} to {starts[last + 1]}: {error}") from None
             yield rows.slice(start - starts[first], end - start)
             start = end
-
-
-def _readable(shard: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(shard)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(shard, error) from None
-
-
-def _damaged(shard: Path, error: object) -> ArtefactError:
-    reason = " ".join(str(error).split())
-    return ArtefactError(f"the shard cannot be read: {reason}", where=str(shard), mend="Put it back, or build it again")
 
 
 def took_of(file: Path | BinaryIO) -> Took:

@@ -21,6 +21,7 @@ from kcm.errors import ArtefactError
 from kcm.large import Prompt, PromptMode, Prompts
 from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
+from kcm.parquet import read_table
 from kcm.tasks.shards import ShardWriter, shard_file
 from pipelines.batch.asking import written_prompt
 from pipelines.store.features import FeaturesArtefact
@@ -81,7 +82,7 @@ def write_questions(prompter: Prompter, mode: PromptMode, shard: PromptedShard, 
     schema = pq.read_schema(shard.rows).append(pa.field("prompt", pa.string()))
     with ShardWriter(folder, shard.task, schema, first_shard=shard.number) as writer:
         for split, (table, prompts) in zip(SPLITS, prompter.tables(shard, mode), strict=True):
-            rows = pq.read_table(shard.rows, filters=pc.field("split") == split)
+            rows = read_table(shard.rows, where=pc.field("split") == split)
             if rows["id"].to_pylist() != table.id.tolist():
                 raise ArtefactError("rows and features are not the same", where=f"{shard.rows} and {shard.features}")
             writer.write(rows.append_column("prompt", pa.array(map(written_prompt, prompts), pa.string())))

@@ -26,6 +26,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
+from kcm.parquet import open_writer, read_table
 from kcm.tasks.columns import matrix
 from kcm.tasks.shards import task_shards
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
@@ -93,11 +94,11 @@ class PartFiles:
     def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
         """The rows; of a file that is not here only their row groups are fetched. `readable` gives what is read from.
 
-        Raises ArtefactError where the answers are to other rows.
+        Raises ArtefactError where the answers are to other rows, and for a damaged file.
         """
         mine = pc.field("split") == self.split
-        rows = pq.read_table(readable(self.features), filters=mine)
-        answers = in_label_list(pq.read_table(readable(self.answers), filters=mine), len(names.labels))
+        rows = read_table(readable(self.features), where=mine)
+        answers = in_label_list(read_table(readable(self.answers), where=mine), len(names.labels))
         if not rows["id"].equals(answers["id"]):
             where = f"{self.features} and {self.answers}"
             raise ArtefactError("features and outcomes hold different rows", where=where)
@@ -141,7 +142,7 @@ class _InTurn:
     def __init__(self, folder: Path, number: int, split: Split) -> None:
         self.folder = folder
         where = pc.field("split") == split
-        self._tables = (pq.read_table(file, filters=where) for file in task_shards(folder, number))
+        self._tables = (read_table(file, where=where) for file in task_shards(folder, number))
         self._left: pa.Table | None = None
 
     def take(self, count: int) -> pa.Table:
@@ -220,7 +221,7 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
             rows = part.modes.to_arrow()
             if "group" not in rows.column_names:  # no row of this part has one
                 rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
-            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer = writer or stack.enter_context(open_writer(path, rows.schema))
             writer.write_table(rows.select(writer.schema.names))
             yield part
 

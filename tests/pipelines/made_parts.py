@@ -23,7 +23,7 @@ from pipelines.store.ranges import Ranges
 from pipelines.store.sequence import Names
 
 DIM = 32
-SIZES = {"train": 12 * GROUP_ROWS, "validate": GROUP_ROWS, "certify": 100, "test": GROUP_ROWS}
+SIZES = {"train": 12 * GROUP_ROWS, "validate": GROUP_ROWS, "certify": 400, "test": GROUP_ROWS}
 SHARD = 2 * GROUP_ROWS  # rows of a shard here
 
 
