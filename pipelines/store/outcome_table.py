@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,7 +41,7 @@ class OutcomePart:
 
     `modes` is the same table under all prompt modes, `none` first. The collaborator knows the first `num_labels` labels
     of the table, which may have one more for none-of-these. `score_N` are the scores of the gate that asks for them,
-    where they came from another process in place of the features.
+    where they came from another process; features are then those of some rows.
     """
 
     table: OutcomeTable
@@ -57,9 +58,9 @@ class OutcomePart:
         judge_NC, small_NC = (each[:, : self.num_labels] for each in (self.table.judge_logits, self.table.small_logits))
         return gate.score(self.features_ND, judge_NC, small_NC)
 
-    def scored(self, gate: Gate) -> OutcomePart:
-        """The same with the gate's scores and without the features, which take the most room."""
-        return replace(self, features_ND=self.features_ND[:0], score_N=self.scores(gate))
+    def scored(self, gate: Gate, shown: float = 0.0) -> OutcomePart:
+        """The same with the gate's scores, and the features of a drawn share of the rows alone: they take most room."""
+        return replace(self, features_ND=self.features_ND[drawn(self.table.id, shown)], score_N=self.scores(gate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +212,13 @@ def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     """Float32 probabilities as float64 rows that sum to one exactly enough; NaN rows stay NaN."""
     wide = probabilities_NC.astype(np.float64)
     return np.asarray(wide / wide.sum(axis=1, keepdims=True))
+
+
+def drawn(name_N: np.ndarray, share: float) -> np.ndarray:
+    """Which names are in a sample of about this share of all, [N]: a function of the name, whoever draws it where."""
+    if share >= 1:
+        return np.ones(len(name_N), dtype=bool)
+    return np.asarray(pd.util.hash_array(name_N, categorize=False) < np.uint64(share * 2**64))
 
 
 def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:

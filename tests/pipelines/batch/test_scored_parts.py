@@ -20,7 +20,7 @@ from pipelines.batch import scored_parts as module
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
+from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts, outcome_parts
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
 GATE = Gate("entropy")
@@ -70,6 +70,19 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
     )
     np.testing.assert_array_equal(table.rows("validate").score, searched)
     assert pq.read_metadata(tmp_path / "outcomes.parquet").num_rows == sum(SIZES.values()) - SIZES["train"]
+
+
+def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:
+    given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
+    collaborator: Any = None
+    whole = list(outcome_parts(collaborator, *given))
+    id_N = np.concatenate([part.table.id for part in whole])
+    features_ND = np.concatenate([part.features_ND for part in whole])
+    order_N = np.random.default_rng(0).permutation(len(id_N))  # of rows that are drawn in one go
+    expected_N = np.sort(order_N[drawn(id_N[order_N], 0.3)])
+    shown = [part.features_ND for part in scored_parts(collaborator, GATE, *given, shown=0.3)]
+    np.testing.assert_array_equal(np.concatenate(shown), features_ND[expected_N])
+    assert 0.25 < len(expected_N) / len(id_N) < 0.35
 
 
 def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
