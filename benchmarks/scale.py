@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,9 +56,10 @@ from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
+from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up
+from pipelines.batch.pool import Made
 from pipelines.cluster.config import ClusterConfig
 from pipelines.store.storage import Storage
 
@@ -168,7 +169,7 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
             table = pq.read_table(file).rename_columns(["id", "vector", "label"])
             label_N = pc.cast(pc.equal(table["label"], "yes"), pa.int64())
             table = table.set_column(2, "label", label_N).append_column("split", pa.array(["train"] * len(table)))
-            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file)
+            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file, row_group_size=GROUP_ROWS)
         sources = {file.name: file for file in sorted((place / "rows").iterdir())}
         context: Any = SimpleNamespace(
             assets_path=place, cluster=None, store=SimpleNamespace(storage=Storage.at(place))
@@ -193,11 +194,15 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
         looked_up = time.process_time() - started
         bytes_of = {
             name: round(sum(file.stat().st_size for file in files) / count)
-            for name, files in (("rows", sources.values()), ("features", made.values()), ("outcomes", answers.values()))
+            for name, files in (("rows", sources.values()), ("features", _paths(made)), ("outcomes", _paths(answers)))
         }
         rates = {"copied": round(count / copied), "looked_up": round(count / looked_up)}
         found.append({"rows": count, "features": dim, "rows_per_cpu_s": rates, "bytes_of_a_row": bytes_of})
     return found
+
+
+def _paths(made: Mapping[str, Made]) -> list[Path]:
+    return [each.kept.path for each in made.values()]
 
 
 def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
