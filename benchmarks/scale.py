@@ -8,8 +8,8 @@ Rows are generated: features that come with them (`precomputed`), two classes th
 recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
 and samples the private memory of all its processes; then once more, when everything is there. `features` takes vectors
 over and looks answers up, `train` reads the rows of an epoch as a train worker does, and from memory: both in this
-process, by its CPU seconds, since others may use the machine. `--write` puts the figures into
-benchmarks/results/scale.json.
+this process, by its CPU seconds, since others may use the machine. `--write` puts the figures into
+benchmarks/results/scale.json, of which benchmarks/scale_table.py makes the table in docs/scale.md.
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
 from machine import machine
+from peaks import Peaks
 from rich.console import Console
 from rich.table import Table
+from scale_table import RESULTS
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -57,15 +56,14 @@ from kcm.learners.training.windows import Windows
 from kcm.tasks import TasksConfig
 from kcm.tasks.columns import list_column
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
+from kcm.tasks.shards import GROUP_ROWS, SHARD_ROWS, ShardWriter, task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.lookup import look_up
+from pipelines.batch.pool import Made
 from pipelines.cluster.config import ClusterConfig
 from pipelines.store.storage import Storage
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
 BATCH_SIZE, WINDOW, NUM_WORKERS = 1024, 16, (1, 2, 4, 16)
-_MIB = 2**20
 
 
 def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
@@ -82,6 +80,7 @@ def job(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
             {
                 "rows": count,
                 "seconds": first["seconds"],
+                "cpu_s": first["cpu_s"],
                 "stages": {stage: round(seconds, 1) for stage, seconds in result["seconds"].items()},
                 "peak_mib": first["peak_mib"],
                 "cache_hit_s": again["seconds"],
@@ -142,58 +141,21 @@ def write_rows(folder: Path, answers: Path, count: int, dim: int) -> None:
 
 
 def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a configuration by the command: seconds and the largest memory by kind of process, and its result."""
+    """Run a configuration by the command: seconds, and the largest memory by kind of process; and its result."""
     started, result = time.perf_counter(), config.with_name("result.json")
     command = [sys.executable, "-m", "jobs.cli", "run", str(config), "--json", str(result)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     peaks = Peaks(process.pid)
-    _, status, usage = os.wait4(process.pid, 0)
+    status = process.wait()
     peaks.stop()
     if status:
-        raise SystemExit(f"the run ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"the run ended with {status}")
     taken = {
         "seconds": round(time.perf_counter() - started, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),  # of the driver, and of what it has waited for
+        "cpu_s": round(peaks.cpu_s(), 1),
         "peak_mib": peaks.mib(),
     }
     return taken, json.loads(result.read_text(encoding="utf-8"))
-
-
-class Peaks:
-    """Samples the private memory of a process and of those below it: the largest one of each kind, by Ray's titles."""
-
-    def __init__(self, pid: int, every_s: float = 0.2) -> None:
-        self._root, self._every_s = psutil.Process(pid), every_s
-        self._largest: dict[str, int] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more samples."""
-        self._done.set()
-        self._thread.join()
-
-    def mib(self) -> dict[str, int]:
-        """MiB by kind of process."""
-        return {kind: round(size / _MIB) for kind, size in sorted(self._largest.items())}
-
-    def _sample(self) -> None:
-        while not self._done.wait(self._every_s):
-            with suppress(psutil.Error):  # a process has ended
-                for process in [self._root, *self._root.children(recursive=True)]:
-                    with suppress(psutil.Error):
-                        self._note(process)
-
-    def _note(self, process: psutil.Process) -> None:
-        kind = "driver"
-        if process.pid != self._root.pid:
-            title = (process.cmdline() or [""])[0]
-            if not title.startswith("ray::") or title.startswith("ray::IDLE"):
-                return
-            kind = title.removeprefix("ray::").split(".")[0].split("(")[0].strip()
-        memory = process.memory_info()
-        self._largest[kind] = max(self._largest.get(kind, 0), memory.rss - memory.shared)
 
 
 def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:
@@ -207,7 +169,7 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
             table = pq.read_table(file).rename_columns(["id", "vector", "label"])
             label_N = pc.cast(pc.equal(table["label"], "yes"), pa.int64())
             table = table.set_column(2, "label", label_N).append_column("split", pa.array(["train"] * len(table)))
-            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file)
+            pq.write_table(table.append_column("group", pa.array([""] * len(table))), file, row_group_size=GROUP_ROWS)
         sources = {file.name: file for file in sorted((place / "rows").iterdir())}
         context: Any = SimpleNamespace(
             assets_path=place, cluster=None, store=SimpleNamespace(storage=Storage.at(place))
@@ -232,11 +194,15 @@ def features(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]
         looked_up = time.process_time() - started
         bytes_of = {
             name: round(sum(file.stat().st_size for file in files) / count)
-            for name, files in (("rows", sources.values()), ("features", made.values()), ("outcomes", answers.values()))
+            for name, files in (("rows", sources.values()), ("features", _paths(made)), ("outcomes", _paths(answers)))
         }
         rates = {"copied": round(count / copied), "looked_up": round(count / looked_up)}
         found.append({"rows": count, "features": dim, "rows_per_cpu_s": rates, "bytes_of_a_row": bytes_of})
     return found
+
+
+def _paths(made: Mapping[str, Made]) -> list[Path]:
+    return [each.kept.path for each in made.values()]
 
 
 def train(rows: Sequence[int], dim: int, folder: Path) -> list[dict[str, Any]]:

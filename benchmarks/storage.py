@@ -57,6 +57,11 @@ class Job:
         """Where Python finds what the configuration names, and this checkout."""
         return os.pathsep.join([str(self.folder / "package"), str(Path(__file__).parents[1])])
 
+    @property
+    def log(self) -> str:
+        """What it has printed."""
+        return (self.folder / "log.txt").read_text()
+
     def start(self, *settings: str) -> subprocess.Popen[bytes]:
         """Start the job with `settings`, as `--set` takes them; its node's folder is its own."""
         own = {"PYTHONPATH": self.paths, "KCM_CACHE": str(self.folder / "node")}
@@ -74,7 +79,7 @@ class Job:
         """Run the job to its end; the seconds that it took."""
         started = time.perf_counter()
         if code := self.start(*settings).wait():
-            raise RuntimeError(f"the job ended with {code}: {(self.folder / 'log.txt').read_text()[-2000:]}")
+            raise RuntimeError(f"the job ended with {code}: {self.log[-2000:]}")
         return time.perf_counter() - started
 
 
@@ -102,9 +107,11 @@ def kills(folder: Path, server: ObjectServer, count: int, seed: int) -> None:
     reference = Job(folder / "reference", str(folder / "storage"))
     whole_s, expected = reference.finish(), content(reference.config)
     rng, same, number = random.Random(seed), 0, 0
+    # One bucket for all jobs: each new one takes seven of the server's hundred volumes.
+    place = bucket(server.url, "kills", KEY, SECRET)
     for started in range(4 * count):
         target, moment_s = TARGETS[number % len(TARGETS)], rng.uniform(0.1, 0.95) * whole_s
-        job = Job(folder / f"killed-{started}", bucket(server.url, "kills", KEY, SECRET))
+        job = Job(folder / f"killed-{started}", f"{place}/{started}")
         begun = time.perf_counter()
         if not _kill(job, server, target, moment_s):
             whole_s = time.perf_counter() - begun
@@ -129,6 +136,8 @@ def _kill(job: Job, server: ObjectServer, target: str, moment_s: float) -> bool:
             print(f"the job hangs after its {target} was killed", flush=True)
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.1)
+    if not hit and process.returncode:
+        raise RuntimeError(f"a job that nobody killed ended with {process.returncode}: {job.log[-2000:]}")
     return hit
 
 

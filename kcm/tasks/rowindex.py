@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.parquet import read_table
 
 INDEX = ".index.json"
 
@@ -35,7 +35,7 @@ class RowIndex:
     def of_shards(cls, shards: Sequence[Path]) -> RowIndex:
         """The index that `save` left beside the first shard; where there is none, as in older storages, by reading.
 
-        Raises DataError for a split in two pieces, and a shard that cannot be read.
+        Raises DataError for a split in two pieces, ArtefactError for a shard that cannot be read.
         """
         file = index_file(shards[0])
         return cls._load(file) if file.exists() else cls.read(shards)
@@ -107,12 +107,7 @@ def _in_pieces(split: str, shard: Path) -> DataError:
 
 def _columns(shard: Path) -> tuple[pa.Array, np.ndarray]:
     """Split and label of every row."""
-    try:
-        with pq.ParquetFile(shard) as file:
-            columns = file.read(columns=["split", "label"])
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"the shard cannot be read: {reason}", where=str(shard), mend="Build it again") from None
+    columns = read_table(shard, columns=["split", "label"])
     return columns["split"].combine_chunks(), columns["label"].to_numpy()
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
+from kcm.parquet import read_table
 from kcm.tasks.plan.scenarios import Scenario, TaskOrder
 from kcm.tasks.plan.splits import SPLITS, Split
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
@@ -183,7 +183,7 @@ def _write_rows(folder: Path, task: int, rows: pa.Table) -> None:
 
 def read_shard(file: Path) -> pa.Table:
     """The rows of one shard of a saved sequence, with the columns that `TaskSequence.rows` gives."""
-    table = pq.read_table(file)
+    table = read_table(file)
     if "image" not in table.column_names:
         table = table.append_column("image", pa.array([b""] * len(table), pa.large_binary()))
     return table.select([*_schema(table.schema).names, "split"])

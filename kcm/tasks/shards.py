@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError
+from kcm.parquet import open_writer
 
 GROUP_ROWS = 1024  # rows of one Parquet row group: the unit of reading
 SHARD_ROWS = 128 * GROUP_ROWS  # at most; rows that are forgotten later leave a shard with fewer
@@ -46,7 +47,7 @@ def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -
 def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of a shard. Vectors are written as they are: of numbers that all differ a dictionary saves nothing."""
     plain = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
-    return pq.ParquetWriter(path, schema, use_dictionary=plain)
+    return open_writer(path, schema, use_dictionary=plain)
 
 
 class ShardWriter:

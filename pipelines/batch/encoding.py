@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kcm.encoders import EncoderConfig, encode_readable
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
+from kcm.parquet import read_table
 from kcm.tasks.columns import matrix
 from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS, ShardWriter, task_shards
@@ -115,7 +115,7 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
     sources = {file.name: file for file in task_shards(given, 0)}
     made = encode_shards(context, encoder, sources, scratch=scratch, bar=bar)
     files = [storage.fetch(each.kept.path) for each in made.values()]
-    return np.concatenate([feature_matrix(pq.read_table(file, columns=["features"])) for file in files])
+    return np.concatenate([feature_matrix(read_table(file, columns=["features"])) for file in files])
 
 
 def rows_together(total: int, batch_size: int, num_actors: int) -> int:

@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import matrix_of, repeated, unanswered
 from kcm.large.coverage import Coverage
+from kcm.parquet import open_writer, read_table, write_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.pieces import Took, sizes_of
 from pipelines.batch.pool import Made, in_order, map_shards, run_remotely
@@ -53,7 +53,7 @@ class LookUp:
         if source != self._source:
             self._source = source
             mine = [
-                pq.read_table(self._storage.fetch(part), filters=pc.field(_SHARD) == self._shards[source])
+                read_table(self._storage.fetch(part), where=pc.field(_SHARD) == self._shards[source])
                 for part in self._parts
             ]
             self._answers = pa.concat_tables(mine).sort_by(_ROW)
@@ -124,7 +124,7 @@ def _ids(sources: Sequence[Path], storage: Storage) -> Iterator[pa.Table]:
 
 
 def _ids_of(source: Path, storage: Storage) -> pa.Table:
-    return pq.read_table(storage.fetch(source), columns=["id"])
+    return read_table(storage.fetch(source), columns=["id"])
 
 
 class _Recorded:
@@ -162,8 +162,7 @@ def _deal(tables: Iterable[pa.Table], folder: Path, num_parts: int) -> None:
         for table in tables:
             if not writers:
                 writers = [
-                    stack.enter_context(pq.ParquetWriter(draft / _part(number), table.schema))
-                    for number in range(num_parts)
+                    stack.enter_context(open_writer(draft / _part(number), table.schema)) for number in range(num_parts)
                 ]
             part_N = pd.util.hash_array(table["id"].to_numpy(), categorize=False) % np.uint64(num_parts)
             for number, writer in enumerate(writers):
@@ -173,7 +172,7 @@ def _deal(tables: Iterable[pa.Table], folder: Path, num_parts: int) -> None:
 
 def _join(answers: Path, places: Path, target: Path, where: str, storage: Storage) -> None:
     """Give the rows of a part their answers, in the order of shards and positions."""
-    answered, rows = pq.read_table(answers), pq.read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
+    answered, rows = read_table(answers), read_table(places).sort_by([(_SHARD, "ascending"), (_ROW, "ascending")])
     counts = pc.value_counts(answered["id"].combine_chunks())
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
@@ -184,7 +183,7 @@ def _join(answers: Path, places: Path, target: Path, where: str, storage: Storag
         raise unanswered(len(missing), missing[0].as_py(), where)
     joined = answered.take(found).append_column(_SHARD, rows[_SHARD]).append_column(_ROW, rows[_ROW])
     draft = target.with_name(f".{target.name}")
-    pq.write_table(joined, draft, row_group_size=GROUP_ROWS)
+    write_table(joined, draft, row_group_size=GROUP_ROWS)
     draft.replace(target)
     storage.keep(target)
 

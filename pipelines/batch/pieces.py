@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, TypeAlias
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kcm.errors import ArtefactError
+from kcm.parquet import open_file, read_table, sound
 from kcm.tasks.shards import GROUP_ROWS, open_shard
 from pipelines.store.storage import AT_ONCE, Storage
 
@@ -57,12 +57,12 @@ class Job:
         return self.target.name == self.name
 
 
-def make(work: Worker, job: Job) -> None:
+def make(work: Worker, job: Job, read: RowsAhead) -> None:
     """Commit what is made of the rows of a piece."""
     took: Took = {}
 
     def made() -> Iterator[pa.Table]:
-        for rows in read_range(job.source, job.start, job.stop):
+        for rows in read(job.source, job.start, job.stop):
             table, spent = work(rows, job.source)
             took.update(total((took, spent)))
             yield table
@@ -70,13 +70,13 @@ def make(work: Worker, job: Job) -> None:
     _commit(made(), job.target, took)
 
 
-def make_again(work: Worker, unfinished: str, job: Job) -> None:
+def make_again(work: Worker, unfinished: str, job: Job, read: RowsAhead) -> None:
     """Make the rows anew of which the column `unfinished` is true, of a piece that an earlier attempt has committed."""
-    again_N = pq.read_table(job.target, columns=[unfinished])[unfinished].to_numpy()
+    again_N = read_table(job.target, columns=[unfinished])[unfinished].to_numpy()
     if not again_N.any():
         return
-    earlier = pq.read_table(job.target).replace_schema_metadata()
-    rows = pa.concat_tables(list(read_range(job.source, job.start, job.stop))).filter(pa.array(again_N))
+    earlier = read_table(job.target).replace_schema_metadata()
+    rows = pa.concat_tables(read(job.source, job.start, job.stop)).filter(pa.array(again_N))
     table, spent = work(rows, job.source)
     kept = earlier.filter(pa.array(~again_N))
     order_N = np.argsort(np.concatenate([np.flatnonzero(~again_N), np.flatnonzero(again_N)]))
@@ -88,7 +88,7 @@ def make_again(work: Worker, unfinished: str, job: Job) -> None:
 def join_pieces(parts: Sequence[Path], target: Path) -> None:
     """Make a shard of its pieces, in their order."""
     took = total(took_of(part) for part in parts)
-    _commit((pq.read_table(part).replace_schema_metadata() for part in parts), target, took)
+    _commit((read_table(part).replace_schema_metadata() for part in parts), target, took)
 
 
 def _commit(tables: Iterable[pa.Table], target: Path, took: Took) -> None:
@@ -117,43 +117,55 @@ def sizes_of(shards: Mapping[str, Path], storage: Storage) -> dict[str, int]:
     """The rows of every shard by its name, from footers alone. ArtefactError for one that cannot be read."""
 
     def size_of(shard: Path) -> int:
-        try:
+        with sound(shard):
             return int(pq.read_metadata(storage.readable(shard)).num_rows)
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(shard, error) from None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(shards, pool.map(size_of, shards.values()), strict=True))
 
 
-def read_range(shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
-    """Rows `start` to `stop` of a shard, at most `ROWS_AT_ONCE` at a time; one empty table where there is none."""
-    with _readable(shard) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
+class RowsAhead:
+    """Rows of shards by their numbers; the row group that follows is read meanwhile.
+
+    Two row groups are held, so that pieces of one are read once. Of a shard that is not here ranges are fetched, and
+    nothing is left on disk. ArtefactError for a shard that cannot be read.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._readable, self._thread = storage.readable, ThreadPoolExecutor(1)
+        self._shard: Path | None = None
+        self._held: dict[int, Future[pa.Table]] = {}
+
+    def __call__(self, shard: Path, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows `start` to `stop`, at most `ROWS_AT_ONCE` at a time; one empty table where there is none."""
+        self._open(shard)
         if stop <= start:
-            yield file.schema_arrow.empty_table()
+            yield self._file.schema_arrow.empty_table()
+        for first in range(start, stop, ROWS_AT_ONCE):
+            yield pa.concat_tables(self._slices(first, min(first + ROWS_AT_ONCE, stop)))
+
+    def _open(self, shard: Path) -> None:
+        if shard == self._shard:
+            return
+        self._source = self._readable(shard)
+        self._file = open_file(self._source, pre_buffer=True)
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._shard, self._held = shard, {}
+
+    def _slices(self, start: int, stop: int) -> Iterator[pa.Table]:
         while start < stop:
-            end = min(start + ROWS_AT_ONCE, stop)
-            first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
-            try:
-                rows = file.read_row_groups(range(first, last + 1))
-            except (OSError, pa.ArrowException) as error:
-                raise _damaged(shard, f"rows {starts[first]} to {starts[last + 1]}: {error}") from None
-            yield rows.slice(start - starts[first], end - start)
-            start = end
+            group = int(np.searchsorted(self._starts, start, side="right")) - 1
+            first, last = self._starts[group : group + 2].tolist()
+            yield self._group(group).slice(start - first, min(last, stop) - start)
+            start = last
 
-
-def _readable(shard: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(shard)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(shard, error) from None
-
-
-def _damaged(shard: Path, error: object) -> ArtefactError:
-    reason = " ".join(str(error).split())
-    return ArtefactError(f"the shard cannot be read: {reason}", where=str(shard), mend="Put it back, or build it again")
+    def _group(self, group: int) -> pa.Table:
+        wanted = range(group, min(group + 2, self._file.num_row_groups))
+        read = self._file.read_row_group
+        self._held = {each: self._held.get(each) or self._thread.submit(read, each) for each in wanted}
+        with sound(self._source):
+            return self._held[group].result()
 
 
 def took_of(file: Path | BinaryIO) -> Took:

@@ -25,7 +25,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcm.errors import DataError, KcmError
-from pipelines.batch.pieces import Job, Took, Worker, join_pieces, make, make_again, sizes_of, took_of, total
+from pipelines.batch.pieces import Job, RowsAhead, Took, Worker, join_pieces, make, make_again, sizes_of, took_of, total
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Bar
 from pipelines.store.storage import Kept, Storage
@@ -59,7 +59,8 @@ def map_shards(
 
     `sources` are the shards by the names of what is made of them. `rows_per_piece` are committed together, and are what
     a kill costs: whoever makes them keeps them in the storage. The workers are the actors of a pool; without `cluster`
-    there is one, in this process. `look` is called with every shard that was made, where it was made.
+    there is one, in this process, which reads the shards by ranges. `look` is called with every shard that was made,
+    where it was made.
     Raises what a worker raises, and ArtefactError for a shard that cannot be read.
     """
     scratch.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def map_shards(
     bar.update(plan.num_done, plan.num_rows)
     here = cluster is None or not ray.is_initialized()
     build = _Build(worker, arguments if here else {name: ray.put(value) for name, value in arguments.items()})
-    hands: dict[str, Any] = {"build": build, "storage": storage, "look": look}
+    hands: dict[str, Any] = {"build": build, "storage": storage, "look": look, "fetches": not here}
     made: dict[str, Made] = {}
     for num_rows, shard in _here(Hands(**hands), plan) if here else _pooled(hands, plan, cluster):
         made |= {} if shard is None else {shard.kept.path.name: shard}
@@ -134,10 +135,17 @@ class Plan:
 
 
 class Hands:
-    """A worker with its files: what runs in an actor."""
+    """A worker with its files: what runs in an actor.
 
-    def __init__(self, build: _Build, storage: Storage, look: Callable[[Path], Any] | None = None) -> None:
-        self._build, self._storage, self._look = build, storage, look
+    Where `fetches`, shards come to this node as a whole: others there make further pieces of them. Else they are read
+    by ranges.
+    """
+
+    def __init__(
+        self, build: _Build, storage: Storage, look: Callable[[Path], Any] | None = None, *, fetches: bool
+    ) -> None:
+        self._build, self._storage, self._look, self._fetches = build, storage, look, fetches
+        self._read = RowsAhead(storage)
         self._work: Worker | None = None
 
     def do(self, job: Job) -> tuple[int, Made | None]:
@@ -152,13 +160,14 @@ class Hands:
             return num_rows, self._found(job.target) if job.is_whole else None
         # Not when the actor starts: what is raised there reaches nobody as it is.
         self._work = self._work or self._build()
-        self._storage.fetch(job.source)
+        if self._fetches:
+            self._storage.fetch(job.source)
         try:
             if job.is_made and unfinished is not None:
                 self._fetched_anew(job.target)
-                make_again(self._work, unfinished, job)
+                make_again(self._work, unfinished, job, self._read)
             else:
-                make(self._work, job)
+                make(self._work, job, self._read)
         except DataError as error:
             error.where = error.where or str(job.source)
             raise

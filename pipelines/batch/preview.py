@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kcm.parquet import open_file, sound
 from kcm.tasks.columns import matrix
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: validate rows, and those that are answered right
@@ -36,12 +37,12 @@ def preview(
 
     from kcm.collaborator.class_base import ClassBase
 
-    files = {path: pq.ParquetFile(readable(path), pre_buffer=True) for paths in shards.values() for path in paths}
+    files = {path: open_file(readable(path), pre_buffer=True) for paths in shards.values() for path in paths}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _ROWS)
     dim = next(iter(files.values())).schema_arrow.field("features").type.list_size
 
     def tensors(paths: Iterable[Path], split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in _sampled(map(files.__getitem__, paths), split, step):
+        for rows in _sampled({path: files[path] for path in paths}, split, step):
             yield torch.from_numpy(matrix(rows["features"])), torch.tensor(rows["label"].to_numpy())
 
     base = ClassBase(dim, num_labels, "lda", 1.0, _SHRINKAGE)
@@ -72,11 +73,12 @@ def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
         yield f"  {', '.join(parts)}{more}"
 
 
-def _sampled(files: Iterable[pq.ParquetFile], split: str, step: int) -> Iterator[pa.Table]:
+def _sampled(files: Mapping[Path, pq.ParquetFile], split: str, step: int) -> Iterator[pa.Table]:
     """Every `step`th row group, with the rows of the split that have a label; below 0 there is none."""
-    for file in files:
+    for path, file in files.items():
         for group in range(0, file.num_row_groups, step):
-            rows = file.read_row_group(group, columns=["split", "label", "features"])
+            with sound(path):
+                rows = file.read_row_group(group, columns=["split", "label", "features"])
             kept = rows.filter(pc.and_(pc.equal(rows["split"], split), pc.greater_equal(rows["label"], 0)))
             if len(kept):
                 yield kept

@@ -21,10 +21,11 @@ from kcm.errors import ArtefactError
 from kcm.large import Prompt, PromptMode, Prompts
 from kcm.large.adapters.classifier import answers_from, masked
 from kcm.large.base import Cost
+from kcm.parquet import read_table
 from kcm.tasks.shards import ShardWriter, shard_file
 from pipelines.batch.asking import written_prompt
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_part
+from pipelines.store.outcome_table import PartFiles, outcome_part
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Kept, Storage
@@ -64,7 +65,8 @@ class Prompter:
     def tables(self, shard: PromptedShard, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
         """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
         for split in SPLITS:
-            part = outcome_part(self.collaborator, shard.task, split, shard.features, shard.answers, self.names)
+            files = PartFiles(shard.task, split, shard.features, shard.answers)
+            part = outcome_part(self.collaborator, files.read(self.names), self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
@@ -80,7 +82,7 @@ def write_questions(prompter: Prompter, mode: PromptMode, shard: PromptedShard, 
     schema = pq.read_schema(shard.rows).append(pa.field("prompt", pa.string()))
     with ShardWriter(folder, shard.task, schema, first_shard=shard.number) as writer:
         for split, (table, prompts) in zip(SPLITS, prompter.tables(shard, mode), strict=True):
-            rows = pq.read_table(shard.rows, filters=pc.field("split") == split)
+            rows = read_table(shard.rows, where=pc.field("split") == split)
             if rows["id"].to_pylist() != table.id.tolist():
                 raise ArtefactError("rows and features are not the same", where=f"{shard.rows} and {shard.features}")
             writer.write(rows.append_column("prompt", pa.array(map(written_prompt, prompts), pa.string())))

@@ -24,19 +24,20 @@ def scored_parts(
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
     prompted: Mapping[PromptMode, Path] | None = None,
+    shown: float = 0.0,
 ) -> Iterator[OutcomePart]:
-    """The parts of `outcome_parts` in their order, with scores in place of features.
+    """The parts of `outcome_parts` in their order, with scores, and with the features of a drawn share of the rows.
 
-    `prompted` are the folders of the answers under further prompt modes.
+    `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
+    by a hash of its id, whatever part it lies in.
     """
     calls = [(files,) for files in PartFiles.all_of(features, outcomes, splits)]
-    parts = in_order(_scored, calls, (collaborator, gate, features.names, features.storage))
+    parts = in_order(_scored, calls, (collaborator, gate, features.names, features.storage, shown))
     return under_prompts(parts, features, outcomes, splits, prompted) if prompted else parts
 
 
 def _scored(
-    collaborator: Collaborator, gate: Gate, names: Names, storage: Storage | None, files: PartFiles
+    collaborator: Collaborator, gate: Gate, names: Names, storage: Storage | None, shown: float, files: PartFiles
 ) -> OutcomePart:
-    readable = storage.readable if storage else Path
-    part = outcome_part(collaborator, files.task, files.split, files.features, files.answers, names, readable)
-    return part.scored(gate)
+    rows = files.read(names, storage.readable if storage else Path)
+    return outcome_part(collaborator, rows, names).scored(gate, shown)

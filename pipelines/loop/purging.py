@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kcm.errors import ArtefactError, KcmError
+from kcm.parquet import read_table, write_table
 from pipelines.loop.certify.judged import PAYLOAD
 from pipelines.loop.stages.grow import Grow
 from pipelines.loop.stages.window import ROWS, Window
@@ -65,7 +65,7 @@ def remembered(state: LoopState, key: bytes, units: Collection[str]) -> Remember
         except (ArtefactError, OSError):
             unreadable.append(version)
     for window in state.store.finished(Window.stage):
-        held = pq.read_table(window.folder / ROWS, columns=["unit"])["unit"]
+        held = read_table(window.folder / ROWS, columns=["unit"])["unit"]
         if pc.any(pc.is_in(held, pa.array(units, pa.string()))).as_py():
             folders[window.folder] = None
     return Remembered(tuple(versions), tuple(unreadable), tuple(folders))
@@ -141,7 +141,7 @@ def _require_other_champion(state: LoopState, sequences: Collection[str]) -> Non
 
 def _erase(state: LoopState, window: Artefact, units: Collection[str]) -> bool:
     """Erase the content of these units from a window; whether there was any."""
-    table = pq.read_table(window.folder / ROWS)
+    table = read_table(window.folder / ROWS)
     named = pc.fill_null(pc.is_in(table["unit"], pa.array(sorted(units))), False)
     erased = [name for name in ERASED if pc.any(pc.and_(named, table[name].is_valid())).as_py()]
     if not erased:
@@ -152,7 +152,7 @@ def _erase(state: LoopState, window: Artefact, units: Collection[str]) -> bool:
 
     def change(folder: Path) -> None:
         draft = folder / f".{ROWS}"
-        pq.write_table(table, draft)
+        write_table(table, draft)
         draft.replace(folder / ROWS)
 
     rewrite(state.store, window, change)

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -26,6 +25,7 @@ from kcm.bundle.models import large_names
 from kcm.bundle.runtime import logits
 from kcm.errors import ArtefactError, KcmError
 from kcm.large import Prompts
+from kcm.parquet import read_table, write_table
 from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.pool import Made, run_anywhere, run_remotely
@@ -130,10 +130,10 @@ def _spec(served: Bundle) -> LargeSpec:
 
 def _keep_certify_rows(sequence: SequenceArtefact, shard: str, target: Path, storage: Storage) -> int:
     """Put the certify rows of a shard, if there are any, where the actors of any node read them; how many there are."""
-    rows = pq.read_table(sequence.readable(shard), filters=_CERTIFY)
+    rows = read_table(sequence.readable(shard), where=_CERTIFY)
     if len(rows):
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, target)
+        write_table(rows, target)
         storage.keep(target)
     return len(rows)
 
@@ -150,10 +150,10 @@ def _count(
 ) -> tuple[int, int]:
     """The certify rows of a shard of features and of the answers to it, and those that differ in what was made anew."""
     bundle = Bundle.read(bundle_folder)
-    before, large = (pq.read_table(each(), filters=_CERTIFY) for each in (shard, answers))
+    before, large = (read_table(each(), where=_CERTIFY) for each in (shard, answers))
     large_label_N = _large_label(large, bundle)
-    now = before if encoded is None else pq.read_table(encoded())
-    large_now_N = large_label_N if asked is None else _large_label(pq.read_table(asked()), bundle)
+    now = before if encoded is None else read_table(encoded())
+    large_now_N = large_label_N if asked is None else _large_label(read_table(asked()), bundle)
     if not before["id"].equals(large["id"]) or not before["id"].equals(now["id"]):
         raise ArtefactError("features and outcomes hold different rows", where=f"a shard of task {task!r}")
     decided = decisions(bundle, feature_matrix(before), large_label_N, task)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kcm.cascade.evaluation import (
     RouteQuality,
@@ -37,6 +36,7 @@ from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.intervals import Interval
 from kcm.metrics.prompting import prompt_effect
+from kcm.parquet import read_table
 from pipelines.batch.pool import run_remotely
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt
@@ -172,7 +172,7 @@ def certify_fingerprint(features: FeaturesArtefact, outcomes: OutcomesArtefact) 
     """What the ledger calls the certify rows; the answers to them are read, which take less room."""
     where = pc.field("split") == "certify"
     shards = (files.answers.name for files in PartFiles.all_of(features, outcomes, ["certify"]))
-    tables = (pq.read_table(outcomes.file(name), columns=["id"], filters=where) for name in shards)
+    tables = (read_table(outcomes.file(name), columns=["id"], where=where) for name in shards)
     return split_fingerprint(row_id for table in tables for row_id in table["id"].to_pylist())
 
 

@@ -18,6 +18,7 @@ from kcm.certify.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
 from kcm.large import LargeConfig
 from pipelines.batch.pool import run_remotely
+from pipelines.batch.scored_parts import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.loop.config import GateConfig, UpdateConfig
 from pipelines.loop.promotion import gates
@@ -32,13 +33,12 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 
 BUNDLE = "bundle"
-_MOST_DRIFT_ROWS = 65_536  # whose features tell how far apart inputs lie
+_MOST_DRIFT_ROWS = 65_536  # about, whose features tell how far apart inputs lie
 DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
 
 
@@ -216,14 +216,13 @@ def _drift(
     num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None
-    rng, share = np.random.default_rng(0), min(1.0, _MOST_DRIFT_ROWS / num_rows)
     small, keeps, differs, shown = [], [], [], []
-    readable = features.storage.readable if features.storage else None  # a single pass over some rows
-    for part in outcome_parts(found.collaborator, features, outcomes, ["certify"], readable):
+    share = _MOST_DRIFT_ROWS / num_rows
+    for part in scored_parts(found.collaborator, found.gate, features, outcomes, ["certify"], shown=share):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
         keeps.append(policy.keep(part.scores(found.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)
-        shown.append(part.features_ND if share == 1 else part.features_ND[rng.random(len(part.table)) < share])
+        shown.append(part.features_ND)
     return DriftReference.fit(
         np.concatenate(shown),
         np.concatenate(small),

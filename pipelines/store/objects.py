@@ -126,7 +126,7 @@ class ObjectFiles(Files):
         def read(start: int, length: int) -> memoryview:
             return self._ask(lambda: memoryview(obstore.get_range(self._store, name, start=start, length=length)), name)
 
-        return cast(BinaryIO, Ranges(size, read))
+        return cast(BinaryIO, Ranges(f"{self.where}/{name}", size, read))
 
     def copy(self, name: str, target: str) -> None:
         """Copy an object within the bucket, with what was noted of it; a very large one by way of this node."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.large import PromptMode
+from kcm.parquet import open_writer, read_table
 from kcm.tasks.columns import matrix
 from kcm.tasks.shards import task_shards
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
@@ -39,7 +41,7 @@ class OutcomePart:
 
     `modes` is the same table under all prompt modes, `none` first. The collaborator knows the first `num_labels` labels
     of the table, which may have one more for none-of-these. `score_N` are the scores of the gate that asks for them,
-    where they came from another process in place of the features.
+    where they came from another process; features are then those of some rows.
     """
 
     table: OutcomeTable
@@ -56,9 +58,19 @@ class OutcomePart:
         judge_NC, small_NC = (each[:, : self.num_labels] for each in (self.table.judge_logits, self.table.small_logits))
         return gate.score(self.features_ND, judge_NC, small_NC)
 
-    def scored(self, gate: Gate) -> OutcomePart:
-        """The same with the gate's scores and without the features, which take the most room."""
-        return replace(self, features_ND=self.features_ND[:0], score_N=self.scores(gate))
+    def scored(self, gate: Gate, shown: float = 0.0) -> OutcomePart:
+        """The same with the gate's scores, and the features of a drawn share of the rows alone: they take most room."""
+        return replace(self, features_ND=self.features_ND[drawn(self.table.id, shown)], score_N=self.scores(gate))
+
+
+@dataclass(frozen=True, eq=False)
+class PartRows:
+    """The rows of one split of a shard with their features, and the answers to them, as the storage has them."""
+
+    task: int
+    split: Split
+    rows: pa.Table
+    answers: pa.Table
 
 
 @dataclass(frozen=True)
@@ -80,24 +92,32 @@ class PartFiles:
                 found += [cls(number, split, *shards[shard]) for shard in features.holding(number, split)]
         return found
 
+    def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
+        """The rows; of a file that is not here only their row groups are fetched. `readable` gives what is read from.
+
+        Raises ArtefactError where the answers are to other rows, and for a damaged file.
+        """
+        mine = pc.field("split") == self.split
+        rows = read_table(readable(self.features), where=mine)
+        answers = in_label_list(read_table(readable(self.answers), where=mine), len(names.labels))
+        if not rows["id"].equals(answers["id"]):
+            where = f"{self.features} and {self.answers}"
+            raise ArtefactError("features and outcomes hold different rows", where=where)
+        return PartRows(self.task, self.split, rows, answers)
+
+
+def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
+    """The rows of `splits`, shard by shard: task by task, split by split, in order."""
+    readable = features.storage.readable if features.storage else Path
+    for files in PartFiles.all_of(features, outcomes, splits):
+        yield files.read(features.names, readable)
+
 
 def outcome_parts(
-    collaborator: Collaborator,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    readable: Callable[[Path], Path | BinaryIO] | None = None,
+    collaborator: Collaborator, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
 ) -> Iterator[OutcomePart]:
-    """The outcome table of the rows of `splits`, shard by shard: task by task, split by split, in order.
-
-    `readable` gives what shards are read from; without it they are fetched. Where none-of-these can be answered, it is
-    the right answer for rows that are out of scope, and one that the collaborator cannot give: its logit is -inf.
-    """
-    for files in PartFiles.all_of(features, outcomes, splits):
-        shard, answers = files.features, files.answers
-        if readable is None:
-            shard, answers = features.file(shard.name), outcomes.file(answers.name)
-        yield outcome_part(collaborator, files.task, files.split, shard, answers, features.names, readable or Path)
+    """The outcome table of the same rows, in the same order."""
+    return (outcome_part(collaborator, rows, features.names) for rows in part_rows(features, outcomes, splits))
 
 
 def under_prompts(
@@ -123,7 +143,7 @@ class _InTurn:
     def __init__(self, folder: Path, number: int, split: Split) -> None:
         self.folder = folder
         where = pc.field("split") == split
-        self._tables = (pq.read_table(file, filters=where) for file in task_shards(folder, number))
+        self._tables = (read_table(file, where=where) for file in task_shards(folder, number))
         self._left: pa.Table | None = None
 
     def take(self, count: int) -> pa.Table:
@@ -140,38 +160,26 @@ class _InTurn:
         return pa.concat_tables(taken)
 
 
-def outcome_part(
-    collaborator: Collaborator,
-    task: int,
-    split: Split,
-    shard: Path,
-    answers: Path,
-    names: Names,
-    readable: Callable[[Path], Path | BinaryIO] = Path,
-) -> OutcomePart:
-    """One split of a shard of features, with the answers to it; equal texts are one object.
+def outcome_part(collaborator: Collaborator, part: PartRows, names: Names) -> OutcomePart:
+    """The outcome table of one split of a shard; equal texts are one object.
 
-    `readable` gives what the two files are read from.
+    Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
+    collaborator cannot give: its logit is -inf.
     """
-    mine = pc.field("split") == split
-    row = pq.read_table(readable(shard), filters=mine)
-    answer = in_label_list(pq.read_table(readable(answers), filters=mine), len(names.labels))
-    if not row["id"].equals(answer["id"]):
-        raise ArtefactError("features and outcomes hold different rows", where=f"{shard} and {answers}")
-    num_answers, features_ND = len(names.answers), feature_matrix(row)
+    row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
     judge_NC, small_NC = logits(collaborator, features_ND)
     label_N = row["label"].to_numpy()
     table = OutcomeTable(
         id=_objects(row["id"]),
-        task=np.full(len(row), names.tasks[task], dtype=object),
-        split=np.full(len(row), split, dtype=object),
+        task=np.full(len(row), names.tasks[part.task], dtype=object),
+        split=np.full(len(row), part.split, dtype=object),
         group=_objects(row["group"]),
         label=np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
         judge_logits=with_none(judge_NC, num_answers, -np.inf),
         small_logits=with_none(small_NC, num_answers, -np.inf),
-        prompt=_objects(answer["prompt"]),
+        prompt=_objects(part.answers["prompt"]),
         label_names=names.answers,
-        **_large_columns(answer, num_answers),
+        **_large_columns(part.answers, num_answers),
     )
     return OutcomePart(table, table, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
 
@@ -206,6 +214,13 @@ def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     return np.asarray(wide / wide.sum(axis=1, keepdims=True))
 
 
+def drawn(name_N: np.ndarray, share: float) -> np.ndarray:
+    """Which names are in a sample of about this share of all, [N]: a function of the name, whoever draws it where."""
+    if share >= 1:
+        return np.ones(len(name_N), dtype=bool)
+    return np.asarray(pd.util.hash_array(name_N, categorize=False) < np.uint64(share * 2**64))
+
+
 def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:
     """The parts of an outcome table, each written to a file on its way."""
     with ExitStack() as stack:
@@ -214,7 +229,7 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
             rows = part.modes.to_arrow()
             if "group" not in rows.column_names:  # no row of this part has one
                 rows = rows.append_column("group", pa.nulls(len(rows), pa.string()))
-            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer = writer or stack.enter_context(open_writer(path, rows.schema))
             writer.write_table(rows.select(writer.schema.names))
             yield part
 

@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Ranges(io.RawIOBase):
-    """A file of `size` bytes; `fetch(start, length)` gives some of them."""
+    """A file of `size` bytes, which is called `name`; `fetch(start, length)` gives some of them."""
 
-    def __init__(self, size: int, fetch: Callable[[int, int], memoryview]) -> None:
-        self._size, self._fetch = size, fetch
+    def __init__(self, name: str, size: int, fetch: Callable[[int, int], memoryview]) -> None:
+        self.name, self._size, self._fetch = name, size, fetch
         self._at = 0
 
     def readable(self) -> bool:

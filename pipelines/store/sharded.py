@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from kcm.parquet import read_table
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
@@ -39,7 +39,7 @@ class ShardedArtefact(Artefact):
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
         """The rows of one task, or of one of its splits, which alone are fetched where the shards are not here."""
         if split is None:
-            return pa.concat_tables([pq.read_table(path) for path in self.fetched(number)])
+            return pa.concat_tables([read_table(path) for path in self.fetched(number)])
         where = pc.field("split") == split
         names = [path.name for path in self.shards(number)]
-        return pa.concat_tables([pq.read_table(self.readable(name), filters=where) for name in names])
+        return pa.concat_tables([read_table(self.readable(name), where=where) for name in names])

@@ -19,7 +19,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable, concatenate
 from kcm.metrics.calibration import fit_temperature
-from pipelines.store.outcome_table import OutcomePart
+from pipelines.store.outcome_table import OutcomePart, drawn
 
 MAX_FITTED_ROWS = 65_536
 
@@ -78,7 +78,4 @@ def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> n
 
 def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
     """Which rows are in the sample, [N]: all of a unit, which is its group, else its row, or none."""
-    if share >= 1:
-        return np.ones(len(table), dtype=bool)
-    unit_N = table.id if table.group is None else np.where(pd.isna(table.group), table.id, table.group)
-    return np.asarray(pd.util.hash_array(unit_N, categorize=False) < np.uint64(share * 2**64))
+    return drawn(table.id if table.group is None else np.where(pd.isna(table.group), table.id, table.group), share)

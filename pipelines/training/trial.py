@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,12 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcome_table import outcome_parts
+from pipelines.store.outcome_table import PartRows, outcome_part, part_rows
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import FOUND, TrainedArtefact, Tuned
 from pipelines.training.driver import run_workers
-from pipelines.training.fitting import fitted_on
+from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
 from pipelines.training.worker import TrainerPlan, WorkerPlan, load_state
 
 
@@ -106,7 +108,7 @@ class TrialPlan:
         state = self.state(name, choice)
         collaborator = self.plan.collaborator(name, state)
         gate, rows = fitted_on(
-            lambda: outcome_parts(collaborator, self.features, self.outcomes, ("validate",)),
+            lambda: (outcome_part(collaborator, rows, self.features.names) for rows in self._validate_rows()),
             self.features.num_rows("validate"),
             choice.gate,
             num_labels=self.plan.num_labels,  # what serving has: none-of-these is no answer of the small side
@@ -127,6 +129,16 @@ class TrialPlan:
         objectives = best.objectives()
         write_json(folder / FOUND, {"choice": asdict(choice)} | objectives)
         return objectives
+
+    def _validate_rows(self) -> Iterable[PartRows]:
+        """The validate rows: more than a gate is fitted on are read in every pass, fewer once by a process."""
+        if self.features.num_rows("validate") > MAX_FITTED_ROWS:
+            return part_rows(self.features, self.outcomes, ("validate",))
+        return self._held
+
+    @cached_property
+    def _held(self) -> list[PartRows]:
+        return list(part_rows(self.features, self.outcomes, ("validate",)))
 
     def _configured(self) -> dict[str, float]:
         config = self.plan.config

@@ -20,6 +20,7 @@ from kcm.errors import DataError
 from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
+from kcm.parquet import sound
 from kcm.tasks.columns import matrix
 from kcm.tasks.rowindex import RowIndex
 
@@ -207,10 +208,9 @@ class _ShardFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with sound(path):
+            # Its pages are not checked: a node fetches the file as a whole, and reads it in every epoch.
             self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from None
         sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.num_rows = int(self._starts[-1])
@@ -218,15 +218,9 @@ class _ShardFile:
     def rows(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
         """Columns of rows `first` to `last`, by way of the row groups that hold them."""
         begin, end = np.searchsorted(self._starts, [first, max(first, last - 1)], side="right") - 1
-        try:
+        with sound(self._path):
             table = self._file.read_row_groups(range(begin, end + 1), columns=list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from None
         return table.slice(first - int(self._starts[begin]), last - first)
-
-    def _damaged(self, error: object) -> DataError:
-        reason = " ".join(str(error).split())
-        return DataError(f"the shard cannot be read: {reason}", where=str(self._path), mend="Build it again")
 
 
 def _with_labels(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:

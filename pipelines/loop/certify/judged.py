@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kcm.bundle.runtime import logits
@@ -21,6 +20,7 @@ from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
+from kcm.parquet import read_table, write_table
 from pipelines.batch.encoding import encoded
 from pipelines.context import Context
 from pipelines.progress import Bar
@@ -62,11 +62,11 @@ class JudgedWindow:
     @classmethod
     def read(cls, file: Path) -> JudgedWindow:
         """Read what `write` wrote."""
-        return cls(pq.read_table(file))
+        return cls(read_table(file))
 
     def write(self, file: Path) -> None:
         """Write it as Parquet."""
-        pq.write_table(self.table, file)
+        write_table(self.table, file)
 
     def under(self, policy: Policy) -> JudgedWindow:
         """The same under another policy on the same gate score."""

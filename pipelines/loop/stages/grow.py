@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
+from kcm.parquet import read_table, write_table
 from kcm.tasks.rowindex import INDEX
 from kcm.tasks.sequence import DESCRIPTION, append_task
 from kcm.tasks.shards import GROUP_ROWS
@@ -193,10 +193,10 @@ def inherit(attempt: Attempt, parent: ShardedArtefact, forgotten: Collection[str
     """
     left = {without}
     for name, path in parent.all_shards.items() if forgotten else ():
-        rows = pq.read_table(parent.file(name))
+        rows = read_table(parent.file(name))
         kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))
         if len(kept) < len(rows):
-            pq.write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
+            write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
             left |= {name, f"{path.name.partition('.')[0]}{INDEX}"}  # the index counts all rows
     files = parent.manifest["files"]
     attempt.take({name: Kept(parent.path / name, files[name]) for name in files if name not in left})

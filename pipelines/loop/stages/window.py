@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
 from kcm.errors import ArtefactError, DataError
 from kcm.large.prompting.prompts import PromptMode
+from kcm.parquet import read_table, write_table
 from kcm.tasks.plan.splits import Fractions, Split, purpose
 from pipelines.context import Attempt, Context
 from pipelines.loop.certify.scope import MAX_MISSING, WindowScope
@@ -65,7 +65,7 @@ class WindowArtefact(Artefact):
     @cached_property
     def table(self) -> pa.Table:
         """The decisions in the columns of the log's reader, with `purpose`; null for what must not be learned from."""
-        return pq.read_table(self.folder / ROWS)
+        return read_table(self.folder / ROWS)
 
     @cached_property
     def description(self) -> Mapping[str, Any]:
@@ -152,7 +152,7 @@ class WindowPlan(Plan):
         units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
         purposes = [self._purpose(unit) for unit in units]
         rows = rows.append_column("purpose", pa.array(purposes, pa.string()))
-        pq.write_table(rows, attempt.folder / ROWS)
+        write_table(rows, attempt.folder / ROWS)
         kept = sum(unit in self.held for unit in units)
         counts = Counter(each or "none" for each in purposes)
         write_json(

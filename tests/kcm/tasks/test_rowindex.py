@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kcm.errors import DataError
+from kcm.errors import ArtefactError
 from kcm.tasks.rowindex import RowIndex, index_file
 
 
@@ -38,6 +38,6 @@ def test_a_saved_index_is_used_and_is_the_same(shards) -> None:
 
 def test_a_cut_shard_is_named(shards) -> None:
     shards[1].write_bytes(shards[1].read_bytes()[:-20])
-    with pytest.raises(DataError, match="cannot be read") as error:
+    with pytest.raises(ArtefactError, match="cannot be read") as error:
         RowIndex.read(shards)
     assert error.value.where == str(shards[1])

@@ -98,7 +98,7 @@ def test_a_finished_pass_is_not_done_again(shards, tmp_path) -> None:
 def test_a_cut_shard_is_named(shards, tmp_path) -> None:
     path = shards["task-0000.parquet"]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ArtefactError, match="the shard cannot be read") as error:
+    with pytest.raises(ArtefactError, match="the file cannot be read") as error:
         run(shards, tmp_path)
     assert error.value.where == str(path)
 

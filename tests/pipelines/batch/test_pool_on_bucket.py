@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -15,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kcm.errors import ArtefactError
 from pipelines.batch.pool import Hands, Made, kept, map_shards
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.features import write_rows
 from pipelines.store.objects import ObjectFiles
 from pipelines.store.ranges import Ranges
 from pipelines.store.upkeep import verify
+from tests.pipelines.made_parts import Fetched
 
 SIZES = (2500, 10, 1100)
 FOOTER = 2**16  # that pyarrow reads of a file to find its footer
@@ -100,16 +103,18 @@ def sources(store: ArtefactStore) -> Artefact:
     return made
 
 
-def passed(store: ArtefactStore, scratch: Path, look: Any = None) -> dict[str, Made]:
+def passed(
+    store: ArtefactStore, scratch: Path, look: Any = None, *, worker: Any = Salted, together: int = 1024
+) -> dict[str, Made]:
     found = store.find(SOURCES)
     assert found is not None
     shards = {name: found.path / name for name in found.manifest["files"]}
     bar: Any = SimpleNamespace(update=lambda done, total: None)
     return map_shards(
         shards,
-        Salted,
+        worker,
         {},
-        rows_per_piece=1024,
+        rows_per_piece=together,
         cluster=None,
         scratch=scratch,
         storage=store.storage,
@@ -149,6 +154,57 @@ def test_no_byte_of_a_shard_passes_through_the_driver_and_the_manifest_is_that_o
     assert verify(in_bucket) == (2, [])
     assert hashes(found) == hashes(built(on_disk))
     assert verify(on_disk) == (2, [])
+
+
+def test_this_process_reads_shards_by_ranges_each_row_group_once_and_leaves_nothing_on_disk(
+    node_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the driver asks a server, piece by piece of less than a row group."""
+    store = ArtefactStore(node_bucket)
+    shards = sources(store)
+    size = sum(stat.size for stat in store.storage.files.list(store.storage.name(shards.path)))
+    fetched = Fetched(monkeypatch)
+    made = passed(store, store.root / "artefacts" / "scratch", together=100)
+    assert [each.took["rows"] for each in made.values()] == list(SIZES)
+    assert fetched.shards == []
+    assert not list(shards.path.glob("*.parquet"))
+    assert fetched.ranges < size + 3 * len(SIZES) * FOOTER
+
+
+def test_the_next_row_group_is_read_while_the_rows_of_one_are_used(
+    node_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, group = Event(), pq.ParquetFile.read_row_group
+
+    def watched(file: pq.ParquetFile, number: int) -> pa.Table:
+        rows = group(file, number)
+        read.set() if number == 1 else None
+        return rows
+
+    class Waits(Salted):
+        """Goes on once the second row group is there, which no row of the first piece lies in."""
+
+        def __call__(self, rows: pa.Table, source: Path) -> tuple[pa.Table, dict[str, float]]:
+            assert read.wait(60) or source.name != "task-0000.parquet"
+            return super().__call__(rows, source)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    store = ArtefactStore(node_bucket)
+    sources(store)
+    assert len(passed(store, store.root / "artefacts" / "scratch", worker=Waits, together=100)) == len(SIZES)
+
+
+def test_a_damaged_source_is_named(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtefactStore(node_bucket)
+    artefact = sources(store)
+    shard = store.storage.name(artefact.path / "task-0002.parquet")
+    content = bytearray(store.storage.files.read(shard))
+    content[1000] ^= 1
+    store.storage.files.write(shard, bytes(content))
+    monkeypatch.setattr(ArtefactStore, "find", lambda store, recipe: artefact)  # as if size and mark told nothing
+    with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
+        passed(store, store.root / "artefacts" / "scratch")
+    assert error.value.where == f"{store.storage.files.uri}/{shard}"
 
 
 def test_a_kill_between_the_last_shard_and_the_manifest_costs_no_shard(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,76 +15,20 @@ import pytest
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.table import SPLITS
-from kcm.inputs.labels import OUT_OF_SCOPE
-from kcm.large import LargeAnswer
-from kcm.tasks.columns import list_column
-from kcm.tasks.rowindex import RowIndex
-from kcm.tasks.shards import GROUP_ROWS, ShardWriter, shard_file
+from kcm.errors import ArtefactError
 from pipelines.batch import scored_parts as module
 from pipelines.batch.scored_parts import scored_parts
 from pipelines.store import outcome_table
-from pipelines.store.artefact import ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact
-from pipelines.store.objects import ObjectFiles
-from pipelines.store.outcome_table import ScoredTable, kept_parts, outcome_parts
-from pipelines.store.outcomes import Answers, OutcomesArtefact
-from pipelines.store.ranges import Ranges
-from pipelines.store.sequence import Names
+from pipelines.store.artefact import ArtefactStore
+from pipelines.store.outcome_table import ScoredTable, drawn, kept_parts, outcome_parts
+from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 
-DIM = 32
-SIZES = {"train": 12 * GROUP_ROWS, "validate": GROUP_ROWS, "certify": 100, "test": GROUP_ROWS}
-SHARD = 2 * GROUP_ROWS  # rows of a shard here
 GATE = Gate("entropy")
-
-
-class Known(FeaturesArtefact):
-    """Features of a sequence whose names are known."""
-
-    names: ClassVar[Names] = Names(("t",), ("no", "yes"), "neither")  # type: ignore[misc]
-
-
-def logits(collaborator: Any, features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return features_ND[:, :2].astype(np.float64), features_ND[:, 2:4].astype(np.float64)
 
 
 @pytest.fixture(autouse=True)
 def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome_table, "logits", logits)
-
-
-def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]:
-    """Features and outcomes of one task in several shards; on a bucket this node has nothing of them."""
-    count, rng = sum(SIZES.values()), np.random.default_rng(0)
-    label_N = rng.integers(0, 2, count)
-    label_N[-50:] = OUT_OF_SCOPE
-    rows = pa.table(
-        {
-            "id": [f"row {number}" for number in range(count)],
-            "split": [split for split, size in SIZES.items() for _ in range(size)],
-            "label": label_N,
-            "group": pa.nulls(count, pa.string()),
-            "features": list_column(rng.normal(size=(count, DIM)).astype(np.float32)),
-            SECONDS: rng.random(count),
-        }
-    )
-    answers = Answers.of([LargeAnswer(int(label), None) for label in rng.integers(0, 3, count)], 2).table(rows)
-
-    def write(folder: Path, table: pa.Table) -> None:
-        for number, start in enumerate(range(0, count, SHARD)):
-            with ShardWriter(folder, 0, table.schema, first_shard=number) as writer:
-                writer.write(table.slice(start, SHARD))
-
-    def write_features(folder: Path, scratch: Path) -> None:
-        write(folder, rows)
-        if index:
-            shards = [shard_file(folder, 0, number) for number in range(-(-count // SHARD))]
-            RowIndex.read(shards).save(shards[0])
-
-    features = store.build(Recipe("features", 1, {}), write_features)[0].as_a(Known)
-    outcomes = store.build(Recipe("outcomes", 1, {}), lambda folder, scratch: write(folder, answers))[0]
-    if store.storage.is_remote:
-        shutil.rmtree(store.root)
-    return features, outcomes.as_a(OutcomesArtefact)
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["with an index", "as older versions wrote"])
@@ -129,24 +72,47 @@ def test_parts_of_other_processes_whose_arrays_cannot_be_written_are_scored_and_
     assert pq.read_metadata(tmp_path / "outcomes.parquet").num_rows == sum(SIZES.values()) - SIZES["train"]
 
 
+def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:
+    given: Any = (*written(ArtefactStore(tmp_path), index=True), SPLITS)
+    collaborator: Any = None
+    whole = list(outcome_parts(collaborator, *given))
+    id_N = np.concatenate([part.table.id for part in whole])
+    features_ND = np.concatenate([part.features_ND for part in whole])
+    order_N = np.random.default_rng(0).permutation(len(id_N))  # of rows that are drawn in one go
+    expected_N = np.sort(order_N[drawn(id_N[order_N], 0.3)])
+    shown = [part.features_ND for part in scored_parts(collaborator, GATE, *given, shown=0.3)]
+    np.testing.assert_array_equal(np.concatenate(shown), features_ND[expected_N])
+    assert 0.25 < len(expected_N) / len(id_N) < 0.35
+
+
 def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ArtefactStore(node_bucket)
     features, outcomes = written(store, index=True)
-    sizes = {stat.name: stat.size for stat in store.storage.files.list("artefacts") if stat.name.endswith(".parquet")}
-    fetched, read, get, readinto = list[str](), list[int](), ObjectFiles.get, Ranges.readinto
-
-    def watched_get(files: ObjectFiles, name: str, target: Path) -> None:
-        fetched.append(name)
-        get(files, name, target)
-
-    def watched_read(file: Ranges, buffer: Any) -> int:
-        read.append(readinto(file, buffer))
-        return read[-1]
-
-    monkeypatch.setattr(ObjectFiles, "get", watched_get)
-    monkeypatch.setattr(Ranges, "readinto", watched_read)
+    sizes = [stat.size for stat in store.storage.files.list("artefacts") if stat.name.endswith(".parquet")]
+    fetched = Fetched(monkeypatch)
     collaborator: Any = None
     (part,) = scored_parts(collaborator, GATE, features, outcomes, ["validate"])
     assert len(part.table) == SIZES["validate"]
-    assert [name for name in fetched if name.endswith(".parquet")] == []
-    assert sum(read) < sum(sizes.values()) / 4
+    assert fetched.shards == []
+    assert fetched.ranges < sum(sizes) / 4
+
+
+def test_a_damaged_range_is_an_error_that_names_the_object(node_bucket: str) -> None:
+    """Nobody holds a hash of what was not fetched whole."""
+    store = ArtefactStore(node_bucket)
+    features, outcomes = written(store, index=True)
+    shard = store.storage.name(features.shards(0)[-1])
+    damaged = bytearray(store.storage.files.read(shard))
+    group = pq.read_metadata(pa.BufferReader(damaged)).row_group(0)
+    column = next(
+        column for column in map(group.column, range(group.num_columns)) if "features" in column.path_in_schema
+    )
+    damaged[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    collaborator: Any = None
+    whole = list(scored_parts(collaborator, GATE, features, outcomes, ["test"]))
+    store.storage.files.write(shard, bytes(damaged))
+    with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
+        list(scored_parts(collaborator, GATE, features, outcomes, ["test"]))
+    assert error.value.where == f"{store.storage.files.uri}/{shard}"
+    (other,) = scored_parts(collaborator, GATE, features, outcomes, ["validate"])
+    assert (sum(len(part.table) for part in whole), len(other.table)) == (SIZES["test"], SIZES["validate"])

@@ -6,10 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -18,7 +21,10 @@ from pipelines.loop.promotion.gates import PromotionGate, Verdict
 from pipelines.progress import Reporter
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
+from pipelines.store import outcome_table
 from pipelines.store.artefact import ArtefactStore
+from pipelines.store.outcome_table import drawn, outcome_parts
+from tests.pipelines.made_parts import SIZES, logits, written
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
 RUN = {
@@ -113,3 +119,29 @@ def test_what_a_person_says_counts_more(published: Published) -> None:
     assert published("1", promote=True)["champion"] == "1"
     assert published("2", promote=True)["champion"] == "2"
     assert published.asked == 0
+
+
+@pytest.mark.parametrize("most", [10_000, 200], ids=["all rows", "a sample"])
+def test_the_drift_reference_counts_all_certify_rows_and_shows_at_most_so_many(
+    place: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read by whichever process is the same as what one would draw from the whole table."""
+    monkeypatch.setattr(outcome_table, "logits", logits)
+    monkeypatch.setattr(register, "_MOST_DRIFT_ROWS", most)
+    given: Any = written(ArtefactStore(place), index=True)
+    found: Any = SimpleNamespace(collaborator=SimpleNamespace(num_labels=2), gate=Gate("entropy"))
+    reference = register._drift(found, KEEPS, *given)
+    (part,) = outcome_parts(found.collaborator, *given, ["certify"])
+    small_N = part.table.small_logits[:, :2].argmax(axis=1)
+    shown_N = drawn(part.table.id, most / SIZES["certify"])
+    expected = DriftReference.fit(
+        part.features_ND[shown_N] if most == 200 else part.features_ND,
+        small_N,
+        2,
+        KEEPS.keep(part.scores(found.gate), part.table.task),
+        small_N != part.table.large_label,
+        register.DRIFT_DELTA,
+    )
+    assert reference is not None
+    assert reference.figures() == expected.figures()
+    np.testing.assert_array_equal(reference.rows(), expected.rows())

@@ -1,0 +1,91 @@
+"""Features and answers of one task in several shards, made by hand, and what is fetched of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.large import LargeAnswer
+from kcm.tasks.columns import list_column
+from kcm.tasks.rowindex import RowIndex
+from kcm.tasks.shards import GROUP_ROWS, ShardWriter, shard_file
+from pipelines.store.artefact import ArtefactStore, Recipe
+from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.objects import ObjectFiles
+from pipelines.store.outcomes import Answers, OutcomesArtefact
+from pipelines.store.ranges import Ranges
+from pipelines.store.sequence import Names
+
+DIM = 32
+SIZES = {"train": 12 * GROUP_ROWS, "validate": GROUP_ROWS, "certify": 400, "test": GROUP_ROWS}
+SHARD = 2 * GROUP_ROWS  # rows of a shard here
+
+
+class Known(FeaturesArtefact):
+    """Features of a sequence whose names are known."""
+
+    names: ClassVar[Names] = Names(("t",), ("no", "yes"), "neither")  # type: ignore[misc]
+
+
+def logits(collaborator: Any, features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return features_ND[:, :2].astype(np.float64), features_ND[:, 2:4].astype(np.float64)
+
+
+def written(store: ArtefactStore, index: bool) -> tuple[Known, OutcomesArtefact]:
+    """Features and outcomes of one task in several shards; on a bucket this node has nothing of them."""
+    count, rng = sum(SIZES.values()), np.random.default_rng(0)
+    label_N = rng.integers(0, 2, count)
+    label_N[-50:] = OUT_OF_SCOPE
+    rows = pa.table(
+        {
+            "id": [f"row {number}" for number in range(count)],
+            "split": [split for split, size in SIZES.items() for _ in range(size)],
+            "label": label_N,
+            "group": pa.nulls(count, pa.string()),
+            "features": list_column(rng.normal(size=(count, DIM)).astype(np.float32)),
+            SECONDS: rng.random(count),
+        }
+    )
+    answers = Answers.of([LargeAnswer(int(label), None) for label in rng.integers(0, 3, count)], 2).table(rows)
+
+    def write(folder: Path, table: pa.Table) -> None:
+        for number, start in enumerate(range(0, count, SHARD)):
+            with ShardWriter(folder, 0, table.schema, first_shard=number) as writer:
+                writer.write(table.slice(start, SHARD))
+
+    def write_features(folder: Path, scratch: Path) -> None:
+        write(folder, rows)
+        if index:
+            shards = [shard_file(folder, 0, number) for number in range(-(-count // SHARD))]
+            RowIndex.read(shards).save(shards[0])
+
+    features = store.build(Recipe("features", 1, {}), write_features)[0].as_a(Known)
+    outcomes = store.build(Recipe("outcomes", 1, {}), lambda folder, scratch: write(folder, answers))[0]
+    if store.storage.is_remote:
+        shutil.rmtree(store.root)
+    return features, outcomes.as_a(OutcomesArtefact)
+
+
+class Fetched:
+    """What this node fetches of a bucket: whole files by name, and bytes of ranges."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shards, self.ranges = list[str](), 0
+        get, readinto = ObjectFiles.get, Ranges.readinto
+
+        def watched_get(files: ObjectFiles, name: str, target: Path) -> None:
+            self.shards += [name] if name.endswith(".parquet") else []
+            get(files, name, target)
+
+        def watched_read(file: Ranges, buffer: Any) -> int:
+            self.ranges += (length := readinto(file, buffer))
+            return length
+
+        monkeypatch.setattr(ObjectFiles, "get", watched_get)
+        monkeypatch.setattr(Ranges, "readinto", watched_read)

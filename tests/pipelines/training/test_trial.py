@@ -1,0 +1,71 @@
+"""A trial on a bucket reads the validate rows by ranges, and finds what it would find on a disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kcm.certify.certificate import CertificateConfig
+from pipelines.store import outcome_table
+from pipelines.store.artefact import ArtefactStore
+from pipelines.training import trial
+from pipelines.training.trial import Choice, Evaluated, TrialPlan
+from tests.pipelines.made_parts import SIZES, Fetched, logits, written
+
+CHOICE = Choice(0.01, 0.5, 0.5, gate="deferral", scope="global", deferral_weight=0.1)  # its gate reads features
+
+
+@pytest.fixture(autouse=True)
+def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome_table, "logits", logits)
+    monkeypatch.setattr(TrialPlan, "state", lambda plan, name, choice: {"learner": {}})
+
+
+def trials(place: str | Path) -> TrialPlan:
+    features, outcomes = written(ArtefactStore(place), index=True)
+    plan: Any = SimpleNamespace(
+        collaborator=lambda name, state: SimpleNamespace(base=None),
+        num_labels=2,
+        config=SimpleNamespace(seed=0),
+    )
+    unused: Any = None
+    return TrialPlan(plan, features, outcomes, unused, unused, max_loss=0.1, certificate=CertificateConfig())
+
+
+def same(one: Evaluated, other: Evaluated) -> None:
+    np.testing.assert_array_equal(one.scores, other.scores)
+    assert one.objectives() == other.objectives()
+    assert one.found.policy == other.found.policy
+
+
+def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
+    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk = trials(tmp_path / "storage").evaluate("kcm", CHOICE)
+    in_bucket = trials(node_bucket)
+    sizes = [stat.size for stat in ArtefactStore(node_bucket).storage.files.list("artefacts")]
+    fetched = Fetched(monkeypatch)
+    assert len(on_disk.scores) == SIZES["validate"]
+    same(in_bucket.evaluate("kcm", CHOICE), on_disk)
+    assert fetched.shards == []
+    assert 0 < fetched.ranges < sum(sizes) / 4
+    before = fetched.ranges
+    same(in_bucket.evaluate("kcm", CHOICE), on_disk)
+    assert fetched.ranges == before
+
+
+def test_more_validate_rows_than_a_gate_is_fitted_on_are_not_held(
+    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "MAX_FITTED_ROWS", SIZES["validate"] - 1)
+    on_disk, in_bucket = trials(tmp_path / "storage"), trials(node_bucket)
+    fetched = Fetched(monkeypatch)
+    expected = on_disk.evaluate("kcm", CHOICE)
+    same(in_bucket.evaluate("kcm", CHOICE), expected)
+    once = fetched.ranges
+    same(in_bucket.evaluate("kcm", CHOICE), expected)
+    assert (fetched.shards, fetched.ranges) == ([], 2 * once)
