@@ -41,10 +41,9 @@ def explained(
     max_waiting: int = 100,
     **policy: Any,
 ) -> Explanation:
+    shape = NetworkConfig(**{"hidden": ()} | (network or {}))
     bundle = Bundle(
-        collaborator=Collaborator(4, 2, NetworkConfig(**{"hidden": ()} | (network or {})), kind, seed=0).requires_grad_(
-            False
-        ),  # type: ignore[arg-type]
+        collaborator=Collaborator(4, 2, shape, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
         seed=0,
         label_names=("negative", "positive"),
         task_names=("films",),
