@@ -5,6 +5,9 @@ Shapes: N rows, D features of the encoder, I inputs of the networks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,7 +60,8 @@ def known_rows(bundle: Bundle) -> Tensor | None:
 
     Of a learner without a memory, the certify rows that traffic is compared with; None where there are neither.
     """
-    features_ND = bundle.learner_state.get("memory", {}).get("features")
+    state: Mapping[str, Any] = bundle.learner_state
+    features_ND = state.get("memory", {}).get("features")
     if features_ND is None and bundle.drift is not None:
         features_ND = bundle.drift.distance.rows_RD
     return None if features_ND is None else network_inputs(bundle.collaborator, features_ND)

@@ -112,7 +112,7 @@ class RandomQuadratic(RandomReLU):
     def kan_layers(self) -> list[QuadraticLayer]:
         """The one layer of curves over `curve_inputs`: a line for each input, a parabola for each projection."""
         width, num_inputs = self.projection.shape
-        lines_OD, parabolas_OP, constant_O1 = (0.5 * self.weight.detach()).split([num_inputs, width, 1], 1)
+        lines_OD, parabolas_OP, constant_O1 = torch.split(0.5 * self.weight.detach(), [num_inputs, width, 1], 1)
         coefficients_O2I = lines_OD.new_zeros(len(lines_OD), 2, num_inputs + width)
         coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_inputs) * lines_OD
         coefficients_O2I[:, 1, num_inputs:] = parabolas_OP
@@ -128,7 +128,7 @@ class RandomQuadratic(RandomReLU):
 
         That of a parabola is split by what each input adds to the projection (DeepLIFT's rescale rule).
         """
-        of_inputs, of_projections = shares.split([x.shape[-1], len(self.projection)], -1)
+        of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
         v = F.linear(x, self.projection.to(x.dtype))
         slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
         return of_inputs + x * (slopes @ self.projection.to(x.dtype))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -76,10 +76,8 @@ class Explainer:
         All that lead straight to the logit have one scale, so that the steeper counts for more.
         """
         figure = Figure(figsize=(3.2 * PANELS, 2.7 * len(self.networks)), layout="constrained")
-        scale: Literal["row", "none"] = (
-            "row" if all(reason.exact for reason in explanation.reasons.values()) else "none"
-        )
-        axes = figure.subplots(len(self.networks), PANELS, squeeze=False, sharey=scale)
+        exact = all(reason.exact for reason in explanation.reasons.values())
+        axes = figure.subplots(len(self.networks), PANELS, squeeze=False, sharey="row" if exact else "none")
         own_1D = network_inputs(self.bundle.collaborator, explanation.judgement.features_D[None])
         rows_ND = torch.cat([self.probe_ND, own_1D])  # a curve reaches as far as the input itself
         for (name, reason), row in zip(explanation.reasons.items(), axes, strict=True):

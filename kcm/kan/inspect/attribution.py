@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kcm.errors import DataError
-from kcm.kan.inspect.curves import CurveNetwork, edge_moments, edge_values, layer_inputs
+from kcm.kan.inspect.curves import CurveLayer, CurveNetwork, edge_moments, edge_values, layer_inputs
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def attribution(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None 
     approximation that ignores how inputs interact, and a poor one where large changes cancel in a node. Raise DataError
     for inputs of the wrong shape.
     """
-    layers = network.kan_layers
+    layers: Sequence[CurveLayer] = network.kan_layers
     first_NHI = first_changes(network, x_NI, reference_I)
     slopes_NOH = torch.eye(network.widths[-1]).to(x_NI).expand(len(x_NI), -1, -1)
     if len(layers) == 1:
@@ -88,7 +89,7 @@ def importance(network: CurveNetwork, x_NI: Tensor) -> list[Tensor]:
     standard deviation of what they add; the score of a hidden node is what its outgoing edges got. This is the
     attribution score of KAN 2.0 (arXiv 2408.10205).
     """
-    layers = network.kan_layers
+    layers: Sequence[CurveLayer] = network.kan_layers
     inputs = layer_inputs(layers, network.curve_inputs(x_NI))
     node_O = layers[-1](inputs[-1]).std(0, correction=0)
     scores: list[Tensor] = []

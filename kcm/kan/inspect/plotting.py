@@ -61,7 +61,8 @@ def plot_network(
 
     if top < 1:
         raise ConfigError(f"top = {top}", where="plot_network", mend="Draw at least one edge per layer")
-    layers, scores = network.kan_layers, importance(network, x_NI)
+    layers: Sequence[CurveLayer] = network.kan_layers
+    scores = importance(network, x_NI)
     names = [_names(inputs, layers[0].in_features, "input"), _names(outputs, network.widths[-1], "output")]
     seen = layer_inputs(layers, network.curve_inputs(x_NI))
     edges = [_top_edges(score_OI, top) for score_OI in scores]
