@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from by_steps import BY_STEPS, REVIEWS
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from routing import REVIEWS, Inputs, interval_of
+from routing import Inputs, interval_of
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
@@ -249,7 +250,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config, domains = (
-        load_config(RunConfig, REVIEWS),
+        load_config(RunConfig, REVIEWS, BY_STEPS),
         read_domains(Inputs(None, arguments.storage, None, Path("assets"))),
     )
     kept = arguments.storage / "distillation.json"

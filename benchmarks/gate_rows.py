@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from by_steps import BY_STEPS, REVIEWS
 from continual_plan import ENCODER
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
@@ -305,8 +306,7 @@ def _clinc(places: Places) -> RunConfig:
         if Path(places.clinc).exists()
         else f"{{kind: hub, id: {places.clinc}, subset: plus, label_column: intent, out_of_scope_label: oos}}"
     )
-    return _run(
-        "reviews.yaml",
+    return _reviews(
         f"tasks={{source: {source}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
         f"tasks.fractions={_OF_TEXTS}",
         "tasks.max_rows_per_task=600",  # mpnet reads them all, on two cores
@@ -318,8 +318,7 @@ def _clinc(places: Places) -> RunConfig:
 
 
 def _small_table(name: str) -> RunConfig:
-    return _run(
-        "reviews.yaml",
+    return _reviews(
         f"name={name}",
         "network={hidden: []}",
         "train={num_epochs: 10, batch_size: 32, learning_rate: 0.01, mask_unseen: true}",
@@ -332,8 +331,12 @@ def _run(config: str, *overrides: str) -> RunConfig:
     return load_config(RunConfig, CONFIGS / config, list(overrides))
 
 
+def _reviews(*overrides: str) -> RunConfig:
+    return load_config(RunConfig, REVIEWS, [*BY_STEPS, *overrides])
+
+
 DATA: dict[str, Callable[[Places], RunConfig]] = {
-    "reviews": lambda places: _run("reviews.yaml", f"tasks.fractions={_OF_TEXTS}", "tasks.max_rows_per_task=700"),
+    "reviews": lambda places: _reviews(f"tasks.fractions={_OF_TEXTS}", "tasks.max_rows_per_task=700"),
     "clinc": _clinc,
     "emoji": lambda places: _run(
         "vision.yaml",

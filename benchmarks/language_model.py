@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from by_steps import BY_STEPS, REVIEWS
 from language_model_served import NUM_TEXTS, played
 from machine import machine
 from rich.pretty import pprint
@@ -33,7 +34,6 @@ from pipelines.run import run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "language_model.json"
-CONFIG = HERE.parent / "jobs" / "configs" / "reviews.yaml"
 SMOLLM = "SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf"
 CLEAR = 2.0  # tweets whose mean rating is beyond it are clearly good or bad
 EPSILON = 0.1  # what so few certify rows can promise
@@ -88,7 +88,7 @@ def configured(base_url: str, model: str, rows: Path, arguments: argparse.Namesp
         "storage_path": arguments.storage.absolute(),
         "assets_path": arguments.assets.absolute(),
     }
-    return load_config(RunConfig, CONFIG, [f"{key}={value}" for key, value in overrides.items()])
+    return load_config(RunConfig, REVIEWS, [*BY_STEPS, *(f"{key}={value}" for key, value in overrides.items())])
 
 
 def measured(config: RunConfig, model: str) -> dict[str, Any]:

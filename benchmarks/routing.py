@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from by_steps import BY_STEPS, REVIEWS
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -55,7 +56,6 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 OUTCOMES = "kcm/outcomes.parquet"  # of an evaluation
-REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
 GSM8K_COLUMNS = {
     "text": "prompt",
     "small_correct": "mistralai/Mixtral-8x7B-Instruct-v0.1",
@@ -64,6 +64,7 @@ GSM8K_COLUMNS = {
 GSM8K_RESPONSE = {"small_response": "mistralai/Mixtral-8x7B-Instruct-v0.1_response"}
 EPSILON, DELTA, NUM_DRAWS, NUM_SEEDS = 0.05, 0.1, 1000, 10
 METHODS = ("regret", "net", "auto")
+_SAME_LOSS = "tune.max_loss=0.01"  # the demo's
 DOMAIN_FILES = {
     "reviews": "amazonReviewSnippets",
     "movies": "movieReviewSnippets",
@@ -330,9 +331,23 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
     """KCM less MCM on test, paired over 10 seeds of initial weights and orders of tasks, with the demo's settings: area
     under the deferral curve, and the calls that are saved, and points lost, by what is certified at a first look.
 
-    Gate and threshold are those of plain confidence over all tasks; nothing is searched but the threshold.
+    Gate and threshold are those of plain confidence over all tasks; nothing is searched but the threshold. `by_steps`
+    is the same of networks that replay trains, MCM's an MLP, and `kcm_minus_mlp` the demo's KCM less that MLP.
     """
-    config = load_config(RunConfig, REVIEWS)
+    solved, trained = _over_seeds(inputs, ()), _over_seeds(inputs, (*BY_STEPS, _SAME_LOSS))
+    return {
+        "seeds": NUM_SEEDS,
+        **_kcm_less_mcm(solved),
+        "by_steps": _kcm_less_mcm(trained),
+        "kcm_minus_mlp": {
+            figure: interval_of(paired_over_seeds(by["kcm"], trained[figure]["mcm"])) for figure, by in solved.items()
+        },
+    }
+
+
+def _over_seeds(inputs: Inputs, overrides: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+    """By figure and collaborator, the value of every seed."""
+    config = load_config(RunConfig, REVIEWS, list(overrides))
     features = _small_features(inputs)
     outcomes = inputs.artefacts("outcomes", "large.json")[0].as_a(OutcomesArtefact)
     found: dict[str, dict[str, list[float]]] = {
@@ -358,15 +373,16 @@ def kcm_mcm(inputs: Inputs) -> dict[str, Any]:
             found["area"][name].append(Frontier.of(test).area())
             found["calls_saved"][name].append(float(keeps_N.mean()))
             found["points_lost"][name].append(100 * float(test.large_correct.mean() - cascade_N.mean()))
+    return found
+
+
+def _kcm_less_mcm(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     return {
-        "seeds": NUM_SEEDS,
-        **{
-            figure: {
-                "kcm_minus_mcm": interval_of(paired_over_seeds(by["kcm"], by["mcm"])),
-                **{name: float(np.mean(values)) for name, values in by.items()},
-            }
-            for figure, by in found.items()
-        },
+        figure: {
+            "kcm_minus_mcm": interval_of(paired_over_seeds(by["kcm"], by["mcm"])),
+            **{name: float(np.mean(values)) for name, values in by.items()},
+        }
+        for figure, by in found.items()
     }
 
 

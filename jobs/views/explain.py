@@ -79,10 +79,10 @@ def _contributions(reasons: Reasons) -> Table | str:
     if reasons.base and all(abs(each) < _SHOWN for each in added):
         return "all of it by the means of the classes: on top of these, no curve adds anything here"
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("feature", "value", "contribution"):
+    for heading in ("curve of", "value", "contribution"):
         table.add_column(heading, justify="right")
     for each in reasons.contributions:
-        table.add_row(str(each.feature), f"{each.value:+.2f}", f"{each.contribution:+.3f}")
+        table.add_row(each.name, f"{each.value:+.2f}", f"{each.contribution:+.3f}")
     table.add_section()
     table.add_row("all others", "", f"{reasons.rest:+.3f}")
     table.add_row("baseline", "", f"{reasons.baseline:+.3f}")

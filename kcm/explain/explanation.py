@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from kcm.errors import DataError
 from kcm.explain.gate import GateReading, read_gate
 from kcm.explain.html import table_html, words_html
 from kcm.explain.networks import base_logits, network_inputs, networks_with_curves
+from kcm.explain.places import feature_name
 from kcm.explain.reasons import Reasons, reasons_for
 from kcm.inputs.content import Content
 
@@ -124,9 +126,12 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     judged = int(logits_NC[0].argmax())
     logit_N = logits_NC[:, judged]
     effects = (logit_N[0] - logit_N[1:]).tolist()
+    called = partial(feature_name, bundle)
     reasons = {
-        name: reasons_for(network, inputs_NI[0], int((network(inputs_NI[:1]) + base_NC[:1]).argmax()), top, base_NC[0])
-        for name, network in networks_with_curves(bundle.collaborator).items()
+        name: reasons_for(
+            network, inputs_NI[0], int((network(inputs_NI[:1]) + base_NC[:1]).argmax()), top, base_NC[0], called
+        )
+        for name, network in networks_with_curves(collaborator).items()
     }
     words = tuple(zip(words_of(example)[: len(effects)], effects, strict=True))
     names, first = bundle.label_names, judgements[0]

@@ -13,24 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError, DataError
-from kcm.kan import KAN
+from kcm.kan.inspect.curves import CurveNetwork
 
 
-def kan_of(network: nn.Module) -> KAN:
-    """The network as a KAN; raise ConfigError for another, which has no curves to show."""
-    if isinstance(network, KAN):
+def with_curves(network: nn.Module) -> CurveNetwork:
+    """The network as one that is made of curves; raise ConfigError for another."""
+    if isinstance(network, CurveNetwork):
         return network
     raise ConfigError(
         f"the collaborator's networks are of the kind {type(network).__name__}, which has no edge functions to show",
-        mend="Explain a KCM bundle of splines",
+        mend="Explain a KCM bundle of splines or quadratic units",
     )
 
 
-def networks_with_curves(collaborator: Collaborator) -> dict[str, KAN]:
-    """Judge and small model by name, only the judge where they are one network; none where they are not KANs."""
-    return {name: network for name, network in collaborator.networks.items() if isinstance(network, KAN)}
+def networks_with_curves(collaborator: Collaborator) -> dict[str, CurveNetwork]:
+    """Judge and small model by name, only the judge where they are one network; none where they have no curves."""
+    return {name: network for name, network in collaborator.networks.items() if isinstance(network, CurveNetwork)}
 
 
 @torch.inference_mode()
@@ -54,7 +55,13 @@ def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | T
     return collaborator.base(features)  # type: ignore[no-any-return]
 
 
-def remembered_rows(learner_state: Mapping[str, Any], collaborator: Collaborator) -> Tensor | None:
-    """The networks' inputs [N, I] of the rows in the memory, a sample of every task; None without a memory."""
-    features_ND = learner_state.get("memory", {}).get("features")
-    return None if features_ND is None else network_inputs(collaborator, features_ND)
+def known_rows(bundle: Bundle) -> Tensor | None:
+    """The networks' inputs [N, I] of rows that the bundle holds: a sample of every task in the learner's memory.
+
+    Of a learner without a memory, the certify rows that traffic is compared with; None where there are neither.
+    """
+    state: Mapping[str, Any] = bundle.learner_state
+    features_ND = state.get("memory", {}).get("features")
+    if features_ND is None and bundle.drift is not None:
+        features_ND = bundle.drift.distance.rows_RD
+    return None if features_ND is None else network_inputs(bundle.collaborator, features_ND)

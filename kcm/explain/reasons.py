@@ -1,25 +1,25 @@
-"""The contributions to a logit: the largest features, and the edge of each."""
+"""The contributions to a logit: the largest of them, and the edge of each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kcm.errors import ConfigError
-from kcm.kan import KAN
 from kcm.kan.inspect.attribution import attribution, first_changes
-from kcm.kan.inspect.curves import edge_curve
+from kcm.kan.inspect.curves import CurveNetwork, edge_curve
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one encoder feature added to a logit.
+    """What the curves of one input, `name`, added to a logit: of an encoder feature, or of a projection of all of them.
 
-    `value` is the feature as the network sees it, after the normaliser. `through` is the output of the first layer by
-    which most of it came, `carried`; in a network of one layer that is the label itself, and all of it. What the edge
-    there adds counts `slope` times in the logit.
+    `feature` is the input's number and `value` what the network sees of it, after the normaliser. `through` is the
+    output of the first layer by which most of it came, `carried`; in a network of one layer that is the label itself,
+    and all of it. What the edge there adds counts `slope` times in the logit.
     """
 
     feature: int
@@ -28,15 +28,17 @@ class Contribution:
     through: int
     carried: float
     slope: float
+    name: str
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """The contributions to the logit of `label`, the largest first; `rest` is what all other features added.
+    """The contributions to the logit of `label`, the largest first; `rest` is what all others added.
 
-    `baseline` is the logit of the reference input (zero in a network of one layer), and `base` what class means add,
-    which no curve shows, so that logit = baseline + base + sum of contributions + rest. `exact` says whether each share
-    is exact, as in a network of one layer, or DeepLIFT's approximation (see `kcm.kan.inspect.attribution`).
+    `baseline` is the logit of the reference input; in a network of one layer the constant beside its curves, which is
+    zero for splines. `base` is what class means add, which no curve shows, so that logit = baseline + base + sum of
+    contributions + rest. `exact` says whether each share is exact, as in a network of one layer, or DeepLIFT's
+    approximation (see `kcm.kan.inspect.attribution`).
     """
 
     label: int
@@ -48,10 +50,17 @@ class Reasons:
     exact: bool
 
 
-def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10, base_C: Tensor | None = None) -> Reasons:
+def reasons_for(
+    network: CurveNetwork,
+    x_I: Tensor,
+    label: int,
+    top: int = 10,
+    base_C: Tensor | None = None,
+    name: Callable[[int], str] = "feature {}".format,
+) -> Reasons:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-    `base_C` are the logits that the network is added to.
+    `base_C` are the logits that the network is added to, `name` calls an input of the curves by its number.
 
     Raise DataError for an input of another width, ConfigError for a label that does not exist.
     """
@@ -61,9 +70,10 @@ def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10, base_C: Te
     share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
     by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
     through_I = by_edge_HI.abs().argmax(0)
+    value_I = network.curve_inputs(x_I)
     chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     contributions = tuple(
-        Contribution(i, float(x_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]))
+        Contribution(i, float(value_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h]), name(i))
         for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
@@ -73,14 +83,16 @@ def reasons_for(network: KAN, x_I: Tensor, label: int, top: int = 10, base_C: Te
 
 
 @torch.no_grad()
-def contribution_curve(network: KAN, contribution: Contribution, num_points: int = 101) -> tuple[Tensor, Tensor]:
-    """What the edge behind a contribution would add to the logit if the feature had other values: points, values [P].
+def contribution_curve(
+    network: CurveNetwork, contribution: Contribution, num_points: int = 101
+) -> tuple[Tensor, Tensor]:
+    """What the edge behind a contribution would add to the logit if its input had other values: points, values [P].
 
-    The points span the grid and the feature's own value. In a deeper network the curve is zero at the reference, and
+    The points span the curve and the input's own value. In a deeper network the curve is zero at the reference, and
     what follows the first layer is taken as the straight line that the attribution takes it for.
     """
     first = network.kan_layers[0]
-    low, high = min(first.grid.low, contribution.value), max(first.grid.high, contribution.value)
+    low, high = min(first.span[0], contribution.value), max(first.span[1], contribution.value)
     points_P, added_P = edge_curve(
         first, contribution.feature, contribution.through, torch.linspace(low, high, num_points)
     )

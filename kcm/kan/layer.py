@@ -134,6 +134,20 @@ class KANLinear(nn.Module):
         """The coefficients with their grid."""
         return Curves(self.coefficients, self.grid)
 
+    @property
+    def constant(self) -> Tensor:
+        """What no curve brings, [out]: zero, for the splines of an edge can be any constant."""
+        return self.weight.new_zeros(self.out_features)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The ends of the grid, between which a curve is worth a look."""
+        return self.grid.low, self.grid.high
+
+    def edge_features(self, x: Tensor) -> Tensor:
+        """What every edge is linear in, [..., 1 + K, in] for `x` [..., in], by the same functions for every input."""
+        return edge_features(x, self.grid)
+
     def features(self, x: Tensor) -> Tensor:
         """What the layer is linear in, for `x` [..., in]: the output is this times `weight.T`, and the bias if any."""
         features_FI = edge_features(x, self.grid)

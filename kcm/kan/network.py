@@ -72,6 +72,14 @@ class KAN(nn.Module):
         """The layers, with their type."""
         return [layer for layer in self.layers if isinstance(layer, KANLinear)]
 
+    def curve_inputs(self, x: Tensor) -> Tensor:
+        """What the first layer's curves are over: `x` itself."""
+        return x
+
+    def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
+        """The shares of the first layer's curves as shares of the inputs, which are the same."""
+        return shares
+
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., widths[0]] to logits [..., widths[-1]]."""
         for layer in self.layers:

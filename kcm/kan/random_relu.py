@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError
 from kcm.kan.network import KAN
+from kcm.kan.quadratic_layer import QuadraticLayer
 
 _CLAMP = 4.0  # deviations of a projection beyond which its square grows no more
 
@@ -91,6 +92,8 @@ class RandomQuadratic(RandomReLU):
     a_p v^2 + b_p v + c_p have P linear parts between them, of which D inputs make only D different ones. So a label
     costs P + D + 1 coefficients in place of 3 P. The factors give the linear, the quadratic and the constant part
     weight alike under a ridge penalty.
+
+    It is read as the KAN that it is: `kan_layers` is one layer of D lines and P parabolas over `curve_inputs`.
     """
 
     @staticmethod
@@ -104,3 +107,28 @@ class RandomQuadratic(RandomReLU):
         squares = F.linear(x, self.projection.to(x.dtype)).clamp(-_CLAMP, _CLAMP).square()
         constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
         return 0.5 * torch.cat([math.sqrt(width / num_inputs) * x, squares, constant], -1)
+
+    @property
+    def kan_layers(self) -> list[QuadraticLayer]:
+        """The one layer of curves over `curve_inputs`: a line for each input, a parabola for each projection."""
+        width, num_inputs = self.projection.shape
+        lines_OD, parabolas_OP, constant_O1 = torch.split(0.5 * self.weight.detach(), [num_inputs, width, 1], 1)
+        coefficients_O2I = lines_OD.new_zeros(len(lines_OD), 2, num_inputs + width)
+        coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_inputs) * lines_OD
+        coefficients_O2I[:, 1, num_inputs:] = parabolas_OP
+        constant_O = math.sqrt(width) * constant_O1[:, 0] + self.offset
+        return [QuadraticLayer(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP))]
+
+    def curve_inputs(self, x: Tensor) -> Tensor:
+        """What the curves are over, [..., in + width] for `x` [..., in]: the inputs, then their projections."""
+        return torch.cat([x, F.linear(x, self.projection.to(x.dtype))], -1)
+
+    def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
+        """The shares [..., in + width] of the curves at `x` [..., in] as shares of the inputs, [..., in].
+
+        That of a parabola is split by what each input adds to the projection (DeepLIFT's rescale rule).
+        """
+        of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
+        v = F.linear(x, self.projection.to(x.dtype))
+        slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
+        return of_inputs + x * (slopes @ self.projection.to(x.dtype))

@@ -142,7 +142,7 @@ def explain(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
     rows: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those in the bundle's memory."),
+        typer.Option(metavar="FILE", help="Rows on which edges are ranked; else those that the bundle holds."),
     ] = None,
     text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the text.")] = "text",
     image_column: Annotated[str, typer.Option(metavar="NAME", help="Column of --rows with the picture.")] = "image",

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from kcm.encoders import encode_readable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.gate import GateReading, gate_curves, label_rates
-from kcm.explain.networks import kan_of, network_inputs, remembered_rows
+from kcm.explain.networks import known_rows, network_inputs, with_curves
 from kcm.explain.places import feature_name, heat_map
 from kcm.inputs.content import Content, contents
 from kcm.inputs.pictures import square
@@ -33,7 +34,7 @@ class Explainer:
     """A bundle opened for explanation; `probe_ND` are scaled rows that decide the importance of edges.
 
     These are the rows of `rows`, a file with columns of texts or pictures, whichever the bundle reads; without one the
-    rows in the bundle's memory. Raises ConfigError for a bundle of MLPs, DataError where there are no rows,
+    rows that the bundle holds. Raises ConfigError for a bundle of MLPs, DataError where there are no rows,
     ArtefactError for a bundle or an encoder that cannot be used. `void` says why the bundle's certificate does not hold
     in this process; None where it does, or there is none.
     """
@@ -48,13 +49,13 @@ class Explainer:
     ) -> None:
         self.bundle = Bundle.read(folder)
         self.void = self.bundle.void_on(folder, "cpu", "cpu")
-        self.networks = {name: kan_of(network) for name, network in self.bundle.collaborator.networks.items()}
+        self.networks = {name: with_curves(network) for name, network in self.bundle.collaborator.networks.items()}
         self.side: SmallSide = load_small_side(self.bundle, assets_dir)
         self.probe_ND = self._probe(rows, text_column, image_column)
 
     def networks_on_a_page(self, output: Path, top: int) -> list[Path]:
         """Draw the `top` most important edges of every layer: one picture per network."""
-        width = next(iter(self.networks.values())).widths[0]
+        width = next(iter(self.networks.values())).kan_layers[0].in_features
         features = [feature_name(self.bundle, feature) for feature in range(width)]
         figures = {
             name: plot_network(network, self.probe_ND, top, features, self.bundle.label_names, title=f"the {name}")
@@ -70,17 +71,23 @@ class Explainer:
         return explain_with(self.side, content, top)
 
     def draw(self, explanation: Explanation, path: Path) -> Path:
-        """Draw the curves behind the largest contributions, each with where this input lies on it."""
+        """Draw the curves behind the largest contributions, each with where this input lies on it.
+
+        All that lead straight to the logit have one scale, so that the steeper counts for more.
+        """
         figure = Figure(figsize=(3.2 * PANELS, 2.7 * len(self.networks)), layout="constrained")
-        axes = figure.subplots(len(self.networks), PANELS, squeeze=False)
+        exact = all(reason.exact for reason in explanation.reasons.values())
+        axes = figure.subplots(len(self.networks), PANELS, squeeze=False, sharey="row" if exact else "none")
+        own_1D = network_inputs(self.bundle.collaborator, explanation.judgement.features_D[None])
+        rows_ND = torch.cat([self.probe_ND, own_1D])  # a curve reaches as far as the input itself
         for (name, reason), row in zip(explanation.reasons.items(), axes, strict=True):
-            layer = self.networks[name].kan_layers[0]
+            layer, seen_NI = self.networks[name].kan_layers[0], self.networks[name].curve_inputs(rows_ND)
             for each, ax in zip(reason.contributions, row, strict=False):
-                plot_edge(layer, each.feature, each.through, self.probe_ND, ax=ax)
+                plot_edge(layer, each.feature, each.through, seen_NI, ax=ax)
                 ax.axvline(each.value, color="#d9480f", lw=1.2)
                 ax.set_title(f"{name}: {each.contribution:+.2f}", fontsize=10)
                 end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
-                ax.set(xlabel=feature_name(self.bundle, each.feature), ylabel=f"to {end}")
+                ax.set(xlabel=each.name, ylabel=f"to {end}")
         return _saved(figure, path)
 
     def draw_gate(self, path: Path, reading: GateReading | None = None) -> Path | None:
@@ -158,14 +165,14 @@ class Explainer:
             readable = [content for content in examples if not content.lacks(reads)]
             features_ND, _ = encode_readable(self.side.encoder, readable)
             return network_inputs(self.bundle.collaborator, features_ND)
-        remembered = remembered_rows(self.bundle.learner_state, self.bundle.collaborator)
-        if remembered is None or len(remembered) < 2:
+        known = known_rows(self.bundle)
+        if known is None or len(known) < 2:
             raise DataError(
-                "the bundle remembers no rows on which to judge which edges matter",
+                "the bundle holds no rows on which to judge which edges matter",
                 where="--rows",
                 mend="Give a file of some hundred rows by --rows FILE",
             )
-        return remembered[:PROBE_ROWS]
+        return known[:PROBE_ROWS]
 
 
 def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:

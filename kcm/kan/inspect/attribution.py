@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kcm.errors import DataError
-from kcm.kan.inspect.curves import edge_moments, edge_values, layer_inputs
-from kcm.kan.network import KAN
+from kcm.kan.inspect.curves import CurveLayer, CurveNetwork, edge_moments, edge_values, layer_inputs
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """`contributions` [N, O, I] summed over the inputs, plus `baseline` [O], are the logits.
+    """`contributions` [N, O, I] summed over the inputs of the curves, plus `baseline` [O], are the logits.
 
     An edge of the first layer contributes its change (see `first_changes`) times the slope of the node that it leads
     to: `slopes` [N, O, H], of H outputs of the first layer. In a network of one layer these nodes are the logits.
@@ -27,23 +27,24 @@ class Attribution:
 
 
 @torch.no_grad()
-def attribution(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -> Attribution:
+def attribution(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None = None) -> Attribution:
     """What each input contributed to each logit of `x_NI` [N, I].
 
-    For a network of one layer this is exact: a logit is the sum of its edges, and the baseline is zero. A deeper one
-    is measured against a reference input, zeros by default, whose logits are the baseline: the change of a logit is
-    passed back to the inputs of each hidden node in proportion to what they changed in it (DeepLIFT's rescale rule,
-    arXiv 1704.02685, section 3.5.1). The sums are exact; the shares are an approximation that ignores how inputs
-    interact, and a poor one where large changes cancel in a node. Raise DataError for inputs of the wrong shape.
+    For a network of one layer this is exact: a logit is the sum of its edges and of the layer's constant, the baseline,
+    which is zero for splines. A deeper one is measured against a reference input, zeros by default, whose logits are
+    the baseline: the change of a logit is passed back to the inputs of each hidden node in proportion to what they
+    changed in it (DeepLIFT's rescale rule, arXiv 1704.02685, section 3.5.1). The sums are exact; the shares are an
+    approximation that ignores how inputs interact, and a poor one where large changes cancel in a node. Raise DataError
+    for inputs of the wrong shape.
     """
-    layers = network.kan_layers
+    layers: Sequence[CurveLayer] = network.kan_layers
     first_NHI = first_changes(network, x_NI, reference_I)
     slopes_NOH = torch.eye(network.widths[-1]).to(x_NI).expand(len(x_NI), -1, -1)
     if len(layers) == 1:
-        return Attribution(first_NHI, first_NHI.new_zeros(first_NHI.shape[1]), slopes_NOH)
+        return Attribution(first_NHI, layers[0].constant.to(x_NI), slopes_NOH)
 
     reference_1I = _reference(x_NI, reference_I).unsqueeze(0)
-    inputs, references = layer_inputs(layers, x_NI), layer_inputs(layers, reference_1I)
+    inputs, references = (layer_inputs(layers, network.curve_inputs(each)) for each in (x_NI, reference_1I))
     later = [
         edge_values(layer, of_x) - edge_values(layer, of_reference)
         for layer, of_x, of_reference in zip(layers[1:], inputs[1:], references[1:], strict=True)
@@ -58,18 +59,18 @@ def attribution(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -
 
 
 @torch.no_grad()
-def first_changes(network: KAN, x_NI: Tensor, reference_I: Tensor | None = None) -> Tensor:
+def first_changes(network: CurveNetwork, x_NI: Tensor, reference_I: Tensor | None = None) -> Tensor:
     """How much each edge of the first layer adds, against the reference where there are further layers: [N, H, I].
 
     Raise DataError for inputs of the wrong shape.
     """
     first = network.kan_layers[0]
-    if x_NI.dim() != 2 or x_NI.shape[1] != first.in_features:
-        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {first.in_features} features")
-    values_NHI = edge_values(first, x_NI)
+    if x_NI.dim() != 2 or x_NI.shape[1] != network.widths[0]:
+        raise DataError(f"x has shape {tuple(x_NI.shape)}", mend=f"Give rows of {network.widths[0]} features")
+    values_NHI = edge_values(first, network.curve_inputs(x_NI))
     if len(network.kan_layers) == 1:
         return values_NHI
-    return values_NHI - edge_values(first, _reference(x_NI, reference_I).unsqueeze(0))
+    return values_NHI - edge_values(first, network.curve_inputs(_reference(x_NI, reference_I).unsqueeze(0)))
 
 
 def _reference(x_NI: Tensor, reference_I: Tensor | None) -> Tensor:
@@ -81,15 +82,15 @@ def _reference(x_NI: Tensor, reference_I: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def importance(network: KAN, x_NI: Tensor) -> list[Tensor]:
+def importance(network: CurveNetwork, x_NI: Tensor) -> list[Tensor]:
     """How much each edge matters over the rows of `x_NI` [N, I]: per layer [O, I], in units of the logits.
 
     The score of a node, for an output its standard deviation, is split over its incoming edges in proportion to the
     standard deviation of what they add; the score of a hidden node is what its outgoing edges got. This is the
     attribution score of KAN 2.0 (arXiv 2408.10205).
     """
-    layers = network.kan_layers
-    inputs = layer_inputs(layers, x_NI)
+    layers: Sequence[CurveLayer] = network.kan_layers
+    inputs = layer_inputs(layers, network.curve_inputs(x_NI))
     node_O = layers[-1](inputs[-1]).std(0, correction=0)
     scores: list[Tensor] = []
     for layer, seen_NI in zip(reversed(layers), reversed(inputs), strict=True):

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from kcm.errors import ConfigError
-from kcm.kan.basis import edge_features
 from kcm.kan.layer import KANLinear
+from kcm.kan.network import KAN
+from kcm.kan.quadratic_layer import QuadraticLayer
+from kcm.kan.random_relu import RandomQuadratic
+
+CurveNetwork = KAN | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
+CurveLayer = KANLinear | QuadraticLayer  # an output is `constant` and a curve of each input
 
 
 @torch.no_grad()
-def edge_curve(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The curve from input `i` to output `j`: points [P], by default 201 over the grid, and its values there [P].
+def edge_curve(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The curve from input `i` to output `j`: points [P], by default 201 over the span, and its values there [P].
 
     Raise ConfigError for an edge that does not exist.
     """
@@ -22,21 +27,21 @@ def edge_curve(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None)
         if not 0 <= index < count:
             raise ConfigError(f"{name} = {index}", where="edge_curve", mend=f"It must be from 0 to {count - 1}")
     if points_P is None:
-        points_P = torch.linspace(layer.grid.low, layer.grid.high, 201)
-    points_P = points_P.to(layer.weight)
-    features_PF = edge_features(points_P.unsqueeze(1), layer.grid).squeeze(-1)
+        points_P = torch.linspace(*layer.span, 201)
+    points_P = points_P.to(layer.constant)
+    features_PF = layer.edge_features(points_P.unsqueeze(1)).squeeze(-1)
     return points_P, features_PF @ layer.coefficients[j, :, i]
 
 
-def edge_values(layer: KANLinear, x_NI: Tensor) -> Tensor:
-    """What every edge adds to its output, [N, O, I]; summed over the inputs this is `layer(x_NI)`."""
-    return torch.einsum("nfi,ofi->noi", edge_features(x_NI, layer.grid), layer.coefficients)
+def edge_values(layer: CurveLayer, x_NI: Tensor) -> Tensor:
+    """What every edge adds to its output, [N, O, I]; summed over the inputs, with the constant, `layer(x_NI)`."""
+    return torch.einsum("nfi,ofi->noi", layer.edge_features(x_NI), layer.coefficients)
 
 
 @torch.no_grad()
-def edge_moments(layer: KANLinear, x_NI: Tensor) -> tuple[Tensor, Tensor]:
+def edge_moments(layer: CurveLayer, x_NI: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the rows of what every edge adds, each [O, I], without [N, O, I] in memory."""
-    features_NFI = edge_features(x_NI, layer.grid).double()
+    features_NFI = layer.edge_features(x_NI).double()
     mean_FI = features_NFI.mean(0)
     centred_NFI = features_NFI - mean_FI
     covariance_IFG = torch.einsum("nfi,ngi->ifg", centred_NFI, centred_NFI) / len(x_NI)
@@ -54,8 +59,8 @@ def live_edges(layer: KANLinear) -> Tensor:
 
 
 @torch.no_grad()
-def layer_inputs(layers: Sequence[KANLinear], x_NI: Tensor) -> list[Tensor]:
-    """The inputs of each layer for the network input `x_NI`."""
+def layer_inputs(layers: Sequence[CurveLayer], x_NI: Tensor) -> list[Tensor]:
+    """The inputs of each layer, for those of the first, `x_NI`."""
     inputs = [x_NI]
     for layer in layers[:-1]:
         inputs.append(layer(inputs[-1]))

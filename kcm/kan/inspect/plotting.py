@@ -10,10 +10,8 @@ from torch import Tensor
 
 from kcm.errors import ConfigError
 from kcm.kan.inspect.attribution import importance
-from kcm.kan.inspect.curves import edge_curve, layer_inputs
+from kcm.kan.inspect.curves import CurveLayer, CurveNetwork, edge_curve, layer_inputs
 from kcm.kan.inspect.symbolic import Symbolic, to_symbolic
-from kcm.kan.layer import KANLinear
-from kcm.kan.network import KAN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +21,7 @@ _INK, _CURVE, _LINE, _FIT = "#24292f", "#0b63ce", "#9aa4b1", "#d9480f"
 
 
 def plot_edge(
-    layer: KANLinear, i: int, j: int, x_NI: Tensor | None = None, fit: Symbolic | None = None, ax: Axes | None = None
+    layer: CurveLayer, i: int, j: int, x_NI: Tensor | None = None, fit: Symbolic | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw the curve from input `i` to output `j`, with where probe rows fall and a fitted formula if given."""
     if ax is None:
@@ -44,7 +42,7 @@ def plot_edge(
 
 
 def plot_network(
-    network: KAN,
+    network: CurveNetwork,
     x_NI: Tensor,
     top: int = 10,
     inputs: Sequence[str] | None = None,
@@ -54,16 +52,19 @@ def plot_network(
 ) -> Figure:
     """Draw, for each layer, the `top` most important edges on the probe rows `x_NI`, each with its curve.
 
-    Lines are as wide as the edge is important; only the nodes that these edges join are drawn. `inputs` and `outputs`
-    are names. With `symbolic`, each curve is labelled with the best-fitting function and the R² of the fit. Raises
-    ConfigError when a list of names has the wrong length or `top` is not positive.
+    Lines are as wide as the edge is important; only the nodes that these edges join are drawn. `inputs` are the names
+    of what the first curves are over, `outputs` those of the logits. With `symbolic`, each curve is labelled with the
+    best-fitting function and the R² of the fit. Raises ConfigError when a list of names has the wrong length or `top`
+    is not positive.
     """
     from matplotlib import pyplot
 
     if top < 1:
         raise ConfigError(f"top = {top}", where="plot_network", mend="Draw at least one edge per layer")
-    names = [_names(inputs, network.widths[0], "input"), _names(outputs, network.widths[-1], "output")]
-    layers, scores = network.kan_layers, importance(network, x_NI)
+    layers: Sequence[CurveLayer] = network.kan_layers
+    scores = importance(network, x_NI)
+    names = [_names(inputs, layers[0].in_features, "input"), _names(outputs, network.widths[-1], "output")]
+    seen = layer_inputs(layers, network.curve_inputs(x_NI))
     edges = [_top_edges(score_OI, top) for score_OI in scores]
     nodes = _columns(edges)
     height = max(1, *map(len, edges), *map(len, nodes))  # a network that adds nothing has no edge to draw
@@ -73,7 +74,7 @@ def plot_network(
     ax.axis("off")
     ax.set_title(title, color=_INK, fontsize=12)
     levels = [dict(zip(column, _even_levels(len(column), height), strict=True)) for column in nodes]
-    for depth, (layer, seen_NI, score_OI) in enumerate(zip(layers, layer_inputs(layers, x_NI), scores, strict=True)):
+    for depth, (layer, seen_NI, score_OI) in enumerate(zip(layers, seen, scores, strict=True)):
         start, end = levels[depth], levels[depth + 1]
         # Boxes in the order of their ends, so that lines cross little.
         ordered = sorted(edges[depth], key=lambda edge, start=start, end=end: start[edge[1]] + end[edge[0]])  # type: ignore[misc]

@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from kcm.errors import ConfigError
-from kcm.kan.inspect.curves import edge_curve, layer_inputs, live_edges
+from kcm.kan.inspect.curves import CurveLayer, edge_curve, layer_inputs, live_edges
 from kcm.kan.layer import KANLinear
 from kcm.kan.network import KAN
 
@@ -59,10 +59,10 @@ class Symbolic:
         return self.c * _LIBRARY[self.function][1](self.a * x + self.b) + self.d
 
 
-def to_symbolic(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None, tolerance: float = 1e-4) -> Symbolic:
+def to_symbolic(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None, tolerance: float = 1e-4) -> Symbolic:
     """The simplest function of the library that explains the curve from input `i` to output `j`.
 
-    `points_P` [P], by default over the whole grid, should be values that the input really takes. Simplest is the first
+    `points_P` [P], by default over its whole span, should be values that the input really takes. Simplest is the first
     whose R² is within `tolerance` of the best; `symbolic_fits` returns all (after arXiv 2404.19756, section 2.5).
     """
     fits = symbolic_fits(layer, i, j, points_P)
@@ -70,7 +70,7 @@ def to_symbolic(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None
     return next(fit for fit in fits if fit.r2 >= best - tolerance)
 
 
-def symbolic_fits(layer: KANLinear, i: int, j: int, points_P: Tensor | None = None) -> list[Symbolic]:
+def symbolic_fits(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None) -> list[Symbolic]:
     """The best fit of each function of the library, simplest function first; an edge without a curve is a constant.
 
     Raise ConfigError for fewer than 5 different points.

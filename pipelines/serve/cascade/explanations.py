@@ -15,9 +15,9 @@ from kcm.bundle.runtime import SmallSide
 from kcm.explain.explanation import explain
 from kcm.explain.gate import GateReading
 from kcm.explain.networks import networks_with_curves
-from kcm.explain.places import feature_name, heat_map
+from kcm.explain.places import heat_map
 from kcm.explain.reasons import Contribution, contribution_curve
-from kcm.kan import KAN
+from kcm.kan.inspect.curves import CurveNetwork
 from kcm.large.prompting.shown import Shown
 
 NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
@@ -31,15 +31,15 @@ class Word(BaseModel):
 
 
 class Edge(BaseModel):
-    """A feature's contribution to a logit, and the function on the edge that carried most of it."""
+    """What a feature, or a projection of all, adds to a logit, and the function on the edge that carried most of it."""
 
-    name: Annotated[str, Field(description="A feature of the encoder by number or place, or a mixture of them.")]
+    name: Annotated[str, Field(description="A feature of the encoder by number or place, or a projection of all.")]
     value: Annotated[float, Field(description="What the network sees of it.")]
-    contribution: Annotated[float, Field(description="By all edges of the feature.")]
+    contribution: Annotated[float, Field(description="By all edges that start there.")]
     to: Annotated[str, Field(description="Where the edge leads: a label, or a node of the first hidden layer.")]
-    points: Annotated[list[float], Field(description="Values that the feature could have.")]
+    points: Annotated[list[float], Field(description="Values that it could have.")]
     curve: Annotated[list[float], Field(description="What the edge would add to the logit at these.")]
-    carried: Annotated[float, Field(description="What it adds at the feature's own value.")]
+    carried: Annotated[float, Field(description="What it adds at `value`.")]
 
 
 class Reasons(BaseModel):
@@ -165,10 +165,10 @@ def _gate(reading: GateReading) -> Gate:
     )
 
 
-def _edge(network: KAN, each: Contribution, bundle: Bundle) -> Edge:
+def _edge(network: CurveNetwork, each: Contribution, bundle: Bundle) -> Edge:
     points_P, curve_P = contribution_curve(network, each)
     return Edge(
-        name=feature_name(bundle, each.feature),
+        name=each.name,
         value=each.value,
         contribution=each.contribution,
         to=bundle.label_names[each.through] if len(network.kan_layers) == 1 else f"hidden node {each.through}",

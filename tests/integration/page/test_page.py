@@ -380,6 +380,22 @@ def test_a_key_opens_it_and_is_kept_nowhere(visit: Any, bundle: Path, encoder: E
         expect(key).to_be_visible()
 
 
+def test_quadratic_units_show_their_lines_and_parabolas(
+    visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder
+) -> None:
+    """Promise: the network that closed forms do best with is read like any other, by both its networks."""
+    network = NetworkConfig(hidden=(), basis="quadratic", mixing=512)
+    quadratic = Collaborator(384, 2, network, "kan", seed=0).requires_grad_(False)
+    with page_of(quick_bundle(collaborator=quadratic), encoder) as address:
+        opened = visit(address)
+        opened.ask("A fine film, and a long one.")
+        edges = opened.page.locator("#edges")
+        expect(edges.locator(".edges li")).to_have_count(12)
+        expect(edges.get_by_text("the shares are exact").first).to_be_visible()
+        names = edges.locator(".edge-title span").all_text_contents()
+        assert {name.split()[0] for name in names} == {"feature", "direction"}
+
+
 def test_a_bundle_of_mlps_says_that_it_has_no_curves(
     visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder
 ) -> None:

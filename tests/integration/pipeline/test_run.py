@@ -57,13 +57,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Few rows, and a certificate so mild that some threshold passes: both routes are to be seen.
+# Few rows, a learner with a memory and steps, and a certificate so mild that some threshold passes: both routes are to be
+# seen.
 SMALL = {
     "tasks.max_rows_per_task": 120,
+    "learner": "{name: replay, memory: 1000, batch_size: 64}",
+    "network": "{}",
+    "train": "{num_epochs: 2, learning_rate: 0.001, weight_decay: 0.1}",
+    "distill": "{large_weight: 3.0, judge_weight: 0.5, keep_confidence: 0.98}",
     "large.encoder": f"{{model: {MINILM}, pooling: cls}}",
-    "train.num_epochs": 2,
     "tune.num_trials": 2,
     "tune.scopes": "[global]",
+    "tune.learning_rates": "[0.0005, 0.001, 0.002]",
+    "tune.judge_weights": "[0.0, 0.5]",
     "tune.gates": "[confidence]",
     "tune.max_loss": 0.05,
     "certificate.epsilon": 0.2,

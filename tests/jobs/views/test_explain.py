@@ -13,7 +13,9 @@ REASONS = Reasons(
     logit=3.0,
     baseline=0.0,
     base=2.5,
-    contributions=(Contribution(feature=7, value=1.5, contribution=0.4, through=1, carried=0.4, slope=1.0),),
+    contributions=(
+        Contribution(feature=7, value=1.5, contribution=0.4, through=1, carried=0.4, slope=1.0, name="pixel 7"),
+    ),
     rest=0.1,
     exact=True,
 )
@@ -33,7 +35,7 @@ def shown(reasons: Reasons) -> str:
 
 def test_a_logit_is_shown_as_the_sum_of_its_parts() -> None:
     rows = [line.split() for line in shown(REASONS).splitlines()]
-    assert ["7", "+1.50", "+0.400"] in rows
+    assert ["pixel", "7", "+1.50", "+0.400"] in rows
     assert ["all", "others", "+0.100"] in rows
     assert ["class", "means,", "which", "no", "curve", "shows", "+2.500"] in rows
 

@@ -50,9 +50,12 @@ def side_of(kind: str = "kan", **network: Any) -> SmallSide:
     return SmallSide(bundle, CountingEncoder())
 
 
-@pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_what_class_means_add_is_named_and_counted(kind) -> None:
-    side = side_of(kind, base="means")
+QUADRATIC = {"basis": "quadratic", "mixing": 12}
+
+
+@pytest.mark.parametrize(("kind", "network"), [("kan", {}), ("kan", QUADRATIC), ("mlp", {})])
+def test_what_class_means_add_is_named_and_counted(kind: str, network: dict[str, Any]) -> None:
+    side = side_of(kind, base="means", **network)
     collaborator = side.bundle.collaborator
     rows = torch.eye(DIM)[:2]
     collaborator.base.add(collaborator.base.sums_of([(rows, torch.tensor([1, 0]))]))
@@ -66,6 +69,9 @@ def test_what_class_means_add_is_named_and_counted(kind) -> None:
     assert without_good == pytest.approx(float(logits[1] - collaborator(left)[0][0, 1]), abs=1e-5)
     assert len(found.reasons) == 2 * (kind == "kan")
     for reasons in found.reasons.values():
+        names = {each.name for each in reasons.contributions}
+        assert any(name.startswith("direction ") for name in names) == bool(network)
+        assert any(name.startswith("feature ") for name in names)
         assert reasons.base == pytest.approx(20 * (3**-0.5 - 0.5), abs=1e-5)
         added = sum(each.contribution for each in reasons.contributions) + reasons.rest
         assert reasons.logit == pytest.approx(float(logits[1]), abs=1e-5)

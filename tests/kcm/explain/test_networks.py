@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.bundle.bundle import Bundle
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.certify.monitoring.drift import DriftReference
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.encoders import TextEncoderConfig
 from kcm.errors import ConfigError, DataError
-from kcm.explain.networks import kan_of, network_inputs, remembered_rows
+from kcm.explain.networks import known_rows, network_inputs, networks_with_curves, with_curves
+from kcm.large import ClassifierConfig
 from kcm.learners import ReplayConfig
 from kcm.learners.memory import MemoryRow
 
 
-def test_an_mlp_has_no_curves_to_show() -> None:
-    control = Collaborator(6, 3, NetworkConfig(hidden=(4,)), "mlp", seed=0)
-    with pytest.raises(ConfigError, match="MLP"):
-        kan_of(control.judge)
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        ("mlp", {"hidden": (4,)}),
+        ("linear", {"hidden": ()}),
+        ("kan", {"hidden": (), "basis": "relu", "mixing": 9}),
+        ("random_relu", {"hidden": (), "basis": "quadratic", "mixing": 9}),
+    ],
+)
+def test_mlps_and_random_relus_have_no_curves_to_show(kind: NetworkKind, network: dict[str, Any]) -> None:
+    control = Collaborator(6, 3, NetworkConfig(**network), kind, seed=0)
+    assert networks_with_curves(control) == {}
+    with pytest.raises(ConfigError, match=r"MLP|RandomReLU"):
+        with_curves(control.judge)
 
 
-@pytest.mark.parametrize("mixing", [0, 9])
-def test_the_remembered_rows_are_seen_as_the_networks_see_them(mixing: int) -> None:
-    collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), mixing=mixing), "kan", seed=0)
+def bundle(collaborator: Collaborator, state: dict[str, Any], drift: DriftReference | None = None) -> Bundle:
+    return Bundle(
+        collaborator=collaborator,
+        seed=0,
+        label_names=("a", "b", "c"),
+        task_names=("only",),
+        encoder=TextEncoderConfig(model="stub"),
+        encoder_identity="stub",
+        large=ClassifierConfig(),
+        large_identity="stub",
+        policy=Policy(decision=KEEP_ALL),
+        learner=ReplayConfig(),
+        learner_state=state,
+        drift=drift,
+    )
+
+
+@pytest.mark.parametrize(
+    "network", [{}, {"mixing": 9}, {"mixing": 9, "basis": "quadratic"}], ids=["splines", "mixed", "quadratic"]
+)
+def test_the_rows_of_a_bundle_are_seen_as_the_networks_see_them(network: dict[str, Any]) -> None:
+    """Those in the memory, or of a learner without one those that traffic is compared with."""
+    collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), **network), "kan", seed=0)
     learner, features = ReplayConfig(memory=4).build(seed=0), torch.randn(4, 6)
     learner.remember(MemoryRow(n, str(n), 0, 0, features[n].numpy(), features[n, :3].numpy()) for n in range(4))
-    remembered = remembered_rows(learner.state_dict(), collaborator)
+    certified = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    labels, no = np.arange(200) % 3, np.zeros(200, dtype=bool)
+    drift = DriftReference.fit(certified, labels, 3, no, no, 0.05)
+    remembered = known_rows(bundle(collaborator, learner.state_dict(), drift))
     assert remembered is not None
     torch.testing.assert_close(collaborator.judge(remembered), collaborator(features)[0])
-    assert remembered_rows({}, collaborator) is None
+    compared = known_rows(bundle(collaborator, {}, drift))
+    assert compared is not None
+    reference = torch.from_numpy(drift.distance.rows_RD)
+    torch.testing.assert_close(collaborator.judge(compared), collaborator(reference)[0])
+    assert known_rows(bundle(collaborator, {})) is None
 
 
 def test_features_that_are_not_finite_are_refused() -> None:

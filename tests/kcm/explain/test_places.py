@@ -18,8 +18,8 @@ from kcm.large import ClassifierConfig
 from kcm.learners import FinetuneConfig
 
 
-def bundle(encoder: Any, dim: int, kind: str = "kan", hidden: tuple[int, ...] = (), mixing: int = 0) -> Bundle:
-    network = NetworkConfig(hidden=hidden, mixing=mixing)
+def bundle(encoder: Any, dim: int, kind: str = "kan", hidden: tuple[int, ...] = (), **options: Any) -> Bundle:
+    network = NetworkConfig(hidden=hidden, **options)
     return Bundle(
         collaborator=Collaborator(dim, 2, network, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
         seed=0,
@@ -46,19 +46,22 @@ def test_features_are_called_by_their_place() -> None:
     assert feature_name(pixels(4), 3 * (4 * 2 + 1) + 2) == "pixel 3, 2, blue"
     assert feature_name(pixels(4, "grey"), 4 * 2 + 1) == "pixel 3, 2"
     assert feature_name(pixels(4, mixing=9), 5) == "mixture 5"
+    quadratic = pixels(4, mixing=9, basis="quadratic")
+    assert feature_name(quadratic, 3 * (4 * 2 + 1) + 2) == "pixel 3, 2, blue"
+    assert feature_name(quadratic, 48 + 5) == "direction 5"
     assert feature_name(bundle(TextEncoderConfig(model="stub"), 8), 5) == "feature 5"
 
 
-@pytest.mark.parametrize("hidden", [(), (4,)])
+@pytest.mark.parametrize("network", [{}, {"hidden": (4,)}, {"mixing": 40, "basis": "quadratic"}])
 @pytest.mark.parametrize("color", ["rgb", "grey"])
-def test_the_places_together_are_the_logit(hidden: tuple[int, ...], color: Any) -> None:
-    model = pixels(5, color, hidden=hidden)
+def test_the_places_together_are_the_logit(network: dict[str, Any], color: Any) -> None:
+    model = pixels(5, color, **network)
     x_D = features(model)
     heat = heat_map(model, x_D)
     assert heat is not None
     assert heat.shape == (5, 5)
     judge, inputs = model.collaborator.judge, network_inputs(model.collaborator, x_D[None])
-    logit_C, baseline_C = judge(inputs)[0], judge(torch.zeros_like(inputs))[0] if hidden else torch.zeros(2)
+    logit_C, baseline_C = judge(inputs)[0], judge(torch.zeros_like(inputs))[0] if network else torch.zeros(2)
     label = int(logit_C.argmax())
     assert float(heat.sum() + baseline_C[label]) == pytest.approx(float(logit_C[label]), abs=1e-4)
 

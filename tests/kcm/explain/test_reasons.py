@@ -7,7 +7,7 @@ import torch
 
 from kcm.errors import ConfigError, DataError
 from kcm.explain.reasons import contribution_curve, reasons_for
-from kcm.kan import KAN
+from kcm.kan import KAN, RandomQuadratic
 from kcm.kan.inspect.curves import edge_curve
 
 
@@ -37,6 +37,37 @@ def test_a_network_of_one_layer_is_explained_by_its_own_edges() -> None:
         assert each.through == 1
 
 
+def quadratic(num_outputs: int = 3) -> RandomQuadratic:
+    """Six inputs, nine directions, and an offset as closed forms leave one."""
+    network = RandomQuadratic(6, 9, num_outputs, seed=0)
+    network.offset.copy_(torch.linspace(-1, 2, num_outputs))
+    return network
+
+
+@pytest.mark.parametrize("num_outputs", [2, 5])
+@pytest.mark.parametrize("top", [1, 15])
+def test_quadratic_units_are_explained_exactly_by_lines_and_clipped_parabolas(num_outputs: int, top: int) -> None:
+    network, x = quadratic(num_outputs), 3 * rows(50, 6)[7]
+    v = network.projection @ x
+    assert v.abs().max() > 4  # a parabola is clipped
+    for label, logit in enumerate(network(x).tolist()):
+        reasons = reasons_for(network, x, label, top)
+        total = reasons.baseline + sum(each.contribution for each in reasons.contributions) + reasons.rest
+        assert reasons.logit == pytest.approx(logit, abs=1e-5)
+        assert total == pytest.approx(logit, abs=1e-5)
+        assert reasons.exact
+        assert len(reasons.contributions) == top
+        # What no row changes is the baseline: the output at zero.
+        assert reasons.baseline == pytest.approx(float(network(torch.zeros(6))[label].detach()), abs=1e-6)
+        for each in reasons.contributions:
+            without = network.features(x)
+            without[each.feature] = 0  # features come in the order of the curves' inputs
+            rest = float((without @ network.weight[label] + network.offset[label]).detach())
+            assert each.contribution == pytest.approx(logit - rest, abs=1e-5)
+            assert each.value == pytest.approx(float(torch.cat([x, v])[each.feature]), abs=1e-6)
+            assert each.through == label
+
+
 def test_the_only_live_feature_is_named_first_and_through_the_node_that_it_feeds() -> None:
     network, probe = KAN([6, 4, 2], seed=0), rows(50, 6)
     with torch.no_grad():
@@ -49,6 +80,23 @@ def test_the_only_live_feature_is_named_first_and_through_the_node_that_it_feeds
     assert (reasons.contributions[0].feature, reasons.contributions[0].through) == (5, 3)
     assert reasons.contributions[0].value == pytest.approx(float(probe[0, 5]))
     assert [each.contribution for each in reasons.contributions[1:]] == [0, 0]
+
+
+def test_a_parabola_is_flat_beyond_its_clip_and_a_line_is_not() -> None:
+    network, x = quadratic(), 3 * rows(50, 6)[7]
+    clipped = 0
+    for each in reasons_for(network, x, label=2, top=15).contributions:
+        points, values = contribution_curve(network, each, num_points=2001)
+        assert (points[0], points[-1]) == (min(-4, each.value), max(4, each.value))
+        assert float(values[(points - each.value).abs().argmin()]) == pytest.approx(each.contribution, abs=0.02)
+        steps = values.diff() / points.diff()
+        beyond = steps[points[:-1].abs() > 4.01]
+        if each.feature < 6:
+            torch.testing.assert_close(steps, steps.mean().expand(len(steps)), atol=1e-2, rtol=1e-2)
+        elif len(beyond):
+            clipped += 1
+            assert beyond.abs().max() < 1e-4
+    assert clipped
 
 
 @pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
@@ -78,8 +126,9 @@ def edge_change(network: KAN, x: torch.Tensor, i: int, j: int) -> float:
 
 
 def test_a_label_or_a_width_that_does_not_exist_is_refused() -> None:
-    network, probe = KAN([6, 3], seed=0), rows(50, 6)
-    with pytest.raises(ConfigError, match="label = 3"):
-        reasons_for(network, probe[0], label=3)
-    with pytest.raises(DataError, match="shape"):
-        reasons_for(network, probe[0, :5], label=0)
+    probe = rows(50, 6)
+    for network in (KAN([6, 3], seed=0), quadratic()):
+        with pytest.raises(ConfigError, match="label = 3"):
+            reasons_for(network, probe[0], label=3)
+        with pytest.raises(DataError, match="shape"):
+            reasons_for(network, probe[0, :5], label=0)

@@ -7,6 +7,7 @@ import torch
 
 from kcm.errors import ConfigError
 from kcm.kan import KAN, MLP, RandomQuadratic, RandomReLU, num_parameters
+from kcm.kan.inspect.curves import edge_values
 from kcm.kan.random_relu import random_directions
 
 
@@ -53,6 +54,26 @@ def test_squares_are_a_one_interval_kan_of_degree_two_with_its_linear_parts_fold
     fitted = torch.linalg.lstsq(network.features(x), answers, driver="gelsd").solution
     torch.testing.assert_close(network.features(x) @ fitted, answers)
     assert num_parameters(network) == 3 * (24 + 6 + 1) < num_parameters(kan)
+
+
+def test_squares_are_read_as_one_layer_of_lines_and_parabolas_that_gives_the_same() -> None:
+    network, x = RandomQuadratic(6, 24, 3), 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    network.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    (layer,), z = network.kan_layers, network.curve_inputs(x)
+    assert (layer.in_features, layer.out_features, z.shape) == (30, 3, (50, 30))
+    assert z[:, 6:].abs().max() > 4
+    torch.testing.assert_close(layer(z), network(x))
+
+
+def test_what_a_parabola_adds_is_split_by_what_each_input_adds_to_its_projection() -> None:
+    network, x = RandomQuadratic(6, 24, 3), torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    x[0] = 0  # no projection moves
+    shares = edge_values(network.kan_layers[0], network.curve_inputs(x)).detach()[:, 1]
+    torch.testing.assert_close(network.passed_back(shares, x).sum(1), shares.sum(1), atol=1e-5, rtol=1e-4)
+    alone = torch.zeros(50, 30)
+    alone[:, 6 + 7] = 1
+    expected = x[1:] * network.projection[7] / (x[1:] @ network.projection[7]).unsqueeze(1)
+    torch.testing.assert_close(network.passed_back(alone, x)[1:], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_controls_of_squares_are_as_large() -> None:

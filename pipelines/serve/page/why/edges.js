@@ -47,7 +47,7 @@ function sum({ label, logit, baseline, base, rest, edges }) {
   const listed = edges.reduce((total, edge) => total + edge.contribution, 0);
   const means = base === 0 ? "" : `class means, which no curve shows, ${signed(base)}, `;
   const start = (baseline === 0 ? "" : `baseline ${number(baseline)}, `) + means;
-  return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these features ${signed(listed)}, all others ${signed(rest)}.`);
+  return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these curves ${signed(listed)}, all others ${signed(rest)}.`);
 }
 
 function kind({ exact }) {

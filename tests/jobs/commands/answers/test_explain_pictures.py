@@ -6,12 +6,13 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.commands.answers.explain import Explainer, inputs
@@ -19,6 +20,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
+from kcm.certify.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import PixelsConfig
 from kcm.errors import DataError
@@ -68,6 +70,36 @@ def test_the_command_draws_networks_curves_and_the_heat_on_the_picture(folder: P
     drawn = sorted(tmp_path.iterdir())
     assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png"]
     assert all(imread(path).std() > 0 for path in drawn)
+
+
+@pytest.mark.parametrize("network", [{}, {"basis": "quadratic", "mixing": 9}], ids=["splines", "quadratic"])
+def test_a_learner_without_a_memory_needs_no_rows_where_traffic_is_compared_with_some(
+    folder: Path, tmp_path: Path, network: dict[str, Any]
+) -> None:
+    collaborator = Collaborator(SIDE**2, 3, NetworkConfig(hidden=(), **network), "kan", seed=0).requires_grad_(False)
+    bundle = replace(Bundle.read(folder / "bundle"), collaborator=collaborator, label_names=("cat", "dog", "hen"))
+    features = np.random.default_rng(0).random((200, SIDE**2), np.float32)
+    labels, no = np.arange(200) % 3, np.zeros(200, dtype=bool)
+    compared = replace(bundle, drift=DriftReference.fit(features, labels, 3, no, no, 0.05))
+
+    def explained(bundle: Path) -> Result:
+        words = ["--image", folder / "0.png", "--output", tmp_path / "drawn", "--json", tmp_path / "json"]
+        return CliRunner().invoke(app, ["explain", str(bundle), *map(str, words)])
+
+    refused = explained(bundle.write(tmp_path / "plain"))
+    assert refused.exit_code == 2
+    assert "the bundle holds no rows on which to judge which edges matter" in refused.stderr
+    result = explained(compared.write(tmp_path / "compared"))
+    assert result.exit_code == 0, result.output
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["decision-1.png", "heat-1.png", "judge.png", "small.png"]
+    assert all(imread(path).std() > 0 for path in drawn)
+    (decision,) = json.loads((tmp_path / "json").read_text())["decisions"]
+    for reason in decision["reasons"].values():
+        added = sum(each["contribution"] for each in reason["contributions"])
+        assert reason["logit"] == pytest.approx(reason["baseline"] + added + reason["rest"], abs=1e-5)
+        kinds = {each["name"].split()[0] for each in reason["contributions"]}
+        assert kinds == ({"pixel", "direction"} if network else {"pixel"})
 
 
 def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: Path, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kcm.errors import DataError
-from kcm.kan import KAN
+from kcm.kan import KAN, RandomQuadratic
 from kcm.kan.inspect.attribution import attribution, importance
-from kcm.kan.inspect.curves import edge_values
+from kcm.kan.inspect.curves import CurveNetwork, edge_values
 
 
 def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -44,10 +44,11 @@ def test_attribution_names_a_wrong_shape(x, reference) -> None:
         attribution(KAN([8, 4, 3]), x, reference)
 
 
-def test_importance_of_a_single_layer_is_the_deviation_that_an_edge_brings_to_the_logit() -> None:
-    network, x = KAN([6, 4], seed=0), rows(200, 6)
+@pytest.mark.parametrize("network", [KAN([6, 4], seed=0), RandomQuadratic(6, 9, 4)], ids=["splines", "quadratic"])
+def test_importance_of_a_single_layer_is_the_deviation_that_an_edge_brings_to_the_logit(network: CurveNetwork) -> None:
+    x = rows(200, 6)
     (scores,) = importance(network, x)
-    expected = edge_values(network.kan_layers[0], x).std(0, correction=0)
+    expected = edge_values(network.kan_layers[0], network.curve_inputs(x)).std(0, correction=0)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
 
 

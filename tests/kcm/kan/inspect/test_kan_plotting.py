@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kcm.errors import ConfigError
-from kcm.kan import KAN, KANLinear
+from kcm.kan import KAN, KANLinear, RandomQuadratic
 from kcm.kan.inspect.attribution import importance
 from kcm.kan.inspect.plotting import plot_edge, plot_network
 from kcm.kan.inspect.symbolic import to_symbolic
@@ -32,6 +32,16 @@ def test_the_picture_shows_the_most_important_edges_and_only_their_nodes() -> No
     expected = {"abcde"[int(index) % 5] for index in best}
     assert expected == {text.get_text() for text in axes.texts} & set("abcde")
     assert sum("R²" in text.get_text() for text in axes.texts) == 6
+    matplotlib.pyplot.close(figure)
+
+
+def test_lines_and_parabolas_are_drawn_by_the_names_of_inputs_and_directions() -> None:
+    network, x = RandomQuadratic(2, 3, 2), rows(100, 2)
+    figure = plot_network(network, x, top=10, inputs=list("abcde"), outputs=["no", "yes"], symbolic=True)
+    (axes,) = figure.axes
+    shown = [text.get_text() for text in axes.texts]
+    assert set("abcde") <= set(shown)
+    assert sorted(each.split()[0] for each in shown if "R²" in each) == ["x"] * 4 + ["x^2"] * 6
     matplotlib.pyplot.close(figure)
 
 

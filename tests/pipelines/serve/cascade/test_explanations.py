@@ -36,13 +36,14 @@ class LengthEncoder:
 def explained(
     example: Input,
     kind: str = "kan",
-    hidden: tuple[int, ...] = (),
+    network: dict[str, Any] | None = None,
     max_items: int = 128,
     max_waiting: int = 100,
     **policy: Any,
 ) -> Explanation:
+    shape = NetworkConfig(**{"hidden": ()} | (network or {}))
     bundle = Bundle(
-        collaborator=Collaborator(4, 2, NetworkConfig(hidden=hidden), kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
+        collaborator=Collaborator(4, 2, shape, kind, seed=0).requires_grad_(False),  # type: ignore[arg-type]
         seed=0,
         label_names=("negative", "positive"),
         task_names=("films",),
@@ -65,15 +66,17 @@ def explained(
     return asyncio.run(explain())
 
 
-@pytest.mark.parametrize("hidden", [(), (3,)])
-def test_contributions_add_up_and_every_mark_lies_on_its_curve(hidden: tuple[int, ...]) -> None:
-    found = explained(Input(Content("not a good film")), hidden=hidden)
+@pytest.mark.parametrize("network", [{}, {"hidden": (3,)}, {"basis": "quadratic", "mixing": 9}])
+def test_contributions_add_up_and_every_mark_lies_on_its_curve(network: dict[str, Any]) -> None:
+    found = explained(Input(Content("not a good film")), network=network)
+    assert [reasons.network for reasons in found.networks] == ["judge", "small"]
+    assert found.no_curves is None
     assert (found.model_version, found.request_id, found.escalated) == ("7", "mine", False)
     assert [word.word for word in found.words] == ["not", "a", "good", "film"]
     for reasons in found.networks:
         added = sum(edge.contribution for edge in reasons.edges)
         assert reasons.logit == pytest.approx(reasons.baseline + added + reasons.rest, abs=1e-4)
-        assert reasons.exact == (hidden == ())
+        assert reasons.exact == ("hidden" not in network)
         for edge in reasons.edges:
             nearest = int(np.abs(np.array(edge.points) - edge.value).argmin())
             assert edge.curve[nearest] == pytest.approx(edge.carried, abs=0.05)
@@ -89,8 +92,11 @@ def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
     assert "suggests" in found.shown.messages[0].content
 
 
-def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same() -> None:
-    found = explained(Input(Content("a good film")), kind="mlp", hidden=(3,))
+@pytest.mark.parametrize(
+    ("kind", "network"), [("mlp", {"hidden": (3,)}), ("kan", {"basis": "relu", "mixing": 9}), ("random_relu", {})]
+)
+def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same(kind: str, network: Any) -> None:
+    found = explained(Input(Content("a good film")), kind=kind, network=network)
     assert (found.networks, found.no_curves, len(found.words)) == ([], NO_CURVES, 3)
 
 
