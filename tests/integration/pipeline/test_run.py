@@ -57,8 +57,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Few rows, a learner with a memory and steps, and a certificate so mild that some threshold passes: both routes are to be
-# seen.
+# Few rows, a learner with a memory and steps, and a certificate so mild that some threshold passes: both routes are to
+# be seen.
 SMALL = {
     "tasks.max_rows_per_task": 120,
     "learner": "{name: replay, memory: 1000, batch_size: 64}",
