@@ -9,7 +9,8 @@ not be readable to the other.
 `start` starts and stops them in turn; its clock runs from the start of the command to the line that says where it
 answers. `answers` lets both stand and loads one, then the other, with the same sentences: the medians of a kept and of
 an escalated item with one client, and answers per second with 64. The clients share the cores with what they measure.
-`--write` puts ratios of this version to the other into benchmarks/results/serve_against.json.
+`--write` puts ratios of this version to the other into benchmarks/results/serve_against.json; `--named int8` keeps
+those of another configuration beside them.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
+    parser.add_argument("--named", default="", help="what the figures are written as, beside those without a name")
     arguments = parser.parse_args()
     places = {"this version": (HERE, arguments.config.absolute())}
     if arguments.against:
@@ -190,7 +192,8 @@ def main() -> None:
         if arguments.write:
             written = json.loads(RESULTS.read_text(encoding="utf-8"))["parts"] if RESULTS.exists() else {}
             kept = {figure: figures for figure, figures in shown.items() if not figure.startswith(" ")}
-            results = {"machine": {**machine(), "cores": os.cpu_count()}, "parts": {**written, part: kept}}
+            named = f"{part}, {arguments.named}" if arguments.named else part
+            results = {"machine": {**machine(), "cores": os.cpu_count()}, "parts": {**written, named: kept}}
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
