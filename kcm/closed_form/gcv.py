@@ -23,8 +23,9 @@ from torch import Tensor
 from kcm.closed_form.sums import RidgeSums
 
 MIN_STRENGTH = 1e-6  # inputs that almost repeat others leave G close to singular
+_MOST_USED = 0.9  # of the degrees of freedom of an exact fit
 _PER_DECADE = 2
-_LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, -2 * _PER_DECADE, 2 * _PER_DECADE
+_LOWEST, _START, _HIGHEST = -6 * _PER_DECADE, 0, 2 * _PER_DECADE
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,9 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
     """Every model's regression, at `strength`, else at the one whose GCV is least.
 
     The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
-    search goes downhill from 0.01, a decade at a time and then by a half.
+    search goes downhill from 1, a decade at a time and then by a half. Fewer rows than inputs can be fitted exactly:
+    where some are repeated, GCV then falls to zero with the strength, and says nothing. So the search begins on the far
+    side of that valley, and no fit may use more than nine in ten of the degrees of freedom that an exact one does.
     """
     if strength is not None:
         return _at(sums, strength)
@@ -50,8 +53,15 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
     def fits(step: int) -> list[GcvRidge]:
         return _at(sums, 10 ** (step / _PER_DECADE))
 
+    exact = len(sums.gram_PP) >= sums.count
+    most = _MOST_USED * fits(_LOWEST)[0].degrees_of_freedom if exact else float("inf")
+
+    def value(step: int, model: int) -> float:
+        fit = fits(step)[model]
+        return fit.gcv if fit.degrees_of_freedom <= most else float("inf")
+
     def best(model: int) -> GcvRidge:
-        return fits(_lowest(lambda step: fits(step)[model].gcv))[model]
+        return fits(_lowest(lambda step: value(step, model)))[model]
 
     return [best(model) for model in range(len(sums.squares_M))]
 

@@ -69,6 +69,16 @@ def test_the_chosen_strength_has_the_least_gcv_of_all_candidates() -> None:
         np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8)
 
 
+def test_repeated_rows_fewer_than_inputs_are_not_fitted_exactly() -> None:
+    rng = np.random.default_rng(2)
+    inputs = torch.from_numpy(rng.normal(size=(40, 60)))
+    targets = inputs[:, :1] + torch.from_numpy(rng.normal(size=(40, 1)))
+    repeated = sums_of(torch.cat([inputs, inputs[:20]]), torch.cat([targets, targets[:20]]))
+    chosen = ridge_by_gcv(repeated)[0]
+    assert ridge_by_gcv(repeated, 1e-6)[0].gcv < chosen.gcv  # the textbook's, misled
+    assert chosen.degrees_of_freedom <= 0.9 * 40
+
+
 def test_an_input_that_repeats_another_does_no_harm() -> None:
     inputs, targets = problem()
     fit = ridge_by_gcv(sums_of(torch.cat([inputs, inputs], 1), targets))[0]
