@@ -19,6 +19,7 @@ from kcm.large.adapters.classifier import answers_from
 from kcm.large.base import Cost
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.deploy.door import Door
+from pipelines.serve.deploy.replica import DoorReplica
 from pipelines.serve.release import Release
 
 
@@ -67,8 +68,8 @@ class EscalatesAll(SmallSide):
         return [nothing] * len(inputs)
 
 
-class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of the large model alone: the same interface, no encoder."""
+class ReplicaToLarge(DoorReplica):
+    """A replica that hands every item on to the large model, and has no encoder."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
@@ -77,14 +78,28 @@ class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
         return EscalatesAll(bundle, encoder, top_k=self._config.top_k)
 
 
-class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door with the bundle's own networks behind a stub encoder; it keeps everything, as an echo does."""
+class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door of the large model alone: the same interface."""
+
+    def replica_class(self) -> type[DoorReplica]:
+        return ReplicaToLarge
+
+
+class ReplicaWithStub(DoorReplica):
+    """A replica with the bundle's own networks behind a stub encoder; it keeps everything, as an echo does."""
 
     def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
         return SmallSide(replace(bundle, policy=Policy(decision=KEEP_ALL)), encoder, top_k=self._config.top_k)
+
+
+class DoorWithStub(Door.func_or_class):  # type: ignore[name-defined, misc]
+    """The door of such replicas."""
+
+    def replica_class(self) -> type[DoorReplica]:
+        return ReplicaWithStub
 
 
 class LargeStub(Large.func_or_class):  # type: ignore[name-defined, misc]
