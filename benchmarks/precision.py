@@ -1,11 +1,12 @@
-"""What int8 does to a cascade: two runs that differ in nothing but the precision of their encoders, row by row.
+"""What int8 or bfloat16 does to a cascade: two runs that differ in nothing but their encoders' precision, row by row.
 
     kcm assets reviews sentence-transformers/all-MiniLM-L6-v2 sentence-transformers/all-mpnet-base-v2
     python benchmarks/precision.py reviews [--write]                             jobs/configs/reviews.yaml
     python benchmarks/precision.py clinc --clinc data_full.json [--write]        CLINC150, all 150 intents
 
-`--write` puts the row into benchmarks/results/precision.json. Both the small and the large encoder are in float32 in
-one run and in int8 in the other. Each run has a storage of its own below --storage, where it is found when it is
+`--precision bfloat16` is for processors that compute in it, such as those with AMX. `--write` puts the row into
+benchmarks/results/precision.json. Both the small and the large encoder are in float32 in one run and in the other
+precision in the other. Each run has a storage of its own below --storage, where it is found when it is
 finished: in a common one the second look at the certify rows could spend less, and the second search would start warm.
 """
 
@@ -37,7 +38,6 @@ from pipelines.store.outcome_table import outcome_parts
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 REVIEWS = Path(__file__).parents[1] / "jobs" / "configs" / "reviews.yaml"
-PRECISIONS = ("float32", "int8")
 # Fixed before any test row was read; learner, network and train are those of a run that names none.
 CLINC: dict[str, Any] = {
     "name": "clinc",
@@ -113,17 +113,17 @@ def _answers(done: Mapping[str, Any], name: str) -> Answers:
     return Answers(table.id, table.group, table.small_correct, table.large_correct, kept_N)
 
 
-def compared(int8: Answers, float32: Answers) -> dict[str, Any]:
-    """Each figure of int8 minus that of float32, paired by row.
+def compared(other: Answers, float32: Answers) -> dict[str, Any]:
+    """Each figure of the other precision minus that of float32, paired by row.
 
-    `won` and `lost` count the rows on which int8 alone is right (keeps the row), and float32 alone. Raises ValueError
-    for other rows.
+    `won` and `lost` count the rows on which the other alone is right (keeps the row), and float32 alone. Raises
+    ValueError for other rows.
     """
-    if not np.array_equal(int8.id_N, float32.id_N):
+    if not np.array_equal(other.id_N, float32.id_N):
         raise ValueError("the two runs have other test rows, or in another order: nothing can be paired")
     found: dict[str, Any] = {}
     for name, figure in FIGURES.items():
-        first_N, second_N = figure(int8), figure(float32)
+        first_N, second_N = figure(other), figure(float32)
         difference = paired_difference(first_N, second_N, float32.group_N)
         assert difference is not None  # there are rows
         counts = {"won": int((first_N & ~second_N).sum()), "lost": int((second_N & ~first_N).sum())}
@@ -131,9 +131,9 @@ def compared(int8: Answers, float32: Answers) -> dict[str, Any]:
     return found
 
 
-def row(config: Callable[[str], RunConfig]) -> dict[str, Any]:
-    """Both runs of a configuration, by collaborator, and what int8 has more than float32."""
-    runs = {precision: measured(config(precision)) for precision in PRECISIONS}
+def row(config: Callable[[str], RunConfig], other: str) -> dict[str, Any]:
+    """Both runs of a configuration, by collaborator, and what the other precision has more than float32."""
+    runs = {precision: measured(config(precision)) for precision in ("float32", other)}
     collaborators = {}
     for name, rows in runs["float32"].rows.items():
         each = {
@@ -141,8 +141,9 @@ def row(config: Callable[[str], RunConfig]) -> dict[str, Any]:
             | {"certificate": run.certificates[name]}
             for precision, run in runs.items()
         }
-        collaborators[name] = each | {"int8_minus_float32": compared(runs["int8"].rows[name], rows)}
+        collaborators[name] = each | {"minus_float32": compared(runs[other].rows[name], rows)}
     return {
+        "precision": other,
         "num_rows": len(rows.id_N),
         "num_units": Units(rows.group_N, len(rows.id_N)).count,
         "collaborators": collaborators,
@@ -172,15 +173,16 @@ def table(data: str, found: Mapping[str, Any]) -> Table:
     """The row for a person, in percent and percentage points."""
     title = f"{data}: {found['num_rows']:,} test rows in {found['num_units']:,} units"
     shown = Table(title=title, title_style="bold")
-    for heading in ("", "figure", *PRECISIONS, "int8 - float32", "won", "lost"):
+    precisions = "float32", found["precision"]
+    for heading in ("", "figure", *precisions, f"{found['precision']} - float32", "won", "lost"):
         shown.add_column(heading, justify="left" if heading in ("", "figure") else "right")
     for name, each in found["collaborators"].items():
         for figure in FIGURES:
-            both = (f"{100 * each[precision][figure]:.1f}" for precision in PRECISIONS)
-            less = each["int8_minus_float32"][figure]
+            both = (f"{100 * each[precision][figure]:.1f}" for precision in precisions)
+            less = each["minus_float32"][figure]
             interval = _points(Interval(less["estimate"], less["low"], less["high"]))
             shown.add_row(name, figure, *both, interval, str(less["won"]), str(less["lost"]))
-        shown.add_row(name, "certificate", *(_promise(each[precision]["certificate"]) for precision in PRECISIONS))
+        shown.add_row(name, "certificate", *(_promise(each[precision]["certificate"]) for precision in precisions))
     return shown
 
 
@@ -198,17 +200,19 @@ def main() -> None:
     """Measure one data set, print it, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=("reviews", "clinc"))
+    parser.add_argument("--precision", choices=("int8", "bfloat16"), default="int8")
     parser.add_argument("--clinc", type=Path, help="CLINC150's data_full.json")
     parser.add_argument("--storage", type=Path, default=Path("storage/precision"))
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--write", action="store_true", help=f"keep the row in {RESULTS.name}")
     arguments = parser.parse_args()
     values = _values(arguments)
-    found = row(lambda precision: _configured(values, precision, arguments))
+    found = row(lambda precision: _configured(values, precision, arguments), arguments.precision)
     Console(width=140).print(table(arguments.data, found))
     if arguments.write:
         kept = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else {}
-        rows = kept | {arguments.data: found | {"machine": {**machine(), "cores": os.cpu_count()}}}
+        name = f"{arguments.data}, {arguments.precision}"
+        rows = kept | {name: found | {"machine": {**machine(), "cores": os.cpu_count()}}}
         RESULTS.write_text(json.dumps({"rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -40,7 +40,7 @@ def page() -> str:
         *_section("The gate", _gate()),
         *_section("Promises over time", _loop()),
         *_section("Speed", _speed()),
-        *_section("What int8 does to a cascade", _precision()),
+        *_section("What a lower precision does to a cascade", _precision()),
         *_section("What was not measured", _missing()),
     ]
     text = "\n".join(parts) + "\n"
@@ -176,11 +176,12 @@ def _speed() -> Iterator[str]:
 
 
 def _precision() -> Iterator[str]:
-    """Both encoders in int8 against both in float32."""
-    yield "Both encoders in int8 less both in float32, paired by test row, one seed each ([runtimes](runtimes.md)):\n"
+    """Both encoders in another precision against both in float32."""
+    yield "Both encoders in int8 or bfloat16 less both in float32, paired by test row, one seed each"
+    yield "([runtimes](runtimes.md)):\n"
     figures = ("small", "large", "cascade", "calls_saved")
     rows = [
-        [data, name.upper(), *(points(each["int8_minus_float32"][figure]) for figure in figures)]
+        [data, name.upper(), *(points(each["minus_float32"][figure]) for figure in figures)]
         for data, found in read("precision")["rows"].items()
         for name, each in found["collaborators"].items()
     ]

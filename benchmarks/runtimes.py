@@ -1,4 +1,4 @@
-"""What runtimes and precisions of encoders cost: torch, ONNX Runtime, int8; and `features` against the bare network.
+"""What runtimes and precisions of encoders cost: torch, ONNX Runtime, bfloat16, int8; and `features` beside that.
 
 `--only threads` measures one process of two threads against two of one; it alone needs a machine that is left alone.
 
@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import pyarrow as pa
 from machine import machine
 from rich.console import Console
 from rich.table import Table
+from runtimes_threads import Processes
 from runtimes_threads import threads as shapes
 
 from kcm.encoders import Encoder, TextEncoderConfig
@@ -47,6 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "runtimes.json"
 MODELS = ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2")
 FORMS: dict[str, dict[str, Any]] = {
     "torch": {"runtime": "torch"},
+    "torch bfloat16": {"precision": "bfloat16"},
     "onnx": {"runtime": "onnx"},
     "onnx int8": {"precision": "int8"},
 }
@@ -102,26 +104,26 @@ class Marks:
 
 
 def features(texts: Sequence[str], assets: Path) -> dict[str, Any]:
-    """The pass of the stage `features` over Ray actors, against the bare encoder: CPU seconds of all that works."""
+    """The pass of stage `features` over Ray actors, against as many bare encoders: CPU seconds of all that works."""
     rows = pa.table({"id": [str(number) for number in range(len(texts))], "text": list(texts)})
     cluster, found = ClusterConfig(), {}
     with connected(cluster), tempfile.TemporaryDirectory() as folder:
         context = Context("runtimes", ArtefactStore(Path(folder)), assets, cluster, Reporter(Console(quiet=True)))
         for form in FORMS:
-            config = _config(MODELS[0], form)
-            encoder, marks = config.build(assets), Marks()
-            encoder.encode(contents(texts[:64]))
+            config, marks = _config(MODELS[0], form), Marks()
+            config.build(assets)  # exports it, where that has to be done
             before, ours = _cluster_cpu_s(), time.process_time()
             encoded(context, config, rows, scratch=Path(folder) / form.replace(" ", "-"), bar=marks)  # type: ignore[arg-type]
             ours = time.process_time() - ours  # the driver's part, which is spread over the pass
             (first, at_first), (last, at_last) = marks.first, marks.last
-            same = contents(texts[first:])
-            bare = _cpu_s(lambda encoder=encoder, same=same: encoder.encode(same)) / len(same)
+            shape = (cluster.num_encoders, 1)
+            with closing(Processes(texts[first:], assets, {"model": MODELS[0]} | FORMS[form], shape)) as bare:
+                bare_cpu_ms = bare.encode()[1]
             staged = (at_last - at_first) / (last - first) + ours / last
             found[form] = {
-                "bare_cpu_ms": 1000 * bare,
+                "bare_cpu_ms": bare_cpu_ms,
                 "stage_cpu_ms": 1000 * staged,
-                "share": bare / staged,
+                "share": bare_cpu_ms / (1000 * staged),
                 "start_cpu_s": at_first - before - first * (staged - ours / last),
             }
     return found
@@ -138,7 +140,7 @@ def _cluster_cpu_s() -> float:
 
 def threads(texts: Sequence[str], assets: Path) -> dict[str, Any]:
     """Processes and threads of each, in torch and in ONNX Runtime: by the clock, see `runtimes_threads`."""
-    forms = {form: FORMS[form] for form in ("torch", "onnx")}
+    forms = {form: FORMS[form] for form in ("torch", "torch bfloat16", "onnx")}
     return {form: shapes(texts, assets, {"model": MODELS[0]} | each) for form, each in forms.items()}
 
 
@@ -200,7 +202,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", choices=list(parts), action="append", help="parts to measure; all without it")
     parser.add_argument(
-        "--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 512 for `threads`, else 3,000"
+        "--texts", type=int, default=0, help="sentences; 0: 64 for `encoders`, 512 for `threads`, else 8,000"
     )
     parser.add_argument("--write", action="store_true", help=f"write the figures to {RESULTS}")
     arguments = parser.parse_args()
@@ -208,7 +210,7 @@ def main() -> None:
     random.Random(0).shuffle(texts)
     results, console = {}, Console(width=140)
     for part in arguments.only or parts:
-        count = arguments.texts or {"encoders": 64, "threads": 512, "features": 3_000}[part]
+        count = arguments.texts or {"encoders": 64, "threads": 512, "features": 8_000}[part]
         results[part] = parts[part](texts[:count], arguments.assets.absolute())
         for table in tables({part: results[part]}):
             console.print(table)

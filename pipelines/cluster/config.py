@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
@@ -23,7 +24,10 @@ class ClusterConfig(Config):
         description="Address of a local cluster's node; with any but a loopback address Ray listens on all interfaces.",
     )
     num_cpus: int = Field(
-        4, ge=1, description="Logical CPUs of a local cluster; more than cores, since workers share them."
+        4,
+        ge=1,
+        description="Logical CPUs of a local cluster; more than cores, since workers share them. One that serves has "
+        "those that its replicas reserve, if these are more.",
     )
     object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
     num_workers: int | tuple[int, int] = Field(
@@ -80,6 +84,10 @@ class ClusterConfig(Config):
         if self.use_gpu:
             room = min(room, resources.get("GPU", 0.0) / self.workers_per_trial)
         return max(1, min(self.num_trials, int(room)))
+
+    def with_room_for(self, cpus: float) -> Self:
+        """A copy whose local cluster has at least these logical CPUs: what reserves more would wait forever."""
+        return self.model_copy(update={"num_cpus": max(self.num_cpus, math.ceil(cpus))})
 
     @property
     def cpus_of_trial(self) -> float:

@@ -68,6 +68,11 @@ class BatchingConfig(ReplicaConfig):
 class LargeReplicaConfig(BatchingConfig):
     """Replicas of the large model."""
 
+    cpus: float = Field(
+        default=2.0,
+        ge=0,
+        description="Logical CPUs that a replica reserves; also its threads: no part of an answer takes as long.",
+    )
     min_replicas: int | None = Field(
         default=None,
         ge=0,
@@ -330,6 +335,11 @@ class ServeConfig(BatchingConfig):
         default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Logical CPUs that all replicas together reserve."""
+        return sum(each.num_replicas * each.cpus for each in (self, self.encoder, self.large) if each)
 
     @property
     def hosts(self) -> tuple[str, ...]:

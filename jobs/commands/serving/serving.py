@@ -81,7 +81,7 @@ def loads(release: Release) -> str:
 def serving(release: Release, site: Site) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block; the release has passed `require_servable`."""
     prepare_environment(site.serve.num_replicas)
-    with connected(site.cluster, site.cluster_folder):
+    with connected(site.cluster.with_room_for(site.serve.reserved_cpus), site.cluster_folder):
         url = deploy(release, site.serve, site.assets_path)
         try:
             yield url

@@ -42,7 +42,7 @@ def cluster_beside(
         if start is None or not (bundle or start.storage).is_dir():
             yield prepared.result()
             return
-        with connected(start.cluster, start.folder):
+        with connected(start.cluster.with_room_for(start.serve.reserved_cpus), start.folder):
             from pipelines.serve.deploy.app import start_proxy  # Ray Serve, which `prepare` imports, too
 
             start_proxy(start.serve)

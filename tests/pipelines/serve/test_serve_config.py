@@ -7,6 +7,7 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
+from pipelines.cluster.config import ClusterConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import deployment_options, large_options
 
@@ -43,6 +44,14 @@ def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewe
 def test_keys_are_found_from_whichever_folder_a_replica_works_in() -> None:
     config = parse_config(ServeConfig, {"auth": {"keys_file": "keys"}})
     assert config.auth.keys_file == Path.cwd() / "keys"
+
+
+def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:
+    large = {"num_replicas": 2, "cpus": 1.5}
+    config = ServeConfig.model_validate({"num_replicas": 2, "encoder": {"cpus": 0.5}, "large": large})
+    assert config.reserved_cpus == 2 * 1 + 0.5 + 2 * 1.5
+    assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 6
+    assert ClusterConfig().with_room_for(ServeConfig().reserved_cpus) == ClusterConfig()
 
 
 def test_a_replica_computes_where_its_resources_are() -> None:
